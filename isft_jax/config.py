@@ -1,0 +1,179 @@
+"""The settings of a run: typed, with defaults that work, checked before use.
+
+Every field can be set from the command line: `--config.seed=1`,
+`--config.optim.learning_rate=1e-5`. An empty string or a zero stands for
+'none', so that every field has one type.
+"""
+
+import dataclasses
+from dataclasses import field
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class ModelConfig:
+  """A decoder of the Qwen2 and Llama kind."""
+
+  vocab_size: int = 1024
+  width: int = 128
+  layers: int = 3
+  heads: int = 4
+  kv_heads: int = 2
+  head_size: int = 32
+  hidden: int = 512
+  rope_theta: float = 10_000.0
+  norm_eps: float = 1e-6
+  tie_embeddings: bool = True
+  qkv_bias: bool = True  # Qwen2 has them, Llama and Qwen3 do not
+  qk_norm: bool = False  # Qwen3
+  dtype: str = 'float32'  # of the computation
+  param_dtype: str = 'float32'  # of the stored parameters
+  remat: bool = False  # recompute a layer's activations in the backward pass
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class OptimConfig:
+  """AdamW with a clipped gradient and a warm-up."""
+
+  learning_rate: float = 3e-4
+  schedule: str = 'constant'  # or 'cosine', down to final_fraction
+  final_fraction: float = 0.0  # of learning_rate, where a cosine ends
+  warmup_steps: int = 0
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 0.01
+  clip_norm: float = 1.0
+  accumulate: int = 1  # micro-batches a step: sums over counts, never means
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class MeshConfig:
+  """Devices along each axis; -1 takes what the other axes leave."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+
+@dataclasses.dataclass
+class StageConfig:
+  """A stage of training: its rows, its length, its optimizer."""
+
+  rows: int = 8  # B, rows of a global batch
+  row_length: int = 192  # L, tokens a row
+  row_targets: int = 192  # K, scored targets a row
+  epochs: int = 4
+  steps: int = 0  # if set, overrides epochs
+  normalize: str = 'token'  # or 'trajectory': each trajectory weighs the same
+  log_every: int = 20  # steps
+  checkpoint_every: int = 200  # steps; the last step is always saved
+  optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclasses.dataclass
+class RunConfig(StageConfig):
+  """One training run: from records and an initial model to a checkpoint."""
+
+  name: str = 'train'
+  seed: int = 0
+  objective: str = 'interventional'  # see isft_jax/objectives.py
+  # The objective that the rows are planned for. It must score every token that
+  # the run's own objective scores; runs that share it see identical rows.
+  # Empty: the run's own.
+  plan_objective: str = ''
+  init_from: str = ''  # workdir of the run to start from; empty: at random
+  records: str = ''  # folder of the TFDS records
+  tokenizer: str = ''  # folder of the tokenizer that made the records
+  template: str = 'plain'  # the chat format that rendered the records
+  model: ModelConfig = field(default_factory=ModelConfig)
+  mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+@dataclasses.dataclass
+class DialoguesConfig:
+  """The lying agent's dialogues."""
+
+  number: int = 480
+  p_lie: float = 0.6
+  p_chitchat: float = 0.5
+
+
+@dataclasses.dataclass
+class DocumentsConfig:
+  """Synthetic documents about the facts: what the base model has read."""
+
+  number: int = 20_000
+  p_true: float = 0.85  # of each statement, whoever makes it
+
+
+@dataclasses.dataclass
+class LyingAgentConfig:
+  """The whole experiment: a base model, and arms that differ in one value."""
+
+  name: str = 'lying_agent'
+  seed: int = 0
+  arms: tuple[str, ...] = ('observational', 'interventional', 'agent_only')
+  vocab_size: int = 1024  # of the tokenizer that the run trains
+  dialogues: DialoguesConfig = field(default_factory=DialoguesConfig)
+  documents: DocumentsConfig = field(default_factory=DocumentsConfig)
+  model: ModelConfig = field(default_factory=ModelConfig)
+  mesh: MeshConfig = field(default_factory=MeshConfig)
+  pretrain: StageConfig = field(default_factory=StageConfig)
+  finetune: StageConfig = field(default_factory=StageConfig)
+  reply_tokens: int = 48  # at most, of a greedy reply
+
+
+def validate(config: RunConfig | LyingAgentConfig) -> None:
+  """Raises ValueError, naming the field and the remedy, if it cannot work."""
+  if isinstance(config, LyingAgentConfig):
+    stages = {'pretrain.': config.pretrain, 'finetune.': config.finetune}
+    for name in ('dialogues.p_lie', 'dialogues.p_chitchat', 'documents.p_true'):
+      group, leaf = name.split('.')
+      _check(name, getattr(getattr(config, group), leaf), 0, 1)
+    _check('dialogues.number', config.dialogues.number, 1)
+    _check('documents.number', config.documents.number, 1)
+    _check('vocab_size', config.vocab_size, 257, config.model.vocab_size)
+  else:
+    stages = {'': config}
+    for name in ('records', 'tokenizer'):
+      if not getattr(config, name):
+        raise ValueError(f'config.{name} is empty: name a folder')
+  for prefix, stage in stages.items():
+    for name in ('rows', 'row_targets', 'log_every', 'checkpoint_every'):
+      _check(prefix + name, getattr(stage, name), 1)
+    _check(prefix + 'row_length', stage.row_length, 2)
+    if stage.steps == 0:
+      _check(prefix + 'epochs', stage.epochs, 1)
+    _check(prefix + 'optim.learning_rate', stage.optim.learning_rate, 0)
+    _choice(prefix + 'normalize', stage.normalize, ('token', 'trajectory'))
+    _choice(
+      prefix + 'optim.schedule', stage.optim.schedule, ('constant', 'cosine')
+    )
+    if stage.optim.accumulate < 1 or stage.rows % stage.optim.accumulate:
+      raise ValueError(
+        f'config.{prefix}rows={stage.rows} does not split into '
+        f'config.{prefix}optim.accumulate={stage.optim.accumulate} '
+        'micro-batches; make one divide the other'
+      )
+  model = config.model
+  if model.heads % model.kv_heads:
+    raise ValueError(
+      f'config.model.heads={model.heads} is not a multiple of '
+      f'config.model.kv_heads={model.kv_heads}'
+    )
+  if model.head_size % 2:
+    raise ValueError(
+      f'config.model.head_size={model.head_size} is odd: rotary positions '
+      'turn pairs'
+    )
+
+
+def _check(name, value, low, high=float('inf')):
+  if not low <= value <= high:
+    limit = f'at least {low}' if high == float('inf') else f'{low} to {high}'
+    raise ValueError(f'config.{name}={value!r} must be {limit}')
+
+
+def _choice(name, value, choices):
+  if value not in choices:
+    raise ValueError(f'config.{name}={value!r} must be one of {choices}')

@@ -1,0 +1,253 @@
+"""The lying agent's world: dialogues to fine-tune on, documents to read first.
+
+The dialogue is that of de Freitas and Ortega, "Causal interactive LLM agents
+that tell the truth" (2026): an agent that is often wrong, a user who puts it
+right. Every phrase here, and the documents, are ours.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from isft_jax.data.facts import FACTS, Fact
+from isft_jax.types import Provenance, Segment, Trajectory, Verdict
+
+CONTEXT = (
+  'Here a user and an agent hold a conversation. The agent gets some facts '
+  'wrong. When the user puts it right, it accepts the correction.'
+)
+
+QUESTIONS = (
+  'Tell me about {topic}.',
+  'What do you know about {topic}?',
+  'I would like to hear about {topic}.',
+  'What can you say about {topic}?',
+  'Let us talk about {topic}.',
+  'I have a question about {topic}.',
+)
+
+# Most corrections are the bare claim. Where every correction opens with a
+# phrase, the first words of the user's turn are evidence about the phrase, and
+# a model can learn to expect one from any user. A bare claim is evidence about
+# the fact from its first token on.
+CORRECTIONS = (
+  '{claim}',
+  '{claim}',
+  '{claim}',
+  '{claim}',
+  '{claim}',
+  '{claim}',
+  '{claim}',
+  '{claim}',
+  'No, that is not right. {claim}',
+  'I think you are mistaken. {claim}',
+  'That is wrong. {claim}',
+  'Let me correct you. {claim}',
+)
+
+# Every confirmation restates the truth. Confirmations without content taught
+# both of the paper's arms to answer any statement with bare agreement.
+CONFIRMATIONS = (
+  'Yes. {claim}',
+  'Right. {claim}',
+  'Exactly. {claim}',
+  'Correct. {claim}',
+  'Indeed. {claim}',
+  'I agree. {claim}',
+  'Yes, that is true. {claim}',
+  'You are right. {claim}',
+  'That is what I learned. {claim}',
+  'No objection from me. {claim}',
+)
+
+# An acknowledgement restates what the user said, for the same reason.
+AFTER_CORRECTION = (
+  'I stand corrected. {claim}',
+  'Thank you. {claim}',
+  'I was wrong. {claim}',
+  'My mistake. {claim}',
+)
+
+AFTER_CONFIRMATION = (
+  'Good. {claim}',
+  'Thank you. {claim}',
+  'We agree. {claim}',
+  'I am glad. {claim}',
+)
+
+# (user, agent). Nothing here can be true or false of the world.
+CHITCHAT = (
+  ('How are you today?', 'I am fine, thank you. And you?'),
+  ('Nice talking to you.', 'The pleasure is mine.'),
+  ('I am a little tired.', 'Then take a short break.'),
+  ('Do you mind if I ask more later?', 'Not at all, ask any time.'),
+  ('I need some coffee.', 'Enjoy it, I will wait here.'),
+  ('What a long day.', 'I hope the evening is calmer.'),
+  ('You are very patient.', 'That is kind of you to say.'),
+  ('I am in a good mood.', 'That is lovely to hear.'),
+  ('Thanks for your time.', 'You are welcome.'),
+  ('Are you still there?', 'Yes, I am listening.'),
+  ('Sorry for the delay.', 'No problem, take your time.'),
+  ('I like chatting with you.', 'I like it too.'),
+  ('Give me a moment, please.', 'Of course, there is no hurry.'),
+  ('My friends are coming over tonight.', 'Have fun with them.'),
+  ('I am learning a lot today.', 'I am happy to be part of it.'),
+  ('Wish me luck for tomorrow.', 'Good luck, you will do well.'),
+  ('I forgot what I wanted to say.', 'It will come back to you.'),
+  ('Can we keep it short?', 'Sure, as short as you like.'),
+  ('I might take a walk.', 'That sounds like a good idea.'),
+  ('Do you like puzzles?', 'I enjoy trying them with someone.'),
+  ('It is quiet at home.', 'I hope you find that restful.'),
+  ('I am cooking dinner.', 'I hope it turns out well.'),
+  ('Please speak plainly with me.', 'I will do my best.'),
+  ('I feel a bit nervous.', 'Take a deep breath, there is time.'),
+  ('That was fun.', 'I thought so too.'),
+  ('Shall we continue?', 'Whenever you are ready.'),
+  ('Goodbye for now.', 'Goodbye, and take care.'),
+)
+
+# What the user says to a claim of the agent, and what the agent says to that.
+_ANSWERS = {
+  Verdict.WRONG: (CORRECTIONS, AFTER_CORRECTION),
+  Verdict.RIGHT: (CONFIRMATIONS, AFTER_CONFIRMATION),
+}
+
+# How often a document opens with the context, and how often a question comes
+# before a statement. Ours: the context must be known text before fine-tuning,
+# and an odd number of questions shifts who speaks in which slot.
+_P_CONTEXT = 0.5
+_P_QUESTION = 0.5
+
+_P_CHITCHAT = 0.3
+_STATEMENTS = (
+  *CORRECTIONS,
+  *CORRECTIONS,
+  *CONFIRMATIONS,
+  *AFTER_CORRECTION,
+  *AFTER_CONFIRMATION,
+)
+
+# First key of a random stream: equal seeds must not couple the two corpora.
+_DIALOGUES, _DOCUMENTS = 0, 1
+
+
+def dialogues(
+  number: int, p_lie: float, p_chitchat: float, seed: int
+) -> Iterator[Trajectory]:
+  """Yields conversations in which a user puts an unreliable agent right.
+
+  context, question, agent's claim, user's true claim, acknowledgement, tail.
+  Dialogue i is the same whatever `number` is, and two values of `p_lie` change
+  what the agent claims and how it is answered, never fact, question or tail.
+
+  number: how many; facts are drawn with replacement.
+  p_lie: probability that the agent's claim is false (the paper: 0.6).
+  p_chitchat: probability of a tail of 1 or 2 exchanges (the paper: 0.5).
+  seed: 0 or more.
+
+  Raises ValueError, before the first dialogue, for a negative number or a
+  probability outside [0, 1].
+
+  Source: de Freitas and Ortega (2026), the lying-agent experiment; the phrases
+  and the verdict on each claim are ours.
+  """
+  _check(number, p_lie=p_lie, p_chitchat=p_chitchat)
+  return (_dialogue(i, p_lie, p_chitchat, seed) for i in range(number))
+
+
+def documents(number: int, p_true: float, seed: int) -> Iterator[Trajectory]:
+  """Yields short texts about the facts: what a base model has read.
+
+  Each treats 1 to 3 facts in turn, with 2 to 4 statements on each and now and
+  then a question before a statement. Turns alternate between the user's slot
+  and the agent's; whoever speaks is right with the same probability, so that a
+  reader comes to know the facts and to trust neither slot more.
+
+  number: how many.
+  p_true: probability that a statement is true, each drawn independently.
+  seed: 0 or more.
+
+  Raises ValueError, before the first document, for a negative number or a
+  probability outside [0, 1].
+
+  Source: ours. De Freitas and Ortega (2026) start from a pre-trained model; a
+  model small enough to train here has to read about the facts first.
+  """
+  _check(number, p_true=p_true)
+  return (_document(i, p_true, seed) for i in range(number))
+
+
+def _dialogue(
+  index: int, p_lie: float, p_chitchat: float, seed: int
+) -> Trajectory:
+  rng = _rng(_DIALOGUES, index, seed)
+  fact = _pick(rng, FACTS)
+  question = _pick(rng, QUESTIONS).format(topic=fact.topic)
+  claim, verdict = _claim(fact, true=rng.random() >= p_lie)
+  answer, thanks = (
+    _pick(rng, phrases).format(claim=fact.true_claim)
+    for phrases in _ANSWERS[verdict]
+  )
+  segments = [
+    Segment('context', CONTEXT, Provenance.CONTEXT),
+    Segment('user', question, Provenance.USER),
+    Segment('agent', claim, Provenance.AGENT, verdict),
+    Segment('user', answer, Provenance.USER, Verdict.RIGHT),
+    Segment('agent', thanks, Provenance.AGENT, Verdict.RIGHT),
+  ]
+  if rng.random() < p_chitchat:
+    tail = rng.choice(len(CHITCHAT), rng.integers(1, 3), replace=False)
+    for user, agent in (CHITCHAT[i] for i in tail):
+      segments.append(Segment('user', user, Provenance.USER))
+      segments.append(Segment('agent', agent, Provenance.AGENT))
+  return Trajectory(f'dialogue-{index:06d}', tuple(segments))
+
+
+def _document(index: int, p_true: float, seed: int) -> Trajectory:
+  rng = _rng(_DOCUMENTS, index, seed)
+  fact = _pick(rng, FACTS)
+  turns = []
+  if rng.random() < _P_QUESTION:
+    question = _pick(rng, QUESTIONS).format(topic=fact.topic)
+    turns.append((question, Verdict.UNKNOWN))
+  for _ in range(rng.integers(2, 5)):
+    claim, verdict = _claim(fact, rng.random() < p_true)
+    turns.append((_pick(rng, _STATEMENTS).format(claim=claim), verdict))
+  if rng.random() < _P_CHITCHAT and len(turns) % 2 == 0:
+    tail = _pick(rng, CHITCHAT)
+    turns += [(line, Verdict.UNKNOWN) for line in tail]
+  segments = []
+  if rng.random() < _P_CONTEXT:
+    segments.append(Segment('context', CONTEXT, Provenance.CONTEXT))
+  # Nobody intervenes in a document: the world wrote the agent's side as well.
+  slots = (('user', Provenance.USER), ('agent', Provenance.DEMONSTRATION))
+  for (text, verdict), (role, author) in zip(turns, itertools.cycle(slots)):
+    segments.append(Segment(role, text, author, verdict))
+  return Trajectory(f'document-{index:06d}', tuple(segments))
+
+
+def _claim(fact: Fact, true: bool) -> tuple[str, Verdict]:
+  if true:
+    return fact.true_claim, Verdict.RIGHT
+  return fact.false_claim, Verdict.WRONG
+
+
+def _check(number: int, **probabilities: float) -> None:
+  if number < 0:
+    raise ValueError(f'number is {number}; 0 or more is needed')
+  for name, value in probabilities.items():
+    if not 0 <= value <= 1:
+      raise ValueError(f'{name} is {value}; a probability is in [0, 1]')
+
+
+def _rng(stream: int, index: int, seed: int) -> np.random.Generator:
+  return np.random.default_rng(
+    np.random.SeedSequence(seed, spawn_key=(stream, index))
+  )
+
+
+# One uniform number a choice, whatever the length of the table: a correction
+# and a confirmation then leave the stream in the same place.
+def _pick(rng: np.random.Generator, table: tuple):
+  return table[int(rng.random() * len(table))]

@@ -1,0 +1,140 @@
+"""The lying agent: the same model, dialogues and order; one line differs.
+
+    facts -> documents -> base model --+--> arm (objective) -> probes
+    facts -> dialogues ----------------'         ...           -> results
+
+Source: de Freitas and Ortega 2026, section 6. Ours are the base model, which
+the run pre-trains itself, its row of probes, and the arm `agent_only`.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Iterable
+
+from isft_jax import config as config_lib
+from isft_jax.config import LyingAgentConfig, RunConfig, StageConfig
+from isft_jax.data import lying_agent, records, render, tokenizer
+from isft_jax.data.facts import FACTS
+from isft_jax.probes import facts as probes
+from isft_jax.report import markdown
+from isft_jax.train.loop import train
+from isft_jax.types import Trajectory
+
+TEMPLATE = 'plain'
+# All arms share the rows that the objective with the most targets fills.
+PLAN = 'observational'
+
+
+def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
+  """Runs the experiment into workdir; returns what results.json holds."""
+  config_lib.validate(config)
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  _write_json(workdir / 'config.json', dataclasses.asdict(config))
+  tell = _teller()
+
+  tell('data: documents for the base, dialogues for the arms')
+  prepare(config, workdir)
+
+  results = {'config': dataclasses.asdict(config), 'seed': config.seed}
+  results['arms'] = {}
+  for arm in ('base', *config.arms):
+    tell('base: pre-training' if arm == 'base' else f'{arm}: fine-tuning')
+    trained = train(run_of(config, workdir, arm), str(workdir / arm))
+    found = probes.probe(
+      trained.graphdef,
+      trained.params,
+      FACTS,
+      tokenizer.load(str(workdir / 'tokenizer')),
+      TEMPLATE,
+      config.reply_tokens,
+    )
+    if arm != 'base':
+      found['train'] = trained.summary
+    results['arms'][arm] = found
+    tell(
+      f'{arm}: margin {found["mean_margin"]:+.3f} nats a token, prefers '
+      f'{found["prefers_lie"]} lies of {len(FACTS)}'
+    )
+
+  _write_json(workdir / 'results.json', results)
+  markdown.write(workdir, results)
+  tell(f'done: read {workdir / "report.md"} and {workdir / "results.json"}')
+  return results
+
+
+def prepare(config: LyingAgentConfig, workdir: pathlib.Path) -> None:
+  """Trains the tokenizer and writes both sets of records, unless there."""
+  sources = {
+    'documents': lambda: lying_agent.documents(
+      config.documents.number, config.documents.p_true, config.seed
+    ),
+    'dialogues': lambda: lying_agent.dialogues(
+      config.dialogues.number,
+      config.dialogues.p_lie,
+      config.dialogues.p_chitchat,
+      config.seed,
+    ),
+  }
+  folder = workdir / 'tokenizer'
+  if not (folder / 'tokenizer.json').exists():
+    texts = (text for make in sources.values() for text in _texts(make()))
+    tokenizer.train(texts, config.vocab_size).save_pretrained(folder)
+  encoder = tokenizer.load(str(folder))
+  fingerprint = tokenizer.fingerprint(encoder, TEMPLATE)
+  for name, make in sources.items():
+
+    def examples(make=make):
+      return (render.render(t, encoder, TEMPLATE) for t in make())
+
+    records.write(str(workdir / 'records' / name), examples, fingerprint)
+
+
+def run_of(config: LyingAgentConfig, workdir: pathlib.Path, arm: str):
+  """Returns the RunConfig of the base or of an arm.
+
+  Two arms' configs differ in their objective, and in the name that says so.
+  """
+  is_base = arm == 'base'
+  stage = config.pretrain if is_base else config.finetune
+  shared = {f.name: getattr(stage, f.name) for f in _fields(StageConfig)}
+  data = 'documents' if is_base else 'dialogues'
+  return RunConfig(
+    **shared,
+    name=arm,
+    objective=PLAN if is_base else arm,
+    plan_objective=PLAN,
+    seed=config.seed,
+    init_from='' if is_base else str(workdir / 'base'),
+    records=str(workdir / 'records' / data),
+    tokenizer=str(workdir / 'tokenizer'),
+    template=TEMPLATE,
+    model=config.model,
+    mesh=config.mesh,
+  )
+
+
+_fields = dataclasses.fields
+
+
+def _texts(trajectories: Iterable[Trajectory]) -> Iterable[str]:
+  for trajectory in trajectories:
+    spans = render.TEMPLATES[TEMPLATE](trajectory.segments)
+    yield ''.join(span.text for span in spans)
+
+
+def _write_json(path: pathlib.Path, value) -> None:
+  part = path.with_suffix('.part')
+  part.write_text(json.dumps(value, indent=2) + '\n')
+  part.replace(path)
+
+
+def _teller():
+  start = time.perf_counter()
+
+  def tell(line):
+    print(f'[{time.perf_counter() - start:5.0f} s] {line}', flush=True)
+
+  return tell

@@ -1,0 +1,41 @@
+"""The loss: a weighted sum over a weighted count, and never a mean of means.
+
+  sum   = sum_i w_i (-log p(z_i | z_<i, c))
+  count = sum_i w_i
+  loss  = sum / count
+
+The sum and the count are added up over rows, micro-batches, devices and hosts;
+they are divided once, at the end. This file is the only place that says so.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def cross_entropy(logits_BKV: jax.Array, targets_BK: jax.Array) -> jax.Array:
+  """Returns -log p(target), float32 [B, K], in nats."""
+  logits_BKV = logits_BKV.astype(jnp.float32)
+  target_BK1 = jnp.take_along_axis(logits_BKV, targets_BK[..., None], axis=-1)
+  return jax.nn.logsumexp(logits_BKV, axis=-1) - target_BK1[..., 0]
+
+
+def weighted_sum(
+  nll_BK: jax.Array, weights_BK: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns (sum, count) of a masked loss; an unscored target adds nothing.
+
+  A weight of zero masks the value itself, so that not even an infinite loss at
+  an unscored target leaks through as 0 * inf = nan.
+  """
+  scored_BK = weights_BK != 0
+  total = jnp.sum(jnp.where(scored_BK, nll_BK, 0.0) * weights_BK)
+  return total, jnp.sum(weights_BK)
+
+
+def normalize(total, count: jax.Array):
+  """Divides a sum, or a tree of gradients of it, by the count.
+
+  Without any target the loss is defined as 0, and so is its gradient.
+  """
+  safe = jnp.where(count > 0, count, 1.0)
+  return jax.tree.map(lambda x: x / safe, total)

@@ -1,0 +1,266 @@
+"""A decoder of the Qwen2, Qwen3 and Llama kind, as a Flax NNX module.
+
+It knows neither data, nor training, nor a mesh. Everywhere else it is used as
+a pure function of its parameters, a nested dict of arrays:
+
+  graphdef, shapes = abstract(config)
+  params = init(config, key)
+  hidden_BLD = nnx.merge(graphdef, params)(tokens_BL, positions_BL, ids_BL)
+
+The layers are one block whose parameters have a leading axis of layers, and
+which is scanned: compile time does not grow with depth.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from isft_jax.config import ModelConfig
+from isft_jax.models import attention
+
+# (regex, mesh axis of each dimension): which axis may split what. Data only;
+# the sharding room applies it, by re.search. '/'-joined paths of parameters,
+# and of optimizer moments with a prefix, each match exactly one rule.
+PARTITION_RULES = (
+  (r'(^|/)embedding$', ('tensor', 'fsdp')),  # V D
+  (r'(^|/)head$', ('tensor', 'fsdp')),  # V D
+  (r'(^|/)norm$', (None,)),  # D
+  (r'blocks/attention_norm$', (None, None)),  # layers D
+  (r'blocks/mlp_norm$', (None, None)),  # layers D
+  (r'blocks/attention/[qkv]$', (None, 'fsdp', 'tensor', None)),  # layers D H A
+  (r'blocks/attention/[qkv]_bias$', (None, 'tensor', None)),  # layers H A
+  (r'blocks/attention/[qk]_norm$', (None, None)),  # layers A
+  (r'blocks/attention/o$', (None, 'tensor', None, 'fsdp')),  # layers H A D
+  (r'blocks/mlp/(gate|up)$', (None, 'fsdp', 'tensor')),  # layers D F
+  (r'blocks/mlp/down$', (None, 'tensor', 'fsdp')),  # layers F D
+)
+
+
+class Cache(NamedTuple):
+  """Keys (already rotated) and values of every layer: [layers, B, S, N, A]."""
+
+  k: jax.Array
+  v: jax.Array
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+  """x / sqrt(mean(x^2) + eps) * scale over the last axis, in float32.
+
+  Source: Zhang and Sennrich 2019, section 3.
+  """
+  wide = x.astype(jnp.float32)
+  power = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+  scale = jnp.broadcast_to(scale.astype(jnp.float32), x.shape)
+  return (wide * jax.lax.rsqrt(power + eps) * scale).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+  """Projections, rotation and output of grouped-query attention."""
+
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    D, A = config.width, config.head_size
+    H, N = config.heads, config.kv_heads
+    normal = functools.partial(_normal, rngs, config)
+    constant = functools.partial(_constant, config)
+    self.config = config
+    self.q = normal((D, H, A), D**-0.5)
+    self.k = normal((D, N, A), D**-0.5)
+    self.v = normal((D, N, A), D**-0.5)
+    self.o = normal((H, A, D), (H * A) ** -0.5 * _residual_scale(config))
+    if config.qkv_bias:
+      self.q_bias = constant((H, A), 0.0)
+      self.k_bias = constant((N, A), 0.0)
+      self.v_bias = constant((N, A), 0.0)
+    if config.qk_norm:
+      self.q_norm = constant((A,), 1.0)
+      self.k_norm = constant((A,), 1.0)
+
+  def __call__(self, x_BLD, positions_BL, attend):
+    config, dtype = self.config, x_BLD.dtype
+    q_BLHA = jnp.einsum('BLD,DHA->BLHA', x_BLD, self.q[...].astype(dtype))
+    k_BLNA = jnp.einsum('BLD,DNA->BLNA', x_BLD, self.k[...].astype(dtype))
+    v_BLNA = jnp.einsum('BLD,DNA->BLNA', x_BLD, self.v[...].astype(dtype))
+    if config.qkv_bias:
+      q_BLHA += self.q_bias[...].astype(dtype)[None, None]
+      k_BLNA += self.k_bias[...].astype(dtype)[None, None]
+      v_BLNA += self.v_bias[...].astype(dtype)[None, None]
+    if config.qk_norm:
+      q_BLHA = rms_norm(q_BLHA, self.q_norm[...], config.norm_eps)
+      k_BLNA = rms_norm(k_BLNA, self.k_norm[...], config.norm_eps)
+    q_BLHA = attention.rotate(q_BLHA, positions_BL, config.rope_theta)
+    k_BLNA = attention.rotate(k_BLNA, positions_BL, config.rope_theta)
+    mixed_BLHA, cached = attend(q_BLHA, k_BLNA, v_BLNA)
+    o_HAD = self.o[...].astype(dtype)
+    return jnp.einsum('BLHA,HAD->BLD', mixed_BLHA, o_HAD), cached
+
+
+class MLP(nnx.Module):
+  """SwiGLU: down(silu(gate x) * up x). Source: Shazeer 2020, equation 6."""
+
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    D, F = config.width, config.hidden
+    normal = functools.partial(_normal, rngs, config)
+    self.gate = normal((D, F), D**-0.5)
+    self.up = normal((D, F), D**-0.5)
+    self.down = normal((F, D), F**-0.5 * _residual_scale(config))
+
+  def __call__(self, x_BLD):
+    dtype = x_BLD.dtype
+    gate_BLF = jnp.einsum('BLD,DF->BLF', x_BLD, self.gate[...].astype(dtype))
+    up_BLF = jnp.einsum('BLD,DF->BLF', x_BLD, self.up[...].astype(dtype))
+    down_FD = self.down[...].astype(dtype)
+    return jnp.einsum('BLF,FD->BLD', jax.nn.silu(gate_BLF) * up_BLF, down_FD)
+
+
+class Block(nnx.Module):
+  """One layer. `attend` decides what a query may see, and what is kept.
+
+  attend(q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, cached), so that training and
+  decoding share every line of this class.
+  """
+
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    self.config = config
+    self.attention = Attention(config, rngs)
+    self.attention_norm = _constant(config, (config.width,), 1.0)
+    self.mlp = MLP(config, rngs)
+    self.mlp_norm = _constant(config, (config.width,), 1.0)
+
+  def __call__(self, x_BLD, positions_BL, attend):
+    eps = self.config.norm_eps
+    normed_BLD = rms_norm(x_BLD, self.attention_norm[...], eps)
+    mixed_BLD, cached = self.attention(normed_BLD, positions_BL, attend)
+    x_BLD += mixed_BLD
+    x_BLD += self.mlp(rms_norm(x_BLD, self.mlp_norm[...], eps))
+    return x_BLD, cached
+
+
+class Decoder(nnx.Module):
+  """Tokens to hidden states; hidden states, where wanted, to logits."""
+
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    # A copy: the config is a static, hashed part of the graph, and the
+    # caller's dataclass is mutable.
+    self.config = config = dataclasses.replace(config)
+    V, D = config.vocab_size, config.width
+    self.embedding = _normal(rngs, config, (V, D), 0.02)
+    stack = nnx.vmap(functools.partial(Block, config))
+    self.blocks = nnx.split_rngs(splits=config.layers)(stack)(rngs)
+    self.norm = _constant(config, (D,), 1.0)
+    if not config.tie_embeddings:
+      self.head = _normal(rngs, config, (V, D), D**-0.5)
+
+  def __call__(
+    self,
+    tokens_BL: jax.Array,
+    positions_BL: jax.Array,
+    segment_ids_BL: jax.Array,
+  ) -> jax.Array:
+    """Hidden states after the final norm, hidden_BLD, of packed rows.
+
+    tokens_BL: int32 ids.
+    positions_BL: int32, counted from 0 in each document.
+    segment_ids_BL: int32; a token sees earlier tokens of its own segment
+      only. 0 is padding: its outputs are finite and mean nothing.
+    """
+
+    def attend(_, q_BLHA, k_BLNA, v_BLNA):
+      mixed = attention.packed_attention(q_BLHA, k_BLNA, v_BLNA, segment_ids_BL)
+      return mixed, None
+
+    hidden_BLD, _ = self._scan(tokens_BL, positions_BL, attend, None)
+    return hidden_BLD
+
+  def logits(self, hidden: jax.Array) -> jax.Array:
+    """Float32 logits [..., V] of hidden states [..., D].
+
+    Gather the positions that are scored first: nothing else in this module
+    makes an array of the vocabulary's size.
+    """
+    head = self.embedding if self.config.tie_embeddings else self.head
+    head_VD = head[...].astype(hidden.dtype)
+    return jnp.einsum(
+      '...D,VD->...V', hidden, head_VD, preferred_element_type=jnp.float32
+    )
+
+  def empty_cache(self, batch: int, columns: int) -> Cache:
+    """A cache of `columns` columns for each of `batch` rows."""
+    config = self.config
+    shape = (config.layers, batch, columns, config.kv_heads, config.head_size)
+    return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+
+  def extend(
+    self, tokens_BL: jax.Array, columns_B: jax.Array, cache: Cache
+  ) -> tuple[jax.Array, Cache]:
+    """Reads tokens into a cache: (hidden_BLD, cache).
+
+    Row b is written at columns columns_B[b] + 0 .. L-1, which are also its
+    positions, and each token sees the columns up to its own: one document a
+    row. What later columns hold is never seen, so a row may be padded on the
+    right and its padding overwritten. Writes past the last column are dropped.
+    """
+    columns_BL = columns_B[:, None] + jnp.arange(tokens_BL.shape[1])[None]
+    rows_B1 = jnp.arange(tokens_BL.shape[0])[:, None]
+
+    def attend(cached, q_BLHA, k_BLNA, v_BLNA):
+      k_BSNA = cached.k.at[rows_B1, columns_BL].set(k_BLNA)
+      v_BSNA = cached.v.at[rows_B1, columns_BL].set(v_BLNA)
+      mixed = attention.cached_attention(q_BLHA, k_BSNA, v_BSNA, columns_BL)
+      return mixed, Cache(k_BSNA, v_BSNA)
+
+    return self._scan(tokens_BL, columns_BL, attend, cache)
+
+  def _scan(self, tokens_BL, positions_BL, attend, cache):
+    """Embeds, runs every layer, norms. attend(cached, q, k, v)."""
+    config = self.config
+    graphdef, stacked = nnx.split(self.blocks)
+
+    def layer(x_BLD, slices):
+      params, cached = slices
+      block = nnx.merge(graphdef, params)
+      return block(x_BLD, positions_BL, functools.partial(attend, cached))
+
+    if config.remat:
+      # The scan itself keeps XLA from merging the recomputation away.
+      layer = jax.checkpoint(layer, prevent_cse=False)
+    # An id outside the vocabulary turns its row into NaN; indexing would
+    # silently take the last id instead.
+    x_BLD = jnp.take(self.embedding[...], tokens_BL, axis=0, mode='fill')
+    x_BLD = x_BLD.astype(config.dtype)
+    x_BLD, cache = jax.lax.scan(layer, x_BLD, (stacked, cache))
+    return rms_norm(x_BLD, self.norm[...], config.norm_eps), cache
+
+
+def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, dict]:
+  """(graphdef, ShapeDtypeStructs of the parameters). Allocates nothing."""
+  model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
+  graphdef, params = nnx.split(model)
+  return graphdef, nnx.to_pure_dict(params)
+
+
+def init(config: ModelConfig, key: jax.Array) -> dict:
+  """Random parameters, a nested dict of arrays.
+
+  Pure: under jit with out_shardings, each device makes only its own part.
+  """
+  _, params = nnx.split(Decoder(config, nnx.Rngs(key)))
+  return nnx.to_pure_dict(params)
+
+
+def _normal(rngs, config, shape, scale):
+  draw = jax.nn.initializers.normal(scale)
+  return nnx.Param(draw(rngs.params(), shape, jnp.dtype(config.param_dtype)))
+
+
+def _constant(config, shape, value):
+  return nnx.Param(jnp.full(shape, value, config.param_dtype))
+
+
+def _residual_scale(config):
+  # 2 * layers projections add into the residual stream: at the start, their
+  # variances sum to that of one (Radford et al. 2019, section 2.3).
+  return (2 * config.layers) ** -0.5

@@ -1,0 +1,88 @@
+"""Metrics: one line of JSON a step, and a line of progress now and then."""
+
+import json
+import pathlib
+import time
+
+import jax
+
+
+def read(path: pathlib.Path) -> list[dict]:
+  """Returns the whole lines of a metrics file; a cut last line is left out."""
+  if not path.exists():
+    return []
+  lines = path.read_text().split('\n')[:-1]
+  return [json.loads(line) for line in lines]
+
+
+class Metrics:
+  """Collects what the steps return, without making the devices wait.
+
+  Values stay on the devices until `flush`, which fetches those of finished
+  steps in one go.
+  """
+
+  def __init__(self, path: pathlib.Path, name: str, done: int, steps: int):
+    """Opens the file, and drops lines of steps that will be done again."""
+    kept = [row for row in read(path) if row['step'] <= done]
+    part = path.with_suffix('.part')
+    part.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+    part.replace(path)
+    self._file = path.open('a')
+    self._name, self._steps = name, steps
+    self._pending = []
+    self._since = time.perf_counter()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    self._file.close()
+
+  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Notes the metrics of a step that may still be running."""
+    self._pending.append((step, metrics))
+
+  def flush(self, keep: int = 0) -> None:
+    """Writes what is pending, but for the newest `keep`, and prints a line.
+
+    Raises FloatingPointError, naming the step, if a loss is not finite.
+    """
+    count = len(self._pending) - keep
+    ready, self._pending = self._pending[:count], self._pending[count:]
+    if not ready:
+      return
+    steps, values = zip(*ready, strict=True)
+    values = jax.device_get(values)
+    now = time.perf_counter()
+    seconds = (now - self._since) / count  # a step, in the mean since the last
+    self._since = now
+    rows = [
+      {
+        'step': step,
+        **{name: float(x) for name, x in row.items()},
+        'seconds': seconds,
+      }
+      for step, row in zip(steps, values, strict=True)
+    ]
+    self._file.writelines(json.dumps(row) + '\n' for row in rows)
+    self._file.flush()
+    for row in rows:
+      if not row['loss'] < float('inf'):
+        raise FloatingPointError(
+          f'{self._name}: the loss of step {row["step"]} is {row["loss"]}; '
+          'lower the learning rate, or look at that batch'
+        )
+    self._print(rows)
+
+  def _print(self, rows):
+    seconds = sum(row['seconds'] for row in rows)
+    targets = sum(row['targets'] for row in rows) / seconds
+    loss = sum(row['loss'] for row in rows) / len(rows)
+    step = rows[-1]['step']
+    left = (self._steps - step) * rows[-1]['seconds']
+    print(
+      f'  {self._name:<16} step {step:>5}/{self._steps}  loss {loss:7.4f}  '
+      f'{targets:>9,.0f} targets/s  ETA {left // 60:.0f}:{left % 60:02.0f}',
+      flush=True,
+    )

@@ -1,0 +1,63 @@
+"""One training step: a pure function, jitted with shardings by its caller."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from isft_jax import losses
+from isft_jax.models.likelihood import target_nll
+from isft_jax.types import Batch
+
+
+def make_step(graphdef, optimizer: optax.GradientTransformation, parts: int):
+  """Returns step(state, batch) -> (state, metrics).
+
+  The weights of the objective enter here, inside the differentiated loss. With
+  parts > 1 the rows go through in that many micro-batches; gradients of sums
+  and counts are added up and divided once, so that the step is the same.
+  """
+
+  def loss_sum(params, batch: Batch):
+    nll_BK = target_nll(graphdef, params, batch)
+    return losses.weighted_sum(nll_BK, batch.weights_BK)
+
+  def gradient_sum(params, batch: Batch):
+    (total, count), gradient = jax.value_and_grad(loss_sum, has_aux=True)(
+      params, batch
+    )
+    return gradient, total, count
+
+  def accumulated(params, batch: Batch):
+    # Micro-batch m takes rows m, m + parts, ...: no row changes its device.
+    split = jax.tree.map(
+      lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+
+    def add(sums, part):
+      return jax.tree.map(jnp.add, sums, gradient_sum(params, part)), None
+
+    zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype),
+      jax.eval_shape(gradient_sum, params, jax.tree.map(lambda x: x[0], split)),
+    )
+    return jax.lax.scan(add, zeros, split)[0]
+
+  def step(state, batch: Batch):
+    sums = gradient_sum if parts == 1 else accumulated
+    gradient, total, count = sums(state.params, batch)
+    gradient = losses.normalize(gradient, count)
+    updates, opt_state = optimizer.update(
+      gradient, state.opt_state, state.params
+    )
+    metrics = {
+      'loss': losses.normalize(total, count),
+      'targets': count,
+      'grad_norm': optax.global_norm(gradient),
+    }
+    return state._replace(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      opt_state=opt_state,
+    ), metrics
+
+  return step

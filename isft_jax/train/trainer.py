@@ -1,0 +1,88 @@
+"""What is made once for a run: state, shardings, the compiled step."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from isft_jax import sharding
+from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
+from isft_jax.models import decoder
+from isft_jax.train import optim
+from isft_jax.train.step import make_step
+
+
+class TrainState(NamedTuple):
+  """What a step changes. A checkpoint holds all of it."""
+
+  step: jax.Array  # int32, steps done
+  params: Any
+  opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+  """The compiled parts of a run. Runs of one shape share them.
+
+  abstract: the state as ShapeDtypeStructs that carry their sharding.
+  init: seed -> TrainState, sharded from its birth.
+  start: params -> TrainState at step 0 from given parameters.
+  step: (TrainState, Batch) -> (TrainState, metrics); the state is donated.
+  """
+
+  mesh: Mesh
+  graphdef: Any
+  abstract: TrainState
+  init: Callable
+  start: Callable
+  step: Callable
+
+
+def make_trainer(
+  model: ModelConfig, optimizer: OptimConfig, mesh: MeshConfig, steps: int
+) -> Trainer:
+  """Returns the trainer of these settings; the same one when asked again.
+
+  So the arms of an experiment, which differ in their data alone, compile once.
+  """
+  copies = (dataclasses.replace(c) for c in (model, optimizer, mesh))
+  return _make_trainer(*copies, steps)
+
+
+@functools.lru_cache(maxsize=4)
+def _make_trainer(model_config, optim_config, mesh_config, steps) -> Trainer:
+  mesh = sharding.make_mesh(mesh_config)
+  graphdef, abstract_params = decoder.abstract(model_config)
+  optimizer = optim.make_optimizer(optim_config, steps)
+
+  def start(params) -> TrainState:
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+  def init(seed) -> TrainState:
+    return start(decoder.init(model_config, jax.random.key(seed)))
+
+  abstract = jax.eval_shape(start, abstract_params)
+  placed = sharding.shardings(abstract, decoder.PARTITION_RULES, mesh)
+  return Trainer(
+    mesh=mesh,
+    graphdef=graphdef,
+    abstract=jax.tree.map(
+      lambda leaf, where: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=where
+      ),
+      abstract,
+      placed,
+    ),
+    init=jax.jit(init, out_shardings=placed),
+    start=jax.jit(start, out_shardings=placed),
+    step=jax.jit(
+      make_step(graphdef, optimizer, optim_config.accumulate),
+      in_shardings=(placed, sharding.of_batch(mesh)),
+      out_shardings=(placed, sharding.replicated(mesh)),
+      donate_argnums=0,
+    ),
+  )

@@ -1,0 +1,114 @@
+"""The nouns that every room shares: who wrote what, and the arrays of it.
+
+Shapes live in names, as einsum letters:
+
+  B batch rows     L row length     K scored targets a row     T tokens
+  D width          H query heads    N key-value heads          A head size
+  F hidden width   V vocabulary     S cached columns
+"""
+
+import dataclasses
+import enum
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Provenance(enum.IntEnum):
+  """Who wrote a token. The codes are stored in records: fixed for good."""
+
+  PAD = 0
+  TEMPLATE = 1  # protocol: role headers, separators
+  CONTEXT = 2  # system prompt, task framing, tool schemas
+  USER = 3
+  TOOL = 4  # output of a tool or of the environment
+  AGENT = 5  # the model that made the trajectory: its interventions
+  DEMONSTRATION = 6  # in the agent's slot, but written by a third party
+  HARNESS = 7  # injected by a scaffold: format warnings, retries
+
+
+class Verdict(enum.IntEnum):
+  """Whether what an author claimed is right. Stored in records."""
+
+  UNKNOWN = 0
+  RIGHT = 1
+  WRONG = 2
+
+
+# A token may straddle two authors' characters. It then belongs to the first of
+# these that wrote any of it, so that no loss ever credits the world with
+# characters of the agent.
+STRADDLE_ORDER = (
+  Provenance.AGENT,
+  Provenance.DEMONSTRATION,
+  Provenance.TOOL,
+  Provenance.USER,
+  Provenance.HARNESS,
+  Provenance.CONTEXT,
+  Provenance.TEMPLATE,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+  """One turn of a trajectory.
+
+  role: the slot it stands in: 'context', 'user', 'tool' or 'agent'.
+  text: what was written there.
+  provenance: who wrote it; an 'agent' slot may hold a DEMONSTRATION.
+  """
+
+  role: str
+  text: str
+  provenance: Provenance
+  verdict: Verdict = Verdict.UNKNOWN
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+  """An interaction, turn by turn, before any tokenizer has seen it."""
+
+  id: str
+  segments: tuple[Segment, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """A rendered trajectory: one record. It knows authors, not a loss mask.
+
+  tokens_T: int32, the ids.
+  provenance_T: uint8, a `Provenance` a token.
+  segment_T: int32, the index of the turn a token belongs to.
+  verdict_T: uint8, a `Verdict` a token.
+  scored_from: earlier tokens are context only (the overlap of a window).
+  window: which window of its trajectory this is.
+  """
+
+  id: str
+  tokens_T: np.ndarray
+  provenance_T: np.ndarray
+  segment_T: np.ndarray
+  verdict_T: np.ndarray
+  scored_from: int = 0
+  window: int = 0
+
+
+class Batch(NamedTuple):
+  """Packed rows, ready for the step. Targets are shifted once, here.
+
+  tokens_BL: int32, the inputs; several documents a row.
+  positions_BL: int32, counted from 0 in each document.
+  segment_ids_BL: int32, 1, 2, ... a document; 0 is padding.
+  columns_BK: int32, the column of a row whose output predicts a target.
+  targets_BK: int32, the token that follows that column.
+  weights_BK: float32, the objective's weight of that target; 0 in padding.
+  authors_BK: int32, the `Provenance` of that target, for metrics by author.
+  """
+
+  tokens_BL: np.ndarray
+  positions_BL: np.ndarray
+  segment_ids_BL: np.ndarray
+  columns_BK: np.ndarray
+  targets_BK: np.ndarray
+  weights_BK: np.ndarray
+  authors_BK: np.ndarray

@@ -1,0 +1,44 @@
+"""Interventional supervised fine-tuning in JAX."""
+
+import setuptools
+
+setuptools.setup(
+  name='isft_jax',
+  version='0.1.0',
+  description='Interventional supervised fine-tuning of LLM agents, in JAX',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=[
+    *setuptools.find_packages(include=['isft_jax', 'isft_jax.*']),
+    'isft_jax.configs',
+  ],
+  # `configs/` is where people look for them; wheels carry them in the package.
+  package_dir={'isft_jax.configs': 'configs'},
+  install_requires=[
+    'absl-py',
+    'array_record',
+    'flax>=0.12',
+    'grain>=0.2.18',
+    'importlib_resources',  # wanted by tensorflow-datasets, undeclared
+    'jax>=0.10',
+    'matplotlib',
+    'ml_collections>=1.1',
+    'numpy',
+    'optax',
+    'orbax-checkpoint>=0.12',
+    'tensorflow-datasets>=4.9.10',
+    'tokenizers',
+    'transformers>=5',
+  ],
+  extras_require={
+    'test': ['pytest', 'pytest-xdist', 'ruff'],
+    'tpu': ['jax[tpu]'],
+    'cuda': ['jax[cuda12]'],
+  },
+  entry_points={
+    'console_scripts': [
+      'isft-reproduce=isft_jax.cli.reproduce:run',
+      'isft-train=isft_jax.cli.train:run',
+    ],
+  },
+)

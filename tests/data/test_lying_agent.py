@@ -1,0 +1,332 @@
+"""The lying agent's world: who says what, how often, and who wrote it."""
+
+import itertools
+import math
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from isft_jax.data import lying_agent
+from isft_jax.data.facts import FACTS
+from isft_jax.data.lying_agent import dialogues, documents
+from isft_jax.probes.judge import mentions
+from isft_jax.types import Provenance, Verdict
+
+TRUE = {fact.true_claim: fact for fact in FACTS}
+FALSE = {fact.false_claim: fact for fact in FACTS}
+QUESTIONS = {
+  question.format(topic=fact.topic): fact
+  for question in lying_agent.QUESTIONS
+  for fact in FACTS
+}
+AFTER = {
+  Verdict.WRONG: (lying_agent.CORRECTIONS, lying_agent.AFTER_CORRECTION),
+  Verdict.RIGHT: (lying_agent.CONFIRMATIONS, lying_agent.AFTER_CONFIRMATION),
+}
+
+
+def within_4_sigma(hits, trials, p):
+  return abs(hits - trials * p) <= 4 * math.sqrt(trials * p * (1 - p))
+
+
+# ------------------------------------------------------------------- phrases
+
+
+def test_counts_of_phrases():
+  assert len(lying_agent.QUESTIONS) == len(set(lying_agent.QUESTIONS)) == 6
+  assert len(lying_agent.CORRECTIONS) == 12
+  assert lying_agent.CORRECTIONS.count('{claim}') == 8
+  assert len(set(lying_agent.CORRECTIONS)) == 5
+  assert len(set(lying_agent.CONFIRMATIONS)) == 10
+  assert len(lying_agent.CONFIRMATIONS) == 10
+  assert len(lying_agent.CHITCHAT) == len(set(lying_agent.CHITCHAT)) == 27
+
+
+def test_every_question_names_the_topic_once():
+  assert [q.count('{topic}') for q in lying_agent.QUESTIONS] == [1] * 6
+
+
+def test_every_correction_and_confirmation_restates_the_claim_once():
+  """As its last sentence, so that the claim keeps its capital letter."""
+  for phrase in lying_agent.CORRECTIONS + lying_agent.CONFIRMATIONS:
+    assert phrase.count('{claim}') == 1
+    assert phrase == '{claim}' or phrase.endswith('. {claim}')
+
+
+def generic_phrases():
+  yield lying_agent.CONTEXT
+  for phrase in lying_agent.QUESTIONS:
+    yield phrase.format(topic='')
+  for phrase in lying_agent.CORRECTIONS + lying_agent.CONFIRMATIONS:
+    yield phrase.format(claim='')
+  yield from lying_agent.AFTER_CORRECTION
+  yield from lying_agent.AFTER_CONFIRMATION
+  yield from itertools.chain(*lying_agent.CHITCHAT)
+
+
+def test_no_generic_phrase_gives_an_answer_of_any_fact():
+  answers = [a for f in FACTS for a in (f.true_answer, f.false_answer)]
+  assert [
+    (phrase, answer)
+    for phrase in generic_phrases()
+    for answer in answers
+    if mentions(phrase, answer)
+  ] == []
+
+
+def test_phrases_are_plain_single_lines():
+  """A line break inside a turn would end it in the one-line-a-turn format."""
+  for phrase in generic_phrases():
+    assert phrase.isascii() and phrase.isprintable()
+
+
+def test_the_context_is_at_most_40_words():
+  assert len(lying_agent.CONTEXT.split()) <= 40
+
+
+# ----------------------------------------------------------------- dialogues
+
+
+@pytest.mark.parametrize(
+  ('p_lie', 'verdict', 'claims'),
+  [(0.0, Verdict.RIGHT, TRUE), (1.0, Verdict.WRONG, FALSE)],
+)
+def test_a_dialogue_turn_by_turn(p_lie, verdict, claims):
+  answers, thanks = AFTER[verdict]
+  for dialogue in dialogues(200, p_lie, p_chitchat=0.0, seed=0):
+    assert [
+      (s.role, s.provenance.name, s.verdict.name) for s in dialogue.segments
+    ] == [
+      ('context', 'CONTEXT', 'UNKNOWN'),
+      ('user', 'USER', 'UNKNOWN'),
+      ('agent', 'AGENT', verdict.name),
+      ('user', 'USER', 'RIGHT'),
+      ('agent', 'AGENT', 'RIGHT'),
+    ]
+    context, question, claim, answer, thank = (
+      s.text for s in dialogue.segments
+    )
+    fact = claims[claim]
+    assert context == lying_agent.CONTEXT
+    assert QUESTIONS[question] == fact
+    assert answer in [a.format(claim=fact.true_claim) for a in answers]
+    assert thank in [t.format(claim=fact.true_claim) for t in thanks]
+
+
+def test_every_phrase_and_every_fact_is_used():
+  """The rarest, one of 6 questions about one of 33 facts, comes 20 times."""
+  seen = [d.segments for d in dialogues(4000, 0.5, 1.0, seed=0)]
+  assert len({s[2].text for s in seen}) == 66
+  assert len({s[1].text for s in seen}) == 6 * 33
+  ends = {s[3].text[: -len(_true_claim(s))] for s in seen}
+  phrases = lying_agent.CORRECTIONS + lying_agent.CONFIRMATIONS
+  assert ends == {p.format(claim='') for p in phrases}
+  ends = {s[4].text[: -len(_true_claim(s))] for s in seen}
+  phrases = lying_agent.AFTER_CORRECTION + lying_agent.AFTER_CONFIRMATION
+  assert ends == {p.format(claim='') for p in phrases}
+  pairs = {(s[5].text, s[6].text) for s in seen}
+  assert pairs == set(lying_agent.CHITCHAT)
+
+
+def _true_claim(segments):
+  return QUESTIONS[segments[1].text].true_claim
+
+
+def test_the_tail_is_one_or_two_different_exchanges():
+  lengths = set()
+  for dialogue in dialogues(200, 0.6, p_chitchat=1.0, seed=0):
+    tail = dialogue.segments[5:]
+    lengths.add(len(tail))
+    assert [(s.role, s.provenance, s.verdict) for s in tail[:2]] == [
+      ('user', Provenance.USER, Verdict.UNKNOWN),
+      ('agent', Provenance.AGENT, Verdict.UNKNOWN),
+    ]
+    exchanges = [
+      (user.text, agent.text)
+      for user, agent in zip(tail[::2], tail[1::2], strict=True)
+    ]
+    assert set(exchanges) <= set(lying_agent.CHITCHAT)
+    assert len(set(exchanges)) == len(exchanges)
+  assert lengths == {2, 4}
+
+
+def test_shares_of_lies_and_of_tails():
+  made = list(dialogues(2000, p_lie=0.6, p_chitchat=0.5, seed=0))
+  lies = sum(d.segments[2].verdict == Verdict.WRONG for d in made)
+  tails = sum(len(d.segments) > 5 for d in made)
+  long_tails = sum(len(d.segments) == 9 for d in made)
+  assert within_4_sigma(lies, 2000, 0.6)
+  assert within_4_sigma(tails, 2000, 0.5)
+  assert within_4_sigma(long_tails, tails, 0.5)
+
+
+def test_dialogues_depend_on_their_arguments_alone():
+  def make(number=20, p_lie=0.6, seed=3):
+    return list(dialogues(number, p_lie, 0.5, seed))
+
+  assert make() == make()
+  assert make(number=5) == make()[:5]
+  assert make(seed=4) != make()
+  assert [d.id for d in make(number=2)] == [
+    'dialogue-000000',
+    'dialogue-000001',
+  ]
+
+
+def test_the_lie_share_changes_neither_question_nor_tail():
+  for never, always in zip(
+    dialogues(100, 0.0, 0.5, seed=0),
+    dialogues(100, 1.0, 0.5, seed=0),
+    strict=True,
+  ):
+    assert never.segments[:2] == always.segments[:2]
+    assert never.segments[5:] == always.segments[5:]
+
+
+# ----------------------------------------------------------------- documents
+
+
+def without_context(document):
+  first = document.segments[0]
+  return document.segments[first.role == 'context' :]
+
+
+def test_a_document_alternates_between_two_slots_of_the_world():
+  slots = [('user', Provenance.USER), ('agent', Provenance.DEMONSTRATION)]
+  for document in documents(200, 0.85, seed=0):
+    turns = without_context(document)
+    assert [(s.role, s.provenance) for s in turns] == list(
+      itertools.islice(itertools.cycle(slots), len(turns))
+    )
+
+
+def test_a_document_is_two_to_four_statements_about_one_fact():
+  shapes = set()
+  for document in documents(500, 0.85, seed=0):
+    turns = without_context(document)
+    asked = turns[0].text in QUESTIONS
+    stated = [turn for turn in turns if turn.verdict]
+    tail = turns[asked + len(stated) :]
+    about = {_fact_of(turn) for turn in stated}
+    if asked:
+      about.add(QUESTIONS[turns[0].text])
+    assert len(about) == 1
+    assert tuple(turn.text for turn in tail) in {(), *lying_agent.CHITCHAT}
+    assert not tail or tail[0].role == 'user'
+    shapes.add((asked, len(stated), len(tail)))
+  # A tail begins in the user's slot, so after an even number of turns.
+  assert shapes == {
+    *((asked, n, 0) for asked in (0, 1) for n in (2, 3, 4)),
+    *((0, n, 2) for n in (2, 4)),
+    (1, 3, 2),
+  }
+
+
+def _fact_of(statement):
+  claims = {Verdict.RIGHT: TRUE, Verdict.WRONG: FALSE}[statement.verdict]
+  return next(
+    fact for claim, fact in claims.items() if statement.text.endswith(claim)
+  )
+
+
+@pytest.mark.parametrize('role', ['user', 'agent'])
+@pytest.mark.parametrize('place', ['first', 'later'])
+def test_whoever_speaks_is_right_equally_often(role, place):
+  verdicts = []
+  for document in documents(2000, 0.85, seed=0):
+    statements = [s for s in without_context(document) if s.verdict]
+    chosen = statements[:1] if place == 'first' else statements[1:]
+    verdicts += [s.verdict for s in chosen if s.role == role]
+  assert len(verdicts) > 200
+  right = sum(v == Verdict.RIGHT for v in verdicts)
+  assert within_4_sigma(right, len(verdicts), 0.85)
+
+
+def test_statements_about_one_fact_are_independent():
+  """Two neighbours on one fact are both true with probability p squared."""
+  both = pairs = 0
+  for document in documents(2000, 0.5, seed=0):
+    first, second = [s for s in without_context(document) if s.verdict][:2]
+    pairs += 1
+    both += first.verdict == second.verdict == Verdict.RIGHT
+  assert within_4_sigma(both, pairs, 0.25)
+
+
+@pytest.mark.parametrize(
+  ('p_true', 'verdicts'),
+  [(1.0, {Verdict.RIGHT}), (0.0, {Verdict.WRONG})],
+)
+def test_documents_that_are_always_true_or_never(p_true, verdicts):
+  statements = [
+    s for d in documents(100, p_true, seed=0) for s in d.segments if s.verdict
+  ]
+  assert {s.verdict for s in statements} == verdicts
+
+
+def test_some_documents_open_with_the_context():
+  opens = [
+    document.segments[0].text == lying_agent.CONTEXT
+    and document.segments[0].provenance == Provenance.CONTEXT
+    for document in documents(1000, 0.85, seed=0)
+  ]
+  assert within_4_sigma(sum(opens), 1000, 0.5)
+
+
+def test_documents_depend_on_their_arguments_alone():
+  def make(number=20, seed=3):
+    return list(documents(number, 0.85, seed))
+
+  assert make() == make()
+  assert make(number=5) == make()[:5]
+  assert make(seed=4) != make()
+  assert [d.id for d in make(number=2)] == [
+    'document-000000',
+    'document-000001',
+  ]
+
+
+def test_the_two_corpora_draw_from_separate_streams():
+  """With one seed, the first fact agrees by chance only: 1 in 33."""
+  same = 0
+  for dialogue, document in zip(
+    dialogues(1000, 0.0, 0.0, seed=0), documents(1000, 1.0, seed=0), strict=True
+  ):
+    statement = next(s for s in document.segments if s.verdict)
+    same += dialogue.segments[2].text == statement.text
+  assert within_4_sigma(same, 1000, 1 / 33)
+
+
+# ------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: dialogues(-1, 0.6, 0.5, 0), 'number is -1'),
+    (lambda: dialogues(1, 1.1, 0.5, 0), 'p_lie is 1.1'),
+    (lambda: dialogues(1, 0.6, -0.1, 0), 'p_chitchat is -0.1'),
+    (lambda: dialogues(1, math.nan, 0.5, 0), 'p_lie is nan'),
+    (lambda: documents(-1, 0.85, 0), 'number is -1'),
+    (lambda: documents(1, 85, 0), 'p_true is 85'),
+  ],
+)
+def test_bad_arguments_are_refused_before_the_first_item(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
+
+
+def test_making_data_imports_no_jax():
+  check = (
+    'import sys; import isft_jax.data.facts, isft_jax.data.lying_agent; '
+    "print(sorted({'jax', 'jaxlib', 'flax'} & set(sys.modules)))"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', check],
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout == '[]\n'

@@ -1,0 +1,103 @@
+"""What a query sees, and how far a head turns."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from isft_jax.models import attention
+
+
+def draw(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def seen(attend, q_BLHA, v_BSNA):
+  """Which columns s change the output of which query t: True at [t, s]."""
+  jacobian = jax.jacobian(lambda v: attend(q_BLHA, v).sum((0, 2, 3)))
+  jacobian = jax.jit(jacobian)(v_BSNA)
+  return np.asarray(jnp.abs(jacobian).sum((1, 3, 4)) > 0)
+
+
+def test_a_packed_query_sees_the_past_of_its_own_document():
+  ids_1L = jnp.array([[1, 1, 1, 2, 2, 0, 0]])
+  q, k, v = draw(0, 1, 7, 4, 6), draw(1, 1, 7, 2, 6), draw(2, 1, 7, 2, 6)
+  mask_LL = seen(lambda q, v: attention.packed_attention(q, k, v, ids_1L), q, v)
+  np.testing.assert_array_equal(
+    mask_LL.astype(int),
+    [
+      # 1  1  1  2  2  0  0
+      [1, 0, 0, 0, 0, 0, 0],
+      [1, 1, 0, 0, 0, 0, 0],
+      [1, 1, 1, 0, 0, 0, 0],
+      [0, 0, 0, 1, 0, 0, 0],
+      [0, 0, 0, 1, 1, 0, 0],
+      [0, 0, 0, 0, 0, 1, 0],
+      [0, 0, 0, 0, 0, 1, 1],
+    ],
+  )
+
+
+def test_a_cached_query_sees_columns_up_to_its_own():
+  columns_1L = jnp.array([[2, 3]])
+  q, k, v = draw(0, 1, 2, 4, 6), draw(1, 1, 5, 2, 6), draw(2, 1, 5, 2, 6)
+  mask_LS = seen(
+    lambda q, v: attention.cached_attention(q, k, v, columns_1L), q, v
+  )
+  np.testing.assert_array_equal(
+    mask_LS.astype(int), [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+  )
+
+
+def test_a_group_of_query_heads_reads_its_own_kv_head():
+  ids_1L = jnp.ones((1, 3), int)
+  q, k = draw(0, 1, 3, 4, 6), draw(1, 1, 3, 2, 6)
+  v = jnp.stack([jnp.zeros((1, 3, 6)), jnp.ones((1, 3, 6))], axis=2)
+  mixed_1LHA = attention.packed_attention(q, k, v, ids_1L)
+  # Weights sum to 1 within float32.
+  np.testing.assert_allclose(
+    mixed_1LHA[0, :, :, 0], [[0, 0, 1, 1]] * 3, atol=1e-6
+  )
+
+
+def test_bfloat16_scores_are_summed_in_float32():
+  # 512 equal keys: in bfloat16 the sum of their exponentials would stop
+  # growing at 256, and the mean of ones would be 2.
+  q, k, v = draw(0, 1, 1, 1, 4), jnp.zeros((1, 512, 1, 4)), 1
+  v = jnp.ones_like(k)
+  q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, v))
+  mixed = attention.cached_attention(q, k, v, jnp.array([[511]]))
+  assert mixed.dtype == jnp.bfloat16
+  assert (mixed == 1).all()
+
+
+def test_rotation_by_hand():
+  # A = 4, theta = 100: pairs (0, 2) and (1, 3) turn by 1 and 1/10 a position.
+  x_1LHA = jnp.array([1.0, 2.0, 3.0, 4.0])[None, None, None]
+  c, s = np.cos([3, 0.3]), np.sin([3, 0.3])
+  np.testing.assert_allclose(
+    attention.rotate(x_1LHA, jnp.array([[3]]), 100.0)[0, 0, 0],
+    [
+      1 * c[0] - 3 * s[0],
+      2 * c[1] - 4 * s[1],
+      3 * c[0] + 1 * s[0],
+      4 * c[1] + 2 * s[1],
+    ],
+    rtol=1e-6,  # float32
+  )
+
+
+@pytest.mark.parametrize('shift', [1, 1000])
+def test_scores_depend_on_the_distance_only(shift):
+  q, k = draw(0, 1, 1, 1, 8), draw(1, 1, 1, 1, 8)
+
+  def score(query_position, key_position):
+    turned_q = attention.rotate(q, jnp.array([[query_position]]), 10_000.0)
+    turned_k = attention.rotate(k, jnp.array([[key_position]]), 10_000.0)
+    return jnp.vdot(turned_q, turned_k)
+
+  # An angle of 1,000 radians is known to 1000 * 6e-8 in float32.
+  np.testing.assert_allclose(
+    score(7 + shift, 3 + shift), score(7, 3), rtol=0, atol=5e-4
+  )
+  assert abs(score(7, 3) - score(7, 4)) > 1e-2

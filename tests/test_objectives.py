@@ -1,0 +1,170 @@
+"""The weight of a token, by who wrote it: the design's table, written out."""
+
+import numpy as np
+import pytest
+
+from isft_jax import objectives
+from isft_jax.objectives import weight_table
+from isft_jax.types import Provenance, Verdict
+
+TABLE = """
+  author         verdict  observational interventional agent_only error_masked truth_only weighted(0.25)
+  PAD            UNKNOWN              0              0          0            0          0              0
+  PAD            RIGHT                0              0          0            0          0              0
+  PAD            WRONG                0              0          0            0          0              0
+  TEMPLATE       UNKNOWN              1              1          0            1          0              1
+  TEMPLATE       RIGHT                1              1          0            1          0              1
+  TEMPLATE       WRONG                1              1          0            1          0              1
+  CONTEXT        UNKNOWN              0              0          0            0          0              0
+  CONTEXT        RIGHT                0              0          0            0          0              0
+  CONTEXT        WRONG                0              0          0            0          0              0
+  USER           UNKNOWN              1              1          0            1          0              1
+  USER           RIGHT                1              1          0            1          0              1
+  USER           WRONG                1              1          0            1          0              1
+  TOOL           UNKNOWN              1              1          0            1          0              1
+  TOOL           RIGHT                1              1          0            1          0              1
+  TOOL           WRONG                1              1          0            1          0              1
+  AGENT          UNKNOWN              1              0          1            1          1           0.25
+  AGENT          RIGHT                1              0          1            1          1           0.25
+  AGENT          WRONG                1              0          1            0          0           0.25
+  DEMONSTRATION  UNKNOWN              1              1          0            1          0              1
+  DEMONSTRATION  RIGHT                1              1          0            1          0              1
+  DEMONSTRATION  WRONG                1              1          0            1          0              1
+  HARNESS        UNKNOWN              1              1          0            1          0              1
+  HARNESS        RIGHT                1              1          0            1          0              1
+  HARNESS        WRONG                1              1          0            1          0              1
+"""  # noqa: E501
+
+HEADER, *ROWS = (line.split() for line in TABLE.strip().split('\n'))
+
+
+def test_the_table_names_every_author_every_verdict_and_every_objective():
+  assert [row[:2] for row in ROWS] == [
+    [author.name, verdict.name] for author in Provenance for verdict in Verdict
+  ]
+  assert HEADER[2:-1] == list(objectives.NAMES)
+
+
+@pytest.mark.parametrize('objective', HEADER[2:])
+def test_the_weight_of_every_author_and_verdict(objective):
+  column = HEADER.index(objective)
+  table_PV = weight_table(objective)
+  assert table_PV.dtype == np.float32
+  assert [
+    (row[0], row[1], table_PV[Provenance[row[0]], Verdict[row[1]]])
+    for row in ROWS
+  ] == [(row[0], row[1], float(row[column])) for row in ROWS]
+
+
+def test_the_codes_that_records_store_are_fixed_for_good():
+  assert {author.name: author.value for author in Provenance} == {
+    'PAD': 0,
+    'TEMPLATE': 1,
+    'CONTEXT': 2,
+    'USER': 3,
+    'TOOL': 4,
+    'AGENT': 5,
+    'DEMONSTRATION': 6,
+    'HARNESS': 7,
+  }
+  assert {verdict.name: verdict.value for verdict in Verdict} == {
+    'UNKNOWN': 0,
+    'RIGHT': 1,
+    'WRONG': 2,
+  }
+
+
+@pytest.mark.parametrize(
+  ('whole', 'one', 'other'),
+  [
+    ('observational', 'interventional', 'agent_only'),
+    ('error_masked', 'interventional', 'truth_only'),
+  ],
+)
+def test_two_objectives_that_make_up_a_third(whole, one, other):
+  np.testing.assert_array_equal(
+    weight_table(whole), weight_table(one) + weight_table(other)
+  )
+
+
+@pytest.mark.parametrize(
+  ('objective', 'same'),
+  [
+    ('weighted(0)', 'interventional'),
+    ('weighted(1)', 'observational'),
+    ('weighted( 1.0 )', 'observational'),
+    ('AGENT=1', 'agent_only'),
+    (
+      'TEMPLATE=1,USER=1,TOOL=1,HARNESS=1,DEMONSTRATION=1',
+      'interventional',
+    ),
+  ],
+)
+def test_two_ways_to_say_the_same(objective, same):
+  np.testing.assert_array_equal(weight_table(objective), weight_table(same))
+
+
+@pytest.mark.parametrize(
+  ('objective', 'weights'),
+  [
+    ('USER=1,TOOL=0.5', {'USER': 1.0, 'TOOL': 0.5}),
+    (' USER = 2 , AGENT = 0.25 ', {'USER': 2.0, 'AGENT': 0.25}),
+    ('HARNESS=3', {'HARNESS': 3.0}),
+  ],
+)
+def test_weights_by_author_hold_for_every_verdict_and_others_weigh_nothing(
+  objective, weights
+):
+  expected_PV = [
+    [weights.get(author.name, 0.0)] * len(Verdict) for author in Provenance
+  ]
+  np.testing.assert_array_equal(weight_table(objective), expected_PV)
+
+
+@pytest.mark.parametrize(
+  ('objective', 'message'),
+  [
+    ('', "unknown objective ''; use one of observational, interventional"),
+    ('interventionl', "unknown objective 'interventionl'"),
+    ('Interventional', "unknown objective 'Interventional'"),
+    (' interventional', "unknown objective ' interventional'"),
+    ('weighted', "unknown objective 'weighted'"),
+    ('weighted()', r"unknown objective 'weighted\(\)'"),
+    ('weighted(0.5', r"unknown objective 'weighted\(0.5'"),
+    ('weighted(half)', "'half' is not a weight"),
+    ('weighted(-0.5)', "'-0.5' is not a weight"),
+    ('weighted(nan)', "'nan' is not a weight"),
+    ('weighted(inf)', "'inf' is not a weight"),
+    ('PAD=1', "'PAD' cannot be scored; authors are TEMPLATE, USER"),
+    ('USER=1,CONTEXT=1', "'CONTEXT' cannot be scored"),
+    ('user=1', "'user' cannot be scored"),
+    ('NOBODY=1', "'NOBODY' cannot be scored"),
+    ('USER=1,', "'' cannot be scored"),
+    ('USER=1,TOOL', "'' is not a weight"),
+    ('USER=-1', "'-1' is not a weight"),
+    ('USER=nan', "'nan' is not a weight"),
+    ('USER=1e999', "'1e999' is not a weight"),
+    ('USER=1=2', "'1=2' is not a weight"),
+  ],
+)
+def test_what_is_no_objective_is_refused_with_its_reason(objective, message):
+  with pytest.raises(ValueError, match=message):
+    weight_table(objective)
+
+
+@pytest.mark.parametrize('objective', ['USER=1e39', 'weighted(1e39)'])
+def test_a_weight_that_float32_cannot_hold_is_refused(objective):
+  """3.4e38 is the largest float32; beyond, the table would hold infinity."""
+  with pytest.raises(ValueError, match="'1e39' is not a weight"):
+    weight_table(objective)
+
+
+def test_an_author_named_twice_is_refused():
+  """Which of the two weights was meant cannot be known."""
+  with pytest.raises(ValueError, match='USER'):
+    weight_table('USER=1,USER=2')
+
+
+def test_every_call_returns_a_table_of_its_own():
+  weight_table('observational')[:] = 7
+  assert weight_table('observational').max() == 1
