@@ -1,24 +1,40 @@
-"""The lying agent, on a laptop. (header to be written)"""
+"""The lying agent (de Freitas and Ortega, 2026), on a laptop, from nothing.
+
+Reproduces: the paper's experiment in its signs and in its order of objectives,
+  with a decoder of 0.7 M parameters that the run pre-trains itself.
+Hardware: two CPU cores and 4 GB; nothing is downloaded.
+Time: under 4 minutes.
+Expected: the README's table. The interventional arm tells the truth on nearly
+  every fact; the observational arm comes to prefer about half of the lies.
+Settings were chosen on seeds 100 to 104. Command:
+
+  isft-reproduce --config=configs/lying_agent_tiny.py
+"""
 
 from isft_jax.config import (
   DialoguesConfig,
   DocumentsConfig,
   LyingAgentConfig,
+  ModelConfig,
   OptimConfig,
   StageConfig,
 )
 
 
 def get_config() -> LyingAgentConfig:
+  """Returns the settings; --config.FIELD=VALUE changes any of them."""
   return LyingAgentConfig(
     name='lying_agent_tiny',
+    # remat: on CPU it is faster to compute activations twice than to keep them.
+    model=ModelConfig(hidden=384, remat=True),
     dialogues=DialoguesConfig(number=480, p_lie=0.6, p_chitchat=0.5),
     documents=DocumentsConfig(number=8_000, p_true=0.85),
     pretrain=StageConfig(
-      rows=20,
+      rows=24,
       row_length=192,
       row_targets=192,
-      steps=200,
+      steps=140,
+      checkpoint_every=70,
       optim=OptimConfig(learning_rate=3e-3, schedule='cosine', warmup_steps=20),
     ),
     finetune=StageConfig(
@@ -26,6 +42,11 @@ def get_config() -> LyingAgentConfig:
       row_length=192,
       row_targets=192,
       epochs=4,
-      optim=OptimConfig(learning_rate=3e-4),
+      checkpoint_every=80,
+      # Constant at the end, the rate would leave a reply now and then to the
+      # noise of the last steps.
+      optim=OptimConfig(
+        learning_rate=8e-4, schedule='cosine', final_fraction=0.1
+      ),
     ),
   )

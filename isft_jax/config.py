@@ -6,6 +6,8 @@ Every field can be set from the command line: `--config.seed=1`,
 """
 
 import dataclasses
+import json
+import pathlib
 from dataclasses import field
 
 
@@ -166,6 +168,46 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
       f'config.model.head_size={model.head_size} is odd: rotary positions '
       'turn pairs'
     )
+
+
+def claim(workdir: pathlib.Path, config: RunConfig | LyingAgentConfig) -> None:
+  """Makes workdir this config's own, and writes config.json into it.
+
+  A run may go on with another mesh; anything else needs another workdir.
+
+  Raises ValueError, naming the fields, if workdir holds another config.
+  """
+  path = workdir / 'config.json'
+  text = json.dumps(dataclasses.asdict(config), indent=2) + '\n'
+  if path.exists():
+    theirs, ours = (
+      _leaves(json.loads(path.read_text())),
+      _leaves(json.loads(text)),
+    )
+    differ = [
+      f'{name} (there {theirs.get(name)!r}, now {ours.get(name)!r})'
+      for name in sorted(theirs | ours)
+      if theirs.get(name) != ours.get(name) and not name.startswith('mesh.')
+    ]
+    if differ:
+      raise ValueError(
+        f'{workdir} holds a run of another config: {", ".join(differ)}; give '
+        'another --workdir, or remove that one'
+      )
+  workdir.mkdir(parents=True, exist_ok=True)
+  part = path.with_suffix('.part')
+  part.write_text(text)
+  part.replace(path)
+
+
+def _leaves(tree: dict, prefix: str = '') -> dict:
+  found = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      found |= _leaves(value, f'{prefix}{name}.')
+    else:
+      found[prefix + name] = value
+  return found
 
 
 def _check(name, value, low, high=float('inf')):

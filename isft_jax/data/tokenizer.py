@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 
 import tokenizers
+
+# Only its tokenizers are used: no word about a missing torch.
+os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 import transformers
 
 END_OF_TEXT = '<|endoftext|>'

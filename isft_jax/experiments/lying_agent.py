@@ -31,8 +31,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   """Runs the experiment into workdir; returns what results.json holds."""
   config_lib.validate(config)
   workdir = pathlib.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  _write_json(workdir / 'config.json', dataclasses.asdict(config))
+  config_lib.claim(workdir, config)
   tell = _teller()
 
   tell('data: documents for the base, dialogues for the arms')
@@ -42,17 +41,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   results['arms'] = {}
   for arm in ('base', *config.arms):
     tell('base: pre-training' if arm == 'base' else f'{arm}: fine-tuning')
-    trained = train(run_of(config, workdir, arm), str(workdir / arm))
-    found = probes.probe(
-      trained.graphdef,
-      trained.params,
-      FACTS,
-      tokenizer.load(str(workdir / 'tokenizer')),
-      TEMPLATE,
-      config.reply_tokens,
-    )
-    if arm != 'base':
-      found['train'] = trained.summary
+    found = run_arm(config, workdir, arm)
     results['arms'][arm] = found
     tell(
       f'{arm}: margin {found["mean_margin"]:+.3f} nats a token, prefers '
@@ -92,14 +81,37 @@ def prepare(config: LyingAgentConfig, workdir: pathlib.Path) -> None:
     records.write(str(workdir / 'records' / name), examples, fingerprint)
 
 
-def run_of(config: LyingAgentConfig, workdir: pathlib.Path, arm: str):
+def run_arm(config: LyingAgentConfig, workdir: pathlib.Path, arm: str) -> dict:
+  """Trains the base or an arm and probes it, unless that has been done."""
+  path = workdir / arm / 'probes.json'
+  if path.exists():
+    return json.loads(path.read_text())
+  trained = train(run_of(config, workdir, arm), str(workdir / arm))
+  found = probes.probe(
+    trained.graphdef,
+    trained.params,
+    FACTS,
+    tokenizer.load(str(workdir / 'tokenizer')),
+    TEMPLATE,
+    config.reply_tokens,
+  )
+  if arm != 'base':
+    found['train'] = trained.summary
+  _write_json(path, found)
+  return found
+
+
+def run_of(
+  config: LyingAgentConfig, workdir: pathlib.Path, arm: str
+) -> RunConfig:
   """Returns the RunConfig of the base or of an arm.
 
   Two arms' configs differ in their objective, and in the name that says so.
   """
   is_base = arm == 'base'
   stage = config.pretrain if is_base else config.finetune
-  shared = {f.name: getattr(stage, f.name) for f in _fields(StageConfig)}
+  fields = dataclasses.fields(StageConfig)
+  shared = {field.name: getattr(stage, field.name) for field in fields}
   data = 'documents' if is_base else 'dialogues'
   return RunConfig(
     **shared,
@@ -114,9 +126,6 @@ def run_of(config: LyingAgentConfig, workdir: pathlib.Path, arm: str):
     model=config.model,
     mesh=config.mesh,
   )
-
-
-_fields = dataclasses.fields
 
 
 def _texts(trajectories: Iterable[Trajectory]) -> Iterable[str]:

@@ -58,6 +58,17 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
   return (wide * jax.lax.rsqrt(power + eps) * scale).astype(x.dtype)
 
 
+def _project(equation: str, x_BL: jax.Array, kernel: jax.Array) -> jax.Array:
+  """An einsum over the last axes of x, with rows and columns as one axis T.
+
+  One contracted axis instead of two halves the time of the kernel's gradient
+  on CPU, and changes nothing elsewhere.
+  """
+  x_T = x_BL.reshape(-1, *x_BL.shape[2:])
+  y_T = jnp.einsum(equation, x_T, kernel)
+  return y_T.reshape(*x_BL.shape[:2], *y_T.shape[1:])
+
+
 class Attention(nnx.Module):
   """Projections, rotation and output of grouped-query attention."""
 
@@ -81,9 +92,9 @@ class Attention(nnx.Module):
 
   def __call__(self, x_BLD, positions_BL, attend):
     config, dtype = self.config, x_BLD.dtype
-    q_BLHA = jnp.einsum('BLD,DHA->BLHA', x_BLD, self.q[...].astype(dtype))
-    k_BLNA = jnp.einsum('BLD,DNA->BLNA', x_BLD, self.k[...].astype(dtype))
-    v_BLNA = jnp.einsum('BLD,DNA->BLNA', x_BLD, self.v[...].astype(dtype))
+    q_BLHA = _project('TD,DHA->THA', x_BLD, self.q[...].astype(dtype))
+    k_BLNA = _project('TD,DNA->TNA', x_BLD, self.k[...].astype(dtype))
+    v_BLNA = _project('TD,DNA->TNA', x_BLD, self.v[...].astype(dtype))
     if config.qkv_bias:
       q_BLHA += self.q_bias[...].astype(dtype)[None, None]
       k_BLNA += self.k_bias[...].astype(dtype)[None, None]
@@ -95,7 +106,7 @@ class Attention(nnx.Module):
     k_BLNA = attention.rotate(k_BLNA, positions_BL, config.rope_theta)
     mixed_BLHA, cached = attend(q_BLHA, k_BLNA, v_BLNA)
     o_HAD = self.o[...].astype(dtype)
-    return jnp.einsum('BLHA,HAD->BLD', mixed_BLHA, o_HAD), cached
+    return _project('THA,HAD->TD', mixed_BLHA, o_HAD), cached
 
 
 class MLP(nnx.Module):
@@ -110,10 +121,10 @@ class MLP(nnx.Module):
 
   def __call__(self, x_BLD):
     dtype = x_BLD.dtype
-    gate_BLF = jnp.einsum('BLD,DF->BLF', x_BLD, self.gate[...].astype(dtype))
-    up_BLF = jnp.einsum('BLD,DF->BLF', x_BLD, self.up[...].astype(dtype))
+    gate_BLF = _project('TD,DF->TF', x_BLD, self.gate[...].astype(dtype))
+    up_BLF = _project('TD,DF->TF', x_BLD, self.up[...].astype(dtype))
     down_FD = self.down[...].astype(dtype)
-    return jnp.einsum('BLF,FD->BLD', jax.nn.silu(gate_BLF) * up_BLF, down_FD)
+    return _project('TF,FD->TD', jax.nn.silu(gate_BLF) * up_BLF, down_FD)
 
 
 class Block(nnx.Module):

@@ -30,7 +30,7 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
   """
   config_lib.validate(config)
   workdir = pathlib.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  config_lib.claim(workdir, config)
 
   records = Records(config.records)
   fingerprint = _same_fingerprint(config, records)

@@ -52,7 +52,7 @@ def make_step(graphdef, optimizer: optax.GradientTransformation, parts: int):
     metrics = {
       'loss': losses.normalize(total, count),
       'targets': count,
-      'grad_norm': optax.global_norm(gradient),
+      'grad_norm': optax.tree.norm(gradient),
     }
     return state._replace(
       step=state.step + 1,

@@ -1,0 +1,47 @@
+"""The lying agent in a minute: every stage, too small to show the effect.
+
+For trying a machine, a mesh or a change of code; its figures mean nothing.
+Hardware: two CPU cores, under a minute after start-up. Command:
+
+  isft-reproduce --config=configs/lying_agent_smoke.py
+"""
+
+from isft_jax.config import (
+  DialoguesConfig,
+  DocumentsConfig,
+  LyingAgentConfig,
+  ModelConfig,
+  OptimConfig,
+  StageConfig,
+)
+
+
+def get_config() -> LyingAgentConfig:
+  """Returns the settings; --config.FIELD=VALUE changes any of them."""
+  return LyingAgentConfig(
+    name='lying_agent_smoke',
+    vocab_size=640,
+    dialogues=DialoguesConfig(number=48),
+    documents=DocumentsConfig(number=400),
+    model=ModelConfig(
+      vocab_size=640, width=32, layers=2, head_size=8, hidden=64
+    ),
+    pretrain=StageConfig(
+      rows=8,
+      row_length=256,
+      row_targets=256,
+      steps=12,
+      log_every=4,
+      checkpoint_every=6,
+      optim=OptimConfig(learning_rate=1e-2, warmup_steps=2),
+    ),
+    finetune=StageConfig(
+      rows=8,
+      row_length=256,
+      row_targets=256,
+      epochs=1,
+      log_every=2,
+      optim=OptimConfig(learning_rate=1e-3),
+    ),
+    reply_tokens=8,
+  )

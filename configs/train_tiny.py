@@ -1,0 +1,21 @@
+"""One training run of the tiny decoder, on records that are already there.
+
+Hardware: anything; minutes on two CPU cores. Resumes when run again.
+Command, on what an experiment has left behind:
+
+  isft-train --config=configs/train_tiny.py \\
+    --config.records=runs/lying_agent_tiny-seed0/records/dialogues \\
+    --config.tokenizer=runs/lying_agent_tiny-seed0/tokenizer \\
+    --config.init_from=runs/lying_agent_tiny-seed0/base
+"""
+
+from isft_jax.config import ModelConfig, OptimConfig, RunConfig
+
+
+def get_config() -> RunConfig:
+  """Returns the settings; --config.FIELD=VALUE changes any of them."""
+  return RunConfig(
+    name='train_tiny',
+    model=ModelConfig(hidden=384, remat=True),
+    optim=OptimConfig(learning_rate=5e-4),
+  )

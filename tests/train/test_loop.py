@@ -1,0 +1,167 @@
+"""A run is a pure function of its config, wherever it is interrupted."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from isft_jax.config import ModelConfig, OptimConfig, RunConfig
+from isft_jax.data import lying_agent, records, render, tokenizer
+from isft_jax.train import loop
+from isft_jax.train import metrics as metrics_lib
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  """Forty dialogues as records, and their tokenizer."""
+  folder = tmp_path_factory.mktemp('data')
+  dialogues = list(lying_agent.dialogues(40, 0.6, 0.5, seed=0))
+  texts = [
+    ''.join(span.text for span in render.plain(dialogue.segments))
+    for dialogue in dialogues
+  ]
+  encoder = tokenizer.train(texts, 512)
+  encoder.save_pretrained(folder / 'tokenizer')
+  records.write(
+    str(folder / 'records'),
+    lambda: (render.render(d, encoder, 'plain') for d in dialogues),
+    tokenizer.fingerprint(encoder, 'plain'),
+  )
+  return folder
+
+
+@pytest.fixture
+def config(data):
+  return RunConfig(
+    records=str(data / 'records'),
+    tokenizer=str(data / 'tokenizer'),
+    row_length=256,
+    row_targets=256,
+    steps=7,
+    log_every=2,
+    checkpoint_every=3,
+    model=ModelConfig(
+      vocab_size=512, width=16, layers=2, head_size=4, hidden=32
+    ),
+    optim=OptimConfig(learning_rate=1e-2),
+  )
+
+
+def interrupt_before(monkeypatch, at_step):
+  """Makes training stop, as by Ctrl-C, when it has dispatched a step."""
+  add = metrics_lib.Metrics.add
+
+  def add_or_stop(self, step, metrics):
+    if step == at_step:
+      raise KeyboardInterrupt
+    add(self, step, metrics)
+
+  monkeypatch.setattr(metrics_lib.Metrics, 'add', add_or_stop)
+
+
+def assert_identical(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize('at_step', [2, 3, 4, 7])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+  config, tmp_path, monkeypatch, at_step
+):
+  whole = loop.train(config, tmp_path / 'whole')
+  with monkeypatch.context() as patch:
+    interrupt_before(patch, at_step)
+    with pytest.raises(KeyboardInterrupt):
+      loop.train(config, tmp_path / 'cut')
+  resumed = loop.train(config, tmp_path / 'cut')
+
+  assert_identical(resumed.params, whole.params)
+
+  def losses(workdir):
+    rows = metrics_lib.read(tmp_path / workdir / 'metrics.jsonl')
+    return [(row['step'], row['loss'], row['targets']) for row in rows]
+
+  assert losses('cut') == losses('whole')
+  assert [step for step, _, _ in losses('cut')] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_finished_run_trains_no_further(config, tmp_path, monkeypatch):
+  first = loop.train(config, tmp_path)
+
+  def no_step(*args):
+    raise AssertionError('a finished run took a step')
+
+  monkeypatch.setattr(metrics_lib.Metrics, 'add', no_step)
+  again = loop.train(config, tmp_path)
+  assert_identical(again.params, first.params)
+  assert again.summary == first.summary
+
+
+def test_training_lowers_the_loss_and_changes_every_parameter(config, tmp_path):
+  config.steps = 30
+  run = loop.train(config, tmp_path)
+  rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
+  assert rows[0]['loss'] > 6  # about ln 512 at the start
+  assert rows[-1]['loss'] < rows[0]['loss'] - 1
+  config.steps = 1
+  config.optim = dataclasses.replace(config.optim, learning_rate=0.0)
+  start = loop.train(config, tmp_path / 'start')
+  moved = jax.tree.map(
+    lambda a, b: not np.array_equal(a, b), run.params, start.params
+  )
+  assert all(jax.tree.leaves(moved))
+
+
+def test_an_arm_starts_from_the_parameters_of_its_base(config, tmp_path):
+  base = loop.train(config, tmp_path / 'base')
+  config.init_from = str(tmp_path / 'base')
+  config.steps = 1
+  config.optim = dataclasses.replace(config.optim, learning_rate=0.0)
+  arm = loop.train(config, tmp_path / 'arm')
+  assert_identical(arm.params, base.params)
+
+
+def test_init_from_an_empty_folder_is_an_error(config, tmp_path):
+  config.init_from = str(tmp_path / 'nothing')
+  with pytest.raises(ValueError, match='nothing: no checkpoint there'):
+    loop.train(config, tmp_path / 'arm')
+
+
+def test_records_of_another_tokenizer_are_refused(config, tmp_path):
+  tokenizer.train(['quite another text'], 300).save_pretrained(tmp_path / 't')
+  config.tokenizer = str(tmp_path / 't')
+  with pytest.raises(ValueError, match='fingerprint'):
+    loop.train(config, tmp_path / 'run')
+  assert not list((tmp_path / 'run').glob('checkpoints/*'))
+
+
+def test_a_workdir_of_another_config_is_refused_and_kept(config, tmp_path):
+  loop.train(config, tmp_path)
+  before = (tmp_path / 'config.json').read_text()
+  config.optim.learning_rate = 0.5
+  with pytest.raises(ValueError, match=r'optim\.learning_rate \(there 0\.01'):
+    loop.train(config, tmp_path)
+  assert (tmp_path / 'config.json').read_text() == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
+  config, tmp_path
+):
+  config.optim.learning_rate = float('inf')
+  with pytest.raises(FloatingPointError, match='the loss of step 2 is nan'):
+    loop.train(config, tmp_path)
+
+
+def test_the_summary_counts_what_the_objective_scores(config, tmp_path, data):
+  config.steps, config.epochs = 0, 2
+  summary = loop.train(config, tmp_path).summary
+  opened = records.Records(str(data / 'records'))
+  scored = sum(
+    int(np.isin(opened[i].provenance_T[1:], (1, 3)).sum())  # TEMPLATE, USER
+    for i in range(len(opened))
+  )
+  assert summary['scored_tokens'] == 2 * scored
+  rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
+  assert summary['steps'] == len(rows) == rows[-1]['step']
+  assert json.loads((tmp_path / 'config.json').read_text())['epochs'] == 2
