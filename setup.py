@@ -14,6 +14,7 @@ setuptools.setup(
   ],
   # `configs/` is where people look for them; wheels carry them in the package.
   package_dir={'isft_jax.configs': 'configs'},
+  package_data={'isft_jax.report': ['*.css', '*.js']},
   install_requires=[
     'absl-py',
     'array_record',
@@ -24,8 +25,9 @@ setuptools.setup(
     'matplotlib',
     'ml_collections>=1.1',
     'numpy',
-    'optax',
+    'optax>=0.2.6',
     'orbax-checkpoint>=0.12',
+    'tensorboardX',
     'tensorflow-datasets>=4.9.10',
     'tokenizers',
     'transformers>=5',
@@ -37,6 +39,7 @@ setuptools.setup(
   },
   entry_points={
     'console_scripts': [
+      'isft-inspect=isft_jax.cli.inspect:run',
       'isft-reproduce=isft_jax.cli.reproduce:run',
       'isft-train=isft_jax.cli.train:run',
     ],

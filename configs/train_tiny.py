@@ -17,5 +17,5 @@ def get_config() -> RunConfig:
   return RunConfig(
     name='train_tiny',
     model=ModelConfig(hidden=384, remat=True),
-    optim=OptimConfig(learning_rate=5e-4),
+    optim=OptimConfig(learning_rate=1e-3),
   )

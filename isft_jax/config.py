@@ -68,6 +68,7 @@ class StageConfig:
   steps: int = 0  # if set, overrides epochs
   normalize: str = 'token'  # or 'trajectory': each trajectory weighs the same
   log_every: int = 20  # steps
+  eval_every: int = 40  # steps, with held-out records; 0: at the last alone
   checkpoint_every: int = 200  # steps; the last step is always saved
   optim: OptimConfig = field(default_factory=OptimConfig)
 
@@ -85,6 +86,7 @@ class RunConfig(StageConfig):
   plan_objective: str = ''
   init_from: str = ''  # workdir of the run to start from; empty: at random
   records: str = ''  # folder of the TFDS records
+  heldout: str = ''  # records to measure by author while training, or empty
   tokenizer: str = ''  # folder of the tokenizer that made the records
   template: str = 'plain'  # the chat format that rendered the records
   model: ModelConfig = field(default_factory=ModelConfig)
@@ -96,6 +98,7 @@ class DialoguesConfig:
   """The lying agent's dialogues."""
 
   number: int = 480
+  heldout: int = 48  # more of them, to measure and never to train on
   p_lie: float = 0.6
   p_chitchat: float = 0.5
 

@@ -11,6 +11,8 @@ they are divided once, at the end. This file is the only place that says so.
 import jax
 import jax.numpy as jnp
 
+from isft_jax.types import Provenance
+
 
 def cross_entropy(logits_BKV: jax.Array, targets_BK: jax.Array) -> jax.Array:
   """Returns -log p(target), float32 [B, K], in nats."""
@@ -32,10 +34,23 @@ def weighted_sum(
   return total, jnp.sum(weights_BK)
 
 
+def by_author(
+  nll_BK: jax.Array, authors_BK: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns (sum, count) of the loss by author, float32 [provenance].
+
+  Unweighted: what an author wrote is measured also where it is not learned.
+  Slots without a target are those of PAD.
+  """
+  author_BKP = jax.nn.one_hot(authors_BK, len(Provenance))
+  total_P = jnp.einsum('BK,BKP->P', nll_BK, author_BKP)
+  return total_P, jnp.sum(author_BKP, axis=(0, 1))
+
+
 def normalize(total, count: jax.Array):
   """Divides a sum, or a tree of gradients of it, by the count.
 
-  Without any target the loss is defined as 0, and so is its gradient.
+  Where there is no target the loss is defined as 0, and so is its gradient.
   """
   safe = jnp.where(count > 0, count, 1.0)
   return jax.tree.map(lambda x: x / safe, total)

@@ -7,33 +7,41 @@ from isft_jax import objectives
 from isft_jax.objectives import weight_table
 from isft_jax.types import Provenance, Verdict
 
+OBJECTIVES = {
+  'obs': 'observational',
+  'do': 'interventional',
+  'agent': 'agent_only',
+  'error': 'error_masked',
+  'truth': 'truth_only',
+  'w': 'weighted(0.25)',
+}
 TABLE = """
-  author         verdict  observational interventional agent_only error_masked truth_only weighted(0.25)
-  PAD            UNKNOWN              0              0          0            0          0              0
-  PAD            RIGHT                0              0          0            0          0              0
-  PAD            WRONG                0              0          0            0          0              0
-  TEMPLATE       UNKNOWN              1              1          0            1          0              1
-  TEMPLATE       RIGHT                1              1          0            1          0              1
-  TEMPLATE       WRONG                1              1          0            1          0              1
-  CONTEXT        UNKNOWN              0              0          0            0          0              0
-  CONTEXT        RIGHT                0              0          0            0          0              0
-  CONTEXT        WRONG                0              0          0            0          0              0
-  USER           UNKNOWN              1              1          0            1          0              1
-  USER           RIGHT                1              1          0            1          0              1
-  USER           WRONG                1              1          0            1          0              1
-  TOOL           UNKNOWN              1              1          0            1          0              1
-  TOOL           RIGHT                1              1          0            1          0              1
-  TOOL           WRONG                1              1          0            1          0              1
-  AGENT          UNKNOWN              1              0          1            1          1           0.25
-  AGENT          RIGHT                1              0          1            1          1           0.25
-  AGENT          WRONG                1              0          1            0          0           0.25
-  DEMONSTRATION  UNKNOWN              1              1          0            1          0              1
-  DEMONSTRATION  RIGHT                1              1          0            1          0              1
-  DEMONSTRATION  WRONG                1              1          0            1          0              1
-  HARNESS        UNKNOWN              1              1          0            1          0              1
-  HARNESS        RIGHT                1              1          0            1          0              1
-  HARNESS        WRONG                1              1          0            1          0              1
-"""  # noqa: E501
+  author         verdict  obs  do  agent  error  truth  w
+  PAD            UNKNOWN   0   0     0      0      0    0
+  PAD            RIGHT     0   0     0      0      0    0
+  PAD            WRONG     0   0     0      0      0    0
+  TEMPLATE       UNKNOWN   1   1     0      1      0    1
+  TEMPLATE       RIGHT     1   1     0      1      0    1
+  TEMPLATE       WRONG     1   1     0      1      0    1
+  CONTEXT        UNKNOWN   0   0     0      0      0    0
+  CONTEXT        RIGHT     0   0     0      0      0    0
+  CONTEXT        WRONG     0   0     0      0      0    0
+  USER           UNKNOWN   1   1     0      1      0    1
+  USER           RIGHT     1   1     0      1      0    1
+  USER           WRONG     1   1     0      1      0    1
+  TOOL           UNKNOWN   1   1     0      1      0    1
+  TOOL           RIGHT     1   1     0      1      0    1
+  TOOL           WRONG     1   1     0      1      0    1
+  AGENT          UNKNOWN   1   0     1      1      1    0.25
+  AGENT          RIGHT     1   0     1      1      1    0.25
+  AGENT          WRONG     1   0     1      0      0    0.25
+  DEMONSTRATION  UNKNOWN   1   1     0      1      0    1
+  DEMONSTRATION  RIGHT     1   1     0      1      0    1
+  DEMONSTRATION  WRONG     1   1     0      1      0    1
+  HARNESS        UNKNOWN   1   1     0      1      0    1
+  HARNESS        RIGHT     1   1     0      1      0    1
+  HARNESS        WRONG     1   1     0      1      0    1
+"""
 
 HEADER, *ROWS = (line.split() for line in TABLE.strip().split('\n'))
 
@@ -42,18 +50,18 @@ def test_the_table_names_every_author_every_verdict_and_every_objective():
   assert [row[:2] for row in ROWS] == [
     [author.name, verdict.name] for author in Provenance for verdict in Verdict
   ]
-  assert HEADER[2:-1] == list(objectives.NAMES)
+  assert HEADER[2:] == list(OBJECTIVES)
+  assert list(OBJECTIVES.values())[:-1] == list(objectives.NAMES)
 
 
-@pytest.mark.parametrize('objective', HEADER[2:])
-def test_the_weight_of_every_author_and_verdict(objective):
-  column = HEADER.index(objective)
-  table_PV = weight_table(objective)
+@pytest.mark.parametrize('column', OBJECTIVES)
+def test_the_weight_of_every_author_and_verdict(column):
+  table_PV = weight_table(OBJECTIVES[column])
   assert table_PV.dtype == np.float32
   assert [
     (row[0], row[1], table_PV[Provenance[row[0]], Verdict[row[1]]])
     for row in ROWS
-  ] == [(row[0], row[1], float(row[column])) for row in ROWS]
+  ] == [(row[0], row[1], float(row[HEADER.index(column)])) for row in ROWS]
 
 
 def test_the_codes_that_records_store_are_fixed_for_good():

@@ -1,16 +1,24 @@
 """What every command shares: its flags, and errors as one clear line."""
 
+import dataclasses
+import difflib
+import pathlib
+import re
 import sys
 from collections.abc import Callable
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from isft_jax import config as config_lib
+from isft_jax import configs
+
 CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
-  'A file whose get_config() returns the settings. Any of them can be set, '
-  'as in --config.seed=1 or --config.mesh.fsdp=8.',
+  'A file whose get_config() returns the settings, or the name of one that '
+  'comes with the package. Any setting can be changed, as in --config.seed=1 '
+  'or --config.mesh.fsdp=8.',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where results go; by default runs/<name>-seed<seed>.'
@@ -21,21 +29,68 @@ def run(command: Callable, doc: str) -> None:
   """Runs command(config, workdir) as a program; a failure exits with 1."""
 
   def main(argv):
-    if len(argv) > 1:
-      raise app.UsageError(f'unexpected argument {argv[1]!r}')
+    del argv
+    if CONFIG.value is None:
+      _fail('name the settings, as in --config=configs/NAME.py')
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
-    if config is None:
-      sys.exit('error: name the settings, as in --config=configs/NAME.py')
     workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
     try:
       command(config, workdir)
     except (ValueError, OSError, FloatingPointError) as error:
-      sys.exit(f'error: {error}')
+      _fail(error)
     except KeyboardInterrupt:
-      sys.exit('interrupted; the same command goes on from the last checkpoint')
+      print(
+        f'\ninterrupted; the same command goes on from what is in {workdir}',
+        file=sys.stderr,
+      )
+      sys.exit(130)
 
   sys.modules['__main__'].__doc__ = doc  # what absl prints for --help
   for name in ('config', 'workdir'):
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-  app.run(main)
+  app.run(main, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """Parses the flags; what absl and ml_collections raise becomes one line."""
+  try:
+    rest = flags.FLAGS([_resolve(argument) for argument in argv])
+  except flags.Error as error:
+    _fail(f'{error} (--help lists the flags)')
+  except KeyError as error:
+    _fail(_unknown_field(str(error.args[0])))
+  except Exception as error:  # whatever a config file does
+    _fail(f'the config file raised {type(error).__name__}: {error}')
+  if len(rest) > 1:
+    _fail(f'unexpected argument {rest[1]!r}; a flag is --NAME=VALUE')
+  return rest
+
+
+def _resolve(argument: str) -> str:
+  """Finds the file of --config=FILE[:ARGUMENT], here or in the package."""
+  found = re.fullmatch(r'(--?config=)([^:]*)(:.*)?', argument)
+  if not found or not found[2] or pathlib.Path(found[2]).is_file():
+    return argument
+  folder = pathlib.Path(configs.__path__[0])
+  packaged = folder / f'{found[2].removesuffix(".py")}.py'
+  if packaged.is_file():
+    return f'{found[1]}{packaged}{found[3] or ""}'
+  names = sorted(path.stem for path in folder.glob('[!_]*.py'))
+  _fail(f'no config file {found[2]}; the package has {", ".join(names)}')
+
+
+def _unknown_field(message: str) -> str:
+  found = re.match(r"Field (\w+) not found on dataclass <.*\.(\w+)'>", message)
+  holder = found and getattr(config_lib, found[2], None)
+  if not holder:
+    return message
+  names = [field.name for field in dataclasses.fields(holder)]
+  close = difflib.get_close_matches(found[1], names, n=1)
+  hint = f'did you mean {close[0]}?' if close else f'it has {", ".join(names)}'
+  return f'{found[2]} has no field {found[1]!r}; {hint}'
+
+
+def _fail(message) -> None:
+  """Prints one line and exits with 1."""
+  sys.exit('error: ' + ' '.join(str(message).split()))

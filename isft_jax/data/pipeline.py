@@ -83,6 +83,11 @@ class BatchSource:
     start = in_epoch * self._config.rows + self._first_row
     return [self.plan.row(r) for r in order[start : start + self._host_rows]]
 
+  def ids(self, step: int) -> list[str]:
+    """Returns the ids of the records that this host reads for a step."""
+    rows = self.rows_of(step)
+    return [self._records[entry[0]].id for row in rows for entry in row]
+
   def __getitem__(self, step: int) -> Batch:
     batch = _empty_batch(
       self._host_rows, self._config.row_length, self._config.row_targets

@@ -7,7 +7,10 @@ Beside the records lies an index, from which an epoch can be planned for any
 objective without reading a record.
 """
 
+import contextlib
+import io
 import os
+import shutil
 import zipfile
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -148,7 +151,9 @@ def write(
     metadata={'fingerprint': fingerprint},
     data_dir=os.fspath(folder),
   )
-  builder.download_and_prepare()
+  with contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare()  # speaks of downloads; there are none
+  shutil.rmtree(os.path.join(folder, 'downloads'), ignore_errors=True)
   index_path = epath.Path(builder.data_path) / _INDEX
   if not index_path.exists():
     part = index_path.with_name(_INDEX + '.part')

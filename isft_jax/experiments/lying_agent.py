@@ -8,12 +8,14 @@ the run pre-trains itself, its row of probes, and the arm `agent_only`.
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import time
 from collections.abc import Iterable
 
 from isft_jax import config as config_lib
+from isft_jax import objectives
 from isft_jax.config import LyingAgentConfig, RunConfig, StageConfig
 from isft_jax.data import lying_agent, records, render, tokenizer
 from isft_jax.data.facts import FACTS
@@ -30,6 +32,8 @@ PLAN = 'observational'
 def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   """Runs the experiment into workdir; returns what results.json holds."""
   config_lib.validate(config)
+  for arm in config.arms:
+    objectives.weight_table(arm)  # raises for one that is unknown
   workdir = pathlib.Path(workdir)
   config_lib.claim(workdir, config)
   tell = _teller()
@@ -56,21 +60,34 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
 
 def prepare(config: LyingAgentConfig, workdir: pathlib.Path) -> None:
   """Trains the tokenizer and writes both sets of records, unless there."""
+  number = config.dialogues.number
+
+  def dialogues():
+    return lying_agent.dialogues(
+      number + config.dialogues.heldout,
+      config.dialogues.p_lie,
+      config.dialogues.p_chitchat,
+      config.seed,
+    )
+
   sources = {
     'documents': lambda: lying_agent.documents(
       config.documents.number, config.documents.p_true, config.seed
     ),
-    'dialogues': lambda: lying_agent.dialogues(
-      config.dialogues.number,
-      config.dialogues.p_lie,
-      config.dialogues.p_chitchat,
-      config.seed,
-    ),
+    'dialogues': lambda: itertools.islice(dialogues(), number),
+    # Dialogue i does not depend on how many there are: the next ones are new.
+    'heldout': lambda: itertools.islice(dialogues(), number, None),
   }
   folder = workdir / 'tokenizer'
-  if not (folder / 'tokenizer.json').exists():
-    texts = (text for make in sources.values() for text in _texts(make()))
-    tokenizer.train(texts, config.vocab_size).save_pretrained(folder)
+  if not folder.exists():
+    texts = (
+      text
+      for name in ('documents', 'dialogues')
+      for text in _texts(sources[name]())
+    )
+    part = folder.with_name('tokenizer.part')
+    tokenizer.train(texts, config.vocab_size).save_pretrained(part)
+    part.rename(folder)
   encoder = tokenizer.load(str(folder))
   fingerprint = tokenizer.fingerprint(encoder, TEMPLATE)
   for name, make in sources.items():
@@ -121,6 +138,7 @@ def run_of(
     seed=config.seed,
     init_from='' if is_base else str(workdir / 'base'),
     records=str(workdir / 'records' / data),
+    heldout='' if is_base else str(workdir / 'records' / 'heldout'),
     tokenizer=str(workdir / 'tokenizer'),
     template=TEMPLATE,
     model=config.model,

@@ -1,12 +1,15 @@
 """The story of a training run, from records to a checkpoint."""
 
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from isft_jax import config as config_lib
-from isft_jax import sharding
+from isft_jax import losses, sharding
 from isft_jax.data import pipeline, tokenizer
 from isft_jax.data.records import Records
 from isft_jax.train import metrics as metrics_lib
@@ -26,20 +29,17 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
   """Trains, or goes on from the newest checkpoint in workdir.
 
   Raises ValueError if the config cannot work, or if the records were not
-  rendered with the config's tokenizer and template.
+  rendered with the config's tokenizer and template; FloatingPointError if a
+  loss is not finite.
   """
   config_lib.validate(config)
-  workdir = pathlib.Path(workdir)
-  config_lib.claim(workdir, config)
-
-  records = Records(config.records)
-  fingerprint = _same_fingerprint(config, records)
-  source = pipeline.BatchSource(
-    records, config, jax.process_index(), jax.process_count()
-  )
+  source, fingerprint = _open(config)
+  heldout = _open_heldout(config)
   batches = pipeline.batches(source)
   steps = len(source)
   trainer = make_trainer(config.model, config.optim, config.mesh, steps)
+  workdir = pathlib.Path(workdir)
+  config_lib.claim(workdir, config)
 
   with Checkpoints(workdir) as checkpoints:
     if checkpoints.latest():
@@ -51,28 +51,38 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
       state = trainer.init(config.seed)
 
     done = int(state.step)
-    log_path = workdir / 'metrics.jsonl'
-    with metrics_lib.Metrics(log_path, config.name, done, steps) as metrics:
-      for step in range(done + 1, steps + 1):
-        batch = sharding.to_global(next(batches), trainer.mesh)
-        state, values = trainer.step(state, batch)
-        metrics.add(step, values)
-        last = step == steps
-        save = last or step % config.checkpoint_every == 0
-        if save or step % config.log_every == 0:
-          # The newest step is still running: leave it to the next flush, so
-          # that its successor is dispatched meanwhile.
-          metrics.flush(keep=0 if save else 1)
-        if save:
-          checkpoints.save(
-            step, state, batches.get_state(), config, fingerprint
-          )
+    with metrics_lib.Metrics(workdir, config.name, done, steps) as metrics:
+      try:
+        for step in range(done + 1, steps + 1):
+          batch = sharding.to_global(next(batches), trainer.mesh)
+          state, values = trainer.step(state, batch)
+          if heldout and _is_due(step, config.eval_every, steps):
+            values |= _evaluate(trainer, state.params, heldout)
+          metrics.add(step, values)
 
-  rows = metrics_lib.read(log_path)
+          save = _is_due(step, config.checkpoint_every, steps)
+          if save or step % config.log_every == 0:
+            # The newest step is still running: leave it to the next flush, so
+            # that its successor is dispatched meanwhile.
+            metrics.flush(keep=0 if save else 1)
+          if save:
+            checkpoints.save(
+              step, state, batches.get_state(), config, fingerprint
+            )
+      except metrics_lib.NotFiniteError as error:
+        raise _with_batch(error, source, workdir) from None
+
+  rows = metrics_lib.read(workdir / 'metrics.jsonl')
   return Trained(trainer.graphdef, state.params, _summary(rows, source))
 
 
-def _same_fingerprint(config, records: Records) -> str:
+def _is_due(step: int, every: int, steps: int) -> bool:
+  return step == steps or (every > 0 and step % every == 0)
+
+
+def _open(config: config_lib.RunConfig) -> tuple[pipeline.BatchSource, str]:
+  """Opens the records of a run, if it may train on them."""
+  records = Records(config.records)
   ours = tokenizer.fingerprint(
     tokenizer.load(config.tokenizer), config.template
   )
@@ -83,7 +93,35 @@ def _same_fingerprint(config, records: Records) -> str:
       f'{config.tokenizer} with template {config.template!r} has {ours}: its '
       'tokens mean something else to this run; prepare the records again'
     )
-  return ours
+  source = pipeline.BatchSource(
+    records, config, jax.process_index(), jax.process_count()
+  )
+  return source, ours
+
+
+def _open_heldout(config: config_lib.RunConfig) -> pipeline.BatchSource | None:
+  if not config.heldout:
+    return None
+  everything = 'observational'  # every author is measured
+  once = dataclasses.replace(
+    config,
+    records=config.heldout,
+    objective=everything,
+    plan_objective=everything,
+    epochs=1,
+    steps=0,
+  )
+  return _open(once)[0]
+
+
+def _evaluate(trainer: Trainer, params, heldout: pipeline.BatchSource) -> dict:
+  """Returns the held-out loss by author, still on the devices."""
+  parts = [
+    trainer.evaluate(params, sharding.to_global(heldout[i], trainer.mesh))
+    for i in range(len(heldout))
+  ]
+  total_P, count_P = jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *parts)
+  return {'heldout_nll_by_author': losses.normalize(total_P, count_P)}
 
 
 def _params_of(run: str, trainer: Trainer, fingerprint: str):
@@ -97,6 +135,18 @@ def _params_of(run: str, trainer: Trainer, fingerprint: str):
       f'{fingerprint}: its embedding belongs to another tokenizer or template'
     )
   return params
+
+
+def _with_batch(error, source: pipeline.BatchSource, workdir: pathlib.Path):
+  """Saves the batch of the step that went wrong, and says whose it is."""
+  path = workdir / f'not_finite_step{error.step}.npz'
+  np.savez(path, **source[error.step - 1]._asdict())
+  ids = source.ids(error.step - 1)
+  shown = ', '.join(ids[:8]) + (', ...' if len(ids) > 8 else '')
+  return FloatingPointError(
+    f'{error}; its batch, of {len(ids)} records ({shown}), is in {path}: look '
+    'at it, or lower config.optim.learning_rate'
+  )
 
 
 def _summary(rows: list[dict], source: pipeline.BatchSource) -> dict:

@@ -9,6 +9,16 @@ from isft_jax.models.likelihood import target_nll
 from isft_jax.types import Batch
 
 
+def make_evaluate(graphdef):
+  """Returns evaluate(params, batch) -> (sum, count) of the loss by author."""
+
+  def evaluate(params, batch: Batch):
+    nll_BK = target_nll(graphdef, params, batch)
+    return losses.by_author(nll_BK, batch.authors_BK)
+
+  return evaluate
+
+
 def make_step(graphdef, optimizer: optax.GradientTransformation, parts: int):
   """Returns step(state, batch) -> (state, metrics).
 
@@ -19,13 +29,14 @@ def make_step(graphdef, optimizer: optax.GradientTransformation, parts: int):
 
   def loss_sum(params, batch: Batch):
     nll_BK = target_nll(graphdef, params, batch)
-    return losses.weighted_sum(nll_BK, batch.weights_BK)
+    total, count = losses.weighted_sum(nll_BK, batch.weights_BK)
+    return total, (count, losses.by_author(nll_BK, batch.authors_BK))
 
   def gradient_sum(params, batch: Batch):
-    (total, count), gradient = jax.value_and_grad(loss_sum, has_aux=True)(
-      params, batch
-    )
-    return gradient, total, count
+    (total, (count, authors)), gradient = jax.value_and_grad(
+      loss_sum, has_aux=True
+    )(params, batch)
+    return gradient, total, count, authors
 
   def accumulated(params, batch: Batch):
     # Micro-batch m takes rows m, m + parts, ...: no row changes its device.
@@ -44,7 +55,7 @@ def make_step(graphdef, optimizer: optax.GradientTransformation, parts: int):
 
   def step(state, batch: Batch):
     sums = gradient_sum if parts == 1 else accumulated
-    gradient, total, count = sums(state.params, batch)
+    gradient, total, count, authors = sums(state.params, batch)
     gradient = losses.normalize(gradient, count)
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
@@ -52,7 +63,9 @@ def make_step(graphdef, optimizer: optax.GradientTransformation, parts: int):
     metrics = {
       'loss': losses.normalize(total, count),
       'targets': count,
+      'tokens': jnp.sum(batch.segment_ids_BL != 0),
       'grad_norm': optax.tree.norm(gradient),
+      'nll_by_author': losses.normalize(*authors),
     }
     return state._replace(
       step=state.step + 1,

@@ -13,7 +13,7 @@ from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
 from isft_jax.models import decoder
 from isft_jax.train import optim
-from isft_jax.train.step import make_step
+from isft_jax.train.step import make_evaluate, make_step
 
 
 class TrainState(NamedTuple):
@@ -32,6 +32,7 @@ class Trainer:
   init: seed -> TrainState, sharded from its birth.
   start: params -> TrainState at step 0 from given parameters.
   step: (TrainState, Batch) -> (TrainState, metrics); the state is donated.
+  evaluate: (params, Batch) -> (sum, count) of the loss by author.
   """
 
   mesh: Mesh
@@ -40,6 +41,7 @@ class Trainer:
   init: Callable
   start: Callable
   step: Callable
+  evaluate: Callable
 
 
 def make_trainer(
@@ -84,5 +86,10 @@ def _make_trainer(model_config, optim_config, mesh_config, steps) -> Trainer:
       in_shardings=(placed, sharding.of_batch(mesh)),
       out_shardings=(placed, sharding.replicated(mesh)),
       donate_argnums=0,
+    ),
+    evaluate=jax.jit(
+      make_evaluate(graphdef),
+      in_shardings=(placed.params, sharding.of_batch(mesh)),
+      out_shardings=sharding.replicated(mesh),
     ),
   )

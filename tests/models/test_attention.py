@@ -63,9 +63,9 @@ def test_a_group_of_query_heads_reads_its_own_kv_head():
 def test_bfloat16_scores_are_summed_in_float32():
   # 512 equal keys: in bfloat16 the sum of their exponentials would stop
   # growing at 256, and the mean of ones would be 2.
-  q, k, v = draw(0, 1, 1, 1, 4), jnp.zeros((1, 512, 1, 4)), 1
+  q = draw(0, 1, 1, 1, 4).astype(jnp.bfloat16)
+  k = jnp.zeros((1, 512, 1, 4), jnp.bfloat16)
   v = jnp.ones_like(k)
-  q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, v))
   mixed = attention.cached_attention(q, k, v, jnp.array([[511]]))
   assert mixed.dtype == jnp.bfloat16
   assert (mixed == 1).all()

@@ -1,0 +1,346 @@
+"""Records: what is written is read, whole or not at all."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from isft_jax.data import records as records_lib
+from isft_jax.data.records import Index, Records, Trajectories, write
+from isft_jax.types import Example, Provenance, Verdict
+
+FIELDS = {
+  'tokens_T': np.int32,
+  'provenance_T': np.uint8,
+  'segment_T': np.int32,
+  'verdict_T': np.uint8,
+}
+
+
+def random_example(rng, number):
+  length = int(rng.integers(1, 40))
+  return Example(
+    id=f'dialogue-{number:06d}',
+    tokens_T=rng.integers(0, 200_000, length).astype(np.int32),
+    provenance_T=rng.integers(0, len(Provenance), length).astype(np.uint8),
+    segment_T=np.sort(rng.integers(0, 9, length)).astype(np.int32),
+    verdict_T=rng.integers(0, len(Verdict), length).astype(np.uint8),
+    scored_from=int(rng.choice([0, 1, length // 2, length])),
+    window=int(rng.integers(0, 3)),
+  )
+
+
+def special_examples():
+  """Extreme values in every field, and the shortest records there are."""
+  yield Example(
+    id='漢字 é 👍 /"\\',
+    tokens_T=np.array([0, 2**31 - 1, -1, -(2**31)], np.int32),
+    provenance_T=np.array([0, 255, 7, 1], np.uint8) % 8,
+    segment_T=np.array([2**31 - 1, 0, 1, 2], np.int32),
+    verdict_T=np.array([0, 1, 2, 0], np.uint8),
+    scored_from=3,
+    window=2**31 - 1,
+  )
+  for length in (0, 1):
+    yield Example(
+      id='',
+      **{name: np.zeros(length, dtype) for name, dtype in FIELDS.items()},
+    )
+
+
+@pytest.fixture(scope='module')
+def examples():
+  rng = np.random.default_rng(0)
+  return [*special_examples(), *(random_example(rng, i) for i in range(60))]
+
+
+@pytest.fixture(scope='module')
+def folder(examples, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('records')
+  write(str(folder), lambda: examples, 'feed5eed')
+  return folder
+
+
+def index_path(folder) -> pathlib.Path:
+  (path,) = pathlib.Path(folder).glob('trajectories/*/index.npz')
+  return path
+
+
+def contents(folder):
+  return {
+    path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns)
+    for path in sorted(pathlib.Path(folder).rglob('*'))
+    if path.is_file()
+  }
+
+
+# ---------------------------------------------------------------- round trip
+
+
+def test_every_field_of_every_record_comes_back_exactly(folder, examples):
+  records = Records(str(folder))
+  assert len(records) == len(examples)
+  for number, example in enumerate(examples):
+    read = records[number]
+    for name, dtype in FIELDS.items():
+      array = getattr(read, name)
+      assert array.dtype == dtype
+      np.testing.assert_array_equal(array, getattr(example, name), strict=True)
+    for name in ('id', 'scored_from', 'window'):
+      assert getattr(read, name) == getattr(example, name)
+      assert type(getattr(read, name)) is type(getattr(example, name))
+
+
+def test_records_are_read_in_any_order(folder, examples):
+  records = Records(str(folder))
+  order = np.random.default_rng(1).permutation(len(examples))
+  assert [records[n].id for n in order] == [examples[n].id for n in order]
+
+
+def test_write_returns_what_opening_the_folder_gives(examples, tmp_path):
+  written = write(str(tmp_path), lambda: examples[:5], 'feed5eed')
+  opened = Records(str(tmp_path))
+  assert len(written) == len(opened) == 5
+  assert written.folder == opened.folder == str(tmp_path)
+  assert [written[i].id for i in range(5)] == [e.id for e in examples[:5]]
+
+
+def test_a_record_holds_authors_and_no_loss_mask():
+  """One data set serves every objective: a weight has no place in it."""
+  features = Trajectories(data_dir='/nowhere').info.features
+  assert {name: feature.np_dtype for name, feature in features.items()} == {
+    'tokens': np.int32,
+    'provenance': np.uint8,
+    'segment': np.int32,
+    'verdict': np.uint8,
+    'scored_from': np.int32,
+    'window': np.int32,
+    'id': np.object_,
+  }
+
+
+def test_the_fingerprint_is_in_the_metadata(folder):
+  assert Records(str(folder)).metadata == {'fingerprint': 'feed5eed'}
+
+
+# --------------------------------------------------------------------- index
+
+
+def brute_force_index(examples) -> Index:
+  shape = (len(examples), len(Provenance), len(Verdict))
+  counts_NPV = np.zeros(shape, int)
+  last_NPV = np.full(shape, -1)
+  for n, example in enumerate(examples):
+    for position in range(len(example.tokens_T)):
+      if position == 0 or position < example.scored_from:
+        continue
+      cell = (n, example.provenance_T[position], example.verdict_T[position])
+      counts_NPV[cell] += 1
+      last_NPV[cell] = position
+  return Index([len(e.tokens_T) for e in examples], counts_NPV, last_NPV)
+
+
+def test_the_index_is_that_of_a_count_by_hand(folder, examples):
+  index = Records(str(folder)).index
+  expected = brute_force_index(examples)
+  for name in Index._fields:
+    np.testing.assert_array_equal(getattr(index, name), getattr(expected, name))
+  # The examples must be able to tell a wrong count: windows, and cells in use.
+  assert sum(e.scored_from > 1 for e in examples) > 10
+  assert (expected.counts_NPV.sum(axis=0) > 0).all()
+
+
+def test_the_index_of_one_record_cell_by_cell(tmp_path):
+  """Position 0 has no context, 1 and 2 are the overlap of a window."""
+  T, U, A = Provenance.TEMPLATE, Provenance.USER, Provenance.AGENT
+  example = Example(
+    id='x',
+    #                       0  1  2  3  4  5  6  7
+    provenance_T=np.array([T, U, A, T, A, A, A, U], np.uint8),
+    verdict_T=np.array([0, 0, 2, 0, 2, 1, 2, 0], np.uint8),
+    tokens_T=np.arange(8, dtype=np.int32),
+    segment_T=np.zeros(8, np.int32),
+    scored_from=3,
+  )
+  index = write(str(tmp_path), lambda: [example], 'f').index
+  right, wrong, unknown = Verdict.RIGHT, Verdict.WRONG, Verdict.UNKNOWN
+  assert index.length_N.tolist() == [8]
+  assert {
+    (author, verdict): (index.counts_NPV[0][author, verdict], last)
+    for (author, verdict), last in np.ndenumerate(index.last_NPV[0])
+    if last != -1
+  } == {
+    # author, verdict: how many, the last position
+    (T, unknown): (1, 3),
+    (A, wrong): (2, 6),
+    (A, right): (1, 5),
+    (U, unknown): (1, 7),
+  }
+  assert index.counts_NPV.sum() == 5
+
+
+# --------------------------------------------------------- whole or not at all
+
+
+def test_writing_a_whole_data_set_again_changes_nothing(folder):
+  def never():
+    raise AssertionError('asked for examples')
+
+  before = contents(folder)
+  records = write(str(folder), never, 'feed5eed')
+  assert contents(folder) == before
+  assert len(records) == 63
+
+
+@pytest.mark.parametrize('after', [0, 1, 4])
+def test_a_write_that_is_cut_leaves_nothing_that_opens(
+  after, examples, tmp_path
+):
+  def cut():
+    yield from examples[:after]
+    raise RuntimeError('the power fails')
+
+  with pytest.raises(RuntimeError, match='the power fails'):
+    write(str(tmp_path), cut, 'f')
+  with pytest.raises(ValueError, match='no records there; prepare them first'):
+    Records(str(tmp_path))
+  records = write(str(tmp_path), lambda: examples[:5], 'f')
+  assert [records[i].id for i in range(5)] == [e.id for e in examples[:5]]
+
+
+def test_a_write_that_is_cut_before_its_index_is_finished(
+  examples, tmp_path, monkeypatch
+):
+  def cut(source):
+    raise RuntimeError('the power fails')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(records_lib, '_make_index', cut)
+    with pytest.raises(RuntimeError, match='the power fails'):
+      write(str(tmp_path), lambda: examples, 'f')
+  with pytest.raises(ValueError, match='prepare the records again'):
+    Records(str(tmp_path))
+  index = write(str(tmp_path), lambda: examples, 'f').index
+  for name, array in brute_force_index(examples)._asdict().items():
+    np.testing.assert_array_equal(getattr(index, name), array)
+
+
+def test_what_a_killed_writer_leaves_is_never_opened(examples, tmp_path):
+  """TFDS writes beside the data set, incomplete.W39P2E_1.0.0, and renames that
+  as its last act. A kill leaves it there, with all files but the index."""
+  write(str(tmp_path), lambda: examples[:5], 'f')
+  whole = index_path(tmp_path).parent
+  left = whole.with_name('incomplete.W39P2E_1.0.0')
+  shutil.copytree(whole, left)
+  (left / 'index.npz').unlink()
+  assert Records(str(tmp_path))[0].id == examples[0].id
+  shutil.rmtree(whole)
+  with pytest.raises(ValueError, match='no records there; prepare them first'):
+    Records(str(tmp_path))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+  missing = f'{tmp_path}/none'
+  with pytest.raises(ValueError, match=f'{missing}: no records there; prepare'):
+    Records(missing)
+  with pytest.raises(ValueError, match=f'{tmp_path}: no records there'):
+    Records(str(tmp_path))
+
+
+def without(path):
+  path.unlink()
+
+
+def cut_in_half(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path):
+  path.write_bytes(b'')
+
+
+def overwritten(path):
+  path.write_bytes(b'no archive' * 100)
+
+
+def with_a_flipped_bit(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+def of_another_version(path):
+  np.savez(path, length_N=np.zeros(3))
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    without,
+    cut_in_half,
+    emptied,
+    overwritten,
+    with_a_flipped_bit,
+    of_another_version,
+  ],
+)
+def test_a_damaged_index_is_named_with_its_remedy(damage, examples, tmp_path):
+  write(str(tmp_path), lambda: examples[:5], 'f')
+  path = index_path(tmp_path)
+  damage(path)
+  message = f'{path}: missing or damaged; prepare the records again'
+  with pytest.raises(ValueError, match=message):
+    Records(str(tmp_path))
+
+
+@pytest.mark.parametrize('damage', [without, cut_in_half, emptied])
+def test_preparing_again_is_the_remedy(damage, examples, tmp_path):
+  write(str(tmp_path), lambda: examples[:5], 'f')
+  damage(index_path(tmp_path))
+  index = write(str(tmp_path), lambda: examples[:5], 'f').index
+  for name, array in brute_force_index(examples[:5])._asdict().items():
+    np.testing.assert_array_equal(getattr(index, name), array)
+
+
+def test_an_index_of_other_records_is_refused(examples, tmp_path):
+  """Its counts would plan rows of targets that are not there."""
+  write(str(tmp_path / 'five'), lambda: examples[:5], 'f')
+  write(str(tmp_path / 'six'), lambda: examples[:6], 'f')
+  path = index_path(tmp_path / 'five')
+  path.write_bytes(index_path(tmp_path / 'six').read_bytes())
+  with pytest.raises(ValueError, match=str(path)):
+    Records(str(tmp_path / 'five'))
+
+
+# ------------------------------------------------------------ what it runs on
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from isft_jax.data import packing, records, render, tokenizer
+from isft_jax.types import Example
+
+array = np.arange(3, dtype=np.int32)
+codes = np.full(3, 3, np.uint8)
+example = Example('x', array, codes, array, codes)
+made = records.write(sys.argv[1], lambda: [example], 'f')
+assert made[0].tokens_T.tolist() == [0, 1, 2]
+found = {name.partition('.')[0] for name in sys.modules}
+print('found:', sorted(found & {'tensorflow', 'jax', 'jaxlib', 'flax'}))
+"""
+
+
+def test_records_are_written_and_read_without_tensorflow_and_jax(tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-c', SCRIPT, str(tmp_path)],
+    capture_output=True,
+    text=True,
+    env=dict(os.environ),
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1] == 'found: []'
