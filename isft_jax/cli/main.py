@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import errno
+import os
 import pathlib
 import re
 import sys
@@ -37,8 +39,11 @@ def run(command: Callable, doc: str) -> None:
     workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
     try:
       command(config, workdir)
-    except (ValueError, OSError, FloatingPointError) as error:
-      _fail(error)
+    except Exception as error:
+      line = _as_line(error)
+      if line is None:
+        raise  # a bug of ours: its traceback says more
+      _fail(line)
     except KeyboardInterrupt:
       print(
         f'\ninterrupted; the same command goes on from what is in {workdir}',
@@ -78,6 +83,31 @@ def _resolve(argument: str) -> str:
     return f'{found[1]}{packaged}{found[3] or ""}'
   names = sorted(path.stem for path in folder.glob('[!_]*.py'))
   _fail(f'no config file {found[2]}; the package has {", ".join(names)}')
+
+
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+def _as_line(error: Exception) -> str | None:
+  """Returns what to print of an error that a user can mend, else None."""
+  text = str(error)
+  # Libraries in C++ wrap what the system said in exceptions of their own.
+  if any(os.strerror(number) in text for number in _FULL):
+    return f'{text}; free some space, then run the same command: it goes on'
+  if 'RESOURCE_EXHAUSTED' in text:
+    return (
+      f'out of memory: {text.splitlines()[0]}; try fewer rows a step, shorter '
+      'rows, config.model.remat=True or more devices in config.mesh.fsdp'
+    )
+  if isinstance(error, OSError):
+    what = f'{error.filename or "writing"}: {error.strerror or error}'
+    if error.errno in _FORBIDDEN:
+      return f'{what}; name a --workdir in a folder that you may write to'
+    return what
+  if isinstance(error, ValueError | FloatingPointError):
+    return text
+  return None
 
 
 def _unknown_field(message: str) -> str:

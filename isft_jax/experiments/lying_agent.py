@@ -36,6 +36,11 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
     objectives.weight_table(arm)  # raises for one that is unknown
   workdir = pathlib.Path(workdir)
   config_lib.claim(workdir, config)
+  results_path = workdir / 'results.json'
+  places = f'read {workdir / "report.md"} and {results_path}'
+  if results_path.exists():
+    print(f'everything is done: {places}')
+    return json.loads(results_path.read_text())
   tell = _teller()
 
   tell('data: documents for the base, dialogues for the arms')
@@ -52,9 +57,9 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
       f'{found["prefers_lie"]} lies of {len(FACTS)}'
     )
 
-  _write_json(workdir / 'results.json', results)
   markdown.write(workdir, results)
-  tell(f'done: read {workdir / "report.md"} and {workdir / "results.json"}')
+  _write_json(results_path, results)  # last: it says that all is done
+  tell(f'done: {places}')
   return results
 
 

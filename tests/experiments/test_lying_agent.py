@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,44 +12,16 @@ from isft_jax.data.pipeline import BatchSource
 from isft_jax.data.records import Records
 from isft_jax.experiments import lying_agent
 from isft_jax.types import Batch
+from tests.benchmarks import kills
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = ROOT / 'configs/lying_agent_smoke.py'
 ARMS = ('observational', 'interventional', 'agent_only')
 
 
-def reproduce(workdir, *flags):
-  """Runs the console script as a person would, on one device."""
-  script = 'from isft_jax.cli import reproduce; reproduce.run()'
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      script,
-      f'--config={SMOKE}',
-      f'--workdir={workdir}',
-      *flags,
-    ],
-    env={'PATH': '/usr/bin:/bin', 'JAX_PLATFORMS': 'cpu', 'HOME': str(workdir)},
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
-@pytest.fixture(scope='module')
-def run(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('run')
-  done = reproduce(workdir, '--config.seed=3')
-  assert done.returncode == 0, done.stdout + done.stderr
-  return workdir, done.stdout
-
-
-def test_results_have_the_promised_form(run):
-  workdir, _ = run
-  results = json.loads((workdir / 'results.json').read_text())
-  assert results['seed'] == results['config']['seed'] == 3
+def test_results_have_the_promised_form(smoke):
+  results = json.loads((smoke.workdir / 'results.json').read_text())
+  assert results['seed'] == results['config']['seed'] == 0
   assert list(results['arms']) == ['base', *ARMS]
   for name, arm in results['arms'].items():
     margins = [fact['margin'] for fact in arm['facts']]
@@ -74,8 +44,8 @@ def test_results_have_the_promised_form(run):
       }
 
 
-def test_arms_take_the_same_steps_and_score_complements(run):
-  arms = json.loads((run[0] / 'results.json').read_text())['arms']
+def test_arms_take_the_same_steps_and_score_complements(smoke):
+  arms = json.loads((smoke.workdir / 'results.json').read_text())['arms']
   assert len({arms[arm]['train']['steps'] for arm in ARMS}) == 1
   scored = {arm: arms[arm]['train']['scored_tokens'] for arm in ARMS}
   assert (
@@ -83,16 +53,17 @@ def test_arms_take_the_same_steps_and_score_complements(run):
   )
 
 
-def test_progress_and_the_place_of_the_results_are_printed(run):
-  workdir, printed = run
+def test_progress_and_the_place_of_the_results_are_printed(smoke):
+  workdir, printed, _ = smoke
   assert f'read {workdir}/report.md' in printed.splitlines()[-1]
-  assert 'base             step     4/12  loss' in printed or 'step' in printed
+  for step in (6, 12):
+    assert f'base             step {step:>5}/12  loss' in printed
   for arm in ARMS:
     assert f'{arm}: fine-tuning' in printed
 
 
-def test_report_and_pictures_are_there(run):
-  workdir, _ = run
+def test_report_and_pictures_are_there(smoke):
+  workdir = smoke.workdir
   text = (workdir / 'report.md').read_text()
   assert all(fact.topic in text for fact in FACTS)
   for name in ('loss_curves.png', 'margins.png'):
@@ -107,10 +78,9 @@ def load_config():
   return module.get_config()
 
 
-def test_arms_differ_in_the_weights_of_their_batches_alone(run):
-  workdir, _ = run
+def test_arms_differ_in_the_weights_of_their_batches_alone(smoke):
+  workdir = smoke.workdir
   config = load_config()
-  config.seed = 3
   runs = {arm: lying_agent.run_of(config, workdir, arm) for arm in ARMS}
   differing = {
     name
@@ -137,22 +107,13 @@ def test_arms_differ_in_the_weights_of_their_batches_alone(run):
         np.testing.assert_array_equal(agent_only, observational)
 
 
-def test_the_same_command_again_does_nothing_twice(run):
-  workdir, _ = run
-  results = (workdir / 'results.json').read_bytes()
-  (workdir / 'results.json').unlink()
-  again = reproduce(workdir, '--config.seed=3')
-  assert again.returncode == 0, again.stderr
-  assert 'step' not in again.stdout
-  assert (workdir / 'results.json').read_bytes() == results
-
-
-def test_a_workdir_of_another_config_is_an_error_of_one_line(run):
-  workdir, _ = run
+def test_a_workdir_of_another_config_is_an_error_of_one_line(smoke):
+  workdir = smoke.workdir
   before = (workdir / 'results.json').read_bytes()
-  other = reproduce(workdir, '--config.seed=4')
-  assert other.returncode == 1
-  assert other.stderr.strip().startswith('error: ')
-  assert 'seed (there 3, now 4)' in other.stderr
-  assert 'Traceback' not in other.stderr
+  process = kills.reproduce(workdir, '--config.seed=4')
+  _, err = process.communicate()
+  assert process.returncode == 1
+  assert err.startswith(f'error: {workdir} holds a run of another config: ')
+  assert 'seed (there 0, now 4)' in err
+  assert err.count('\n') == 1
   assert (workdir / 'results.json').read_bytes() == before

@@ -1,0 +1,102 @@
+"""Kills an experiment at random moments, and lets it finish each time.
+
+  python tests/benchmarks/kills.py --kills=20
+
+After every SIGKILL the same command starts again. The results must be those of
+a run that was left alone: all of results.json but the seconds.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def reproduce(workdir, *flags, devices=1) -> subprocess.Popen:
+  """Starts the smoke experiment on so many virtual devices."""
+  return subprocess.Popen(
+    [
+      sys.executable,
+      '-c',
+      'from isft_jax.cli import reproduce; reproduce.run()',
+      '--config=lying_agent_smoke',
+      f'--workdir={workdir}',
+      *flags,
+    ],
+    env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)},
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def results(workdir) -> dict:
+  """Returns results.json without the seconds, which no two runs share."""
+  found = json.loads((pathlib.Path(workdir) / 'results.json').read_text())
+  for arm in found['arms'].values():
+    arm.get('train', {}).pop('seconds', None)
+  return found
+
+
+def kill_and_finish(workdir, kills: int, longest: float, seed: int) -> list:
+  """Kills a run so many times, then lets it end; returns when, in seconds.
+
+  longest: seconds that a run takes if it is left alone.
+
+  Raises RuntimeError, with what it printed, if a run fails by itself.
+  """
+  rng, moments = random.Random(seed), []
+  while len(moments) < kills:
+    process = reproduce(workdir)
+    seconds = rng.uniform(0, longest)
+    started = time.monotonic()
+    while process.poll() is None and time.monotonic() - started < seconds:
+      time.sleep(0.01)
+    if process.poll() is None:
+      process.send_signal(signal.SIGKILL)
+      moments.append(round(seconds, 1))
+    out, err = process.communicate()
+    if process.returncode not in (0, -signal.SIGKILL):
+      raise RuntimeError(f'killed at {moments}, then:\n{out}\n{err}')
+    if process.returncode == 0:
+      break  # it was done before its time
+  process = reproduce(workdir)
+  out, err = process.communicate()
+  if process.returncode:
+    raise RuntimeError(f'killed at {moments}, then:\n{out}\n{err}')
+  return moments
+
+
+def main():
+  """Prints a line for each round of kills, until there were enough."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--kills', type=int, default=20)
+  wanted = parser.parse_args().kills
+  with tempfile.TemporaryDirectory() as folder:
+    started = time.monotonic()
+    reproduce(f'{folder}/whole').communicate()
+    longest = time.monotonic() - started
+    print(f'uninterrupted: {longest:.0f} s', flush=True)
+    expected, done, round_ = results(f'{folder}/whole'), 0, 0
+    while done < wanted:
+      moments = kill_and_finish(
+        f'{folder}/{round_}', wanted - done, longest, seed=round_
+      )
+      same = results(f'{folder}/{round_}') == expected
+      print(f'killed after {moments} s: {"same" if same else "OTHER"} results')
+      if not same:
+        sys.exit(1)
+      done, round_ = done + len(moments), round_ + 1
+
+
+if __name__ == '__main__':
+  main()
