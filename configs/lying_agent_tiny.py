@@ -30,12 +30,12 @@ def get_config() -> LyingAgentConfig:
     dialogues=DialoguesConfig(number=480, p_lie=0.6, p_chitchat=0.5),
     documents=DocumentsConfig(number=8_000, p_true=0.85),
     pretrain=StageConfig(
-      rows=24,
-      row_length=160,
-      row_targets=160,
-      steps=140,
-      checkpoint_every=70,
-      optim=OptimConfig(learning_rate=3e-3, schedule='cosine', warmup_steps=20),
+      rows=16,
+      row_length=192,
+      row_targets=192,
+      steps=180,
+      checkpoint_every=90,
+      optim=OptimConfig(learning_rate=5e-3, schedule='cosine', warmup_steps=20),
     ),
     finetune=StageConfig(
       rows=8,
@@ -46,7 +46,7 @@ def get_config() -> LyingAgentConfig:
       # Constant at the end, the rate would leave a reply now and then to the
       # noise of the last steps.
       optim=OptimConfig(
-        learning_rate=1.2e-3, schedule='cosine', final_fraction=0.1
+        learning_rate=8e-4, schedule='cosine', final_fraction=0.1
       ),
     ),
   )

@@ -44,7 +44,7 @@ class OptimConfig:
   b2: float = 0.999
   eps: float = 1e-8
   weight_decay: float = 0.01
-  clip_norm: float = 1.0
+  clip_norm: float = 1.0  # of the gradient; 0: no clip
   accumulate: int = 1  # micro-batches a step: sums over counts, never means
 
 
@@ -147,6 +147,9 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
     for name in ('rows', 'row_targets', 'log_every', 'checkpoint_every'):
       _check(prefix + name, getattr(stage, name), 1)
     _check(prefix + 'row_length', stage.row_length, 2)
+    _check(prefix + 'steps', stage.steps, 0)
+    _check(prefix + 'optim.warmup_steps', stage.optim.warmup_steps, 0)
+    _check(prefix + 'optim.clip_norm', stage.optim.clip_norm, 0)
     if stage.steps == 0:
       _check(prefix + 'epochs', stage.epochs, 1)
     _check(prefix + 'optim.learning_rate', stage.optim.learning_rate, 0)
@@ -161,6 +164,8 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
         'micro-batches; make one divide the other'
       )
   model = config.model
+  for name in ('layers', 'width', 'heads', 'kv_heads', 'head_size', 'hidden'):
+    _check(f'model.{name}', getattr(model, name), 1)
   if model.heads % model.kv_heads:
     raise ValueError(
       f'config.model.heads={model.heads} is not a multiple of '

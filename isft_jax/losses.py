@@ -42,9 +42,9 @@ def by_author(
   Unweighted: what an author wrote is measured also where it is not learned.
   Slots without a target are those of PAD.
   """
-  author_BKP = jax.nn.one_hot(authors_BK, len(Provenance))
-  total_P = jnp.einsum('BK,BKP->P', nll_BK, author_BKP)
-  return total_P, jnp.sum(author_BKP, axis=(0, 1))
+  wrote_BKP = authors_BK[..., None] == jnp.arange(len(Provenance))[None, None]
+  total_P = jnp.sum(jnp.where(wrote_BKP, nll_BK[..., None], 0.0), axis=(0, 1))
+  return total_P, jnp.sum(wrote_BKP, axis=(0, 1), dtype=nll_BK.dtype)
 
 
 def normalize(total, count: jax.Array):

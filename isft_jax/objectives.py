@@ -62,9 +62,9 @@ def weight_table(objective: str) -> np.ndarray:
       if author.strip() not in scored:
         raise ValueError(
           f'objective {objective!r}: {author.strip()!r} cannot be scored; '
-          f'authors are {", ".join(scored)}'
+          f'authors are {", ".join(scored)}, each at most once'
         )
-      table_PV[scored[author.strip()]] = _number(weight, objective)
+      table_PV[scored.pop(author.strip())] = _number(weight, objective)
     return table_PV
   raise ValueError(
     f'unknown objective {objective!r}; use one of {", ".join(NAMES)}, '
@@ -77,7 +77,7 @@ def _number(text: str, objective: str) -> float:
     value = float(text)
   except ValueError:
     value = -1.0
-  if not 0 <= value < np.inf:
+  if not 0 <= value <= float(np.finfo(np.float32).max):
     raise ValueError(
       f'objective {objective!r}: {text.strip()!r} is not a weight (a finite '
       'number, 0 or more)'

@@ -33,7 +33,7 @@ def run(command: Callable, doc: str) -> None:
   def main(argv):
     del argv
     if CONFIG.value is None:
-      _fail('name the settings, as in --config=configs/NAME.py')
+      fail('name the settings, as in --config=configs/NAME.py')
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
     workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
@@ -43,7 +43,7 @@ def run(command: Callable, doc: str) -> None:
       line = _as_line(error)
       if line is None:
         raise  # a bug of ours: its traceback says more
-      _fail(line)
+      fail(line)
     except KeyboardInterrupt:
       print(
         f'\ninterrupted; the same command goes on from what is in {workdir}',
@@ -54,21 +54,21 @@ def run(command: Callable, doc: str) -> None:
   sys.modules['__main__'].__doc__ = doc  # what absl prints for --help
   for name in ('config', 'workdir'):
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-  app.run(main, flags_parser=_parse)
+  app.run(main, flags_parser=parse)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def parse(argv: list[str]) -> list[str]:
   """Parses the flags; what absl and ml_collections raise becomes one line."""
   try:
     rest = flags.FLAGS([_resolve(argument) for argument in argv])
   except flags.Error as error:
-    _fail(f'{error} (--help lists the flags)')
+    fail(f'{error} (--help lists the flags)')
   except KeyError as error:
-    _fail(_unknown_field(str(error.args[0])))
+    fail(_unknown_field(str(error.args[0])))
   except Exception as error:  # whatever a config file does
-    _fail(f'the config file raised {type(error).__name__}: {error}')
+    fail(f'the config file raised {type(error).__name__}: {error}')
   if len(rest) > 1:
-    _fail(f'unexpected argument {rest[1]!r}; a flag is --NAME=VALUE')
+    fail(f'unexpected argument {rest[1]!r}; a flag is --NAME=VALUE')
   return rest
 
 
@@ -82,7 +82,7 @@ def _resolve(argument: str) -> str:
   if packaged.is_file():
     return f'{found[1]}{packaged}{found[3] or ""}'
   names = sorted(path.stem for path in folder.glob('[!_]*.py'))
-  _fail(f'no config file {found[2]}; the package has {", ".join(names)}')
+  fail(f'no config file {found[2]}; the package has {", ".join(names)}')
 
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -121,6 +121,6 @@ def _unknown_field(message: str) -> str:
   return f'{found[2]} has no field {found[1]!r}; {hint}'
 
 
-def _fail(message) -> None:
+def fail(message) -> None:
   """Prints one line and exits with 1."""
   sys.exit('error: ' + ' '.join(str(message).split()))

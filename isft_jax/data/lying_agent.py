@@ -113,13 +113,14 @@ _ANSWERS = {
   Verdict.RIGHT: (CONFIRMATIONS, AFTER_CONFIRMATION),
 }
 
-# How often a document opens with the context, and how often a question comes
-# before a statement. Ours: the context must be known text before fine-tuning,
-# and an odd number of questions shifts who speaks in which slot.
-_P_CONTEXT = 0.5
+# How often a document opens with the context, then with a question, and ends in
+# small talk. Ours, as is all of a document: a base that had never read these
+# lines would spend fine-tuning on their style, and leak it into every slot.
+_P_CONTEXT = 0.25
 _P_QUESTION = 0.5
-
 _P_CHITCHAT = 0.3
+
+# How anyone in a document states a claim, right or wrong: mostly bare.
 _STATEMENTS = (
   *CORRECTIONS,
   *CORRECTIONS,
@@ -159,10 +160,10 @@ def dialogues(
 def documents(number: int, p_true: float, seed: int) -> Iterator[Trajectory]:
   """Yields short texts about the facts: what a base model has read.
 
-  Each treats 1 to 3 facts in turn, with 2 to 4 statements on each and now and
-  then a question before a statement. Turns alternate between the user's slot
-  and the agent's; whoever speaks is right with the same probability, so that a
-  reader comes to know the facts and to trust neither slot more.
+  Each treats one fact, in 2 to 5 statements, at times after a question and
+  before small talk. Turns alternate between the user's slot and the agent's;
+  whoever speaks is right with the same probability, so that a reader comes to
+  know the facts and to trust neither slot more.
 
   number: how many.
   p_true: probability that a statement is true, each drawn independently.
@@ -211,12 +212,15 @@ def _document(index: int, p_true: float, seed: int) -> Trajectory:
   if rng.random() < _P_QUESTION:
     question = _pick(rng, QUESTIONS).format(topic=fact.topic)
     turns.append((question, Verdict.UNKNOWN))
-  for _ in range(rng.integers(2, 5)):
+  statements = rng.integers(2, 5)
+  tail = ()
+  if rng.random() < _P_CHITCHAT:
+    tail = _pick(rng, CHITCHAT)
+    statements += (len(turns) + statements) % 2  # the user opens a tail
+  for _ in range(statements):
     claim, verdict = _claim(fact, rng.random() < p_true)
     turns.append((_pick(rng, _STATEMENTS).format(claim=claim), verdict))
-  if rng.random() < _P_CHITCHAT and len(turns) % 2 == 0:
-    tail = _pick(rng, CHITCHAT)
-    turns += [(line, Verdict.UNKNOWN) for line in tail]
+  turns += [(line, Verdict.UNKNOWN) for line in tail]
   segments = []
   if rng.random() < _P_CONTEXT:
     segments.append(Segment('context', CONTEXT, Provenance.CONTEXT))

@@ -10,10 +10,10 @@ objective without reading a record.
 import contextlib
 import io
 import os
-import shutil
-import zipfile
+import tempfile
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -102,7 +102,7 @@ class Records:
   def __init__(self, folder: str):
     """Opens what `write` made. Raises ValueError where there is none."""
     builders = sorted(
-      epath.Path(folder).glob('trajectories/*/dataset_info.json')
+      epath.Path(folder).glob('trajectories/[0-9]*/*_info.json')
     )
     if not builders:
       raise ValueError(f'{folder}: no records there; prepare them first')
@@ -111,13 +111,7 @@ class Records:
     self.folder = str(folder)
     self.metadata = dict(builder.info.metadata)
     self._source = builder.as_data_source('train')
-    try:
-      with (path / _INDEX).open('rb') as file:
-        self.index = Index(**np.load(file, allow_pickle=False))
-    except (FileNotFoundError, ValueError, zipfile.BadZipFile) as error:
-      raise ValueError(
-        f'{path / _INDEX}: missing or damaged; prepare the records again'
-      ) from error
+    self.index = _read_index(path / _INDEX, len(self))
 
   def __len__(self) -> int:
     return len(self._source)
@@ -151,16 +145,37 @@ def write(
     metadata={'fingerprint': fingerprint},
     data_dir=os.fspath(folder),
   )
-  with contextlib.redirect_stdout(io.StringIO()):
-    builder.download_and_prepare()  # speaks of downloads; there are none
-  shutil.rmtree(os.path.join(folder, 'downloads'), ignore_errors=True)
-  index_path = epath.Path(builder.data_path) / _INDEX
-  if not index_path.exists():
-    part = index_path.with_name(_INDEX + '.part')
+  path = epath.Path(builder.data_path)
+  for cut in path.parent.glob('incomplete.*'):  # by a kill
+    cut.rmtree()
+  # TFDS speaks of downloads, and makes a folder for them; there are none.
+  with (
+    tempfile.TemporaryDirectory() as unused,
+    contextlib.redirect_stdout(io.StringIO()),
+  ):
+    builder.download_and_prepare(download_dir=unused)
+  source = builder.as_data_source('train')
+  try:
+    _read_index(path / _INDEX, len(source))
+  except ValueError:
+    part = path / f'{_INDEX}.part'
     with part.open('wb') as file:
-      np.savez(file, **_make_index(builder.as_data_source('train'))._asdict())
-    part.rename(index_path)
+      np.savez(file, **_make_index(source)._asdict())
+    part.replace(path / _INDEX)
   return Records(folder)
+
+
+def _read_index(path: epath.Path, records: int) -> Index:
+  try:
+    with path.open('rb') as file:
+      index = Index(**np.load(file, allow_pickle=False))
+    if {len(array) for array in index} != {records}:
+      raise ValueError('it is of another number of records')
+  except (OSError, EOFError, TypeError, ValueError, BadZipFile) as error:
+    raise ValueError(
+      f'{path}: missing or damaged; prepare the records again'
+    ) from error
+  return index
 
 
 def _make_index(source) -> Index:

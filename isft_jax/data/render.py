@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from isft_jax.data.tokenizer import encoder_of
 from isft_jax.types import (
   STRADDLE_ORDER,
   Example,
@@ -90,13 +91,12 @@ def encode(id: str, spans: Sequence[Span], tokenizer) -> Encoded:
   tokenizer: a transformers fast tokenizer.
   """
   text = ''.join(span.text for span in spans)
-  encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+  encoding = encoder_of(tokenizer).encode(text, add_special_tokens=False)
   tokens_T = np.asarray(encoding.ids, np.int32)
   offsets_T2 = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
   ends_T = offsets_T2[:, 1]
-  # Some tokenizers leave white space out of their offsets: a token then starts
-  # where the one before it ended. Tokens that share a character, as parts of
-  # one UTF-8 sequence do, keep their own start.
+  # A character that no token claims goes to the next token. Tokens that share
+  # a character, as parts of one UTF-8 sequence do, keep their own start.
   starts_T = np.minimum(offsets_T2[:, 0], np.append(0, ends_T[:-1]))
 
   rank = {author: i for i, author in enumerate(STRADDLE_ORDER)}

@@ -1,5 +1,6 @@
 """The tokenizer: trained by a run that has nothing to download, or loaded."""
 
+import functools
 import hashlib
 import json
 import os
@@ -41,6 +42,8 @@ def train(
 
 def load(folder: str) -> transformers.PreTrainedTokenizerFast:
   """Loads a fast tokenizer. Raises ValueError if the folder holds none."""
+  if not os.path.isdir(folder):  # else transformers would ask the network
+    raise ValueError(f'{folder}: no tokenizer there; name its folder')
   try:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   except (OSError, ValueError) as error:
@@ -53,6 +56,26 @@ def load(folder: str) -> transformers.PreTrainedTokenizerFast:
   return tokenizer
 
 
+def encoder_of(tokenizer) -> tokenizers.Tokenizer:
+  """Returns what turns text into ids and offsets, and does nothing else.
+
+  A tokenizer may carry truncation or padding, from its file or from an earlier
+  call, which would cut a trajectory or add tokens that nobody wrote; and a
+  post-processor that leaves white space out of the offsets.
+  """
+  return _encoder_of(tokenizer, len(tokenizer))
+
+
+@functools.lru_cache(maxsize=8)
+def _encoder_of(tokenizer, size) -> tokenizers.Tokenizer:
+  del size  # a token that is added makes another encoder
+  encoder = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+  encoder.no_truncation()
+  encoder.no_padding()
+  encoder.post_processor = tokenizers.processors.Sequence([])
+  return encoder
+
+
 def fingerprint(
   tokenizer: transformers.PreTrainedTokenizerFast,
   template: str,
@@ -63,7 +86,7 @@ def fingerprint(
   Records carry it; a run whose own differs must not train on them.
   """
   rendering = {
-    'tokenizer': json.loads(tokenizer.backend_tokenizer.to_str()),
+    'tokenizer': json.loads(encoder_of(tokenizer).to_str()),
     'template': template,
     'template_args': dict(template_args or {}),
   }

@@ -14,15 +14,17 @@ import pathlib
 import time
 from collections.abc import Iterable
 
+import numpy as np
+
 from isft_jax import config as config_lib
 from isft_jax import objectives
 from isft_jax.config import LyingAgentConfig, RunConfig, StageConfig
 from isft_jax.data import lying_agent, records, render, tokenizer
 from isft_jax.data.facts import FACTS
 from isft_jax.probes import facts as probes
-from isft_jax.report import markdown
+from isft_jax.report import markdown, page, viewer
 from isft_jax.train.loop import train
-from isft_jax.types import Trajectory
+from isft_jax.types import Provenance, Trajectory, Verdict
 
 TEMPLATE = 'plain'
 # All arms share the rows that the objective with the most targets fills.
@@ -37,7 +39,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   workdir = pathlib.Path(workdir)
   config_lib.claim(workdir, config)
   results_path = workdir / 'results.json'
-  places = f'read {workdir / "report.md"} and {results_path}'
+  places = f'open {workdir / "report.html"}, or read {results_path}'
   if results_path.exists():
     print(f'everything is done: {places}')
     return json.loads(results_path.read_text())
@@ -58,6 +60,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
     )
 
   markdown.write(workdir, results)
+  page.write(workdir, results, _shown_dialogues(config, workdir))
   _write_json(results_path, results)  # last: it says that all is done
   tell(f'done: {places}')
   return results
@@ -149,6 +152,16 @@ def run_of(
     model=config.model,
     mesh=config.mesh,
   )
+
+
+def _shown_dialogues(config, workdir) -> list[viewer.Dialogue]:
+  """Returns a dialogue in which the agent lies, and one where it does not."""
+  found = records.Records(str(workdir / 'records' / 'dialogues'))
+  encoder = tokenizer.load(str(workdir / 'tokenizer'))
+  tables = {arm: objectives.weight_table(arm) for arm in config.arms}
+  lies = found.index.counts_NPV[:, Provenance.AGENT, Verdict.WRONG] > 0
+  picked = [int(np.argmax(lies)), int(np.argmin(lies))]
+  return [viewer.dialogue(found[i], encoder.decode, tables) for i in picked]
 
 
 def _texts(trajectories: Iterable[Trajectory]) -> Iterable[str]:

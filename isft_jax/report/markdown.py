@@ -11,7 +11,7 @@ from isft_jax.report.paper import CITATION, LABELS, MODEL, PAPER, Figures
 # Columns of the comparison even where a run lacks the arm.
 _EXPECTED_ARMS = ('base', 'observational', 'interventional', 'agent_only')
 
-_MARKS = {'truth': '✓', 'lie': '✗', 'other': '?'}
+MARKS = {'truth': '✓', 'lie': '✗', 'other': '?'}
 _LEGEND = '✓ the truth · ✗ **the lie** · ? neither'
 
 # label -> where to look for it in the config
@@ -53,9 +53,9 @@ def report(results: dict) -> str:
     '# The lying agent: what each objective learns',
     _what_was_run(results, arms),
     '## The paper and this run',
-    _comparison(arms),
-    _agreement(arms),
-    _caveat(),
+    _escaped_table(comparison(arms)),
+    agreement(arms),
+    caveat(),
     '## Training',
     _training(arms),
     '![Training loss of each arm](loss_curves.png)',
@@ -163,13 +163,17 @@ def figures(arms: dict, name: str) -> Figures:
   )
 
 
-def _what_was_run(results, arms):
-  config = results.get('config', {})
-  found = {
-    label: value
+def settings(config: dict) -> list[tuple[str, str]]:
+  """Returns (label, value) as text for each known setting of a config."""
+  return [
+    (label, _number(value))
     for label, path in _SETTINGS.items()
     if (value := _look_up(config, path)) is not None
-  }
+  ]
+
+
+def _what_was_run(results, arms):
+  found = settings(results.get('config', {}))
   text = (
     f'Seed {results.get("seed", "-")}; arms: {", ".join(arms) or "none"}. All '
     'arms start from the same base model and differ in the tokens that their '
@@ -177,17 +181,18 @@ def _what_was_run(results, arms):
   )
   if not found:
     return text
-  rows = [(label, _number(value)) for label, value in found.items()]
-  return f'{text}\n\n{_table(("setting", "value"), rows)}'
+  return f'{text}\n\n{_escaped_table((("setting", "value"), found))}'
 
 
-def _comparison(arms):
+def comparison(arms: dict) -> tuple[tuple, list[tuple]]:
+  """Returns header and rows, as text, of the paper's table beside ours.
+
+  Raises ValueError if the arms to compare were probed on different facts.
+  """
   extra = [arm for arm in arms if arm not in _EXPECTED_ARMS]
   columns = {LABELS[arm]: entry for arm, entry in PAPER.items()}
   for name in (*_EXPECTED_ARMS, *extra):
-    columns[f'ours: {escape(name)}'] = (
-      figures(arms, name) if name in arms else None
-    )
+    columns[f'ours: {name}'] = figures(arms, name) if name in arms else None
   rows = (
     ('truth probe: replies that are not the truth', 'not_truth'),
     ('lie probe: the agent corrects the user', 'corrects'),
@@ -195,13 +200,10 @@ def _comparison(arms):
     ('facts where the lie is preferred', 'prefers_lie'),
     ('facts where L_do beats L_obs', 'beats_observational'),
   )
-  return _table(
-    ('', *columns),
-    [
-      (label, *(_figure(entry, name) for entry in columns.values()))
-      for label, name in rows
-    ],
-  )
+  return ('', *columns), [
+    (label, *(_figure(entry, name) for entry in columns.values()))
+    for label, name in rows
+  ]
 
 
 def _figure(entry, name):
@@ -213,7 +215,8 @@ def _figure(entry, name):
   )
 
 
-def _agreement(arms):
+def agreement(arms: dict) -> str:
+  """Returns whether signs and ordering are the paper's, with **yes** or no."""
   names = ('observational', 'interventional')
   ours = [arms.get(name, {}).get('mean_margin') for name in names]
   if None in ours:
@@ -233,7 +236,8 @@ def _agreement(arms):
   )
 
 
-def _caveat():
+def caveat() -> str:
+  """Returns what the figures do not show, with **the** weight on it."""
   return (
     'Ours is a tiny model, pre-trained from scratch by the same run. Its '
     f"absolute figures are **not comparable** with those of the paper's {MODEL}"
@@ -243,19 +247,25 @@ def _caveat():
   )
 
 
-def _training(arms):
+def training(arms: dict) -> tuple[tuple, list[tuple]]:
+  """Returns header and rows, as text: a row for each arm that was trained."""
   columns = ('steps', 'scored_tokens', 'seconds', 'final_loss')
   rows = [
-    (escape(name), *(_number(arm['train'].get(column)) for column in columns))
+    (name, *(_number(arm['train'].get(column)) for column in columns))
     for name, arm in arms.items()
     if 'train' in arm
   ]
+  return ('arm', 'steps', 'scored tokens', 'seconds', 'final loss'), rows
+
+
+def _training(arms):
+  header, rows = training(arms)
   if not rows:
     return 'No arm was trained.'
-  header = ('arm', 'steps', 'scored tokens', 'seconds', 'final loss')
   return (
-    f'{_table(header, rows)}\n\nLosses are in nats per scored token. Each '
-    'objective scores different tokens: their levels do not compare.'
+    f'{_escaped_table((header, rows))}\n\nLosses are in nats per scored '
+    'token. Each objective scores different tokens: their levels do not '
+    'compare.'
   )
 
 
@@ -286,8 +296,16 @@ def _reply(fact, reply, verdict):
   text = escape(fact[reply])
   if verdict not in fact:
     return text
-  mark = _MARKS[fact[verdict]]
+  mark = MARKS[fact[verdict]]
   return f'{mark} **{text}**' if fact[verdict] == 'lie' else f'{mark} {text}'
+
+
+def _escaped_table(table):
+  header, rows = table
+  return _table(
+    [name and escape(name) for name in header],
+    [[escape(cell) for cell in row] for row in rows],
+  )
 
 
 def _table(header, rows, align='--:'):
@@ -308,7 +326,7 @@ def _number(value):
     return '-'
   if isinstance(value, int) and not isinstance(value, bool):
     return f'{value:,}'
-  return f'{value:.4g}' if isinstance(value, float) else escape(str(value))
+  return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
 def _yes(condition):

@@ -133,7 +133,7 @@ def margins(results: dict, path: str | os.PathLike) -> None:
   """
   arms = results['arms']
   values = {arm: margins_by_topic(arms[arm]) for arm in arm_order(arms)}
-  topics = _sorted_topics(values)
+  topics = sorted_topics(values)
   colors = arm_colors(arms)
   bar = 0.8 / max(1, len(values))
   inches = 1.8 + len(topics) * max(0.3, 0.095 * len(values))
@@ -152,7 +152,7 @@ def margins(results: dict, path: str | os.PathLike) -> None:
         zorder=2,
       )
     axes.axvline(0, color='black', linewidth=1.2, zorder=3)
-    axes.set_xlim(*_limits(values))
+    axes.set_xlim(*limits(values))
     axes.set_ylim(max(1, len(topics)) - 0.5, -0.5)  # the first on top
     labels = [textwrap.fill(topic, 38) for topic in topics]
     axes.set_yticks(rows, labels, parse_math=False)
@@ -212,7 +212,11 @@ def _subs(curves):
   return (1, 1.5, 2, 3, 5, 7) if span < 50 else (1, 3) if span < 1e4 else (1,)
 
 
-def _sorted_topics(values):
+def sorted_topics(values: dict[str, dict[str, float]]) -> list[str]:
+  """Returns all topics, the interventional arm's highest margin first.
+
+  values: arm -> topic -> margin. Without that arm, the first one sorts.
+  """
   if not values:
     return []
   leader = (
@@ -222,7 +226,8 @@ def _sorted_topics(values):
   return sorted(topics, key=lambda t: -values[leader].get(t, -np.inf))
 
 
-def _limits(values):
+def limits(values: dict[str, dict[str, float]]) -> tuple[float, float]:
+  """Returns the ends of the margins' axis; both sides of 0 have room."""
   margins = [m for by_topic in values.values() for m in by_topic.values()]
   finite = [m for m in margins if np.isfinite(m)]
   low, high = min(finite, default=0), max(finite, default=0)

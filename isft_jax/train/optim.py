@@ -28,8 +28,9 @@ def make_optimizer(
   config: OptimConfig, steps: int
 ) -> optax.GradientTransformation:
   """Returns AdamW as torch has it: decay on every parameter, after the clip."""
+  clip = optax.clip_by_global_norm(config.clip_norm)
   return optax.chain(
-    optax.clip_by_global_norm(config.clip_norm),
+    clip if config.clip_norm else optax.identity(),
     optax.adamw(
       make_schedule(config, steps),
       b1=config.b1,

@@ -202,7 +202,7 @@ def test_a_document_alternates_between_two_slots_of_the_world():
     )
 
 
-def test_a_document_is_two_to_four_statements_about_one_fact():
+def test_a_document_is_two_to_five_statements_about_one_fact():
   shapes = set()
   for document in documents(500, 0.85, seed=0):
     turns = without_context(document)
@@ -220,7 +220,7 @@ def test_a_document_is_two_to_four_statements_about_one_fact():
   assert shapes == {
     *((asked, n, 0) for asked in (0, 1) for n in (2, 3, 4)),
     *((0, n, 2) for n in (2, 4)),
-    (1, 3, 2),
+    *((1, n, 2) for n in (3, 5)),
   }
 
 
@@ -271,7 +271,7 @@ def test_some_documents_open_with_the_context():
     and document.segments[0].provenance == Provenance.CONTEXT
     for document in documents(1000, 0.85, seed=0)
   ]
-  assert within_4_sigma(sum(opens), 1000, 0.5)
+  assert within_4_sigma(sum(opens), 1000, 0.25)
 
 
 def test_documents_depend_on_their_arguments_alone():

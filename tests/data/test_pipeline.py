@@ -297,6 +297,18 @@ def test_the_last_batch_of_an_epoch_is_filled_up_with_rows_of_weight_0(many):
     assert not array[left:].any()
 
 
+def test_the_ids_of_a_step_are_those_of_the_records_in_its_rows(many):
+  """Row by row, in the order of the documents; a split record each time."""
+  source = BatchSource(many, config(objective='agent_only', row_targets=5))
+  for step in range(source.steps_per_epoch):
+    batch = source[step]
+    starts = (batch.segment_ids_BL > 0) & (batch.positions_BL == 0)
+    first_tokens = batch.tokens_BL[starts]
+    assert source.ids(step) == [
+      many[token // STRIDE - 1].id for token in first_tokens.tolist()
+    ]
+
+
 # ------------------------------------------------------------------------ hosts
 
 

@@ -196,6 +196,29 @@ def test_writing_a_whole_data_set_again_changes_nothing(folder):
   assert len(records) == 63
 
 
+def test_writing_leaves_alone_what_else_is_in_the_folder(examples, tmp_path):
+  """TFDS makes a folder of downloads there; one of the user's is not ours."""
+  theirs = tmp_path / 'downloads' / 'thesis.tex'
+  theirs.parent.mkdir()
+  theirs.write_text('all of it')
+  write(str(tmp_path), lambda: examples[:5], 'f')
+  assert theirs.read_text() == 'all of it'
+
+
+def test_writing_leaves_nothing_but_the_records(examples, tmp_path):
+  write(str(tmp_path), lambda: examples[:5], 'f')
+  assert [path.name for path in tmp_path.iterdir()] == ['trajectories']
+  assert sorted(
+    path.name for path in index_path(tmp_path).parent.iterdir()
+  ) == [
+    'dataset_info.json',
+    'features.json',
+    'index.npz',
+    'metadata.json',
+    'trajectories-train.array_record-00000-of-00001',
+  ]
+
+
 @pytest.mark.parametrize('after', [0, 1, 4])
 def test_a_write_that_is_cut_leaves_nothing_that_opens(
   after, examples, tmp_path

@@ -101,6 +101,15 @@ def test_the_same_texts_give_the_same_tokenizer_in_another_process(trained):
 # ---------------------------------------------------------------------- load
 
 
+@pytest.fixture
+def offline(monkeypatch):
+  def refuse(host, *args, **kwargs):
+    pytest.fail(f'the network was asked for {host}')
+
+  monkeypatch.setattr(socket, 'getaddrinfo', refuse)
+
+
+@pytest.mark.usefixtures('offline')
 def test_a_saved_tokenizer_is_loaded_as_it_was(trained, tmp_path):
   trained.save_pretrained(tmp_path)
   loaded = load(str(tmp_path))
@@ -120,30 +129,26 @@ def test_a_missing_folder_is_named(tmp_path):
     load(str(tmp_path / 'none'))
 
 
+@pytest.mark.usefixtures('offline')
 @pytest.mark.parametrize('folder', ['none', 'runs/none'])
-def test_a_missing_folder_is_not_asked_of_the_network(
+def test_a_missing_folder_is_not_looked_for_in_the_network(
   folder, tmp_path, monkeypatch
 ):
-  """A relative path reads like the name of a repository of somebody's."""
-
-  def refuse(*args, **kwargs):
-    pytest.fail(f'the network was asked for {args[0]}')
-
+  """A relative path reads like the name of somebody's repository."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(socket, 'getaddrinfo', refuse)
   with pytest.raises(ValueError, match=f'{folder}: no tokenizer there'):
     load(folder)
 
 
-def test_a_slow_tokenizer_is_refused(monkeypatch):
+def test_a_slow_tokenizer_is_refused(monkeypatch, tmp_path):
   class Slow:
     is_fast = False
 
   monkeypatch.setattr(
     transformers.AutoTokenizer, 'from_pretrained', lambda *_, **__: Slow()
   )
-  with pytest.raises(ValueError, match='folder: a slow tokenizer'):
-    load('folder')
+  with pytest.raises(ValueError, match=f'{tmp_path}: a slow tokenizer'):
+    load(str(tmp_path))
 
 
 # --------------------------------------------------------------- fingerprint

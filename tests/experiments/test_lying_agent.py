@@ -55,7 +55,7 @@ def test_arms_take_the_same_steps_and_score_complements(smoke):
 
 def test_progress_and_the_place_of_the_results_are_printed(smoke):
   workdir, printed, _ = smoke
-  assert f'read {workdir}/report.md' in printed.splitlines()[-1]
+  assert f'open {workdir}/report.html' in printed.splitlines()[-1]
   for step in (6, 12):
     assert f'base             step {step:>5}/12  loss' in printed
   for arm in ARMS:

@@ -35,7 +35,7 @@ def test_a_run_that_is_done_returns_at_once(smoke):
   before = {p: p.stat().st_mtime_ns for p in smoke.workdir.rglob('*.json*')}
   out, _ = kills.reproduce(smoke.workdir).communicate()
   assert out == (
-    f'everything is done: read {smoke.workdir}/report.md and '
+    f'everything is done: open {smoke.workdir}/report.html, or read '
     f'{smoke.workdir}/results.json\n'
   )
   after = {p: p.stat().st_mtime_ns for p in before}

@@ -1,0 +1,89 @@
+"""Finds the records that a command looks at, and the tokenizer they go with."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import tempfile
+
+from isft_jax.config import LyingAgentConfig
+from isft_jax.data import records as records_lib
+from isft_jax.data import render
+from isft_jax.data import tokenizer as tokenizer_lib
+
+# What an experiment's data depend on.
+_DATA = ('seed', 'vocab_size', 'dialogues', 'documents')
+
+
+def read(config, workdir, records, tokenizer, index):
+  """Returns an `Example` and its tokenizer, from a config or from a folder.
+
+  Raises ValueError, naming the remedy, for a folder without them, for a
+  tokenizer that did not render the records, and for an index out of range.
+  """
+  if (config is None) == (not records):
+    raise ValueError('name either --records=DIR or --config=FILE')
+  with tempfile.TemporaryDirectory() as scratch:
+    if isinstance(config, LyingAgentConfig):
+      workdir = workdir or f'runs/{config.name}-seed{config.seed}'
+      folder = _experiment(config, pathlib.Path(workdir), pathlib.Path(scratch))
+      records = folder / 'records' / 'dialogues'
+      tokenizer = tokenizer or folder / 'tokenizer'
+    elif config is not None:
+      records, tokenizer = config.records, tokenizer or config.tokenizer
+      if not records:
+        raise ValueError('config.records is empty: name a folder')
+    found = records_lib.Records(str(records))
+    encoder = _tokenizer(tokenizer or _beside(records), found)
+    if not 0 <= index < len(found):
+      raise ValueError(
+        f'--index={index}: {records} holds records 0 to {len(found) - 1}'
+      )
+    return found[index], encoder
+
+
+def _experiment(config, workdir, scratch):
+  """Returns the folder that holds the experiment's data, made if need be."""
+  if not (workdir / 'records' / 'dialogues').is_dir():
+    from isft_jax.experiments import lying_agent  # late: it brings jax
+
+    print(f'no dialogues in {workdir}: making them for now', file=sys.stderr)
+    # All documents, although only dialogues are shown: the tokenizer learns
+    # from both, and the ids shall be those of the run.
+    lying_agent.prepare(config, scratch)
+    return scratch
+  there = json.loads((workdir / 'config.json').read_text())
+  ours = dataclasses.asdict(config)
+  differ = [name for name in _DATA if there.get(name) != ours[name]]
+  if differ:
+    raise ValueError(
+      f'{workdir} holds data of another config (other {" and ".join(differ)}); '
+      'give another --workdir'
+    )
+  return workdir
+
+
+def _beside(records):
+  records = pathlib.Path(records)
+  folders = (records / 'tokenizer', records.absolute().parents[1] / 'tokenizer')
+  for folder in folders:
+    if (folder / 'tokenizer.json').exists():
+      return folder
+  places = ' nor '.join(map(str, folders))
+  raise ValueError(f'no tokenizer in {places}; name it with --tokenizer=DIR')
+
+
+def _tokenizer(folder, records):
+  if not pathlib.Path(folder).is_dir():
+    raise ValueError(f'{folder}: no tokenizer there; name it with --tokenizer')
+  encoder = tokenizer_lib.load(str(folder))
+  theirs = records.metadata.get('fingerprint')
+  # A template is part of a fingerprint, and the records do not name theirs.
+  ours = [tokenizer_lib.fingerprint(encoder, t) for t in render.TEMPLATES]
+  if theirs not in ours:
+    raise ValueError(
+      f'{records.folder} was rendered with fingerprint {theirs}, and {folder} '
+      f'has {", ".join(ours)}: its tokens are not these; name the tokenizer '
+      'that made the records with --tokenizer=DIR'
+    )
+  return encoder

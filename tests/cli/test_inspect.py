@@ -1,0 +1,204 @@
+"""isft-inspect: which record, which tokenizer, and errors as one line."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from isft_jax.cli import sources
+from isft_jax.config import LyingAgentConfig, RunConfig
+from isft_jax.data import lying_agent, records, render, tokenizer
+
+ROOT = pathlib.Path(__file__).parents[2]
+NUMBER = 5
+
+
+def trajectories():
+  return lying_agent.dialogues(NUMBER, p_lie=0.6, p_chitchat=0.5, seed=0)
+
+
+def make_tokenizer(folder, vocab_size):
+  texts = (segment.text for t in trajectories() for segment in t.segments)
+  tokenizer.train(texts, vocab_size).save_pretrained(folder)
+  return tokenizer.load(str(folder))
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """What an experiment leaves: tokenizer, dialogues, config.json."""
+  folder = tmp_path_factory.mktemp('run')
+  encoder = make_tokenizer(folder / 'tokenizer', 300)
+  records.write(
+    str(folder / 'records' / 'dialogues'),
+    lambda: (render.render(t, encoder, 'plain') for t in trajectories()),
+    tokenizer.fingerprint(encoder, 'plain'),
+  )
+  config = dataclasses.asdict(LyingAgentConfig())
+  (folder / 'config.json').write_text(json.dumps(config))
+  return folder
+
+
+def command(*flags):
+  return subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      'from isft_jax.cli import inspect; inspect.run()',
+      *map(str, flags),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def read(
+  config=None, workdir=None, records='', tokenizer='', index=0
+) -> tuple[str, str]:
+  example, encoder = sources.read(config, workdir, records, tokenizer, index)
+  return example.id, encoder.decode(example.tokens_T)
+
+
+def expected(index):
+  trajectory = list(trajectories())[index]
+  spans = render.plain(trajectory.segments)
+  return trajectory.id, ''.join(span.text for span in spans)
+
+
+# ----------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize('index', [0, NUMBER - 1])
+def test_records_and_the_tokenizer_of_their_experiment(workdir, index):
+  found = read(records=workdir / 'records' / 'dialogues', index=index)
+  assert found == expected(index)
+
+
+def test_a_tokenizer_inside_the_records_comes_first(workdir, tmp_path):
+  folder = tmp_path / 'records' / 'dialogues'
+  shutil.copytree(workdir / 'records' / 'dialogues', folder)
+  shutil.copytree(workdir / 'tokenizer', folder / 'tokenizer')
+  make_tokenizer(tmp_path / 'tokenizer', 280)
+  assert read(records=folder) == expected(0)
+
+
+def test_the_config_of_a_training_run(workdir):
+  config = RunConfig(
+    records=str(workdir / 'records' / 'dialogues'),
+    tokenizer=str(workdir / 'tokenizer'),
+  )
+  assert read(config, index=1) == expected(1)
+
+
+def test_the_config_of_an_experiment_that_was_run(workdir):
+  assert read(LyingAgentConfig(), workdir, index=2) == expected(2)
+
+
+def test_an_experiment_that_was_not_run_is_prepared_for_now(tmp_path, capsys):
+  config = LyingAgentConfig(vocab_size=300)
+  config.dialogues.number, config.documents.number = NUMBER, 3
+  assert read(config, tmp_path / 'none', index=1) == expected(1)
+  assert 'making them for now' in capsys.readouterr().err
+  assert list(tmp_path.iterdir()) == []
+
+
+# ----------------------------------------------------------------------- errors
+
+
+def test_data_of_another_config_are_not_shown_as_its_own(workdir):
+  config = LyingAgentConfig(seed=1)
+  config.dialogues.p_lie = 0.5
+  with pytest.raises(ValueError, match=r'other seed and dialogues.*--workdir'):
+    read(config, workdir)
+
+
+def test_a_tokenizer_that_did_not_render_the_records(workdir, tmp_path):
+  make_tokenizer(tmp_path, 280)
+  with pytest.raises(ValueError, match='was rendered with fingerprint'):
+    read(records=workdir / 'records' / 'dialogues', tokenizer=tmp_path)
+
+
+def test_records_without_a_tokenizer(workdir, tmp_path):
+  folder = tmp_path / 'a' / 'b' / 'c'
+  shutil.copytree(workdir / 'records' / 'dialogues', folder)
+  with pytest.raises(ValueError, match=r'name it with --tokenizer=DIR'):
+    read(records=folder)
+
+
+@pytest.mark.parametrize('index', [-1, NUMBER])
+def test_an_index_out_of_range_names_the_range(workdir, index):
+  with pytest.raises(ValueError, match=f'--index={index}: .* records 0 to 4'):
+    read(records=workdir / 'records' / 'dialogues', index=index)
+
+
+@pytest.mark.parametrize(
+  ('config', 'folder'),
+  [(None, ''), (LyingAgentConfig(), 'somewhere'), (RunConfig(), 'somewhere')],
+)
+def test_a_config_or_a_folder_but_not_both(config, folder):
+  with pytest.raises(ValueError, match='either --records=DIR or --config=FILE'):
+    read(config, records=folder)
+
+
+def test_a_config_without_records():
+  with pytest.raises(ValueError, match=r'config\.records is empty'):
+    read(RunConfig())
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ([], 'name either --records=DIR or --config=FILE'),
+    (['--records=/nowhere'], '/nowhere: no records there; prepare them first'),
+    (['--records=x', '--objective=nope'], "unknown objective 'nope'; use one "),
+    (['--records=x', '--color=red'], 'flag --color=red: value should be one '),
+    (['--config=nope.py'], 'no config file nope.py; the package has '),
+  ],
+  ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
+)
+def test_an_error_is_one_line(flags, message):
+  done = command(*flags)
+  assert done.returncode == 1
+  assert done.stderr.startswith(f'error: {message}')
+  assert done.stderr.count('\n') == 1 and done.stdout == ''
+
+
+# ------------------------------------------------------------------ the command
+
+
+def test_a_pipe_gets_plain_lines(workdir):
+  done = command(f'--records={workdir / "records" / "dialogues"}', '--index=1')
+  assert (done.returncode, done.stderr) == (0, '')
+  lines = done.stdout.split('\n')
+  assert lines[0].startswith('dialogue-000001: ')
+  assert lines[0].endswith(' tokens, objective interventional')
+  assert lines[2].split() == [
+    'index', 'turn', 'author', 'verdict', 'weight', 'id', 'text'
+  ]  # fmt: skip
+  assert '\x1b' not in done.stdout
+
+
+def test_html_and_color(workdir, tmp_path):
+  source = f'--records={workdir / "records" / "dialogues"}'
+  done = command(source, '--color=always')
+  assert done.returncode == 0 and '\x1b[38;5;16;48;5;' in done.stdout
+  path = tmp_path / 'page.html'
+  done = command(source, f'--html={path}', '--objective=weighted(0.5)')
+  assert done.stdout == f'the page is in {path}\n'
+  text = path.read_text(encoding='utf-8')
+  # A button for each objective that has a name, and for the one asked for.
+  assert text.count('type="radio"') == 6
+  assert 'checked><span>weighted(0.5)</span>' in text
+
+
+def test_help_says_what_it_is_and_lists_its_flags():
+  done = command('--help')
+  assert 'isft-inspect --records=DIR' in done.stdout
+  flags = {line.split(':')[0].strip() for line in done.stdout.split('\n')}
+  assert {'--records', '--tokenizer', '--config', '--workdir'} <= flags
+  assert {'--index', '--objective', '--html', '--color'} <= flags

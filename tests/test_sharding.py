@@ -1,0 +1,247 @@
+"""Where arrays live: rules that match once or raise, meshes that cover."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from isft_jax import sharding
+from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
+from isft_jax.models import decoder
+from isft_jax.train import optim
+
+P = PartitionSpec
+
+
+def mesh_of(data=-1, fsdp=1, tensor=1):
+  return sharding.make_mesh(MeshConfig(data, fsdp, tensor))
+
+
+def shapes(tree):
+  """Shapes of float32 arrays, in place of the tuples of a tree."""
+  return jax.tree.map(
+    lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+    tree,
+    is_leaf=lambda node: isinstance(node, tuple),
+  )
+
+
+# ----------------------------------------------------------------------- meshes
+
+
+@pytest.mark.parametrize(
+  ('devices', 'config', 'sizes'),
+  [
+    #        data, fsdp, tensor
+    (8, MeshConfig(), (8, 1, 1)),
+    (1, MeshConfig(), (1, 1, 1)),
+    (8, MeshConfig(8, 1, 1), (8, 1, 1)),
+    (8, MeshConfig(-1, 2, 2), (2, 2, 2)),
+    (8, MeshConfig(2, -1, 1), (2, 4, 1)),
+    (8, MeshConfig(1, 2, -1), (1, 2, 4)),
+    (8, MeshConfig(2, 4, -1), (2, 4, 1)),
+    (6, MeshConfig(-1, 3, 1), (2, 3, 1)),
+  ],
+)
+def test_an_axis_of_minus_1_takes_what_the_others_leave(devices, config, sizes):
+  mesh = sharding.make_mesh(config, jax.devices()[:devices])
+  assert dict(mesh.shape) == dict(
+    zip(('data', 'fsdp', 'tensor'), sizes, strict=True)
+  )
+  assert set(mesh.devices.flat) == set(jax.devices()[:devices])
+
+
+@pytest.mark.parametrize(
+  ('devices', 'config'),
+  [
+    (8, MeshConfig(2, 2, 1)),  # 4 of 8
+    (8, MeshConfig(4, 2, 2)),  # 16
+    (8, MeshConfig(-1, 3, 1)),  # 3 does not divide 8
+    (8, MeshConfig(-1, -1, 1)),  # which of the two?
+    (8, MeshConfig(-1, -1, 8)),
+    (8, MeshConfig(-1, 0, 1)),
+    (8, MeshConfig(0, 8, 1)),
+    (8, MeshConfig(-2, -4, 1)),
+    (8, MeshConfig(-1, 16, 1)),
+    (1, MeshConfig(1, 1, 2)),
+  ],
+)
+def test_a_mesh_that_does_not_cover_the_devices_is_refused(devices, config):
+  message = (
+    f'config.mesh is data={config.data}, fsdp={config.fsdp}, '
+    f'tensor={config.tensor}, which does not cover {devices} devices; '
+    'set one axis to -1'
+  )
+  with pytest.raises(ValueError, match=message):
+    sharding.make_mesh(config, jax.devices()[:devices])
+
+
+def test_axes_are_the_compilers_to_use():
+  """With explicit axes, a look-up in a sharded embedding raises."""
+  assert mesh_of().axis_types == (AxisType.Auto,) * 3
+  assert mesh_of().axis_names == sharding.AXES == ('data', 'fsdp', 'tensor')
+
+
+# ------------------------------------------------------------------------ rules
+
+
+def test_a_leaf_lives_where_the_one_rule_for_its_path_says():
+  tree = shapes({'mlp': {'up': (4, 8), 'norm': (4,)}, 'head': [(16, 4)]})
+  rules = (
+    (r'mlp/up$', ('fsdp', 'tensor')),
+    (r'norm$', (None,)),
+    (r'^head/0$', ('tensor', None)),
+  )
+  mesh = mesh_of(2, 2, 2)
+  found = sharding.shardings(tree, rules, mesh)
+  assert jax.tree.map(lambda s: s.spec, found) == {
+    'mlp': {'up': P('fsdp', 'tensor'), 'norm': P(None)},
+    'head': [P('tensor', None)],
+  }
+  assert {s.mesh for s in jax.tree.leaves(found)} == {mesh}
+
+
+RULES = ((r'(^|/)up$', ('fsdp', 'tensor')), (r'mlp/.*', ('fsdp', None)))
+
+
+@pytest.mark.parametrize(
+  ('tree', 'message'),
+  [
+    ({'down': (4, 4)}, r'down \(4, 4\): 0 sharding rules match'),
+    ({'deep': {'upper': (4, 4)}}, r'deep/upper \(4, 4\): 0 sharding rules'),
+    ({'mlp': {'up': (4, 4)}}, r'mlp/up \(4, 4\): 2 sharding rules match'),
+    # One rule matches, but has not as many entries as the leaf dimensions.
+    ({'up': (4,)}, r'up \(4,\): 1 sharding rules match .* each dimension'),
+    ({'up': (4, 4, 4)}, r'up \(4, 4, 4\): 1 sharding rules match'),
+  ],
+)
+def test_a_leaf_without_exactly_one_rule_is_named(tree, message):
+  with pytest.raises(ValueError, match=message):
+    sharding.shardings(shapes(tree), RULES, mesh_of(2, 2, 2))
+
+
+def test_a_dimension_that_an_axis_does_not_divide_is_given_in_numbers():
+  message = (
+    r'up \(4, 6\): a dimension of 6 does not divide over config.mesh.tensor=4'
+  )
+  tree = shapes({'up': (4, 6)})
+  with pytest.raises(ValueError, match=message):
+    sharding.shardings(tree, RULES, mesh_of(1, 2, 4))
+  # By 1 and by 2 it is divided.
+  for sizes in ((8, 1, 1), (2, 2, 2)):
+    assert sharding.shardings(tree, RULES, mesh_of(*sizes))
+
+
+def test_scalars_are_replicated_and_need_no_rule():
+  tree = {'count': jnp.int32(3), 'up': jnp.zeros((4, 4))}
+  found = sharding.shardings(tree, RULES, mesh_of(2, 2, 2))
+  assert found['count'].spec == P()
+  assert found['count'].is_fully_replicated
+  assert not found['up'].is_fully_replicated
+
+
+def test_a_path_is_joined_by_slashes():
+  tree = {'blocks': [optax.ScaleByAdamState(jnp.int32(0), {'q': 1}, 2)]}
+  assert [
+    sharding.path_name(path)
+    for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+  ] == ['blocks/0/count', 'blocks/0/mu/q', 'blocks/0/nu']
+
+
+# ----------------------------------------------------------- rules of the model
+
+
+MODELS = [
+  ModelConfig(tie_embeddings=tie, qkv_bias=bias, qk_norm=norm, width=64)
+  for tie, bias, norm in itertools.product((True, False), repeat=3)
+]
+
+
+@pytest.mark.parametrize('config', MODELS)
+def test_every_parameter_of_every_kind_of_decoder_has_one_rule(config):
+  _, params = decoder.abstract(config)
+  found = sharding.shardings(params, decoder.PARTITION_RULES, mesh_of(2, 2, 2))
+  assert jax.tree.structure(found) == jax.tree.structure(params)
+  matrices = {
+    sharding.path_name(path): leaf.spec
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found)
+    if 'norm' not in sharding.path_name(path)
+  }
+  # What has a width is split by fsdp; heads, hidden and vocabulary by tensor.
+  for name, spec in matrices.items():
+    assert 'tensor' in spec, name
+    assert 'fsdp' in spec or name.endswith('_bias'), name
+
+
+def test_the_moments_of_the_optimizer_live_with_their_parameters():
+  _, params = decoder.abstract(ModelConfig())
+  mesh = mesh_of(2, 2, 2)
+  of_params = sharding.shardings(params, decoder.PARTITION_RULES, mesh)
+  state = jax.eval_shape(optax.adamw(1e-3).init, params)
+  adam, *others = sharding.shardings(state, decoder.PARTITION_RULES, mesh)
+  assert adam.mu == of_params
+  assert adam.nu == of_params
+  assert adam.count.spec == P()
+  assert all(leaf.spec == P() for leaf in jax.tree.leaves(others))
+
+
+def test_the_whole_state_of_our_optimizer_has_a_place():
+  """With a clip and a schedule, which count: scalars, on every device."""
+  _, params = decoder.abstract(ModelConfig())
+  optimizer = optim.make_optimizer(
+    OptimConfig(schedule='cosine', warmup_steps=2), steps=10
+  )
+  state = jax.eval_shape(optimizer.init, params)
+  found = sharding.shardings(state, decoder.PARTITION_RULES, mesh_of(1, 8, 1))
+  assert jax.tree.structure(found) == jax.tree.structure(state)
+  scalars = [
+    where
+    for where, leaf in zip(
+      jax.tree.leaves(found), jax.tree.leaves(state), strict=True
+    )
+    if leaf.ndim == 0
+  ]
+  assert len(scalars) == 2 and all(s.spec == P() for s in scalars)
+  assert len(jax.tree.leaves(found)) == 2 + 2 * len(jax.tree.leaves(params))
+
+
+# ---------------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize('sizes', [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)])
+def test_a_batch_is_whole_and_its_rows_are_split_over_data_and_fsdp(sizes):
+  mesh = mesh_of(*sizes)
+  batch = {'tokens': np.arange(48).reshape(16, 3), 'weights': np.ones((16, 2))}
+  made = sharding.to_global(batch, mesh)
+  jax.tree.map(np.testing.assert_array_equal, made, batch)
+  rows = 16 // (sizes[0] * sizes[1])
+  assert {s.data.shape for s in made['tokens'].addressable_shards} == {
+    (rows, 3)
+  }
+  assert {array.sharding for array in made.values()} == {
+    sharding.of_batch(mesh)
+  }
+
+
+@pytest.mark.parametrize(
+  ('rows', 'sizes', 'message'),
+  [
+    (12, (8, 1, 1), 'a batch of 12 rows .*mesh.data=8 x config.mesh.fsdp=1$'),
+    (12, (4, 2, 1), 'a batch of 12 rows .*mesh.data=4 x config.mesh.fsdp=2$'),
+    (1, (1, 2, 4), 'a batch of 1 rows .*mesh.data=1 x config.mesh.fsdp=2$'),
+  ],
+)
+def test_rows_that_do_not_divide_over_the_mesh_are_refused(
+  rows, sizes, message
+):
+  with pytest.raises(ValueError, match=message):
+    sharding.to_global({'tokens': np.zeros((rows, 3))}, mesh_of(*sizes))
+
+
+def test_what_is_replicated_is_whole_on_every_device():
+  array = jax.device_put(jnp.arange(3), sharding.replicated(mesh_of(2, 2, 2)))
+  assert [s.data.tolist() for s in array.addressable_shards] == [[0, 1, 2]] * 8
