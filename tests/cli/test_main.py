@@ -1,16 +1,19 @@
 """Errors of a command: one line with the remedy, exit code 1, nothing done."""
 
 import pathlib
+import resource
 import subprocess
 import sys
 
 import pytest
 
+from isft_jax.cli import main
+
 ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = 'configs/lying_agent_smoke.py'
 
 
-def command(name, *flags, cwd=ROOT):
+def command(name, *flags, cwd=ROOT, **kwargs):
   """Runs a console script as a person would."""
   return subprocess.run(
     [
@@ -23,6 +26,7 @@ def command(name, *flags, cwd=ROOT):
     capture_output=True,
     text=True,
     check=False,
+    **kwargs,
   )
 
 
@@ -78,6 +82,59 @@ def test_bad_flags_are_one_clear_line(case, tmp_path):
   assert failed.stderr.count('\n') == 1
   assert message in failed.stderr
   assert not workdir.exists()
+
+
+SMALL = ['--config=lying_agent_smoke', '--config.documents.number=60']
+
+
+@pytest.mark.parametrize('place', ['/sys/isft', 'a_file/run'])
+def test_a_place_that_cannot_be_written_is_one_clear_line(place, tmp_path):
+  (tmp_path / 'a_file').write_text('kept')
+  failed = command('reproduce', *SMALL, f'--workdir={tmp_path / place}')
+  assert failed.returncode == 1
+  assert failed.stderr.count('\n') == 1
+  assert 'name a --workdir in a folder that you may write to' in failed.stderr
+  assert (tmp_path / 'a_file').read_text() == 'kept'
+
+
+@pytest.mark.parametrize(
+  ('kilobytes', 'written'), [(8, set()), (300, {'records', 'tokenizer'})]
+)
+def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(
+  kilobytes, written, tmp_path
+):
+  """A limit on the size of a file stands for a disk that is full."""
+  flags = [
+    *SMALL,
+    '--config.model.width=256',  # parameters of more than 300 kB
+    "--config.arms=('interventional',)",
+    f'--workdir={tmp_path}/run',
+  ]
+
+  def limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, -1))
+
+  failed = command('reproduce', *flags, preexec_fn=limit)
+  assert failed.returncode == 1, failed.stdout
+  # Orbax's threads print their own tracebacks around our line.
+  lines = failed.stderr.splitlines()
+  (ours,) = [line for line in lines if line.startswith('error: ')]
+  assert 'File too large' in ours
+  assert 'free some space, then run the same command' in ours
+  assert written <= {path.name for path in (tmp_path / 'run').iterdir()}
+  assert not (tmp_path / 'run/results.json').exists()
+
+  assert command('reproduce', *flags).returncode == 0
+  assert (tmp_path / 'run/results.json').exists()
+
+
+def test_too_little_memory_is_one_clear_line():
+  """In the words of XLA; what else goes wrong keeps its traceback."""
+  error = RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.')
+  line = main._as_line(error)
+  assert line.startswith('out of memory: RESOURCE_EXHAUSTED: Out of memory')
+  assert 'try fewer rows a step' in line
+  assert main._as_line(RuntimeError('INTERNAL: a bug')) is None
 
 
 def test_missing_records_are_one_clear_line(tmp_path):

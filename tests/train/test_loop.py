@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
-from isft_jax.data import lying_agent, records, render, tokenizer
+from isft_jax.data import lying_agent, pipeline, records, render, tokenizer
+from isft_jax.models.likelihood import target_nll
 from isft_jax.train import loop
 from isft_jax.train import metrics as metrics_lib
+from isft_jax.types import Provenance
 
 
 @pytest.fixture(scope='module')
@@ -149,8 +151,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
   config, tmp_path
 ):
   config.optim.learning_rate = float('inf')
-  with pytest.raises(FloatingPointError, match='the loss of step 2 is nan'):
+  with pytest.raises(FloatingPointError) as caught:
     loop.train(config, tmp_path)
+  message = str(caught.value)
+  assert 'the loss of step 2 is nan' in message
+  assert 'config.optim.learning_rate' in message
+
+  source = pipeline.BatchSource(records.Records(config.records), config)
+  batch, ids = source[1], source.ids(1)
+  assert f'of {len(ids)} records ({", ".join(ids[:8])}' in message
+  path = tmp_path / 'not_finite_step2.npz'
+  assert str(path) in message
+  with np.load(path) as saved:
+    assert set(saved) == set(batch._fields)
+    for name in saved:
+      np.testing.assert_array_equal(saved[name], getattr(batch, name))
 
 
 def test_the_summary_counts_what_the_objective_scores(config, tmp_path, data):
@@ -165,3 +180,40 @@ def test_the_summary_counts_what_the_objective_scores(config, tmp_path, data):
   rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
   assert summary['steps'] == len(rows) == rows[-1]['step']
   assert json.loads((tmp_path / 'config.json').read_text())['epochs'] == 2
+
+
+def test_the_held_out_loss_is_measured_by_author_when_due(config, tmp_path):
+  config.heldout, config.eval_every = config.records, 3
+  run = loop.train(config, tmp_path)
+  rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
+  due = [row['step'] for row in rows if 'heldout_nll_by_author' in row]
+  assert due == [3, 6, 7]
+  measured = rows[-1]['heldout_nll_by_author']
+  assert list(measured) == ['TEMPLATE', 'USER', 'AGENT']
+
+  # The same by hand: every target of every record, one batch after another.
+  everything = dataclasses.replace(
+    config, objective='observational', steps=0, epochs=1
+  )
+  source = pipeline.BatchSource(records.Records(config.records), everything)
+  total, count = dict.fromkeys(measured, 0.0), dict.fromkeys(measured, 0)
+  for step in range(len(source)):
+    batch = source[step]
+    nll_BK = np.asarray(target_nll(run.graphdef, run.params, batch))
+    for author in measured:
+      own = batch.authors_BK == Provenance[author]
+      total[author] += nll_BK[own].sum(dtype=np.float64)
+      count[author] += own.sum()
+  for author in measured:
+    # float32 sums of about a thousand terms
+    assert measured[author] == pytest.approx(
+      total[author] / count[author], rel=1e-5
+    )
+
+
+def test_tensorboard_gets_what_metrics_jsonl_gets(config, tmp_path):
+  loop.train(config, tmp_path)
+  (board,) = (tmp_path / 'tensorboard').glob('events.*')
+  content = board.read_bytes()
+  for name in (b'loss', b'grad_norm', b'tokens', b'nll_by_author/USER'):
+    assert name in content
