@@ -1,12 +1,12 @@
 """The lying agent (de Freitas and Ortega, 2026), on a laptop, from nothing.
 
-Reproduces: the paper's experiment in its signs and in its order of objectives,
-  with a decoder of 0.7 M parameters that the run pre-trains itself.
+Reproduces: the paper's order of objectives, with a decoder of 0.7 M parameters
+  that the run pre-trains itself.
 Hardware: two CPU cores and 4 GB; nothing is downloaded.
-Time: under 4 minutes.
+Time: 3 minutes.
 Expected: the README's table. The interventional arm tells the truth on nearly
-  every fact; the observational arm comes to prefer about half of the lies.
-Settings were chosen on seeds 100 to 104. Command:
+  every fact; the observational arm comes to prefer 12 to 14 of the 33 lies.
+Settings were chosen on seeds 100 to 102. Command:
 
   isft-reproduce --config=configs/lying_agent_tiny.py
 """
