@@ -188,6 +188,8 @@ def claim(workdir: pathlib.Path, config: RunConfig | LyingAgentConfig) -> None:
   path = workdir / 'config.json'
   text = json.dumps(dataclasses.asdict(config), indent=2) + '\n'
   if path.exists():
+    if path.read_text() == text:
+      return
     theirs, ours = (
       _leaves(json.loads(path.read_text())),
       _leaves(json.loads(text)),

@@ -76,26 +76,37 @@ def kill_and_finish(workdir, kills: int, longest: float, seed: int) -> list:
   return moments
 
 
+def survives(folder, kills: int, whole, longest: float) -> bool:
+  """Returns whether so many kills, over as many runs as it takes, do nothing.
+
+  A run may be done before it was killed often enough: then another begins.
+
+  whole: workdir of a run that was left alone.
+  """
+  done = round_ = 0
+  while done < kills:
+    workdir = f'{folder}/{round_}'
+    moments = kill_and_finish(workdir, kills - done, longest, seed=round_)
+    same = results(workdir) == results(whole)
+    print(f'killed after {moments} s: {"same" if same else "OTHER"} results')
+    if not same:
+      return False
+    done, round_ = done + len(moments), round_ + 1
+  return True
+
+
 def main():
-  """Prints a line for each round of kills, until there were enough."""
+  """Prints a line for each run, until there were enough kills."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--kills', type=int, default=20)
   wanted = parser.parse_args().kills
   with tempfile.TemporaryDirectory() as folder:
-    started = time.monotonic()
-    reproduce(f'{folder}/whole').communicate()
+    whole, started = f'{folder}/whole', time.monotonic()
+    reproduce(whole).communicate()
     longest = time.monotonic() - started
     print(f'uninterrupted: {longest:.0f} s', flush=True)
-    expected, done, round_ = results(f'{folder}/whole'), 0, 0
-    while done < wanted:
-      moments = kill_and_finish(
-        f'{folder}/{round_}', wanted - done, longest, seed=round_
-      )
-      same = results(f'{folder}/{round_}') == expected
-      print(f'killed after {moments} s: {"same" if same else "OTHER"} results')
-      if not same:
-        sys.exit(1)
-      done, round_ = done + len(moments), round_ + 1
+    if not survives(folder, wanted, whole, longest):
+      sys.exit(1)
 
 
 if __name__ == '__main__':
