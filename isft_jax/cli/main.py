@@ -35,6 +35,7 @@ def run(command: Callable, doc: str) -> None:
     if CONFIG.value is None:
       fail('name the settings, as in --config=configs/NAME.py')
     logging.set_verbosity(logging.WARNING)
+    _hush()
     config = CONFIG.value
     workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
     try:
@@ -92,8 +93,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 def _as_line(error: Exception) -> str | None:
   """Returns what to print of an error that a user can mend, else None."""
   text = str(error)
-  # Libraries in C++ wrap what the system said in exceptions of their own.
-  if any(os.strerror(number) in text for number in _FULL):
+  if _is_full(error):
     return f'{text}; free some space, then run the same command: it goes on'
   if 'RESOURCE_EXHAUSTED' in text:
     return (
@@ -108,6 +108,29 @@ def _as_line(error: Exception) -> str | None:
   if isinstance(error, ValueError | FloatingPointError):
     return text
   return None
+
+
+def _is_full(error: BaseException) -> bool:
+  # Libraries in C++ wrap what the system said in exceptions of their own.
+  return any(os.strerror(number) in str(error) for number in _FULL)
+
+
+def _hush() -> None:
+  """Leaves a full disk to the one line that `run` prints of it.
+
+  Orbax's threads log what they raise, and raise again in ours. Their event
+  loops end with it: writes that come back later find them closed.
+  """
+
+  def is_news(record):
+    return not (record.exc_info and _is_full(record.exc_info[1]))
+
+  def unraisable(lost, show=sys.unraisablehook):
+    if repr(lost.exc_value) != "RuntimeError('Event loop is closed')":
+      show(lost)
+
+  logging.get_absl_handler().addFilter(is_news)
+  sys.unraisablehook = unraisable
 
 
 def _unknown_field(message: str) -> str:

@@ -116,16 +116,53 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(
 
   failed = command('reproduce', *flags, preexec_fn=limit)
   assert failed.returncode == 1, failed.stdout
-  # Orbax's threads print their own tracebacks around our line.
-  lines = failed.stderr.splitlines()
-  (ours,) = [line for line in lines if line.startswith('error: ')]
-  assert 'File too large' in ours
-  assert 'free some space, then run the same command' in ours
+  assert failed.stderr.startswith('error: ')
+  assert failed.stderr.count('\n') == 1
+  assert 'File too large' in failed.stderr
+  assert 'free some space, then run the same command' in failed.stderr
   assert written <= {path.name for path in (tmp_path / 'run').iterdir()}
   assert not (tmp_path / 'run/results.json').exists()
 
   assert command('reproduce', *flags).returncode == 0
   assert (tmp_path / 'run/results.json').exists()
+
+
+A_BUG = """
+import threading
+from absl import logging
+from isft_jax.cli import main
+
+def bug():
+  raise ValueError('a bug')
+
+class Lost:
+  def __del__(self):
+    bug()
+
+def command(config, workdir):
+  try:
+    bug()
+  except ValueError:
+    logging.exception('logged')
+  Lost()
+  thread = threading.Thread(target=bug)
+  thread.start()
+  thread.join()
+
+main.run(command, '')
+"""
+
+
+def test_a_thread_that_fails_otherwise_keeps_its_traceback():
+  """In a log, in a destructor and by itself: nothing of a bug is lost."""
+  shown = subprocess.run(
+    [sys.executable, '-c', A_BUG, '--config=lying_agent_smoke'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert shown.stderr.splitlines().count('ValueError: a bug') == 3
 
 
 def test_too_little_memory_is_one_clear_line():
