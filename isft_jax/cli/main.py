@@ -95,7 +95,7 @@ def _as_line(error: Exception) -> str | None:
   text = str(error)
   if _is_full(error):
     return f'{text}; free some space, then run the same command: it goes on'
-  if 'RESOURCE_EXHAUSTED' in text:
+  if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
     return (
       f'out of memory: {text.splitlines()[0]}; try fewer rows a step, shorter '
       'rows, config.model.remat=True or more devices in config.mesh.fsdp'

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,6 +52,8 @@ def make_trainer(
   """Returns the trainer of these settings; the same one when asked again.
 
   So the arms of an experiment, which differ in their data alone, compile once.
+
+  Raises ValueError if the devices cannot hold the state.
   """
   copies = (dataclasses.replace(c) for c in (model, optimizer, mesh))
   return _make_trainer(*copies, steps)
@@ -69,6 +73,7 @@ def _make_trainer(model_config, optim_config, mesh_config, steps) -> Trainer:
 
   abstract = jax.eval_shape(start, abstract_params)
   placed = sharding.shardings(abstract, decoder.PARTITION_RULES, mesh)
+  _check_memory(abstract, placed, mesh)
   return Trainer(
     mesh=mesh,
     graphdef=graphdef,
@@ -93,3 +98,33 @@ def _make_trainer(model_config, optim_config, mesh_config, steps) -> Trainer:
       out_shardings=sharding.replicated(mesh),
     ),
   )
+
+
+def _check_memory(abstract: TrainState, placed: TrainState, mesh: Mesh) -> None:
+  """Raises ValueError if the state alone is more than a device can hold.
+
+  XLA says so itself where it counts memory; on CPUs it waits for ever, or the
+  kernel ends the process.
+  """
+  need = sum(
+    math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf, where in zip(
+      jax.tree.leaves(abstract), jax.tree.leaves(placed), strict=True
+    )
+  )
+  has = _memory(mesh.local_devices[0])
+  if need > has:
+    raise ValueError(
+      f'out of memory: parameters and optimizer state take {need / 1e9:,.1f} '
+      f'GB a device, which has {has / 1e9:,.1f} GB; make config.model smaller, '
+      'or share them out over more devices with config.mesh.fsdp'
+    )
+
+
+def _memory(device: jax.Device) -> int:
+  """Returns the bytes of a device; CPU devices share those of the machine."""
+  stats = device.memory_stats()
+  if stats:
+    return stats['bytes_limit']
+  machine = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  return machine // jax.local_device_count()

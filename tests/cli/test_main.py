@@ -165,8 +165,33 @@ def test_a_thread_that_fails_otherwise_keeps_its_traceback():
   assert shown.stderr.splitlines().count('ValueError: a bug') == 3
 
 
-def test_too_little_memory_is_one_clear_line():
-  """In the words of XLA; what else goes wrong keeps its traceback."""
+TOO_LARGE = {
+  # 100 TB of embedding, and twice that of moments
+  '--config.model.vocab_size=1_000_000_000_000': (
+    'parameters and optimizer state take 384,000.0 GB a device, which has ',
+    'make config.model smaller',
+  ),
+  '--config.pretrain.rows=1_000_000_000_000': (
+    'Unable to allocate 931. TiB for an array with shape (1000000000000, 256)',
+    'try fewer rows a step, shorter rows',
+  ),
+}
+
+
+@pytest.mark.parametrize('flag', TOO_LARGE)
+def test_too_little_memory_is_one_clear_line_before_any_is_used(flag, tmp_path):
+  problem, remedy = TOO_LARGE[flag]
+  failed = command(
+    'reproduce', *SMALL, flag, f'--workdir={tmp_path}', timeout=300
+  )
+  assert failed.returncode == 1
+  assert failed.stderr.startswith(f'error: out of memory: {problem}')
+  assert remedy in failed.stderr
+  assert failed.stderr.count('\n') == 1
+
+
+def test_too_little_memory_is_one_clear_line_in_the_words_of_xla():
+  """What else goes wrong keeps its traceback."""
   error = RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.')
   line = main._as_line(error)
   assert line.startswith('out of memory: RESOURCE_EXHAUSTED: Out of memory')
