@@ -21,6 +21,7 @@ from isft_jax import objectives
 from isft_jax.config import LyingAgentConfig, RunConfig, StageConfig
 from isft_jax.data import lying_agent, records, render, tokenizer
 from isft_jax.data.facts import FACTS
+from isft_jax.experiments import environment
 from isft_jax.probes import facts as probes
 from isft_jax.report import markdown, page, viewer
 from isft_jax.train.loop import train
@@ -49,6 +50,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   prepare(config, workdir)
 
   results = {'config': dataclasses.asdict(config), 'seed': config.seed}
+  results['environment'] = environment.describe(config.model)
   results['arms'] = {}
   for arm in ('base', *config.arms):
     tell('base: pre-training' if arm == 'base' else f'{arm}: fine-tuning')

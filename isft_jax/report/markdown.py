@@ -16,7 +16,6 @@ _LEGEND = '✓ the truth · ✗ **the lie** · ? neither'
 
 # label -> where to look for it in the config
 _SETTINGS = {
-  'parameters': 'model.parameters',
   'layers': 'model.layers',
   'width': 'model.width',
   'heads': 'model.heads',
@@ -163,17 +162,31 @@ def figures(arms: dict, name: str) -> Figures:
   )
 
 
-def settings(config: dict) -> list[tuple[str, str]]:
-  """Returns (label, value) as text for each known setting of a config."""
-  return [
+def settings(results: dict) -> list[tuple[str, str]]:
+  """Returns (label, value) as text: the environment, the known settings."""
+  config = results.get('config', {})
+  return _flat(results.get('environment', {})) + [
     (label, _number(value))
     for label, path in _SETTINGS.items()
     if (value := _look_up(config, path)) is not None
   ]
 
 
+def _flat(tree, prefix=''):
+  rows = []
+  for name, value in tree.items():
+    label = f'{prefix}{name}'.replace('_', ' ')
+    if isinstance(value, dict):
+      rows += _flat(value, f'{label}: ')
+    elif isinstance(value, list):
+      rows.append((label, ', '.join(map(str, value))))
+    else:
+      rows.append((label, _number(value)))
+  return rows
+
+
 def _what_was_run(results, arms):
-  found = settings(results.get('config', {}))
+  found = settings(results)
   text = (
     f'Seed {results.get("seed", "-")}; arms: {", ".join(arms) or "none"}. All '
     'arms start from the same base model and differ in the tokens that their '

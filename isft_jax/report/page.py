@@ -214,21 +214,9 @@ def _reply(fact, probe):
 
 def _settings(results):
   rows = [('seed', str(results.get('seed', '-')))]
-  rows += _flat(results.get('environment') or {})
-  rows += markdown.settings(results.get('config', {}))
+  rows += markdown.settings(results)
   cells = [(escape(label), escape(value)) for label, value in rows]
   return document.table(('setting', 'value'), cells, 'Settings of the run')
-
-
-def _flat(tree, prefix=''):
-  rows = []
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      rows += _flat(value, f'{prefix}{name}.')
-    else:
-      text = ', '.join(map(str, value)) if isinstance(value, list) else value
-      rows.append((f'{prefix}{name}'.replace('_', ' '), str(text)))
-  return rows
 
 
 def _strong(text):

@@ -83,6 +83,25 @@ def rows(text, first_cell):
   ]
 
 
+def test_the_environment_is_shown_before_the_settings(results):
+  results['environment'] = {
+    'parameters': 614_400,
+    'devices': ['8 x TPU v5e'],
+    'versions': {'jax': '0.10.2', 'flax': '0.12.8'},
+  }
+  labels = [label for label, _ in markdown.settings(results)]
+  assert labels[:5] == [
+    'parameters',
+    'devices',
+    'versions: jax',
+    'versions: flax',
+    'layers',
+  ]
+  text = markdown.report(results)
+  assert rows(text, 'parameters') == [['parameters', '614,400']]
+  assert rows(text, 'devices') == [['devices', '8 x TPU v5e']]
+
+
 def test_comparison_with_the_paper(results):
   text = markdown.report(results)
   header = [line for line in text.splitlines() if 'paper: standard' in line]

@@ -163,7 +163,7 @@ def test_settings_and_an_environment_if_there_is_one(results):
   }
   text = report(results)
   assert rows(text, 'device kinds') == [['device kinds', 'TPU v5e, TPU v5e']]
-  assert rows(text, 'versions.jax') == [['versions.jax', '0.10.2']]
+  assert rows(text, 'versions: jax') == [['versions: jax', '0.10.2']]
 
 
 def test_every_margin_is_a_bar_that_says_its_value(results):

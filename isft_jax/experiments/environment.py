@@ -1,0 +1,37 @@
+"""What an experiment ran on: nothing here differs between two runs of it."""
+
+import collections
+import importlib.metadata
+import os
+import platform
+
+import jax
+
+from isft_jax.config import ModelConfig
+from isft_jax.models import decoder
+
+_PACKAGES = ('isft_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def describe(model: ModelConfig) -> dict:
+  """Returns the model's size, the devices, the machine and the versions."""
+  _, params = decoder.abstract(model)
+  kinds = collections.Counter(device.device_kind for device in jax.devices())
+  return {
+    'parameters': sum(leaf.size for leaf in jax.tree.leaves(params)),
+    'devices': [f'{number} x {kind}' for kind, number in kinds.items()],
+    'platform': jax.default_backend(),
+    'machine': f'{platform.system()} {platform.machine()}',
+    'cpu_cores': os.cpu_count(),
+    'versions': {
+      'python': platform.python_version(),
+      **{name: _version(name) for name in _PACKAGES},
+    },
+  }
+
+
+def _version(package: str) -> str:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return 'not installed'  # ours, run from a checkout
