@@ -175,7 +175,7 @@ def settings(results: dict) -> list[tuple[str, str]]:
 def _flat(tree, prefix=''):
   rows = []
   for name, value in tree.items():
-    label = f'{prefix}{name}'.replace('_', ' ')
+    label = f'{prefix}{name}' if prefix else name.replace('_', ' ')
     if isinstance(value, dict):
       rows += _flat(value, f'{label}: ')
     elif isinstance(value, list):
