@@ -2,6 +2,7 @@
 
   python tests/benchmarks/kills.py --kills=20
 
+Every second kill waits for the next checkpoint, and comes while it is written.
 After every SIGKILL the same command starts again. The results must be those of
 a run that was left alone: all of results.json but the seconds.
 """
@@ -47,8 +48,19 @@ def results(workdir) -> dict:
   return found
 
 
+def _is_writing(workdir, since: float) -> bool:
+  """Returns whether there is half a checkpoint, begun since that time."""
+  parts = pathlib.Path(workdir).glob('*/checkpoints/*-checkpoint-tmp')
+  try:
+    return any(part.stat().st_mtime > since for part in parts)
+  except FileNotFoundError:
+    return False  # it was finished meanwhile
+
+
 def kill_and_finish(workdir, kills: int, longest: float, seed: int) -> list:
-  """Kills a run so many times, then lets it end; returns when, in seconds.
+  """Kills a run so many times, then lets it end; returns when.
+
+  Each moment is text: seconds, and whether half a checkpoint was left.
 
   longest: seconds that a run takes if it is left alone.
 
@@ -56,19 +68,21 @@ def kill_and_finish(workdir, kills: int, longest: float, seed: int) -> list:
   """
   rng, moments = random.Random(seed), []
   while len(moments) < kills:
+    started = time.time()
     process = reproduce(workdir)
-    seconds = rng.uniform(0, longest)
-    started = time.monotonic()
-    while process.poll() is None and time.monotonic() - started < seconds:
+    moment, aimed = started + rng.uniform(0, longest), len(moments) % 2
+    while process.poll() is None and (
+      time.time() < moment or (aimed and not _is_writing(workdir, started))
+    ):
       time.sleep(0.01)
-    if process.poll() is None:
-      process.send_signal(signal.SIGKILL)
-      moments.append(round(seconds, 1))
+    process.kill()
     out, err = process.communicate()
-    if process.returncode not in (0, -signal.SIGKILL):
-      raise RuntimeError(f'killed at {moments}, then:\n{out}\n{err}')
     if process.returncode == 0:
       break  # it was done before its time
+    if process.returncode != -signal.SIGKILL:
+      raise RuntimeError(f'killed at {moments}, then:\n{out}\n{err}')
+    half = ' writing' if _is_writing(workdir, started) else ''
+    moments.append(f'{time.time() - started:.1f} s{half}')
   process = reproduce(workdir)
   out, err = process.communicate()
   if process.returncode:
@@ -88,7 +102,11 @@ def survives(folder, kills: int, whole, longest: float) -> bool:
     workdir = f'{folder}/{round_}'
     moments = kill_and_finish(workdir, kills - done, longest, seed=round_)
     same = results(workdir) == results(whole)
-    print(f'killed after {moments} s: {"same" if same else "OTHER"} results')
+    print(
+      f'killed after {", ".join(moments) or "the end"}: '
+      f'{"same" if same else "OTHER"} results',
+      flush=True,
+    )
     if not same:
       return False
     done, round_ = done + len(moments), round_ + 1
