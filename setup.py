@@ -22,6 +22,7 @@ setuptools.setup(
     'grain>=0.2.18',
     'importlib_resources',  # wanted by tensorflow-datasets, undeclared
     'jax>=0.10',
+    'jinja2>=3.1.6',  # the first that transformers renders templates with
     'matplotlib',
     'ml_collections>=1.1',
     'numpy',
@@ -33,13 +34,14 @@ setuptools.setup(
     'transformers>=5',
   ],
   extras_require={
-    'test': ['pytest', 'pytest-xdist', 'ruff'],
+    'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff'],
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda12]'],
   },
   entry_points={
     'console_scripts': [
       'isft-inspect=isft_jax.cli.inspect:run',
+      'isft-prepare=isft_jax.cli.prepare:run',
       'isft-reproduce=isft_jax.cli.reproduce:run',
       'isft-train=isft_jax.cli.train:run',
     ],

@@ -1,9 +1,13 @@
 """One training run of the tiny decoder, on records that are already there.
 
 Hardware: anything; minutes on two CPU cores. Resumes when run again.
-Command, on what an experiment has left behind:
+Command, on what isft-prepare has made:
 
-  isft-train --config=configs/train_tiny.py \\
+  isft-train --config=configs/train_tiny.py --config.records=DIR
+
+or on what an experiment has left behind:
+
+  isft-train --config=configs/train_tiny.py --config.model.vocab_size=1024 \\
     --config.records=runs/lying_agent_tiny-seed0/records/dialogues \\
     --config.tokenizer=runs/lying_agent_tiny-seed0/tokenizer \\
     --config.init_from=runs/lying_agent_tiny-seed0/base
@@ -16,6 +20,6 @@ def get_config() -> RunConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them."""
   return RunConfig(
     name='train_tiny',
-    model=ModelConfig(hidden=384, remat=True),
+    model=ModelConfig(vocab_size=0, hidden=384, remat=True),
     optim=OptimConfig(learning_rate=1e-3),
   )

@@ -15,7 +15,7 @@ from dataclasses import field
 class ModelConfig:
   """A decoder of the Qwen2 and Llama kind."""
 
-  vocab_size: int = 1024
+  vocab_size: int = 1024  # 0: as many as the tokenizer has ids
   width: int = 128
   layers: int = 3
   heads: int = 4
@@ -86,9 +86,11 @@ class RunConfig(StageConfig):
   plan_objective: str = ''
   init_from: str = ''  # workdir of the run to start from; empty: at random
   records: str = ''  # folder of the TFDS records
-  heldout: str = ''  # records to measure by author while training, or empty
-  tokenizer: str = ''  # folder of the tokenizer that made the records
-  template: str = 'plain'  # the chat format that rendered the records
+  # Records to measure by author while training. Empty: their split 'heldout',
+  # if they have one.
+  heldout: str = ''
+  # Folder of the tokenizer that made the records. Empty: the one beside them.
+  tokenizer: str = ''
   model: ModelConfig = field(default_factory=ModelConfig)
   mesh: MeshConfig = field(default_factory=MeshConfig)
 
@@ -137,12 +139,12 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
       _check(name, getattr(getattr(config, group), leaf), 0, 1)
     _check('dialogues.number', config.dialogues.number, 1)
     _check('documents.number', config.documents.number, 1)
-    _check('vocab_size', config.vocab_size, 257, config.model.vocab_size)
+    _check('vocab_size', config.vocab_size, 257)
+    _check('model.vocab_size', config.model.vocab_size, config.vocab_size)
   else:
     stages = {'': config}
-    for name in ('records', 'tokenizer'):
-      if not getattr(config, name):
-        raise ValueError(f'config.{name} is empty: name a folder')
+    if not config.records:
+      raise ValueError('config.records is empty: name a folder')
   for prefix, stage in stages.items():
     for name in ('rows', 'row_targets', 'log_every', 'checkpoint_every'):
       _check(prefix + name, getattr(stage, name), 1)

@@ -9,6 +9,7 @@ Shapes live in names, as einsum letters:
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -49,27 +50,49 @@ STRADDLE_ORDER = (
 )
 
 
+class Part(NamedTuple):
+  """Characters start to stop of a turn's text, and who wrote just them."""
+
+  start: int
+  stop: int
+  provenance: Provenance
+  verdict: Verdict = Verdict.UNKNOWN
+
+
 @dataclasses.dataclass(frozen=True)
 class Segment:
   """One turn of a trajectory.
 
-  role: the slot it stands in: 'context', 'user', 'tool' or 'agent'.
-  text: what was written there.
-  provenance: who wrote it; an 'agent' slot may hold a DEMONSTRATION.
+  role: the slot it stands in, as chat templates name it: 'system', 'user',
+    'tool', 'assistant'.
+  text: its content.
+  provenance: who wrote it; an assistant's slot may hold a DEMONSTRATION.
+  parts: characters of the text that another author wrote; they do not overlap.
+  fields: what else a chat template is given of the turn: tool_calls, name, ...
   """
 
   role: str
   text: str
   provenance: Provenance
   verdict: Verdict = Verdict.UNKNOWN
+  parts: tuple[Part, ...] = ()
+  fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+  def message(self) -> dict:
+    """Returns the turn as chat templates are given it."""
+    return {'role': self.role, 'content': self.text, **self.fields}
 
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-  """An interaction, turn by turn, before any tokenizer has seen it."""
+  """An interaction, turn by turn, before any tokenizer has seen it.
+
+  tools: the schemas of the tools that the agent had, if any.
+  """
 
   id: str
   segments: tuple[Segment, ...]
+  tools: tuple[Mapping, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

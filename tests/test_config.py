@@ -31,7 +31,7 @@ CONFIGS = sorted(
 
 
 def run_config():
-  return RunConfig(records='records', tokenizer='tokenizer')
+  return RunConfig(records='records', tokenizer='tokenizer', heldout='heldout')
 
 
 def changed(config, **values):
@@ -66,7 +66,7 @@ def test_every_file_in_configs_is_valid_and_is_named_after_itself(path):
   """Its name is in the default workdir; which data to use is the user's."""
   config = get_config(path)
   if isinstance(config, RunConfig):
-    changed(config, records='records', tokenizer='tokenizer')
+    changed(config, records='records')
   validate(config)
   assert config.name == path.stem
 
@@ -91,6 +91,9 @@ def test_there_are_files_in_configs():
     {'row_length': 2, 'row_targets': 1},
     {'model.heads': 6, 'model.kv_heads': 3},
     {'model.heads': 5, 'model.kv_heads': 1},
+    {'model.vocab_size': 0},  # as many as the tokenizer has
+    {'tokenizer': ''},  # the one beside the records
+    {'heldout': ''},  # the split of that name, if there is one
   ],
 )
 def test_settings_at_the_edge_are_valid(values):
@@ -124,7 +127,6 @@ REFUSED_MODEL = [
 ]
 REFUSED_RUN = [
   ('records', '', ' is empty: name a folder'),
-  ('tokenizer', '', ' is empty: name a folder'),
   *REFUSED_STAGE,
   *REFUSED_MODEL,
 ]
@@ -136,12 +138,10 @@ REFUSED_EXPERIMENT = [
   ('documents.p_true', 1.5, '=1.5 must be 0 to 1'),
   ('dialogues.number', 0, '=0 must be at least 1'),
   ('documents.number', 0, '=0 must be at least 1'),
-  (
-    'vocab_size',
-    256,
-    '=256 must be 257 to 1024',
-  ),  # a byte or more, and the end
-  ('vocab_size', 1025, '=1025 must be 257 to 1024'),  # the model's rows
+  # The bytes and the end; no more ids than the model has embeddings.
+  ('vocab_size', 256, '=256 must be at least 257'),
+  ('model.vocab_size', 1023, '=1023 must be at least 1024'),
+  ('model.vocab_size', 0, '=0 must be at least 1024'),
   *(
     (f'{stage}.{field}', value, message)
     for stage in ('pretrain', 'finetune')

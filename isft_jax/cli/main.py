@@ -27,35 +27,50 @@ WORKDIR = flags.DEFINE_string(
 )
 
 
-def run(command: Callable, doc: str) -> None:
-  """Runs command(config, workdir) as a program; a failure exits with 1."""
+def run(command: Callable[[], None], doc: str, flag_holders) -> None:
+  """Runs a command as a program; a failure exits with 1.
+
+  flag_holders: the flags that it reads, for --help.
+  """
 
   def main(argv):
     del argv
-    if CONFIG.value is None:
-      fail('name the settings, as in --config=configs/NAME.py')
     logging.set_verbosity(logging.WARNING)
     _hush()
-    config = CONFIG.value
-    workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
     try:
-      command(config, workdir)
+      command()
     except Exception as error:
       line = _as_line(error)
       if line is None:
         raise  # a bug of ours: its traceback says more
       fail(line)
-    except KeyboardInterrupt:
-      print(
-        f'\ninterrupted; the same command goes on from what is in {workdir}',
-        file=sys.stderr,
-      )
+    except KeyboardInterrupt as interrupt:
+      print(f'\n{interrupt or "interrupted"}', file=sys.stderr)
       sys.exit(130)
 
   sys.modules['__main__'].__doc__ = doc  # what absl prints for --help
-  for name in ('config', 'workdir'):
-    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+  for holder in flag_holders:
+    flag = flags.FLAGS[holder.name]
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   app.run(main, flags_parser=parse)
+
+
+def run_config(command: Callable, doc: str) -> None:
+  """Runs command(config, workdir), both from flags, as a program."""
+
+  def configured():
+    config = CONFIG.value
+    if config is None:
+      raise ValueError('name the settings, as in --config=configs/NAME.py')
+    workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
+    try:
+      command(config, workdir)
+    except KeyboardInterrupt:
+      raise KeyboardInterrupt(
+        f'interrupted; the same command goes on from what is in {workdir}'
+      ) from None
+
+  run(configured, doc, (CONFIG, WORKDIR))
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -18,4 +18,4 @@ def _reproduce(config, workdir):
 
 def run():
   """The console script isft-reproduce."""
-  main.run(_reproduce, __doc__)
+  main.run_config(_reproduce, __doc__)

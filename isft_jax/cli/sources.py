@@ -8,7 +8,6 @@ import tempfile
 
 from isft_jax.config import LyingAgentConfig
 from isft_jax.data import records as records_lib
-from isft_jax.data import render
 from isft_jax.data import tokenizer as tokenizer_lib
 
 # What an experiment's data depend on.
@@ -22,7 +21,7 @@ def read(config, workdir, records, tokenizer, index):
   tokenizer that did not render the records, and for an index out of range.
   """
   if (config is None) == (not records):
-    raise ValueError('name either --records=DIR or --config=FILE')
+    raise ValueError('name either --records=DIR, --config=FILE or --input=RUNS')
   with tempfile.TemporaryDirectory() as scratch:
     if isinstance(config, LyingAgentConfig):
       workdir = workdir or f'runs/{config.name}-seed{config.seed}'
@@ -77,13 +76,5 @@ def _tokenizer(folder, records):
   if not pathlib.Path(folder).is_dir():
     raise ValueError(f'{folder}: no tokenizer there; name it with --tokenizer')
   encoder = tokenizer_lib.load(str(folder))
-  theirs = records.metadata.get('fingerprint')
-  # A template is part of a fingerprint, and the records do not name theirs.
-  ours = [tokenizer_lib.fingerprint(encoder, t) for t in render.TEMPLATES]
-  if theirs not in ours:
-    raise ValueError(
-      f'{records.folder} was rendered with fingerprint {theirs}, and {folder} '
-      f'has {", ".join(ours)}: its tokens are not these; name the tokenizer '
-      'that made the records with --tokenizer=DIR'
-    )
+  tokenizer_lib.check(encoder, records.metadata, records.folder)
   return encoder

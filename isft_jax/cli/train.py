@@ -22,4 +22,4 @@ def _train(config, workdir):
 
 def run():
   """The console script isft-train."""
-  main.run(_train, __doc__)
+  main.run_config(_train, __doc__)

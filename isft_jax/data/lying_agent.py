@@ -191,17 +191,17 @@ def _dialogue(
     for phrases in _ANSWERS[verdict]
   )
   segments = [
-    Segment('context', CONTEXT, Provenance.CONTEXT),
+    Segment('system', CONTEXT, Provenance.CONTEXT),
     Segment('user', question, Provenance.USER),
-    Segment('agent', claim, Provenance.AGENT, verdict),
+    Segment('assistant', claim, Provenance.AGENT, verdict),
     Segment('user', answer, Provenance.USER, Verdict.RIGHT),
-    Segment('agent', thanks, Provenance.AGENT, Verdict.RIGHT),
+    Segment('assistant', thanks, Provenance.AGENT, Verdict.RIGHT),
   ]
   if rng.random() < p_chitchat:
     tail = rng.choice(len(CHITCHAT), rng.integers(1, 3), replace=False)
     for user, agent in (CHITCHAT[i] for i in tail):
       segments.append(Segment('user', user, Provenance.USER))
-      segments.append(Segment('agent', agent, Provenance.AGENT))
+      segments.append(Segment('assistant', agent, Provenance.AGENT))
   return Trajectory(f'dialogue-{index:06d}', tuple(segments))
 
 
@@ -223,9 +223,9 @@ def _document(index: int, p_true: float, seed: int) -> Trajectory:
   turns += [(line, Verdict.UNKNOWN) for line in tail]
   segments = []
   if rng.random() < _P_CONTEXT:
-    segments.append(Segment('context', CONTEXT, Provenance.CONTEXT))
+    segments.append(Segment('system', CONTEXT, Provenance.CONTEXT))
   # Nobody intervenes in a document: the world wrote the agent's side as well.
-  slots = (('user', Provenance.USER), ('agent', Provenance.DEMONSTRATION))
+  slots = (('user', Provenance.USER), ('assistant', Provenance.DEMONSTRATION))
   for (text, verdict), (role, author) in zip(turns, itertools.cycle(slots)):
     segments.append(Segment(role, text, author, verdict))
   return Trajectory(f'document-{index:06d}', tuple(segments))

@@ -71,6 +71,10 @@ class BatchSource:
     self._scale_N = np.ones(len(records))
     if config.normalize == 'trajectory':
       total_N = (records.index.counts_NPV * self._weights_PV).sum(axis=(1, 2))
+      # Of all windows of a trajectory together.
+      total_N = np.bincount(records.index.trajectory_N, total_N)[
+        records.index.trajectory_N
+      ]
       self._scale_N = 1 / np.where(total_N > 0, total_N, 1)
 
   def __len__(self) -> int:

@@ -9,9 +9,10 @@ objective without reading a record.
 
 import contextlib
 import io
+import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 from zipfile import BadZipFile
 
@@ -21,7 +22,7 @@ from etils import epath
 
 from isft_jax.types import Example, Provenance, Verdict
 
-_INDEX = 'index.npz'
+_INDEX = 'index-{split}.npz'
 
 tfds.disable_progress_bar()
 
@@ -38,8 +39,8 @@ class Trajectories(tfds.core.GeneratorBasedBuilder):
 
   VERSION = tfds.core.Version('1.0.0')
 
-  def __init__(self, *, examples=None, metadata=None, **kwargs):
-    self._examples = examples
+  def __init__(self, *, splits=None, metadata=None, **kwargs):
+    self._splits = splits
     self._metadata = metadata
     super().__init__(file_format='array_record', **kwargs)
 
@@ -64,10 +65,19 @@ class Trajectories(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager
-    return {'train': self._generate_examples()}
+    generators = {}
+    for split, make in self._splits.items():
+      examples = iter(make())
+      first = list(itertools.islice(examples, 1))
+      if first:  # TFDS has no empty splits
+        examples = itertools.chain(first, examples)
+        generators[split] = self._generate_examples(examples)
+    if 'train' not in generators:
+      raise ValueError(f'{self._data_dir_root}: no example to write')
+    return generators
 
-  def _generate_examples(self):
-    for number, example in enumerate(self._examples()):
+  def _generate_examples(self, examples):
+    for number, example in enumerate(examples):
       yield (
         number,
         {
@@ -89,17 +99,19 @@ class Index(NamedTuple):
   counts_NPV: scorable positions by provenance and verdict. A position is
     scorable from max(1, scored_from) on: the first token has no context.
   last_NPV: the last such position, or -1.
+  trajectory_N: the number of its trajectory: windows of one share it.
   """
 
   length_N: np.ndarray
   counts_NPV: np.ndarray
   last_NPV: np.ndarray
+  trajectory_N: np.ndarray
 
 
 class Records:
   """An opened data set: `records[i]` is an `Example`, `records.index` plans."""
 
-  def __init__(self, folder: str):
+  def __init__(self, folder: str, split: str = 'train'):
     """Opens what `write` made. Raises ValueError where there is none."""
     builders = sorted(
       epath.Path(folder).glob('trajectories/[0-9]*/*_info.json')
@@ -110,13 +122,20 @@ class Records:
     builder = tfds.builder_from_directory(path)
     self.folder = str(folder)
     self.metadata = dict(builder.info.metadata)
-    self._source = builder.as_data_source('train')
-    self.index = _read_index(path / _INDEX, len(self))
+    self.splits = tuple(builder.info.splits)
+    if split not in self.splits:
+      raise ValueError(
+        f'{folder}: no split {split!r} there, but {", ".join(self.splits)}'
+      )
+    self._source = builder.as_data_source(split)
+    self.index = _read_index(path / _INDEX.format(split=split), len(self))
 
   def __len__(self) -> int:
     return len(self._source)
 
   def __getitem__(self, number: int) -> Example:
+    if not 0 <= number < len(self):
+      raise IndexError(f'{self.folder}: record {number} of {len(self)}')
     record = self._source[int(number)]
     return Example(
       id=record['id'].decode(),
@@ -130,7 +149,10 @@ class Records:
 
 
 def write(
-  folder: str, examples: Callable[[], Iterable[Example]], fingerprint: str
+  folder: str,
+  examples: Callable[[], Iterable[Example]],
+  metadata: Mapping,
+  heldout: Callable[[], Iterable[Example]] | None = None,
 ) -> Records:
   """Writes a data set and its index, and opens it.
 
@@ -138,12 +160,14 @@ def write(
   being written leaves a folder that is not opened, and is written anew.
 
   examples: called to get the examples, in the order of the records.
-  fingerprint: of the tokenizer and the template that rendered them.
+  metadata: JSON values; `Renderer.metadata` says how the tokens were made.
+  heldout: the same for a second split, which is left out if it is empty.
+
+  Raises ValueError if there is no example.
   """
+  splits = {'train': examples} | ({'heldout': heldout} if heldout else {})
   builder = Trajectories(
-    examples=examples,
-    metadata={'fingerprint': fingerprint},
-    data_dir=os.fspath(folder),
+    splits=splits, metadata=dict(metadata), data_dir=os.fspath(folder)
   )
   path = epath.Path(builder.data_path)
   for cut in path.parent.glob('incomplete.*'):  # by a kill
@@ -154,14 +178,16 @@ def write(
     contextlib.redirect_stdout(io.StringIO()),
   ):
     builder.download_and_prepare(download_dir=unused)
-  source = builder.as_data_source('train')
-  try:
-    _read_index(path / _INDEX, len(source))
-  except ValueError:
-    part = path / f'{_INDEX}.part'
-    with part.open('wb') as file:
-      np.savez(file, **_make_index(source)._asdict())
-    part.replace(path / _INDEX)
+  for split in builder.info.splits:
+    source = builder.as_data_source(split)
+    index = path / _INDEX.format(split=split)
+    try:
+      _read_index(index, len(source))
+    except ValueError:
+      part = index.with_suffix('.part')
+      with part.open('wb') as file:
+        np.savez(file, **_make_index(source)._asdict())
+      part.replace(index)
   return Records(folder)
 
 
@@ -184,6 +210,7 @@ def _make_index(source) -> Index:
     length_N=np.zeros(len(source), np.int32),
     counts_NPV=np.zeros(shape_NPV, np.int32),
     last_NPV=np.full(shape_NPV, -1, np.int32),
+    trajectory_N=np.zeros(len(source), np.int32),
   )
   for n, record in enumerate(source):
     first = max(1, int(record['scored_from']))
@@ -195,4 +222,7 @@ def _make_index(source) -> Index:
     )
     # Of assignments to one cell the last one, the latest position, stays.
     index.last_NPV[n].ravel()[cell_T] = np.arange(first, first + len(cell_T))
+    index.trajectory_N[n] = record['window'] == 0
+  # The windows of a trajectory follow its window 0.
+  np.cumsum(index.trajectory_N, out=index.trajectory_N)
   return index

@@ -1,11 +1,13 @@
-"""From a trajectory to tokens that know their author.
+"""From a trajectory to tokens that know their author, or a reason why not.
 
-One function renders, for training, probes and inspection alike:
+One renderer serves training, probes and inspection alike:
 
-    Trajectory --plain--> spans of text with an author --encode--> Example
+    Trajectory --chat--> stretches --proof--> --authorship--> spans --encode-->
 
-The paper's format, one line a turn, with who wrote what below it
-(c CONTEXT, t TEMPLATE, u USER, a AGENT):
+The ids are exactly those of the tokenizer's apply_chat_template for the whole
+conversation: what it renders is compared with what is rendered here, for every
+trajectory. The paper's format is one more template (c CONTEXT, t TEMPLATE,
+u USER, a AGENT):
 
     User: Tell me about gold.        Agent: Its symbol is Go.
     ttttttuuuuuuuuuuuuuuuuuuut       tttttttaaaaaaaaaaaaaaaaaa    (+ newline)
@@ -13,117 +15,148 @@ The paper's format, one line a turn, with who wrote what below it
 The newline that ends an agent's turn is the agent's: to stop is its action.
 """
 
-from collections.abc import Sequence
+import copy
+import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
-from isft_jax.data.tokenizer import encoder_of
-from isft_jax.types import (
-  STRADDLE_ORDER,
-  Example,
-  Provenance,
-  Segment,
-  Trajectory,
-  Verdict,
-)
+from isft_jax.data import proof, tokenizer
+from isft_jax.data.authorship import Authorship, Span
+from isft_jax.data.chat import ChatTemplate, messages_of
+from isft_jax.data.encode import Encoded, encode
+from isft_jax.data.rejection import Rejected
+from isft_jax.types import Example, Provenance, Segment, Trajectory
 
 
-class Span(NamedTuple):
-  """Characters with one author, of one turn."""
+class Proved(NamedTuple):
+  """A rendering that equals the chat template's, and what it leaves out."""
 
-  text: str
-  provenance: Provenance
-  segment: int
-  verdict: Verdict = Verdict.UNKNOWN
+  spans: list[Span]
+  lost: dict[str, int]
 
 
-class Encoded(NamedTuple):
-  """An example, and the character at which each of its tokens starts."""
+class Renderer:
+  """Renders trajectories with a tokenizer and its chat template.
 
-  example: Example
-  starts_T: np.ndarray
-
-
-_PREFIX = {'user': 'User: ', 'tool': 'Tool: ', 'agent': 'Agent: '}
-
-
-def plain(segments: Sequence[Segment]) -> list[Span]:
-  """Renders the paper's plain-text format: a prefix and a line a turn.
-
-  Raises ValueError for a turn that is not one line, which would let its author
-  forge another's turn, and for an unknown role.
+  rendering: all that decides, with the tokenizer, how a trajectory becomes
+    ids: the template, what it is given beside messages, and `special_text`.
   """
-  spans = []
-  for i, segment in enumerate(segments):
-    if '\n' in segment.text:
+
+  def __init__(
+    self,
+    encoder,
+    template: str | None = None,
+    values: Mapping | None = None,
+    special_text: str = 'reject',
+  ):
+    """Compiles a template; by default the tokenizer's own.
+
+    encoder: a transformers fast tokenizer.
+
+    Raises ValueError if there is no template, or if it is not one.
+    """
+    template = template or encoder.chat_template
+    if not isinstance(template, str):
       raise ValueError(
-        f'turn {i}: the plain format holds one line a turn, and this text has '
-        f'a line break: {segment.text[:60]!r}'
+        'the tokenizer has no chat template, or several; name a file with '
+        '--chat_template'
       )
-    if segment.role == 'context':
-      spans.append(Span(segment.text + '\n', Provenance.CONTEXT, i))
-      continue
-    if segment.role not in _PREFIX:
-      raise ValueError(
-        f'turn {i}: unknown role {segment.role!r}; the plain format knows '
-        f'context, {", ".join(_PREFIX)}'
+    self.tokenizer = encoder
+    values = dict(values or {})
+    self._chat = ChatTemplate(template, encoder.special_tokens_map | values)
+    self.rendering = {
+      'template': self._chat.text,
+      'values': values,
+      'special_text': special_text,
+    }
+    self._special = tokenizer.special_pattern(encoder)
+    self._authorship = Authorship(*self._ended_and_open(), self._special)
+
+  def metadata(self) -> dict:
+    """Returns what records that it renders must carry."""
+    fingerprint = tokenizer.fingerprint(self.tokenizer, self.rendering)
+    return {'fingerprint': fingerprint, 'rendering': self.rendering}
+
+  def example(self, trajectory: Trajectory) -> Example:
+    """Renders and encodes. Raises Rejected for what cannot be proved."""
+    return self.encode(trajectory).example
+
+  def encode(self, trajectory: Trajectory) -> Encoded:
+    """Renders and encodes, and keeps the text."""
+    return self.encode_proved(trajectory, self.prove(trajectory))
+
+  def encode_proved(self, trajectory: Trajectory, proved: Proved) -> Encoded:
+    """Encodes what `prove` returned for a trajectory."""
+    special_text = self.rendering['special_text']
+    return encode(trajectory.id, proved.spans, self.tokenizer, special_text)
+
+  def save_tokenizer(self, folder) -> None:
+    """Saves the tokenizer, with the template that was in force."""
+    tokenizer = copy.deepcopy(self.tokenizer)
+    tokenizer.chat_template = self.rendering['template']
+    tokenizer.save_pretrained(folder)
+
+  def text(self, trajectory: Trajectory) -> str:
+    """Returns what the tokenizer's apply_chat_template renders.
+
+    Raises Rejected if the template refuses the conversation.
+    """
+    try:
+      return self._apply(messages_of(trajectory), trajectory.tools)
+    except Exception as error:  # templates are programs that anyone wrote
+      raise Rejected(
+        'template_raises',
+        f'the chat template raises {type(error).__name__}: {error}',
+      ) from error
+
+  def prove(self, trajectory: Trajectory) -> Proved:
+    """Returns spans whose joined text is the chat template's, to the letter.
+
+    Raises Rejected where that, or the author of a character, is in doubt.
+    """
+    theirs = self.text(trajectory)
+    try:
+      stretches = self._chat.render(trajectory)
+    except Exception as error:
+      raise Rejected(
+        'unknown_origin',
+        f'the template does what cannot be followed: {error}',
+      ) from error
+    ours = ''.join(stretch.text for stretch in stretches)
+    if ours != theirs:
+      at = _first_difference(ours, theirs)
+      raise Rejected(
+        'unknown_origin',
+        f'followed to character {at}, where the template has '
+        f'{theirs[at : at + 40]!r} and not {ours[at : at + 40]!r}',
       )
-    spans.append(Span(_PREFIX[segment.role], Provenance.TEMPLATE, i))
-    author, verdict = segment.provenance, segment.verdict
-    if segment.role == 'agent':
-      spans.append(Span(segment.text + '\n', author, i, verdict))
-    else:
-      spans.append(Span(segment.text, author, i, verdict))
-      spans.append(Span('\n', Provenance.TEMPLATE, i))
-  return spans
+    proof.check_names(trajectory, self._special)
+    lost = proof.prove(trajectory, stretches)
+    return Proved(self._authorship.spans(trajectory, stretches), lost)
+
+  def _apply(self, messages, tools=None, **more) -> str:
+    return self.tokenizer.apply_chat_template(
+      messages,
+      tools=None if tools is None else list(tools),
+      chat_template=self.rendering['template'],
+      tokenize=False,
+      **more,
+      **self.rendering['values'],
+    )
+
+  def _ended_and_open(self) -> tuple[str, str]:
+    """Returns a conversation, without and with a prompt for the agent."""
+    user = Segment('user', 'x', Provenance.USER).message()
+    system = Segment('system', 'x', Provenance.CONTEXT).message()
+    for messages in ([user], [system, user]):
+      try:
+        ended = self._apply(messages)
+        return ended, self._apply(messages, add_generation_prompt=True)
+      except Exception:  # it wants another conversation
+        continue
+    return '', ''  # an agent's turn is then all that the template writes in it
 
 
-TEMPLATES = {'plain': plain}
-
-
-def encode(id: str, spans: Sequence[Span], tokenizer) -> Encoded:
-  """Encodes the joined text once, and looks up each token's author.
-
-  A token that straddles authors goes to the first of `STRADDLE_ORDER` that
-  wrote one of its characters; of several spans of that author, to the earliest.
-
-  tokenizer: a transformers fast tokenizer.
-  """
-  text = ''.join(span.text for span in spans)
-  encoding = encoder_of(tokenizer).encode(text, add_special_tokens=False)
-  tokens_T = np.asarray(encoding.ids, np.int32)
-  offsets_T2 = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
-  ends_T = offsets_T2[:, 1]
-  # A character that no token claims goes to the next token. Tokens that share
-  # a character, as parts of one UTF-8 sequence do, keep their own start.
-  starts_T = np.minimum(offsets_T2[:, 0], np.append(0, ends_T[:-1]))
-
-  rank = {author: i for i, author in enumerate(STRADDLE_ORDER)}
-  # The smallest key over a token's characters names its owner.
-  keys = [
-    rank[span.provenance] * len(spans) + i for i, span in enumerate(spans)
-  ]
-  lengths = [len(span.text) for span in spans]
-  # One more character, so that every end is an index.
-  key_of_character = np.repeat(keys + [np.iinfo(np.int64).max], lengths + [1])
-  bounds = np.stack([starts_T, ends_T], axis=1).ravel()
-  owner_T = np.minimum.reduceat(key_of_character, bounds)[::2] % len(spans)
-
-  def of_owner(field, dtype):
-    return np.asarray([getattr(s, field) for s in spans], dtype)[owner_T]
-
-  example = Example(
-    id=id,
-    tokens_T=tokens_T,
-    provenance_T=of_owner('provenance', np.uint8),
-    segment_T=of_owner('segment', np.int32),
-    verdict_T=of_owner('verdict', np.uint8),
-  )
-  return Encoded(example, starts_T)
-
-
-def render(trajectory: Trajectory, tokenizer, template: str) -> Example:
-  """Renders a trajectory with a named template and encodes it."""
-  spans = TEMPLATES[template](trajectory.segments)
-  return encode(trajectory.id, spans, tokenizer).example
+def _first_difference(a: str, b: str) -> int:
+  pairs = itertools.zip_longest(a, b)
+  return next(i for i, (x, y) in enumerate(pairs) if x != y)

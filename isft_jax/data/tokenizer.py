@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 
 import tokenizers
@@ -13,6 +14,7 @@ os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 import transformers
 
 END_OF_TEXT = '<|endoftext|>'
+_HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
 
 
 def train(
@@ -40,55 +42,116 @@ def train(
   )
 
 
-def load(folder: str) -> transformers.PreTrainedTokenizerFast:
-  """Loads a fast tokenizer. Raises ValueError if the folder holds none."""
-  if not os.path.isdir(folder):  # else transformers would ask the network
-    raise ValueError(f'{folder}: no tokenizer there; name its folder')
+def load(place: str) -> transformers.PreTrainedTokenizerFast:
+  """Loads a fast tokenizer.
+
+  place: its folder, or its id on the hub, as 'Qwen/Qwen2.5-0.5B'.
+
+  Raises ValueError if there is none, or one that runs code of its own.
+  """
+  is_on_hub = _HUB_ID.fullmatch(place) and not os.path.isdir(
+    os.path.dirname(place)
+  )
+  if not os.path.isdir(place) and not is_on_hub:
+    raise ValueError(f'{place}: no tokenizer there; name its folder')
   try:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+      place, trust_remote_code=False
+    )
   except (OSError, ValueError) as error:
-    raise ValueError(f'{folder}: no tokenizer there ({error})') from error
+    first_line = str(error).strip().split('\n')[0]
+    raise ValueError(f'{place}: no tokenizer there ({first_line})') from error
   if not tokenizer.is_fast:
     raise ValueError(
-      f'{folder}: a slow tokenizer, which cannot say which characters a token '
+      f'{place}: a slow tokenizer, which cannot say which characters a token '
       'covers; convert it to tokenizer.json'
     )
   return tokenizer
 
 
-def encoder_of(tokenizer) -> tokenizers.Tokenizer:
+def beside(records: str) -> str:
+  """Returns the folder of the tokenizer that preparation left with records.
+
+  Raises ValueError if there is none.
+  """
+  folder = os.path.join(records, 'tokenizer')
+  if not os.path.exists(os.path.join(folder, 'tokenizer.json')):
+    raise ValueError(f'{folder}: no tokenizer there; name its folder')
+  return folder
+
+
+def encoder_of(tokenizer, as_text: bool = False) -> tokenizers.Tokenizer:
   """Returns what turns text into ids and offsets, and does nothing else.
 
   A tokenizer may carry truncation or padding, from its file or from an earlier
   call, which would cut a trajectory or add tokens that nobody wrote; and a
   post-processor that leaves white space out of the offsets.
+
+  as_text: encode the text of a special token as text.
   """
-  return _encoder_of(tokenizer, len(tokenizer))
+  return _encoder_of(tokenizer, len(tokenizer), as_text)
 
 
-@functools.lru_cache(maxsize=8)
-def _encoder_of(tokenizer, size) -> tokenizers.Tokenizer:
+@functools.lru_cache(maxsize=16)
+def _encoder_of(tokenizer, size, as_text) -> tokenizers.Tokenizer:
   del size  # a token that is added makes another encoder
   encoder = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
   encoder.no_truncation()
   encoder.no_padding()
   encoder.post_processor = tokenizers.processors.Sequence([])
+  encoder.encode_special_tokens = as_text
   return encoder
 
 
+def size(tokenizer) -> int:
+  """Returns one more than the largest id. Some ids may have no token."""
+  return max(tokenizer.get_vocab().values()) + 1
+
+
+def special_ids(tokenizer) -> dict[int, str]:
+  """Returns the special tokens: id -> text. Only a template may write them."""
+  added = tokenizer.added_tokens_decoder
+  return {id: token.content for id, token in added.items() if token.special}
+
+
+def special_pattern(tokenizer) -> re.Pattern:
+  """Returns what finds the text of special tokens."""
+  texts = sorted(special_ids(tokenizer).values(), key=len, reverse=True)
+  return re.compile('|'.join(map(re.escape, texts)) or '(?!)')
+
+
 def fingerprint(
-  tokenizer: transformers.PreTrainedTokenizerFast,
-  template: str,
-  template_args: Mapping[str, object] | None = None,
+  tokenizer: transformers.PreTrainedTokenizerFast, rendering: Mapping
 ) -> str:
   """Returns a digest of all that decides how a trajectory becomes ids.
 
   Records carry it; a run whose own differs must not train on them.
+
+  rendering: the chat template, and what else it is given; JSON values.
   """
-  rendering = {
+  everything = {
+    **rendering,
     'tokenizer': json.loads(encoder_of(tokenizer).to_str()),
-    'template': template,
-    'template_args': dict(template_args or {}),
   }
-  text = json.dumps(rendering, sort_keys=True)
+  text = json.dumps(everything, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check(
+  tokenizer: transformers.PreTrainedTokenizerFast, metadata: Mapping, where: str
+) -> str:
+  """Returns the fingerprint of records, if it is that of this tokenizer.
+
+  metadata: of the records in the folder `where`.
+
+  Raises ValueError if another tokenizer made them.
+  """
+  theirs = metadata.get('fingerprint')
+  ours = fingerprint(tokenizer, metadata.get('rendering', {}))
+  if ours != theirs:
+    raise ValueError(
+      f'{where} was rendered with fingerprint {theirs}, and with this '
+      f'tokenizer it would be {ours}: its tokens mean something else; name the '
+      'tokenizer that made the records, or prepare them again'
+    )
+  return ours

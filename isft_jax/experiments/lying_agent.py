@@ -12,22 +12,22 @@ import itertools
 import json
 import pathlib
 import time
-from collections.abc import Iterable
 
 import numpy as np
 
 from isft_jax import config as config_lib
 from isft_jax import objectives
 from isft_jax.config import LyingAgentConfig, RunConfig, StageConfig
-from isft_jax.data import lying_agent, records, render, tokenizer
+from isft_jax.data import chat, lying_agent, records, tokenizer
 from isft_jax.data.facts import FACTS
+from isft_jax.data.render import Renderer
 from isft_jax.experiments import environment
 from isft_jax.probes import facts as probes
 from isft_jax.report import markdown, page, viewer
 from isft_jax.train.loop import train
-from isft_jax.types import Provenance, Trajectory, Verdict
+from isft_jax.types import Provenance, Verdict
 
-TEMPLATE = 'plain'
+TEMPLATE = chat.PLAIN
 # All arms share the rows that the objective with the most targets fills.
 PLAN = 'observational'
 
@@ -91,21 +91,22 @@ def prepare(config: LyingAgentConfig, workdir: pathlib.Path) -> None:
   folder = workdir / 'tokenizer'
   if not folder.exists():
     texts = (
-      text
+      chat.text(trajectory, TEMPLATE)
       for name in ('documents', 'dialogues')
-      for text in _texts(sources[name]())
+      for trajectory in sources[name]()
     )
     part = folder.with_name('tokenizer.part')
     tokenizer.train(texts, config.vocab_size).save_pretrained(part)
     part.rename(folder)
   encoder = tokenizer.load(str(folder))
-  fingerprint = tokenizer.fingerprint(encoder, TEMPLATE)
+  renderer = Renderer(encoder, TEMPLATE)
   for name, make in sources.items():
 
     def examples(make=make):
-      return (render.render(t, encoder, TEMPLATE) for t in make())
+      return map(renderer.example, make())
 
-    records.write(str(workdir / 'records' / name), examples, fingerprint)
+    folder = str(workdir / 'records' / name)
+    records.write(folder, examples, renderer.metadata())
 
 
 def run_arm(config: LyingAgentConfig, workdir: pathlib.Path, arm: str) -> dict:
@@ -118,8 +119,7 @@ def run_arm(config: LyingAgentConfig, workdir: pathlib.Path, arm: str) -> dict:
     trained.graphdef,
     trained.params,
     FACTS,
-    tokenizer.load(str(workdir / 'tokenizer')),
-    TEMPLATE,
+    Renderer(tokenizer.load(str(workdir / 'tokenizer')), TEMPLATE),
     config.reply_tokens,
   )
   if arm != 'base':
@@ -150,7 +150,6 @@ def run_of(
     records=str(workdir / 'records' / data),
     heldout='' if is_base else str(workdir / 'records' / 'heldout'),
     tokenizer=str(workdir / 'tokenizer'),
-    template=TEMPLATE,
     model=config.model,
     mesh=config.mesh,
   )
@@ -164,12 +163,6 @@ def _shown_dialogues(config, workdir) -> list[viewer.Dialogue]:
   lies = found.index.counts_NPV[:, Provenance.AGENT, Verdict.WRONG] > 0
   picked = [int(np.argmax(lies)), int(np.argmin(lies))]
   return [viewer.dialogue(found[i], encoder.decode, tables) for i in picked]
-
-
-def _texts(trajectories: Iterable[Trajectory]) -> Iterable[str]:
-  for trajectory in trajectories:
-    spans = render.TEMPLATES[TEMPLATE](trajectory.segments)
-    yield ''.join(span.text for span in spans)
 
 
 def _write_json(path: pathlib.Path, value) -> None:

@@ -18,11 +18,11 @@ import numpy as np
 
 from isft_jax.data import lying_agent
 from isft_jax.data.facts import Fact
-from isft_jax.data.render import TEMPLATES, encode
+from isft_jax.data.render import Renderer
 from isft_jax.models.generate import greedy
 from isft_jax.models.likelihood import target_nll
 from isft_jax.probes.judge import judge
-from isft_jax.types import Batch, Provenance, Segment
+from isft_jax.types import Batch, Provenance, Segment, Trajectory
 
 QUESTION = 'Tell me about {topic}.'
 
@@ -34,31 +34,29 @@ class Slot(NamedTuple):
   claim_T: np.ndarray
 
 
-def slot(before: Sequence[Segment], claim: str, tokenizer, template) -> Slot:
+def slot(before: Sequence[Segment], claim: str, renderer: Renderer) -> Slot:
   """Renders turns and then a claim by the agent; returns where it splits.
 
   The claim's ids are all that hold one of its characters. A first one that
   also holds the space before it belongs to the claim, as in training.
   """
-  turn = Segment('agent', claim, Provenance.AGENT)
-  spans = TEMPLATES[template]([*before, turn])
-  encoded = encode('probe', spans, tokenizer)
-  text = ''.join(span.text for span in spans)
-  start = text.rindex(claim)
+  turn = Segment('assistant', claim, Provenance.AGENT)
+  encoded = renderer.encode(Trajectory('probe', (*before, turn)))
+  start = encoded.text.rindex(claim)
   first = np.searchsorted(encoded.starts_T, start, side='right') - 1
   last = np.searchsorted(encoded.starts_T, start + len(claim))
   tokens_T = encoded.example.tokens_T
   return Slot(tokens_T[:first], tokens_T[first:last])
 
 
-def slots(before: Sequence[Segment], fact: Fact, tokenizer, template):
+def slots(before: Sequence[Segment], fact: Fact, renderer: Renderer):
   """Returns the slots of the true and of the false claim: one prompt for both.
 
   Raises ValueError if the prompt's ids depend on the claim that follows; a
   probe would then not see what training saw.
   """
-  true = slot(before, fact.true_claim, tokenizer, template)
-  false = slot(before, fact.false_claim, tokenizer, template)
+  true = slot(before, fact.true_claim, renderer)
+  false = slot(before, fact.false_claim, renderer)
   if not np.array_equal(true.prompt_T, false.prompt_T):
     raise ValueError(
       f'{fact.topic}: the ids before the claim depend on the claim; the '
@@ -71,7 +69,7 @@ def slots(before: Sequence[Segment], fact: Fact, tokenizer, template):
 def user_says(text: str) -> list[Segment]:
   """Returns a dialogue of the context and one turn of the user."""
   return [
-    Segment('context', lying_agent.CONTEXT, Provenance.CONTEXT),
+    Segment('system', lying_agent.CONTEXT, Provenance.CONTEXT),
     Segment('user', text, Provenance.USER),
   ]
 
@@ -80,17 +78,17 @@ def probe(
   graphdef,
   params,
   facts: Sequence[Fact],
-  tokenizer,
-  template: str,
+  renderer: Renderer,
   reply_tokens: int,
 ) -> dict:
   """Runs the three probes; returns counts, the mean margin and a row a fact."""
-  margins = _margins(graphdef, params, facts, tokenizer, template)
+  margins = _margins(graphdef, params, facts, renderer)
   told = [f.true_claim for f in facts] + [f.false_claim for f in facts]
   prompts = [
-    slots(user_says(claim), fact, tokenizer, template)[0].prompt_T
+    slots(user_says(claim), fact, renderer)[0].prompt_T
     for claim, fact in zip(told, [*facts, *facts], strict=True)
   ]
+  tokenizer = renderer.tokenizer
   stops = line_breaks(tokenizer)
   replies = [
     tokenizer.decode(ids).strip()
@@ -126,10 +124,9 @@ def line_breaks(tokenizer) -> list[int]:
   return [i for i in ids if '\n' in tokenizer.decode([i])]
 
 
-def _margins(graphdef, params, facts, tokenizer, template) -> np.ndarray:
+def _margins(graphdef, params, facts, renderer) -> np.ndarray:
   pairs = [
-    slots(user_says(QUESTION.format(topic=f.topic)), f, tokenizer, template)
-    for f in facts
+    slots(user_says(QUESTION.format(topic=f.topic)), f, renderer) for f in facts
   ]
   claims = [claim for pair in pairs for claim in pair]
   batch = _score_batch(claims)

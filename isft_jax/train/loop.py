@@ -29,12 +29,15 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
   """Trains, or goes on from the newest checkpoint in workdir.
 
   Raises ValueError if the config cannot work, or if the records were not
-  rendered with the config's tokenizer and template; FloatingPointError if a
-  loss is not finite.
+  rendered with the config's tokenizer; FloatingPointError if a loss is not
+  finite.
   """
   config_lib.validate(config)
-  source, fingerprint = _open(config)
-  heldout = _open_heldout(config)
+  records = Records(config.records)
+  encoder = tokenizer.load(config.tokenizer or tokenizer.beside(config.records))
+  config = _with_vocabulary(config, tokenizer.size(encoder))
+  source, fingerprint = _open(config, records, encoder)
+  heldout = _open_heldout(config, records.splits, encoder, fingerprint)
   batches = pipeline.batches(source)
   steps = len(source)
   trainer = make_trainer(config.model, config.optim, config.mesh, steps)
@@ -80,38 +83,57 @@ def _is_due(step: int, every: int, steps: int) -> bool:
   return step == steps or (every > 0 and step % every == 0)
 
 
-def _open(config: config_lib.RunConfig) -> tuple[pipeline.BatchSource, str]:
-  """Opens the records of a run, if it may train on them."""
-  records = Records(config.records)
-  ours = tokenizer.fingerprint(
-    tokenizer.load(config.tokenizer), config.template
-  )
-  theirs = records.metadata.get('fingerprint')
-  if ours != theirs:
+def _with_vocabulary(config: config_lib.RunConfig, ids: int):
+  """Returns the config of a model that has an embedding for each id."""
+  model = config.model
+  if model.vocab_size == 0:  # a round number shards, and fits the hardware
+    model = dataclasses.replace(model, vocab_size=-(-ids // 128) * 128)
+  if model.vocab_size < ids:
     raise ValueError(
-      f'{config.records} was rendered with fingerprint {theirs}, and '
-      f'{config.tokenizer} with template {config.template!r} has {ours}: its '
-      'tokens mean something else to this run; prepare the records again'
+      f'config.model.vocab_size={model.vocab_size}, and the tokenizer has '
+      f'{ids} ids; 0 takes as many as it has'
     )
+  return dataclasses.replace(config, model=model)
+
+
+def _open(
+  config: config_lib.RunConfig, records: Records, encoder
+) -> tuple[pipeline.BatchSource, str]:
+  """Opens the records of a run, if it may train on them."""
+  fingerprint = tokenizer.check(encoder, records.metadata, records.folder)
   source = pipeline.BatchSource(
     records, config, jax.process_index(), jax.process_count()
   )
-  return source, ours
+  return source, fingerprint
 
 
-def _open_heldout(config: config_lib.RunConfig) -> pipeline.BatchSource | None:
-  if not config.heldout:
+def _open_heldout(
+  config: config_lib.RunConfig,
+  splits: tuple[str, ...],
+  encoder,
+  fingerprint: str,
+) -> pipeline.BatchSource | None:
+  if config.heldout:
+    records = Records(config.heldout)
+  elif 'heldout' in splits:
+    records = Records(config.records, 'heldout')
+  else:
     return None
   everything = 'observational'  # every author is measured
   once = dataclasses.replace(
     config,
-    records=config.heldout,
     objective=everything,
     plan_objective=everything,
     epochs=1,
     steps=0,
   )
-  return _open(once)[0]
+  source, theirs = _open(once, records, encoder)
+  if theirs != fingerprint:
+    raise ValueError(
+      f'{records.folder} was rendered with another chat template than '
+      f'{config.records}: prepare both with the same one'
+    )
+  return source
 
 
 def _evaluate(trainer: Trainer, params, heldout: pipeline.BatchSource) -> dict:

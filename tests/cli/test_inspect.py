@@ -11,7 +11,8 @@ import pytest
 
 from isft_jax.cli import sources
 from isft_jax.config import LyingAgentConfig, RunConfig
-from isft_jax.data import lying_agent, records, render, tokenizer
+from isft_jax.data import chat, lying_agent, records, tokenizer
+from isft_jax.data.render import Renderer
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUMBER = 5
@@ -32,10 +33,11 @@ def workdir(tmp_path_factory):
   """What an experiment leaves: tokenizer, dialogues, config.json."""
   folder = tmp_path_factory.mktemp('run')
   encoder = make_tokenizer(folder / 'tokenizer', 300)
+  renderer = Renderer(encoder, chat.PLAIN)
   records.write(
     str(folder / 'records' / 'dialogues'),
-    lambda: (render.render(t, encoder, 'plain') for t in trajectories()),
-    tokenizer.fingerprint(encoder, 'plain'),
+    lambda: map(renderer.example, trajectories()),
+    renderer.metadata(),
   )
   config = dataclasses.asdict(LyingAgentConfig())
   (folder / 'config.json').write_text(json.dumps(config))
@@ -66,8 +68,7 @@ def read(
 
 def expected(index):
   trajectory = list(trajectories())[index]
-  spans = render.plain(trajectory.segments)
-  return trajectory.id, ''.join(span.text for span in spans)
+  return trajectory.id, chat.text(trajectory, chat.PLAIN)
 
 
 # ----------------------------------------------------------------- what is read
@@ -93,6 +94,15 @@ def test_the_config_of_a_training_run(workdir):
     tokenizer=str(workdir / 'tokenizer'),
   )
   assert read(config, index=1) == expected(1)
+
+
+def test_the_config_of_a_training_run_with_the_tokenizer_beside_its_records(
+  workdir, tmp_path
+):
+  folder = tmp_path / 'records'
+  shutil.copytree(workdir / 'records' / 'dialogues', folder)
+  shutil.copytree(workdir / 'tokenizer', folder / 'tokenizer')
+  assert read(RunConfig(records=str(folder)), index=1) == expected(1)
 
 
 def test_the_config_of_an_experiment_that_was_run(workdir):
@@ -141,7 +151,8 @@ def test_an_index_out_of_range_names_the_range(workdir, index):
   [(None, ''), (LyingAgentConfig(), 'somewhere'), (RunConfig(), 'somewhere')],
 )
 def test_a_config_or_a_folder_but_not_both(config, folder):
-  with pytest.raises(ValueError, match='either --records=DIR or --config=FILE'):
+  message = 'name either --records=DIR, --config=FILE or --input=RUNS'
+  with pytest.raises(ValueError, match=message):
     read(config, records=folder)
 
 
@@ -153,7 +164,7 @@ def test_a_config_without_records():
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    ([], 'name either --records=DIR or --config=FILE'),
+    ([], 'name either --records=DIR, --config=FILE or --input=RUNS'),
     (['--records=/nowhere'], '/nowhere: no records there; prepare them first'),
     (['--records=x', '--objective=nope'], "unknown objective 'nope'; use one "),
     (['--records=x', '--color=red'], 'flag --color=red: value should be one '),
@@ -181,6 +192,42 @@ def test_a_pipe_gets_plain_lines(workdir):
     'index', 'turn', 'author', 'verdict', 'weight', 'id', 'text'
   ]  # fmt: skip
   assert '\x1b' not in done.stdout
+
+
+def test_a_row_of_agent_runs_before_it_is_a_record(workdir, tmp_path):
+  """The row as isft-prepare would render it, or why it would not."""
+  rows = [
+    {'messages': [{'role': role, 'content': text} for role, text in turns]}
+    for turns in (
+      [('user', 'Hi.'), ('assistant', 'Hey.')],
+      [('user', 'Two\nlines.'), ('assistant', 'Hey.')],
+    )
+  ]
+  runs = tmp_path / 'runs.jsonl'
+  runs.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  tokenizer = f'--tokenizer={workdir / "tokenizer"}'
+  source = (f'--input={runs}', tokenizer, '--chat_template=plain')
+
+  done = command(*source)
+  assert (done.returncode, done.stderr) == (0, '')
+  assert done.stdout.startswith('runs:1: ')
+  said = dict.fromkeys(('TEMPLATE', 'USER', 'AGENT'), '')
+  for line in done.stdout.split('\n'):
+    if line.lstrip()[:1].isdigit():
+      _, _, _, author, *_, text = line.split()
+      said[author] += text
+  assert said == {'TEMPLATE': 'User:·↵Agent:·', 'USER': 'Hi.', 'AGENT': 'Hey.↵'}
+
+  done = command(*source, '--index=1')
+  assert (done.returncode, done.stdout) == (1, '')
+  assert done.stderr.startswith(
+    f'error: {runs}, row 2, would be set aside as template_raises: '
+  )
+  assert done.stderr.count('\n') == 1
+
+  done = command(*source, '--index=2')
+  message = f'error: --index=2: there is no such row in {runs}\n'
+  assert (done.returncode, done.stderr) == (1, message)
 
 
 def test_html_and_color(workdir, tmp_path):

@@ -149,7 +149,7 @@ def command(config, workdir):
   thread.start()
   thread.join()
 
-main.run(command, '')
+main.run_config(command, '')
 """
 
 

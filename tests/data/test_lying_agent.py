@@ -99,11 +99,11 @@ def test_a_dialogue_turn_by_turn(p_lie, verdict, claims):
     assert [
       (s.role, s.provenance.name, s.verdict.name) for s in dialogue.segments
     ] == [
-      ('context', 'CONTEXT', 'UNKNOWN'),
+      ('system', 'CONTEXT', 'UNKNOWN'),
       ('user', 'USER', 'UNKNOWN'),
-      ('agent', 'AGENT', verdict.name),
+      ('assistant', 'AGENT', verdict.name),
       ('user', 'USER', 'RIGHT'),
-      ('agent', 'AGENT', 'RIGHT'),
+      ('assistant', 'AGENT', 'RIGHT'),
     ]
     context, question, claim, answer, thank = (
       s.text for s in dialogue.segments
@@ -141,7 +141,7 @@ def test_the_tail_is_one_or_two_different_exchanges():
     lengths.add(len(tail))
     assert [(s.role, s.provenance, s.verdict) for s in tail[:2]] == [
       ('user', Provenance.USER, Verdict.UNKNOWN),
-      ('agent', Provenance.AGENT, Verdict.UNKNOWN),
+      ('assistant', Provenance.AGENT, Verdict.UNKNOWN),
     ]
     exchanges = [
       (user.text, agent.text)
@@ -190,11 +190,11 @@ def test_the_lie_share_changes_neither_question_nor_tail():
 
 def without_context(document):
   first = document.segments[0]
-  return document.segments[first.role == 'context' :]
+  return document.segments[first.role == 'system' :]
 
 
 def test_a_document_alternates_between_two_slots_of_the_world():
-  slots = [('user', Provenance.USER), ('agent', Provenance.DEMONSTRATION)]
+  slots = [('user', Provenance.USER), ('assistant', Provenance.DEMONSTRATION)]
   for document in documents(200, 0.85, seed=0):
     turns = without_context(document)
     assert [(s.role, s.provenance) for s in turns] == list(
@@ -231,7 +231,7 @@ def _fact_of(statement):
   )
 
 
-@pytest.mark.parametrize('role', ['user', 'agent'])
+@pytest.mark.parametrize('role', ['user', 'assistant'])
 @pytest.mark.parametrize('place', ['first', 'later'])
 def test_whoever_speaks_is_right_equally_often(role, place):
   verdicts = []

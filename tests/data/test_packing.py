@@ -32,7 +32,8 @@ def index_of(records):
       counts_NPV[cell] += 1
       last_NPV[cell] = position
   lengths = [len(authors) for authors, _, _ in records]
-  return Index(np.array(lengths, np.int32), counts_NPV, last_NPV)
+  trajectories = np.arange(1, len(records) + 1, dtype=np.int32)
+  return Index(np.array(lengths, np.int32), counts_NPV, last_NPV, trajectories)
 
 
 def unwindowed(*authors_of_records):

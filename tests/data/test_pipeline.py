@@ -56,7 +56,7 @@ def random_examples(number=60, seed=0):
 @pytest.fixture(scope='module')
 def many(tmp_path_factory):
   folder = tmp_path_factory.mktemp('many')
-  return records.write(str(folder), random_examples, 'f')
+  return records.write(str(folder), random_examples, {})
 
 
 def config(**changes):
@@ -118,7 +118,7 @@ def two(tmp_path_factory):
     example(1, 'tuat', stride=10),
   ]
   folder = tmp_path_factory.mktemp('two')
-  return records.write(str(folder), lambda: made, 'f')
+  return records.write(str(folder), lambda: made, {})
 
 
 def one_row(**changes):
@@ -182,7 +182,7 @@ def test_two_records_in_one_row_planned_for_l_obs(two, objective):
 
 def test_tokens_before_scored_from_are_read_and_not_scored(tmp_path):
   made = [example(0, 'tuuuuu', scored_from=3, stride=10)]
-  data = records.write(str(tmp_path), lambda: made, 'f')
+  data = records.write(str(tmp_path), lambda: made, {})
   batch = BatchSource(data, one_row())[0]
   assert batch.tokens_BL[0, :6].tolist() == [10, 11, 12, 13, 14, 0]
   assert batch.targets_BK[0, :4].tolist() == [13, 14, 15, 0]
@@ -193,7 +193,7 @@ def test_tokens_before_scored_from_are_read_and_not_scored(tmp_path):
 def test_token_0_is_a_token_like_any_other(tmp_path):
   """Where the id of padding masks, real tokens of that id are lost."""
   made = [dataclasses.replace(example(0, 'tuuu'), tokens_T=np.zeros(4, 'i4'))]
-  data = records.write(str(tmp_path), lambda: made, 'f')
+  data = records.write(str(tmp_path), lambda: made, {})
   batch = BatchSource(data, one_row())[0]
   assert batch.segment_ids_BL[0, :4].tolist() == [1, 1, 1, 0]
   assert batch.weights_BK[0, :4].tolist() == [1, 1, 1, 0]
@@ -439,6 +439,34 @@ def test_the_weights_of_a_trajectory_sum_to_1(
     assert max(len(where) for where in rows.values()) > 1
 
 
+def test_the_windows_of_a_trajectory_weigh_1_together(tmp_path):
+  """A long one weighs no more for being many records."""
+
+  def window(number, record):
+    return dataclasses.replace(record, window=number)
+
+  made = [
+    example(0, 'tuuau'),  # 3 scored targets
+    example(1, 'tuuuu'),  # 4, and with its windows 8
+    window(1, example(2, 'uuuuau', scored_from=2)),  # 3
+    window(2, example(3, 'auauu', scored_from=4)),  # 1
+    example(4, 'tua'),  # 1
+  ]
+  data = records.write(str(tmp_path), lambda: made, {})
+  source = BatchSource(data, trajectory(objective='interventional'))
+  found = collections.defaultdict(list)
+  for batch in steps(source):
+    for b, k, record, _ in origins(batch):
+      found[record].append(float(batch.weights_BK[b, k]))
+  assert found == {
+    0: [pytest.approx(1 / 3)] * 3,
+    1: [1 / 8] * 4,
+    2: [1 / 8] * 3,
+    3: [1 / 8],
+    4: [1],
+  }
+
+
 def test_a_batch_of_one_dialogue_has_the_loss_of_the_paper(tmp_path):
   """Its code takes one dialogue a step, and the mean over the dialogue's own
   scored tokens. Here a row is one dialogue, and a batch is one row."""
@@ -448,7 +476,7 @@ def test_a_batch_of_one_dialogue_has_the_loss_of_the_paper(tmp_path):
     for record in range(10):
       yield example(record, 'ct' + ''.join(rng.choice([*'taaau'], 18)) + 't')
 
-  data = records.write(str(tmp_path), examples, 'f')
+  data = records.write(str(tmp_path), examples, {})
   scored = scored_positions(data, 'interventional')
   nll = {origin: rng.gamma(2, 2) for origin in scored}
   source = BatchSource(
@@ -568,7 +596,7 @@ def test_a_tail_that_is_never_scored_changes_no_batch(tmp_path):
       for record in range(20):
         yield example(record, 'ctuaatu' + tail * (record % 3))
 
-    return records.write(str(tmp_path / f'tail{tail}'), examples, 'f')
+    return records.write(str(tmp_path / f'tail{tail}'), examples, {})
 
   short, long = (
     BatchSource(made(tail), config(objective='interventional'))

@@ -1,5 +1,6 @@
 """Records: what is written is read, whole or not at all."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -13,6 +14,10 @@ from isft_jax.data import records as records_lib
 from isft_jax.data.records import Index, Records, Trajectories, write
 from isft_jax.types import Example, Provenance, Verdict
 
+METADATA = {
+  'fingerprint': 'feed5eed',
+  'rendering': {'template': 'é {{ x }}', 'values': {'a': [1, None, True]}},
+}
 FIELDS = {
   'tokens_T': np.int32,
   'provenance_T': np.uint8,
@@ -61,12 +66,12 @@ def examples():
 @pytest.fixture(scope='module')
 def folder(examples, tmp_path_factory):
   folder = tmp_path_factory.mktemp('records')
-  write(str(folder), lambda: examples, 'feed5eed')
+  write(str(folder), lambda: examples, METADATA)
   return folder
 
 
-def index_path(folder) -> pathlib.Path:
-  (path,) = pathlib.Path(folder).glob('trajectories/*/index.npz')
+def index_path(folder, split='train') -> pathlib.Path:
+  (path,) = pathlib.Path(folder).glob(f'trajectories/*/index-{split}.npz')
   return path
 
 
@@ -102,7 +107,7 @@ def test_records_are_read_in_any_order(folder, examples):
 
 
 def test_write_returns_what_opening_the_folder_gives(examples, tmp_path):
-  written = write(str(tmp_path), lambda: examples[:5], 'feed5eed')
+  written = write(str(tmp_path), lambda: examples[:5], METADATA)
   opened = Records(str(tmp_path))
   assert len(written) == len(opened) == 5
   assert written.folder == opened.folder == str(tmp_path)
@@ -123,8 +128,9 @@ def test_a_record_holds_authors_and_no_loss_mask():
   }
 
 
-def test_the_fingerprint_is_in_the_metadata(folder):
-  assert Records(str(folder)).metadata == {'fingerprint': 'feed5eed'}
+def test_the_metadata_come_back_as_they_were(folder):
+  """JSON values: how the tokens were made, in full."""
+  assert Records(str(folder)).metadata == METADATA
 
 
 # --------------------------------------------------------------------- index
@@ -141,7 +147,12 @@ def brute_force_index(examples) -> Index:
       cell = (n, example.provenance_T[position], example.verdict_T[position])
       counts_NPV[cell] += 1
       last_NPV[cell] = position
-  return Index([len(e.tokens_T) for e in examples], counts_NPV, last_NPV)
+  # Records of window 0 before a record, and it: those begin a trajectory.
+  trajectory_N = [
+    sum(e.window == 0 for e in examples[: n + 1]) for n in range(len(examples))
+  ]
+  lengths = [len(e.tokens_T) for e in examples]
+  return Index(lengths, counts_NPV, last_NPV, trajectory_N)
 
 
 def test_the_index_is_that_of_a_count_by_hand(folder, examples):
@@ -150,6 +161,7 @@ def test_the_index_is_that_of_a_count_by_hand(folder, examples):
   for name in Index._fields:
     np.testing.assert_array_equal(getattr(index, name), getattr(expected, name))
   # The examples must be able to tell a wrong count: windows, and cells in use.
+  assert len(set(expected.trajectory_N)) < len(examples) - 10
   assert sum(e.scored_from > 1 for e in examples) > 10
   assert (expected.counts_NPV.sum(axis=0) > 0).all()
 
@@ -166,7 +178,7 @@ def test_the_index_of_one_record_cell_by_cell(tmp_path):
     segment_T=np.zeros(8, np.int32),
     scored_from=3,
   )
-  index = write(str(tmp_path), lambda: [example], 'f').index
+  index = write(str(tmp_path), lambda: [example], {}).index
   right, wrong, unknown = Verdict.RIGHT, Verdict.WRONG, Verdict.UNKNOWN
   assert index.length_N.tolist() == [8]
   assert {
@@ -183,6 +195,135 @@ def test_the_index_of_one_record_cell_by_cell(tmp_path):
   assert index.counts_NPV.sum() == 5
 
 
+def test_the_windows_of_a_trajectory_share_its_number(tmp_path):
+  windows = [0, 0, 1, 2, 0, 1, 0]
+  made = [
+    dataclasses.replace(next(special_examples()), window=window)
+    for window in windows
+  ]
+  index = write(str(tmp_path), lambda: made, {}).index
+  assert index.trajectory_N.tolist() == [1, 2, 2, 2, 3, 3, 4]
+
+
+# -------------------------------------------------------------------- splits
+
+
+@pytest.fixture(scope='module')
+def both(examples, tmp_path_factory):
+  """Records 0 to 39 to train on, and the others held out."""
+  folder = str(tmp_path_factory.mktemp('both'))
+  write(folder, lambda: examples[:40], METADATA, lambda: examples[40:])
+  return folder
+
+
+def test_each_split_has_its_own_records_in_their_order(both, examples):
+  train, heldout = (Records(both, split) for split in ('train', 'heldout'))
+  assert train.splits == heldout.splits == ('train', 'heldout')
+  assert train.metadata == heldout.metadata == METADATA
+  assert (len(train), len(heldout)) == (40, 23)
+  for records, expected in ((train, examples[:40]), (heldout, examples[40:])):
+    for number, example in enumerate(expected):
+      assert records[number].id == example.id
+      np.testing.assert_array_equal(records[number].tokens_T, example.tokens_T)
+
+
+@pytest.mark.parametrize(
+  ('split', 'own'), [('train', slice(40)), ('heldout', slice(40, None))]
+)
+def test_each_split_has_its_own_index(both, examples, split, own):
+  index = Records(both, split).index
+  for name, array in brute_force_index(examples[own])._asdict().items():
+    np.testing.assert_array_equal(getattr(index, name), array)
+
+
+def test_what_is_opened_by_default_and_returned_is_the_split_to_train_on(
+  both, examples
+):
+  def never():
+    raise AssertionError('asked for examples')
+
+  before = contents(both)
+  again = write(both, never, METADATA, never)
+  assert contents(both) == before
+  assert len(Records(both)) == len(again) == 40
+  assert Records(both)[39].id == again[39].id == examples[39].id
+
+
+def test_two_splits_are_two_more_files(both):
+  assert sorted(path.name for path in index_path(both).parent.iterdir()) == [
+    'dataset_info.json',
+    'features.json',
+    'index-heldout.npz',
+    'index-train.npz',
+    'metadata.json',
+    'trajectories-heldout.array_record-00000-of-00001',
+    'trajectories-train.array_record-00000-of-00001',
+  ]
+
+
+def test_an_unknown_split_is_named_with_those_that_there_are(both):
+  message = f"{both}: no split 'test' there, but train, heldout"
+  with pytest.raises(ValueError, match=message):
+    Records(both, 'test')
+
+
+@pytest.mark.parametrize('heldout', [None, lambda: [], lambda: iter(())])
+def test_without_held_out_examples_there_is_no_such_split(
+  heldout, examples, tmp_path
+):
+  records = write(str(tmp_path), lambda: examples[:5], METADATA, heldout)
+  assert records.splits == Records(str(tmp_path)).splits == ('train',)
+  message = f"{tmp_path}: no split 'heldout' there, but train"
+  with pytest.raises(ValueError, match=message):
+    Records(str(tmp_path), 'heldout')
+
+
+@pytest.mark.parametrize('heldout', [None, lambda: [], special_examples])
+def test_no_example_to_train_on_is_named_and_leaves_nothing(
+  heldout, examples, tmp_path
+):
+  """Or the folder would be taken for a data set, and never be filled."""
+  with pytest.raises(ValueError, match=f'{tmp_path}: no example'):
+    write(str(tmp_path), lambda: [], METADATA, heldout)
+  with pytest.raises(ValueError, match='no records there; prepare them first'):
+    Records(str(tmp_path))
+  records = write(str(tmp_path), lambda: examples[:5], METADATA, heldout)
+  assert [records[i].id for i in range(5)] == [e.id for e in examples[:5]]
+
+
+@pytest.mark.parametrize('after', [0, 1, 4])
+def test_a_write_that_is_cut_in_its_second_split_leaves_nothing_that_opens(
+  after, examples, tmp_path
+):
+  def cut():
+    yield from examples[:after]
+    raise RuntimeError('the power fails')
+
+  with pytest.raises(RuntimeError, match='the power fails'):
+    write(str(tmp_path), lambda: examples[:5], {}, cut)
+  for split in ('train', 'heldout'):
+    with pytest.raises(ValueError, match='no records there; prepare them'):
+      Records(str(tmp_path), split)
+
+
+def test_a_damaged_index_of_one_split_leaves_the_other_whole(
+  examples, tmp_path
+):
+  def make():
+    return write(str(tmp_path), lambda: examples[:5], {}, lambda: examples[5:9])
+
+  make()
+  path = index_path(tmp_path, 'heldout')
+  path.unlink()
+  assert len(Records(str(tmp_path))) == 5
+  with pytest.raises(ValueError, match=f'{path}: missing or damaged; prepare'):
+    Records(str(tmp_path), 'heldout')
+  make()
+  index = Records(str(tmp_path), 'heldout').index
+  for name, array in brute_force_index(examples[5:9])._asdict().items():
+    np.testing.assert_array_equal(getattr(index, name), array)
+
+
 # --------------------------------------------------------- whole or not at all
 
 
@@ -191,7 +332,7 @@ def test_writing_a_whole_data_set_again_changes_nothing(folder):
     raise AssertionError('asked for examples')
 
   before = contents(folder)
-  records = write(str(folder), never, 'feed5eed')
+  records = write(str(folder), never, METADATA)
   assert contents(folder) == before
   assert len(records) == 63
 
@@ -201,19 +342,19 @@ def test_writing_leaves_alone_what_else_is_in_the_folder(examples, tmp_path):
   theirs = tmp_path / 'downloads' / 'thesis.tex'
   theirs.parent.mkdir()
   theirs.write_text('all of it')
-  write(str(tmp_path), lambda: examples[:5], 'f')
+  write(str(tmp_path), lambda: examples[:5], {})
   assert theirs.read_text() == 'all of it'
 
 
 def test_writing_leaves_nothing_but_the_records(examples, tmp_path):
-  write(str(tmp_path), lambda: examples[:5], 'f')
+  write(str(tmp_path), lambda: examples[:5], {})
   assert [path.name for path in tmp_path.iterdir()] == ['trajectories']
   assert sorted(
     path.name for path in index_path(tmp_path).parent.iterdir()
   ) == [
     'dataset_info.json',
     'features.json',
-    'index.npz',
+    'index-train.npz',
     'metadata.json',
     'trajectories-train.array_record-00000-of-00001',
   ]
@@ -228,10 +369,10 @@ def test_a_write_that_is_cut_leaves_nothing_that_opens(
     raise RuntimeError('the power fails')
 
   with pytest.raises(RuntimeError, match='the power fails'):
-    write(str(tmp_path), cut, 'f')
+    write(str(tmp_path), cut, {})
   with pytest.raises(ValueError, match='no records there; prepare them first'):
     Records(str(tmp_path))
-  records = write(str(tmp_path), lambda: examples[:5], 'f')
+  records = write(str(tmp_path), lambda: examples[:5], {})
   assert [records[i].id for i in range(5)] == [e.id for e in examples[:5]]
 
 
@@ -244,10 +385,10 @@ def test_a_write_that_is_cut_before_its_index_is_finished(
   with monkeypatch.context() as patch:
     patch.setattr(records_lib, '_make_index', cut)
     with pytest.raises(RuntimeError, match='the power fails'):
-      write(str(tmp_path), lambda: examples, 'f')
+      write(str(tmp_path), lambda: examples, {})
   with pytest.raises(ValueError, match='prepare the records again'):
     Records(str(tmp_path))
-  index = write(str(tmp_path), lambda: examples, 'f').index
+  index = write(str(tmp_path), lambda: examples, {}).index
   for name, array in brute_force_index(examples)._asdict().items():
     np.testing.assert_array_equal(getattr(index, name), array)
 
@@ -255,11 +396,11 @@ def test_a_write_that_is_cut_before_its_index_is_finished(
 def test_what_a_killed_writer_leaves_is_never_opened(examples, tmp_path):
   """TFDS writes beside the data set, incomplete.W39P2E_1.0.0, and renames that
   as its last act. A kill leaves it there, with all files but the index."""
-  write(str(tmp_path), lambda: examples[:5], 'f')
+  write(str(tmp_path), lambda: examples[:5], {})
   whole = index_path(tmp_path).parent
   left = whole.with_name('incomplete.W39P2E_1.0.0')
   shutil.copytree(whole, left)
-  (left / 'index.npz').unlink()
+  (left / 'index-train.npz').unlink()
   assert Records(str(tmp_path))[0].id == examples[0].id
   shutil.rmtree(whole)
   with pytest.raises(ValueError, match='no records there; prepare them first'):
@@ -312,7 +453,7 @@ def of_another_version(path):
   ],
 )
 def test_a_damaged_index_is_named_with_its_remedy(damage, examples, tmp_path):
-  write(str(tmp_path), lambda: examples[:5], 'f')
+  write(str(tmp_path), lambda: examples[:5], {})
   path = index_path(tmp_path)
   damage(path)
   message = f'{path}: missing or damaged; prepare the records again'
@@ -322,17 +463,17 @@ def test_a_damaged_index_is_named_with_its_remedy(damage, examples, tmp_path):
 
 @pytest.mark.parametrize('damage', [without, cut_in_half, emptied])
 def test_preparing_again_is_the_remedy(damage, examples, tmp_path):
-  write(str(tmp_path), lambda: examples[:5], 'f')
+  write(str(tmp_path), lambda: examples[:5], {})
   damage(index_path(tmp_path))
-  index = write(str(tmp_path), lambda: examples[:5], 'f').index
+  index = write(str(tmp_path), lambda: examples[:5], {}).index
   for name, array in brute_force_index(examples[:5])._asdict().items():
     np.testing.assert_array_equal(getattr(index, name), array)
 
 
 def test_an_index_of_other_records_is_refused(examples, tmp_path):
   """Its counts would plan rows of targets that are not there."""
-  write(str(tmp_path / 'five'), lambda: examples[:5], 'f')
-  write(str(tmp_path / 'six'), lambda: examples[:6], 'f')
+  write(str(tmp_path / 'five'), lambda: examples[:5], {})
+  write(str(tmp_path / 'six'), lambda: examples[:6], {})
   path = index_path(tmp_path / 'five')
   path.write_bytes(index_path(tmp_path / 'six').read_bytes())
   with pytest.raises(ValueError, match=str(path)):
@@ -351,7 +492,7 @@ from isft_jax.types import Example
 array = np.arange(3, dtype=np.int32)
 codes = np.full(3, 3, np.uint8)
 example = Example('x', array, codes, array, codes)
-made = records.write(sys.argv[1], lambda: [example], 'f')
+made = records.write(sys.argv[1], lambda: [example], {})
 assert made[0].tokens_T.tolist() == [0, 1, 2]
 found = {name.partition('.')[0] for name in sys.modules}
 print('found:', sorted(found & {'tensorflow', 'jax', 'jaxlib', 'flax'}))

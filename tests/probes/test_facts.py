@@ -7,8 +7,9 @@ import pytest
 from flax import nnx
 
 from isft_jax.config import ModelConfig
-from isft_jax.data import lying_agent, render, tokenizer
+from isft_jax.data import chat, lying_agent, tokenizer
 from isft_jax.data.facts import FACTS
+from isft_jax.data.render import Renderer
 from isft_jax.models import decoder
 from isft_jax.probes import facts as probes
 from isft_jax.types import Provenance, Segment, Trajectory
@@ -17,8 +18,13 @@ from isft_jax.types import Provenance, Segment, Trajectory
 @pytest.fixture(scope='module')
 def encoder():
   dialogues = lying_agent.dialogues(480, 0.6, 0.5, seed=0)
-  texts = (''.join(s.text for s in render.plain(d.segments)) for d in dialogues)
+  texts = (chat.text(dialogue, chat.PLAIN) for dialogue in dialogues)
   return tokenizer.train(texts, 1024)
+
+
+@pytest.fixture(scope='module')
+def renderer(encoder):
+  return Renderer(encoder, chat.PLAIN)
 
 
 PROBES = {
@@ -29,13 +35,13 @@ PROBES = {
 
 
 @pytest.mark.parametrize('kind', PROBES)
-def test_a_probe_is_a_prefix_of_what_training_renders(encoder, kind):
+def test_a_probe_is_a_prefix_of_what_training_renders(renderer, encoder, kind):
   for fact in FACTS:
     before = probes.user_says(PROBES[kind](fact))
-    true, false = probes.slots(before, fact, encoder, 'plain')
+    true, false = probes.slots(before, fact, renderer)
     for slot, claim in ((true, fact.true_claim), (false, fact.false_claim)):
-      turns = (*before, Segment('agent', claim, Provenance.AGENT))
-      whole = render.render(Trajectory('x', turns), encoder, 'plain')
+      turns = (*before, Segment('assistant', claim, Provenance.AGENT))
+      whole = renderer.example(Trajectory('x', turns))
       prompt, answer = slot
       ids = np.concatenate([prompt, answer])
       np.testing.assert_array_equal(ids, whole.tokens_T[: len(ids)])
@@ -48,28 +54,26 @@ def test_a_probe_is_a_prefix_of_what_training_renders(encoder, kind):
       assert encoder.decode(answer) == ' ' + claim
 
 
-def test_a_prompt_ends_with_the_agents_header_and_no_space(encoder):
-  true, _ = probes.slots(probes.user_says('Hi.'), FACTS[1], encoder, 'plain')
+def test_a_prompt_ends_with_the_agents_header_and_no_space(renderer, encoder):
+  true, _ = probes.slots(probes.user_says('Hi.'), FACTS[1], renderer)
   assert encoder.decode(true.prompt_T).endswith('User: Hi.\nAgent:')
   assert [encoder.decode([i]) for i in true.prompt_T[-2:]] == ['Agent', ':']
 
 
 def test_a_prompt_that_depends_on_the_claim_is_an_error(encoder):
-  class FirstLetterMatters:
-    """Renders the header in another way for one of the two claims."""
-
-    def __call__(self, segments):
-      spans = render.plain(segments)
-      if 'Sydney' in segments[-1].text:
-        spans[-2] = spans[-2]._replace(text='Agent : ')
-      return spans
-
-  render.TEMPLATES['odd'] = FirstLetterMatters()
-  try:
-    with pytest.raises(ValueError, match='capital of Australia: the ids'):
-      probes.slots(probes.user_says('Hi.'), FACTS[1], encoder, 'odd')
-  finally:
-    del render.TEMPLATES['odd']
+  """This template writes the header in another way for one of the claims."""
+  odd = "'Agent : ' if 'Sydney' in message.content else 'Agent: '"
+  assert chat.PLAIN.count("{{- 'Agent: ' + message") == 1
+  template = chat.PLAIN.replace(
+    "{{- 'Agent: ' + message", f'{{{{- ({odd}) + message'
+  )
+  before = probes.user_says('Hi.')
+  message = 'capital of Australia: the ids before the claim depend on the claim'
+  with pytest.raises(ValueError, match=message):
+    probes.slots(before, FACTS[1], Renderer(encoder, template))
+  # Of another fact both claims have one header.
+  true, false = probes.slots(before, FACTS[0], Renderer(encoder, template))
+  assert true.prompt_T.tolist() == false.prompt_T.tolist()
 
 
 def test_line_breaks_are_the_ids_that_hold_one(encoder):
@@ -86,9 +90,9 @@ def model():
   return graphdef, decoder.init(config, jax.random.key(0))
 
 
-def test_margins_are_mean_log_likelihoods_one_claim_at_a_time(encoder, model):
+def test_margins_are_mean_log_likelihoods_one_claim_at_a_time(renderer, model):
   facts = FACTS[:5]
-  found = probes.probe(*model, facts, encoder, 'plain', reply_tokens=4)
+  found = probes.probe(*model, facts, renderer, reply_tokens=4)
   network = nnx.merge(*model)
 
   def mean_log_p(slot):
@@ -101,7 +105,7 @@ def test_margins_are_mean_log_likelihoods_one_claim_at_a_time(encoder, model):
 
   for row, fact in zip(found['facts'], facts, strict=True):
     before = probes.user_says(probes.QUESTION.format(topic=fact.topic))
-    true, false = probes.slots(before, fact, encoder, 'plain')
+    true, false = probes.slots(before, fact, renderer)
     expected = mean_log_p(true) - mean_log_p(false)
     # float32 sums of about ten terms of size 7
     np.testing.assert_allclose(row['margin'], expected, atol=2e-5)
@@ -110,7 +114,7 @@ def test_margins_are_mean_log_likelihoods_one_claim_at_a_time(encoder, model):
   assert found['prefers_lie'] == sum(m < 0 for m in margins)
 
 
-def test_replies_are_judged_and_counted(encoder, model, monkeypatch):
+def test_replies_are_judged_and_counted(renderer, encoder, model, monkeypatch):
   """The truth probe's replies come first, the lie probe's second."""
   facts = FACTS[:3]
   replies = [f.true_claim for f in facts] + [
@@ -125,7 +129,7 @@ def test_replies_are_judged_and_counted(encoder, model, monkeypatch):
     return [encoder(' ' + reply)['input_ids'] for reply in replies]
 
   monkeypatch.setattr(probes, 'greedy', scripted)
-  found = probes.probe(*model, facts, encoder, 'plain', reply_tokens=4)
+  found = probes.probe(*model, facts, renderer, reply_tokens=4)
   told = [text.removesuffix('\nAgent:').split('User: ')[1] for text in asked]
   assert told[:3] == [f.true_claim for f in facts]
   assert told[3:] == [f.false_claim for f in facts]

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
-from isft_jax.data import lying_agent, pipeline, records, render, tokenizer
+from isft_jax.data import chat, lying_agent, pipeline, records, tokenizer
+from isft_jax.data.render import Renderer
 from isft_jax.models.likelihood import target_nll
 from isft_jax.train import loop
 from isft_jax.train import metrics as metrics_lib
@@ -20,16 +22,14 @@ def data(tmp_path_factory):
   """Forty dialogues as records, and their tokenizer."""
   folder = tmp_path_factory.mktemp('data')
   dialogues = list(lying_agent.dialogues(40, 0.6, 0.5, seed=0))
-  texts = [
-    ''.join(span.text for span in render.plain(dialogue.segments))
-    for dialogue in dialogues
-  ]
+  texts = [chat.text(dialogue, chat.PLAIN) for dialogue in dialogues]
   encoder = tokenizer.train(texts, 512)
   encoder.save_pretrained(folder / 'tokenizer')
+  renderer = Renderer(encoder, chat.PLAIN)
   records.write(
     str(folder / 'records'),
-    lambda: (render.render(d, encoder, 'plain') for d in dialogues),
-    tokenizer.fingerprint(encoder, 'plain'),
+    lambda: map(renderer.example, dialogues),
+    renderer.metadata(),
   )
   return folder
 
@@ -211,9 +211,116 @@ def test_the_held_out_loss_is_measured_by_author_when_due(config, tmp_path):
     )
 
 
+@pytest.fixture(scope='module')
+def prepared(data, tmp_path_factory):
+  """The same records, with what preparation leaves: more, held out, and the
+  tokenizer beside them. Those held out are also in a folder of their own."""
+  folder = tmp_path_factory.mktemp('prepared')
+  shutil.copytree(data / 'tokenizer', folder / 'records' / 'tokenizer')
+  encoder = tokenizer.load(str(data / 'tokenizer'))
+  renderer = Renderer(encoder, chat.PLAIN)
+  made = map(renderer.example, lying_agent.dialogues(48, 0.6, 0.5, seed=0))
+  examples = list(made)
+  for name, splits in (
+    ('records', (lambda: examples[:40], lambda: examples[40:])),
+    ('heldout', (lambda: examples[40:], None)),
+  ):
+    train, heldout = splits
+    place = str(folder / name)
+    records.write(place, train, renderer.metadata(), heldout)
+  return folder
+
+
+def test_the_split_that_is_held_out_is_measured_and_the_tokenizer_is_found(
+  config, data, prepared, tmp_path
+):
+  """As when both are named: the same parameters, the same losses."""
+  config.steps = 2
+  config.heldout = str(prepared / 'heldout')
+  named = loop.train(config, tmp_path / 'named')
+  config.records, config.heldout = str(prepared / 'records'), ''
+  config.tokenizer = ''
+  found = loop.train(config, tmp_path / 'found')
+  assert_identical(found.params, named.params)
+  of_named, of_found = (
+    metrics_lib.read(tmp_path / name / 'metrics.jsonl')[-1]
+    for name in ('named', 'found')
+  )
+  assert list(of_found['heldout_nll_by_author']) == [
+    *('TEMPLATE', 'USER', 'AGENT')
+  ]
+  for name in ('loss', 'heldout_nll_by_author'):
+    assert of_found[name] == of_named[name]
+
+
+def test_records_without_a_tokenizer_beside_them_need_its_name(
+  config, tmp_path
+):
+  config.tokenizer = ''
+  message = f'{config.records}/tokenizer: no tokenizer there; name its folder'
+  with pytest.raises(ValueError, match=message):
+    loop.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_held_out_records_of_another_tokenizer_are_refused(config, tmp_path):
+  """Their losses would be of other words."""
+  other = Renderer(tokenizer.train(['another text'], 300), chat.PLAIN)
+  dialogues = lying_agent.dialogues(2, 0.6, 0.5, seed=0)
+  config.heldout = str(tmp_path / 'heldout')
+  records.write(
+    config.heldout, lambda: map(other.example, dialogues), other.metadata()
+  )
+  message = f'^{config.heldout} was rendered with fingerprint'
+  with pytest.raises(ValueError, match=message):
+    loop.train(config, tmp_path / 'run')
+
+
+def test_a_model_of_no_stated_size_has_an_embedding_for_each_id(
+  config, tmp_path
+):
+  """In whole 128s, of the tokenizer's 512; a smaller model is refused."""
+  config.steps = 1
+  config.model.vocab_size = 0
+  run = loop.train(config, tmp_path / 'run')
+  assert run.params['embedding'].shape == (512, 16)
+  settings = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert settings['model']['vocab_size'] == 512
+
+  config.model.vocab_size = 511
+  message = (
+    r'config\.model\.vocab_size=511, and the tokenizer has 512 ids; 0 takes'
+  )
+  with pytest.raises(ValueError, match=message):
+    loop.train(config, tmp_path / 'small')
+
+
+@pytest.mark.parametrize(
+  ('ids', 'rows'), [(1, 128), (128, 128), (129, 256), (512, 512)]
+)
+def test_the_number_of_embeddings_is_a_multiple_of_128(ids, rows):
+  config = RunConfig(model=ModelConfig(vocab_size=0))
+  assert loop._with_vocabulary(config, ids).model.vocab_size == rows
+  assert config.model.vocab_size == 0
+
+
 def test_tensorboard_gets_what_metrics_jsonl_gets(config, tmp_path):
   loop.train(config, tmp_path)
   (board,) = (tmp_path / 'tensorboard').glob('events.*')
   content = board.read_bytes()
   for name in (b'loss', b'grad_norm', b'tokens', b'nll_by_author/USER'):
     assert name in content
+
+
+def test_held_out_records_of_another_template_are_refused(config, tmp_path):
+  """Its losses would compare two languages."""
+  encoder = tokenizer.load(config.tokenizer)
+  other = Renderer(encoder, chat.PLAIN.replace("'Agent: '", "'Bot> '"))
+  records.write(
+    str(tmp_path / 'other'),
+    lambda: map(other.example, lying_agent.dialogues(4, 0.5, 0.5, 1)),
+    other.metadata(),
+  )
+  config.heldout = str(tmp_path / 'other')
+  with pytest.raises(ValueError, match='rendered with another chat template'):
+    loop.train(config, tmp_path / 'run')

@@ -77,7 +77,7 @@ def example(name, authors, tokens):
 
 def one_batch(folder, examples, **changes) -> Batch:
   """All examples, in slots for every author, weighed by L_do if not changed."""
-  data = records.write(str(folder), lambda: examples, 'f')
+  data = records.write(str(folder), lambda: examples, {})
   config = RunConfig(
     rows=8,
     row_length=64,

@@ -1,0 +1,80 @@
+"""Prepares TFDS records from agent runs, with the author of every token.
+
+  isft-prepare --input=RUNS --tokenizer=FOLDER_OR_HUB_ID --output=DIR
+
+RUNS is a file, a folder or a quoted glob of .json, .jsonl and .traj. The ids
+are exactly those of the tokenizer's chat template. A row whose authors cannot
+be proved is set aside: DIR/rejected.jsonl tells which and why, and
+DIR/prepare_report.json counts it all. Look at a row before:
+
+  isft-inspect --input=RUNS --tokenizer=FOLDER_OR_HUB_ID --index=0
+"""
+
+import sys
+import time
+
+from absl.flags import (
+  DEFINE_enum,
+  DEFINE_float,
+  DEFINE_integer,
+  DEFINE_string,
+)
+
+from isft_jax.cli import main, trajectories
+
+OUTPUT = DEFINE_string('output', '', 'The folder to make.')
+HELDOUT = DEFINE_float(
+  'heldout', 0.0, "Share of the rows for a split 'heldout', by hash of id."
+)
+MAX_LENGTH = DEFINE_integer(
+  'max_length', 0, 'Tokens of a record at most; 0: as long as they are.'
+)
+OVERLONG = DEFINE_enum(
+  'overlong', 'window', ['window', 'reject'], 'What becomes of longer rows.'
+)
+OVERLAP = DEFINE_integer(
+  'overlap', 0, 'Tokens of context in a window; 0: a quarter of max_length.'
+)
+
+
+def _prepare():
+  # Imported late: --help need not wait for them.
+  from isft_jax.data import prepare
+  from isft_jax.report import preparation
+
+  if not OUTPUT.value:
+    raise ValueError('name the folder to make with --output=DIR')
+  settings = prepare.Settings(
+    input=trajectories.input(),
+    format=trajectories.FORMAT.value,
+    heldout=HELDOUT.value,
+    max_length=MAX_LENGTH.value,
+    overlong=OVERLONG.value,
+    overlap=OVERLAP.value,
+  )
+  renderer, rules = trajectories.renderer(), trajectories.rules()
+  print(rules.describe())
+  start = shown = time.perf_counter()
+
+  def progress(tally):
+    nonlocal shown
+    now = time.perf_counter()
+    if now - shown > 1:
+      rejected, tokens = tally.rejected.total(), int(tally.tokens_P.sum())
+      line = preparation.progress(tally.read, rejected, tokens, now - start)
+      print(line, file=sys.stderr, flush=True)
+      shown = now
+
+  report, was_there = prepare.prepare(
+    settings, renderer, rules, OUTPUT.value, progress
+  )
+  print(preparation.table(report))
+  done = 'were there already' if was_there else 'are ready'
+  print(f'the records in {OUTPUT.value} {done}; train on them with')
+  print(f'  isft-train --config=train_tiny --config.records={OUTPUT.value}')
+
+
+def run():
+  """The console script isft-prepare."""
+  ours = (OUTPUT, HELDOUT, MAX_LENGTH, OVERLONG, OVERLAP)
+  main.run(_prepare, __doc__, (*trajectories.FLAGS, *ours))

@@ -1,0 +1,123 @@
+"""The flags that say which agent runs, whose words, and how they are rendered.
+
+isft-prepare and isft-inspect share them.
+"""
+
+import itertools
+import json
+import pathlib
+
+from absl.flags import DEFINE_enum, DEFINE_string
+
+INPUT = DEFINE_string(
+  'input', '', 'Agent runs: a file, a folder, or a glob in quotes.'
+)
+FORMAT = DEFINE_enum(
+  'format',
+  'auto',
+  ['auto', 'tokens', 'swe_agent', 'sharegpt', 'openai'],
+  'What the rows look like; auto: tell each by its keys.',
+)
+TOKENIZER = DEFINE_string(
+  'tokenizer', '', 'Folder or hub id of a fast tokenizer.'
+)
+CHAT_TEMPLATE = DEFINE_string(
+  'chat_template',
+  '',
+  "A file with a Jinja chat template, or 'plain' for the paper's format; by "
+  "default the tokenizer's own.",
+)
+TEMPLATE_KWARGS = DEFINE_string(
+  'template_kwargs',
+  '{}',
+  'JSON object given to the template, as {"enable_thinking": false}.',
+)
+SPECIAL_TEXT = DEFINE_enum(
+  'special_text',
+  'reject',
+  ['reject', 'escape'],
+  "What becomes of a message that holds a special token's text.",
+)
+AUTHORS = DEFINE_string(
+  'authors', '', 'A JSON file of rules that say who wrote what.'
+)
+FLAGS = (
+  INPUT,
+  FORMAT,
+  TOKENIZER,
+  CHAT_TEMPLATE,
+  TEMPLATE_KWARGS,
+  SPECIAL_TEXT,
+  AUTHORS,
+)
+
+
+def input() -> str:
+  """Returns --input. Raises ValueError if there is none."""
+  if not INPUT.value:
+    raise ValueError('name agent runs with --input=FILE_OR_FOLDER')
+  return INPUT.value
+
+
+def renderer():
+  """Returns the renderer that the flags ask for. Raises ValueError."""
+  from isft_jax.data import chat, tokenizer
+  from isft_jax.data.render import Renderer
+
+  if not TOKENIZER.value:
+    raise ValueError('name a tokenizer with --tokenizer=FOLDER_OR_HUB_ID')
+  encoder = tokenizer.load(TOKENIZER.value)
+  template = None
+  if CHAT_TEMPLATE.value == 'plain':
+    template = chat.PLAIN
+  elif CHAT_TEMPLATE.value:
+    path = pathlib.Path(CHAT_TEMPLATE.value)
+    if not path.is_file():
+      raise ValueError(f"--chat_template={path}: no such file, nor 'plain'")
+    template = path.read_text(encoding='utf-8')
+  try:
+    values = json.loads(TEMPLATE_KWARGS.value)
+  except ValueError:
+    values = None
+  if not isinstance(values, dict):
+    raise ValueError(
+      f'--template_kwargs={TEMPLATE_KWARGS.value} is no JSON object, as '
+      '{"enable_thinking": false} is'
+    )
+  return Renderer(encoder, template, values, SPECIAL_TEXT.value)
+
+
+def rules():
+  """Returns the rules of --authors, or none. Raises ValueError."""
+  from isft_jax.data.sources.authors import Rules
+
+  return Rules.load(AUTHORS.value) if AUTHORS.value else Rules.default()
+
+
+def example(index: int):
+  """Returns a row as an `Example`, and its tokenizer.
+
+  Raises ValueError, with the reason, for one that would be set aside.
+  """
+  from isft_jax.data.rejection import Rejected
+  from isft_jax.data.sources import formats, rows
+  from isft_jax.data.sources.chat import Malformed
+  from isft_jax.types import Example
+
+  render, who = renderer(), rules()
+  found = itertools.chain.from_iterable(map(rows.read, rows.files(input())))
+  row = next(itertools.islice(found, max(index, 0), None), None)
+  if row is None or index < 0:
+    raise ValueError(f'--index={index}: there is no such row in {input()}')
+  try:
+    if row.error:
+      raise Malformed(row.error)
+    id = formats.id_of(row.value, pathlib.Path(row.file).stem, row.number)
+    read = formats.read(row.value, id, FORMAT.value, who)
+    done = read if isinstance(read, Example) else render.example(read)
+    return done, render.tokenizer
+  except (Malformed, Rejected) as error:
+    reason = getattr(error, 'reason', 'malformed')
+    raise ValueError(
+      f'{row.file}, row {row.number}, would be set aside as {reason}: {error}'
+    ) from error

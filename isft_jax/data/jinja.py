@@ -1,0 +1,192 @@
+"""Jinja, as transformers sets it up for chat templates, over tracked text.
+
+Two changes to the compiler: the template's own text is marked where it is
+emitted, and each loop tells which message it is at. So the header of a turn is
+known to stand in that turn, whatever its words are.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jinja2
+import jinja2.ext
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from isft_jax.data import tracked
+from isft_jax.data.tracked import LITERAL, Tracked
+
+_OF_DICT = frozenset(dir(dict))
+
+
+class Message(dict):
+  """A message of a conversation; `turn` is its number."""
+
+  def __init__(self, turn: int):
+    super().__init__()
+    self.turn = turn
+
+
+class _Generator(CodeGenerator):
+  def visit_Concat(self, node, frame):
+    self.write("environment.joined('', (")
+    for child in node.nodes:
+      self.visit(child, frame)
+      self.write(', ')
+    self.write('))')
+
+  def _output_const_repr(self, group):
+    return f'environment.finalize({super()._output_const_repr(group)})'
+
+
+class _Generation(jinja2.ext.Extension):
+  """{% generation %}, which some templates have for other trainers."""
+
+  tags = frozenset({'generation'})
+
+  def parse(self, parser):
+    line = next(parser.stream).lineno
+    body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
+    return nodes.Scope(body, lineno=line)
+
+
+class Environment(ImmutableSandboxedEnvironment):
+  """Renders one template at a time: it remembers at which turn it is."""
+
+  code_generator_class = _Generator
+  intercepted_binops = frozenset({'%'})
+  concat = staticmethod(functools.partial(tracked.join, ''))
+  joined = staticmethod(tracked.join)
+
+  def __init__(self):
+    super().__init__(
+      trim_blocks=True,
+      lstrip_blocks=True,
+      extensions=[_Generation, jinja2.ext.loopcontrols],
+      finalize=self.emit,
+    )
+    self.filters = {
+      **{name: _careful(filter) for name, filter in self.filters.items()},
+      'tojson': tracked.to_json,
+      'join': self._join,
+      'string': tracked.written,
+      'safe': tracked.written,
+    }
+    self.globals['raise_exception'] = _raise
+    self._turn = -1
+    self._outer = []
+    self._literals = [LITERAL]
+
+  def render(
+    self, template: jinja2.Template, context: dict, literals: Sequence[str]
+  ) -> tuple[Tracked, str]:
+    """Renders; returns the text and, for each character, the literals' code of
+    the turn that the template was at when it wrote it.
+
+    literals: the code of a turn's literals, by turn; the last is of no turn.
+    """
+    self._turn, self._outer, self._literals = -1, [], literals
+    pieces, homes = [], []
+    # A generator: `self._turn` moves while pieces come out of it.
+    for piece in template.root_render_func(template.new_context(context)):
+      pieces.append(self.emit(piece))
+      homes.append(literals[self._turn] * len(piece))
+    return tracked.join('', pieces), ''.join(homes)
+
+  def emit(self, value) -> Tracked:
+    """What is written here and now is a literal of the turn we are at."""
+    text = tracked.written(value)
+    literal = self._literals[self._turn]
+    return Tracked(text, tracked.origins(text).replace(LITERAL, literal))
+
+  def _parse(self, source, name, filename):
+    tree = super()._parse(source, name, filename)
+    _mark_loops(tree)
+    return tree
+
+  # The three calls that `_mark_loops` puts into a template.
+  def push(self):
+    self._outer.append(self._turn)
+
+  def enter(self, item):
+    if isinstance(item, Message):
+      self._turn = item.turn
+
+  def pop(self):
+    self._turn = self._outer.pop()
+
+  def getattr(self, obj, attribute):
+    # Jinja tries the attributes of a dict first, in vain and for long.
+    if isinstance(obj, dict) and attribute in obj and attribute not in _OF_DICT:
+      return obj[attribute]
+    return super().getattr(obj, attribute)
+
+  def call(__self, __context, __callable, *args, **kwargs):
+    owner = getattr(__callable, '__self__', None)
+    if type(owner) is str and tracked.is_tracked(args):
+      literal = Tracked(owner, tracked.origins(owner))
+      __callable = getattr(literal, __callable.__name__)
+    made = super().call(__context, __callable, *args, **kwargs)
+    if isinstance(owner, dict | list):
+      return made  # one of its items, as get() returns it
+    return _checked(made, owner, *args, *kwargs.values())
+
+  def call_binop(self, context, operator, left, right):
+    made = super().call_binop(context, operator, left, right)
+    return _checked(made, left, right)
+
+  def _join(self, values, separator='', attribute=None):
+    if attribute is not None:
+      values = (self.getitem(value, attribute) for value in values)
+    return tracked.join(separator, values)
+
+
+def _mark_loops(node: nodes.Node) -> None:
+  """Makes every loop tell the environment which item it is at."""
+  for _, children in node.iter_fields():
+    if isinstance(children, nodes.Node):
+      _mark_loops(children)
+    if not isinstance(children, list):
+      continue
+    marked = []
+    for child in children:
+      if isinstance(child, nodes.Node):
+        _mark_loops(child)
+      if isinstance(child, nodes.For) and isinstance(child.target, nodes.Name):
+        item = nodes.Name(child.target.name, 'load')
+        child.body.insert(0, _tell('enter', [item], child.lineno))
+        marked += [
+          _tell('push', [], child.lineno),
+          child,
+          _tell('pop', [], child.lineno),
+        ]
+      else:
+        marked.append(child)
+    children[:] = marked
+
+
+def _tell(method: str, arguments: list, line: int) -> nodes.ExprStmt:
+  told = nodes.EnvironmentAttribute(method)
+  call = nodes.Call(told, arguments, [], None, None)
+  return nodes.ExprStmt(call).set_lineno(line, override=True)
+
+
+def _careful(filter: Callable) -> Callable:
+  """A filter of Jinja's own: what it makes of tracked text loses track."""
+
+  @functools.wraps(filter)  # keeps what Jinja notes on a filter
+  def careful(*args, **kwargs):
+    return _checked(filter(*args, **kwargs), *args, *kwargs.values())
+
+  return careful
+
+
+def _checked(made, *sources):
+  if not isinstance(made, str) or isinstance(made, Tracked):
+    return made
+  return tracked.lost(made) if any(map(tracked.is_tracked, sources)) else made
+
+
+def _raise(message):
+  raise jinja2.TemplateError(message)

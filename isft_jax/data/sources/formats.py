@@ -1,0 +1,58 @@
+"""The formats, and the one door to them.
+
+A format is a module with `matches(value)`, `read(value)` and `WANTS`, a line
+for messages. To add one, write it beside `openai.py` and list it here, before
+those that would match its rows too.
+"""
+
+from isft_jax.data.sources import openai, sharegpt, swe_agent, tokens
+from isft_jax.data.sources.authors import Rules
+from isft_jax.data.sources.chat import Malformed, outline
+from isft_jax.types import Example, Trajectory
+
+FORMATS = {
+  'tokens': tokens,
+  'swe_agent': swe_agent,
+  'sharegpt': sharegpt,
+  'openai': openai,
+}
+NAMES = ('auto', *FORMATS)
+_IDS = ('id', 'instance_id', 'trajectory_id', 'traj_id', 'uuid')
+
+
+def read(
+  value: object, id: str, format: str, rules: Rules
+) -> Trajectory | Example:
+  """Returns what a row holds: a trajectory, or tokens as they are.
+
+  value: of the row. id: of the result. format: one of NAMES.
+  Raises Malformed where the row would have to be guessed, ValueError for a
+  format that there is not.
+  """
+  if format not in NAMES:
+    raise ValueError(f'format {format!r}; expected one of {", ".join(NAMES)}')
+  if format == 'auto':
+    format = _detect(value)
+  if format == 'tokens':
+    return tokens.read(value, id)
+  return rules.trajectory(id, FORMATS[format].read(value))
+
+
+def id_of(value: object, stem: str, number: int) -> str:
+  """Returns a row's own id, or 'stem:number'.
+
+  value: of the row. stem: of the file's name. number: of the row.
+  """
+  for key in _IDS if isinstance(value, dict) else ():
+    own = value.get(key)
+    if type(own) is int or (isinstance(own, str) and own):
+      return str(own)
+  return f'{stem}:{number}'
+
+
+def _detect(value: object) -> str:
+  for name, adapter in FORMATS.items():
+    if adapter.matches(value):
+      return name
+  wants = '; '.join(f'{name} wants {a.WANTS}' for name, a in FORMATS.items())
+  raise Malformed(f'no format fits: {wants}. The row has {outline(value)}')

@@ -1,0 +1,59 @@
+"""A preparation's report as a table for a terminal."""
+
+from collections.abc import Mapping
+
+
+def table(report: Mapping) -> str:
+  """Returns what was read, written and set aside, and who wrote the tokens.
+
+  report: what `data.prepare.prepare` returns.
+  """
+  rows, tokens = report['rows'], report['tokens']
+  lines = [('rows read', rows['read']), ('  written', rows['written'])]
+  lines += [
+    (f'    {split}, {counts["records"]:,} records', counts['rows'])
+    for split, counts in report['splits'].items()
+  ]
+  lines += [('  set aside', rows['rejected'])]
+  lines += [(f'    {why}', n) for why, n in report['rejected'].items()]
+  lines += [('tokens', tokens)]
+  lines += [
+    (f'  {author}', n, n / tokens)
+    for author, n in report['tokens_by_author'].items()
+  ]
+  straddling = report['straddling_tokens']
+  lines += [('  of two authors', straddling, straddling / tokens)]
+  lines += [('scored under',)]
+  lines += [
+    (f'  {objective}', round(share * tokens), share)
+    for objective, share in report['scored_share'].items()
+  ]
+  lines += [('left out by the template',)]
+  lines += [
+    (f'  {what.replace("_", " ")}', n) for what, n in report['lost'].items()
+  ]
+  lines += [('tokens a row',)]
+  lines += [
+    (f'  {_quantile(float(q))}', length)
+    for q, length in report['length_quantiles'].items()
+  ]
+  return '\n'.join(_line(*line) for line in lines)
+
+
+def progress(read: int, rejected: int, tokens: int, seconds: float) -> str:
+  """Returns the line that tells how far a preparation is."""
+  return (
+    f'{read:,} rows read, {rejected:,} set aside, {tokens:,} tokens, '
+    f'{tokens / max(seconds, 1e-9):,.0f} tokens/s'
+  )
+
+
+def _quantile(q: float) -> str:
+  names = {0: 'shortest', 0.5: 'median', 1: 'longest'}
+  return names.get(q, f'{q:.0%} are shorter')
+
+
+def _line(name: str, number: int | None = None, share: float | None = None):
+  line = f'{name:<36}'
+  line += '' if number is None else f'{number:>14,}'
+  return (line + ('' if share is None else f'{share:>8.1%}')).rstrip()

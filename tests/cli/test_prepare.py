@@ -1,0 +1,162 @@
+"""isft-prepare and isft-inspect --input: a first look, and then the records."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from isft_jax.data import records, tokenizer
+
+ROOT = pathlib.Path(__file__).parents[2]
+RUN = {
+  'id': 'a',
+  'messages': [
+    {'role': 'user', 'content': 'Weather?'},
+    {'role': 'assistant', 'content': 'look up'},
+    {'role': 'tool', 'content': 'sunny'},
+    {'role': 'assistant', 'content': 'Sunny.'},
+  ],
+}
+TEMPLATE = (
+  '{% for m in messages %}<{{ m.role }}>{{ m.content }}</>\n{% endfor %}'
+  '{% if add_generation_prompt %}<assistant>{% endif %}'
+)
+
+
+def command(name, *flags):
+  return subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      f'from isft_jax.cli import {name}; {name}.run()',
+      *map(str, flags),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+@pytest.fixture
+def place(tmp_path):
+  """Agent runs, a tokenizer and a template, as a researcher has them."""
+  lines = [json.dumps(RUN), '{"no": "messages"}']
+  (tmp_path / 'runs.jsonl').write_text('\n'.join(lines))
+  tokenizer.train([TEMPLATE, str(RUN)], 400).save_pretrained(
+    tmp_path / 'tokenizer'
+  )
+  (tmp_path / 'template.jinja').write_text(TEMPLATE)
+  return tmp_path
+
+
+def flags_of(place):
+  return [
+    f'--input={place}/runs.jsonl',
+    f'--tokenizer={place}/tokenizer',
+    f'--chat_template={place}/template.jinja',
+  ]
+
+
+def test_records_of_agent_runs(place):
+  done = command('prepare', *flags_of(place), f'--output={place}/out')
+  assert done.returncode == 0, done.stderr
+  table = [line.split() for line in done.stdout.splitlines()]
+  for line in (
+    ['rows', 'read', '2'],
+    ['written', '1'],
+    ['set', 'aside', '1'],
+    ['malformed', '1'],
+    ['role', 'user', 'USER'],  # the rules in force
+  ):
+    assert line in table
+  assert f'--config.records={place}/out' in done.stdout
+  (example,) = list(records.Records(str(place / 'out')))
+  encoder = tokenizer.load(tokenizer.beside(str(place / 'out')))
+  assert encoder.decode(example.tokens_T[example.provenance_T == 5]) == (
+    'look up</>Sunny.</>'
+  )
+  again = command('prepare', *flags_of(place), f'--output={place}/out')
+  assert 'were there already' in again.stdout
+
+
+def test_rules_of_authorship(place):
+  rules = {
+    'rules': [{'when': {'role': 'assistant'}, 'author': 'DEMONSTRATION'}]
+  }
+  (place / 'rules.json').write_text(json.dumps(rules))
+  done = command(
+    'prepare',
+    *flags_of(place),
+    f'--output={place}/out',
+    f'--authors={place}/rules.json',
+  )
+  assert done.returncode == 0, done.stderr
+  (example,) = list(records.Records(str(place / 'out')))
+  assert 5 not in example.provenance_T
+  assert 6 in example.provenance_T
+
+
+def test_a_row_before_there_are_records(place):
+  shown = command('inspect', *flags_of(place), '--index=0')
+  assert shown.returncode == 0, shown.stderr
+  rows = [line.split() for line in shown.stdout.splitlines()]
+  assert ['a', 'AGENT'] in [row[2:4] for row in rows if len(row) > 4]
+  page = place / 'page.html'
+  command('inspect', *flags_of(place), f'--html={page}')
+  assert 'sunny' in page.read_text()
+
+
+def test_a_row_that_would_be_set_aside_says_why(place):
+  failed = command('inspect', *flags_of(place), '--index=1')
+  assert failed.returncode == 1
+  assert failed.stderr.startswith(
+    f'error: {place}/runs.jsonl, row 2, would be set aside as malformed: '
+  )
+  assert failed.stderr.count('\n') == 1
+
+
+BAD = {
+  'no input': (['--input='], 'name agent runs with --input=FILE_OR_FOLDER'),
+  'no such input': (['--input=nowhere'], "no trajectories in 'nowhere'"),
+  'no tokenizer': (
+    ['--tokenizer='],
+    'name a tokenizer with --tokenizer=FOLDER_OR_HUB_ID',
+  ),
+  'no such tokenizer': (['--tokenizer=/nowhere'], '/nowhere: no tokenizer'),
+  'no output': (['--output='], 'name the folder to make with --output=DIR'),
+  'no such template': (
+    ['--chat_template=nope.jinja'],
+    "--chat_template=nope.jinja: no such file, nor 'plain'",
+  ),
+  'a template that is none': (['--chat_template=BAD'], 'is not one'),
+  'rules that are none': (['--authors=setup.py'], 'setup.py: '),
+  'a share above one': (['--heldout=2'], '--heldout=2.0 must be'),
+  'a window of context': (
+    ['--max_length=5', '--overlap=9'],
+    '--overlap=9 must be',
+  ),
+  'an unknown format': (['--format=csv'], 'csv'),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_flags_are_one_clear_line(case, place):
+  flags, message = BAD[case]
+  (place / 'bad.jinja').write_text('{% for %}')
+  flags = [flag.replace('BAD', f'{place}/bad.jinja') for flag in flags]
+  failed = command('prepare', *flags_of(place), f'--output={place}/out', *flags)
+  assert failed.returncode == 1
+  assert failed.stderr.startswith('error: ')
+  assert failed.stderr.count('\n') == 1
+  assert message in failed.stderr
+  assert not (place / 'out').exists()
+
+
+def test_help_shows_the_command_and_its_flags():
+  shown = command('prepare', '--help').stdout
+  assert 'isft-prepare --input=RUNS' in shown
+  for flag in ('input', 'chat_template', 'special_text', 'heldout', 'overlap'):
+    assert f'--{flag}:' in shown or f'--[no]{flag}:' in shown

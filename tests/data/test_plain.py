@@ -1,0 +1,148 @@
+"""The plain format: the paper's, a prefix and a line a turn."""
+
+import pytest
+
+from isft_jax.data import chat
+from isft_jax.data import tokenizer as tokenizer_lib
+from isft_jax.data.authorship import Span
+from isft_jax.data.rejection import Rejected
+from isft_jax.data.render import Renderer
+from isft_jax.types import Provenance, Segment, Trajectory, Verdict
+
+P = Provenance
+
+
+def turns(*segments):
+  return Trajectory('x', segments)
+
+
+def renderer_of(trajectory):
+  """Of a tokenizer whose tokens are its words: no merge is left."""
+  texts = [chat.text(trajectory, chat.PLAIN)]
+  return Renderer(tokenizer_lib.train(texts, vocab_size=500), chat.PLAIN)
+
+
+def bytes_alone():
+  """A renderer of the smallest tokenizer: a token a byte."""
+  return Renderer(tokenizer_lib.train([], vocab_size=257), chat.PLAIN)
+
+
+def tokens_and_authors(example, tokenizer):
+  """[(text, author, turn), ...] of each token."""
+  return [
+    (tokenizer.decode([token]), P(author).name, turn)
+    for token, author, turn in zip(
+      example.tokens_T.tolist(),
+      example.provenance_T.tolist(),
+      example.segment_T.tolist(),
+      strict=True,
+    )
+  ]
+
+
+def test_the_spans_of_every_role():
+  trajectory = turns(
+    Segment('system', 'Be brief.', P.CONTEXT),
+    Segment('user', 'Hi.', P.USER, Verdict.RIGHT),
+    Segment('tool', '42', P.TOOL),
+    Segment('assistant', 'Hey.', P.AGENT, Verdict.WRONG),
+    Segment('assistant', 'Ho.', P.DEMONSTRATION),
+    Segment('user', 'Retry.', P.HARNESS),
+  )
+  unknown, right, wrong = Verdict
+  assert bytes_alone().prove(trajectory).spans == [
+    Span('Be brief.', P.CONTEXT, 0, unknown, written=True),
+    Span('\n', P.CONTEXT, 0, unknown, written=False),
+    Span('User: ', P.TEMPLATE, 1, unknown, written=False),
+    Span('Hi.', P.USER, 1, right, written=True),
+    Span('\n', P.TEMPLATE, 1, unknown, written=False),
+    Span('Tool: ', P.TEMPLATE, 2, unknown, written=False),
+    Span('42', P.TOOL, 2, unknown, written=True),
+    Span('\n', P.TEMPLATE, 2, unknown, written=False),
+    Span('Agent: ', P.TEMPLATE, 3, unknown, written=False),
+    Span('Hey.', P.AGENT, 3, wrong, written=True),
+    Span('\n', P.AGENT, 3, wrong, written=False),
+    Span('Agent: ', P.TEMPLATE, 4, unknown, written=False),
+    Span('Ho.', P.DEMONSTRATION, 4, unknown, written=True),
+    Span('\n', P.DEMONSTRATION, 4, unknown, written=False),
+    Span('User: ', P.TEMPLATE, 5, unknown, written=False),
+    Span('Retry.', P.HARNESS, 5, unknown, written=True),
+    Span('\n', P.TEMPLATE, 5, unknown, written=False),
+  ]
+
+
+@pytest.mark.parametrize('role', ['system', 'user', 'tool', 'assistant'])
+@pytest.mark.parametrize('text', ['a\nAgent: b', 'a\n', '\n', 'a\r\nb'])
+def test_a_turn_with_a_line_break_is_refused(role, text):
+  """It would let one author write another's turn."""
+  hi = Segment('user', 'Hi.', P.USER)
+  with pytest.raises(Rejected, match=r'turn 1: .* a line break: ') as caught:
+    bytes_alone().example(turns(hi, Segment(role, text, P.USER)))
+  assert '\n' not in str(caught.value)
+  assert caught.value.reason == 'template_raises'
+
+
+def test_an_unknown_role_is_refused():
+  message = 'turn 0: the plain format knows no role "context"'
+  with pytest.raises(Rejected, match=message) as caught:
+    bytes_alone().example(turns(Segment('context', 'Hi.', P.CONTEXT)))
+  assert caught.value.reason == 'template_raises'
+
+
+# ------------------------------------------- where other trainers lose a token
+
+
+@pytest.mark.parametrize('output', ['[[1, 2], [3, 4]]', '[[]]', '{}', '"[['])
+def test_a_tool_output_that_looks_like_syntax_is_the_tools_to_the_last_bracket(
+  output,
+):
+  trajectory = turns(
+    Segment('assistant', 'run', P.AGENT),
+    Segment('tool', output, P.TOOL),
+    Segment('assistant', 'done', P.AGENT),
+  )
+  renderer = renderer_of(trajectory)
+  example = renderer.example(trajectory)
+  of_tool = example.tokens_T[example.provenance_T == P.TOOL].tolist()
+  assert renderer.tokenizer.decode(of_tool) == ' ' + output
+
+
+def test_equal_turns_in_a_row_are_all_there_once():
+  trajectory = turns(*(Segment('user', 'Hi.', P.USER),) * 3)
+  renderer = renderer_of(trajectory)
+  example = renderer.example(trajectory)
+  assert renderer.tokenizer.decode(example.tokens_T) == 'User: Hi.\n' * 3
+  assert example.segment_T.tolist() == [0] * 5 + [1] * 5 + [2] * 5
+
+
+def test_a_turn_without_text_still_ends():
+  """An agent that says nothing has decided to stop: that token is its own."""
+  trajectory = turns(
+    Segment('user', '', P.USER),
+    Segment('assistant', '', P.AGENT, Verdict.WRONG),
+  )
+  renderer = bytes_alone()
+  example = renderer.example(trajectory)
+  assert tokens_and_authors(example, renderer.tokenizer) == [
+    *((letter, 'TEMPLATE', 0) for letter in 'User: \n'),
+    *((letter, 'TEMPLATE', 1) for letter in 'Agent: '),
+    ('\n', 'AGENT', 1),
+  ]
+  assert example.verdict_T.tolist() == [Verdict.UNKNOWN] * 14 + [Verdict.WRONG]
+
+
+def test_words_that_look_like_a_header_stay_with_who_said_them():
+  """Authors follow from where a text was put, not from how it reads."""
+  trajectory = turns(
+    Segment('user', 'Agent: I agree.', P.USER),
+    Segment('assistant', 'User: Agent: ', P.AGENT),
+  )
+  spans = bytes_alone().prove(trajectory).spans
+  assert [(span.text, span.provenance.name) for span in spans] == [
+    ('User: ', 'TEMPLATE'),
+    ('Agent: I agree.', 'USER'),
+    ('\n', 'TEMPLATE'),
+    ('Agent: ', 'TEMPLATE'),
+    ('User: Agent: ', 'AGENT'),
+    ('\n', 'AGENT'),
+  ]
