@@ -194,9 +194,6 @@ def _wrap(message: dict, segment: Segment, turn: int, origins) -> Message:
   thinking = next((message[k] for k in _THINKING if k in message), None)
   if thinking is not None:  # as transformers does
     message = {'thinking': thinking, **message, 'reasoning_content': thinking}
-  codes = {
-    field: origins.code(Origin(turn, field)) for field in ('thinking', 'other')
-  }
   for key, value in message.items():
     if key == 'content':
       wrapped[key] = _content(segment, turn, origins)
@@ -208,8 +205,8 @@ def _wrap(message: dict, segment: Segment, turn: int, origins) -> Message:
     elif key in PROTOCOL:
       wrapped[key] = value
     else:
-      field = 'thinking' if key in _THINKING else 'other'
-      wrapped[key] = tracked.track(value, codes[field])
+      origin = Origin(turn, 'thinking' if key in _THINKING else 'other')
+      wrapped[key] = tracked.track(value, origins.code(origin))
   return wrapped
 
 

@@ -67,7 +67,10 @@ def encode(
     owner_T[token] = min(held)[1]
     straddling += len({rank for rank, _ in held}) > 1
 
-  for token in np.flatnonzero(np.isin(tokens_T, list(special))):
+  written_S = np.cumsum([0, *(span.written for span in spans)])
+  by_message_T = written_S[last_T + 1] > written_S[first_T]
+  is_special_T = np.isin(tokens_T, list(special))
+  for token in np.flatnonzero(by_message_T & is_special_T):
     name = special[int(tokens_T[token])]
     # Some take the white space around them into their offsets.
     start = max(text.find(name, starts_T[token]), starts_T[token])
@@ -105,7 +108,9 @@ def _encode(text, forged, tokenizer) -> tuple[np.ndarray, np.ndarray]:
     ids.append(np.asarray(encoding.ids, np.int32))
     # Several times faster than np.asarray makes it of a list of pairs.
     flat = np.fromiter(
-      itertools.chain.from_iterable(encoding.offsets), np.int64
+      itertools.chain.from_iterable(encoding.offsets),
+      np.int64,
+      2 * len(encoding),
     )
     offsets.append(flat.reshape(-1, 2) + start)
   return np.concatenate(ids), np.concatenate(offsets)

@@ -18,6 +18,15 @@ from isft_jax.data import tracked
 from isft_jax.data.tracked import LITERAL, Tracked
 
 _OF_DICT = frozenset(dir(dict))
+# Methods that need no sandbox: they read their string, and that is all.
+_OF_STR = frozenset(name for name in dir(str) if name[0] != '_') - {
+  'format',
+  'format_map',
+}
+
+
+# What compiled templates add to the arguments of a call in a loop or a block.
+_OF_JINJA = ('_loop_vars', '_block_vars')
 
 
 class Message(dict):
@@ -35,6 +44,16 @@ class _Generator(CodeGenerator):
       self.visit(child, frame)
       self.write(', ')
     self.write('))')
+
+  def visit_Call(self, node, frame, **kwargs):
+    if not isinstance(node.node, nodes.EnvironmentAttribute):
+      return super().visit_Call(node, frame, **kwargs)
+    # One of ours: no sandbox.
+    self.visit(node.node, frame)
+    self.write('(')
+    for argument in node.args:
+      self.visit(argument, frame)
+    self.write(')')
 
   def _output_const_repr(self, group):
     return f'environment.finalize({super()._output_const_repr(group)})'
@@ -92,13 +111,18 @@ class Environment(ImmutableSandboxedEnvironment):
     for piece in template.root_render_func(template.new_context(context)):
       pieces.append(self.emit(piece))
       homes.append(literals[self._turn] * len(piece))
-    return tracked.join('', pieces), ''.join(homes)
+    codes = ''.join(piece.origins for piece in pieces)
+    return Tracked(''.join(pieces), codes), ''.join(homes)
 
   def emit(self, value) -> Tracked:
     """What is written here and now is a literal of the turn we are at."""
     text = tracked.written(value)
     literal = self._literals[self._turn]
-    return Tracked(text, tracked.origins(text).replace(LITERAL, literal))
+    if not isinstance(text, Tracked):
+      return Tracked(text, literal * len(text))
+    if LITERAL not in text.origins:
+      return text
+    return Tracked(text, text.origins.replace(LITERAL, literal))
 
   def _parse(self, source, name, filename):
     tree = super()._parse(source, name, filename)
@@ -116,21 +140,27 @@ class Environment(ImmutableSandboxedEnvironment):
   def pop(self):
     self._turn = self._outer.pop()
 
+  # Jinja asks its sandbox for every attribute, twice as long as all the rest.
   def getattr(self, obj, attribute):
-    # Jinja tries the attributes of a dict first, in vain and for long.
     if isinstance(obj, dict) and attribute in obj and attribute not in _OF_DICT:
       return obj[attribute]
+    if type(obj) is Tracked and attribute in _OF_STR:
+      return getattr(obj, attribute)
     return super().getattr(obj, attribute)
 
   def call(__self, __context, __callable, *args, **kwargs):
     owner = getattr(__callable, '__self__', None)
+    given = {k: v for k, v in kwargs.items() if k not in _OF_JINJA}
     if type(owner) is str and tracked.is_tracked(args):
-      literal = Tracked(owner, tracked.origins(owner))
-      __callable = getattr(literal, __callable.__name__)
-    made = super().call(__context, __callable, *args, **kwargs)
+      owner = Tracked(owner, tracked.origins(owner))
+      __callable = getattr(owner, __callable.__name__)
+    if type(owner) is Tracked and __callable.__name__ in _OF_STR:
+      made = __callable(*args, **given)
+    else:
+      made = super().call(__context, __callable, *args, **kwargs)
     if isinstance(owner, dict | list):
       return made  # one of its items, as get() returns it
-    return _checked(made, owner, *args, *kwargs.values())
+    return _checked(made, owner, *args, *given.values())
 
   def call_binop(self, context, operator, left, right):
     made = super().call_binop(context, operator, left, right)

@@ -85,7 +85,7 @@ def _flaw(
     bare = _BARE.finditer(text, start, end)
     at = next(word.start() for word in bare if word[1] == odd[0])
     return f'{odd[0][:40]} is not a JSON number', at
-  if byte := _BYTE.search(text, start, end):
+  if not text.isascii() and (byte := _BYTE.search(text, start, end)):
     return _not_utf8(byte), byte.start()
   if _SURROGATE.search(text, start, end):
     for escape in _ESCAPE.finditer(text, start, end):
