@@ -83,13 +83,13 @@ class ChatTemplate:
 
   def __init__(self, template: str, values: Mapping | None = None):
     """Compiles a template. Raises ValueError if it is not one."""
-    self.text = freeze(template)
+    self.source = freeze(template)
     self._values = dict(values or {})
     self._environment = Environment()
     # Some templates ask whether there is a clock, and go on.
     self._environment.globals['strftime_now'] = TODAY.strftime
     try:
-      self._template = self._environment.from_string(self.text)
+      self._template = self._environment.from_string(self.source)
     except jinja2.TemplateError as error:
       raise ValueError(f'the chat template is not one: {error}') from error
 
@@ -128,6 +128,10 @@ class ChatTemplate:
       for start, stop in _stretches(text.origins, homes)
     ]
 
+  def text(self, trajectory: Trajectory) -> str:
+    """Returns the rendered conversation, for which no tokenizer is needed."""
+    return ''.join(stretch.text for stretch in self.render(trajectory))
+
 
 def freeze(template: str) -> str:
   """Returns a template that prints `TODAY` wherever it would print the date.
@@ -153,11 +157,6 @@ def messages_of(trajectory: Trajectory) -> list[dict]:
     {key: v for key, v in segment.message().items() if v is not None}
     for segment in trajectory.segments
   ]
-
-
-def text(trajectory: Trajectory, template: str) -> str:
-  """Returns a rendered conversation, for which no tokenizer is needed."""
-  return ''.join(s.text for s in ChatTemplate(template).render(trajectory))
 
 
 class _Origins:

@@ -65,7 +65,7 @@ class Renderer:
     values = dict(values or {})
     self._chat = ChatTemplate(template, encoder.special_tokens_map | values)
     self.rendering = {
-      'template': self._chat.text,
+      'template': self._chat.source,
       'values': values,
       'special_text': special_text,
     }

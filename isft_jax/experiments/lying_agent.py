@@ -90,8 +90,9 @@ def prepare(config: LyingAgentConfig, workdir: pathlib.Path) -> None:
   }
   folder = workdir / 'tokenizer'
   if not folder.exists():
+    template = chat.ChatTemplate(TEMPLATE)
     texts = (
-      chat.text(trajectory, TEMPLATE)
+      template.text(trajectory)
       for name in ('documents', 'dialogues')
       for trajectory in sources[name]()
     )

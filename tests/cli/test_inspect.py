@@ -68,7 +68,7 @@ def read(
 
 def expected(index):
   trajectory = list(trajectories())[index]
-  return trajectory.id, chat.text(trajectory, chat.PLAIN)
+  return trajectory.id, chat.ChatTemplate(chat.PLAIN).text(trajectory)
 
 
 # ----------------------------------------------------------------- what is read

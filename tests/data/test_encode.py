@@ -263,7 +263,7 @@ def test_authors_are_those_that_counting_bytes_gives(
 def test_trimmed_offsets_change_nothing_in_the_dialogues():
   """A token ' Tell' then claims to cover 'Tell' alone, and '  ' nothing."""
   dialogues = [*lying_agent.dialogues(50, 0.6, 0.5, seed=0)]
-  texts = [chat.text(dialogue, chat.PLAIN) for dialogue in dialogues]
+  texts = [*map(chat.ChatTemplate(chat.PLAIN).text, dialogues)]
   plain_offsets = byte_level(texts, 100)
   trimmed = byte_level(texts, 100, trim_offsets=True)
   encoding = trimmed.backend_tokenizer.encode('User: a  b')

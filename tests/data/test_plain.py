@@ -18,7 +18,7 @@ def turns(*segments):
 
 def renderer_of(trajectory):
   """Of a tokenizer whose tokens are its words: no merge is left."""
-  texts = [chat.text(trajectory, chat.PLAIN)]
+  texts = [chat.ChatTemplate(chat.PLAIN).text(trajectory)]
   return Renderer(tokenizer_lib.train(texts, vocab_size=500), chat.PLAIN)
 
 

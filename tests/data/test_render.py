@@ -82,7 +82,7 @@ def rows_of(table):
 
 def trained_on(trajectory):
   """A tokenizer whose tokens are the words of it: no merge is left."""
-  texts = [chat.text(trajectory, chat.PLAIN)]
+  texts = [chat.ChatTemplate(chat.PLAIN).text(trajectory)]
   return tokenizer_lib.train(texts, vocab_size=500)
 
 
@@ -184,7 +184,7 @@ def test_text_and_ids_are_those_of_apply_chat_template():
   )
   assert text.count('\n') == 5
   assert encoded.text == renderer.text(DIALOGUE) == text
-  assert chat.text(DIALOGUE, chat.PLAIN) == text
+  assert chat.ChatTemplate(chat.PLAIN).text(DIALOGUE) == text
   assert ''.join(span.text for span in spans) == text
   assert encoded.example.tokens_T.tolist() == theirs['input_ids']
   assert lost == {'thinking': 0, 'whitespace': 0, 'tools': 0}

@@ -18,7 +18,7 @@ from isft_jax.types import Provenance, Segment, Trajectory
 @pytest.fixture(scope='module')
 def encoder():
   dialogues = lying_agent.dialogues(480, 0.6, 0.5, seed=0)
-  texts = (chat.text(dialogue, chat.PLAIN) for dialogue in dialogues)
+  texts = map(chat.ChatTemplate(chat.PLAIN).text, dialogues)
   return tokenizer.train(texts, 1024)
 
 

@@ -22,7 +22,7 @@ def data(tmp_path_factory):
   """Forty dialogues as records, and their tokenizer."""
   folder = tmp_path_factory.mktemp('data')
   dialogues = list(lying_agent.dialogues(40, 0.6, 0.5, seed=0))
-  texts = [chat.text(dialogue, chat.PLAIN) for dialogue in dialogues]
+  texts = [*map(chat.ChatTemplate(chat.PLAIN).text, dialogues)]
   encoder = tokenizer.train(texts, 512)
   encoder.save_pretrained(folder / 'tokenizer')
   renderer = Renderer(encoder, chat.PLAIN)
