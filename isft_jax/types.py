@@ -78,6 +78,13 @@ class Segment:
   parts: tuple[Part, ...] = ()
   fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
+  @property
+  def in_agents_slot(self) -> bool:
+    """Whether it stands where the agent writes, whoever wrote it."""
+    world = ('system', 'developer', 'user', 'tool')
+    is_agents = self.provenance == Provenance.AGENT and self.role not in world
+    return self.role == 'assistant' or is_agents
+
   def message(self) -> dict:
     """Returns the turn as chat templates are given it."""
     return {'role': self.role, 'content': self.text, **self.fields}

@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from isft_jax.data.chat import Stretch
+from isft_jax.data.chat import Origin, Stretch
 from isft_jax.types import Provenance, Segment, Trajectory, Verdict
 
 
@@ -53,6 +53,7 @@ class Authorship:
       rf'(.*?)(?={marker}|\Z)',
       re.DOTALL,
     )
+    self._ending = re.compile(rf'(\s*(?:{marker}))\s*((?={marker}))?')
     # Where text may be cut: not inside of a word or of a marker.
     bounds = re.compile(rf'{marker}|(?<=\S)\s+')
     shared = ended[: _same(ended, open)]
@@ -67,30 +68,42 @@ class Authorship:
   ) -> list[Span]:
     """Returns the rendered text as spans, in order."""
     first, last = {}, {}
-    for i, (_, origin, _) in enumerate(stretches):
-      first.setdefault(origin.turn, i)
-      last[origin.turn] = i
+    for i, (_, origin, home) in enumerate(stretches):
+      turn = home if origin.field == 'name' else origin.turn
+      first.setdefault(turn, i)
+      last[turn] = i
 
     spans, turn = [], 0
-    for i, (text, origin, _) in enumerate(stretches):
+    open_turn = None  # of the agent, whose end is not written yet
+    for i, (text, origin, home) in enumerate(stretches):
+      is_literal = origin.field == 'literal'
+      if open_turn is not None and is_literal:
+        stop, space = self._late_end(text, i == len(stretches) - 1)
+        segment = trajectory.segments[open_turn]
+        spans.append(_all_of(text[:stop], segment, open_turn))
+        spans.append(Span(text[stop:space], Provenance.TEMPLATE, open_turn))
+        text = text[space:]
+      open_turn = None
+      if origin.field == 'name' and home != origin.turn:
+        # The name of another turn's call: as good as a literal of this one.
+        origin, is_literal = Origin(home, 'literal'), True
       if origin.turn < 0:
         spans += self._outside(text, origin.field == 'tools', turn)
         continue
       turn = origin.turn
       segment = trajectory.segments[turn]
-      if origin.field != 'literal':
+      if not is_literal:
         spans.append(_written(text, segment, origin, turn))
+        if segment.in_agents_slot and i == last[turn]:
+          open_turn = turn
       elif segment.role in ('system', 'developer'):
         spans += self._outside(text, False, turn)
-      elif segment.role == 'assistant':
+      elif segment.in_agents_slot:
         start = self._header(text) if i == first[turn] else 0
         stop = _end(text, start) if i == last[turn] else len(text)
-        author, verdict = segment.provenance, segment.verdict
-        spans += [
-          Span(text[:start], Provenance.TEMPLATE, turn),
-          Span(text[start:stop], author, turn, verdict),
-          Span(text[stop:], Provenance.TEMPLATE, turn),
-        ]
+        spans += self._around(text[:start], turn)
+        spans.append(_all_of(text[start:stop], segment, turn))
+        spans.append(Span(text[stop:], Provenance.TEMPLATE, turn))
       else:
         spans += self._around(text, turn)
     return [span for span in spans if span.text]
@@ -102,6 +115,19 @@ class Authorship:
       if start >= 0:
         return start + cut
     return 0
+
+  def _late_end(self, text: str, is_last: bool) -> tuple[int, int]:
+    """Returns where an end-of-turn marker ends that what follows writes, and
+    where the white space after it does.
+
+    It is a marker with another behind it, or with nothing at all.
+    """
+    ended = self._ending.match(text)
+    if not ended:
+      return 0, 0
+    is_all = is_last and ended.end() == len(text)
+    is_end = is_all or ended[2] is not None
+    return (ended.end(1), ended.end()) if is_end else (0, 0)
 
   def _outside(self, text: str, written: bool, turn: int) -> list[Span]:
     """A system turn, or no turn: context, but for the protocol's markers."""
@@ -141,7 +167,11 @@ def _split(text, found, inside, outside, turn) -> list[Span]:
   return [*spans, Span(text[done:], outside, turn)]
 
 
-def _written(text: str, segment: Segment, origin, turn: int) -> Span:
+def _all_of(text: str, segment: Segment, turn: int) -> Span:
+  return Span(text, segment.provenance, turn, segment.verdict)
+
+
+def _written(text: str, segment: Segment, origin: Origin, turn: int) -> Span:
   author = segment
   if origin.field == 'content' and origin.number:
     author = segment.parts[origin.number - 1]

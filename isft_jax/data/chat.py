@@ -58,7 +58,8 @@ class Origin(NamedTuple):
 
   turn: the message, or -1 outside of all.
   field: 'literal' for the template's own text in that turn, else whose value
-    it is: 'content', 'thinking', 'call', 'other'; 'tools' are the schemas.
+    it is: 'content', 'thinking', 'name' and 'call' of a tool call, 'other';
+    'tools' are the schemas.
   number: of a call; of content: 0, or 1, 2, ... in its parts.
   """
 
@@ -198,7 +199,11 @@ def _wrap(message: dict, segment: Segment, turn: int, origins) -> Message:
       wrapped[key] = _content(segment, turn, origins)
     elif key == 'tool_calls':
       wrapped[key] = [
-        _call(call, origins.code(Origin(turn, 'call', number)))
+        _call(
+          call,
+          origins.code(Origin(turn, 'name', number)),
+          origins.code(Origin(turn, 'call', number)),
+        )
         for number, call in enumerate(value)
       ]
     elif key in PROTOCOL:
@@ -218,12 +223,18 @@ def _content(segment: Segment, turn: int, origins) -> Tracked:
   return Tracked(segment.text, codes)
 
 
-def _call(call: Mapping, code: str) -> dict:
-  return {
-    key: _call(value, code)
-    if key == 'function' and isinstance(value, Mapping)
-    else value
-    if key in PROTOCOL
-    else tracked.track(value, code)
-    for key, value in call.items()
-  }
+def _call(call, name: str, arguments: str):
+  """Returns a tool call as the template sees it; two codes of origin."""
+  if not isinstance(call, Mapping):
+    return tracked.track(call, arguments)
+  seen = {}
+  for key, value in call.items():
+    if key == 'function':
+      seen[key] = _call(value, name, arguments)
+    elif key == 'name':
+      seen[key] = tracked.track(value, name)
+    elif key in PROTOCOL:
+      seen[key] = value
+    else:
+      seen[key] = tracked.track(value, arguments)
+  return seen

@@ -25,6 +25,14 @@ _OF_STR = frozenset(name for name in dir(str) if name[0] != '_') - {
 }
 
 
+# Filters that return text, parts of it, or what the methods of str make of it.
+_FOLLOWED = frozenset(
+  (
+    *('attr', 'capitalize', 'd', 'default', 'first', 'last', 'lower', 'max'),
+    *('min', 'random', 'replace', 'reverse', 'title', 'trim', 'truncate'),
+    'upper',
+  )
+)
 # What compiled templates add to the arguments of a call in a loop or a block.
 _OF_JINJA = ('_loop_vars', '_block_vars')
 
@@ -86,7 +94,10 @@ class Environment(ImmutableSandboxedEnvironment):
       finalize=self.emit,
     )
     self.filters = {
-      **{name: _careful(filter) for name, filter in self.filters.items()},
+      **{
+        name: _careful(filter, name in _FOLLOWED)
+        for name, filter in self.filters.items()
+      },
       'tojson': tracked.to_json,
       'join': self._join,
       'string': tracked.written,
@@ -120,9 +131,9 @@ class Environment(ImmutableSandboxedEnvironment):
     literal = self._literals[self._turn]
     if not isinstance(text, Tracked):
       return Tracked(text, literal * len(text))
-    if LITERAL not in text.origins:
-      return text
-    return Tracked(text, text.origins.replace(LITERAL, literal))
+    codes = text.origins.replace(LITERAL, literal)
+    # Kept since before the first turn, in a block, and shown in this one.
+    return Tracked(text, codes.replace(self._literals[-1], literal))
 
   def _parse(self, source, name, filename):
     tree = super()._parse(source, name, filename)
@@ -134,8 +145,9 @@ class Environment(ImmutableSandboxedEnvironment):
     self._outer.append(self._turn)
 
   def enter(self, item):
-    if isinstance(item, Message):
-      self._turn = item.turn
+    # One that is no message, or that the template adds, is of the turn outside.
+    is_message = isinstance(item, Message)
+    self._turn = item.turn if is_message else self._outer[-1]
 
   def pop(self):
     self._turn = self._outer.pop()
@@ -151,7 +163,8 @@ class Environment(ImmutableSandboxedEnvironment):
   def call(__self, __context, __callable, *args, **kwargs):
     owner = getattr(__callable, '__self__', None)
     given = {k: v for k, v in kwargs.items() if k not in _OF_JINJA}
-    if type(owner) is str and tracked.is_tracked(args):
+    joins = getattr(__callable, '__name__', '') == 'join'
+    if type(owner) is str and (joins or tracked.is_tracked(args)):
       owner = Tracked(owner, tracked.origins(owner))
       __callable = getattr(owner, __callable.__name__)
     if type(owner) is Tracked and __callable.__name__ in _OF_STR:
@@ -202,20 +215,29 @@ def _tell(method: str, arguments: list, line: int) -> nodes.ExprStmt:
   return nodes.ExprStmt(call).set_lineno(line, override=True)
 
 
-def _careful(filter: Callable) -> Callable:
-  """A filter of Jinja's own: what it makes of tracked text loses track."""
+def _careful(filter: Callable, is_followed: bool) -> Callable:
+  """A filter of Jinja's own: what text it makes of tracked text loses track,
+  unless it does nothing but what `Tracked` follows."""
 
   @functools.wraps(filter)  # keeps what Jinja notes on a filter
   def careful(*args, **kwargs):
-    return _checked(filter(*args, **kwargs), *args, *kwargs.values())
+    made = filter(*args, **kwargs)
+    if isinstance(made, Tracked) and not is_followed:
+      made = str.__str__(made)
+    return _checked(made, *args, *kwargs.values())
 
   return careful
 
 
 def _checked(made, *sources):
-  if not isinstance(made, str) or isinstance(made, Tracked):
+  if isinstance(made, Tracked) or not isinstance(made, str | bytes):
     return made
-  return tracked.lost(made) if any(map(tracked.is_tracked, sources)) else made
+  if not any(map(tracked.is_tracked, sources)):
+    # Of markup, which would take other text in without a trace, the text.
+    return str(made) if isinstance(made, str) else made
+  if isinstance(made, bytes):
+    raise jinja2.TemplateError('bytes do not tell whose they are')
+  return tracked.lost(str(made))
 
 
 def _raise(message):

@@ -16,6 +16,8 @@ from isft_jax.types import Trajectory
 
 _END_OF_THINKING = '</think>'
 _THINKING = '<think>'
+# What may stand between the values of arguments.
+_SYNTAX = re.compile(r'(?:[\s{}\[\]()",:=\']|[tT]rue|[fF]alse|null|None)*')
 
 
 def prove(trajectory: Trajectory, stretches: Sequence[Stretch]) -> dict:
@@ -28,30 +30,28 @@ def prove(trajectory: Trajectory, stretches: Sequence[Stretch]) -> dict:
   """
   _check_origins(trajectory, stretches)
   said = collections.defaultdict(str)
-  turn_text = collections.defaultdict(str)
   for text, origin, home in stretches:
-    number = origin.number if origin.field == 'call' else 0
-    said[origin.turn, origin.field, number] += text
-    turn_text[home] += text
+    is_elsewhere = origin.field == 'name' and home != origin.turn
+    number = origin.number if origin.field in ('name', 'call') else 0
+    said[
+      origin.turn, 'elsewhere' if is_elsewhere else origin.field, number
+    ] += text
 
   lost = {'thinking': 0, 'whitespace': 0, 'tools': 0}
   for turn, message in enumerate(messages_of(trajectory)):
     where = f'turn {turn} ({message["role"]})'
+    may_think = trajectory.segments[turn].in_agents_slot
     thinking = _reasoning(message)
-    thought, content = said[turn, 'thinking', 0], said[turn, 'content', 0]
-    if not thought:
-      lost['thinking'] += len(thinking)
+    thought = said[turn, 'thinking', 0]
+    if thought:
+      _add(lost, _missing(thinking, thought, False), where, thinking, thought)
     else:
-      _add(lost, _missing(thinking, thought), where, thinking, thought)
-    _add(
-      lost,
-      _missing(message['content'], content),
-      where,
-      message['content'],
-      content,
-    )
+      lost['thinking'] += len(thinking)
+    written, shown = message['content'], said[turn, 'content', 0]
+    _add(lost, _missing(written, shown, may_think), where, written, shown)
     for number, call in enumerate(message.get('tool_calls', ())):
-      _check_call(call, said[turn, 'call', number], turn_text[turn], where)
+      name, arguments = said[turn, 'name', number], said[turn, 'call', number]
+      _check_call(call, name, arguments, where)
   lost['tools'] = int(bool(trajectory.tools) and not said[-1, 'tools', 0])
   return lost
 
@@ -74,8 +74,8 @@ def check_names(trajectory: Trajectory, special: re.Pattern) -> None:
 def _names(fields: Mapping) -> Iterable[str]:
   for key, value in fields.items():
     if key == 'tool_calls':
-      for call in value:
-        yield from _names(call)
+      for call in value or ():
+        yield from _names(call) if isinstance(call, Mapping) else ()
     elif key == 'function' and isinstance(value, Mapping):
       yield from _names(value)
     elif key in PROTOCOL:
@@ -92,12 +92,14 @@ def _check_origins(trajectory, stretches):
       )
     is_value = origin.turn >= 0 and origin.field != 'literal'
     if is_value and home != origin.turn:
-      role = trajectory.segments[origin.turn].role
-      if role == 'assistant':
+      segment = trajectory.segments[origin.turn]
+      # A call may be named elsewhere, in the turn of its result.
+      if segment.in_agents_slot and origin.field != 'name':
         raise Rejected(
           'unknown_origin',
-          f'turn {origin.turn} ({role}): the template shows {text[:60]!r} '
-          'outside of the turn, so that where the turn ends is unknown',
+          f'turn {origin.turn} ({segment.role}): the template shows '
+          f'{text[:60]!r} outside of the turn, so that where the turn ends is '
+          'unknown',
         )
 
 
@@ -119,10 +121,14 @@ def _add(lost, missing, where, written, shown):
   lost['whitespace'] += whitespace
 
 
-def _missing(written: str, shown: str) -> tuple[int, int] | None:
+def _missing(
+  written: str, shown: str, may_think: bool
+) -> tuple[int, int] | None:
   """Returns characters of thinking and white space that are not shown.
 
   None if anything else is missing, or if anything is there twice.
+
+  may_think: whether text before </think> is thinking, which may be dropped.
   """
   if shown == written:
     return 0, 0
@@ -135,7 +141,8 @@ def _missing(written: str, shown: str) -> tuple[int, int] | None:
   head, tag, answer = bare.partition(_END_OF_THINKING)
   thought = head.removeprefix(_THINKING).strip()
   answer = answer.strip()
-  if not tag or _END_OF_THINKING in answer:
+  speaks = _THINKING in thought or _END_OF_THINKING in answer
+  if not may_think or not tag or speaks:
     return None
   if shown.strip() == answer:
     return len(thought), len(written) - len(thought) - len(shown)
@@ -153,32 +160,63 @@ def _json_forms(text: str) -> Iterable[str]:
     yield quoted[1:-1]
 
 
-def _check_call(call: Mapping, shown: str, turn_text: str, where: str):
-  function = call.get('function', call)
-  missing = [
-    leaf
-    for leaf in _leaves(function.get('arguments'))
-    if not any(form in shown for form in _forms(leaf))
-  ]
-  name = function.get('name', '')
-  if name not in turn_text:
-    missing.append(name)
-  if missing:
+def _check_call(call: Mapping, name: str, arguments: str, where: str):
+  """Checks what a template shows of a call: its name and its arguments."""
+  function = call.get('function', call) if isinstance(call, Mapping) else None
+  named = isinstance(function, Mapping) and function.get('name')
+  if not isinstance(named, str) or not named:
+    raise Rejected('malformed', f'{where}: a tool call without a name')
+  # Some templates show it twice: in the header of the call, and in the call.
+  left = name
+  for form in _json_forms(named):
+    left = left.replace(form, '')
+  if left or not name:
+    does = f'shows the name {_short(name)}' if name else 'leaves out the name'
     raise Rejected(
       'content_dropped',
-      f'{where}: of the call of {name!r} the template leaves out '
-      f'{_short(str(missing[0]))}',
+      f'{where}: of the call of {named!r} the template {does}',
+    )
+  given = function.get('arguments')
+  # Templates keep the order of arguments, or sort them.
+  if not any(_spells(arguments, _leaves(given, by)) for by in (list, sorted)):
+    missing = [
+      leaf for leaf in _leaves(given, list) if not _has(arguments, leaf)
+    ]
+    does = f'shows the arguments {_short(arguments)}'
+    if missing:
+      does = f'leaves out {_short(str(missing[0]))}'
+    raise Rejected(
+      'content_dropped',
+      f'{where}: of the call of {named!r} the template {does}',
     )
 
 
-def _leaves(value) -> Iterable:
+def _has(shown: str, leaf) -> bool:
+  return any(form in shown for form in _forms(leaf))
+
+
+def _spells(shown: str, leaves: Iterable) -> bool:
+  """Whether text is these values in this order, and syntax between them."""
+  done = 0
+  for leaf in leaves:
+    for form in _forms(leaf):
+      start = shown.find(form, done)
+      if start >= 0 and _SYNTAX.fullmatch(shown, done, start):
+        done = start + len(form)
+        break
+    else:
+      return False
+  return _SYNTAX.fullmatch(shown, done) is not None
+
+
+def _leaves(value, order) -> Iterable:
   if isinstance(value, Mapping):
-    for key, item in value.items():
+    for key in order(value):
       yield key
-      yield from _leaves(item)
+      yield from _leaves(value[key], order)
   elif isinstance(value, list | tuple):
     for item in value:
-      yield from _leaves(item)
+      yield from _leaves(item, order)
   # Templates spell true, false and null as they like.
   elif value is not None and not isinstance(value, bool):
     yield value

@@ -131,6 +131,8 @@ class Renderer:
         f'{theirs[at : at + 40]!r} and not {ours[at : at + 40]!r}',
       )
     proof.check_names(trajectory, self._special)
+    if not _is_text(ours):
+      raise Rejected('malformed', 'half of a surrogate pair, which is no text')
     lost = proof.prove(trajectory, stretches)
     return Proved(self._authorship.spans(trajectory, stretches), lost)
 
@@ -155,6 +157,13 @@ class Renderer:
       except Exception:  # it wants another conversation
         continue
     return '', ''  # an agent's turn is then all that the template writes in it
+
+
+def _is_text(text: str) -> bool:
+  try:
+    return text.isascii() or bool(text.encode())
+  except UnicodeEncodeError:
+    return False
 
 
 def _first_difference(a: str, b: str) -> int:

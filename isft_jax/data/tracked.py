@@ -14,6 +14,8 @@ import json
 import re
 from collections.abc import Iterable
 
+from markupsafe import Markup
+
 UNKNOWN = '\x00'  # made from tracked text by an operation that lost track
 LITERAL = '\x01'  # a template's own text, not yet emitted
 
@@ -180,6 +182,8 @@ def join(separator: str, strings: Iterable) -> Tracked:
 
 def written(value) -> str:
   """Returns str(value), with its origins where value has any."""
+  if isinstance(value, Markup):
+    return lost(str.__str__(value))  # it has escaped what it took in
   if isinstance(value, str):
     return value
   if isinstance(value, _OF_ONE_ORIGIN):
