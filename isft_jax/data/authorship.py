@@ -42,9 +42,12 @@ class Authorship:
   ended, open: a conversation as the template renders it, and the same where
     the agent is to write next. What is added is the generation prompt.
   special: finds the texts of the tokenizer's special tokens.
+  closer: what the template writes after the agent's words, whatever follows.
   """
 
-  def __init__(self, ended: str, open: str, special: re.Pattern):
+  def __init__(
+    self, ended: str, open: str, special: re.Pattern, closer: str = ''
+  ):
     marker = f'{special.pattern}|{_LIKE_A_MARKER}'
     # A marker, with the role that it announces and the white space after it.
     self._protocol = re.compile(rf'(?:{marker})(?:[ \t]*(?:{_ROLES})\b)?\s*')
@@ -53,14 +56,15 @@ class Authorship:
       rf'(.*?)(?={marker}|\Z)',
       re.DOTALL,
     )
-    self._ending = re.compile(rf'(\s*(?:{marker}))\s*((?={marker}))?')
     # Where text may be cut: not inside of a word or of a marker.
     bounds = re.compile(rf'{marker}|(?<=\S)\s+')
-    shared = ended[: _same(ended, open)]
+    shared = ended[: same(ended, open)]
     if shared != ended:  # the template closes what the agent does not continue
       cuts = [m.end() for m in bounds.finditer(shared)]
       shared = shared[: max(cuts, default=0)]
     self.prompt = prompt = open[len(shared) :]
+    self._closer = closer.rstrip()
+    self._marker = re.compile(marker)
     self._cuts = {len(prompt)} | {m.end() for m in bounds.finditer(prompt)}
 
   def spans(
@@ -78,11 +82,13 @@ class Authorship:
     for i, (text, origin, home) in enumerate(stretches):
       is_literal = origin.field == 'literal'
       if open_turn is not None and is_literal:
-        stop, space = self._late_end(text, i == len(stretches) - 1)
+        stop = self._late_end(text)
         segment = trajectory.segments[open_turn]
         spans.append(_all_of(text[:stop], segment, open_turn))
-        spans.append(Span(text[stop:space], Provenance.TEMPLATE, open_turn))
-        text = text[space:]
+        if stop:
+          space = len(text) - len(text[stop:].lstrip())
+          spans.append(Span(text[stop:space], Provenance.TEMPLATE, open_turn))
+          text = text[space:]
       open_turn = None
       if origin.field == 'name' and home != origin.turn:
         # The name of another turn's call: as good as a literal of this one.
@@ -104,30 +110,29 @@ class Authorship:
         spans += self._around(text[:start], turn)
         spans.append(_all_of(text[start:stop], segment, turn))
         spans.append(Span(text[stop:], Provenance.TEMPLATE, turn))
+        is_open = not self._marker.search(text, start)
+        open_turn = turn if is_open and i == last[turn] else None
       else:
         spans += self._around(text, turn)
     return [span for span in spans if span.text]
 
   def _header(self, text: str) -> int:
     """Returns where the generation header ends in the head of a turn."""
-    for cut in sorted(self._cuts, reverse=True):
-      start = text.find(self.prompt[:cut]) if cut else -1
+    for cut in sorted(self._cuts - {0}, reverse=True):
+      head = self.prompt[:cut]
+      start = text.find(head)
       if start >= 0:
         return start + cut
+      # What separates turns is missing before the first.
+      if head.strip() and text.startswith(head.lstrip()):
+        return len(head.lstrip())
     return 0
 
-  def _late_end(self, text: str, is_last: bool) -> tuple[int, int]:
-    """Returns where an end-of-turn marker ends that what follows writes, and
-    where the white space after it does.
-
-    It is a marker with another behind it, or with nothing at all.
-    """
-    ended = self._ending.match(text)
-    if not ended:
-      return 0, 0
-    is_all = is_last and ended.end() == len(text)
-    is_end = is_all or ended[2] is not None
-    return (ended.end(1), ended.end()) if is_end else (0, 0)
+  def _late_end(self, text: str) -> int:
+    """Returns where an end-of-turn marker ends that what follows writes."""
+    start = len(text) - len(text.lstrip())
+    is_end = self._closer and text.startswith(self._closer, start)
+    return start + len(self._closer) if is_end else 0
 
   def _outside(self, text: str, written: bool, turn: int) -> list[Span]:
     """A system turn, or no turn: context, but for the protocol's markers."""
@@ -142,7 +147,7 @@ class Authorship:
     return _split(text, defaults, Provenance.CONTEXT, Provenance.TEMPLATE, turn)
 
 
-def _same(a: str, b: str) -> int:
+def same(a: str, b: str) -> int:
   """Returns how many first characters are the same."""
   pairs = enumerate(zip(a, b, strict=False))
   return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))

@@ -38,11 +38,11 @@ _OF_JINJA = ('_loop_vars', '_block_vars')
 
 
 class Message(dict):
-  """A message of a conversation; `turn` is its number."""
+  """A message of a conversation."""
 
   def __init__(self, turn: int):
     super().__init__()
-    self.turn = turn
+    self._turn = turn  # underscored: no template can ask for it
 
 
 class _Generator(CodeGenerator):
@@ -147,7 +147,7 @@ class Environment(ImmutableSandboxedEnvironment):
   def enter(self, item):
     # One that is no message, or that the template adds, is of the turn outside.
     is_message = isinstance(item, Message)
-    self._turn = item.turn if is_message else self._outer[-1]
+    self._turn = item._turn if is_message else self._outer[-1]
 
   def pop(self):
     self._turn = self._outer.pop()

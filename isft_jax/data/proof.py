@@ -199,7 +199,8 @@ def _spells(shown: str, leaves: Iterable) -> bool:
   """Whether text is these values in this order, and syntax between them."""
   done = 0
   for leaf in leaves:
-    for form in _forms(leaf):
+    # The longest first: text may be the beginning of its own JSON.
+    for form in sorted(_forms(leaf), key=len, reverse=True):
       start = shown.find(form, done)
       if start >= 0 and _SYNTAX.fullmatch(shown, done, start):
         done = start + len(form)

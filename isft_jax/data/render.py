@@ -15,17 +15,25 @@ u USER, a AGENT):
 The newline that ends an agent's turn is the agent's: to stop is its action.
 """
 
+import contextlib
 import copy
-import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from isft_jax.data import proof, tokenizer
-from isft_jax.data.authorship import Authorship, Span
+from isft_jax.data.authorship import Authorship, Span, same
 from isft_jax.data.chat import ChatTemplate, messages_of
 from isft_jax.data.encode import Encoded, encode
 from isft_jax.data.rejection import Rejected
 from isft_jax.types import Example, Provenance, Segment, Trajectory
+
+# What a template is shown where it is asked how it opens and closes turns.
+_WORD = 'zqj'
+# Arguments of apply_chat_template that decide more than values of a template.
+_TAKEN = {
+  *('add_generation_prompt', 'chat_template', 'continue_final_message'),
+  *('conversation', 'documents', 'messages', 'tokenize', 'tools'),
+}
 
 
 class Proved(NamedTuple):
@@ -63,6 +71,12 @@ class Renderer:
       )
     self.tokenizer = encoder
     values = dict(values or {})
+    taken = sorted(_TAKEN & values.keys())
+    if taken:
+      raise ValueError(
+        f'{taken[0]!r} is not for --template_kwargs: it is set for each '
+        'trajectory'
+      )
     self._chat = ChatTemplate(template, encoder.special_tokens_map | values)
     self.rendering = {
       'template': self._chat.source,
@@ -70,7 +84,9 @@ class Renderer:
       'special_text': special_text,
     }
     self._special = tokenizer.special_pattern(encoder)
-    self._authorship = Authorship(*self._ended_and_open(), self._special)
+    user = Segment('user', _WORD, Provenance.USER).message()
+    system = Segment('system', _WORD, Provenance.CONTEXT).message()
+    self._authorship = self._learn([user]) or self._learn([system, user])
 
   def metadata(self) -> dict:
     """Returns what records that it renders must carry."""
@@ -79,16 +95,23 @@ class Renderer:
 
   def example(self, trajectory: Trajectory) -> Example:
     """Renders and encodes. Raises Rejected for what cannot be proved."""
-    return self.encode(trajectory).example
+    return self.encode_proved(trajectory, self.prove(trajectory)).example
 
   def encode(self, trajectory: Trajectory) -> Encoded:
     """Renders and encodes, and keeps the text."""
-    return self.encode_proved(trajectory, self.prove(trajectory))
+    return self.encode_proved(trajectory, self.prove(trajectory), True)
 
-  def encode_proved(self, trajectory: Trajectory, proved: Proved) -> Encoded:
+  def encode_proved(
+    self, trajectory: Trajectory, proved: Proved, with_starts: bool = False
+  ) -> Encoded:
     """Encodes what `prove` returned for a trajectory."""
-    special_text = self.rendering['special_text']
-    return encode(trajectory.id, proved.spans, self.tokenizer, special_text)
+    return encode(
+      trajectory.id,
+      proved.spans,
+      self.tokenizer,
+      self.rendering['special_text'],
+      with_starts,
+    )
 
   def save_tokenizer(self, folder) -> None:
     """Saves the tokenizer, with the template that was in force."""
@@ -124,7 +147,7 @@ class Renderer:
       ) from error
     ours = ''.join(stretch.text for stretch in stretches)
     if ours != theirs:
-      at = _first_difference(ours, theirs)
+      at = same(ours, theirs)
       raise Rejected(
         'unknown_origin',
         f'followed to character {at}, where the template has '
@@ -134,7 +157,8 @@ class Renderer:
     if not _is_text(ours):
       raise Rejected('malformed', 'half of a surrogate pair, which is no text')
     lost = proof.prove(trajectory, stretches)
-    return Proved(self._authorship.spans(trajectory, stretches), lost)
+    authorship = self._authorship or self._learn_from(trajectory)
+    return Proved(authorship.spans(trajectory, stretches), lost)
 
   def _apply(self, messages, tools=None, **more) -> str:
     return self.tokenizer.apply_chat_template(
@@ -142,21 +166,47 @@ class Renderer:
       tools=None if tools is None else list(tools),
       chat_template=self.rendering['template'],
       tokenize=False,
-      **more,
-      **self.rendering['values'],
+      **{**self.rendering['values'], **more},
     )
 
-  def _ended_and_open(self) -> tuple[str, str]:
-    """Returns a conversation, without and with a prompt for the agent."""
-    user = Segment('user', 'x', Provenance.USER).message()
-    system = Segment('system', 'x', Provenance.CONTEXT).message()
-    for messages in ([user], [system, user]):
-      try:
-        ended = self._apply(messages)
-        return ended, self._apply(messages, add_generation_prompt=True)
-      except Exception:  # it wants another conversation
-        continue
-    return '', ''  # an agent's turn is then all that the template writes in it
+  def _learn(self, before: list[dict], tools=None) -> Authorship | None:
+    """Learns how the template opens and closes a turn of the agent.
+
+    before: a conversation in which the agent is to write next.
+
+    Returns None if the template refuses that conversation.
+    """
+    agent = Segment('assistant', _WORD, Provenance.AGENT).message()
+    try:
+      ended = self._apply(before, tools)
+      open = self._apply(before, tools, add_generation_prompt=True)
+    except Exception:  # templates are programs that anyone wrote
+      return None
+    closer = ''
+    with contextlib.suppress(Exception):
+      alone, followed = (
+        self._apply([*before, agent, *more], tools) for more in ([], before)
+      )
+      # What follows the agent's words, if it does whatever comes next.
+      words = ended.count(_WORD) + 1
+      if alone.count(_WORD) == words:
+        rest = [text.split(_WORD, words)[-1] for text in (alone, followed)]
+        closer = rest[0] if rest[1].startswith(rest[0]) else ''
+    return Authorship(ended, open, self._special, closer)
+
+  def _learn_from(self, trajectory: Trajectory) -> Authorship:
+    """The same from a trajectory, where the template wants more than a word."""
+    slots = [s.in_agents_slot for s in trajectory.segments]
+    first = slots.index(True) if True in slots else len(slots)
+    messages = messages_of(trajectory)[:first]
+    learned = self._learn(messages, trajectory.tools) if messages else None
+    if learned is None:
+      raise Rejected(
+        'unknown_origin',
+        'the template does not show how a turn of the agent begins: it refuses '
+        'the conversation up to there',
+      )
+    return learned
 
 
 def _is_text(text: str) -> bool:
@@ -164,8 +214,3 @@ def _is_text(text: str) -> bool:
     return text.isascii() or bool(text.encode())
   except UnicodeEncodeError:
     return False
-
-
-def _first_difference(a: str, b: str) -> int:
-  pairs = itertools.zip_longest(a, b)
-  return next(i for i, (x, y) in enumerate(pairs) if x != y)

@@ -157,7 +157,7 @@ def track(value, code: str):
     tracked = TrackedInt(value)
   else:
     tracked = TrackedFloat(value)
-  tracked.code = code
+  tracked._code = code  # underscored: no template can ask for it
   return tracked
 
 
@@ -188,7 +188,7 @@ def written(value) -> str:
     return value
   if isinstance(value, _OF_ONE_ORIGIN):
     text = str(value)
-    return Tracked(text, value.code * len(text))
+    return Tracked(text, value._code * len(text))
   return lost(str(value)) if is_tracked(value) else str(value)
 
 
@@ -233,7 +233,7 @@ def to_json(
       return join('', [*quoted, Tracked('"', value.origins[-1])])
     if isinstance(value, _OF_ONE_ORIGIN):
       text = dumps(value)
-      return Tracked(text, value.code * len(text))
+      return Tracked(text, value._code * len(text))
     if indent is not None:
       return lost(dumps(value))
     comma, colon = separators or (', ', ': ')

@@ -861,21 +861,15 @@ WRONG = {
 
 
 @pytest.mark.parametrize('how', WRONG)
-@pytest.mark.xfail(strict=True, reason='its literals go to another author')
 def test_every_span_has_its_author_whatever_the_template_does(how):
   trajectory, template, table = WRONG[how]
   assert table_of(trajectory, template) == lines_of(table)
 
 
-@pytest.mark.xfail(strict=True, reason='every header goes to the agent')
-def test_a_generation_prompt_that_the_run_asks_for_changes_no_header():
-  trajectory = turns(HI, YO)
-  asked = table_of(trajectory, marked(CLOSED), add_generation_prompt=True)
-  table = table_of(trajectory, marked(CLOSED))
-  assert asked == [
-    *table[:-1],
-    table[-1].replace('¶]', '¶<|im_start|>assistant¶]'),
-  ]
+def test_a_generation_prompt_is_not_a_runs_to_ask_for():
+  """It would end every conversation with a header that no one answers."""
+  with pytest.raises(ValueError, match='not for --template_kwargs'):
+    renderer_of(marked(CLOSED), add_generation_prompt=True)
 
 
 # -------------------------------------------------------------------- and more

@@ -645,3 +645,10 @@ def test_a_call_that_is_none_is_refused(what):
 def test_half_of_a_surrogate_pair_is_refused():
   """No tokenizer takes it."""
   refusal(each(), turns(Segment('user', '\ud83d', P.USER)))
+
+
+@pytest.mark.parametrize('value', ['C:\\', '"', '\\', '{}\\'])
+def test_an_argument_that_looks_like_a_part_of_its_own_json_is_there(value):
+  """Its bare text stands at the beginning of its JSON, which goes on."""
+  trajectory = turns(HI, agent('', call('f', x=value)))
+  assert lost(each(more=NAMED), trajectory) == {}
