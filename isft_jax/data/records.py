@@ -7,11 +7,8 @@ Beside the records lies an index, from which an epoch can be planned for any
 objective without reading a record.
 """
 
-import contextlib
-import io
 import itertools
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -23,6 +20,9 @@ from etils import epath
 from isft_jax.types import Example, Provenance, Verdict
 
 _INDEX = 'index-{split}.npz'
+_STAGING = 'incomplete'
+_SHARD_RECORDS = 8192
+_BATCH = 64  # records; the writer notes what it has after each batch
 
 tfds.disable_progress_bar()
 
@@ -72,8 +72,6 @@ class Trajectories(tfds.core.GeneratorBasedBuilder):
       if first:  # TFDS has no empty splits
         examples = itertools.chain(first, examples)
         generators[split] = self._generate_examples(examples)
-    if 'train' not in generators:
-      raise ValueError(f'{self._data_dir_root}: no example to write')
     return generators
 
   def _generate_examples(self, examples):
@@ -166,18 +164,18 @@ def write(
   Raises ValueError if there is no example.
   """
   splits = {'train': examples} | ({'heldout': heldout} if heldout else {})
-  builder = Trajectories(
-    splits=splits, metadata=dict(metadata), data_dir=os.fspath(folder)
-  )
-  path = epath.Path(builder.data_path)
-  for cut in path.parent.glob('incomplete.*'):  # by a kill
-    cut.rmtree()
-  # TFDS speaks of downloads, and makes a folder for them; there are none.
-  with (
-    tempfile.TemporaryDirectory() as unused,
-    contextlib.redirect_stdout(io.StringIO()),
-  ):
-    builder.download_and_prepare(download_dir=unused)
+  place = {'metadata': dict(metadata), 'data_dir': os.fspath(folder)}
+  path = epath.Path(Trajectories(**place).data_path)
+  if not path.exists():
+    staging = epath.Path(folder) / _STAGING
+    if staging.exists():  # of a run that was cut
+      staging.rmtree()
+    place['data_dir'] = os.fspath(staging)
+    staged = _write_splits(Trajectories(splits=splits, **place), folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged.rename(path)
+    staging.rmtree()
+  builder = tfds.builder_from_directory(path)
   for split in builder.info.splits:
     source = builder.as_data_source(split)
     index = path / _INDEX.format(split=split)
@@ -189,6 +187,28 @@ def write(
         np.savez(file, **_make_index(source)._asdict())
       part.replace(index)
   return Records(folder)
+
+
+def _write_splits(builder: Trajectories, folder: str) -> epath.Path:
+  """Writes a builder's examples, a shard at a time; returns the folder.
+
+  TFDS's own way sorts all examples first: in memory up to a gigabyte, and
+  beyond that with TensorFlow.
+  """
+  splits = builder._split_generators(None)
+  if 'train' not in splits:
+    raise ValueError(f'{folder}: no example to write')
+  path = epath.Path(builder.data_path)
+  path.mkdir(parents=True)
+  writer = tfds.core.SequentialWriter(
+    builder.info, _SHARD_RECORDS, file_format='array_record'
+  )
+  for split, records in splits.items():
+    writer.initialize_splits([split])
+    while batch := [record for _, record in itertools.islice(records, _BATCH)]:
+      writer.add_examples({split: batch})
+  writer.close_all()
+  return path
 
 
 def _read_index(path: epath.Path, records: int) -> Index:

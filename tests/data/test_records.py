@@ -256,8 +256,8 @@ def test_two_splits_are_two_more_files(both):
     'index-heldout.npz',
     'index-train.npz',
     'metadata.json',
-    'trajectories-heldout.array_record-00000-of-00001',
-    'trajectories-train.array_record-00000-of-00001',
+    'trajectories-heldout.array_record-00000',
+    'trajectories-train.array_record-00000',
   ]
 
 
@@ -356,7 +356,7 @@ def test_writing_leaves_nothing_but_the_records(examples, tmp_path):
     'features.json',
     'index-train.npz',
     'metadata.json',
-    'trajectories-train.array_record-00000-of-00001',
+    'trajectories-train.array_record-00000',
   ]
 
 
@@ -394,17 +394,19 @@ def test_a_write_that_is_cut_before_its_index_is_finished(
 
 
 def test_what_a_killed_writer_leaves_is_never_opened(examples, tmp_path):
-  """TFDS writes beside the data set, incomplete.W39P2E_1.0.0, and renames that
-  as its last act. A kill leaves it there, with all files but the index."""
+  """It writes into a folder beside, and puts that in its place as the last act.
+  A kill leaves it there; the next run clears it away."""
   write(str(tmp_path), lambda: examples[:5], {})
   whole = index_path(tmp_path).parent
-  left = whole.with_name('incomplete.W39P2E_1.0.0')
+  left = tmp_path / 'incomplete' / 'trajectories' / whole.name
   shutil.copytree(whole, left)
   (left / 'index-train.npz').unlink()
   assert Records(str(tmp_path))[0].id == examples[0].id
   shutil.rmtree(whole)
   with pytest.raises(ValueError, match='no records there; prepare them first'):
     Records(str(tmp_path))
+  assert len(write(str(tmp_path), lambda: examples[:4], {})) == 4
+  assert not (tmp_path / 'incomplete').exists()
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -508,3 +510,16 @@ def test_records_are_written_and_read_without_tensorflow_and_jax(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines()[-1] == 'found: []'
+
+
+def test_more_records_than_a_shard_holds_keep_their_order(
+  examples, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(records_lib, '_SHARD_RECORDS', 7)
+  monkeypatch.setattr(records_lib, '_BATCH', 3)
+  found = write(str(tmp_path), lambda: examples[:20], {})
+  names = sorted(p.name for p in index_path(tmp_path).parent.glob('*record*'))
+  assert names == [
+    f'trajectories-train.array_record-0000{shard}' for shard in range(3)
+  ]
+  assert [found[i].id for i in range(20)] == [e.id for e in examples[:20]]
