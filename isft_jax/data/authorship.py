@@ -143,6 +143,8 @@ class Authorship:
 
   def _around(self, text: str, turn: int) -> list[Span]:
     """Around the world's words: protocol, but for a default system prompt."""
+    if 'system' not in text and 'developer' not in text:
+      return [Span(text, Provenance.TEMPLATE, turn)]
     defaults = [match.span(1) for match in self._context.finditer(text)]
     return _split(text, defaults, Provenance.CONTEXT, Provenance.TEMPLATE, turn)
 

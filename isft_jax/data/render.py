@@ -95,23 +95,16 @@ class Renderer:
 
   def example(self, trajectory: Trajectory) -> Example:
     """Renders and encodes. Raises Rejected for what cannot be proved."""
-    return self.encode_proved(trajectory, self.prove(trajectory)).example
+    return self.encode(trajectory).example
 
   def encode(self, trajectory: Trajectory) -> Encoded:
     """Renders and encodes, and keeps the text."""
-    return self.encode_proved(trajectory, self.prove(trajectory), True)
+    return self.encode_proved(trajectory, self.prove(trajectory))
 
-  def encode_proved(
-    self, trajectory: Trajectory, proved: Proved, with_starts: bool = False
-  ) -> Encoded:
+  def encode_proved(self, trajectory: Trajectory, proved: Proved) -> Encoded:
     """Encodes what `prove` returned for a trajectory."""
-    return encode(
-      trajectory.id,
-      proved.spans,
-      self.tokenizer,
-      self.rendering['special_text'],
-      with_starts,
-    )
+    special_text = self.rendering['special_text']
+    return encode(trajectory.id, proved.spans, self.tokenizer, special_text)
 
   def save_tokenizer(self, folder) -> None:
     """Saves the tokenizer, with the template that was in force."""
