@@ -1,11 +1,11 @@
 """From spans of text with an author to tokens with an author."""
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from isft_jax.data import spelling
 from isft_jax.data.authorship import Span
 from isft_jax.data.rejection import Rejected
 from isft_jax.data.tokenizer import encoder_of, special_ids, special_pattern
@@ -105,14 +105,12 @@ def _encode(text, forged, tokenizer) -> tuple[np.ndarray, np.ndarray]:
     start, stop = bounds[i], bounds[i + 1]
     encoder = encoder_of(tokenizer, as_text=bool(i % 2))
     encoding = encoder.encode(text[start:stop], add_special_tokens=False)
-    ids.append(np.asarray(encoding.ids, np.int32))
-    # Several times faster than np.asarray makes it of a list of pairs.
-    flat = np.fromiter(
-      itertools.chain.from_iterable(encoding.offsets),
-      np.int64,
-      2 * len(encoding),
-    )
-    offsets.append(flat.reshape(-1, 2) + start)
+    ids_T = np.asarray(encoding.ids, np.int32)
+    found_T2 = spelling.offsets(tokenizer, ids_T, text[start:stop])
+    if found_T2 is None:
+      found_T2 = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
+    ids.append(ids_T)
+    offsets.append(found_T2 + start)
   return np.concatenate(ids), np.concatenate(offsets)
 
 
