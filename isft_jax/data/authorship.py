@@ -82,13 +82,9 @@ class Authorship:
     for i, (text, origin, home) in enumerate(stretches):
       is_literal = origin.field == 'literal'
       if open_turn is not None and is_literal:
-        stop = self._late_end(text)
         segment = trajectory.segments[open_turn]
-        spans.append(_all_of(text[:stop], segment, open_turn))
-        if stop:
-          space = len(text) - len(text[stop:].lstrip())
-          spans.append(Span(text[stop:space], Provenance.TEMPLATE, open_turn))
-          text = text[space:]
+        ending, text = self._late_end(text, segment, open_turn)
+        spans += ending
       open_turn = None
       if origin.field == 'name' and home != origin.turn:
         # The name of another turn's call: as good as a literal of this one.
@@ -128,11 +124,20 @@ class Authorship:
         return len(head.lstrip())
     return 0
 
-  def _late_end(self, text: str) -> int:
-    """Returns where an end-of-turn marker ends that what follows writes."""
+  def _late_end(
+    self, text: str, segment: Segment, turn: int
+  ) -> tuple[list[Span], str]:
+    """Returns the end of a turn that what follows it writes, and the rest."""
     start = len(text) - len(text.lstrip())
-    is_end = self._closer and text.startswith(self._closer, start)
-    return start + len(self._closer) if is_end else 0
+    if not self._closer or not text.startswith(self._closer, start):
+      return [], text
+    stop = start + len(self._closer)
+    rest = text[stop:].lstrip()
+    space = text[stop : len(text) - len(rest)]
+    return [
+      _all_of(text[:stop], segment, turn),
+      Span(space, Provenance.TEMPLATE, turn),
+    ], rest
 
   def _outside(self, text: str, written: bool, turn: int) -> list[Span]:
     """A system turn, or no turn: context, but for the protocol's markers."""

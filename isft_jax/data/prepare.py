@@ -8,8 +8,6 @@ is set aside with its reason. The data set appears under its name when it is
 whole: until then all is in a folder beside it.
 """
 
-import array
-import collections
 import dataclasses
 import hashlib
 import json
@@ -21,19 +19,18 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from isft_jax import objectives
 from isft_jax.data import records, tokenizer, windows
-from isft_jax.data.rejection import REASONS, Rejected
+from isft_jax.data.rejection import Rejected
 from isft_jax.data.render import Renderer
 from isft_jax.data.sources import formats, rows
 from isft_jax.data.sources.authors import Rules
 from isft_jax.data.sources.chat import Malformed
-from isft_jax.types import Example, Provenance, Trajectory, Verdict
+from isft_jax.data.tally import Tally
+from isft_jax.types import Example, Provenance, Trajectory
 
 REPORT = 'prepare_report.json'
 REJECTED = 'rejected.jsonl'
 OVERLONG = ('window', 'reject')
-_QUANTILES = (0, 0.1, 0.5, 0.9, 0.99, 1)
 # Tokens of these authors alone are nothing to learn from.
 _FRAME = {Provenance.PAD, Provenance.TEMPLATE, Provenance.CONTEXT}
 
@@ -69,73 +66,6 @@ class Settings:
   def context(self) -> int:
     """Tokens of context that a window has at least."""
     return self.overlap or self.max_length // 4
-
-
-class Tally:
-  """What has been read and written so far. Rows add up."""
-
-  def __init__(self):
-    self.read = 0
-    self.written = collections.Counter()  # by split
-    self.rejected = collections.Counter()  # by reason
-    self.records = collections.Counter()  # by split; a row may be many windows
-    self.tokens_P = np.zeros(len(Provenance), np.int64)
-    # Of positions that a record scores: not its first, not those of an overlap.
-    self.scorable_PV = np.zeros((len(Provenance), len(Verdict)), np.int64)
-    self.straddling = 0
-    self.lost = collections.Counter()
-    self._lengths = array.array('q')  # tokens, of rows
-
-  def add(self, split: str, whole: Example, parts: list[Example]) -> None:
-    self.written[split] += 1
-    self.records[split] += len(parts)
-    self._lengths.append(len(whole.tokens_T))
-    self.tokens_P += np.bincount(whole.provenance_T, minlength=len(Provenance))
-    cell_T = whole.provenance_T[1:].astype(np.int64) * len(Verdict)
-    cell_T += whole.verdict_T[1:]
-    self.scorable_PV.ravel()[:] += np.bincount(
-      cell_T, minlength=self.scorable_PV.size
-    )
-
-  def report(self) -> dict:
-    """Returns the counts as JSON values."""
-    tokens = int(self.tokens_P.sum())
-    shares = {
-      name: float(
-        self.scorable_PV[objectives.weight_table(name) != 0].sum() / tokens
-      )
-      for name in objectives.NAMES
-      if tokens
-    }
-    lengths = np.asarray(self._lengths)
-    return {
-      'rows': {
-        'read': self.read,
-        'written': sum(self.written.values()),
-        'rejected': sum(self.rejected.values()),
-      },
-      'rejected': {r: self.rejected[r] for r in REASONS if self.rejected[r]},
-      'splits': {
-        split: {'rows': self.written[split], 'records': self.records[split]}
-        for split in self.written
-      },
-      'tokens': tokens,
-      'tokens_by_author': {
-        author.name: int(self.tokens_P[author])
-        for author in Provenance
-        if self.tokens_P[author]
-      },
-      'straddling_tokens': self.straddling,
-      'lost': {
-        'thinking_characters': self.lost['thinking'],
-        'whitespace_characters': self.lost['whitespace'],
-        'rows_without_their_tool_schemas': self.lost['tools'],
-      },
-      'scored_share': shares,
-      'length_quantiles': {
-        f'{q:g}': int(np.quantile(lengths, q)) for q in _QUANTILES if tokens
-      },
-    }
 
 
 def prepare(
@@ -285,7 +215,7 @@ class _Preparation:
         'no_targets', 'only context and protocol: nobody says anything'
       )
     parts = self._fit(found)
-    self.tally.add(split, found, parts)
+    self.tally.add(split, found, len(parts))
     self.tally.lost.update(lost)
     self.tally.straddling += straddling
     return parts
