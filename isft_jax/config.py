@@ -23,6 +23,8 @@ class ModelConfig:
   head_size: int = 32
   hidden: int = 512
   rope_theta: float = 10_000.0
+  # Llama 3's: factor, low and high frequency factor, original length.
+  rope_scaling: tuple[float, ...] = ()
   norm_eps: float = 1e-6
   tie_embeddings: bool = True
   qkv_bias: bool = True  # Qwen2 has them, Llama and Qwen3 do not

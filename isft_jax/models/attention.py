@@ -8,7 +8,30 @@ import jax
 import jax.numpy as jnp
 
 
-def rotate(x_BLHA: jax.Array, positions_BL: jax.Array, theta: float):
+def rope_speeds(
+  half: int, theta: float, scaling: tuple[float, ...] = ()
+) -> jax.Array:
+  """Returns the angle by which a position turns each pair: theta^(-i/half).
+
+  scaling: Llama 3's (factor, low, high, original length O). A pair that turns
+    fewer than `low` times in O positions is slowed down by `factor`, one that
+    turns more than `high` times is left alone, and between them it is mixed.
+  """
+  speeds = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  if not scaling:
+    return speeds
+  factor, low, high, length = scaling
+  turns = length * speeds / (2 * jnp.pi)
+  kept = jnp.clip((turns - low) / (high - low), 0, 1)
+  return speeds * (kept + (1 - kept) / factor)
+
+
+def rotate(
+  x_BLHA: jax.Array,
+  positions_BL: jax.Array,
+  theta: float,
+  scaling: tuple[float, ...] = (),
+):
   """Turns each pair (i, i + A/2) of a head by position * theta^(-2i/A).
 
   Pairs are the two halves of a head, as in Hugging Face weights, and not the
@@ -19,7 +42,7 @@ def rotate(x_BLHA: jax.Array, positions_BL: jax.Array, theta: float):
   be wrong by 16 radians.
   """
   half = x_BLHA.shape[-1] // 2
-  speeds = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  speeds = rope_speeds(half, theta, scaling)
   angles = positions_BL[..., None, None] * speeds[None, None, None, :]
   cos, sin = jnp.cos(angles), jnp.sin(angles)
   first, second = jnp.split(x_BLHA.astype(jnp.float32), 2, axis=-1)

@@ -102,8 +102,9 @@ class Attention(nnx.Module):
     if config.qk_norm:
       q_BLHA = rms_norm(q_BLHA, self.q_norm[...], config.norm_eps)
       k_BLNA = rms_norm(k_BLNA, self.k_norm[...], config.norm_eps)
-    q_BLHA = attention.rotate(q_BLHA, positions_BL, config.rope_theta)
-    k_BLNA = attention.rotate(k_BLNA, positions_BL, config.rope_theta)
+    rope = config.rope_theta, config.rope_scaling
+    q_BLHA = attention.rotate(q_BLHA, positions_BL, *rope)
+    k_BLNA = attention.rotate(k_BLNA, positions_BL, *rope)
     mixed_BLHA, cached = attend(q_BLHA, k_BLNA, v_BLNA)
     o_HAD = self.o[...].astype(dtype)
     return _project('THA,HAD->TD', mixed_BLHA, o_HAD), cached
@@ -156,7 +157,9 @@ class Decoder(nnx.Module):
   def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
     # A copy: the config is a static, hashed part of the graph, and the
     # caller's dataclass is mutable.
-    self.config = config = dataclasses.replace(config)
+    self.config = config = dataclasses.replace(
+      config, rope_scaling=tuple(config.rope_scaling)
+    )
     V, D = config.vocab_size, config.width
     self.embedding = _normal(rngs, config, (V, D), 0.02)
     stack = nnx.vmap(functools.partial(Block, config))
