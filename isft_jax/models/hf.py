@@ -22,8 +22,7 @@ import safetensors.numpy
 from flax import nnx
 
 from isft_jax.config import ModelConfig
-from isft_jax.models import decoder
-from isft_jax.models.hf_config import model_config
+from isft_jax.models import decoder, hf_config
 
 _LAYER = 'model.layers.{layer}.'
 # Path here -> name there. Of a layer's tensors, the path has a leading axis.
@@ -86,7 +85,8 @@ def load(
   config_path = folder / 'config.json'
   if not config_path.is_file():
     raise ValueError(f'{folder}: no config.json there; name a model folder')
-  config = model_config(json.loads(config_path.read_text()), str(config_path))
+  found = json.loads(config_path.read_text())
+  config = hf_config.model_config(found, str(config_path))
   config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
   graphdef, shapes = decoder.abstract(config)
   files = _files(folder)
@@ -105,6 +105,59 @@ def load(
 
   params = _nested({path: read(path, leaf) for path, leaf in leaves.items()})
   return Model(graphdef, params), config
+
+
+def save(
+  model: Model, config: ModelConfig, folder: str, shard_bytes: int = 5 * 10**9
+) -> None:
+  """Writes config.json and safetensors that transformers loads.
+
+  A tensor at a time comes off the devices, a file at a time is held on the
+  host. The index, with more than one file, is written last.
+
+  Raises ValueError for a decoder that is of none of its families.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  found = json.dumps(hf_config.to_json(config), indent=2) + '\n'
+  shards = _shards(_stored(dict(_leaves(model.params)), config), shard_bytes)
+  weight_map, total = {}, 0
+  for number, held in enumerate(shards, start=1):
+    path = folder / f'model-{number:05}.safetensors'
+    safetensors.numpy.save_file(held, path, metadata={'format': 'pt'})
+    weight_map |= dict.fromkeys(held, path.name)
+    total += sum(tensor.nbytes for tensor in held.values())
+  if len(set(weight_map.values())) == 1:
+    path.rename(folder / 'model.safetensors')
+  else:
+    index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
+    (folder / 'model.safetensors.index.json').write_text(
+      json.dumps(index, indent=2) + '\n'
+    )
+  (folder / 'config.json').write_text(found)
+
+
+def _stored(leaves: dict, config: ModelConfig) -> Iterator[tuple]:
+  """Yields (name, tensor) as folders hold them, layer after layer."""
+  for path, leaf in leaves.items():
+    for layer, name in enumerate(_names(path, config)):
+      here = np.asarray(leaf[layer] if path.startswith('blocks/') else leaf)
+      stored = _stored_shape(path, here.shape)
+      if len(stored) == 2 and path not in _ROWS_OUT:
+        yield name, np.ascontiguousarray(here.reshape(stored[::-1]).T)
+      else:
+        yield name, here.reshape(stored)
+
+
+def _shards(tensors: Iterator[tuple], most: int) -> Iterator[dict]:
+  held, size = {}, 0
+  for name, tensor in tensors:
+    if held and size + tensor.nbytes > most:
+      yield held
+      held, size = {}, 0
+    held[name] = tensor
+    size += tensor.nbytes
+  yield held
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:

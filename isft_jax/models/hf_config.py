@@ -109,3 +109,42 @@ def _rope(found: Mapping, refuse) -> tuple[float, tuple[float, ...]]:
   if kind != 'llama3' or any(key not in rope for key in _LLAMA3):
     refuse(name, 'is of a type that is not supported')
   return float(theta), tuple(float(rope[key]) for key in _LLAMA3)
+
+
+def to_json(config: ModelConfig) -> dict:
+  """Returns the config.json of a decoder, in the words of transformers 5.
+
+  Raises ValueError for one that is of no family.
+  """
+  kinds = {
+    flags: name for name, flags in _FAMILIES.items() if name != 'mistral'
+  }
+  family = kinds.get((config.qkv_bias, config.qk_norm))
+  share = config.width // config.heads
+  if family is None or (family == 'qwen2' and config.head_size != share):
+    raise ValueError(
+      f'no family of models has qkv_bias={config.qkv_bias}, '
+      f'qk_norm={config.qk_norm} and heads of size {config.head_size} in a '
+      f'width of {config.width}'
+    )
+  rope = {'rope_type': 'default', 'rope_theta': config.rope_theta}
+  if config.rope_scaling:
+    scaling = zip(_LLAMA3, config.rope_scaling, strict=True)
+    rope |= {'rope_type': 'llama3', **dict(scaling)}
+    rope[_LLAMA3[-1]] = int(rope[_LLAMA3[-1]])
+  found = {
+    'architectures': [f'{family.capitalize()}ForCausalLM'],
+    'model_type': family,
+    'vocab_size': config.vocab_size,
+    'hidden_size': config.width,
+    'intermediate_size': config.hidden,
+    'num_hidden_layers': config.layers,
+    'num_attention_heads': config.heads,
+    'num_key_value_heads': config.kv_heads,
+    'hidden_act': 'silu',
+    'rms_norm_eps': config.norm_eps,
+    'rope_parameters': rope,
+    'tie_word_embeddings': config.tie_embeddings,
+    'dtype': config.param_dtype,
+  }
+  return found | ({} if family == 'qwen2' else {'head_dim': config.head_size})

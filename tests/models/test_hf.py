@@ -2,11 +2,14 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from isft_jax.models import hf
+from isft_jax.config import ModelConfig
+from isft_jax.models import hf, hf_config
 
 torch = pytest.importorskip('torch', reason='parity is with torch')
 transformers = pytest.importorskip('transformers')
@@ -184,3 +187,77 @@ def test_other_formats_than_safetensors_are_not_opened(qwen, tmp_path):
   (tmp_path / 'model.safetensors').rename(tmp_path / 'pytorch_model.bin')
   with pytest.raises(ValueError, match=r'no \*.safetensors there'):
     hf.load(tmp_path)
+
+
+# ------------------------------------------------------------- and out again
+
+
+@pytest.mark.parametrize('name', [n for n in MODELS if n != 'mistral'])
+def test_folder_to_folder_is_bit_identical(name, tmp_path):
+  folder_of(name, tmp_path / 'theirs')
+  model, config = hf.load(tmp_path / 'theirs')
+  hf.save(model, config, tmp_path / 'ours')
+  theirs, ours = (
+    safetensors.numpy.load_file(tmp_path / side / 'model.safetensors')
+    for side in ('theirs', 'ours')
+  )
+  assert ours.keys() == theirs.keys()
+  for tensor, value in theirs.items():
+    np.testing.assert_array_equal(ours[tensor], value)
+  assert hf.load(tmp_path / 'ours')[1] == config
+
+
+@pytest.mark.parametrize('name', ['qwen2, tied', 'llama 3, scaled positions'])
+def test_transformers_loads_what_is_saved_in_shards(name, tmp_path):
+  folder_of(name, tmp_path / 'theirs')
+  model, config = hf.load(tmp_path / 'theirs')
+  hf.save(model, config, tmp_path / 'ours', shard_bytes=20_000)
+  files = sorted(p.name for p in (tmp_path / 'ours').glob('*.safetensors'))
+  assert len(files) > 2
+  loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'ours')
+  with torch.no_grad():
+    logits_BLV = loaded(torch.asarray(TOKENS_BL)).logits.numpy()
+  np.testing.assert_allclose(model(TOKENS_BL), logits_BLV, atol=1e-4)
+
+
+def test_a_decoder_of_no_family_is_not_saved(tmp_path):
+  with pytest.raises(ValueError, match='no family of models has qkv_bias=True'):
+    hf_config.to_json(ModelConfig(qkv_bias=True, qk_norm=True))
+  with pytest.raises(ValueError, match='heads of size 7'):
+    hf_config.to_json(ModelConfig(head_size=7))
+
+
+def test_the_loss_and_its_gradients_are_those_of_torch(tmp_path):
+  """For one masked label of three, as L_do has them."""
+  theirs = folder_of('qwen2, untied', tmp_path)
+  model, _ = hf.load(tmp_path)
+  labels = torch.asarray(np.where(np.arange(40) % 3, TOKENS_BL, -100))
+  expected = theirs(torch.asarray(TOKENS_BL), labels=labels).loss
+  expected.backward()
+
+  def loss(params):
+    logits_BLV = hf.Model(model.graphdef, params)(TOKENS_BL)[:, :-1]
+    log_BLV = jax.nn.log_softmax(logits_BLV)
+    targets_BL = TOKENS_BL[:, 1:]
+    log_BL = jnp.take_along_axis(log_BLV, targets_BL[..., None], 2)[..., 0]
+    weights_BL = jnp.asarray(np.arange(1, 40) % 3 != 0, jnp.float32)[None]
+    weights_BL = jnp.broadcast_to(weights_BL, log_BL.shape)
+    return -(log_BL * weights_BL).sum() / weights_BL.sum()
+
+  value, grads = jax.value_and_grad(loss)(model.params)
+  np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
+  layer = theirs.model.layers[1]
+  for ours, parameter in (
+    (grads['blocks']['mlp']['gate'][1].T, layer.mlp.gate_proj.weight),
+    (
+      grads['blocks']['attention']['q'][1].reshape(32, -1).T,
+      layer.self_attn.q_proj.weight,
+    ),
+    (
+      grads['blocks']['attention']['k_bias'][1].reshape(-1),
+      layer.self_attn.k_proj.bias,
+    ),
+    (grads['embedding'], theirs.model.embed_tokens.weight),
+    (grads['head'], theirs.lm_head.weight),
+  ):
+    np.testing.assert_allclose(ours, parameter.grad.numpy(), atol=2e-6)
