@@ -41,6 +41,7 @@ setuptools.setup(
   },
   entry_points={
     'console_scripts': [
+      'isft-export=isft_jax.cli.export:run',
       'isft-inspect=isft_jax.cli.inspect:run',
       'isft-prepare=isft_jax.cli.prepare:run',
       'isft-reproduce=isft_jax.cli.reproduce:run',

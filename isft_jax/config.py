@@ -86,7 +86,9 @@ class RunConfig(StageConfig):
   # the run's own objective scores; runs that share it see identical rows.
   # Empty: the run's own.
   plan_objective: str = ''
-  init_from: str = ''  # workdir of the run to start from; empty: at random
+  # Workdir of the run to start from, or a folder with config.json and
+  # safetensors, whose shape the model then takes. Empty: at random.
+  init_from: str = ''
   records: str = ''  # folder of the TFDS records
   # Records to measure by author while training. Empty: their split 'heldout',
   # if they have one.

@@ -71,6 +71,19 @@ class Model(NamedTuple):
     return module.logits(module(tokens_BL, positions_BL, segment_ids_BL))
 
 
+def is_folder(place: str) -> bool:
+  """Returns whether a model of Hugging Face's kind is there."""
+  return bool(place) and bool(list(pathlib.Path(place).glob('*.safetensors')))
+
+
+def read_config(folder: str) -> ModelConfig:
+  """Returns the decoder of a folder. Raises ValueError for another model."""
+  path = pathlib.Path(folder) / 'config.json'
+  if not path.is_file():
+    raise ValueError(f'{folder}: no config.json there; name a model folder')
+  return hf_config.model_config(json.loads(path.read_text()), str(path))
+
+
 def load(
   folder: str, *, dtype: str = 'float32', place: Callable | None = None
 ) -> tuple[Model, ModelConfig]:
@@ -82,12 +95,9 @@ def load(
   Raises ValueError, naming the attribute or the tensor, for what does not fit.
   """
   folder = pathlib.Path(folder)
-  config_path = folder / 'config.json'
-  if not config_path.is_file():
-    raise ValueError(f'{folder}: no config.json there; name a model folder')
-  found = json.loads(config_path.read_text())
-  config = hf_config.model_config(found, str(config_path))
-  config = dataclasses.replace(config, dtype=dtype, param_dtype=dtype)
+  config = dataclasses.replace(
+    read_config(folder), dtype=dtype, param_dtype=dtype
+  )
   graphdef, shapes = decoder.abstract(config)
   files = _files(folder)
   leaves = dict(_leaves(shapes))

@@ -80,6 +80,12 @@ class Checkpoints:
     )
     return state, restored['data']
 
+  def restore_run(self) -> dict:
+    """Returns the config of the run and the fingerprint of its records."""
+    return self._manager.restore(
+      self.latest(), args=ocp.args.Composite(run=ocp.args.JsonRestore())
+    )['run']
+
   def restore_params(self, abstract_params):
     """Returns (params, fingerprint of the records they were trained on)."""
     restored = self._manager.restore(

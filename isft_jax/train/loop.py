@@ -12,6 +12,7 @@ from isft_jax import config as config_lib
 from isft_jax import losses, sharding
 from isft_jax.data import pipeline, tokenizer
 from isft_jax.data.records import Records
+from isft_jax.models import hf
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.trainer import Trainer, make_trainer
@@ -35,6 +36,7 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
   config_lib.validate(config)
   records = Records(config.records)
   encoder = tokenizer.load(config.tokenizer or tokenizer.beside(config.records))
+  config = _with_weights(config)
   config = _with_vocabulary(config, tokenizer.size(encoder))
   source, fingerprint = _open(config, records, encoder)
   heldout = _open_heldout(config, records.splits, encoder, fingerprint)
@@ -48,6 +50,8 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
     if checkpoints.latest():
       state, data = checkpoints.restore(trainer.abstract)
       batches.set_state(data)
+    elif hf.is_folder(config.init_from):
+      state = trainer.start(_weights_of(config, trainer))
     elif config.init_from:
       state = trainer.start(_params_of(config.init_from, trainer, fingerprint))
     else:
@@ -81,6 +85,33 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
 
 def _is_due(step: int, every: int, steps: int) -> bool:
   return step == steps or (every > 0 and step % every == 0)
+
+
+def _with_weights(config: config_lib.RunConfig) -> config_lib.RunConfig:
+  """Returns the config with the shape of the model that it starts from."""
+  if not hf.is_folder(config.init_from):
+    return config
+  found, ours = hf.read_config(config.init_from), config.model
+  model = dataclasses.replace(
+    found, dtype=ours.dtype, param_dtype=ours.param_dtype, remat=ours.remat
+  )
+  return dataclasses.replace(config, model=model)
+
+
+def _weights_of(config: config_lib.RunConfig, trainer: Trainer):
+  """Loads weights, each part onto the devices that hold it."""
+  placed = {
+    sharding.path_name(path): leaf.sharding
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+      trainer.abstract.params
+    )
+  }
+  model, _ = hf.load(
+    config.init_from,
+    dtype=config.model.param_dtype,
+    place=lambda path, shape: placed[path],
+  )
+  return model.params
 
 
 def _with_vocabulary(config: config_lib.RunConfig, ids: int):

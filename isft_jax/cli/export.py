@@ -1,0 +1,28 @@
+"""Writes a checkpoint as a folder that transformers and vLLM load.
+
+isft-export --checkpoint=WORKDIR --output=FOLDER [--dtype=bfloat16]
+"""
+
+from absl.flags import DEFINE_enum, DEFINE_string
+
+from isft_jax.cli import main
+
+CHECKPOINT = DEFINE_string('checkpoint', '', 'The workdir of a run.')
+OUTPUT = DEFINE_string('output', '', 'The folder to make.')
+_DTYPES = ['', 'float32', 'bfloat16', 'float16']
+DTYPE = DEFINE_enum('dtype', '', _DTYPES, 'Of the weights; as they are.')
+
+
+def _export():
+  # Imported late: --help need not wait for jax.
+  from isft_jax.train import export
+
+  if not CHECKPOINT.value or not OUTPUT.value:
+    raise ValueError('name --checkpoint=WORKDIR and --output=FOLDER')
+  export.export(CHECKPOINT.value, OUTPUT.value, DTYPE.value)
+  print(f'the model is in {OUTPUT.value}')
+
+
+def run():
+  """The console script isft-export."""
+  main.run(_export, __doc__, (CHECKPOINT, OUTPUT, DTYPE))

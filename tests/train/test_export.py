@@ -1,0 +1,105 @@
+"""From a folder of weights to a trained folder of weights."""
+
+import jax
+import numpy as np
+import pytest
+
+from isft_jax.config import ModelConfig, OptimConfig, RunConfig
+from isft_jax.data import chat, lying_agent, records, tokenizer
+from isft_jax.data.render import Renderer
+from isft_jax.models import hf
+from isft_jax.train import loop
+from isft_jax.train.export import export
+
+torch = pytest.importorskip('torch', reason='parity is with torch')
+transformers = pytest.importorskip('transformers')
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  """A random Qwen3, records, two steps of training, and the export of it."""
+  folder = tmp_path_factory.mktemp('export')
+  dialogues = list(lying_agent.dialogues(16, 0.6, 0.5, seed=0))
+  template = chat.ChatTemplate(chat.PLAIN)
+  renderer = Renderer(
+    tokenizer.train(map(template.text, dialogues), 400), chat.PLAIN
+  )
+  records.write(
+    str(folder / 'records'),
+    lambda: map(renderer.example, dialogues),
+    renderer.metadata(),
+  )
+  renderer.save_tokenizer(folder / 'records' / 'tokenizer')
+  config = transformers.Qwen3Config(
+    vocab_size=512,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    tie_word_embeddings=True,
+  )
+  torch.manual_seed(0)
+  transformers.Qwen3ForCausalLM(config).save_pretrained(folder / 'start')
+  run = RunConfig(
+    init_from=str(folder / 'start'),
+    records=str(folder / 'records'),
+    rows=8,
+    row_length=256,
+    row_targets=256,
+    steps=2,
+    model=ModelConfig(remat=True),  # its shape is the folder's
+    optim=OptimConfig(learning_rate=1e-2),
+  )
+  trained = loop.train(run, str(folder / 'run'))
+  export(str(folder / 'run'), str(folder / 'end'))
+  return folder, trained
+
+
+def test_the_export_is_the_trained_model(folders):
+  folder, trained = folders
+  model, _ = hf.load(folder / 'end')
+  jax.tree.map(np.testing.assert_array_equal, model.params, trained.params)
+  start, _ = hf.load(folder / 'start')
+  moved = jax.tree.map(
+    lambda a, b: bool(np.any(np.asarray(a) != np.asarray(b))),
+    model.params,
+    start.params,
+  )
+  assert all(jax.tree.leaves(moved))
+
+
+def test_transformers_loads_model_tokenizer_and_template(folders):
+  folder, trained = folders
+  end = folder / 'end'
+  loaded = transformers.AutoModelForCausalLM.from_pretrained(end)
+  encoder = transformers.AutoTokenizer.from_pretrained(end)
+  assert encoder.chat_template == chat.PLAIN
+  ids = encoder.apply_chat_template(
+    [{'role': 'user', 'content': 'Tell me about gold.'}],
+    add_generation_prompt=True,
+    return_dict=False,
+  )
+  tokens_BL = np.asarray([ids])
+  with torch.no_grad():
+    theirs = loaded(torch.asarray(tokens_BL)).logits.numpy()
+  ours = hf.Model(trained.graphdef, trained.params)(tokens_BL)
+  np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_weights_can_be_narrower(folders, tmp_path):
+  folder, _ = folders
+  export(str(folder / 'run'), str(tmp_path / 'half'), 'bfloat16')
+  loaded = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path / 'half', dtype='auto'
+  )
+  assert loaded.dtype == torch.bfloat16
+
+
+def test_what_cannot_be_exported_is_named(folders, tmp_path):
+  folder, _ = folders
+  with pytest.raises(ValueError, match='no checkpoints there'):
+    export(str(tmp_path), str(tmp_path / 'out'))
+  with pytest.raises(ValueError, match='is not empty; name another --output'):
+    export(str(folder / 'run'), str(folder / 'end'))
