@@ -93,7 +93,12 @@ def prepare(
     return _found(output, asked), True
 
   part = output.with_name(output.name + '.part')
-  shutil.rmtree(part, ignore_errors=True)  # of a run that was cut
+  if part.exists():  # of a run that was cut
+    if any(part.iterdir()) and not (part / REJECTED).exists():
+      raise ValueError(
+        f'{part} is in the way, and not ours; name another --output'
+      )
+    shutil.rmtree(part)
   part.mkdir(parents=True)
   start = time.perf_counter()
   tally = Tally()
@@ -128,6 +133,11 @@ def _write(part: pathlib.Path, preparation: '_Preparation', renderer) -> None:
     tally = preparation.tally
     if tally.written['train']:
       raise
+    if tally.written['heldout']:
+      raise ValueError(
+        'no row is left to train on: all are held out or set aside; lower '
+        '--heldout'
+      ) from error
     why = ', '.join(f'{n} {reason}' for reason, n in tally.rejected.items())
     raise ValueError(
       f'none of {tally.read} rows could be written ({why}); '

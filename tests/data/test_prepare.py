@@ -238,6 +238,24 @@ def test_a_folder_that_is_something_else_is_left_alone(renderer, tmp_path):
   assert [p.name for p in (tmp_path / 'out').iterdir()] == ['thesis.tex']
 
 
+def test_a_folder_that_is_in_the_way_is_left_alone(renderer, tmp_path):
+  """Where a run writes until it is done; only its own remains are cleared."""
+  source = write_rows(tmp_path / 'runs.jsonl', GOOD)
+  (tmp_path / 'out.part').mkdir()
+  (tmp_path / 'out.part' / 'thesis.tex').write_text('kept')
+  with pytest.raises(ValueError, match=r'out.part is in the way, and not ours'):
+    run(renderer, source, tmp_path / 'out')
+  assert (tmp_path / 'out.part' / 'thesis.tex').read_text() == 'kept'
+
+
+def test_everything_held_out_is_no_data_set(renderer, tmp_path):
+  source = write_rows(tmp_path / 'runs.jsonl', GOOD)
+  with pytest.raises(
+    ValueError, match='no row is left to train on: all are held'
+  ):
+    run(renderer, source, tmp_path / 'out', heldout=0.999999)
+
+
 def test_no_row_at_all_says_why(renderer, tmp_path):
   source = write_rows(tmp_path / 'runs.jsonl', [*BAD.values()] * 2)
   with pytest.raises(ValueError, match='none of 8 rows could be written') as e:
