@@ -4,11 +4,12 @@
   logits_BLV = model(tokens_BL)
   save(model, config, other_folder)
 
-Kernels are stored there as [out, in], here as [in, ...]. A tensor that is
-unknown, missing, there twice, of another shape or not finite raises.
+A tensor that is unknown, missing, there twice, of another shape or not finite
+raises: a model that is silently another would train, and be wrong.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -17,35 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from flax import nnx
 
 from isft_jax.config import ModelConfig
-from isft_jax.models import decoder, hf_config
-
-_LAYER = 'model.layers.{layer}.'
-# Path here -> name there. Of a layer's tensors, the path has a leading axis.
-_NAMES = {
-  'embedding': 'model.embed_tokens.weight',
-  'norm': 'model.norm.weight',
-  'head': 'lm_head.weight',
-  'blocks/attention_norm': _LAYER + 'input_layernorm.weight',
-  'blocks/mlp_norm': _LAYER + 'post_attention_layernorm.weight',
-  'blocks/attention/q': _LAYER + 'self_attn.q_proj.weight',
-  'blocks/attention/k': _LAYER + 'self_attn.k_proj.weight',
-  'blocks/attention/v': _LAYER + 'self_attn.v_proj.weight',
-  'blocks/attention/o': _LAYER + 'self_attn.o_proj.weight',
-  'blocks/attention/q_bias': _LAYER + 'self_attn.q_proj.bias',
-  'blocks/attention/k_bias': _LAYER + 'self_attn.k_proj.bias',
-  'blocks/attention/v_bias': _LAYER + 'self_attn.v_proj.bias',
-  'blocks/attention/q_norm': _LAYER + 'self_attn.q_norm.weight',
-  'blocks/attention/k_norm': _LAYER + 'self_attn.k_norm.weight',
-  'blocks/mlp/gate': _LAYER + 'mlp.gate_proj.weight',
-  'blocks/mlp/up': _LAYER + 'mlp.up_proj.weight',
-  'blocks/mlp/down': _LAYER + 'mlp.down_proj.weight',
-}
-_ROWS_OUT = ('embedding', 'head')  # [vocabulary, width] there and here
+from isft_jax.models import decoder, hf_config, hf_files, hf_names
 
 
 class Model(NamedTuple):
@@ -71,12 +47,7 @@ class Model(NamedTuple):
     return module.logits(module(tokens_BL, positions_BL, segment_ids_BL))
 
 
-def is_folder(place: str) -> bool:
-  """Returns whether a model of Hugging Face's kind is there."""
-  return bool(place) and bool(list(pathlib.Path(place).glob('*.safetensors')))
-
-
-def read_config(folder: str) -> ModelConfig:
+def read_config(folder: str | pathlib.Path) -> ModelConfig:
   """Returns the decoder of a folder. Raises ValueError for another model."""
   path = pathlib.Path(folder) / 'config.json'
   if not path.is_file():
@@ -89,31 +60,32 @@ def load(
 ) -> tuple[Model, ModelConfig]:
   """Loads a decoder from config.json and safetensors.
 
+  On the host there is at most one stored tensor at a time beside what the
+  devices hold, and of it the parts that this host's devices need.
+
+  folder: its path, or the id of a model on the hub.
   dtype: of the parameters and of the computation.
   place: (path, shape) -> the sharding of a parameter; by default one device.
 
   Raises ValueError, naming the attribute or the tensor, for what does not fit.
   """
-  folder = pathlib.Path(folder)
+  folder = hf_files.fetch(str(folder))
   config = dataclasses.replace(
     read_config(folder), dtype=dtype, param_dtype=dtype
   )
+  tensors = hf_files.Tensors(folder)
   graphdef, shapes = decoder.abstract(config)
-  files = _files(folder)
   leaves = dict(_leaves(shapes))
-  _check_names(files, leaves, config, folder)
-
-  def read(path, leaf):
-    sharding = place(path, leaf.shape) if place else None
-    if sharding is None:
-      sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.make_array_from_callback(
-      leaf.shape,
-      sharding,
-      lambda index: _read(files, path, leaf, index, folder),
-    )
-
-  params = _nested({path: read(path, leaf) for path, leaf in leaves.items()})
+  _check(tensors, leaves, config)
+  one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  params = _nested(
+    {
+      path: _read(
+        tensors, path, leaf, place(path, leaf.shape) if place else one_device
+      )
+      for path, leaf in leaves.items()
+    }
+  )
   return Model(graphdef, params), config
 
 
@@ -123,131 +95,102 @@ def save(
   """Writes config.json and safetensors that transformers loads.
 
   A tensor at a time comes off the devices, a file at a time is held on the
-  host. The index, with more than one file, is written last.
+  host; the config is written last.
 
   Raises ValueError for a decoder that is of none of its families.
   """
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
   found = json.dumps(hf_config.to_json(config), indent=2) + '\n'
-  shards = _shards(_stored(dict(_leaves(model.params)), config), shard_bytes)
-  weight_map, total = {}, 0
-  for number, held in enumerate(shards, start=1):
-    path = folder / f'model-{number:05}.safetensors'
-    safetensors.numpy.save_file(held, path, metadata={'format': 'pt'})
-    weight_map |= dict.fromkeys(held, path.name)
-    total += sum(tensor.nbytes for tensor in held.values())
-  if len(set(weight_map.values())) == 1:
-    path.rename(folder / 'model.safetensors')
-  else:
-    index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
-    (folder / 'model.safetensors.index.json').write_text(
-      json.dumps(index, indent=2) + '\n'
-    )
+  folder.mkdir(parents=True, exist_ok=True)
+  leaves = dict(_leaves(model.params))
+  sizes = {
+    name: leaf.nbytes // (config.layers if hf_names.is_stacked(path) else 1)
+    for path, leaf in leaves.items()
+    for name in hf_names.names(path, config.layers)
+  }
+  hf_files.write(folder, sizes, _stored(leaves, config), shard_bytes)
   (folder / 'config.json').write_text(found)
 
 
 def _stored(leaves: dict, config: ModelConfig) -> Iterator[tuple]:
   """Yields (name, tensor) as folders hold them, layer after layer."""
   for path, leaf in leaves.items():
-    for layer, name in enumerate(_names(path, config)):
-      here = np.asarray(leaf[layer] if path.startswith('blocks/') else leaf)
-      stored = _stored_shape(path, here.shape)
-      if len(stored) == 2 and path not in _ROWS_OUT:
-        yield name, np.ascontiguousarray(here.reshape(stored[::-1]).T)
-      else:
-        yield name, here.reshape(stored)
+    for layer, name in enumerate(hf_names.names(path, config.layers)):
+      here = np.asarray(leaf[layer] if hf_names.is_stacked(path) else leaf)
+      stored = hf_names.stored_shape(path, here.shape)
+      if hf_names.is_turned(path):
+        here = here.reshape(stored[::-1]).T
+      yield name, np.ascontiguousarray(here.reshape(stored))
 
 
-def _shards(tensors: Iterator[tuple], most: int) -> Iterator[dict]:
-  held, size = {}, 0
-  for name, tensor in tensors:
-    if held and size + tensor.nbytes > most:
-      yield held
-      held, size = {}, 0
-    held[name] = tensor
-    size += tensor.nbytes
-  yield held
-
-
-def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Returns which file holds each tensor."""
-  files = {}
-  for path in sorted(folder.glob('*.safetensors')):
-    with safetensors.safe_open(path, 'np') as tensors:
-      for name in tensors.keys():  # noqa: SIM118 (it is no dict)
-        if name in files:
-          raise ValueError(f'{folder}: {name} is in two files')
-        files[name] = path
-  if not files:
-    raise ValueError(
-      f'{folder}: no *.safetensors there; other formats run code as they load'
-    )
-  return files
-
-
-def _check_names(files, leaves, config: ModelConfig, folder) -> None:
-  wanted = {name for path in leaves for name in _names(path, config)}
-  # Some folders store the tied head again.
-  tied = {_NAMES['head']} if config.tie_embeddings else set()
-  unknown = sorted(files.keys() - wanted - tied)
-  missing = sorted(wanted - files.keys())
-  for what, names in (('unknown', unknown), ('missing', missing)):
+def _check(tensors: hf_files.Tensors, leaves, config: ModelConfig) -> None:
+  """Raises ValueError for a tensor that is unknown, missing or misshapen."""
+  wanted = {}
+  for path, leaf in leaves.items():
+    shape = leaf.shape[1:] if hf_names.is_stacked(path) else leaf.shape
+    stored = hf_names.stored_shape(path, shape)
+    wanted |= dict.fromkeys(hf_names.names(path, config.layers), stored)
+  if config.tie_embeddings and hf_names.HEAD in tensors.names():
+    tensors.check_equal(hf_names.HEAD, hf_names.name('embedding'))
+    wanted[hf_names.HEAD] = wanted[hf_names.name('embedding')]
+  for what, names in (
+    ('unknown', tensors.names() - wanted.keys()),
+    ('missing', wanted.keys() - tensors.names()),
+  ):
     if names:
       raise ValueError(
-        f'{folder}: {len(names)} tensors are {what}, the first is {names[0]}'
+        f'{tensors.folder}: {len(names)} tensors are {what}, the first is '
+        f'{min(names)}'
       )
+  for name, shape in wanted.items():
+    tensors.check_shape(name, shape)
 
 
-def _names(path: str, config: ModelConfig) -> list[str]:
-  layers = range(config.layers) if path.startswith('blocks/') else range(1)
-  return [_NAMES[path].format(layer=layer) for layer in layers]
+def _read(tensors, path: str, leaf, sharding) -> jax.Array:
+  """Returns a parameter where it belongs, a stored tensor at a time."""
+
+  def array(layer, shape, sharding):
+    name = hf_names.name(path, layer)
+
+    @functools.cache  # devices that hold the same part share it
+    def part(spans):
+      index = tuple(slice(*span) for span in spans)
+      return tensors.part(name, path, shape, index, leaf.dtype)
+
+    def read(index):
+      spans = zip(index, shape, strict=True)
+      return part(tuple(s.indices(n)[:2] for s, n in spans))
+
+    return jax.make_array_from_callback(shape, sharding, read)
+
+  if not hf_names.is_stacked(path):
+    return array(0, leaf.shape, sharding)
+  zeros, put = _stacking(leaf.shape, leaf.dtype, sharding)
+  stack = zeros()
+  for layer in range(leaf.shape[0]):
+    stack = put(stack, array(layer, leaf.shape[1:], _of_layer(sharding)), layer)
+  return stack
 
 
-def _read(files, path: str, leaf, index, folder) -> np.ndarray:
-  """Returns the part of a parameter that `index` names, and reads no more."""
-  if not path.startswith('blocks/'):
-    part = _tensor(files, _NAMES[path], path, leaf.shape, index, folder)
-    return part.astype(leaf.dtype)
-  layers, *rest = index
-  parts = [
-    _tensor(
-      files,
-      _NAMES[path].format(layer=layer),
-      path,
-      leaf.shape[1:],
-      tuple(rest),
-      folder,
-    ).astype(leaf.dtype)
-    for layer in range(*layers.indices(leaf.shape[0]))
-  ]
-  return np.stack(parts)
+@functools.lru_cache(maxsize=64)
+def _stacking(shape, dtype, sharding):
+  """Returns what makes a stack of zeros, and what puts a layer into it."""
+
+  def put(stack, part, layer):
+    return jax.lax.dynamic_update_index_in_dim(stack, part, layer, 0)
+
+  return (
+    jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding),
+    jax.jit(put, donate_argnums=0, out_shardings=sharding),
+  )
 
 
-def _tensor(files, name, path, shape, index, folder) -> np.ndarray:
-  """Returns a part of one stored tensor, in the axes that it has here."""
-  with safetensors.safe_open(files[name], 'flax') as tensors:
-    stored = tuple(tensors.get_slice(name).get_shape())
-    if stored != _stored_shape(path, shape):
-      raise ValueError(
-        f'{folder}: {name} is {list(stored)}; the config asks for '
-        f'{list(_stored_shape(path, shape))}'
-      )
-    whole = np.asarray(tensors.get_tensor(name))
-  if not np.isfinite(whole.astype(np.float32)).all():
-    raise ValueError(f'{folder}: {name} is not finite')
-  here = whole.T if len(stored) == 2 and path not in _ROWS_OUT else whole
-  return here.reshape(shape)[index]
-
-
-def _stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-  if path in _ROWS_OUT or path.endswith('norm'):
-    return tuple(shape)
-  if path.endswith('_bias'):
-    return (int(np.prod(shape)),)
-  if path.endswith('/o'):  # heads, size, width
-    return (shape[2], shape[0] * shape[1])
-  return (int(np.prod(shape[1:])), shape[0])
+def _of_layer(sharding):
+  """Returns the sharding of one layer of a stack."""
+  if not isinstance(sharding, jax.sharding.NamedSharding):
+    return sharding
+  spec = jax.sharding.PartitionSpec(*sharding.spec[1:])
+  return jax.sharding.NamedSharding(sharding.mesh, spec)
 
 
 def _leaves(tree, prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,7 @@ from isft_jax import config as config_lib
 from isft_jax import losses, sharding
 from isft_jax.data import pipeline, tokenizer
 from isft_jax.data.records import Records
-from isft_jax.models import hf
+from isft_jax.models import hf, hf_files
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.trainer import Trainer, make_trainer
@@ -50,7 +50,7 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
     if checkpoints.latest():
       state, data = checkpoints.restore(trainer.abstract)
       batches.set_state(data)
-    elif hf.is_folder(config.init_from):
+    elif hf_files.is_folder(config.init_from):
       state = trainer.start(_weights_of(config, trainer))
     elif config.init_from:
       state = trainer.start(_params_of(config.init_from, trainer, fingerprint))
@@ -89,7 +89,7 @@ def _is_due(step: int, every: int, steps: int) -> bool:
 
 def _with_weights(config: config_lib.RunConfig) -> config_lib.RunConfig:
   """Returns the config with the shape of the model that it starts from."""
-  if not hf.is_folder(config.init_from):
+  if not hf_files.is_folder(config.init_from):
     return config
   found, ours = hf.read_config(config.init_from), config.model
   model = dataclasses.replace(
