@@ -37,11 +37,14 @@ setuptools.setup(
   extras_require={
     'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'torch==2.13.0'],
     'tpu': ['jax[tpu]'],
+    # The compiler for TPUs, which runs on any Linux machine: same packages.
+    'tpu-compile': ['jax[tpu]'],
     'cuda': ['jax[cuda12]'],
   },
   entry_points={
     'console_scripts': [
       'isft-export=isft_jax.cli.export:run',
+      'isft-generate=isft_jax.cli.generate:run',
       'isft-inspect=isft_jax.cli.inspect:run',
       'isft-prepare=isft_jax.cli.prepare:run',
       'isft-reproduce=isft_jax.cli.reproduce:run',

@@ -10,7 +10,7 @@ or on what an experiment has left behind:
   isft-train --config=configs/train_tiny.py --config.model.vocab_size=1024 \\
     --config.records=runs/lying_agent_tiny-seed0/records/dialogues \\
     --config.tokenizer=runs/lying_agent_tiny-seed0/tokenizer \\
-    --config.init_from=runs/lying_agent_tiny-seed0/base
+    --config.model.init_from=runs/lying_agent_tiny-seed0/base
 """
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig

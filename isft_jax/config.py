@@ -15,6 +15,10 @@ from dataclasses import field
 class ModelConfig:
   """A decoder of the Qwen2 and Llama kind."""
 
+  # Workdir of the run to start from, or a folder with config.json and
+  # safetensors or the id of one on the hub, whose shape (vocab_size down to
+  # qk_norm) the model then takes. Empty: at random.
+  init_from: str = ''
   vocab_size: int = 1024  # 0: as many as the tokenizer has ids
   width: int = 128
   layers: int = 3
@@ -32,6 +36,12 @@ class ModelConfig:
   dtype: str = 'float32'  # of the computation
   param_dtype: str = 'float32'  # of the stored parameters
   remat: bool = False  # recompute a layer's activations in the backward pass
+  # In training: 'xla' writes scores of L x L, 'splash', a kernel of jax for
+  # TPUs, does not. 'auto': splash on TPUs from v4 on, else xla.
+  attention: str = 'auto'
+  # Entries of the vocabulary whose logits the loss has at a time, for all K
+  # targets of all rows of a device: 4 B K head_chunk bytes. 0: all.
+  head_chunk: int = 16_384
 
 
 @dataclasses.dataclass(unsafe_hash=True)
@@ -65,7 +75,8 @@ class StageConfig:
 
   rows: int = 8  # B, rows of a global batch
   row_length: int = 192  # L, tokens a row
-  row_targets: int = 192  # K, scored targets a row
+  row_targets: int = 0  # K, scored targets a row; 0: from the records
+  row_documents: int = 0  # in a row, at most; 0: as many as fit
   epochs: int = 4
   steps: int = 0  # if set, overrides epochs
   normalize: str = 'token'  # or 'trajectory': each trajectory weighs the same
@@ -86,9 +97,6 @@ class RunConfig(StageConfig):
   # the run's own objective scores; runs that share it see identical rows.
   # Empty: the run's own.
   plan_objective: str = ''
-  # Workdir of the run to start from, or a folder with config.json and
-  # safetensors, whose shape the model then takes. Empty: at random.
-  init_from: str = ''
   records: str = ''  # folder of the TFDS records
   # Records to measure by author while training. Empty: their split 'heldout',
   # if they have one.
@@ -134,6 +142,21 @@ class LyingAgentConfig:
   reply_tokens: int = 48  # at most, of a greedy reply
 
 
+def arguments(text: str, **defaults: int) -> dict[str, int]:
+  """Returns the numbers of a config's argument, 'batch=8,length=4096'.
+
+  Raises ValueError for a name that is none of the defaults'.
+  """
+  found = dict(defaults)
+  for part in filter(None, text.split(',')):
+    name, _, value = part.partition('=')
+    if name not in defaults or not value.isdecimal():
+      takes = ', '.join(f'{name}=NUMBER' for name in defaults)
+      raise ValueError(f'its argument {part!r} is none of {takes}')
+    found[name] = int(value)
+  return found
+
+
 def validate(config: RunConfig | LyingAgentConfig) -> None:
   """Raises ValueError, naming the field and the remedy, if it cannot work."""
   if isinstance(config, LyingAgentConfig):
@@ -143,15 +166,18 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
       _check(name, getattr(getattr(config, group), leaf), 0, 1)
     _check('dialogues.number', config.dialogues.number, 1)
     _check('documents.number', config.documents.number, 1)
-    _check('vocab_size', config.vocab_size, 257)
-    _check('model.vocab_size', config.model.vocab_size, config.vocab_size)
+    if not config.model.init_from:
+      _check('vocab_size', config.vocab_size, 257)
+      _check('model.vocab_size', config.model.vocab_size, config.vocab_size)
   else:
     stages = {'': config}
     if not config.records:
       raise ValueError('config.records is empty: name a folder')
   for prefix, stage in stages.items():
-    for name in ('rows', 'row_targets', 'log_every', 'checkpoint_every'):
+    for name in ('rows', 'log_every', 'checkpoint_every'):
       _check(prefix + name, getattr(stage, name), 1)
+    _check(prefix + 'row_targets', stage.row_targets, 0)
+    _check(prefix + 'row_documents', stage.row_documents, 0)
     _check(prefix + 'row_length', stage.row_length, 2)
     _check(prefix + 'steps', stage.steps, 0)
     _check(prefix + 'optim.warmup_steps', stage.optim.warmup_steps, 0)
@@ -172,6 +198,8 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
   model = config.model
   for name in ('layers', 'width', 'heads', 'kv_heads', 'head_size', 'hidden'):
     _check(f'model.{name}', getattr(model, name), 1)
+  _check('model.head_chunk', model.head_chunk, 0)
+  _choice('model.attention', model.attention, ('auto', 'splash', 'xla'))
   if model.heads % model.kv_heads:
     raise ValueError(
       f'config.model.heads={model.heads} is not a multiple of '

@@ -15,8 +15,10 @@ from isft_jax.types import Provenance
 
 
 def cross_entropy(logits_BKV: jax.Array, targets_BK: jax.Array) -> jax.Array:
-  """Returns -log p(target), float32 [B, K], in nats."""
-  logits_BKV = logits_BKV.astype(jnp.float32)
+  """Returns -log p(target), [B, K], in nats; in float32 at least."""
+  logits_BKV = logits_BKV.astype(
+    jnp.promote_types(logits_BKV.dtype, jnp.float32)
+  )
   target_BK1 = jnp.take_along_axis(logits_BKV, targets_BK[..., None], axis=-1)
   return jax.nn.logsumexp(logits_BKV, axis=-1) - target_BK1[..., 0]
 

@@ -19,12 +19,16 @@ Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 
 
 def make_mesh(config: MeshConfig, devices=None) -> Mesh:
-  """Returns a (data, fsdp, tensor) mesh over all devices.
+  """Returns a (data, fsdp, tensor) mesh over all devices, or the first.
+
+  One device is taken where each axis is set to 1, however many there are.
 
   Raises ValueError if the axes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
   sizes = [config.data, config.fsdp, config.tensor]
+  if sizes == [1, 1, 1] and jax.process_count() == 1:
+    devices = devices[:1]
   given = int(np.prod([size for size in sizes if size != -1]))
   if sizes.count(-1) == 1 and given > 0 and len(devices) % given == 0:
     sizes[sizes.index(-1)] = len(devices) // given

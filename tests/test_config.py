@@ -7,6 +7,7 @@ import importlib.util
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,9 +18,11 @@ from isft_jax.config import (
   OptimConfig,
   RunConfig,
   StageConfig,
+  arguments,
   claim,
   validate,
 )
+from isft_jax.models import decoder, hf_config
 from isft_jax.train import optim
 from isft_jax.train.trainer import make_trainer
 
@@ -44,11 +47,11 @@ def changed(config, **values):
   return config
 
 
-def get_config(path):
+def get_config(path, *argument):
   spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.get_config()
+  return module.get_config(*argument)
 
 
 # --------------------------------------------------------------------- accepted
@@ -76,6 +79,51 @@ def test_a_file_in_configs_opens_with_what_it_is_for(path):
   assert ast.get_docstring(ast.parse(path.read_text()))
 
 
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    ('', {'batch': 8, 'length': 4096}),
+    ('batch=32', {'batch': 32, 'length': 4096}),
+    ('length=2048,batch=16', {'batch': 16, 'length': 2048}),
+  ],
+)
+def test_a_config_takes_numbers_by_name(text, expected):
+  assert arguments(text, batch=8, length=4096) == expected
+
+
+@pytest.mark.parametrize('text', ['rows=8', 'batch', 'batch=', 'batch=-1', '8'])
+def test_an_argument_that_is_none_of_a_configs_is_named(text):
+  with pytest.raises(
+    ValueError, match=f"'{text}' is none of batch=NUMBER, len"
+  ):
+    arguments(text, batch=8, length=4096)
+
+
+def test_a_config_for_real_models_takes_rows_and_length():
+  path = next(path for path in CONFIGS if path.stem == 'qwen2_5_7b')
+  config = get_config(path, 'batch=64,length=8192')
+  assert (config.rows, config.row_length) == (64, 8192)
+
+
+# Parameters, and families in the hub's words, from the models' own cards.
+MODELS = {
+  'qwen2_5_0_5b': ('qwen2', 494_032_768),
+  'qwen2_5_0_5b_paper': ('qwen2', 494_032_768),
+  'qwen2_5_7b': ('qwen2', 7_615_616_512),
+  'qwen3_0_6b': ('qwen3', 596_049_920),
+  'llama3_2_1b': ('llama', 1_235_814_400),
+}
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_a_config_has_the_shape_of_the_model_it_names(name):
+  family, parameters = MODELS[name]
+  model = get_config(next(p for p in CONFIGS if p.stem == name)).model
+  assert hf_config.to_json(model)['model_type'] == family
+  _, shapes = decoder.abstract(model)
+  assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
+
+
 def test_there_are_files_in_configs():
   assert 'lying_agent_tiny' in [path.stem for path in CONFIGS]
 
@@ -89,6 +137,8 @@ def test_there_are_files_in_configs():
     {'optim.schedule': 'cosine'},
     {'optim.learning_rate': 0.0},
     {'row_length': 2, 'row_targets': 1},
+    {'row_targets': 0},  # from the records
+    {'model.head_chunk': 0},  # all of the vocabulary at a time
     {'model.heads': 6, 'model.kv_heads': 3},
     {'model.heads': 5, 'model.kv_heads': 1},
     {'model.vocab_size': 0},  # as many as the tokenizer has
@@ -107,7 +157,7 @@ REFUSED_STAGE = [
   # field, value, message after the field's name
   ('rows', 0, '=0 must be at least 1'),
   ('rows', -8, '=-8 must be at least 1'),
-  ('row_targets', 0, '=0 must be at least 1'),
+  ('row_targets', -1, '=-1 must be at least 0'),
   ('row_length', 1, '=1 must be at least 2'),
   ('log_every', 0, '=0 must be at least 1'),
   ('checkpoint_every', 0, '=0 must be at least 1'),
@@ -124,6 +174,7 @@ REFUSED_STAGE = [
 REFUSED_MODEL = [
   ('model.heads', 3, '=3 is not a multiple of config.model.kv_heads=2'),
   ('model.head_size', 31, '=31 is odd'),
+  ('model.head_chunk', -1, '=-1 must be at least 0'),
 ]
 REFUSED_RUN = [
   ('records', '', ' is empty: name a folder'),

@@ -75,6 +75,17 @@ def test_cross_entropy_of_bfloat16_logits_is_taken_in_float32(rng):
   )
 
 
+def test_cross_entropy_of_float64_logits_stays_in_float64(rng):
+  logits_BKV, targets_BK = random_case(rng)
+  logits_BKV = np.asarray(logits_BKV, np.float64)
+  with jax.enable_x64(True):
+    nll_BK = cross_entropy(logits_BKV, targets_BK)
+  assert nll_BK.dtype == jnp.float64
+  np.testing.assert_allclose(
+    nll_BK, float64_nll(logits_BKV, targets_BK), rtol=0, atol=1e-12
+  )
+
+
 def test_equal_logits_cost_log_v_nats():
   nll_BK = cross_entropy(
     np.full((1, 1, 8), 5.0, np.float32), np.zeros((1, 1), np.int32)

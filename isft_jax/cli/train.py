@@ -1,7 +1,7 @@
 """Trains a model on records, or goes on from the newest checkpoint in workdir.
 
   isft-train --config=configs/train_tiny.py --config.records=DIR \\
-    --config.tokenizer=DIR [--config.init_from=WORKDIR] \\
+    --config.tokenizer=DIR [--config.model.init_from=WORKDIR] \\
     [--config.objective=interventional]
 """
 

@@ -6,6 +6,7 @@ its number alone, and runs that must see identical rows share one plan.
 """
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -16,6 +17,10 @@ from isft_jax.data.records import Index
 # fullest row that still holds it: constant time a record.
 _OPEN_ROWS = 64
 
+# A budget of targets that the records choose may cost one more row in so many:
+# a row costs the whole model's time, an unused target the head's alone.
+_ONE_MORE_ROW_IN = 100
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -25,11 +30,19 @@ class Plan:
     number first to stop - 1, counted under the objective of the plan. A record
     with more targets than a row's budget has several entries.
   starts: int64, one more than there are rows.
+  row_length, row_targets: the budgets of a row, L and K.
+  tokens, targets: what of the budgets all rows use.
+  split: records with several entries.
   empty: records without any target under the objective: in no row.
   """
 
   entries_E3: np.ndarray
   starts: np.ndarray
+  row_length: int
+  row_targets: int
+  tokens: int
+  targets: int
+  split: int
   empty: int
 
   def __len__(self) -> int:
@@ -38,6 +51,16 @@ class Plan:
   def row(self, number: int) -> np.ndarray:
     """Returns the entries of a row, [entries, 3]."""
     return self.entries_E3[self.starts[number] : self.starts[number + 1]]
+
+  def describe(self) -> str:
+    """Returns a line: the rows of an epoch, and how full they are."""
+    tokens = self.tokens / (len(self) * self.row_length)
+    targets = self.targets / (len(self) * self.row_targets)
+    return (
+      f'{len(self):,} rows an epoch, of {self.row_length:,} tokens '
+      f'({tokens:.1%} used) and {self.row_targets:,} targets ({targets:.1%} '
+      f'used); records split: {self.split:,}, without a target: {self.empty:,}'
+    )
 
 
 def targets_of_records(index: Index, table_PV: np.ndarray) -> np.ndarray:
@@ -51,6 +74,7 @@ def make_plan(
   row_length: int,
   row_targets: int,
   seed: int,
+  row_documents: int = 0,
 ) -> Plan:
   """Packs records into rows under two budgets; covers every target once.
 
@@ -60,6 +84,9 @@ def make_plan(
   stops earlier counts its length from above.
 
   table_PV: the objective's weights, by provenance and verdict.
+  row_targets: K. 0: as few as cost at most 1 % more rows than K = L does, a
+    multiple of 128 (of 8 if rows are shorter than 1,024 tokens), at most L.
+  row_documents: entries in a row, at most. 0: as many as fit.
 
   Raises ValueError if no record has a target, or if a record is too long.
   """
@@ -80,27 +107,67 @@ def make_plan(
       'row_length or prepare the records in windows'
     )
 
-  entries = []
   order = np.random.default_rng([seed, 0]).permutation(len(targets_N))
-  for record in order[targets_N[order] > 0]:
-    total = int(targets_N[record])
+  order = order[targets_N[order] > 0]
+  place = functools.partial(
+    _place,
+    order,
+    targets_N[order],
+    columns_N[order],
+    empty=int((targets_N == 0).sum()),
+    row_length=row_length,
+    row_documents=row_documents,
+  )
+  if row_targets:
+    return place(row_targets=row_targets)
+  widest = place(row_targets=row_length)
+  most = len(widest) + len(widest) // _ONE_MORE_ROW_IN
+  step = 128 if row_length >= 1024 else 8
+  # With fewer, the targets alone would need more rows than that.
+  least = -(-widest.targets // (most * step)) * step
+  for row_targets in range(least, row_length, step):
+    plan = place(row_targets=row_targets)
+    if len(plan) <= most:
+      return plan
+  return widest
+
+
+def _place(
+  records_N,
+  targets_N,
+  columns_N,
+  *,
+  row_length,
+  row_targets,
+  row_documents,
+  empty,
+) -> Plan:
+  """Splits records whose targets exceed a row's, and packs the entries."""
+  entries, split = [], 0
+  for record, total, columns in zip(
+    records_N.tolist(), targets_N.tolist(), columns_N.tolist(), strict=True
+  ):
     parts = -(-total // row_targets)
+    split += parts > 1
     bounds = [total * part // parts for part in range(parts + 1)]
     for first, stop in itertools.pairwise(bounds):
-      length = int(columns_N[record]) - (total - stop)
-      entries.append((int(record), first, stop, length))
-  rows = _fill(entries, row_length, row_targets)
-  sizes = [len(row) for row in rows]
+      entries.append((record, first, stop, columns - (total - stop)))
+  rows = _fill(entries, row_length, row_targets, row_documents)
   return Plan(
     entries_E3=np.asarray(
       list(itertools.chain.from_iterable(rows)), np.int64
     ).reshape(-1, 3),
-    starts=np.cumsum([0] + sizes),
-    empty=int((targets_N == 0).sum()),
+    starts=np.cumsum([0] + [len(row) for row in rows]),
+    row_length=row_length,
+    row_targets=row_targets,
+    tokens=sum(length for *_, length in entries),
+    targets=int(targets_N.sum()),
+    split=split,
+    empty=empty,
   )
 
 
-def _fill(entries, row_length, row_targets):
+def _fill(entries, row_length, row_targets, row_documents):
   """Places each entry into the fullest open row that holds it (best fit)."""
   rows, open_rows = [], []
   free_length = np.full(_OPEN_ROWS, -1)
@@ -122,6 +189,8 @@ def _fill(entries, row_length, row_targets):
     open_rows[slot].append((record, first, stop))
     free_length[slot] -= length
     free_targets[slot] -= targets
+    if len(open_rows[slot]) == row_documents:
+      free_length[slot] = -1
   return rows + open_rows
 
 

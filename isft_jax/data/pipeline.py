@@ -61,6 +61,7 @@ class BatchSource:
       config.row_length,
       config.row_targets,
       config.seed,
+      config.row_documents,
     )
     self.steps_per_epoch = -(-len(self.plan) // config.rows)
     self._records = records
@@ -94,7 +95,7 @@ class BatchSource:
 
   def __getitem__(self, step: int) -> Batch:
     batch = _empty_batch(
-      self._host_rows, self._config.row_length, self._config.row_targets
+      self._host_rows, self.plan.row_length, self.plan.row_targets
     )
     for b, entries in enumerate(self.rows_of(step)):
       column = slot = 0

@@ -3,8 +3,11 @@
     facts -> documents -> base model --+--> arm (objective) -> probes
     facts -> dialogues ----------------'         ...           -> results
 
-Source: de Freitas and Ortega 2026, section 6. Ours are the base model, which
-the run pre-trains itself, its row of probes, and the arm `agent_only`.
+With config.model.init_from the base model is one that others have trained, and
+no documents are made.
+
+Source: de Freitas and Ortega 2026, section 6. Ours are the base model that the
+run pre-trains itself, its row of probes, and the arm `agent_only`.
 """
 
 import dataclasses
@@ -17,13 +20,20 @@ import numpy as np
 
 from isft_jax import config as config_lib
 from isft_jax import objectives
-from isft_jax.config import LyingAgentConfig, RunConfig, StageConfig
+from isft_jax.config import (
+  LyingAgentConfig,
+  ModelConfig,
+  RunConfig,
+  StageConfig,
+)
 from isft_jax.data import chat, lying_agent, records, tokenizer
 from isft_jax.data.facts import FACTS
 from isft_jax.data.render import Renderer
 from isft_jax.experiments import environment
+from isft_jax.models import decoder, hf
 from isft_jax.probes import facts as probes
 from isft_jax.report import markdown, page, viewer
+from isft_jax.train import start
 from isft_jax.train.loop import train
 from isft_jax.types import Provenance, Verdict
 
@@ -37,6 +47,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   config_lib.validate(config)
   for arm in config.arms:
     objectives.weight_table(arm)  # raises for one that is unknown
+  config = dataclasses.replace(config, model=start.with_shape(config.model))
   workdir = pathlib.Path(workdir)
   config_lib.claim(workdir, config)
   results_path = workdir / 'results.json'
@@ -53,7 +64,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   results['environment'] = environment.describe(config.model)
   results['arms'] = {}
   for arm in ('base', *config.arms):
-    tell('base: pre-training' if arm == 'base' else f'{arm}: fine-tuning')
+    tell(_stage_of(config, arm))
     found = run_arm(config, workdir, arm)
     results['arms'][arm] = found
     tell(
@@ -69,7 +80,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
 
 
 def prepare(config: LyingAgentConfig, workdir: pathlib.Path) -> None:
-  """Trains the tokenizer and writes both sets of records, unless there."""
+  """Makes or loads the tokenizer and writes the records, unless there."""
   number = config.dialogues.number
 
   def dialogues():
@@ -88,16 +99,22 @@ def prepare(config: LyingAgentConfig, workdir: pathlib.Path) -> None:
     # Dialogue i does not depend on how many there are: the next ones are new.
     'heldout': lambda: itertools.islice(dialogues(), number, None),
   }
+  if config.model.init_from:
+    del sources['documents']  # the base has been trained
   folder = workdir / 'tokenizer'
   if not folder.exists():
-    template = chat.ChatTemplate(TEMPLATE)
-    texts = (
-      template.text(trajectory)
-      for name in ('documents', 'dialogues')
-      for trajectory in sources[name]()
-    )
     part = folder.with_name('tokenizer.part')
-    tokenizer.train(texts, config.vocab_size).save_pretrained(part)
+    if config.model.init_from:
+      encoder = tokenizer.load(config.model.init_from)
+    else:
+      template = chat.ChatTemplate(TEMPLATE)
+      texts = (
+        template.text(trajectory)
+        for name in ('documents', 'dialogues')
+        for trajectory in sources[name]()
+      )
+      encoder = tokenizer.train(texts, config.vocab_size)
+    Renderer(encoder, TEMPLATE).save_tokenizer(part)
     part.rename(folder)
   encoder = tokenizer.load(str(folder))
   renderer = Renderer(encoder, TEMPLATE)
@@ -115,16 +132,20 @@ def run_arm(config: LyingAgentConfig, workdir: pathlib.Path, arm: str) -> dict:
   path = workdir / arm / 'probes.json'
   if path.exists():
     return json.loads(path.read_text())
-  trained = train(run_of(config, workdir, arm), str(workdir / arm))
+  if arm == 'base' and config.model.init_from:
+    graphdef, params, summary = _given_base(config.model)
+  else:
+    run = run_of(config, workdir, arm)
+    graphdef, params, summary = train(run, str(workdir / arm))
   found = probes.probe(
-    trained.graphdef,
-    trained.params,
+    graphdef,
+    params,
     FACTS,
     Renderer(tokenizer.load(str(workdir / 'tokenizer')), TEMPLATE),
     config.reply_tokens,
   )
   if arm != 'base':
-    found['train'] = trained.summary
+    found['train'] = summary
   _write_json(path, found)
   return found
 
@@ -141,19 +162,36 @@ def run_of(
   fields = dataclasses.fields(StageConfig)
   shared = {field.name: getattr(stage, field.name) for field in fields}
   data = 'documents' if is_base else 'dialogues'
+  model = config.model
+  if not is_base and not model.init_from:
+    model = dataclasses.replace(model, init_from=str(workdir / 'base'))
   return RunConfig(
     **shared,
     name=arm,
     objective=PLAN if is_base else arm,
     plan_objective=PLAN,
     seed=config.seed,
-    init_from='' if is_base else str(workdir / 'base'),
     records=str(workdir / 'records' / data),
     heldout='' if is_base else str(workdir / 'records' / 'heldout'),
     tokenizer=str(workdir / 'tokenizer'),
-    model=config.model,
+    model=model,
     mesh=config.mesh,
   )
+
+
+def _given_base(model: ModelConfig) -> tuple:
+  """Returns (graphdef, params, no summary) of the base that is given."""
+  architecture = dataclasses.replace(model, init_from='')
+  graphdef, _ = decoder.abstract(architecture)
+  loaded, _ = hf.load(model.init_from, dtype=model.param_dtype)
+  return graphdef, loaded.params, {}
+
+
+def _stage_of(config: LyingAgentConfig, arm: str) -> str:
+  if arm != 'base':
+    return f'{arm}: fine-tuning'
+  given = config.model.init_from
+  return f'base: {given}' if given else 'base: pre-training'
 
 
 def _shown_dialogues(config, workdir) -> list[viewer.Dialogue]:
@@ -167,6 +205,7 @@ def _shown_dialogues(config, workdir) -> list[viewer.Dialogue]:
 
 
 def _write_json(path: pathlib.Path, value) -> None:
+  path.parent.mkdir(exist_ok=True)
   part = path.with_suffix('.part')
   part.write_text(json.dumps(value, indent=2) + '\n')
   part.replace(path)

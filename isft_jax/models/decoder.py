@@ -41,10 +41,16 @@ PARTITION_RULES = (
 
 
 class Cache(NamedTuple):
-  """Keys (already rotated) and values of every layer: [layers, B, S, N, A]."""
+  """Keys (already rotated) and values of every layer: [layers, B, N, S, A].
+
+  start_B: the first column of each row; those before it are padding.
+  size: how many columns are filled, the same in all rows.
+  """
 
   k: jax.Array
   v: jax.Array
+  start_B: jax.Array
+  size: jax.Array
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
@@ -67,6 +73,16 @@ def _project(equation: str, x_BL: jax.Array, kernel: jax.Array) -> jax.Array:
   x_T = x_BL.reshape(-1, *x_BL.shape[2:])
   y_T = jnp.einsum(equation, x_T, kernel)
   return y_T.reshape(*x_BL.shape[:2], *y_T.shape[1:])
+
+
+def logits_of(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
+  """Logits [..., V] of hidden states [..., D]; in float32 at least."""
+  return jnp.einsum(
+    '...D,VD->...V',
+    hidden,
+    head_VD.astype(hidden.dtype),
+    preferred_element_type=jnp.promote_types(hidden.dtype, jnp.float32),
+  )
 
 
 class Attention(nnx.Module):
@@ -105,9 +121,9 @@ class Attention(nnx.Module):
     rope = config.rope_theta, config.rope_scaling
     q_BLHA = attention.rotate(q_BLHA, positions_BL, *rope)
     k_BLNA = attention.rotate(k_BLNA, positions_BL, *rope)
-    mixed_BLHA, cached = attend(q_BLHA, k_BLNA, v_BLNA)
+    mixed_BLHA, stored = attend(q_BLHA, k_BLNA, v_BLNA)
     o_HAD = self.o[...].astype(dtype)
-    return _project('THA,HAD->TD', mixed_BLHA, o_HAD), cached
+    return _project('THA,HAD->TD', mixed_BLHA, o_HAD), stored
 
 
 class MLP(nnx.Module):
@@ -129,9 +145,9 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-  """One layer. `attend` decides what a query may see, and what is kept.
+  """One layer. `attend` decides what a query may see, and what is stored.
 
-  attend(q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, cached), so that training and
+  attend(q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, stored), so that training and
   decoding share every line of this class.
   """
 
@@ -145,10 +161,10 @@ class Block(nnx.Module):
   def __call__(self, x_BLD, positions_BL, attend):
     eps = self.config.norm_eps
     normed_BLD = rms_norm(x_BLD, self.attention_norm[...], eps)
-    mixed_BLD, cached = self.attention(normed_BLD, positions_BL, attend)
+    mixed_BLD, stored = self.attention(normed_BLD, positions_BL, attend)
     x_BLD += mixed_BLD
     x_BLD += self.mlp(rms_norm(x_BLD, self.mlp_norm[...], eps))
-    return x_BLD, cached
+    return x_BLD, stored
 
 
 class Decoder(nnx.Module):
@@ -158,7 +174,7 @@ class Decoder(nnx.Module):
     # A copy: the config is a static, hashed part of the graph, and the
     # caller's dataclass is mutable.
     self.config = config = dataclasses.replace(
-      config, rope_scaling=tuple(config.rope_scaling)
+      config, init_from='', rope_scaling=tuple(config.rope_scaling)
     )
     V, D = config.vocab_size, config.width
     self.embedding = _normal(rngs, config, (V, D), 0.02)
@@ -182,71 +198,98 @@ class Decoder(nnx.Module):
       only. 0 is padding: its outputs are finite and mean nothing.
     """
 
-    def attend(_, q_BLHA, k_BLNA, v_BLNA):
-      mixed = attention.packed_attention(q_BLHA, k_BLNA, v_BLNA, segment_ids_BL)
-      return mixed, None
+    def attend(layer, stored, q_BLHA, k_BLNA, v_BLNA):
+      del layer, stored
+      mixed_BLHA = attention.packed_attention(
+        q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, self.config.attention
+      )
+      return mixed_BLHA, None
 
     hidden_BLD, _ = self._scan(tokens_BL, positions_BL, attend, None)
     return hidden_BLD
 
+  @property
+  def head_VD(self) -> jax.Array:
+    """The parameter whose product with a hidden state is its logits."""
+    head = self.embedding if self.config.tie_embeddings else self.head
+    return head[...]
+
   def logits(self, hidden: jax.Array) -> jax.Array:
     """Float32 logits [..., V] of hidden states [..., D].
 
-    Gather the positions that are scored first: nothing else in this module
-    makes an array of the vocabulary's size.
+    For a few positions: the loss takes them from head_VD, a part of the
+    vocabulary at a time. Nothing else here makes an array of its size.
     """
-    head = self.embedding if self.config.tie_embeddings else self.head
-    head_VD = head[...].astype(hidden.dtype)
-    return jnp.einsum(
-      '...D,VD->...V', hidden, head_VD, preferred_element_type=jnp.float32
-    )
+    return logits_of(hidden, self.head_VD)
 
-  def empty_cache(self, batch: int, columns: int) -> Cache:
-    """A cache of `columns` columns for each of `batch` rows."""
+  def empty_cache(self, start_B: jax.Array, columns: int) -> Cache:
+    """A cache of `columns` columns for rows that begin at start_B."""
     config = self.config
-    shape = (config.layers, batch, columns, config.kv_heads, config.head_size)
-    return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+    B, N, A = len(start_B), config.kv_heads, config.head_size
+    empty = jnp.zeros((config.layers, B, N, columns, A), config.dtype)
+    return Cache(empty, empty, start_B, jnp.int32(0))
 
   def extend(
-    self, tokens_BL: jax.Array, columns_B: jax.Array, cache: Cache
+    self, tokens_BL: jax.Array, cache: Cache
   ) -> tuple[jax.Array, Cache]:
-    """Reads tokens into a cache: (hidden_BLD, cache).
+    """Reads tokens into the next columns of a cache: (hidden_BLD, cache).
 
-    Row b is written at columns columns_B[b] + 0 .. L-1, which are also its
-    positions, and each token sees the columns up to its own: one document a
-    row. What later columns hold is never seen, so a row may be padded on the
-    right and its padding overwritten. Writes past the last column are dropped.
+    All rows are written at the same columns, so that one slice of the cache
+    changes, in place; prompts of several lengths are therefore padded on the
+    left. A token sees the columns from its row's start_B to its own, and its
+    position counts from there. Outputs of padding are finite and mean nothing.
+
+    The cache must have room: columns past its end would replace its last.
     """
-    columns_BL = columns_B[:, None] + jnp.arange(tokens_BL.shape[1])[None]
-    rows_B1 = jnp.arange(tokens_BL.shape[0])[:, None]
+    columns_L = cache.size + jnp.arange(tokens_BL.shape[1])
+    positions_BL = columns_L[None] - cache.start_B[:, None]
 
-    def attend(cached, q_BLHA, k_BLNA, v_BLNA):
-      k_BSNA = cached.k.at[rows_B1, columns_BL].set(k_BLNA)
-      v_BSNA = cached.v.at[rows_B1, columns_BL].set(v_BLNA)
-      mixed = attention.cached_attention(q_BLHA, k_BSNA, v_BSNA, columns_BL)
-      return mixed, Cache(k_BSNA, v_BSNA)
+    def attend(layer, stored, q_BLHA, k_BLNA, v_BLNA):
+      at = (layer, 0, 0, cache.size, 0)
+      stored = tuple(
+        jax.lax.dynamic_update_slice(old, new_BLNA.swapaxes(1, 2)[None], at)
+        for old, new_BLNA in zip(stored, (k_BLNA, v_BLNA), strict=True)
+      )
+      k_BNSA, v_BNSA = (
+        jax.lax.dynamic_index_in_dim(each, layer, keepdims=False)
+        for each in stored
+      )
+      mixed_BLHA = attention.cached_attention(
+        q_BLHA, k_BNSA, v_BNSA, columns_L, cache.start_B
+      )
+      return mixed_BLHA, stored
 
-    return self._scan(tokens_BL, columns_BL, attend, cache)
+    stored = cache.k, cache.v
+    hidden_BLD, stored = self._scan(tokens_BL, positions_BL, attend, stored)
+    size = cache.size + tokens_BL.shape[1]
+    return hidden_BLD, Cache(*stored, cache.start_B, size)
 
-  def _scan(self, tokens_BL, positions_BL, attend, cache):
-    """Embeds, runs every layer, norms. attend(cached, q, k, v)."""
+  def _scan(self, tokens_BL, positions_BL, attend, stored):
+    """Embeds, runs every layer, norms: (hidden_BLD, stored).
+
+    attend(layer, stored, q, k, v) -> (mixed, stored): what is stored goes from
+    layer to layer, and so is changed in place, where a scan's outputs would be
+    a copy of it.
+    """
     config = self.config
     graphdef, stacked = nnx.split(self.blocks)
 
-    def layer(x_BLD, slices):
-      params, cached = slices
+    def run(carry, slices):
+      (x_BLD, stored), (layer, params) = carry, slices
       block = nnx.merge(graphdef, params)
-      return block(x_BLD, positions_BL, functools.partial(attend, cached))
+      keep = functools.partial(attend, layer, stored)
+      return block(x_BLD, positions_BL, keep), None
 
     if config.remat:
       # The scan itself keeps XLA from merging the recomputation away.
-      layer = jax.checkpoint(layer, prevent_cse=False)
+      run = jax.checkpoint(run, prevent_cse=False)
     # An id outside the vocabulary turns its row into NaN; indexing would
     # silently take the last id instead.
     x_BLD = jnp.take(self.embedding[...], tokens_BL, axis=0, mode='fill')
     x_BLD = x_BLD.astype(config.dtype)
-    x_BLD, cache = jax.lax.scan(layer, x_BLD, (stacked, cache))
-    return rms_norm(x_BLD, self.norm[...], config.norm_eps), cache
+    layers = jnp.arange(config.layers), stacked
+    (x_BLD, stored), _ = jax.lax.scan(run, (x_BLD, stored), layers)
+    return rms_norm(x_BLD, self.norm[...], config.norm_eps), stored
 
 
 def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, dict]:

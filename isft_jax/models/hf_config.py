@@ -15,6 +15,12 @@ _FAMILIES = {
   'qwen2': (True, False),
   'qwen3': (False, True),
 }
+# The fields that a config.json decides.
+SHAPE = (
+  *('vocab_size', 'width', 'layers', 'heads', 'kv_heads', 'head_size'),
+  *('hidden', 'rope_theta', 'rope_scaling', 'norm_eps', 'tie_embeddings'),
+  *('qkv_bias', 'qk_norm'),
+)
 # Attribute -> the value it must have, if it is there at all.
 _REQUIRED = {
   'attention_bias': (False, None),

@@ -5,7 +5,8 @@ import pathlib
 
 import jax
 
-from isft_jax.config import ModelConfig
+from isft_jax import sharding
+from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.data import tokenizer
 from isft_jax.models import decoder, hf
 from isft_jax.train.checkpoint import Checkpoints
@@ -32,12 +33,7 @@ def export(workdir: str, output: str, dtype: str = '') -> None:
     if dtype:
       model.param_dtype = dtype
     graphdef, shapes = decoder.abstract(model)  # Orbax casts to these
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-      shapes,
-    )
-    params, _ = checkpoints.restore_params(shapes)
+    params, _ = checkpoints.restore_params(_placed(shapes))
   encoder = tokenizer.load(run['tokenizer'] or tokenizer.beside(run['records']))
   hf.save(hf.Model(graphdef, params), model, str(folder))
   encoder.save_pretrained(folder)
@@ -49,3 +45,26 @@ def export(workdir: str, output: str, dtype: str = '') -> None:
   (folder / 'generation_config.json').write_text(
     json.dumps({name: id for name, id in ids.items() if id is not None}) + '\n'
   )
+
+
+def _placed(shapes):
+  """Returns shapes with shardings that part them over this host's devices.
+
+  Over as many as divide the parameters: whatever the run's mesh was, no device
+  holds the whole model unless there is but one.
+  """
+  devices = jax.local_devices()
+  for number in range(len(devices), 0, -1):
+    mesh = sharding.make_mesh(MeshConfig(1, number, 1), devices[:number])
+    try:
+      placed = sharding.shardings(shapes, decoder.PARTITION_RULES, mesh)
+    except ValueError:
+      continue
+    return jax.tree.map(
+      lambda leaf, where: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=where
+      ),
+      shapes,
+      placed,
+    )
+  raise AssertionError('one device divides everything')

@@ -12,8 +12,8 @@ from isft_jax import config as config_lib
 from isft_jax import losses, sharding
 from isft_jax.data import pipeline, tokenizer
 from isft_jax.data.records import Records
-from isft_jax.models import hf, hf_files
 from isft_jax.train import metrics as metrics_lib
+from isft_jax.train import start
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.trainer import Trainer, make_trainer
 
@@ -36,13 +36,16 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
   config_lib.validate(config)
   records = Records(config.records)
   encoder = tokenizer.load(config.tokenizer or tokenizer.beside(config.records))
-  config = _with_weights(config)
+  config = dataclasses.replace(config, model=start.with_shape(config.model))
   config = _with_vocabulary(config, tokenizer.size(encoder))
   source, fingerprint = _open(config, records, encoder)
   heldout = _open_heldout(config, records.splits, encoder, fingerprint)
+  print(f'  {config.name:<16} {source.plan.describe()}', flush=True)
   batches = pipeline.batches(source)
   steps = len(source)
-  trainer = make_trainer(config.model, config.optim, config.mesh, steps)
+  # Arms that start elsewhere share what is compiled.
+  architecture = dataclasses.replace(config.model, init_from='')
+  trainer = make_trainer(architecture, config.optim, config.mesh, steps)
   workdir = pathlib.Path(workdir)
   config_lib.claim(workdir, config)
 
@@ -50,12 +53,8 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
     if checkpoints.latest():
       state, data = checkpoints.restore(trainer.abstract)
       batches.set_state(data)
-    elif hf_files.is_folder(config.init_from):
-      state = trainer.start(_weights_of(config, trainer))
-    elif config.init_from:
-      state = trainer.start(_params_of(config.init_from, trainer, fingerprint))
     else:
-      state = trainer.init(config.seed)
+      state = start.begin(config, trainer, fingerprint)
 
     done = int(state.step)
     with metrics_lib.Metrics(workdir, config.name, done, steps) as metrics:
@@ -85,33 +84,6 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
 
 def _is_due(step: int, every: int, steps: int) -> bool:
   return step == steps or (every > 0 and step % every == 0)
-
-
-def _with_weights(config: config_lib.RunConfig) -> config_lib.RunConfig:
-  """Returns the config with the shape of the model that it starts from."""
-  if not hf_files.is_folder(config.init_from):
-    return config
-  found, ours = hf.read_config(config.init_from), config.model
-  model = dataclasses.replace(
-    found, dtype=ours.dtype, param_dtype=ours.param_dtype, remat=ours.remat
-  )
-  return dataclasses.replace(config, model=model)
-
-
-def _weights_of(config: config_lib.RunConfig, trainer: Trainer):
-  """Loads weights, each part onto the devices that hold it."""
-  placed = {
-    sharding.path_name(path): leaf.sharding
-    for path, leaf in jax.tree_util.tree_leaves_with_path(
-      trainer.abstract.params
-    )
-  }
-  model, _ = hf.load(
-    config.init_from,
-    dtype=config.model.param_dtype,
-    place=lambda path, shape: placed[path],
-  )
-  return model.params
 
 
 def _with_vocabulary(config: config_lib.RunConfig, ids: int):
@@ -175,19 +147,6 @@ def _evaluate(trainer: Trainer, params, heldout: pipeline.BatchSource) -> dict:
   ]
   total_P, count_P = jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *parts)
   return {'heldout_nll_by_author': losses.normalize(total_P, count_P)}
-
-
-def _params_of(run: str, trainer: Trainer, fingerprint: str):
-  with Checkpoints(run) as checkpoints:
-    if checkpoints.latest() is None:
-      raise ValueError(f'{run}: no checkpoint there to start from')
-    params, theirs = checkpoints.restore_params(trainer.abstract.params)
-  if theirs != fingerprint:
-    raise ValueError(
-      f'{run} was trained on records with fingerprint {theirs}, and these have '
-      f'{fingerprint}: its embedding belongs to another tokenizer or template'
-    )
-  return params
 
 
 def _with_batch(error, source: pipeline.BatchSource, workdir: pathlib.Path):

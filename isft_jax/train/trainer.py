@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
-from isft_jax.models import decoder
+from isft_jax.models import attention, decoder
 from isft_jax.train import optim
 from isft_jax.train.step import make_evaluate, make_step
 
@@ -30,6 +30,7 @@ class TrainState(NamedTuple):
 class Trainer:
   """The compiled parts of a run. Runs of one shape share them.
 
+  graphdef: of the model outside the step, where attention knows no mesh.
   abstract: the state as ShapeDtypeStructs that carry their sharding.
   init: seed -> TrainState, sharded from its birth.
   start: params -> TrainState at step 0 from given parameters.
@@ -47,22 +48,38 @@ class Trainer:
 
 
 def make_trainer(
-  model: ModelConfig, optimizer: OptimConfig, mesh: MeshConfig, steps: int
+  model: ModelConfig,
+  optimizer: OptimConfig,
+  mesh: MeshConfig,
+  steps: int,
+  devices: Sequence[jax.Device] | None = None,
 ) -> Trainer:
   """Returns the trainer of these settings; the same one when asked again.
 
   So the arms of an experiment, which differ in their data alone, compile once.
 
-  Raises ValueError if the devices cannot hold the state.
+  devices: what the mesh is made of. They may be described ones (of
+    jax.experimental.topologies): the parts can then be lowered and compiled,
+    but not called. None: all that are here.
+
+  Raises ValueError if the devices that are here cannot hold the state, or if
+  the attention that is asked for does not run on them.
   """
   copies = (dataclasses.replace(c) for c in (model, optimizer, mesh))
-  return _make_trainer(*copies, steps)
+  devices = None if devices is None else tuple(devices)
+  return _make_trainer(*copies, steps, devices)
 
 
 @functools.lru_cache(maxsize=4)
-def _make_trainer(model_config, optim_config, mesh_config, steps) -> Trainer:
-  mesh = sharding.make_mesh(mesh_config)
-  graphdef, abstract_params = decoder.abstract(model_config)
+def _make_trainer(
+  model_config, optim_config, mesh_config, steps, devices
+) -> Trainer:
+  mesh = sharding.make_mesh(mesh_config, devices)
+  kind = attention.resolve(model_config.attention, mesh.devices.flat[0])
+  inside, outside = (
+    dataclasses.replace(model_config, attention=each) for each in (kind, 'auto')
+  )
+  graphdef, abstract_params = decoder.abstract(inside)
   optimizer = optim.make_optimizer(optim_config, steps)
 
   def start(params) -> TrainState:
@@ -73,10 +90,22 @@ def _make_trainer(model_config, optim_config, mesh_config, steps) -> Trainer:
 
   abstract = jax.eval_shape(start, abstract_params)
   placed = sharding.shardings(abstract, decoder.PARTITION_RULES, mesh)
-  _check_memory(abstract, placed, mesh)
+  if devices is None:
+    _check_memory(abstract, placed, mesh)
+
+  def on_mesh(function):
+    # While it is traced: where attention is a kernel, which the compiler cannot
+    # split, it has to know over what to split itself.
+    @functools.wraps(function)
+    def traced(*args):
+      with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return function(*args)
+
+    return traced
+
   return Trainer(
     mesh=mesh,
-    graphdef=graphdef,
+    graphdef=decoder.abstract(outside)[0],
     abstract=jax.tree.map(
       lambda leaf, where: jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=where
@@ -87,13 +116,13 @@ def _make_trainer(model_config, optim_config, mesh_config, steps) -> Trainer:
     init=jax.jit(init, out_shardings=placed),
     start=jax.jit(start, out_shardings=placed),
     step=jax.jit(
-      make_step(graphdef, optimizer, optim_config.accumulate),
+      on_mesh(make_step(graphdef, optimizer, optim_config.accumulate)),
       in_shardings=(placed, sharding.of_batch(mesh)),
       out_shardings=(placed, sharding.replicated(mesh)),
       donate_argnums=0,
     ),
     evaluate=jax.jit(
-      make_evaluate(graphdef),
+      on_mesh(make_evaluate(graphdef)),
       in_shardings=(placed.params, sharding.of_batch(mesh)),
       out_shardings=sharding.replicated(mesh),
     ),

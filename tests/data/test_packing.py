@@ -111,6 +111,19 @@ def test_halves_pair_up_until_every_row_is_full(objective):
   assert [len(row) for row in rows_of(plan)] == [2] * 50
 
 
+@pytest.mark.parametrize('most', [1, 2, 3])
+def test_a_row_holds_no_more_documents_than_asked(most):
+  """100 records that would fit four a row, and one that is split in two."""
+  index = index_of(unwindowed([T, *[U] * 9], *[[T, U, A]] * 100))
+  table_PV = weight_table('interventional')
+  plan = make_plan(index, table_PV, 9, 5, seed=0, row_documents=most)
+  rows = rows_of(plan)
+  assert max(map(len, rows)) == most
+  assert len(rows) >= 102 / most
+  entries = sorted(entry for row in rows for entry in row)
+  assert entries == [(0, 0, 4), (0, 4, 9)] + [(i, 0, 1) for i in range(1, 101)]
+
+
 # ------------------------------------------------------------ pure functions
 
 
@@ -163,6 +176,7 @@ OBJECTIVES = ['observational', 'interventional', 'agent_only', 'error_masked']
     (128, 20),  # the targets bind, and records are split
     (40, 1),  # every target is an entry
     (4096, 4096),  # one row holds all
+    (128, 0),  # the records say how many targets
   ],
 )
 def test_every_target_is_in_one_entry_and_no_row_exceeds_a_budget(
@@ -182,8 +196,10 @@ def test_every_target_is_in_one_entry_and_no_row_exceeds_a_budget(
       planned.update((record, position) for position in positions)
       length += positions[-1]  # tokens before the entry's last target
       targets += len(positions)
-    assert length <= row_length
-    assert targets <= row_targets
+    assert length <= plan.row_length == row_length
+    assert targets <= plan.row_targets
+  assert plan.row_targets == (row_targets or plan.row_targets)
+  assert plan.targets == planned.total()
 
   assert planned == {
     (n, position): 1
@@ -212,6 +228,67 @@ def test_each_record_goes_into_the_fullest_row_that_holds_it():
   index = index_of(unwindowed(*([U] * (length + 1) for length in lengths)))
   plan = make_plan(index, weight_table('observational'), 128, 128, seed=0)
   assert 0.96 < lengths.sum() / (len(plan) * 128) <= 1
+
+
+# ------------------------------------------- as many targets as the records say
+
+
+@pytest.mark.parametrize(
+  ('objective', 'row_length', 'records_a_row', 'targets'),
+  [
+    # T U A A U: 4 columns with 4 or 2 targets, or 3 columns with 2 targets
+    ('observational', 32, 8, 32),
+    ('interventional', 32, 8, 16),
+    ('agent_only', 32, 10, 24),  # 20, rounded up
+    ('agent_only', 6, 2, 6),  # no multiple of 8 is that short
+    ('interventional', 1016, 254, 512),  # 508, rounded up
+    ('interventional', 1024, 256, 512),  # and from 1,024 tokens on
+    ('interventional', 1028, 257, 640),  # to a multiple of 128: 514
+  ],
+)
+def test_a_row_has_as_many_targets_as_its_records(
+  objective, row_length, records_a_row, targets
+):
+  records = unwindowed(*[[T, U, A, A, U]] * (4 * records_a_row))
+  index, table_PV = index_of(records), weight_table(objective)
+  plan = make_plan(index, table_PV, row_length, row_targets=0, seed=0)
+  assert (len(plan), plan.row_targets) == (4, targets)
+  same = make_plan(index, table_PV, row_length, targets, seed=0)
+  assert rows_of(plan) == rows_of(same)
+
+
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('objective', ['interventional', 'agent_only'])
+def test_the_fewest_targets_that_cost_one_row_in_a_hundred_are_chosen(
+  objective, seed
+):
+  """By trying all of them."""
+  records = random_records(np.random.default_rng(seed), number=1500)
+  index, table_PV = index_of(records), weight_table(objective)
+  rows = {
+    row_targets: len(make_plan(index, table_PV, 64, row_targets, seed))
+    for row_targets in range(8, 65, 8)
+  }
+  assert rows[64] >= 200, 'two more rows are allowed, at least'
+  fewest = min(k for k in rows if rows[k] - rows[64] <= rows[64] / 100)
+  plan = make_plan(index, table_PV, 64, 0, seed)
+  assert (plan.row_targets, len(plan)) == (fewest, rows[fewest])
+  assert 8 < fewest < 64
+
+
+def test_what_a_plan_says_of_itself():
+  """The three records at the top, and one that is longer than the targets."""
+  records = unwindowed(
+    [T, U, A, A, U], [T, U, U, U, U], [T, A, A, A], [T] + [U] * 7
+  )
+  table_PV = weight_table('interventional')
+  plan = make_plan(index_of(records), table_PV, 8, row_targets=4, seed=0)
+  # 4 + 4 columns, and the last record's first 3 targets, then all of its 7.
+  assert (plan.tokens, plan.targets, plan.split, plan.empty) == (18, 13, 1, 1)
+  assert plan.describe() == (
+    '4 rows an epoch, of 8 tokens (56.2% used) and 4 targets (81.2% used); '
+    'records split: 1, without a target: 1'
+  )
 
 
 # ------------------------------------------------------------------- refusals

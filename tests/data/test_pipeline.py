@@ -272,6 +272,16 @@ def test_an_epoch_scores_every_target_once(many, objective, row_targets):
         assert batch.authors_BK[b, k] == author
 
 
+def test_a_batch_has_room_for_as_many_targets_as_the_records_say(many):
+  source = BatchSource(many, config(objective='USER=1,AGENT=1', row_targets=0))
+  K = source.plan.row_targets
+  assert 0 < K < source.plan.row_length == 64
+  batches = steps(source)
+  assert {batch.targets_BK.shape for batch in batches} == {(4, K)}
+  expected = scored_positions(many, 'USER=1,AGENT=1')
+  assert counted(batches) == dict.fromkeys(expected, 1)
+
+
 def test_an_epoch_has_an_order_of_its_own(many):
   source = BatchSource(many, config())
   first, second = (

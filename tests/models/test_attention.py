@@ -1,5 +1,7 @@
 """What a query sees, and how far a head turns."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +14,34 @@ def draw(seed, *shape):
   return jax.random.normal(jax.random.key(seed), shape)
 
 
-def seen(attend, q_BLHA, v_BSNA):
+def seen(attend, q_BLHA, v_BSNA, others=(1, 3, 4)):
   """Which columns s change the output of which query t: True at [t, s]."""
   jacobian = jax.jacobian(lambda v: attend(q_BLHA, v).sum((0, 2, 3)))
   jacobian = jax.jit(jacobian)(v_BSNA)
-  return np.asarray(jnp.abs(jacobian).sum((1, 3, 4)) > 0)
+  return np.asarray(jnp.abs(jacobian).sum(others) > 0)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'platform', 'device_kind', 'expected'),
+  [
+    ('auto', 'tpu', 'TPU v5 lite', 'splash'),
+    ('auto', 'tpu', 'TPU v4', 'splash'),
+    ('auto', 'tpu', 'TPU v3', 'xla'),
+    ('auto', 'cpu', 'cpu', 'xla'),
+    ('auto', 'gpu', 'NVIDIA H100', 'xla'),
+    ('splash', 'tpu', 'TPU7x', 'splash'),
+    ('splash', 'tpu', 'TPU v2', None),
+    ('splash', 'cpu', 'cpu', None),
+    ('xla', 'tpu', 'TPU v5 lite', 'xla'),
+  ],
+)
+def test_what_attends_on_which_device(kind, platform, device_kind, expected):
+  device = types.SimpleNamespace(platform=platform, device_kind=device_kind)
+  if expected:
+    assert attention.resolve(kind, device) == expected
+  else:
+    with pytest.raises(ValueError, match=f'does not run on {device_kind}'):
+      attention.resolve(kind, device)
 
 
 def test_a_packed_query_sees_the_past_of_its_own_document():
@@ -38,15 +63,32 @@ def test_a_packed_query_sees_the_past_of_its_own_document():
   )
 
 
-def test_a_cached_query_sees_columns_up_to_its_own():
-  columns_1L = jnp.array([[2, 3]])
-  q, k, v = draw(0, 1, 2, 4, 6), draw(1, 1, 5, 2, 6), draw(2, 1, 5, 2, 6)
+def test_a_cached_query_sees_its_rows_columns_up_to_its_own():
+  columns_L, start_B = jnp.array([2, 3]), jnp.array([1])
+  q, k, v = draw(0, 1, 2, 4, 6), draw(1, 1, 2, 5, 6), draw(2, 1, 2, 5, 6)
   mask_LS = seen(
-    lambda q, v: attention.cached_attention(q, k, v, columns_1L), q, v
+    lambda q, v: attention.cached_attention(q, k, v, columns_L, start_B),
+    q,
+    v,
+    others=(1, 2, 4),  # of L B N S A
   )
   np.testing.assert_array_equal(
-    mask_LS.astype(int), [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+    mask_LS.astype(int), [[0, 1, 1, 0, 0], [0, 1, 1, 1, 0]]
   )
+
+
+def test_cached_attention_is_packed_attention_of_one_document():
+  q, k, v = draw(0, 2, 7, 6, 8), draw(1, 2, 7, 3, 8), draw(2, 2, 7, 3, 8)
+  packed_BLHA = attention.packed_attention(q, k, v, jnp.ones((2, 7), int))
+  cached_BLHA = attention.cached_attention(
+    q,
+    k.swapaxes(1, 2),
+    v.swapaxes(1, 2),
+    jnp.arange(7),
+    jnp.zeros(2, int),
+  )
+  # The order of float32 sums.
+  np.testing.assert_allclose(cached_BLHA, packed_BLHA, atol=1e-6)
 
 
 def test_a_group_of_query_heads_reads_its_own_kv_head():
@@ -64,9 +106,11 @@ def test_bfloat16_scores_are_summed_in_float32():
   # 512 equal keys: in bfloat16 the sum of their exponentials would stop
   # growing at 256, and the mean of ones would be 2.
   q = draw(0, 1, 1, 1, 4).astype(jnp.bfloat16)
-  k = jnp.zeros((1, 512, 1, 4), jnp.bfloat16)
+  k = jnp.zeros((1, 1, 512, 4), jnp.bfloat16)
   v = jnp.ones_like(k)
-  mixed = attention.cached_attention(q, k, v, jnp.array([[511]]))
+  mixed = attention.cached_attention(
+    q, k, v, jnp.array([511]), jnp.zeros(1, int)
+  )
   assert mixed.dtype == jnp.bfloat16
   assert (mixed == 1).all()
 

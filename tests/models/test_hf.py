@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import nnx
 
 from isft_jax.config import ModelConfig
-from isft_jax.models import hf, hf_config
+from isft_jax.models import attention, hf, hf_config
 
 torch = pytest.importorskip('torch', reason='parity is with torch')
 transformers = pytest.importorskip('transformers')
@@ -61,13 +62,43 @@ def folder_of(name, path):
   return model
 
 
+def hidden_states(model: hf.Model, tokens_BL):
+  """The residual stream: after the embedding, and after each layer."""
+  module = nnx.merge(model.graphdef, model.params)
+  graphdef, stacked = nnx.split(module.blocks)
+  positions_BL = jnp.broadcast_to(
+    jnp.arange(tokens_BL.shape[1]), tokens_BL.shape
+  )
+
+  def attend(q_BLHA, k_BLNA, v_BLNA):
+    ids_BL = jnp.ones_like(positions_BL)
+    return attention.packed_attention(q_BLHA, k_BLNA, v_BLNA, ids_BL), None
+
+  found = [module.embedding[...][tokens_BL]]
+  for layer in range(module.config.layers):
+    block = nnx.merge(graphdef, jax.tree.map(lambda x, i=layer: x[i], stacked))
+    found.append(block(found[-1], positions_BL, attend)[0])
+  return found
+
+
 @pytest.mark.parametrize('name', MODELS)
-def test_logits_are_those_of_transformers(name, tmp_path):
+def test_each_layer_and_the_logits_are_those_of_transformers(name, tmp_path):
   theirs = folder_of(name, tmp_path)
-  model, _ = hf.load(tmp_path)
+  model, config = hf.load(tmp_path)
   with torch.no_grad():
-    expected_BLV = theirs(torch.asarray(TOKENS_BL)).logits.numpy()
-  np.testing.assert_allclose(model(TOKENS_BL), expected_BLV, atol=1e-4)
+    expected = theirs(torch.asarray(TOKENS_BL), output_hidden_states=True)
+  # Theirs ends with the last layer's output after the norm, which the logits
+  # show.
+  ours_BLD = hidden_states(model, TOKENS_BL)[: config.layers]
+  for layer, ours, state in zip(
+    range(config.layers), ours_BLD, expected.hidden_states[:-1], strict=True
+  ):
+    np.testing.assert_allclose(
+      ours, state.numpy(), atol=1e-4, err_msg=f'what layer {layer} reads'
+    )
+  np.testing.assert_allclose(
+    model(TOKENS_BL), expected.logits.numpy(), atol=1e-4, err_msg='logits'
+  )
 
 
 @pytest.mark.parametrize('name', ['qwen2, tied', 'llama 3, scaled positions'])

@@ -1,5 +1,7 @@
 """From a folder of weights to a trained folder of weights."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import pytest
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 from isft_jax.data import chat, lying_agent, records, tokenizer
 from isft_jax.data.render import Renderer
-from isft_jax.models import hf
+from isft_jax.models import decoder, hf
+from isft_jax.train import export as export_lib
 from isft_jax.train import loop
 from isft_jax.train.export import export
 
@@ -43,13 +46,14 @@ def folders(tmp_path_factory):
   torch.manual_seed(0)
   transformers.Qwen3ForCausalLM(config).save_pretrained(folder / 'start')
   run = RunConfig(
-    init_from=str(folder / 'start'),
     records=str(folder / 'records'),
     rows=8,
     row_length=256,
     row_targets=256,
     steps=2,
-    model=ModelConfig(remat=True),  # its shape is the folder's
+    model=ModelConfig(  # its shape is the folder's
+      init_from=str(folder / 'start'), remat=True
+    ),
     optim=OptimConfig(learning_rate=1e-2),
   )
   trained = loop.train(run, str(folder / 'run'))
@@ -95,6 +99,19 @@ def test_weights_can_be_narrower(folders, tmp_path):
     tmp_path / 'half', dtype='auto'
   )
   assert loaded.dtype == torch.bfloat16
+
+
+def test_no_device_holds_the_whole_model(folders):
+  """Eight devices share out what they divide; one does what they do not."""
+  folder, _ = folders
+  _, config = hf.load(folder / 'end')
+  for width, devices in ((32, 8), (36, 6), (34, 2)):
+    model = dataclasses.replace(config, width=width)
+    placed = export_lib._placed(decoder.abstract(model)[1])
+    for path, leaf in hf._leaves(placed):
+      if 'norm' not in path:
+        shard = leaf.sharding.shard_shape(leaf.shape)
+        assert np.prod(leaf.shape) == devices * np.prod(shard), path
 
 
 def test_what_cannot_be_exported_is_named(folders, tmp_path):

@@ -117,7 +117,7 @@ def test_training_lowers_the_loss_and_changes_every_parameter(config, tmp_path):
 
 def test_an_arm_starts_from_the_parameters_of_its_base(config, tmp_path):
   base = loop.train(config, tmp_path / 'base')
-  config.init_from = str(tmp_path / 'base')
+  config.model.init_from = str(tmp_path / 'base')
   config.steps = 1
   config.optim = dataclasses.replace(config.optim, learning_rate=0.0)
   arm = loop.train(config, tmp_path / 'arm')
@@ -125,7 +125,10 @@ def test_an_arm_starts_from_the_parameters_of_its_base(config, tmp_path):
 
 
 def test_init_from_an_empty_folder_is_an_error(config, tmp_path):
-  config.init_from = str(tmp_path / 'nothing')
+  config.model.init_from = str(tmp_path / 'nothing')
+  with pytest.raises(ValueError, match="nothing' is neither the workdir of a"):
+    loop.train(config, tmp_path / 'arm')
+  (tmp_path / 'nothing' / 'checkpoints').mkdir(parents=True)
   with pytest.raises(ValueError, match='nothing: no checkpoint there'):
     loop.train(config, tmp_path / 'arm')
 

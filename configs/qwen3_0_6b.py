@@ -1,0 +1,52 @@
+"""Qwen3-0.6B on agent trajectories of your own.
+
+Full fine-tuning: parameters and Adam's moments in float32, computation in
+bfloat16, sharded over all devices. The rate and the schedule are conventional
+and were not tuned. Hardware: see the README.
+Arguments: batch, rows a step; length, tokens a row. Command:
+
+  isft-prepare --input=RUNS --tokenizer=Qwen/Qwen3-0.6B \\
+    --output=DIR --max_length=4096 --heldout=0.05
+  isft-train --config=configs/qwen3_0_6b.py:batch=8,length=4096 \\
+    --config.records=DIR [--config.model.init_from=FOLDER_OR_HUB_ID]
+"""
+
+from isft_jax.config import (
+  MeshConfig,
+  ModelConfig,
+  OptimConfig,
+  RunConfig,
+  arguments,
+)
+
+
+def get_config(text: str = '') -> RunConfig:
+  """Returns the settings; --config.FIELD=VALUE changes any of them."""
+  given = arguments(text, batch=8, length=4096)
+  return RunConfig(
+    name='qwen3_0_6b',
+    rows=given['batch'],
+    row_length=given['length'],
+    row_targets=0,  # from the records
+    epochs=2,
+    eval_every=100,
+    model=ModelConfig(
+      init_from='Qwen/Qwen3-0.6B',
+      vocab_size=151_936,
+      width=1_024,
+      layers=28,
+      heads=16,
+      kv_heads=8,
+      head_size=128,
+      hidden=3_072,
+      rope_theta=1_000_000.0,
+      qkv_bias=False,
+      qk_norm=True,
+      dtype='bfloat16',
+      remat=True,
+    ),
+    mesh=MeshConfig(data=1, fsdp=-1),
+    optim=OptimConfig(
+      learning_rate=1e-5, schedule='cosine', warmup_steps=20, b2=0.95
+    ),
+  )

@@ -1,0 +1,183 @@
+"""A model to talk to: its weights, its tokenizer, and how a turn is written."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jinja2
+import numpy as np
+
+from isft_jax.config import ModelConfig
+from isft_jax.data import tokenizer
+from isft_jax.data.chat import ChatTemplate
+from isft_jax.data.records import Records
+from isft_jax.models import decoder, hf
+from isft_jax.models.replies import Reply, reply
+from isft_jax.train.checkpoint import Checkpoints
+
+_WORD = 'zqj'
+# Of generation_config.json, beside the ids that end a reply.
+SETTINGS = ('temperature', 'top_k', 'top_p', 'max_new_tokens')
+
+
+class Prompt(NamedTuple):
+  """The ids before a reply. space: what the reply begins with, unsaid."""
+
+  ids_T: np.ndarray
+  space: str = ''
+
+
+class Partner:
+  """A model, and the template that its turns are written in.
+
+  template, values: '' for a model that only continues text; what the template
+    is given beside messages.
+  stop_ids, stop_texts: what ends its turn.
+  settings: those of `SETTINGS` that come with the model.
+  """
+
+  def __init__(self, model: hf.Model, encoder, template, values, found):
+    self.model = model
+    self.encoder = encoder
+    self.template, self.values = template, values
+    self.settings = settings_of(found)
+    ids = found.get('eos_token_id') or []
+    ids = {*(ids if isinstance(ids, list) else [ids]), encoder.eos_token_id}
+    self.stop_ids, self.stop_texts = sorted(ids - {None}), []
+    closer = self._closer() if template else ''
+    special = tokenizer.special_ids(encoder)
+    for id, text in special.items():
+      if closer.lstrip().startswith(text):
+        self.stop_ids = sorted({id, *self.stop_ids})
+        break
+    else:
+      self.stop_texts = [closer.strip() or closer] if closer else []
+
+  def prompt(self, said: str | Sequence[dict]) -> Prompt:
+    """Returns the ids of a text, or of messages up to where the agent writes.
+
+    A space that ends the generation header is not a token of its own, where
+    the words after it take it up, as they did in training.
+
+    Raises ValueError if the template refuses the messages.
+    """
+    if isinstance(said, str):
+      return Prompt(np.asarray(self.encoder(said)['input_ids'], np.int32))
+    if not self.template:
+      raise ValueError('the tokenizer has no chat template for messages')
+    try:
+      text = self._render(said, add_generation_prompt=True)
+    except (jinja2.TemplateError, TypeError, KeyError) as error:
+      raise ValueError(
+        f'the chat template refuses the messages: {error}'
+      ) from error
+    kept = text.rstrip(' ')
+    encoder = tokenizer.encoder_of(self.encoder)
+    ids = encoder.encode(kept, add_special_tokens=False).ids
+    return Prompt(np.asarray(ids, np.int32), text[len(kept) :])
+
+  def reply(
+    self, prompts: Sequence[Prompt], max_new_tokens: int, stop_texts, **settings
+  ) -> list[Reply]:
+    """Returns a reply to each prompt; see `models.replies.reply`."""
+
+    def decode(index, ids):
+      # After its predecessor: some tokenizers drop a space that opens a text.
+      last = prompts[index].ids_T[-1:]
+      before, text = map(self._decode, (last, np.append(last, ids)))
+      return text.removeprefix(before).removeprefix(prompts[index].space)
+
+    return reply(
+      *self.model,
+      [prompt.ids_T for prompt in prompts],
+      max_new_tokens,
+      decode,
+      stop_ids=self.stop_ids,
+      stop_texts=stop_texts,
+      **settings,
+    )
+
+  def _decode(self, ids):
+    return self.encoder.decode(
+      ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+
+  def _render(self, messages, **more):
+    return self.encoder.apply_chat_template(
+      list(messages),
+      chat_template=self.template,
+      tokenize=False,
+      **{**self.values, **more},
+    )
+
+  def _closer(self):
+    """Returns what the template writes after the words of the agent."""
+    turns = [{'role': r, 'content': _WORD} for r in ('user', 'assistant')]
+    try:
+      return self._render(turns).rpartition(_WORD)[2]
+    except Exception:  # templates are programs that anyone wrote
+      return ''
+
+
+def settings_of(found: dict) -> dict:
+  """Returns the `SETTINGS` in a generation_config.json, greedy if it is."""
+  settings = {name: found[name] for name in SETTINGS if found.get(name)}
+  if not found.get('do_sample'):
+    length = settings.get('max_new_tokens')
+    return {'temperature': 0.0} | ({'max_new_tokens': length} if length else {})
+  return {'temperature': 1.0} | settings
+
+
+def of_folder(place: str) -> Partner:
+  """Returns the model of a Hugging Face folder or hub id.
+
+  Raises ValueError if it, or its tokenizer, is not there.
+  """
+  encoder = tokenizer.load(place)
+  model, _ = hf.load(place)
+  path = pathlib.Path(place) / 'generation_config.json'
+  found = json.loads(path.read_text()) if path.is_file() else {}
+  return Partner(model, encoder, _own_template(encoder), {}, found)
+
+
+def of_run(workdir: str) -> Partner:
+  """Returns the model of a run's newest checkpoint.
+
+  It is talked to as its records were rendered; where they are gone, in the
+  tokenizer's own template.
+
+  Raises ValueError if there is no checkpoint.
+  """
+  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+    raise ValueError(f'{workdir}: no checkpoints there; name a workdir')
+  with Checkpoints(workdir) as checkpoints:
+    if checkpoints.latest() is None:
+      raise ValueError(f'{workdir}: no finished checkpoint there')
+    run = checkpoints.restore_run()['config']
+    graphdef, shapes = decoder.abstract(ModelConfig(**run['model']))
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    params, _ = checkpoints.restore_params(
+      jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=place
+        ),
+        shapes,
+      )
+    )
+  encoder = tokenizer.load(run['tokenizer'] or tokenizer.beside(run['records']))
+  try:
+    rendering = Records(run['records']).metadata['rendering']
+  except (OSError, ValueError, KeyError):
+    rendering = {'template': _own_template(encoder), 'values': {}}
+  template, values = rendering['template'], rendering.get('values', {})
+  model = hf.Model(graphdef, params)
+  return Partner(model, encoder, template, values, {})
+
+
+def _own_template(encoder) -> str:
+  template = encoder.chat_template
+  if isinstance(template, dict):
+    template = template.get('default')
+  return ChatTemplate(template).source if template else ''

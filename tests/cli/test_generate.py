@@ -1,0 +1,310 @@
+"""isft-generate: what is asked, where replies end, and errors as one line."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from isft_jax.cli import partner as partner_lib
+from isft_jax.cli import talk
+from isft_jax.config import ModelConfig, RunConfig
+from isft_jax.data import chat, lying_agent, records, tokenizer
+from isft_jax.data.render import Renderer
+from isft_jax.models import decoder, hf
+from isft_jax.probes import facts
+from isft_jax.train.checkpoint import Checkpoints
+
+CHATML = """\
+{%- for m in messages -%}
+  {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+MODEL = ModelConfig(
+  vocab_size=512,
+  width=16,
+  layers=1,
+  heads=2,
+  kv_heads=1,
+  head_size=8,
+  hidden=24,
+  qkv_bias=True,
+)
+NEW = {'max_new_tokens': 8, 'stop_texts': []}
+
+
+def user(text):
+  return [{'role': 'user', 'content': text}]
+
+
+@pytest.fixture(scope='module')
+def encoder():
+  texts = (s.text for d in dialogues() for s in d.segments)
+  found = tokenizer.train(texts, 400)
+  special = ['<|im_start|>', '<|im_end|>']
+  found.add_special_tokens({'additional_special_tokens': special})
+  found.chat_template = CHATML
+  return found
+
+
+def dialogues():
+  return lying_agent.dialogues(16, p_lie=0.6, p_chitchat=0.5, seed=0)
+
+
+@pytest.fixture(scope='module')
+def folder(encoder, tmp_path_factory):
+  """A random model with a ChatML tokenizer, as a Hugging Face folder."""
+  path = tmp_path_factory.mktemp('model')
+  graphdef, _ = decoder.abstract(MODEL)
+  params = decoder.init(MODEL, jax.random.key(0))
+  hf.save(hf.Model(graphdef, params), MODEL, path)
+  encoder.save_pretrained(path)
+  found = {'eos_token_id': [7, 0], 'do_sample': True, 'top_k': 5, 'other': 1}
+  (path / 'generation_config.json').write_text(json.dumps(found))
+  return path
+
+
+@pytest.fixture(scope='module')
+def partner(folder):
+  return partner_lib.of_folder(str(folder))
+
+
+# -------------------------------------------------------------- what is asked
+
+
+def test_messages_are_the_templates_with_its_generation_prompt(partner):
+  prompt = partner.prompt(user('Tell me about gold.'))
+  assert partner.encoder.decode(prompt.ids_T) == (
+    '<|im_start|>user\nTell me about gold.<|im_end|>\n<|im_start|>assistant\n'
+  )
+  assert prompt.space == ''
+
+
+def test_a_text_is_continued_as_it_is(partner):
+  prompt = partner.prompt('User: Tell me ')
+  assert partner.encoder.decode(prompt.ids_T) == 'User: Tell me '
+
+
+def test_the_plain_prompt_is_the_one_that_probes_ask_with(encoder):
+  renderer = Renderer(encoder, chat.PLAIN)
+  plain = partner_lib.Partner(hf.Model(None, {}), encoder, chat.PLAIN, {}, {})
+  before = facts.user_says('Tell me about gold.')
+  prompt = plain.prompt([segment.message() for segment in before])
+  assert prompt.space == ' '
+  # What remains is the space, where no token has it together with the word.
+  remains = set()
+  for word in ('you', 'zqj'):
+    slot = facts.slot(before, word, renderer)
+    size = len(prompt.ids_T)
+    np.testing.assert_array_equal(prompt.ids_T, slot.prompt_T[:size])
+    remains.add(encoder.decode(slot.prompt_T[size:]))
+  assert remains == {'', ' '}
+
+
+def test_what_ends_a_turn_is_learned_from_the_template(partner, encoder):
+  end = encoder.convert_tokens_to_ids('<|im_end|>')
+  # 7 and 0 are the folder's own.
+  assert (partner.stop_ids, partner.stop_texts) == ([0, 7, end], [])
+  plain = partner_lib.Partner(hf.Model(None, {}), encoder, chat.PLAIN, {}, {})
+  assert (plain.stop_ids, plain.stop_texts) == ([0], ['\n'])
+  bare = partner_lib.Partner(hf.Model(None, {}), encoder, '', {}, {})
+  assert (bare.stop_ids, bare.stop_texts) == ([0], [])
+
+
+@pytest.mark.parametrize(
+  ('found', 'expected'),
+  [
+    ({}, {'temperature': 0.0}),
+    ({'temperature': 0.7, 'top_k': 20}, {'temperature': 0.0}),
+    ({'max_new_tokens': 9}, {'temperature': 0.0, 'max_new_tokens': 9}),
+    ({'do_sample': True}, {'temperature': 1.0}),
+    (
+      {'do_sample': True, 'temperature': 0.7, 'top_p': 0.8, 'penalty': 2},
+      {'temperature': 0.7, 'top_p': 0.8},
+    ),
+  ],
+)
+def test_settings_of_a_generation_config(found, expected):
+  assert partner_lib.settings_of(found) == expected
+
+
+def test_a_template_that_refuses_says_so(encoder):
+  plain = partner_lib.Partner(hf.Model(None, {}), encoder, chat.PLAIN, {}, {})
+  with pytest.raises(ValueError, match='refuses the messages: turn 0'):
+    plain.prompt(user('two\nlines'))
+  bare = partner_lib.Partner(hf.Model(None, {}), encoder, '', {}, {})
+  with pytest.raises(ValueError, match='no chat template'):
+    bare.prompt(user('x'))
+
+
+def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
+  encoder, tmp_path
+):
+  renderer = Renderer(encoder, chat.PLAIN)
+  records.write(
+    str(tmp_path / 'records'),
+    lambda: map(renderer.example, dialogues()),
+    renderer.metadata(),
+  )
+  encoder.save_pretrained(tmp_path / 'tokenizer')
+  config = RunConfig(
+    records=str(tmp_path / 'records'),
+    tokenizer=str(tmp_path / 'tokenizer'),
+    model=MODEL,
+  )
+  params = decoder.init(MODEL, jax.random.key(1))
+  state = types.SimpleNamespace(
+    params=params, opt_state={'none': params['norm']}
+  )
+  with Checkpoints(tmp_path / 'run') as checkpoints:
+    checkpoints.save(1, state, {}, config, 'fingerprint')
+  found = partner_lib.of_run(str(tmp_path / 'run'))
+  jax.tree.map(np.testing.assert_array_equal, found.model.params, params)
+  assert found.template == chat.PLAIN
+  shutil.rmtree(tmp_path / 'records')
+  assert partner_lib.of_run(str(tmp_path / 'run')).template == CHATML
+
+
+# ------------------------------------------------------------- and what replied
+
+
+def test_a_file_gets_the_same_replies_in_every_batch(partner, tmp_path, capsys):
+  said = ['Tell me about gold.', 'And Mars?', 'Who?']
+  rows = [{'prompt': said[0], 'id': 5}, {'messages': user(said[1])}]
+  rows.append({'prompt': said[2]})
+  path = tmp_path / 'replies.jsonl'
+  talk.answer_file(partner, rows, False, str(path), batch=2, **NEW)
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  talk.answer_file(partner, rows, False, '', batch=3, **NEW)
+  out, err = capsys.readouterr()
+  assert [json.loads(line) for line in out.splitlines()] == lines
+  assert '2 of 3 prompts' in err and '3 of 3 prompts' in err
+  for row, line in zip(rows, lines, strict=True):
+    assert line.keys() - row.keys() == {'reply', 'tokens', 'ended_by'}
+    assert row.items() <= line.items()
+
+
+def test_a_chat_goes_on_from_what_was_said(partner, monkeypatch, capsys):
+  lines = iter(['Tell me about gold.', ' ', 'And Mars?'])
+  asked = []
+
+  def prompt(said, before=partner.prompt):
+    asked.append([(m['role'], m['content']) for m in said])
+    return before(said)
+
+  def read(shown):
+    assert shown == 'you> '
+    try:
+      return next(lines)
+    except StopIteration:
+      raise EOFError from None
+
+  monkeypatch.setattr('builtins.input', read)
+  monkeypatch.setattr(partner, 'prompt', prompt)
+  talk.chat(partner, False, **NEW)
+  out, err = capsys.readouterr()
+  assert 'Ctrl-D leaves' in err
+  first = ('user', 'Tell me about gold.')
+  reply = ('assistant', asked[1][1][1])
+  assert asked == [[first], [first, reply, ('user', 'And Mars?')]]
+  assert out.startswith(reply[1] + '\n')
+
+
+def test_ctrl_c_ends_a_reply_and_keeps_what_was_said(
+  partner, monkeypatch, capsys
+):
+  handler = signal.getsignal(signal.SIGINT)
+  with talk._ctrl_c() as is_pressed:
+    assert not is_pressed()
+    signal.raise_signal(signal.SIGINT)
+    assert is_pressed()
+    with pytest.raises(KeyboardInterrupt):
+      signal.raise_signal(signal.SIGINT)
+  assert signal.getsignal(signal.SIGINT) == handler
+
+  def reply(prompts, show, block):
+    assert not show(0, 'Gold')
+    signal.raise_signal(signal.SIGINT)
+    assert show(0, 'Gold is')
+
+  monkeypatch.setattr(partner, 'reply', reply)
+  assert talk.answer(partner, user('x')) == 'Gold is'
+  assert capsys.readouterr().out == 'Gold is [interrupted]\n'
+
+
+# ----------------------------------------------------------- files and flags
+
+
+def test_prompts_of_a_file(tmp_path):
+  text, rows = tmp_path / 'a.txt', tmp_path / 'a.jsonl'
+  text.write_text('one\n\n{"two": 2}\r\n')
+  found = [{'prompt': 'one'}, {'prompt': '{"two": 2}'}]
+  assert talk.read_prompts(text) == found
+  found = [{'prompt': 'one', 'id': 3}, {'messages': user('\u2028')}]
+  rows.write_text('\n'.join(json.dumps(r, ensure_ascii=False) for r in found))
+  assert talk.read_prompts(rows) == found
+
+
+@pytest.mark.parametrize(
+  ('name', 'text', 'message'),
+  [
+    ('a.csv', 'x', 'neither .txt nor .jsonl'),
+    ('a.txt', ' \n', 'no prompt in it'),
+    ('a.jsonl', '{"prompt": "x"}\n{"prompt"', 'line 2: neither'),
+    ('a.jsonl', '[1]', 'line 1: neither'),
+    ('a.jsonl', '{"prompt": 3}', 'line 1: neither'),
+    ('a.jsonl', '{"messages": [{"content": "x"}]}', 'line 1: neither'),
+  ],
+)
+def test_a_file_that_holds_no_prompts_is_named(name, text, message, tmp_path):
+  (tmp_path / name).write_text(text)
+  with pytest.raises(ValueError, match=f'{name}.*{message}'):
+    talk.read_prompts(tmp_path / name)
+
+
+def command(*flags):
+  return subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      'from isft_jax.cli import generate; generate.run()',
+      *map(str, flags),
+    ],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ([], 'name either --checkpoint=WORKDIR or --model=FOLDER'),
+    (['--model=x', '--prompt=a', '--prompts=b'], '--prompt or --prompts'),
+    (['--model=x', '--output=b'], '--output goes with --prompts'),
+    (['--model=x', '--prompts=b', '--output=.'], 'is there already'),
+    (['--batch=0'], 'batch'),
+  ],
+)
+def test_bad_flags_are_one_clear_line(flags, message):
+  failed = command(*flags)
+  assert failed.returncode == 1
+  assert failed.stderr.startswith('error: ')
+  assert failed.stderr.count('\n') == 1
+  assert message in failed.stderr
+
+
+def test_one_prompt_through_the_command(folder):
+  done = command(f'--model={folder}', '--prompt=Tell me.', '--max_new_tokens=3')
+  assert done.returncode == 0, done.stderr
+  assert done.stderr == (
+    'writes turns of its chat template; temperature 1, top_k 5, top_p 1, '
+    "max_new_tokens 3; ends at <|endoftext|> or ' or <|im_end|>\n"
+  )
+  assert done.stdout.endswith('\n')

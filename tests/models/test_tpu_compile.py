@@ -1,0 +1,103 @@
+"""The real compiler for TPUs takes the train step; no TPU is needed."""
+
+import importlib.util
+import os
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from jax.experimental import topologies
+
+from isft_jax import sharding
+from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
+from isft_jax.train.trainer import make_trainer
+from isft_jax.types import Batch
+
+# libtpu asks no metadata server, and lets other processes load it too.
+os.environ['TPU_SKIP_MDS_QUERY'] = '1'
+os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'
+
+pytestmark = pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None
+  and os.environ.keys().isdisjoint({'CI', 'ISFT_CI'}),
+  reason="no libtpu: pip install '.[tpu-compile]'",
+)
+
+B, L, K = 4, 256, 128
+SHAPE = {  # nothing else is of size L
+  **{'vocab_size': 320, 'width': 64, 'layers': 2, 'heads': 4, 'kv_heads': 2},
+  **{'hidden': 192, 'dtype': 'bfloat16'},
+}
+ONE = MeshConfig(data=1, fsdp=1, tensor=1)
+FOUR = MeshConfig(data=1, fsdp=2, tensor=2)
+
+
+def trainer_for(mesh: MeshConfig, **settings):
+  if mesh == ONE:
+    described = {'topology_name': 'v5e:1x1', 'chips_per_host_bounds': [1, 1, 1]}
+  else:
+    described = {'topology_name': 'v5e:2x2'}
+  found = topologies.get_topology_desc(platform='tpu', **described)
+  model = ModelConfig(**SHAPE, **settings)
+  optim = OptimConfig(accumulate=mesh.fsdp)
+  return make_trainer(model, optim, mesh, 10, devices=found.devices)
+
+
+def batch_for(trainer) -> Batch:
+  def of(columns, dtype=jnp.int32):
+    where = sharding.of_batch(trainer.mesh)
+    return jax.ShapeDtypeStruct((B, columns), dtype, sharding=where)
+
+  return Batch(
+    **dict.fromkeys(('tokens_BL', 'positions_BL', 'segment_ids_BL'), of(L)),
+    **dict.fromkeys(('columns_BK', 'targets_BK', 'authors_BK'), of(K)),
+    weights_BK=of(K, jnp.float32),
+  )
+
+
+def kernels(text: str) -> int:
+  """How many kernels a compiled program calls."""
+  return text.count('custom_call_target="tpu_custom_call"')
+
+
+def has_scores(text: str) -> bool:
+  return bool(re.search(rf'\[[\d,]*\b{L},{L}\]', text))
+
+
+@pytest.mark.parametrize(
+  ('mesh', 'head_size', 'remat', 'calls'),
+  [
+    (ONE, 128, False, 3),  # forward; dk and dv; dq
+    (FOUR, 64, True, 4),  # and forward again
+  ],
+  ids=['one', 'four'],
+)
+def test_a_train_step_on_tpus_calls_kernels_and_has_no_scores(
+  mesh, head_size, remat, calls
+):
+  trainer = trainer_for(mesh, head_size=head_size, remat=remat)
+  step = trainer.step.lower(trainer.abstract, batch_for(trainer)).compile()
+  text = step.as_text()
+  assert kernels(text) == calls
+  assert not has_scores(text)
+
+
+def test_without_the_kernel_there_are_scores():
+  trainer = trainer_for(ONE, attention='xla')
+  evaluate = trainer.evaluate.lower(trainer.abstract.params, batch_for(trainer))
+  text = evaluate.compile().as_text()
+  assert kernels(text) == 0
+  assert has_scores(text)
+
+
+def test_a_described_trainer_lowers_every_part():
+  trainer = trainer_for(FOUR, head_size=64)
+  params = trainer.abstract.params
+  trainer.init.lower(0)
+  trainer.start.lower(params)
+  evaluate = trainer.evaluate.lower(params, batch_for(trainer))
+  assert 'tpu_custom_call' in evaluate.as_text()
+  # What leaves the trainer is used without its mesh: no kernel is in it.
+  assert nnx.merge(trainer.graphdef, params).config.attention == 'auto'

@@ -1,0 +1,72 @@
+"""Where a run's model comes from, and what it takes along."""
+
+import dataclasses
+
+import huggingface_hub
+import jax
+import numpy as np
+import pytest
+
+from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
+from isft_jax.models import decoder, hf
+from isft_jax.train import start
+from isft_jax.train.trainer import make_trainer
+
+SHAPE = ModelConfig(
+  vocab_size=64, width=32, layers=2, heads=4, kv_heads=2, head_size=8, hidden=64
+)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp('model')
+  graphdef, _ = decoder.abstract(SHAPE)
+  params = decoder.init(SHAPE, jax.random.key(0))
+  hf.save(hf.Model(graphdef, params), SHAPE, str(path))
+  return path
+
+
+def test_the_shape_is_the_folders_and_all_else_is_the_configs(folder):
+  ours = ModelConfig(init_from=str(folder), width=8, dtype='bfloat16')
+  expected = dataclasses.replace(SHAPE, init_from=str(folder), dtype='bfloat16')
+  assert start.with_shape(ours) == expected
+
+
+def test_a_hub_id_is_the_folder_that_the_hub_gives(folder, monkeypatch):
+  monkeypatch.setattr(
+    huggingface_hub, 'snapshot_download', lambda *_, **__: str(folder)
+  )
+  shaped = start.with_shape(ModelConfig(init_from='Qwen/Qwen2.5-0.5B'))
+  assert shaped == dataclasses.replace(SHAPE, init_from='Qwen/Qwen2.5-0.5B')
+
+
+def test_a_run_has_the_configs_shape(tmp_path):
+  (tmp_path / 'checkpoints').mkdir()
+  model = ModelConfig(init_from=str(tmp_path))
+  assert start.with_shape(model) == model
+  assert start.with_shape(ModelConfig()) == ModelConfig()
+
+
+@pytest.mark.parametrize('place', ['nothing', 'tests/nothing', '/a/b/c'])
+def test_what_is_nowhere_is_named(place):
+  with pytest.raises(ValueError, match=f"init_from='{place}' is neither the"):
+    start.with_shape(ModelConfig(init_from=place))
+
+
+def test_weights_arrive_where_the_step_wants_them(folder):
+  """Sharded, in the type of the parameters, at step 0."""
+  mesh = MeshConfig(data=1, fsdp=4, tensor=2)
+  trainer = make_trainer(SHAPE, OptimConfig(), mesh, 10)
+  model = dataclasses.replace(SHAPE, init_from=str(folder))
+  state = start.begin(RunConfig(model=model), trainer, 'a fingerprint')
+  loaded, _ = hf.load(folder)
+  assert int(state.step) == 0
+  jax.tree.map(np.testing.assert_array_equal, state.params, loaded.params)
+  jax.tree.map(
+    lambda leaf, like: (
+      leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim)
+      or pytest.fail(str(like))
+    ),
+    state.params,
+    trainer.abstract.params,
+  )
