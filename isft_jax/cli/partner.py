@@ -1,21 +1,18 @@
 """A model to talk to: its weights, its tokenizer, and how a turn is written."""
 
 import json
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jinja2
 import numpy as np
 
-from isft_jax.config import ModelConfig
 from isft_jax.data import tokenizer
 from isft_jax.data.chat import ChatTemplate
 from isft_jax.data.records import Records
-from isft_jax.models import decoder, hf
+from isft_jax.models import hf, hf_files
 from isft_jax.models.replies import Reply, reply
-from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.train import saved
 
 _WORD = 'zqj'
 # Of generation_config.json, beside the ids that end a reply.
@@ -137,7 +134,7 @@ def of_folder(place: str) -> Partner:
   """
   encoder = tokenizer.load(place)
   model, _ = hf.load(place)
-  path = pathlib.Path(place) / 'generation_config.json'
+  path = hf_files.fetch(place) / 'generation_config.json'
   found = json.loads(path.read_text()) if path.is_file() else {}
   return Partner(model, encoder, _own_template(encoder), {}, found)
 
@@ -150,29 +147,12 @@ def of_run(workdir: str) -> Partner:
 
   Raises ValueError if there is no checkpoint.
   """
-  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
-    raise ValueError(f'{workdir}: no checkpoints there; name a workdir')
-  with Checkpoints(workdir) as checkpoints:
-    if checkpoints.latest() is None:
-      raise ValueError(f'{workdir}: no finished checkpoint there')
-    run = checkpoints.restore_run()['config']
-    graphdef, shapes = decoder.abstract(ModelConfig(**run['model']))
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params, _ = checkpoints.restore_params(
-      jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-          leaf.shape, leaf.dtype, sharding=place
-        ),
-        shapes,
-      )
-    )
-  encoder = tokenizer.load(run['tokenizer'] or tokenizer.beside(run['records']))
+  model, _, encoder, run = saved.load(workdir)
   try:
     rendering = Records(run['records']).metadata['rendering']
   except (OSError, ValueError, KeyError):
     rendering = {'template': _own_template(encoder), 'values': {}}
   template, values = rendering['template'], rendering.get('values', {})
-  model = hf.Model(graphdef, params)
   return Partner(model, encoder, template, values, {})
 
 

@@ -16,7 +16,7 @@ from isft_jax.models import hf_names
 
 INDEX = 'model.safetensors.index.json'
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
-_WANTED = ('config.json', '*.safetensors', INDEX)
+_WANTED = ('config.json', 'generation_config.json', '*.safetensors', INDEX)
 # Bytes of a tensor that are looked at together, so that reading one takes
 # little more memory than its result.
 CHUNK = 2**24
@@ -38,7 +38,7 @@ def is_hub_id(place: str) -> bool:
 def fetch(place: str) -> pathlib.Path:
   """Returns the folder of a model: a local one, or the hub's, downloaded.
 
-  Of the hub's files only config and safetensors come: nothing that could run.
+  Of the hub's files only configs and safetensors come: nothing that could run.
 
   Raises ValueError if there is none.
   """

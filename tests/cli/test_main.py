@@ -34,8 +34,8 @@ BAD = {
   'no config': ([], 'name the settings, as in --config=configs/NAME.py'),
   'missing config file': (
     ['--config=configs/nope.py'],
-    'no config file configs/nope.py; the package has lying_agent_smoke, '
-    'lying_agent_tiny, train_tiny',
+    'no config file configs/nope.py; the package has '
+    + ', '.join(sorted(p.stem for p in (ROOT / 'configs').glob('[!_]*.py'))),
   ),
   'a config file that is no Python': (
     ['--config=README.md'],

@@ -199,7 +199,12 @@ def test_a_hub_id_brings_config_and_safetensors_alone(folder, monkeypatch):
   _, config = hf.load('Qwen/Qwen2.5-0.5B')
   assert config.width == CONFIG.width
   assert asked['place'] == 'Qwen/Qwen2.5-0.5B'
-  files = ['config.json', 'model-00001-of-00002.safetensors', hf_files.INDEX]
+  files = [
+    'config.json',
+    'generation_config.json',
+    'model-00001-of-00002.safetensors',
+    hf_files.INDEX,
+  ]
   others = ['modeling.py', 'pytorch_model.bin', 'original/model.safetensors']
   kept = huggingface_hub.utils.filter_repo_objects(
     files + others,

@@ -10,8 +10,7 @@ from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 from isft_jax.data import chat, lying_agent, records, tokenizer
 from isft_jax.data.render import Renderer
 from isft_jax.models import decoder, hf
-from isft_jax.train import export as export_lib
-from isft_jax.train import loop
+from isft_jax.train import loop, saved
 from isft_jax.train.export import export
 
 torch = pytest.importorskip('torch', reason='parity is with torch')
@@ -52,7 +51,7 @@ def folders(tmp_path_factory):
     row_targets=256,
     steps=2,
     model=ModelConfig(  # its shape is the folder's
-      init_from=str(folder / 'start'), remat=True
+      init_from=str(folder / 'start'), remat='full'
     ),
     optim=OptimConfig(learning_rate=1e-2),
   )
@@ -106,8 +105,8 @@ def test_no_device_holds_the_whole_model(folders):
   folder, _ = folders
   _, config = hf.load(folder / 'end')
   for width, devices in ((32, 8), (36, 6), (34, 2)):
-    model = dataclasses.replace(config, width=width)
-    placed = export_lib._placed(decoder.abstract(model)[1])
+    model = dataclasses.replace(config, vocab_size=384, width=width)
+    placed = saved._placed(decoder.abstract(model)[1])
     for path, leaf in hf._leaves(placed):
       if 'norm' not in path:
         shard = leaf.sharding.shard_shape(leaf.shape)

@@ -1,0 +1,68 @@
+"""The newest checkpoint of a run, as a model."""
+
+import pathlib
+from typing import NamedTuple
+
+import jax
+
+from isft_jax import sharding
+from isft_jax.config import MeshConfig, ModelConfig
+from isft_jax.data import tokenizer
+from isft_jax.models import decoder, hf
+from isft_jax.train.checkpoint import Checkpoints
+
+
+class Saved(NamedTuple):
+  """What a run has learned, and what it reads and writes.
+
+  run: the run's config, as a dict.
+  """
+
+  model: hf.Model
+  config: ModelConfig
+  encoder: object
+  run: dict
+
+
+def load(workdir: str, dtype: str = '') -> Saved:
+  """Loads the newest checkpoint of a run, whatever its mesh was.
+
+  The parameters are parted over this host's devices, as many as divide them:
+  none holds the whole model unless there is but one.
+
+  dtype: of the parameters; '' keeps theirs.
+
+  Raises ValueError if there is no checkpoint.
+  """
+  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+    raise ValueError(f'{workdir}: no checkpoints there; name a workdir')
+  with Checkpoints(workdir) as checkpoints:
+    if checkpoints.latest() is None:
+      raise ValueError(f'{workdir}: no finished checkpoint there')
+    run = checkpoints.restore_run()['config']
+    config = ModelConfig(**run['model'])
+    config.param_dtype = dtype or config.param_dtype
+    config.attention = 'auto'  # the kernel of the run's devices may not be here
+    graphdef, shapes = decoder.abstract(config)  # Orbax casts to these
+    params, _ = checkpoints.restore_params(_placed(shapes))
+  encoder = tokenizer.load(run['tokenizer'] or tokenizer.beside(run['records']))
+  return Saved(hf.Model(graphdef, params), config, encoder, run)
+
+
+def _placed(shapes):
+  """Returns shapes with shardings over as many devices as divide them."""
+  devices = jax.local_devices()
+  for number in range(len(devices), 0, -1):
+    mesh = sharding.make_mesh(MeshConfig(1, number, 1), devices[:number])
+    try:
+      placed = sharding.shardings(shapes, decoder.PARTITION_RULES, mesh)
+    except ValueError:
+      continue
+    return jax.tree.map(
+      lambda leaf, where: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=where
+      ),
+      shapes,
+      placed,
+    )
+  raise AssertionError('one device divides everything')
