@@ -18,6 +18,7 @@ setuptools.setup(
   install_requires=[
     'absl-py',
     'array_record',
+    'datasets>=4',
     'flax>=0.12',
     'grain>=0.2.18',
     'importlib_resources',  # wanted by tensorflow-datasets, undeclared
@@ -28,6 +29,7 @@ setuptools.setup(
     'numpy',
     'optax>=0.2.6',
     'orbax-checkpoint>=0.12',
+    'pyarrow',
     'safetensors',
     'tensorboardX',
     'tensorflow-datasets>=4.9.10',
@@ -35,6 +37,7 @@ setuptools.setup(
     'transformers>=5',
   ],
   extras_require={
+    'beam': ['apache-beam>=2.70'],
     'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'torch==2.13.0'],
     'tpu': ['jax[tpu]'],
     # The compiler for TPUs, which runs on any Linux machine: same packages.

@@ -1,13 +1,18 @@
 """Prepares TFDS records from agent runs, with the author of every token.
 
   isft-prepare --input=RUNS --tokenizer=FOLDER_OR_HUB_ID --output=DIR
+  isft-prepare --input=MORE ... --extends=DIR --output=DIR2
+  isft-prepare --verify=DIR
 
-RUNS is a file, a folder or a quoted glob of .json, .jsonl and .traj. The ids
-are exactly those of the tokenizer's chat template. A row whose authors cannot
-be proved is set aside: DIR/rejected.jsonl tells which and why, and
-DIR/prepare_report.json counts it all. Look at a row before:
+RUNS is a file, a folder or a quoted glob of .json, .jsonl, .traj, .parquet and
+.arrow, or hf://ORG/NAME. The ids are exactly those of the tokenizer's chat
+template. A row whose authors cannot be proved is set aside: DIR/rejected.jsonl
+tells which and why, and DIR/prepare_report.json counts it all. Look at a row
+before:
 
   isft-inspect --input=RUNS --tokenizer=FOLDER_OR_HUB_ID --index=0
+
+The records are the same however many processes prepare them, or on Beam.
 """
 
 import sys
@@ -35,6 +40,35 @@ OVERLONG = DEFINE_enum(
 OVERLAP = DEFINE_integer(
   'overlap', 0, 'Tokens of context in a window; 0: a quarter of max_length.'
 )
+NUM_WORKERS = DEFINE_integer('num_workers', 1, 'Processes that render.')
+NUM_SHARDS = DEFINE_integer(
+  'num_shards', 0, 'Files of a split, at most; 0: one for each 8,192 records.'
+)
+EXTENDS = DEFINE_string(
+  'extends', '', 'A data set to begin with; its files are not read again.'
+)
+VERIFY = DEFINE_string(
+  'verify', '', 'A data set to read again, every byte; nothing is prepared.'
+)
+BEAM_RUNNER = DEFINE_string(
+  'beam_runner', '', 'DirectRunner, DataflowRunner, FlinkRunner, SparkRunner.'
+)
+BEAM_OPTIONS = DEFINE_string(
+  'beam_options', '', "Of the runner, as '--region=R --temp_location=gs://T'."
+)
+
+
+def _verify(folder):
+  from isft_jax.data import verify
+
+  damages = list(verify.damages(folder))
+  if damages:
+    print('\n'.join(damages))
+    raise ValueError(
+      f'{folder} is damaged in {len(damages)} places; prepare it again, or '
+      'fetch the files anew'
+    )
+  print(f'{folder} is whole')
 
 
 def _prepare():
@@ -42,6 +76,9 @@ def _prepare():
   from isft_jax.data import prepare
   from isft_jax.report import preparation
 
+  if VERIFY.value:
+    _verify(VERIFY.value)
+    return
   if not OUTPUT.value:
     raise ValueError('name the folder to make with --output=DIR')
   settings = prepare.Settings(
@@ -51,6 +88,9 @@ def _prepare():
     max_length=MAX_LENGTH.value,
     overlong=OVERLONG.value,
     overlap=OVERLAP.value,
+    split=trajectories.SPLIT.value,
+    num_shards=NUM_SHARDS.value,
+    extends=EXTENDS.value,
   )
   renderer, rules = trajectories.renderer(), trajectories.rules()
   print(rules.describe())
@@ -65,9 +105,18 @@ def _prepare():
       print(line, file=sys.stderr, flush=True)
       shown = now
 
-  report, was_there = prepare.prepare(
-    settings, renderer, rules, OUTPUT.value, progress
-  )
+  asked = settings, renderer, rules, OUTPUT.value
+  if BEAM_RUNNER.value:
+    try:
+      from isft_jax.data import beam
+    except ImportError as error:
+      raise ValueError(
+        f"--beam_runner wants pip install 'isft-jax[beam]' ({error})"
+      ) from error
+    options = BEAM_RUNNER.value, BEAM_OPTIONS.value
+    report, was_there = beam.prepare(*asked, *options)
+  else:
+    report, was_there = prepare.prepare(*asked, progress, NUM_WORKERS.value)
   print(preparation.table(report))
   done = 'were there already' if was_there else 'are ready'
   print(f'the records in {OUTPUT.value} {done}; train on them with')
@@ -76,5 +125,8 @@ def _prepare():
 
 def run():
   """The console script isft-prepare."""
-  ours = (OUTPUT, HELDOUT, MAX_LENGTH, OVERLONG, OVERLAP)
+  ours = (
+    *(OUTPUT, HELDOUT, MAX_LENGTH, OVERLONG, OVERLAP),
+    *(NUM_WORKERS, NUM_SHARDS, EXTENDS, VERIFY, BEAM_RUNNER, BEAM_OPTIONS),
+  )
   main.run(_prepare, __doc__, (*trajectories.FLAGS, *ours))

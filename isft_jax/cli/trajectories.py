@@ -10,12 +10,19 @@ import pathlib
 from absl.flags import DEFINE_enum, DEFINE_string
 
 INPUT = DEFINE_string(
-  'input', '', 'Agent runs: a file, a folder, or a glob in quotes.'
+  'input',
+  '',
+  'Agent runs: a file, a folder, or a glob in quotes, here or remote, as '
+  'gs://BUCKET/RUNS; or hf://ORG/NAME[/CONFIG], of the hub.',
 )
+SPLIT = DEFINE_string('split', '', "Of hf:// alone; by default 'train'.")
 FORMAT = DEFINE_enum(
   'format',
   'auto',
-  ['auto', 'tokens', 'swe_agent', 'sharegpt', 'openai'],
+  [
+    *('auto', 'tokens', 'swe_agent', 'sharegpt', 'anthropic', 'atif'),
+    *('react', 'openai'),
+  ],
   'What the rows look like; auto: tell each by its keys.',
 )
 TOKENIZER = DEFINE_string(
@@ -43,6 +50,7 @@ AUTHORS = DEFINE_string(
 )
 FLAGS = (
   INPUT,
+  SPLIT,
   FORMAT,
   TOKENIZER,
   CHAT_TEMPLATE,
@@ -105,7 +113,8 @@ def example(index: int):
   from isft_jax.types import Example
 
   render, who = renderer(), rules()
-  found = itertools.chain.from_iterable(map(rows.read, rows.files(input())))
+  files = rows.files(input(), SPLIT.value)
+  found = itertools.chain.from_iterable(map(rows.read, files))
   row = next(itertools.islice(found, max(index, 0), None), None)
   if row is None or index < 0:
     raise ValueError(f'--index={index}: there is no such row in {input()}')

@@ -1,38 +1,34 @@
 """The story of preparation: from files of agent runs to TFDS records.
 
-    files --rows--> row --format, rules--> Trajectory --render, prove--> Example
-      --windows--> records          or one of a few reasons, in rejected.jsonl
+    files --rows--> tasks --workers--> outcomes --Writer--> records
+                                            or one of a few reasons, in
+                                            rejected.jsonl
 
 Every row is read once, rendered once and encoded once, and either is written or
 is set aside with its reason. The data set appears under its name when it is
-whole: until then all is in a folder beside it.
+whole: until then all is in a folder beside it. What is there is never changed:
+runs are added to a data set by making another, which begins with its shards.
 """
 
 import dataclasses
-import hashlib
+import itertools
 import json
-import os
-import pathlib
-import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
-import numpy as np
+from etils import epath
 
-from isft_jax.data import records, tokenizer, windows
-from isft_jax.data.rejection import Rejected
+from isft_jax.data import outcomes, records, windows, workers
 from isft_jax.data.render import Renderer
 from isft_jax.data.sources import formats, rows
 from isft_jax.data.sources.authors import Rules
-from isft_jax.data.sources.chat import Malformed
 from isft_jax.data.tally import Tally
-from isft_jax.types import Example, Provenance, Trajectory
 
 REPORT = 'prepare_report.json'
 REJECTED = 'rejected.jsonl'
 OVERLONG = ('window', 'reject')
-# Tokens of these authors alone are nothing to learn from.
-_FRAME = {Provenance.PAD, Provenance.TEMPLATE, Provenance.CONTEXT}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +41,9 @@ class Settings:
   max_length: int = 0  # tokens; 0: as long as they are
   overlong: str = 'window'
   overlap: int = 0  # tokens; 0: a quarter of max_length
+  split: str = ''  # of a data set of the hub; '': train
+  num_shards: int = 0  # of each split; 0: one for every 8,192 records
+  extends: str = ''  # the folder of a data set that this one begins with
 
   def __post_init__(self):
     if self.format not in formats.NAMES:
@@ -57,8 +56,9 @@ class Settings:
       )
     if not 0 <= self.heldout < 1:
       raise ValueError(f'--heldout={self.heldout} must be 0 or more, below 1')
-    if self.max_length < 0:
-      raise ValueError(f'--max_length={self.max_length} must not be negative')
+    for name in ('max_length', 'num_shards'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'--{name}={getattr(self, name)} must not be negative')
     if self.max_length and self.overlong == 'window':
       windows.check(self.max_length, self.context)
 
@@ -74,178 +74,191 @@ def prepare(
   rules: Rules,
   output: str,
   progress: Callable[[Tally], None] = lambda tally: None,
+  num_workers: int = 1,
 ) -> tuple[dict, bool]:
   """Prepares a data set; returns its report, and whether it was there before.
 
-  progress: called after every row.
+  progress: called now and then with what is counted so far.
+  num_workers: processes that render. The data set does not depend on it.
 
   Raises ValueError if output holds something else, or if no row is written.
   """
-  output = pathlib.Path(output)
-  files = rows.files(settings.input)
+  if num_workers < 1:
+    raise ValueError(f'--num_workers={num_workers} must be 1 or more')
+  begun = begin(settings, renderer, rules, output)
+  if begun.report:
+    return begun.report, True
+  preparer = outcomes.Preparer(settings, renderer, rules)
+  files = outcomes.files(begun.files, begun.held)
+  tasks = itertools.chain.from_iterable(map(outcomes.tasks, files))
+  tally = Tally()
+  with (begun.part / REJECTED).open('w') as rejected:
+    writer = records.Writer(
+      str(begun.part),
+      renderer.metadata(),
+      settings.num_shards,
+      settings.extends,
+    )
+    for done, counts in workers.outcomes(preparer, tasks, num_workers):
+      tally.merge(counts)
+      for outcome in done:
+        if outcome.note:
+          rejected.write(json.dumps(outcome.note) + '\n')
+        writer.add(outcome.split, outcome.records, outcome.key)
+      progress(tally)
+  counted = tally.report()
+  check_written(counted, begun.part)
+  writer.finish()
+  return finish(begun, renderer, counted), False
+
+
+class Begun(NamedTuple):
+  """A preparation that has begun, or found its data set there.
+
+  report: of the data set that is there, if it is. asked: what decides it.
+  part: the folder that becomes the output, when it is whole.
+  files, held: of the input; those that the data set holds already.
+  """
+
+  report: dict | None
+  asked: dict
+  output: epath.Path
+  part: epath.Path
+  files: list[str]
+  held: Collection[str]
+  start: float
+
+
+def begin(
+  settings: Settings, renderer: Renderer, rules: Rules, output: str
+) -> Begun:
+  """Looks for the data set; makes room for it where it is not yet.
+
+  Raises ValueError if the output holds something else, or cannot be extended.
+  """
+  start = time.perf_counter()
+  output = epath.Path(output)
+  files = rows.files(settings.input, settings.split)
+  sizes = {file: rows.size(file) for file in files}
+  held = {}
+  if settings.extends:
+    held = report_of(epath.Path(settings.extends))['asked']['files']
   asked = {
     'settings': dataclasses.asdict(settings),
-    'files': {str(path): path.stat().st_size for path in files},
+    'files': held | sizes,
     'authors': rules.to_json(),
     **renderer.metadata(),
   }
-  if output.exists():
-    return _found(output, asked), True
-
+  report = None
   part = output.with_name(output.name + '.part')
-  if part.exists():  # of a run that was cut
+  if output.exists():
+    report = found(output, asked)
+  else:
+    if settings.extends:
+      check_extends(settings, sizes, asked)
+    clear(part)
+  return Begun(report, asked, output, part, files, held, start)
+
+
+def clear(part: epath.Path) -> None:
+  """Makes a folder, empty.
+
+  Raises ValueError if something else than a run that was cut left it there.
+  """
+  if part.exists():
     if any(part.iterdir()) and not (part / REJECTED).exists():
       raise ValueError(
         f'{part} is in the way, and not ours; name another --output'
       )
-    shutil.rmtree(part)
+    part.rmtree()
   part.mkdir(parents=True)
-  start = time.perf_counter()
-  tally = Tally()
-  with open(part / REJECTED, 'w', encoding='utf-8') as rejected:
-    preparation = _Preparation(
-      settings, renderer, rules, files, tally, rejected, progress
+  (part / REJECTED).touch()  # that it is ours
+
+
+def check_written(counted: dict, part: epath.Path) -> None:
+  """Raises ValueError, with the reasons, if there is no row to train on."""
+  if 'train' in counted['splits']:
+    return
+  if counted['splits']:
+    raise ValueError(
+      'no row is left to train on: all are held out or set aside; lower '
+      '--heldout'
     )
-    _write(part, preparation, renderer)
-  renderer.save_tokenizer(part / 'tokenizer')
+  why = ', '.join(f'{n} {reason}' for reason, n in counted['rejected'].items())
+  raise ValueError(
+    f'none of {counted["rows"]["read"]} rows could be written ({why}); '
+    f'{part / REJECTED} has the reason of each'
+  )
+
+
+def finish(begun: Begun, renderer: Renderer, counted: dict) -> dict:
+  """Writes what goes with the records, and gives the folder its name."""
+  with tempfile.TemporaryDirectory() as local:
+    renderer.save_tokenizer(local)
+    (begun.part / 'tokenizer').mkdir()
+    for file in epath.Path(local).iterdir():
+      file.copy(begun.part / 'tokenizer' / file.name)
   report = {
-    **tally.report(),
-    'seconds': round(time.perf_counter() - start, 2),
-    'asked': asked,
+    **counted,
+    'seconds': round(time.perf_counter() - begun.start, 2),
+    'asked': begun.asked,
   }
-  (part / REPORT).write_text(json.dumps(report, indent=2) + '\n')
-  part.rename(output)
-  return report, False
+  (begun.part / REPORT).write_text(json.dumps(report, indent=2) + '\n')
+  begun.part.rename(begun.output)
+  return report
 
 
-def _write(part: pathlib.Path, preparation: '_Preparation', renderer) -> None:
-  heldout = None
-  if preparation.settings.heldout:
-    heldout = lambda: preparation.examples('heldout')  # noqa: E731
-  try:
-    records.write(
-      str(part),
-      lambda: preparation.examples('train'),
-      renderer.metadata(),
-      heldout,
-    )
-  except ValueError as error:
-    tally = preparation.tally
-    if tally.written['train']:
-      raise
-    if tally.written['heldout']:
-      raise ValueError(
-        'no row is left to train on: all are held out or set aside; lower '
-        '--heldout'
-      ) from error
-    why = ', '.join(f'{n} {reason}' for reason, n in tally.rejected.items())
-    raise ValueError(
-      f'none of {tally.read} rows could be written ({why}); '
-      f'{part / REJECTED} has the reason of each'
-    ) from error
+def found(output: epath.Path, asked: dict) -> dict:
+  """Returns the report of a data set that was asked for in the same words.
 
-
-def _found(output: pathlib.Path, asked: dict) -> dict:
-  try:
-    report = json.loads((output / REPORT).read_text())
-  except (OSError, ValueError) as error:
-    raise ValueError(
-      f'{output} is there, and is no prepared data set; name another --output'
-    ) from error
+  Raises ValueError if another was, or if it is none.
+  """
+  report = report_of(output)
   theirs = report['asked']
+  # What could not be asked for yet was as it is by default.
+  by_default = dataclasses.asdict(Settings(input=''))
+  theirs['settings'] = by_default | theirs['settings']
   differ = [key for key in asked if theirs.get(key) != _as_json(asked[key])]
   if differ:
     raise ValueError(
       f'{output} was prepared otherwise (other {" and ".join(differ)}); name '
-      'another --output, or remove that one'
+      'another --output, or remove that one; --extends adds new files to it'
     )
   return report
 
 
+def report_of(folder: epath.Path) -> dict:
+  """Returns the report of a data set. Raises ValueError if it has none."""
+  try:
+    return json.loads((folder / REPORT).read_text())
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f'{folder} is no prepared data set; name another'
+    ) from error
+
+
+def check_extends(settings: Settings, sizes: dict, asked: dict) -> None:
+  """Raises ValueError if files cannot be added to what a data set holds.
+
+  sizes: bytes of the files of the input. asked: of the data set to be.
+  """
+  base = settings.extends
+  theirs = report_of(epath.Path(base))['asked']
+  if theirs['fingerprint'] != asked['fingerprint']:
+    raise ValueError(
+      f'{base} was rendered with another tokenizer or template: its ids mean '
+      'something else; prepare all runs anew'
+    )
+  held = theirs['files']
+  for file, size in sizes.items():
+    if held.get(file, size) != size:
+      raise ValueError(
+        f'{file} has changed since {base} was made of it; prepare all runs '
+        'anew, or put the new ones into a file of their own'
+      )
+  if sizes.keys() <= held.keys():
+    raise ValueError(f'{base} holds all files of {settings.input}')
+
+
 def _as_json(value):
   return json.loads(json.dumps(value))
-
-
-class _Preparation:
-  """One pass over the rows for each split; each row belongs to one of them."""
-
-  def __init__(
-    self, settings, renderer, rules, files, tally, rejected, progress
-  ):
-    self.settings = settings
-    self.tally = tally
-    self._renderer = renderer
-    self._rules = rules
-    self._files = files
-    self._rejected = rejected
-    self._progress = progress
-    self._ids = tokenizer.size(renderer.tokenizer)
-    self._root = os.path.commonpath([path.parent for path in files])
-
-  def examples(self, split: str) -> Iterator[Example]:
-    for path in self._files:
-      stem = os.path.relpath(path.with_suffix(''), self._root)
-      for row in rows.read(path):
-        id = formats.id_of(row.value, stem, row.number)
-        if self._split_of(id, row) != split:
-          continue
-        self.tally.read += 1
-        try:
-          parts = self._parts(row, id, split)
-        except (Rejected, Malformed) as error:
-          self._set_aside(row, id, error)
-          parts = []
-        self._progress(self.tally)
-        yield from parts
-
-  def _split_of(self, id: str, row) -> str:
-    if not self.settings.heldout or row.error:
-      return 'train'
-    digest = hashlib.sha256(id.encode('utf-8', 'surrogatepass')).digest()
-    share = int.from_bytes(digest[:8], 'big') / 2**64
-    return 'heldout' if share < self.settings.heldout else 'train'
-
-  def _parts(self, row, id: str, split: str) -> list[Example]:
-    """Returns the records of a row; counts it once it is sure to be written."""
-    if row.error:
-      raise Malformed(row.error)
-    found = formats.read(row.value, id, self.settings.format, self._rules)
-    lost, straddling = {}, 0
-    if isinstance(found, Trajectory):
-      proved = self._renderer.prove(found)
-      lost = proved.lost
-      encoded = self._renderer.encode_proved(found, proved)
-      found, straddling = encoded.example, encoded.straddling
-    elif found.tokens_T.max() >= self._ids:
-      raise Malformed(
-        f'id {found.tokens_T.max()}; the tokenizer has ids below {self._ids}'
-      )
-    if set(np.unique(found.provenance_T[1:]).tolist()) <= _FRAME:
-      raise Rejected(
-        'no_targets', 'only context and protocol: nobody says anything'
-      )
-    parts = self._fit(found)
-    self.tally.add(split, found, len(parts))
-    self.tally.lost.update(lost)
-    self.tally.straddling += straddling
-    return parts
-
-  def _fit(self, example: Example) -> list[Example]:
-    limit, length = self.settings.max_length, len(example.tokens_T)
-    if not limit or length <= limit:
-      return [example]
-    if self.settings.overlong == 'reject':
-      raise Rejected('too_long', f'{length} tokens; --max_length is {limit}')
-    return windows.split(example, limit, self.settings.context)
-
-  def _set_aside(self, row, id: str, error: Exception) -> None:
-    reason = getattr(error, 'reason', 'malformed')
-    self.tally.rejected[reason] += 1
-    note = {
-      'file': row.file,
-      'row': row.number,
-      'id': id,
-      'reason': reason,
-      'message': ' '.join(str(error).split()),
-    }
-    self._rejected.write(json.dumps(note) + '\n')

@@ -4,106 +4,26 @@ A record holds who wrote each token and never a loss mask: one data set serves
 every objective. No TensorFlow is involved, in writing or in reading.
 
 Beside the records lies an index, from which an epoch can be planned for any
-objective without reading a record.
+objective without reading a record, and the checksum of every file.
 """
 
-import itertools
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
-from zipfile import BadZipFile
 
-import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from isft_jax.types import Example, Provenance, Verdict
+from isft_jax.data import index as index_lib
+from isft_jax.data import shards
+from isft_jax.data.index import Index
+from isft_jax.data.shards import Trajectories
+from isft_jax.types import Example
 
-_INDEX = 'index-{split}.npz'
+__all__ = ['Index', 'Records', 'Trajectories', 'Writer', 'write']
+
 _STAGING = 'incomplete'
-_SHARD_RECORDS = 8192
-_BATCH = 64  # records; the writer notes what it has after each batch
-
-tfds.disable_progress_bar()
-
-
-def _int_array(dtype):
-  # Raw bytes: read 7 times as fast as a list of integers in a tf.Example.
-  return tfds.features.Tensor(
-    shape=(None,), dtype=dtype, encoding=tfds.features.Encoding.BYTES
-  )
-
-
-class Trajectories(tfds.core.GeneratorBasedBuilder):
-  """The builder. Its schema is the file format: change it with the version."""
-
-  VERSION = tfds.core.Version('1.0.0')
-
-  def __init__(self, *, splits=None, metadata=None, **kwargs):
-    self._splits = splits
-    self._metadata = metadata
-    super().__init__(file_format='array_record', **kwargs)
-
-  def _info(self):
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Agent trajectories as tokens with their authors.',
-      features=tfds.features.FeaturesDict(
-        {
-          'tokens': _int_array(np.int32),
-          'provenance': _int_array(np.uint8),
-          'segment': _int_array(np.int32),
-          'verdict': _int_array(np.uint8),
-          'scored_from': np.int32,
-          'window': np.int32,
-          'id': tfds.features.Text(),
-        }
-      ),
-      metadata=tfds.core.MetadataDict(self._metadata or {}),
-      disable_shuffling=True,  # a record keeps the number it was written with
-    )
-
-  def _split_generators(self, dl_manager):
-    del dl_manager
-    generators = {}
-    for split, make in self._splits.items():
-      examples = iter(make())
-      first = list(itertools.islice(examples, 1))
-      if first:  # TFDS has no empty splits
-        examples = itertools.chain(first, examples)
-        generators[split] = self._generate_examples(examples)
-    return generators
-
-  def _generate_examples(self, examples):
-    for number, example in enumerate(examples):
-      yield (
-        number,
-        {
-          'tokens': example.tokens_T,
-          'provenance': example.provenance_T,
-          'segment': example.segment_T,
-          'verdict': example.verdict_T,
-          'scored_from': example.scored_from,
-          'window': example.window,
-          'id': example.id,
-        },
-      )
-
-
-class Index(NamedTuple):
-  """What planning needs to know of each of N records.
-
-  length_N: tokens.
-  counts_NPV: scorable positions by provenance and verdict. A position is
-    scorable from max(1, scored_from) on: the first token has no context.
-  last_NPV: the last such position, or -1.
-  trajectory_N: the number of its trajectory: windows of one share it.
-  """
-
-  length_N: np.ndarray
-  counts_NPV: np.ndarray
-  last_NPV: np.ndarray
-  trajectory_N: np.ndarray
+SHARD_RECORDS = 8192
 
 
 class Records:
@@ -111,12 +31,7 @@ class Records:
 
   def __init__(self, folder: str, split: str = 'train'):
     """Opens what `write` made. Raises ValueError where there is none."""
-    builders = sorted(
-      epath.Path(folder).glob('trajectories/[0-9]*/*_info.json')
-    )
-    if not builders:
-      raise ValueError(f'{folder}: no records there; prepare them first')
-    path = builders[-1].parent
+    path = where(folder)
     builder = tfds.builder_from_directory(path)
     self.folder = str(folder)
     self.metadata = dict(builder.info.metadata)
@@ -126,7 +41,9 @@ class Records:
         f'{folder}: no split {split!r} there, but {", ".join(self.splits)}'
       )
     self._source = builder.as_data_source(split)
-    self.index = _read_index(path / _INDEX.format(split=split), len(self))
+    self.index = index_lib.read(
+      path / shards.INDEX.format(split=split), len(self)
+    )
 
   def __len__(self) -> int:
     return len(self._source)
@@ -146,6 +63,86 @@ class Records:
     )
 
 
+class Writer:
+  """Writes records into shards; nothing is opened before `finish`."""
+
+  def __init__(
+    self,
+    folder: str,
+    metadata: Mapping,
+    num_shards: int = 0,
+    extends: str = '',
+  ):
+    """Begins a data set; what a run that was cut left there is cleared away.
+
+    metadata: JSON values; `Renderer.metadata` says how the tokens were made.
+    num_shards: of a split, at most: a record's shard is chosen by its key. 0:
+      as many as there are, of 8,192 records each, in the order of writing.
+    extends: the folder of a data set whose shards are the first of this one;
+      its version is followed by the next.
+    """
+    self.folder = folder
+    staging = epath.Path(folder) / _STAGING
+    if staging.exists():
+      staging.rmtree()
+    base = where(extends) if extends else None
+    version = _next_version(base.name) if base else ''
+    place = {'metadata': dict(metadata), 'version': version}
+    self._place = place | {'data_dir': os.fspath(folder)}
+    self._builder = Trajectories(**place, data_dir=os.fspath(staging))
+    self.staging = epath.Path(self._builder.data_path)
+    self.staging.mkdir(parents=True)
+    self.infos, self._bases = _linked(base, self.staging) if base else ([], {})
+    self.first = {
+      split: sum(info.split == split for info in self.infos)
+      for split in shards.SPLITS
+    }
+    self.num_shards = num_shards
+    self._codec = shards.Codec()
+    self._open: dict[tuple[str, int], shards.Shard] = {}
+    self._written = dict.fromkeys(shards.SPLITS, 0)
+
+  def encode(self, example: Example) -> bytes:
+    """Returns the bytes that `add` takes."""
+    return self._codec.write(example)
+
+  def add(
+    self, split: str, records: Iterable[bytes], key: tuple[int, int] = (0, 0)
+  ) -> None:
+    """Writes records of one trajectory. key: unique to it; chooses a shard."""
+    for record in records:
+      number = self._written[split] // SHARD_RECORDS
+      if self.num_shards:
+        number = shard_of(key, self.num_shards)
+      place = split, self.first[split] + number
+      if place not in self._open:
+        if not self.num_shards:
+          self._close(split)
+        self._open[place] = shards.Shard(self.staging, *place)
+      self._open[place].add(record)
+      self._written[split] += 1
+
+  def _close(self, split: str) -> None:
+    for place in [place for place in self._open if place[0] == split]:
+      self.infos.append(self._open.pop(place).close(self._codec))
+
+  def finish(self) -> None:
+    """Puts the data set in its place, whole.
+
+    Raises ValueError if there is no record to train on.
+    """
+    for split in shards.SPLITS:
+      self._close(split)
+    if not any(info.split == 'train' for info in self.infos):
+      self.staging.rmtree()
+      raise ValueError(f'{self.folder}: no example to write')
+    shards.assemble(self._builder, self.staging, self.infos, self._bases)
+    path = epath.Path(Trajectories(**self._place).data_path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    self.staging.rename(path)
+    (epath.Path(self.folder) / _STAGING).rmtree()
+
+
 def write(
   folder: str,
   examples: Callable[[], Iterable[Example]],
@@ -163,86 +160,61 @@ def write(
 
   Raises ValueError if there is no example.
   """
-  splits = {'train': examples} | ({'heldout': heldout} if heldout else {})
-  place = {'metadata': dict(metadata), 'data_dir': os.fspath(folder)}
-  path = epath.Path(Trajectories(**place).data_path)
-  if not path.exists():
-    staging = epath.Path(folder) / _STAGING
-    if staging.exists():  # of a run that was cut
-      staging.rmtree()
-    place['data_dir'] = os.fspath(staging)
-    staged = _write_splits(Trajectories(splits=splits, **place), folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged.rename(path)
-    staging.rmtree()
+  try:
+    path = where(folder)
+  except ValueError:
+    writer = Writer(folder, metadata)
+    for split, make in zip(shards.SPLITS, (examples, heldout), strict=True):
+      for example in make() if make else ():
+        writer.add(split, [writer.encode(example)])
+    writer.finish()
+    return Records(folder)
   builder = tfds.builder_from_directory(path)
   for split in builder.info.splits:
     source = builder.as_data_source(split)
-    index = path / _INDEX.format(split=split)
+    index = path / shards.INDEX.format(split=split)
     try:
-      _read_index(index, len(source))
+      index_lib.read(index, len(source))
     except ValueError:
-      part = index.with_suffix('.part')
-      with part.open('wb') as file:
-        np.savez(file, **_make_index(source)._asdict())
-      part.replace(index)
+      index_lib.save(index, index_lib.of(source, len(source)))
   return Records(folder)
 
 
-def _write_splits(builder: Trajectories, folder: str) -> epath.Path:
-  """Writes a builder's examples, a shard at a time; returns the folder.
-
-  TFDS's own way sorts all examples first: in memory up to a gigabyte, and
-  beyond that with TensorFlow.
-  """
-  splits = builder._split_generators(None)
-  if 'train' not in splits:
-    raise ValueError(f'{folder}: no example to write')
-  path = epath.Path(builder.data_path)
-  path.mkdir(parents=True)
-  writer = tfds.core.SequentialWriter(
-    builder.info, _SHARD_RECORDS, file_format='array_record'
+def where(folder: str | os.PathLike) -> epath.Path:
+  """Returns where the files of a data set lie. Raises ValueError if nowhere."""
+  found = sorted(
+    epath.Path(folder).glob('trajectories/[0-9]*/dataset_info.json')
   )
-  for split, records in splits.items():
-    writer.initialize_splits([split])
-    while batch := [record for _, record in itertools.islice(records, _BATCH)]:
-      writer.add_examples({split: batch})
-  writer.close_all()
-  return path
+  if not found:
+    raise ValueError(f'{folder}: no records there; prepare them first')
+  return found[-1].parent
 
 
-def _read_index(path: epath.Path, records: int) -> Index:
-  try:
-    with path.open('rb') as file:
-      index = Index(**np.load(file, allow_pickle=False))
-    if {len(array) for array in index} != {records}:
-      raise ValueError('it is of another number of records')
-  except (OSError, EOFError, TypeError, ValueError, BadZipFile) as error:
-    raise ValueError(
-      f'{path}: missing or damaged; prepare the records again'
-    ) from error
-  return index
+def shard_of(key: tuple[int, int], num_shards: int) -> int:
+  """Returns the shard of a trajectory: the same wherever it is prepared."""
+  digest = hashlib.sha256(f'{key[0]}:{key[1]}'.encode()).digest()
+  return int.from_bytes(digest[:8], 'big') % num_shards
 
 
-def _make_index(source) -> Index:
-  shape_NPV = (len(source), len(Provenance), len(Verdict))
-  index = Index(
-    length_N=np.zeros(len(source), np.int32),
-    counts_NPV=np.zeros(shape_NPV, np.int32),
-    last_NPV=np.full(shape_NPV, -1, np.int32),
-    trajectory_N=np.zeros(len(source), np.int32),
-  )
-  for n, record in enumerate(source):
-    first = max(1, int(record['scored_from']))
-    index.length_N[n] = len(record['tokens'])
-    author_T = record['provenance'][first:].astype(np.int64)
-    cell_T = author_T * len(Verdict) + record['verdict'][first:]
-    index.counts_NPV[n].ravel()[:] = np.bincount(
-      cell_T, minlength=index.counts_NPV[n].size
-    )
-    # Of assignments to one cell the last one, the latest position, stays.
-    index.last_NPV[n].ravel()[cell_T] = np.arange(first, first + len(cell_T))
-    index.trajectory_N[n] = record['window'] == 0
-  # The windows of a trajectory follow its window 0.
-  np.cumsum(index.trajectory_N, out=index.trajectory_N)
-  return index
+def _next_version(version: str) -> str:
+  major, minor, patch = version.split('.')
+  return f'{major}.{minor}.{int(patch) + 1}'
+
+
+def _linked(
+  base: epath.Path, folder: epath.Path
+) -> tuple[list[shards.Info], dict[str, epath.Path]]:
+  """Puts the shards of a data set into another: one file in two places."""
+  infos, indices = [], {}
+  for split, info in tfds.builder_from_directory(base).info.splits.items():
+    indices[split] = base / shards.INDEX.format(split=split)
+    for number, length in enumerate(info.shard_lengths):
+      name = shards.name(split, number)
+      try:
+        os.link(base / name, folder / name)
+      except OSError:  # another file system
+        (base / name).copy(folder / name)
+      size = info.num_bytes if number == 0 else 0  # of the split as a whole
+      digest = shards.sha256(folder / name)
+      infos.append(shards.Info(split, number, length, size, digest))
+  return infos, indices

@@ -1,6 +1,5 @@
 """What a preparation counts: rows that add up, and tokens by who wrote them."""
 
-import array
 import collections
 
 import numpy as np
@@ -13,7 +12,7 @@ _QUANTILES = (0, 0.1, 0.5, 0.9, 0.99, 1)
 
 
 class Tally:
-  """What has been read and written so far. Rows add up."""
+  """What has been read and written so far. Rows add up, and so do tallies."""
 
   def __init__(self):
     self.read = 0
@@ -25,19 +24,29 @@ class Tally:
     self.scorable_PV = np.zeros((len(Provenance), len(Verdict)), np.int64)
     self.straddling = 0
     self.lost = collections.Counter()
-    self._lengths = array.array('q')  # tokens, of rows
+    # Rows by their tokens: of millions of rows, thousands of lengths.
+    self.lengths = collections.Counter()
 
   def add(self, split: str, whole: Example, records: int) -> None:
     """Counts a row that is written, as so many records."""
     self.written[split] += 1
     self.records[split] += records
-    self._lengths.append(len(whole.tokens_T))
+    self.lengths[len(whole.tokens_T)] += 1
     self.tokens_P += np.bincount(whole.provenance_T, minlength=len(Provenance))
     cell_T = whole.provenance_T[1:].astype(np.int64) * len(Verdict)
     cell_T += whole.verdict_T[1:]
     self.scorable_PV.ravel()[:] += np.bincount(
       cell_T, minlength=self.scorable_PV.size
     )
+
+  def merge(self, other: 'Tally') -> 'Tally':
+    """Adds what another has counted; returns itself."""
+    for name, count in vars(other).items():
+      if isinstance(count, collections.Counter):
+        getattr(self, name).update(count)
+      else:
+        setattr(self, name, getattr(self, name) + count)
+    return self
 
   def report(self) -> dict:
     """Returns the counts as JSON values."""
@@ -49,17 +58,16 @@ class Tally:
       for name in objectives.NAMES
       if tokens
     }
-    lengths = np.asarray(self._lengths)
     return {
       'rows': {
         'read': self.read,
-        'written': sum(self.written.values()),
-        'rejected': sum(self.rejected.values()),
+        'written': self.written.total(),
+        'rejected': self.rejected.total(),
       },
       'rejected': {r: self.rejected[r] for r in REASONS if self.rejected[r]},
       'splits': {
         split: {'rows': self.written[split], 'records': self.records[split]}
-        for split in self.written
+        for split in sorted(self.written, reverse=True)
       },
       'tokens': tokens,
       'tokens_by_author': {
@@ -75,6 +83,16 @@ class Tally:
       },
       'scored_share': shares,
       'length_quantiles': {
-        f'{q:g}': int(np.quantile(lengths, q)) for q in _QUANTILES if tokens
+        f'{q:g}': int(_quantile(self.lengths, q)) for q in _QUANTILES if tokens
       },
     }
+
+
+def _quantile(counts: collections.Counter, q: float) -> float:
+  """np.quantile of values that come so many times."""
+  values = sorted(counts)
+  stops = np.cumsum([counts[value] for value in values])
+  below, share = divmod(q * (stops[-1] - 1), 1)
+  ends = [below, min(below + 1, stops[-1] - 1)]
+  around = [values[i] for i in np.searchsorted(stops, ends, side='right')]
+  return np.quantile(around, share)

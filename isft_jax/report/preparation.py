@@ -37,6 +37,7 @@ def table(report: Mapping) -> str:
     (f'  {_quantile(float(q))}', length)
     for q, length in report['length_quantiles'].items()
   ]
+  lines += [('tokens a second', round(tokens / max(report['seconds'], 0.01)))]
   return '\n'.join(_line(*line) for line in lines)
 
 

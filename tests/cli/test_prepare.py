@@ -1,5 +1,6 @@
 """isft-prepare and isft-inspect --input: a first look, and then the records."""
 
+import importlib.util
 import json
 import pathlib
 import subprocess
@@ -82,6 +83,47 @@ def test_records_of_agent_runs(place):
   assert 'were there already' in again.stdout
 
 
+def test_several_processes_and_a_look_at_every_byte(place):
+  flags = '--num_workers=2', '--num_shards=4', f'--output={place}/out'
+  done = command('prepare', *flags_of(place), *flags)
+  assert done.returncode == 0, done.stderr
+  whole = command('prepare', f'--verify={place}/out')
+  assert (whole.returncode, whole.stdout) == (0, f'{place}/out is whole\n')
+  (shard,) = (place / 'out').glob('trajectories/*/*array_record*')
+  shard.write_bytes(shard.read_bytes()[:-1])
+  damaged = command('prepare', f'--verify={place}/out')
+  assert damaged.returncode == 1
+  assert damaged.stdout == f'{shard}: its bytes have changed\n'
+  assert damaged.stderr == (
+    f'error: {place}/out is damaged in 1 places; prepare it again, or fetch '
+    'the files anew\n'
+  )
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('apache_beam') is not None, reason='Beam is there'
+)
+def test_beam_that_is_not_installed_is_named(place):
+  flags = f'--output={place}/out', '--beam_runner=DirectRunner'
+  failed = command('prepare', *flags_of(place), *flags)
+  assert failed.returncode == 1
+  assert failed.stderr == (
+    "error: --beam_runner wants pip install 'isft-jax[beam]' (No module named "
+    "'apache_beam')\n"
+  )
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('apache_beam') is None, reason='Beam is not there'
+)
+def test_records_on_beam(place):
+  flags = '--beam_runner=DirectRunner', f'--output={place}/out'
+  more = '--beam_options=--direct_num_workers=1 --job_name=a'
+  done = command('prepare', *flags_of(place), *flags, more)
+  assert done.returncode == 0, done.stderr
+  assert len(records.Records(str(place / 'out'))) == 1
+
+
 def test_rules_of_authorship(place):
   rules = {
     'rules': [{'when': {'role': 'assistant'}, 'author': 'DEMONSTRATION'}]
@@ -138,6 +180,9 @@ BAD = {
     ['--max_length=5', '--overlap=9'],
     '--overlap=9 must be',
   ),
+  'no workers': (['--num_workers=0'], '--num_workers=0 must be 1 or more'),
+  'a split of files': (['--split=test'], '--split=test is of data sets of the'),
+  'nothing to extend': (['--extends=nope'], 'nope is no prepared data set'),
   'an unknown format': (['--format=csv'], 'csv'),
 }
 

@@ -1,14 +1,18 @@
 """From files of agent runs to records: every row written, or set aside."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 
+import datasets
 import numpy as np
 import pytest
+from etils.epath import backend
+from fsspec.implementations import local
 
-from isft_jax.data import chat, prepare, records, tokenizer
+from isft_jax.data import chat, prepare, records, tokenizer, verify
 from isft_jax.data.render import Renderer
 from isft_jax.data.sources.authors import Rules
 from isft_jax.types import Provenance
@@ -50,7 +54,7 @@ def write_rows(path, rows):
 
 def run(renderer, source, output, **settings):
   return prepare.prepare(
-    prepare.Settings(source, **settings),
+    prepare.Settings(str(source), **settings),
     renderer,
     Rules.default(),
     str(output),
@@ -70,9 +74,6 @@ def test_every_row_is_written_or_set_aside_with_its_reason(renderer, tmp_path):
   assert report['rejected'] == dict.fromkeys(
     ['malformed', 'template_raises', 'special_text', 'no_targets'], 1
   )
-  assert [
-    (note['row'], note['reason']) for note in rejections(tmp_path / 'out')
-  ]
   assert [
     (note['file'], note['row'], note['reason'])
     for note in rejections(tmp_path / 'out')
@@ -229,6 +230,118 @@ def test_a_second_run_does_nothing_and_another_one_is_refused(
   }
 
 
+def test_a_data_set_from_before_a_setting_is_as_that_is_by_default(
+  renderer, tmp_path
+):
+  source = write_rows(tmp_path / 'runs.jsonl', GOOD)
+  run(renderer, source, tmp_path / 'out')
+  path = tmp_path / 'out' / prepare.REPORT
+  report = json.loads(path.read_text())
+  del report['asked']['settings']['num_shards']
+  path.write_text(json.dumps(report))
+  _, was_there = run(renderer, source, tmp_path / 'out')
+  assert was_there
+  with pytest.raises(ValueError, match=r'otherwise \(other settings\)'):
+    run(renderer, source, tmp_path / 'out', num_shards=2)
+
+
+def test_new_runs_make_another_data_set_that_begins_with_the_old(
+  renderer, tmp_path
+):
+  (tmp_path / 'runs').mkdir()
+  write_rows(tmp_path / 'runs' / 'a.jsonl', GOOD[:2])
+  old, new = tmp_path / 'old', tmp_path / 'new'
+  run(renderer, tmp_path / 'runs', old)
+  before = {p: p.stat().st_mtime_ns for p in old.rglob('*')}
+  write_rows(tmp_path / 'runs' / 'b.jsonl', [GOOD[2], BAD['malformed']])
+  report, _ = run(renderer, tmp_path / 'runs', new, extends=str(old))
+  assert report['rows'] == {'read': 2, 'written': 1, 'rejected': 1}
+  found = records.Records(str(new))
+  assert [found[i].id for i in range(3)] == ['one', 'two', 'three']
+  assert [*verify.damages(str(new))] == []
+  assert before == {p: p.stat().st_mtime_ns for p in old.rglob('*')}
+  # Every file is read once, however many data sets follow one another.
+  with pytest.raises(ValueError, match=f'{new} holds all files of'):
+    run(renderer, tmp_path / 'runs', tmp_path / 'next', extends=str(new))
+  again, was_there = run(renderer, tmp_path / 'runs', new, extends=str(old))
+  assert was_there
+  assert again == json.loads(json.dumps(report))
+
+
+def test_what_cannot_be_added_says_why(renderer, tmp_path):
+  (tmp_path / 'runs').mkdir()
+  source = write_rows(tmp_path / 'runs' / 'a.jsonl', GOOD[:2])
+  old, new = str(tmp_path / 'old'), tmp_path / 'new'
+  run(renderer, source, old)
+  with pytest.raises(ValueError, match=f'{old} holds all files of {source}'):
+    run(renderer, source, new, extends=old)
+  write_rows(tmp_path / 'runs' / 'a.jsonl', GOOD)
+  with pytest.raises(ValueError, match=f'{source} has changed since {old} was'):
+    run(renderer, tmp_path / 'runs', new, extends=old)
+  write_rows(tmp_path / 'runs' / 'a.jsonl', GOOD[:2])
+  write_rows(tmp_path / 'runs' / 'b.jsonl', GOOD)
+  other = Renderer(renderer.tokenizer, chat.PLAIN + ' ')
+  with pytest.raises(ValueError, match=f'{old} was rendered with another toke'):
+    run(other, tmp_path / 'runs', new, extends=old)
+  with pytest.raises(ValueError, match='runs is no prepared data set; name'):
+    run(renderer, source, new, extends=str(tmp_path / 'runs'))
+  assert not new.exists()
+
+
+def test_a_remote_output_holds_what_a_folder_here_would(
+  renderer, tmp_path, monkeypatch
+):
+  """Through etils.epath; the bucket is a folder under another name."""
+
+  class Bucket(local.LocalFileSystem):
+    @classmethod
+    def _strip_protocol(cls, path):
+      return super()._strip_protocol(
+        os.fspath(path).replace('gs://', f'{tmp_path}/')
+      )
+
+    def glob(self, path):
+      return [os.path.relpath(found, tmp_path) for found in super().glob(path)]
+
+  monkeypatch.setattr(
+    type(backend.fsspec_backend), '_get_filesystem', lambda *_: Bucket()
+  )
+  (tmp_path / 'bucket').mkdir()
+  source = write_rows(tmp_path / 'runs.jsonl', [*GOOD, BAD['malformed']])
+  run(renderer, source, tmp_path / 'here')
+  run(renderer, source, 'gs://bucket/there')
+  found = []
+  for folder in (tmp_path / 'here', tmp_path / 'bucket' / 'there'):
+    found.append(
+      {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file() and path.name != prepare.REPORT
+      }
+    )
+  assert found[0] == found[1]
+  again, was_there = run(renderer, source, 'gs://bucket/there')
+  assert was_there
+  assert again['rows'] == {'read': 4, 'written': 3, 'rejected': 1}
+
+
+def test_rows_of_the_hub(renderer, tmp_path, monkeypatch):
+  asked = []
+
+  def load(place, config, split, streaming):
+    asked.append((place, config, split, streaming))
+    return [{**row, 'id': None} for row in GOOD]
+
+  monkeypatch.setattr(datasets, 'load_dataset', load)
+  report, _ = run(renderer, 'hf://org/runs', tmp_path / 'out', split='test')
+  assert asked == [('org/runs', None, 'test', True)]
+  assert report['asked']['files'] == {'hf://org/runs:test': None}
+  found = records.Records(str(tmp_path / 'out'))
+  assert [found[i].id for i in range(3)] == [
+    f'org/runs:test:{n}' for n in (1, 2, 3)
+  ]
+
+
 def test_a_folder_that_is_something_else_is_left_alone(renderer, tmp_path):
   source = write_rows(tmp_path / 'runs.jsonl', GOOD)
   (tmp_path / 'out').mkdir()
@@ -272,6 +385,7 @@ def test_no_row_at_all_says_why(renderer, tmp_path):
     ({'overlong': 'cut'}, '--overlong=cut is none of window, reject'),
     ({'heldout': 1.0}, '--heldout=1.0 must be 0 or more, below 1'),
     ({'max_length': -1}, '--max_length=-1 must not be negative'),
+    ({'num_shards': -1}, '--num_shards=-1 must not be negative'),
     ({'max_length': 8, 'overlap': 8}, '--overlap=8 must be at least 1'),
     ({'max_length': 3}, '--overlap=0 must be at least 1'),
   ],

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from isft_jax.data import index as index_lib
 from isft_jax.data import records as records_lib
 from isft_jax.data.records import Index, Records, Trajectories, write
 from isft_jax.types import Example, Provenance, Verdict
@@ -251,6 +252,7 @@ def test_what_is_opened_by_default_and_returned_is_the_split_to_train_on(
 
 def test_two_splits_are_two_more_files(both):
   assert sorted(path.name for path in index_path(both).parent.iterdir()) == [
+    'checksums.json',
     'dataset_info.json',
     'features.json',
     'index-heldout.npz',
@@ -352,6 +354,7 @@ def test_writing_leaves_nothing_but_the_records(examples, tmp_path):
   assert sorted(
     path.name for path in index_path(tmp_path).parent.iterdir()
   ) == [
+    'checksums.json',
     'dataset_info.json',
     'features.json',
     'index-train.npz',
@@ -379,14 +382,14 @@ def test_a_write_that_is_cut_leaves_nothing_that_opens(
 def test_a_write_that_is_cut_before_its_index_is_finished(
   examples, tmp_path, monkeypatch
 ):
-  def cut(source):
+  def cut(path, parts):
     raise RuntimeError('the power fails')
 
   with monkeypatch.context() as patch:
-    patch.setattr(records_lib, '_make_index', cut)
+    patch.setattr(index_lib, 'join', cut)
     with pytest.raises(RuntimeError, match='the power fails'):
       write(str(tmp_path), lambda: examples, {})
-  with pytest.raises(ValueError, match='prepare the records again'):
+  with pytest.raises(ValueError, match='no records there; prepare them first'):
     Records(str(tmp_path))
   index = write(str(tmp_path), lambda: examples, {}).index
   for name, array in brute_force_index(examples)._asdict().items():
@@ -515,8 +518,7 @@ def test_records_are_written_and_read_without_tensorflow_and_jax(tmp_path):
 def test_more_records_than_a_shard_holds_keep_their_order(
   examples, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(records_lib, '_SHARD_RECORDS', 7)
-  monkeypatch.setattr(records_lib, '_BATCH', 3)
+  monkeypatch.setattr(records_lib, 'SHARD_RECORDS', 7)
   found = write(str(tmp_path), lambda: examples[:20], {})
   names = sorted(p.name for p in index_path(tmp_path).parent.glob('*record*'))
   assert names == [

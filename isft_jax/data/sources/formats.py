@@ -1,11 +1,20 @@
 """The formats, and the one door to them.
 
 A format is a module with `matches(value)`, `read(value)` and `WANTS`, a line
-for messages. To add one, write it beside `openai.py` and list it here, before
-those that would match its rows too.
+for messages. To add one, write it beside `sharegpt.py` and list it here. A row
+that two formats match is of neither, unless its `--format` is named: only the
+plainest, of which others are made, give way to those.
 """
 
-from isft_jax.data.sources import openai, sharegpt, swe_agent, tokens
+from isft_jax.data.sources import (
+  anthropic,
+  atif,
+  openai,
+  react,
+  sharegpt,
+  swe_agent,
+  tokens,
+)
 from isft_jax.data.sources.authors import Rules
 from isft_jax.data.sources.chat import Malformed, outline
 from isft_jax.types import Example, Trajectory
@@ -14,9 +23,13 @@ FORMATS = {
   'tokens': tokens,
   'swe_agent': swe_agent,
   'sharegpt': sharegpt,
+  'anthropic': anthropic,
+  'atif': atif,
+  'react': react,
   'openai': openai,
 }
 NAMES = ('auto', *FORMATS)
+_PLAINEST = ('react', 'openai')
 _IDS = ('id', 'instance_id', 'trajectory_id', 'traj_id', 'uuid')
 
 
@@ -50,9 +63,19 @@ def id_of(value: object, stem: str, number: int) -> str:
   return f'{stem}:{number}'
 
 
+def matching(value: object) -> list[str]:
+  """Returns the formats that a row fits: one, if it can be told."""
+  found = [name for name, adapter in FORMATS.items() if adapter.matches(value)]
+  return [name for name in found if name not in _PLAINEST] or found
+
+
 def _detect(value: object) -> str:
-  for name, adapter in FORMATS.items():
-    if adapter.matches(value):
-      return name
+  found = matching(value)
+  if len(found) == 1:
+    return found[0]
+  if found:
+    raise Malformed(
+      f'it fits {" and ".join(found)}; name one of them with --format'
+    )
   wants = '; '.join(f'{name} wants {a.WANTS}' for name, a in FORMATS.items())
   raise Malformed(f'no format fits: {wants}. The row has {outline(value)}')

@@ -11,6 +11,13 @@ RULES = Rules.default()
 OPENAI = {'role': 'user', 'content': 'a'}
 SHAREGPT = {'from': 'human', 'value': 'a'}
 SWE_AGENT = {'role': 'user', 'content': 'a', 'message_type': 'observation'}
+BLOCKS = {'role': 'user', 'content': [{'type': 'text', 'text': 'a'}]}
+THOUGHT = {
+  'role': 'assistant',
+  'content': [{'type': 'thinking', 'thinking': 'b'}],
+}
+STEP = {'source': 'user', 'message': 'a'}
+REACT = 'Question: a\nThought: b\nAction: c\nObservation: d\n'
 TURN = (Segment('user', 'a', Provenance.USER),)
 TASK = (Segment('user', 'a', Provenance.CONTEXT),)
 
@@ -30,11 +37,34 @@ TASK = (Segment('user', 'a', Provenance.CONTEXT),)
     ({'history': [SWE_AGENT]}, 'swe_agent', TASK),
     ({'messages': [SWE_AGENT]}, 'swe_agent', TASK),
     ([SWE_AGENT], 'swe_agent', TASK),
+    ({'messages': [BLOCKS], 'system': []}, 'anthropic', TURN),
+    ({'messages': [OPENAI], 'tools': [{'input_schema': {}}]}, 'anthropic', ...),
+    ([OPENAI, THOUGHT], 'anthropic', ...),
+    ({'steps': [STEP]}, 'atif', TURN),
+    ({'schema_version': 'ATIF-v1.6', 'steps': [STEP]}, 'atif', TURN),
+    (REACT, 'react', ...),
+    ({'text': REACT}, 'react', ...),
+    ({'trajectory': REACT}, 'react', ...),
   ],
 )
 def test_auto_reads_what_the_format_by_name_reads(row, format, segments):
-  assert formats.read(row, 'x', 'auto', RULES) == Trajectory('x', segments)
-  assert formats.read(row, 'x', format, RULES) == Trajectory('x', segments)
+  """And it is of that format alone."""
+  assert formats.matching(row) == [format]
+  found = formats.read(row, 'x', 'auto', RULES)
+  assert found == formats.read(row, 'x', format, RULES)
+  if segments is not ...:
+    assert found == Trajectory('x', segments)
+
+
+def test_a_row_of_two_formats_is_of_the_one_that_is_named():
+  row = {'messages': [SHAREGPT], 'steps': [STEP]}
+  with pytest.raises(Malformed) as raised:
+    formats.read(row, 'x', 'auto', RULES)
+  assert str(raised.value) == (
+    'it fits sharegpt and atif; name one of them with --format'
+  )
+  for format in ('sharegpt', 'atif'):
+    assert formats.read(row, 'x', format, RULES) == Trajectory('x', TURN)
 
 
 @pytest.mark.parametrize('format', ['auto', 'tokens'])
@@ -74,19 +104,21 @@ def test_a_row_of_no_format_says_what_each_wants(row, has):
     'no format fits: tokens wants tokens and provenance: two lists of one '
     'length; swe_agent wants history: a list of {role, content, '
     'message_type}; sharegpt wants conversations: a list of {from, value}; '
-    'openai wants messages, traj or conversation(s): a list of {role, '
-    f'content}}. The row has {has}'
+    'anthropic wants messages: a list of {role, content} with blocks as '
+    'tool_use; atif wants steps: a list of {source, message, observation}; '
+    'react wants text or trajectory: one text with Thought, Action, '
+    'Observation lines; openai wants messages, traj or conversation(s): a '
+    f'list of {{role, content}}. The row has {has}'
   )
 
 
 def test_a_format_that_there_is_not():
-  assert formats.NAMES == ('auto', 'tokens', 'swe_agent', 'sharegpt', 'openai')
+  names = 'auto, tokens, swe_agent, sharegpt, anthropic, atif, react, openai'
+  assert ', '.join(formats.NAMES) == names
   with pytest.raises(ValueError) as raised:
     formats.read({}, 'x', 'chatml', RULES)
   assert not isinstance(raised.value, Malformed)
-  assert str(raised.value) == (
-    "format 'chatml'; expected one of auto, tokens, swe_agent, sharegpt, openai"
-  )
+  assert str(raised.value) == f"format 'chatml'; expected one of {names}"
 
 
 @pytest.mark.parametrize(

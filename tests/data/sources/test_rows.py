@@ -1,8 +1,11 @@
 """Files to rows: every row is read, or is there with its error."""
 
 import json
+import os
 
+import fsspec
 import pytest
+from etils.epath import backend
 
 from isft_jax.data.sources import rows
 
@@ -31,20 +34,20 @@ def test_files_of_a_path_a_folder_and_a_glob(tmp_path):
 
   def found(pattern):
     paths = rows.files(tmp_path / pattern)
-    return [str(path.relative_to(tmp_path)) for path in paths]
+    return [os.path.relpath(path, tmp_path) for path in paths]
 
   assert found('c.txt') == ['c.txt']
   assert found('.') == ['a.json', 'b.jsonl', 'd/e.traj', 'd/f/G.JSON']
   assert found('*') == ['a.json', 'b.jsonl']
   assert found('**/*.traj') == ['d/e.traj']
   assert found('**') == ['a.json', 'b.jsonl', 'd/e.traj', 'd/f/G.JSON']
-  assert [*rows.files(str(tmp_path / 'a.json'))] == [tmp_path / 'a.json']
+  assert rows.files(str(tmp_path / 'a.json')) == [str(tmp_path / 'a.json')]
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
   (tmp_path / 'run[1].json').touch()
   found = rows.files(tmp_path / 'run[1].json')
-  assert found == [tmp_path / 'run[1].json']
+  assert found == [str(tmp_path / 'run[1].json')]
 
 
 @pytest.mark.parametrize('pattern', ['absent', '*.jsonl', 'empty', 'c*'])
@@ -56,8 +59,42 @@ def test_no_files_are_an_error_that_says_what_to_give(pattern, tmp_path):
     rows.files(pattern)
   assert str(raised.value) == (
     f'no trajectories in {pattern!r}: give a file, a folder or a quoted glob '
-    'that holds files of .json, .jsonl, .traj'
+    'that holds files of .json, .jsonl, .traj, .parquet, .arrow'
   )
+
+
+@pytest.mark.parametrize(
+  ('files', 'stems'),
+  [
+    (['/r/a.json'], ['a']),
+    (['/r/a.json', '/r/d/b.jsonl'], ['a', 'd/b']),
+    (['a.json', 'b.c.json'], ['a', 'b.c']),
+    (['gs://r/a.json', 'gs://r/d/b.json'], ['a', 'd/b']),
+    (['hf://org/name:train'], ['org/name:train']),
+  ],
+)
+def test_what_rows_without_an_id_are_named_after(files, stems):
+  assert rows.stems(files) == stems
+
+
+def test_remote_paths(monkeypatch):
+  """Through etils.epath; here, a bucket in memory."""
+  bucket = fsspec.filesystem('memory')
+  monkeypatch.setattr(
+    type(backend.fsspec_backend), '_get_filesystem', lambda *_: bucket
+  )
+  for name in ('b.jsonl', 'd/a.json', '.h/c.json', 'e.txt'):
+    bucket.pipe(f'gs://bucket/runs/{name}', b'[{"a": "\xff"}, 1]')
+  base = 'gs://bucket/runs'
+  assert rows.files(base) == [f'{base}/b.jsonl', f'{base}/d/a.json']
+  assert rows.files(f'{base}/*.jsonl') == [f'{base}/b.jsonl']
+  assert rows.files(f'{base}/d/a.json') == [f'{base}/d/a.json']
+  assert rows.size(f'{base}/b.jsonl') == 15
+  assert [row.value for row in rows.read(f'{base}/d/a.json')] == [None, 1]
+  with pytest.raises(ValueError, match=r'name the folder; \*\* is for local'):
+    rows.files(f'{base}/**/*.json')
+  with pytest.raises(ValueError, match="no trajectories in 'gs://bucket/n"):
+    rows.files('gs://bucket/none')
 
 
 # ----------------------------------------------------------------------- rows
