@@ -114,13 +114,33 @@ def generate(
     new_BM = np.asarray(new_BM)[:, : drawn - before]
 
 
+def lower(graphdef: nnx.GraphDef, params, rows: int, length: int, new: int):
+  """Returns the loop of steps that generate runs, lowered, to be compiled.
+
+  params: arrays, or ShapeDtypeStructs that carry their sharding.
+  rows, length, new: prompts, tokens of the longest, tokens of a reply.
+  """
+  V = len(params['embedding'])
+  start_B = jax.ShapeDtypeStruct((rows,), jnp.int32)
+  cache = jax.eval_shape(
+    functools.partial(_empty, graphdef, columns=bucket(bucket(length) + new)),
+    params,
+    start_B,
+  )
+  one = jax.ShapeDtypeStruct((), jnp.int32)
+  is_V, is_B = (jax.ShapeDtypeStruct((n,), bool) for n in (V, rows))
+  state = State(start_B, one, cache)
+  chooser = Chooser.of(GREEDY, 0, range(rows))
+  return _go_on.lower(graphdef, params, chooser, is_V, is_B, one, state)
+
+
 def bucket(length: int) -> int:
   """Returns the next length that something is compiled for.
 
-  A multiple of 16, and of an eighth of the next power of two: long ones are
-  few, and less than a quarter longer than need be.
+  A multiple of 8, and of an eighth of the next power of two: long ones are few,
+  and less than a quarter longer than need be.
   """
-  step = max(16, (1 << (length - 1).bit_length()) // 8)
+  step = max(8, (1 << (length - 1).bit_length()) // 8)
   return -(-length // step) * step
 
 

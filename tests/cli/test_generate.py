@@ -57,13 +57,19 @@ def dialogues():
   return lying_agent.dialogues(16, p_lie=0.6, p_chitchat=0.5, seed=0)
 
 
+def random_params():
+  rng, (_, shapes) = np.random.default_rng(0), decoder.abstract(MODEL)
+  return jax.tree.map(
+    lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes
+  )
+
+
 @pytest.fixture(scope='module')
 def folder(encoder, tmp_path_factory):
   """A random model with a ChatML tokenizer, as a Hugging Face folder."""
   path = tmp_path_factory.mktemp('model')
   graphdef, _ = decoder.abstract(MODEL)
-  params = decoder.init(MODEL, jax.random.key(0))
-  hf.save(hf.Model(graphdef, params), MODEL, path)
+  hf.save(hf.Model(graphdef, random_params()), MODEL, path)
   encoder.save_pretrained(path)
   found = {'eos_token_id': [7, 0], 'do_sample': True, 'top_k': 5, 'other': 1}
   (path / 'generation_config.json').write_text(json.dumps(found))
@@ -158,7 +164,7 @@ def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
     tokenizer=str(tmp_path / 'tokenizer'),
     model=MODEL,
   )
-  params = decoder.init(MODEL, jax.random.key(1))
+  params = random_params()
   state = types.SimpleNamespace(
     params=params, opt_state={'none': params['norm']}
   )

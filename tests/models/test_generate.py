@@ -103,7 +103,7 @@ def compilations():
 
 
 def test_what_is_data_compiles_nothing(model):
-  prompts = [np.arange(n) for n in (1, 16)]  # a bucket of 16, a cache of 32
+  prompts = [np.arange(n) for n in (1, 8)]  # a bucket of 8, a cache of 24
   generate.generate(*model, prompts, 16, sampling=Sampling(1.0))
   before = compilations()
   for n, sampling in enumerate(
@@ -112,7 +112,7 @@ def test_what_is_data_compiles_nothing(model):
     generate.generate(
       *model,
       [np.arange(3 + n), np.arange(7)],
-      3 + n,
+      9 + n,
       sampling=sampling,
       seed=n,
       stop_ids=range(n),
@@ -126,14 +126,14 @@ def test_what_is_data_compiles_nothing(model):
   assert compilations() == (reads + 1, blocks + 1)
   generate.generate(*model, [[1], [2]], 17, sampling=Sampling(1.0))
   assert compilations() == (reads + 2, blocks + 1)
-  generate.greedy(*model, prompts, 5)
+  generate.greedy(*model, prompts, 16)
   assert compilations() == (reads + 3, blocks + 2)
 
 
 @pytest.mark.parametrize(
   ('length', 'expected'),
   [
-    *((1, 16), (16, 16), (17, 32), (64, 64), (65, 80), (128, 128)),
+    *((1, 8), (8, 8), (9, 16), (24, 24), (64, 64), (65, 80), (128, 128)),
     *((129, 160), (256, 256), (257, 320), (1000, 1024), (1025, 1280)),
   ],
 )
@@ -143,7 +143,7 @@ def test_buckets(length, expected):
 
 
 def test_a_long_prompt_is_read_in_pieces(model, uncached, monkeypatch):
-  monkeypatch.setattr(generate, 'PIECE', 20)  # 48 are read as 8, 20, 20
+  monkeypatch.setattr(generate, 'PIECE', 16)  # 40 are read as 8, 16, 16
   replies = generate.greedy(*model, PROMPTS, NEW)
   assert [reply.tolist() for reply in replies] == uncached
 

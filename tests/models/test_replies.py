@@ -81,6 +81,14 @@ def test_what_is_shown_only_grows_into_the_reply(says, block):
   assert len(set(shown)) > 2 or block == 16
 
 
+def test_whoever_is_shown_a_reply_may_end_it(says):
+  found = reply(block=4, show=lambda index, text: len(text) >= 6)
+  assert found == ('Gold is A', 9, 'interrupt')  # 1 token, then blocks of 4
+  # What also ends it comes first.
+  found = reply(block=4, new=9, show=lambda index, text: len(text) >= 6)
+  assert found.ended_by == 'length'
+
+
 @pytest.mark.parametrize(
   ('text', 'stops', 'expected'),
   [
