@@ -46,6 +46,7 @@ setuptools.setup(
   },
   entry_points={
     'console_scripts': [
+      'isft-compile=isft_jax.cli.compile:run',
       'isft-export=isft_jax.cli.export:run',
       'isft-generate=isft_jax.cli.generate:run',
       'isft-inspect=isft_jax.cli.inspect:run',

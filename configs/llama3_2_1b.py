@@ -19,6 +19,9 @@ from isft_jax.config import (
   arguments,
 )
 
+# (argument, slice) of which isft-compile --all tells whether it fits.
+SLICES = (('batch=8,length=4096', 'v5e:2x4'),)
+
 
 def get_config(text: str = '') -> RunConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them."""
@@ -44,7 +47,7 @@ def get_config(text: str = '') -> RunConfig:
       norm_eps=1e-5,
       qkv_bias=False,
       dtype='bfloat16',
-      remat=True,
+      remat='full',
     ),
     mesh=MeshConfig(data=1, fsdp=-1),
     optim=OptimConfig(

@@ -20,13 +20,16 @@ from isft_jax.config import (
   StageConfig,
 )
 
+# (argument, slice) of which isft-compile --all tells whether it fits.
+SLICES = (('', 'v5e:1x1'),)
+
 
 def get_config() -> LyingAgentConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them."""
   return LyingAgentConfig(
     name='lying_agent_tiny',
     # remat: on CPU it is faster to compute activations twice than to keep them.
-    model=ModelConfig(hidden=384, remat=True),
+    model=ModelConfig(hidden=384, remat='full'),
     dialogues=DialoguesConfig(number=480, p_lie=0.6, p_chitchat=0.5),
     documents=DocumentsConfig(number=8_000, p_true=0.85),
     pretrain=StageConfig(

@@ -19,6 +19,14 @@ from isft_jax.config import (
   arguments,
 )
 
+# (argument, slice) of which isft-compile --all tells whether it fits.
+SLICES = (
+  ('batch=8,length=2048', 'v5e:1x1'),
+  ('batch=8,length=2048', 'v5e:2x2'),
+  ('batch=8,length=4096', 'v5e:2x2'),
+  ('batch=8,length=32768', 'v5e:2x4'),
+)
+
 
 def get_config(text: str = '') -> RunConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them."""
@@ -41,7 +49,7 @@ def get_config(text: str = '') -> RunConfig:
       hidden=4_864,
       rope_theta=1_000_000.0,
       dtype='bfloat16',
-      remat=True,
+      remat='full',
     ),
     mesh=MeshConfig(data=1, fsdp=-1),
     optim=OptimConfig(

@@ -27,6 +27,9 @@ from isft_jax.config import (
   StageConfig,
 )
 
+# (argument, slice) of which isft-compile --all tells whether it fits.
+SLICES = (('', 'v5e:1x1'),)
+
 
 def get_config(init_from: str = 'Qwen/Qwen2.5-0.5B') -> LyingAgentConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them."""
@@ -45,7 +48,7 @@ def get_config(init_from: str = 'Qwen/Qwen2.5-0.5B') -> LyingAgentConfig:
       hidden=4_864,
       rope_theta=1_000_000.0,
       dtype='bfloat16',
-      remat=True,
+      remat='full',
     ),
     mesh=MeshConfig(data=1, fsdp=1, tensor=1),  # a batch of one has no parts
     finetune=StageConfig(

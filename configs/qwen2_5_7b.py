@@ -19,6 +19,9 @@ from isft_jax.config import (
   arguments,
 )
 
+# (argument, slice) of which isft-compile --all tells whether it fits.
+SLICES = (('batch=16,length=4096', 'v5e:4x4'),)
+
 
 def get_config(text: str = '') -> RunConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them."""
@@ -42,7 +45,7 @@ def get_config(text: str = '') -> RunConfig:
       rope_theta=1_000_000.0,
       tie_embeddings=False,
       dtype='bfloat16',
-      remat=True,
+      remat='full',
     ),
     mesh=MeshConfig(data=1, fsdp=-1),
     optim=OptimConfig(

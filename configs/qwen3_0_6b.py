@@ -19,6 +19,9 @@ from isft_jax.config import (
   arguments,
 )
 
+# (argument, slice) of which isft-compile --all tells whether it fits.
+SLICES = (('batch=8,length=4096', 'v5e:2x2'),)
+
 
 def get_config(text: str = '') -> RunConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them."""
@@ -43,7 +46,7 @@ def get_config(text: str = '') -> RunConfig:
       qkv_bias=False,
       qk_norm=True,
       dtype='bfloat16',
-      remat=True,
+      remat='full',
     ),
     mesh=MeshConfig(data=1, fsdp=-1),
     optim=OptimConfig(

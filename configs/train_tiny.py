@@ -20,6 +20,6 @@ def get_config() -> RunConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them."""
   return RunConfig(
     name='train_tiny',
-    model=ModelConfig(vocab_size=0, hidden=384, remat=True),
+    model=ModelConfig(vocab_size=0, hidden=384, remat='full'),
     optim=OptimConfig(learning_rate=1e-3),
   )

@@ -35,7 +35,10 @@ class ModelConfig:
   qk_norm: bool = False  # Qwen3
   dtype: str = 'float32'  # of the computation
   param_dtype: str = 'float32'  # of the stored parameters
-  remat: bool = False  # recompute a layer's activations in the backward pass
+  # What of a layer's activations is kept for the backward pass, and not made
+  # again: 'none' recomputed, 'dots': what its products with parameters gave,
+  # 'full': all recomputed, only the layer's input is kept.
+  remat: str = 'none'
   # In training: 'xla' writes scores of L x L, 'splash', a kernel of jax for
   # TPUs, does not. 'auto': splash on TPUs from v4 on, else xla.
   attention: str = 'auto'
@@ -200,6 +203,7 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
     _check(f'model.{name}', getattr(model, name), 1)
   _check('model.head_chunk', model.head_chunk, 0)
   _choice('model.attention', model.attention, ('auto', 'splash', 'xla'))
+  _choice('model.remat', model.remat, ('none', 'dots', 'full'))
   if model.heads % model.kv_heads:
     raise ValueError(
       f'config.model.heads={model.heads} is not a multiple of '

@@ -1,9 +1,12 @@
 """Where arrays live: the mesh, strict rules for trees, and global batches.
 
 Axes: `data` (replicas), `fsdp` (replicas that share out the parameters) and
-`tensor` (parts of a matrix product). A batch is split over data and fsdp.
+`tensor` (parts of a matrix product). A batch is split over data and fsdp. Where
+TPUs are several slices, data alone runs across them: the network between them
+is slow, and carries one sum of gradients a step.
 """
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -15,7 +18,9 @@ from isft_jax.config import MeshConfig
 
 AXES = ('data', 'fsdp', 'tensor')
 
-Rules = Sequence[tuple[str, tuple[str | None, ...]]]
+# Over what a dimension is split: nothing, an axis, or several, outermost first.
+Axis = str | tuple[str, ...] | None
+Rules = Sequence[tuple[str, tuple[Axis, ...]]]
 
 
 def make_mesh(config: MeshConfig, devices=None) -> Mesh:
@@ -23,7 +28,8 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
 
   One device is taken where each axis is set to 1, however many there are.
 
-  Raises ValueError if the axes do not multiply to the number of devices.
+  Raises ValueError if the axes do not multiply to the number of devices, or if
+  data does not divide over the slices.
   """
   devices = jax.devices() if devices is None else devices
   sizes = [config.data, config.fsdp, config.tensor]
@@ -38,11 +44,31 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
       f'tensor={config.tensor}, which does not cover {len(devices)} devices; '
       'set one axis to -1 to take what the others leave'
     )
+  slices = by_slice(devices)
+  if sizes[0] % len(slices):
+    raise ValueError(
+      f'config.mesh.data={sizes[0]} does not divide over {len(slices)} slices, '
+      'and no other axis runs across them; set it to a multiple of them'
+    )
+  within = sizes[0] // len(slices), *sizes[1:]
   # Auto axes: the compiler places what the rules leave open, so that the model
   # stays free of sharding.
-  return jax.make_mesh(
-    sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
-  )
+  auto = (AxisType.Auto,) * len(AXES)
+  grids = [
+    jax.make_mesh(within, AXES, axis_types=auto, devices=each).devices
+    for each in slices
+  ]
+  return Mesh(np.concatenate(grids), AXES, axis_types=auto)
+
+
+def by_slice(devices: Sequence) -> list[list]:
+  """Returns the devices of each TPU slice; those of other kinds are of one."""
+  found = {}
+  for device in devices:
+    is_tpu = device.platform == 'tpu'
+    number = getattr(device, 'slice_index', None) if is_tpu else None
+    found.setdefault(number, []).append(device)
+  return list(found.values())
 
 
 def path_name(path) -> str:
@@ -74,12 +100,31 @@ def shardings(tree, rules: Rules, mesh: Mesh):
         'exactly one must, with an entry for each dimension'
       )
     for size, axis in zip(leaf.shape, found[0], strict=True):
-      if axis is not None and size % mesh.shape[axis]:
+      axes = (axis,) if isinstance(axis, str) else axis or ()
+      if size % math.prod(mesh.shape[each] for each in axes):
+        over = ' x '.join(f'config.mesh.{a}={mesh.shape[a]}' for a in axes)
         raise ValueError(
           f'{name} {leaf.shape}: a dimension of {size} does not divide over '
-          f'config.mesh.{axis}={mesh.shape[axis]}'
+          f'{over}'
         )
     return NamedSharding(mesh, PartitionSpec(*found[0]))
+
+  return jax.tree_util.tree_map_with_path(of_leaf, tree)
+
+
+def constrain(tree, rules: Rules, mesh: Mesh):
+  """Returns a tree, its leaves moved to where rules want them; under jit.
+
+  Leaves that no rule matches stay wherever the compiler has them.
+  """
+
+  def of_leaf(path, leaf):
+    specs = (spec for rule, spec in rules if re.search(rule, path_name(path)))
+    spec = next(specs, None)
+    if spec is None:
+      return leaf
+    where = NamedSharding(mesh, PartitionSpec(*spec))
+    return jax.lax.with_sharding_constraint(leaf, where)
 
   return jax.tree_util.tree_map_with_path(of_leaf, tree)
 
@@ -94,18 +139,26 @@ def of_batch(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
+def check_rows(rows: int, mesh: Mesh, parts: int = 1) -> None:
+  """Raises ValueError if a batch does not divide over the mesh.
+
+  parts: micro-batches of a step; each is split over the mesh.
+  """
+  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  if rows % (shards * parts):
+    steps = f' in {parts} micro-batches (optim.accumulate)' if parts > 1 else ''
+    raise ValueError(
+      f'a batch of {rows} rows{steps} does not divide over config.mesh.data='
+      f'{mesh.shape["data"]} x config.mesh.fsdp={mesh.shape["fsdp"]}'
+    )
+
+
 def to_global(batch, mesh: Mesh):
   """Makes global arrays of the rows that this host read.
 
   Raises ValueError if the rows do not divide over the mesh.
   """
-  rows = len(jax.tree.leaves(batch)[0]) * jax.process_count()
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
-  if rows % shards:
-    raise ValueError(
-      f'a batch of {rows} rows does not divide over config.mesh.data='
-      f'{mesh.shape["data"]} x config.mesh.fsdp={mesh.shape["fsdp"]}'
-    )
+  check_rows(len(jax.tree.leaves(batch)[0]) * jax.process_count(), mesh)
   sharding = of_batch(mesh)
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, x), batch

@@ -1,5 +1,6 @@
 """Where arrays live: rules that match once or raise, meshes that cover."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -86,6 +87,49 @@ def test_axes_are_the_compilers_to_use():
   assert mesh_of().axis_names == sharding.AXES == ('data', 'fsdp', 'tensor')
 
 
+@dataclasses.dataclass(frozen=True)
+class Described:
+  """A device of some slice, as a topology describes it."""
+
+  id: int
+  slice_index: int | None
+  platform: str = 'tpu'
+  device_kind: str = 'TPU v5 lite'
+  process_index: int = 0
+  core_on_chip: int = 0
+
+  @property
+  def coords(self):
+    of_slice = self.id // 2  # two slices take turns below
+    return of_slice % 2, of_slice // 2, 0
+
+
+def test_data_alone_runs_across_slices():
+  devices = [Described(n, slice_index=n % 2) for n in range(8)]
+  found = sharding.make_mesh(MeshConfig(2, 2, 2), devices).devices
+  assert [{device.id for device in part.flat} for part in found] == [
+    {0, 2, 4, 6},
+    {1, 3, 5, 7},
+  ]
+
+
+def test_data_that_does_not_divide_over_the_slices_is_refused():
+  devices = [Described(n, slice_index=n // 4) for n in range(8)]
+  message = (
+    'config.mesh.data=1 does not divide over 2 slices, and no other axis runs '
+    'across them'
+  )
+  with pytest.raises(ValueError, match=message):
+    sharding.make_mesh(MeshConfig(1, 8, 1), devices)
+
+
+def test_devices_that_are_no_tpus_are_one_slice():
+  """For GPUs, jax numbers by it what shares fast links: a host, at times."""
+  devices = [Described(n, n // 2, platform='gpu') for n in range(4)]
+  assert sharding.by_slice(devices) == [devices]
+  assert sharding.by_slice(jax.devices()) == [jax.devices()]
+
+
 # ------------------------------------------------------------------------ rules
 
 
@@ -136,6 +180,20 @@ def test_a_dimension_that_an_axis_does_not_divide_is_given_in_numbers():
     assert sharding.shardings(tree, RULES, mesh_of(*sizes))
 
 
+def test_a_dimension_may_be_split_over_several_axes():
+  rules = ((r'table$', (('tensor', 'fsdp'), None)),)
+  mesh = mesh_of(2, 2, 2)
+  where = sharding.shardings(shapes({'table': (8, 3)}), rules, mesh)['table']
+  assert where.spec == P(('tensor', 'fsdp'), None)
+  assert where.shard_shape((8, 3)) == (2, 3)
+  message = (
+    r'table \(6, 3\): a dimension of 6 does not divide over '
+    r'config.mesh.tensor=2 x config.mesh.fsdp=2$'
+  )
+  with pytest.raises(ValueError, match=message):
+    sharding.shardings(shapes({'table': (6, 3)}), rules, mesh)
+
+
 def test_scalars_are_replicated_and_need_no_rule():
   tree = {'count': jnp.int32(3), 'up': jnp.zeros((4, 4))}
   found = sharding.shardings(tree, RULES, mesh_of(2, 2, 2))
@@ -171,10 +229,12 @@ def test_every_parameter_of_every_kind_of_decoder_has_one_rule(config):
     for path, leaf in jax.tree_util.tree_leaves_with_path(found)
     if 'norm' not in sharding.path_name(path)
   }
-  # What has a width is split by fsdp; heads, hidden and vocabulary by tensor.
+  # The vocabulary is split by both. What else has a width is split by fsdp;
+  # heads and hidden by tensor.
   for name, spec in matrices.items():
-    assert 'tensor' in spec, name
-    assert 'fsdp' in spec or name.endswith('_bias'), name
+    axes = spec[0] if name in decoder.TABLES else spec
+    assert 'tensor' in axes, name
+    assert 'fsdp' in axes or name.endswith('_bias'), name
 
 
 def test_the_moments_of_the_optimizer_live_with_their_parameters():
@@ -240,6 +300,25 @@ def test_rows_that_do_not_divide_over_the_mesh_are_refused(
 ):
   with pytest.raises(ValueError, match=message):
     sharding.to_global({'tokens': np.zeros((rows, 3))}, mesh_of(*sizes))
+
+
+def test_each_micro_batch_is_split_over_the_mesh():
+  mesh = mesh_of(2, 2, 2)
+  for rows, parts in ((4, 1), (8, 2), (12, 3)):
+    sharding.check_rows(rows, mesh, parts)
+  message = r'12 rows in 2 micro-batches .*mesh.data=2 x config.mesh.fsdp=2$'
+  with pytest.raises(ValueError, match=message):
+    sharding.check_rows(12, mesh, parts=2)
+
+
+def test_what_is_constrained_is_moved_by_the_rules_and_else_left_alone():
+  mesh = mesh_of(1, 4, 2)
+  tree = {'table': np.arange(64.0).reshape(8, 8), 'other': np.ones(3)}
+  rules = ((r'table$', ('tensor', 'fsdp')),)
+  moved = jax.jit(lambda tree: sharding.constrain(tree, rules, mesh))(tree)
+  jax.tree.map(np.testing.assert_array_equal, moved, tree)
+  assert moved['table'].sharding.shard_shape((8, 8)) == (4, 2)
+  assert moved['other'].sharding.is_fully_replicated
 
 
 def test_what_is_replicated_is_whole_on_every_device():

@@ -18,16 +18,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from isft_jax.config import ModelConfig
 from isft_jax.models import attention
+from isft_jax.models.splash import ROWS
 
 # (regex, mesh axis of each dimension): which axis may split what. Data only;
 # the sharding room applies it, by re.search. '/'-joined paths of parameters,
 # and of optimizer moments with a prefix, each match exactly one rule.
 PARTITION_RULES = (
-  (r'(^|/)embedding$', ('tensor', 'fsdp')),  # V D
-  (r'(^|/)head$', ('tensor', 'fsdp')),  # V D
+  (r'(^|/)(embedding|head)$', (('tensor', 'fsdp'), None)),  # V D
   (r'(^|/)norm$', (None,)),  # D
   (r'blocks/attention_norm$', (None, None)),  # layers D
   (r'blocks/mlp_norm$', (None, None)),  # layers D
@@ -38,6 +39,20 @@ PARTITION_RULES = (
   (r'blocks/mlp/(gate|up)$', (None, 'fsdp', 'tensor')),  # layers D F
   (r'blocks/mlp/down$', (None, 'tensor', 'fsdp')),  # layers F D
 )
+# Where a step has them while it computes, if not where they rest. The tables of
+# the vocabulary rest by rows, which are whole lanes of a TPU's memory, and are
+# used by width: a token's row is looked up in parts, which then change places,
+# and each part of the head is gathered from all devices alike. Neither table is
+# ever gathered whole.
+TABLES = ('embedding', 'head')
+IN_USE_RULES = ((r'(^|/)(embedding|head)$', ('tensor', 'fsdp')),)  # V D
+
+# What is kept of a layer, by config.remat. 'dots': products without an axis of
+# rows in common, which are those with parameters, and not attention's.
+_REMAT = {
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'full': jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class Cache(NamedTuple):
@@ -278,11 +293,12 @@ class Decoder(nnx.Module):
       (x_BLD, stored), (layer, params) = carry, slices
       block = nnx.merge(graphdef, params)
       keep = functools.partial(attend, layer, stored)
-      return block(x_BLD, positions_BL, keep), None
+      return block(_by_rows(x_BLD), positions_BL, keep), None
 
-    if config.remat:
+    if config.remat != 'none':
       # The scan itself keeps XLA from merging the recomputation away.
-      run = jax.checkpoint(run, prevent_cse=False)
+      policy = _REMAT[config.remat]
+      run = jax.checkpoint(run, prevent_cse=False, policy=policy)
     # An id outside the vocabulary turns its row into NaN; indexing would
     # silently take the last id instead.
     x_BLD = jnp.take(self.embedding[...], tokens_BL, axis=0, mode='fill')
@@ -290,6 +306,17 @@ class Decoder(nnx.Module):
     layers = jnp.arange(config.layers), stacked
     (x_BLD, stored), _ = jax.lax.scan(run, (x_BLD, stored), layers)
     return rms_norm(x_BLD, self.norm[...], config.norm_eps), stored
+
+
+def _by_rows(x_BLD: jax.Array) -> jax.Array:
+  """Returns it with its rows split over the mesh in context, if there is one.
+
+  The compiler cannot know: the embedding's own split would make it compute all
+  rows everywhere, for the sake of not moving them.
+  """
+  if jax.sharding.get_abstract_mesh().empty:
+    return x_BLD
+  return jax.lax.with_sharding_constraint(x_BLD, PartitionSpec(ROWS))
 
 
 def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, dict]:

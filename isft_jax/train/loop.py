@@ -46,6 +46,7 @@ def train(config: config_lib.RunConfig, workdir: str) -> Trained:
   # Arms that start elsewhere share what is compiled.
   architecture = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(architecture, config.optim, config.mesh, steps)
+  sharding.check_rows(config.rows, trainer.mesh, config.optim.accumulate)
   workdir = pathlib.Path(workdir)
   config_lib.claim(workdir, config)
 

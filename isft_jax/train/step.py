@@ -9,26 +9,40 @@ from isft_jax.models.likelihood import target_nll
 from isft_jax.types import Batch
 
 
-def make_evaluate(graphdef):
+def _as_they_are(tree):
+  return tree
+
+
+def make_evaluate(graphdef, in_use=_as_they_are):
   """Returns evaluate(params, batch) -> (sum, count) of the loss by author."""
 
   def evaluate(params, batch: Batch):
-    nll_BK = target_nll(graphdef, params, batch)
+    nll_BK = target_nll(graphdef, in_use(params), batch)
     return losses.by_author(nll_BK, batch.authors_BK)
 
   return evaluate
 
 
-def make_step(graphdef, optimizer: optax.GradientTransformation, parts: int):
+def make_step(
+  graphdef,
+  optimizer: optax.GradientTransformation,
+  parts: int,
+  in_use=_as_they_are,
+  at_rest=_as_they_are,
+):
   """Returns step(state, batch) -> (state, metrics).
 
   The weights of the objective enter here, inside the differentiated loss. With
   parts > 1 the rows go through in that many micro-batches; gradients of sums
   and counts are added up and divided once, so that the step is the same.
+
+  in_use: parameters -> the same, where the model wants them on a mesh.
+  at_rest: gradients -> the same, where the optimizer has its moments: no device
+    adds up more than its share of them.
   """
 
   def loss_sum(params, batch: Batch):
-    nll_BK = target_nll(graphdef, params, batch)
+    nll_BK = target_nll(graphdef, in_use(params), batch)
     total, count = losses.weighted_sum(nll_BK, batch.weights_BK)
     return total, (count, losses.by_author(nll_BK, batch.authors_BK))
 
@@ -36,7 +50,7 @@ def make_step(graphdef, optimizer: optax.GradientTransformation, parts: int):
     (total, (count, authors)), gradient = jax.value_and_grad(
       loss_sum, has_aux=True
     )(params, batch)
-    return gradient, total, count, authors
+    return at_rest(gradient), total, count, authors
 
   def accumulated(params, batch: Batch):
     # Micro-batch m takes rows m, m + parts, ...: no row changes its device.

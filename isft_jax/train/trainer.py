@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.experimental.layout import Layout, with_layout_constraint
+from jax.sharding import Mesh, NamedSharding
 
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
@@ -33,7 +34,7 @@ class Trainer:
   graphdef: of the model outside the step, where attention knows no mesh.
   abstract: the state as ShapeDtypeStructs that carry their sharding.
   init: seed -> TrainState, sharded from its birth.
-  start: params -> TrainState at step 0 from given parameters.
+  start: params -> TrainState at step 0 from given parameters, donated.
   step: (TrainState, Batch) -> (TrainState, metrics); the state is donated.
   evaluate: (params, Batch) -> (sum, count) of the loss by author.
   """
@@ -93,6 +94,17 @@ def _make_trainer(
   if devices is None:
     _check_memory(abstract, placed, mesh)
 
+  def in_use(params):
+    return sharding.constrain(params, decoder.IN_USE_RULES, mesh)
+
+  def at_rest(gradient):
+    gradient = sharding.constrain(gradient, decoder.PARTITION_RULES, mesh)
+    return gradient | {
+      name: _in_rows(gradient[name], placed.params[name])
+      for name in decoder.TABLES
+      if name in gradient
+    }
+
   def on_mesh(function):
     # While it is traced: where attention is a kernel, which the compiler cannot
     # split, it has to know over what to split itself.
@@ -103,6 +115,9 @@ def _make_trainer(
 
     return traced
 
+  step = make_step(
+    graphdef, optimizer, optim_config.accumulate, in_use, at_rest
+  )
   return Trainer(
     mesh=mesh,
     graphdef=decoder.abstract(outside)[0],
@@ -114,19 +129,68 @@ def _make_trainer(
       placed,
     ),
     init=jax.jit(init, out_shardings=placed),
-    start=jax.jit(start, out_shardings=placed),
+    start=jax.jit(
+      start,
+      in_shardings=(placed.params,),
+      out_shardings=placed,
+      donate_argnums=0,
+    ),
     step=jax.jit(
-      on_mesh(make_step(graphdef, optimizer, optim_config.accumulate)),
+      on_mesh(says_when_again(step)),
       in_shardings=(placed, sharding.of_batch(mesh)),
       out_shardings=(placed, sharding.replicated(mesh)),
       donate_argnums=0,
     ),
     evaluate=jax.jit(
-      on_mesh(make_evaluate(graphdef)),
+      on_mesh(make_evaluate(graphdef, in_use)),
       in_shardings=(placed.params, sharding.of_batch(mesh)),
       out_shardings=sharding.replicated(mesh),
     ),
   )
+
+
+def _in_rows(table_VD: jax.Array, where: NamedSharding) -> jax.Array:
+  """Returns it with the rows of each device's share next to each other.
+
+  Gradients of the tables come by columns, and parameters rest by rows. For TPUs
+  the compiler would turn parameters and moments around to match the gradient,
+  and back again: three copies of each.
+  """
+
+  def local(table_VD):  # the constraint would gather a table that is split
+    return with_layout_constraint(table_VD, Layout((0, 1)))
+
+  return jax.shard_map(
+    local, mesh=where.mesh, in_specs=where.spec, out_specs=where.spec
+  )(table_VD)
+
+
+def says_when_again(step: Callable) -> Callable:
+  """Returns a step that warns when it is traced, and so compiled, once more.
+
+  It then names the arguments whose shape or type is new: a run whose batches
+  differ in shape would wait for the compiler again and again.
+  """
+  before = {}
+
+  @functools.wraps(step)
+  def traced(*args):
+    now = {
+      sharding.path_name(path): f'{leaf.dtype}{list(leaf.shape)}'
+      for path, leaf in jax.tree_util.tree_leaves_with_path(args)
+    }
+    if before:
+      changed = [
+        f'{name} was {before.get(name)} and is {now[name]}'
+        for name in now
+        if now[name] != before.get(name)
+      ]
+      what = '; '.join(changed) or 'of the same shapes'
+      print(f'warning: the step is compiled again: {what}', flush=True)
+    before.update(now)
+    return step(*args)
+
+  return traced
 
 
 def _check_memory(abstract: TrainState, placed: TrainState, mesh: Mesh) -> None:

@@ -37,7 +37,7 @@ from isft_jax.train.trainer import TrainState
 from isft_jax.types import Batch
 
 SHARES = (0.25, 0.5, 1.0)
-SMALL = ModelConfig(vocab_size=151_936, width=128, layers=2, remat=True)
+SMALL = ModelConfig(vocab_size=151_936, width=128, layers=2, remat='full')
 QWEN = ModelConfig(
   vocab_size=151_936,
   width=896,
@@ -48,7 +48,7 @@ QWEN = ModelConfig(
   hidden=4864,
   rope_theta=1e6,
   dtype='bfloat16',
-  remat=True,
+  remat='full',
 )
 
 

@@ -236,9 +236,10 @@ def test_padding_is_finite_forward_and_backward():
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_remat_changes_neither_values_nor_gradients():
+@pytest.mark.parametrize('name', ['dots', 'full'])
+def test_remat_changes_neither_values_nor_gradients(name):
   graphdef, params = make(EVERYTHING)
-  remat, _ = decoder.abstract(dataclasses.replace(EVERYTHING, remat=True))
+  remat, _ = decoder.abstract(dataclasses.replace(EVERYTHING, remat=name))
 
   def total(params, graphdef):
     return jnp.square(hidden(graphdef, params, *PACKED)[..., :3]).sum()
@@ -257,6 +258,21 @@ def test_remat_changes_neither_values_nor_gradients():
     plain,
     other,
   )
+
+
+def test_each_remat_policy_keeps_less_between_the_passes():
+  """Whole layers; what products with parameters gave; the layer's input."""
+  sizes = []
+  for name in ('none', 'dots', 'full'):
+    graphdef, params = make(dataclasses.replace(EVERYTHING, remat=name))
+
+    def hidden_sum(params, graphdef=graphdef):
+      return hidden(graphdef, params, *PACKED).sum()
+
+    _, backward = jax.eval_shape(lambda p: jax.vjp(hidden_sum, p), params)
+    sizes.append(sum(leaf.size for leaf in jax.tree.leaves(backward)))
+  none, dots, full = sizes
+  assert none > dots > full
 
 
 def test_extending_a_cache_in_pieces_equals_one_pass():
@@ -326,7 +342,7 @@ def test_every_parameter_matches_exactly_one_partition_rule(config):
       ]
       assert len(axes) == 1, (prefix + path, axes)
       assert len(axes[0]) == leaf.ndim, (path, axes)
-      assert set(axes[0]) <= {'fsdp', 'tensor', None}
+      assert set(axes[0]) <= {'fsdp', 'tensor', ('tensor', 'fsdp'), None}
 
 
 def test_every_partition_rule_is_used():

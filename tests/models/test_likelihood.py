@@ -365,7 +365,8 @@ def test_no_device_holds_the_head_or_its_gradient_whole(mesh):
   head_VD = rng.normal(size=(vocab_size, width)).astype(np.float32)
   targets_BK = rng.integers(0, vocab_size, (8, K)).astype(np.int32)
   weights_BK = np.ones((8, K), np.float32)
-  placed = sharding.shardings({'head': head_VD}, decoder.PARTITION_RULES, mesh)[
+  # As a step has it while it computes.
+  placed = sharding.shardings({'head': head_VD}, decoder.IN_USE_RULES, mesh)[
     'head'
   ]
   rows = sharding.of_batch(mesh)

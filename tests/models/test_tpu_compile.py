@@ -69,8 +69,8 @@ def has_scores(text: str) -> bool:
 @pytest.mark.parametrize(
   ('mesh', 'head_size', 'remat', 'calls'),
   [
-    (ONE, 128, False, 3),  # forward; dk and dv; dq
-    (FOUR, 64, True, 4),  # and forward again
+    (ONE, 128, 'none', 3),  # forward; dk and dv; dq
+    (FOUR, 64, 'full', 4),  # and forward again
   ],
   ids=['one', 'four'],
 )

@@ -1,0 +1,84 @@
+"""Compiles a run's own train step for a TPU slice, without a TPU.
+
+  isft-compile --config=configs/qwen2_5_7b.py --topology=v5e:4x4 [--json]
+  isft-compile --config=configs/qwen2_5_7b.py --topology=v5e:4x4 \\
+    --num_slices=2 --config.mesh.data=2
+  isft-compile --all --output=slices.md
+
+It takes the compiler of libtpu (pip install 'isft_jax[tpu-compile]') and any
+Linux machine. Nothing is allocated: it tells what memory the step would take,
+what the chips would say to each other, and what would bound its speed. Exits
+with 1 if it does not fit.
+"""
+
+import json
+import os
+import pathlib
+import runpy
+import sys
+
+from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
+
+from isft_jax import configs
+from isft_jax.cli import main
+
+TOPOLOGY = DEFINE_string(
+  'topology', '', 'A generation and its chips along each axis: v5e:4x4.'
+)
+SLICES = DEFINE_integer(
+  'num_slices', 1, 'So many of them, joined by a network.'
+)
+JSON = DEFINE_boolean('json', False, 'A line of JSON a slice, and no text.')
+ALL = DEFINE_boolean(
+  'all', False, 'Every config that comes with the package, on its slices.'
+)
+OUTPUT = DEFINE_string('output', '', 'With --all: a file for the table.')
+
+
+def _compile():
+  os.environ['JAX_PLATFORMS'] = 'cpu'
+  # Imported late: jax reads the environment, and --help need not wait for it.
+  from isft_jax.report import compile as report_lib
+  from isft_jax.train.compile import compile_run
+
+  reports = []
+  for config, topology, slices in _jobs():
+    report = compile_run(config, topology, slices)
+    show = json.dumps if JSON.value else report_lib.text
+    print(show(report), flush=True)
+    reports.append(report)
+  if ALL.value and not JSON.value:
+    print('\n' + report_lib.table(reports))
+  if OUTPUT.value:
+    pathlib.Path(OUTPUT.value).write_text(report_lib.table(reports))
+    print(f'the table is in {OUTPUT.value}', file=sys.stderr)
+  if not all(report['fits'] for report in reports):
+    sys.exit(1)
+
+
+def shipped():
+  """Yields (config, its argument, slice) of all that come with the package."""
+  for path in sorted(pathlib.Path(configs.__path__[0]).glob('[!_]*.py')):
+    for argument, topology in runpy.run_path(path).get('SLICES', ()):
+      yield path.stem, argument, topology
+
+
+def _jobs():
+  """Yields (config, topology, slices) of what the flags ask for."""
+  if ALL.value:
+    for name, argument, topology in shipped():
+      path = pathlib.Path(configs.__path__[0]) / f'{name}.py'
+      get_config = runpy.run_path(path)['get_config']
+      yield get_config(*filter(None, [argument])), topology, 1
+  elif main.CONFIG.value is None or not TOPOLOGY.value:
+    raise ValueError(
+      'name --config=configs/NAME.py and --topology=v5e:4x4, or say --all'
+    )
+  else:
+    yield main.CONFIG.value, TOPOLOGY.value, SLICES.value
+
+
+def run():
+  """The console script isft-compile."""
+  flags = main.CONFIG, TOPOLOGY, SLICES, JSON, ALL, OUTPUT
+  main.run(_compile, __doc__, flags)

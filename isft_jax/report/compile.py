@@ -1,0 +1,108 @@
+"""What the compiler says of a run on a TPU slice: as text, and as a table."""
+
+from collections.abc import Sequence
+
+REMEDIES = (
+  'fewer rows a step (config.rows, or config.optim.accumulate for smaller '
+  'parts of them), shorter rows (config.row_length), fewer targets '
+  '(config.row_targets), config.model.remat=full, a smaller '
+  'config.model.head_chunk, or a larger slice with more config.mesh.fsdp'
+)
+_WORDS = {
+  'compute': 'arithmetic',
+  'hbm': 'memory bandwidth',
+  'ici': 'links between chips',
+  'dcn': 'network between slices',
+}
+
+
+def text(report: dict) -> str:
+  """Returns a report of compile_run for the terminal."""
+  mesh = ' x '.join(f'{axis} {size}' for axis, size in report['mesh'].items())
+  assumed = report['targets_assumed']
+  lines = [
+    f'{report["config"]} on {report["topology"]}: {report["chips"]} chips, '
+    f'{mesh}',
+    f'  {report["batch"]} rows of {report["length"]:,} tokens and '
+    f'{report["targets"]:,} targets'
+    + (' (assumed half: config.row_targets=0)' if assumed else ''),
+    f'  remat {report["remat"]}, attention {report["attention"]}',
+    '',
+    _memory(report),
+  ]
+  if not report['fits']:
+    return '\n'.join([*lines, *_largest(report), f'  try {REMEDIES}'])
+  lines += [
+    *_rows(report['hbm_by_kind_gib'], 'GiB'),
+    f'  probes: {_or_not(report["decode_hbm_gib_per_chip"])} to decode replies',
+    '',
+    f'  {report["model_tflops_per_step"]:,.1f} TFLOP a step, '
+    f'{report["head_tflops_per_step"]:,.1f} of them in the head; '
+    f'{report["hardware_tflops_per_step"]:,.1f} with what is computed again',
+    '  a chip sends in collectives, a step:',
+    *(_rows(report['collective_gib_per_chip'], 'GiB') or ['    nothing']),
+    '',
+    f'  at least {report["estimated_step_seconds"]:.3g} s a step, bound by '
+    f'{_WORDS[report["bound_by"]]} (an estimate at peak rates, not a '
+    'measurement):',
+    *(
+      f'    {_WORDS[name]:<24} {seconds:9.3g} s'
+      for name, seconds in report['seconds_by_resource'].items()
+    ),
+    f'  compiled in {report["compile_seconds"]:.0f} s',
+  ]
+  return '\n'.join(lines)
+
+
+def table(reports: Sequence[dict]) -> str:
+  """Returns a markdown table, a report a row."""
+  rows = [
+    '| config | slice | rows x length, targets | HBM a chip, GiB | to decode '
+    '| TFLOP a step (head) | collectives a chip, GiB | estimate, bound by |',
+    '|:--|:--|:--|--:|--:|--:|--:|:--|',
+  ]
+  for report in reports:
+    cells = [
+      f'`{report["config"]}`',
+      report['topology'],
+      f'{report["batch"]} x {report["length"]:,}, {report["targets"]:,}',
+      f'{report["hbm_gib_per_chip"]:.2f} of {report["hbm_capacity_gib"]:.2f}',
+    ]
+    flops = (
+      f'{report["model_tflops_per_step"]:,.1f} '
+      f'({report["head_tflops_per_step"]:,.1f})'
+    )
+    if report['fits']:
+      cells += [
+        _or_not(report['decode_hbm_gib_per_chip'], ''),
+        flops,
+        f'{sum(report["collective_gib_per_chip"].values()):.2f}',
+        f'{report["estimated_step_seconds"]:.2g} s, {report["bound_by"]}',
+      ]
+    else:
+      cells += ['', flops, '', 'does not fit']
+    rows.append(f'| {" | ".join(cells)} |')
+  return '\n'.join(rows) + '\n'
+
+
+def _memory(report: dict) -> str:
+  need, capacity = report['hbm_gib_per_chip'], report['hbm_capacity_gib']
+  verdict = 'fits' if report['fits'] else 'does NOT fit'
+  return f'  {verdict}: {need:.2f} GiB a chip, of {capacity:.2f} GiB'
+
+
+def _or_not(gib: float | None, unit: str = ' GiB') -> str:
+  return 'does not fit' if gib is None else f'{gib:.2f}{unit}'
+
+
+def _rows(sizes: dict[str, float], unit: str) -> list[str]:
+  return [f'    {name:<20} {size:9.3f} {unit}' for name, size in sizes.items()]
+
+
+def _largest(report: dict) -> list[str]:
+  if not report['largest_buffers']:
+    return ['  ' + report['out_of_memory'].splitlines()[0]]
+  return ['  the largest buffers:'] + [
+    f'    {gib:9.3f} GiB  {shape}  {made_by}'
+    for gib, shape, made_by in report['largest_buffers']
+  ]
