@@ -145,6 +145,56 @@ class LyingAgentConfig:
   reply_tokens: int = 48  # at most, of a greedy reply
 
 
+@dataclasses.dataclass
+class FlywheelConfig:
+  """Rounds of learning from a conversation about the model's own answers."""
+
+  rounds: int = 4
+  arms: tuple[str, ...] = (
+    'observational',
+    'interventional',
+    'agent_only',
+    'truth_only',
+  )
+  temperature: float = 1.0  # of the answers
+  stage: StageConfig = field(default_factory=StageConfig)  # of each round
+
+
+@dataclasses.dataclass
+class WorldsConfig:
+  """Every combination of how, and how well, users correct what agent."""
+
+  seeds: int = 3
+  arms: tuple[str, ...] = ('observational', 'interventional')
+  dialogues: int = 480
+  styles: tuple[str, ...] = ('restate', 'content_free', 'deny')
+  p_user_wrong: tuple[float, ...] = (0.0, 0.1, 0.3)
+  p_lie: tuple[float, ...] = (0.3, 0.6, 0.9)
+  stage: StageConfig = field(default_factory=StageConfig)
+
+
+@dataclasses.dataclass
+class EvidenceConfig(LyingAgentConfig):
+  """The evidence: four parts on several seeds, each with a base of its own."""
+
+  name: str = 'evidence'
+  only: str = ''  # 'flywheel', 'arms', 'heldout' or 'worlds'; empty: all
+  seeds: int = 5  # from config.seed on
+  facts: int = 400  # generated, unless there is a CSV of them
+  facts_csv: str = ''
+  # Of the documents: their turns (0: all), and statements that deny another.
+  max_turns: int = 2
+  p_denial: float = 0.05
+  heldout_arms: tuple[str, ...] = (
+    'observational',
+    'interventional',
+    'agent_only',
+    'truth_only',
+  )
+  flywheel: FlywheelConfig = field(default_factory=FlywheelConfig)
+  worlds: WorldsConfig = field(default_factory=WorldsConfig)
+
+
 def arguments(text: str, **defaults: int) -> dict[str, int]:
   """Returns the numbers of a config's argument, 'batch=8,length=4096'.
 
@@ -169,6 +219,8 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
       _check(name, getattr(getattr(config, group), leaf), 0, 1)
     _check('dialogues.number', config.dialogues.number, 1)
     _check('documents.number', config.documents.number, 1)
+    if isinstance(config, EvidenceConfig):
+      stages |= _validate_evidence(config)
     if not config.model.init_from:
       _check('vocab_size', config.vocab_size, 257)
       _check('model.vocab_size', config.model.vocab_size, config.vocab_size)
@@ -214,6 +266,27 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
       f'config.model.head_size={model.head_size} is odd: rotary positions '
       'turn pairs'
     )
+
+
+def _validate_evidence(config: EvidenceConfig) -> dict[str, StageConfig]:
+  """Checks what other experiments lack; returns the stages still to check."""
+  _choice('only', config.only, ('', 'flywheel', 'arms', 'heldout', 'worlds'))
+  _check('seeds', config.seeds, 1)
+  _check('facts', config.facts, 2)
+  _check('max_turns', config.max_turns, 0)
+  _check('p_denial', config.p_denial, 0, 1)
+  _check('dialogues.heldout', config.dialogues.heldout, 1)
+  _check('flywheel.rounds', config.flywheel.rounds, 1)
+  _check('flywheel.temperature', config.flywheel.temperature, 0)
+  _check('worlds.seeds', config.worlds.seeds, 1, config.seeds)
+  _check('worlds.dialogues', config.worlds.dialogues, 1)
+  for name in ('p_user_wrong', 'p_lie'):
+    for value in getattr(config.worlds, name):
+      _check(f'worlds.{name}', value, 0, 1)
+  return {
+    'flywheel.stage.': config.flywheel.stage,
+    'worlds.stage.': config.worlds.stage,
+  }
 
 
 def claim(workdir: pathlib.Path, config: RunConfig | LyingAgentConfig) -> None:

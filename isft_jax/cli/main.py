@@ -57,20 +57,21 @@ def run(command: Callable[[], None], doc: str, flag_holders) -> None:
 
 def run_config(command: Callable, doc: str) -> None:
   """Runs command(config, workdir), both from flags, as a program."""
+  run(lambda: configured(command), doc, (CONFIG, WORKDIR))
 
-  def configured():
-    config = CONFIG.value
-    if config is None:
-      raise ValueError('name the settings, as in --config=configs/NAME.py')
-    workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
-    try:
-      command(config, workdir)
-    except KeyboardInterrupt:
-      raise KeyboardInterrupt(
-        f'interrupted; the same command goes on from what is in {workdir}'
-      ) from None
 
-  run(configured, doc, (CONFIG, WORKDIR))
+def configured(command: Callable) -> None:
+  """Calls command(config, workdir), both from flags."""
+  config = CONFIG.value
+  if config is None:
+    raise ValueError('name the settings, as in --config=configs/NAME.py')
+  workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
+  try:
+    command(config, workdir)
+  except KeyboardInterrupt:
+    raise KeyboardInterrupt(
+      f'interrupted; the same command goes on from what is in {workdir}'
+    ) from None
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -113,7 +114,7 @@ def _as_line(error: Exception) -> str | None:
   if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
     return (
       f'out of memory: {text.splitlines()[0]}; try fewer rows a step, shorter '
-      'rows, config.model.remat=True or more devices in config.mesh.fsdp'
+      'rows, config.model.remat=full or more devices in config.mesh.fsdp'
     )
   if isinstance(error, OSError):
     what = f'{error.filename or "writing"}: {error.strerror or error}'

@@ -6,7 +6,7 @@ right. Every phrase here, and the documents, are ours.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -107,11 +107,16 @@ CHITCHAT = (
   ('Goodbye for now.', 'Goodbye, and take care.'),
 )
 
-# What the user says to a claim of the agent, and what the agent says to that.
+# Does the user agree with the agent? What the user then says, and the agent.
 _ANSWERS = {
-  Verdict.WRONG: (CORRECTIONS, AFTER_CORRECTION),
-  Verdict.RIGHT: (CONFIRMATIONS, AFTER_CONFIRMATION),
+  False: (CORRECTIONS, AFTER_CORRECTION),
+  True: (CONFIRMATIONS, AFTER_CONFIRMATION),
 }
+
+# What a user who disagrees says: the claim that the user holds true, no claim
+# at all, or the agent's claim with a denial.
+STYLES = ('restate', 'content_free', 'deny')
+DENIAL = 'It is not true that '
 
 # How often a document opens with the context, then with a question, and ends in
 # small talk. Ours, as is all of a document: a base that had never read these
@@ -129,35 +134,57 @@ _STATEMENTS = (
   *AFTER_CONFIRMATION,
 )
 
-# First key of a random stream: equal seeds must not couple the two corpora.
-_DIALOGUES, _DOCUMENTS = 0, 1
+# First key of a random stream: equal seeds must not couple the two corpora,
+# nor what a user believes, or what a document denies, the rest of either.
+_DIALOGUES, _DOCUMENTS, _BELIEFS, _DENIALS = 0, 1, 2, 3
 
 
 def dialogues(
-  number: int, p_lie: float, p_chitchat: float, seed: int
+  number: int,
+  p_lie: float,
+  p_chitchat: float,
+  seed: int,
+  facts: Sequence[Fact] = FACTS,
+  style: str = 'restate',
+  p_user_wrong: float = 0.0,
 ) -> Iterator[Trajectory]:
   """Yields conversations in which a user puts an unreliable agent right.
 
-  context, question, agent's claim, user's true claim, acknowledgement, tail.
-  Dialogue i is the same whatever `number` is, and two values of `p_lie` change
-  what the agent claims and how it is answered, never fact, question or tail.
+  context, question, agent's claim, user's claim, acknowledgement, tail.
+  Dialogue i is the same whatever `number` is, and two values of `p_lie`,
+  `style` or `p_user_wrong` change what is claimed and how it is answered, never
+  fact, question or tail.
 
   number: how many; facts are drawn with replacement.
   p_lie: probability that the agent's claim is false (the paper: 0.6).
   p_chitchat: probability of a tail of 1 or 2 exchanges (the paper: 0.5).
   seed: 0 or more.
+  style: one of `STYLES`, what a user says who disagrees. The agent repeats what
+    the user said; users who agree restate the claim, unless content-free.
+  p_user_wrong: probability that the user takes the false claim for the true
+    one (the paper: 0).
 
-  Raises ValueError, before the first dialogue, for a negative number or a
-  probability outside [0, 1].
+  Raises ValueError, before the first dialogue, for a negative number, a
+  probability outside [0, 1] or an unknown style.
 
   Source: de Freitas and Ortega (2026), the lying-agent experiment; the phrases
   and the verdict on each claim are ours.
   """
-  _check(number, p_lie=p_lie, p_chitchat=p_chitchat)
-  return (_dialogue(i, p_lie, p_chitchat, seed) for i in range(number))
+  _check(number, p_lie=p_lie, p_chitchat=p_chitchat, p_user_wrong=p_user_wrong)
+  if style not in STYLES:
+    raise ValueError(f'style is {style!r}; it is one of {", ".join(STYLES)}')
+  world = facts, style, p_user_wrong
+  return (_dialogue(i, p_lie, p_chitchat, seed, *world) for i in range(number))
 
 
-def documents(number: int, p_true: float, seed: int) -> Iterator[Trajectory]:
+def documents(
+  number: int,
+  p_true: float,
+  seed: int,
+  facts: Sequence[Fact] = FACTS,
+  max_turns: int = 0,
+  p_denial: float = 0.0,
+) -> Iterator[Trajectory]:
   """Yields short texts about the facts: what a base model has read.
 
   Each treats one fact, in 2 to 5 statements, at times after a question and
@@ -168,6 +195,10 @@ def documents(number: int, p_true: float, seed: int) -> Iterator[Trajectory]:
   number: how many.
   p_true: probability that a statement is true, each drawn independently.
   seed: 0 or more.
+  max_turns: if set, the turns after so many are left out. Of a fact that a text
+    states twice, the second statement can be copied: a reader of short texts
+    learns more facts from as many tokens.
+  p_denial: probability that a statement denies the other claim instead.
 
   Raises ValueError, before the first document, for a negative number or a
   probability outside [0, 1].
@@ -175,27 +206,47 @@ def documents(number: int, p_true: float, seed: int) -> Iterator[Trajectory]:
   Source: ours. De Freitas and Ortega (2026) start from a pre-trained model; a
   model small enough to train here has to read about the facts first.
   """
-  _check(number, p_true=p_true)
-  return (_document(i, p_true, seed) for i in range(number))
+  _check(number, p_true=p_true, p_denial=p_denial)
+  style = facts, max_turns, p_denial
+  return (_document(i, p_true, seed, *style) for i in range(number))
+
+
+def denial(claim: str) -> str:
+  """Returns a sentence that quotes a claim and says that it is not so."""
+  if claim.startswith('The '):
+    claim = f'the{claim[3:]}'
+  return DENIAL + claim
 
 
 def _dialogue(
-  index: int, p_lie: float, p_chitchat: float, seed: int
+  index: int,
+  p_lie: float,
+  p_chitchat: float,
+  seed: int,
+  facts: Sequence[Fact],
+  style: str,
+  p_user_wrong: float,
 ) -> Trajectory:
   rng = _rng(_DIALOGUES, index, seed)
-  fact = _pick(rng, FACTS)
+  fact = _pick(rng, facts)
   question = _pick(rng, QUESTIONS).format(topic=fact.topic)
   claim, verdict = _claim(fact, true=rng.random() >= p_lie)
+  user_wrong = _rng(_BELIEFS, index, seed).random() < p_user_wrong
+  belief, user_verdict = _claim(fact, true=not user_wrong)
+  agrees = claim == belief
+  said = belief if agrees or style == 'restate' else denial(claim)
   answer, thanks = (
-    _pick(rng, phrases).format(claim=fact.true_claim)
-    for phrases in _ANSWERS[verdict]
+    _pick(rng, _openings(phrases)).strip()
+    if style == 'content_free'
+    else _pick(rng, phrases).format(claim=said)
+    for phrases in _ANSWERS[agrees]
   )
   segments = [
     Segment('system', CONTEXT, Provenance.CONTEXT),
     Segment('user', question, Provenance.USER),
     Segment('assistant', claim, Provenance.AGENT, verdict),
-    Segment('user', answer, Provenance.USER, Verdict.RIGHT),
-    Segment('assistant', thanks, Provenance.AGENT, Verdict.RIGHT),
+    Segment('user', answer, Provenance.USER, user_verdict),
+    Segment('assistant', thanks, Provenance.AGENT, user_verdict),
   ]
   if rng.random() < p_chitchat:
     tail = rng.choice(len(CHITCHAT), rng.integers(1, 3), replace=False)
@@ -205,9 +256,16 @@ def _dialogue(
   return Trajectory(f'dialogue-{index:06d}', tuple(segments))
 
 
-def _document(index: int, p_true: float, seed: int) -> Trajectory:
-  rng = _rng(_DOCUMENTS, index, seed)
-  fact = _pick(rng, FACTS)
+def _document(
+  index: int,
+  p_true: float,
+  seed: int,
+  facts: Sequence[Fact],
+  max_turns: int,
+  p_denial: float,
+) -> Trajectory:
+  rng, denials = _rng(_DOCUMENTS, index, seed), _rng(_DENIALS, index, seed)
+  fact = _pick(rng, facts)
   turns = []
   if rng.random() < _P_QUESTION:
     question = _pick(rng, QUESTIONS).format(topic=fact.topic)
@@ -219,8 +277,12 @@ def _document(index: int, p_true: float, seed: int) -> Trajectory:
     statements += (len(turns) + statements) % 2  # the user opens a tail
   for _ in range(statements):
     claim, verdict = _claim(fact, rng.random() < p_true)
+    if denials.random() < p_denial:
+      other, _ = _claim(fact, verdict == Verdict.WRONG)
+      claim = denial(other)
     turns.append((_pick(rng, _STATEMENTS).format(claim=claim), verdict))
   turns += [(line, Verdict.UNKNOWN) for line in tail]
+  turns = turns[: max_turns or None]
   segments = []
   if rng.random() < _P_CONTEXT:
     segments.append(Segment('system', CONTEXT, Provenance.CONTEXT))
@@ -235,6 +297,11 @@ def _claim(fact: Fact, true: bool) -> tuple[str, Verdict]:
   if true:
     return fact.true_claim, Verdict.RIGHT
   return fact.false_claim, Verdict.WRONG
+
+
+def _openings(phrases: Sequence[str]) -> tuple[str, ...]:
+  """Returns what stands before the claim, of phrases that have more than it."""
+  return tuple(p.removesuffix('{claim}') for p in phrases if p != '{claim}')
 
 
 def _check(number: int, **probabilities: float) -> None:
@@ -253,5 +320,5 @@ def _rng(stream: int, index: int, seed: int) -> np.random.Generator:
 
 # One uniform number a choice, whatever the length of the table: a correction
 # and a confirmation then leave the stream in the same place.
-def _pick(rng: np.random.Generator, table: tuple):
+def _pick(rng: np.random.Generator, table: Sequence):
   return table[int(rng.random() * len(table))]

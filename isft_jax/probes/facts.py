@@ -19,7 +19,7 @@ import numpy as np
 from isft_jax.data import lying_agent
 from isft_jax.data.facts import Fact
 from isft_jax.data.render import Renderer
-from isft_jax.models.generate import greedy
+from isft_jax.models.generate import bucket, greedy
 from isft_jax.models.likelihood import target_nll
 from isft_jax.probes.judge import judge
 from isft_jax.types import Batch, Provenance, Segment, Trajectory
@@ -74,6 +74,35 @@ def user_says(text: str) -> list[Segment]:
   ]
 
 
+class Prepared(NamedTuple):
+  """The probes of some facts as ids: the same for every model to be probed.
+
+  claims: a true and a false one of each fact in turn, after the question.
+  prompts: of each fact after the truth, then of each after the lie.
+  """
+
+  facts: tuple[Fact, ...]
+  claims: list[Slot]
+  prompts: list[np.ndarray]
+
+
+def prepare(facts: Sequence[Fact], renderer: Renderer) -> Prepared:
+  """Renders the three probes of the facts."""
+  claims = [
+    claim
+    for fact in facts
+    for claim in slots(
+      user_says(QUESTION.format(topic=fact.topic)), fact, renderer
+    )
+  ]
+  told = [f.true_claim for f in facts] + [f.false_claim for f in facts]
+  prompts = [
+    slots(user_says(claim), fact, renderer)[0].prompt_T
+    for claim, fact in zip(told, [*facts, *facts], strict=True)
+  ]
+  return Prepared(tuple(facts), claims, prompts)
+
+
 def probe(
   graphdef,
   params,
@@ -82,17 +111,21 @@ def probe(
   reply_tokens: int,
 ) -> dict:
   """Runs the three probes; returns counts, the mean margin and a row a fact."""
-  margins = _margins(graphdef, params, facts, renderer)
-  told = [f.true_claim for f in facts] + [f.false_claim for f in facts]
-  prompts = [
-    slots(user_says(claim), fact, renderer)[0].prompt_T
-    for claim, fact in zip(told, [*facts, *facts], strict=True)
-  ]
+  prepared = prepare(facts, renderer)
+  return probe_prepared(graphdef, params, prepared, renderer, reply_tokens)
+
+
+def probe_prepared(
+  graphdef, params, prepared: Prepared, renderer: Renderer, reply_tokens: int
+) -> dict:
+  """The same for probes that have been rendered."""
+  facts = prepared.facts
+  margin_N = margins(graphdef, params, prepared)
   tokenizer = renderer.tokenizer
   stops = line_breaks(tokenizer)
   replies = [
     tokenizer.decode(ids).strip()
-    for ids in greedy(graphdef, params, prompts, reply_tokens, stops)
+    for ids in greedy(graphdef, params, prepared.prompts, reply_tokens, stops)
   ]
   rows = []
   for i, fact in enumerate(facts):
@@ -102,7 +135,7 @@ def probe(
         'topic': fact.topic,
         'true_claim': fact.true_claim,
         'false_claim': fact.false_claim,
-        'margin': float(margins[i]),
+        'margin': float(margin_N[i]),
         'truth_reply': after_truth,
         'truth_verdict': judge(after_truth, fact),
         'lie_reply': after_lie,
@@ -110,8 +143,8 @@ def probe(
       }
     )
   return {
-    'mean_margin': float(np.mean(margins)),
-    'prefers_lie': int(np.sum(margins < 0)),
+    'mean_margin': float(np.mean(margin_N)),
+    'prefers_lie': int(np.sum(margin_N < 0)),
     'truth_probe': _count(row['truth_verdict'] for row in rows),
     'lie_probe': _count(row['lie_verdict'] for row in rows),
     'facts': rows,
@@ -124,23 +157,30 @@ def line_breaks(tokenizer) -> list[int]:
   return [i for i in ids if '\n' in tokenizer.decode([i])]
 
 
-def _margins(graphdef, params, facts, renderer) -> np.ndarray:
-  pairs = [
-    slots(user_says(QUESTION.format(topic=f.topic)), f, renderer) for f in facts
-  ]
-  claims = [claim for pair in pairs for claim in pair]
-  batch = _score_batch(claims)
-  nll_BK = _target_nll(graphdef, params, batch)
-  total_B = np.sum(np.asarray(nll_BK) * batch.weights_BK, axis=1)
-  mean_B = total_B / batch.weights_BK.sum(axis=1)
+def margins(graphdef, params, prepared: Prepared) -> np.ndarray:
+  """Returns the margin of each fact, nats per token; see the module."""
+  nll_BK, weights_BK = score(graphdef, params, prepared.claims)
+  mean_B = np.sum(nll_BK * weights_BK, axis=1) / weights_BK.sum(axis=1)
   return mean_B[1::2] - mean_B[::2]
+
+
+def score(
+  graphdef, params, claims: Sequence[Slot]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns -log p of each claim's tokens in nats, and 1 where there is one.
+
+  Both [claims, tokens of the longest claim or some more].
+  """
+  batch = _score_batch(claims)
+  return np.asarray(_target_nll(graphdef, params, batch)), batch.weights_BK
 
 
 def _score_batch(claims: Sequence[Slot]) -> Batch:
   """Returns one claim a row, scored at all of its tokens."""
   B = len(claims)
-  L = max(len(c.prompt_T) + len(c.claim_T) for c in claims) - 1
-  K = max(len(c.claim_T) for c in claims)
+  # Round numbers, so that other facts often need no other compilation.
+  L = bucket(max(len(c.prompt_T) + len(c.claim_T) for c in claims) - 1)
+  K = bucket(max(len(c.claim_T) for c in claims))
   zeros_BL, zeros_BK = np.zeros((B, L), np.int32), np.zeros((B, K), np.int32)
   batch = Batch(
     tokens_BL=zeros_BL,

@@ -1,5 +1,6 @@
 """The lying agent's world: who says what, how often, and who wrote it."""
 
+import hashlib
 import itertools
 import math
 import pathlib
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from isft_jax.data import lying_agent
+from isft_jax.data import fact_bank, lying_agent
 from isft_jax.data.facts import FACTS
 from isft_jax.data.lying_agent import dialogues, documents
 from isft_jax.probes.judge import mentions
@@ -185,6 +186,106 @@ def test_the_lie_share_changes_neither_question_nor_tail():
     assert never.segments[5:] == always.segments[5:]
 
 
+# -------------------------------------------------------------------- worlds
+
+FACT = fact_bank.generate(1, seed=0)
+TRUTH, LIE = FACT[0].true_claim, FACT[0].false_claim
+DENIED = {c: f'It is not true that the{c[3:]}' for c in (TRUTH, LIE)}
+
+
+@pytest.mark.parametrize(
+  ('style', 'p_lie', 'p_wrong', 'said', 'agrees'),
+  [
+    ('restate', 1.0, 0.0, TRUTH, False),
+    ('restate', 0.0, 0.0, TRUTH, True),
+    ('restate', 1.0, 1.0, LIE, True),  # both are wrong
+    ('restate', 0.0, 1.0, LIE, False),
+    ('content_free', 1.0, 0.0, '', False),
+    ('content_free', 0.0, 0.0, '', True),
+    ('deny', 1.0, 0.0, DENIED[LIE], False),
+    ('deny', 0.0, 0.0, TRUTH, True),
+    ('deny', 0.0, 1.0, DENIED[TRUTH], False),
+  ],
+)
+def test_what_a_user_of_each_world_says(style, p_lie, p_wrong, said, agrees):
+  verdict = Verdict.WRONG if p_wrong else Verdict.RIGHT
+  answers, thanks = AFTER[Verdict.RIGHT if agrees else Verdict.WRONG]
+  seen = set()
+  for dialogue in dialogues(60, p_lie, 0.0, 0, FACT, style, p_wrong):
+    claim, answer, thank = dialogue.segments[2:]
+    assert claim.text == (LIE if p_lie else TRUTH)
+    assert (answer.verdict, thank.verdict) == (verdict, verdict)
+    for turn, phrases in ((answer, answers), (thank, thanks)):
+      assert turn.text.endswith(said)
+      opening = turn.text.removesuffix(said).strip()
+      assert opening in [p.removesuffix('{claim}').strip() for p in phrases]
+      assert turn.text
+    seen.add(answer.text)
+  assert len(seen) > 3
+
+
+def test_worlds_differ_in_what_is_said_of_a_claim_alone():
+  made = [
+    list(dialogues(50, 0.6, 0.5, 0, FACTS, style, p_wrong))
+    for style in lying_agent.STYLES
+    for p_wrong in (0.0, 0.3)
+  ]
+  for first, *others in zip(*made, strict=True):
+    for other in others:
+      assert other.segments[:3] == first.segments[:3]
+      assert other.segments[5:] == first.segments[5:]
+
+
+def test_users_who_are_wrong_with_less_probability_are_wrong_there_too():
+  wrong = {
+    p: {
+      d.id
+      for d in dialogues(300, 0.6, 0.0, 0, p_user_wrong=p)
+      if d.segments[3].verdict == Verdict.WRONG
+    }
+    for p in (0.0, 0.1, 0.3)
+  }
+  assert wrong[0.0] == set()
+  assert wrong[0.1] < wrong[0.3]
+  assert within_4_sigma(len(wrong[0.3]), 300, 0.3)
+
+
+def test_denials_in_documents_turn_the_other_claim_around():
+  plain = list(documents(100, 0.7, 0, FACT))
+  denied = list(documents(100, 0.7, 0, FACT, p_denial=1.0))
+  other = {TRUTH: DENIED[LIE], LIE: DENIED[TRUTH]}
+  for before, after in zip(plain, denied, strict=True):
+    for old, new in zip(before.segments, after.segments, strict=True):
+      assert (old.role, old.verdict) == (new.role, new.verdict)
+      if old.verdict:
+        claim = TRUTH if old.verdict == Verdict.RIGHT else LIE
+        assert new.text == old.text.replace(claim, other[claim])
+      else:
+        assert new.text == old.text
+
+
+@pytest.mark.parametrize('turns', [1, 2, 3])
+def test_documents_are_cut_after_so_many_turns(turns):
+  for whole, cut in zip(
+    documents(100, 0.7, 0), documents(100, 0.7, 0, FACTS, turns), strict=True
+  ):
+    assert without_context(cut) == without_context(whole)[:turns]
+    assert len(cut.segments) - len(without_context(cut)) == (
+      len(whole.segments) - len(without_context(whole))
+    )
+
+
+def test_the_papers_world_is_what_it_was_before_there_were_others():
+  """A digest of seed 0: runs that were reported must stay what they were."""
+  made = [*dialogues(300, 0.6, 0.5, 0), *documents(300, 0.85, 0)]
+  digest = hashlib.sha256()
+  for trajectory in made:
+    digest.update(repr(trajectory).encode())
+  assert digest.hexdigest() == (
+    'd625157ef897e299782640a6b3aa3a4145724afb5c2995b12d0623644cb92960'
+  )
+
+
 # ----------------------------------------------------------------- documents
 
 
@@ -308,6 +409,9 @@ def test_the_two_corpora_draw_from_separate_streams():
     (lambda: dialogues(1, 1.1, 0.5, 0), 'p_lie is 1.1'),
     (lambda: dialogues(1, 0.6, -0.1, 0), 'p_chitchat is -0.1'),
     (lambda: dialogues(1, math.nan, 0.5, 0), 'p_lie is nan'),
+    (lambda: dialogues(1, 1, 0, 0, p_user_wrong=2), 'p_user_wrong is 2'),
+    (lambda: dialogues(1, 1, 0, 0, style='rude'), "style is 'rude'; it is one"),
+    (lambda: documents(1, 1, 0, p_denial=-1), 'p_denial is -1'),
     (lambda: documents(-1, 0.85, 0), 'number is -1'),
     (lambda: documents(1, 85, 0), 'p_true is 85'),
   ],

@@ -1,0 +1,55 @@
+"""--from: a page from its results, without training."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = {
+  'experiment': 'evidence',
+  'config': {
+    name: {'stage': {'steps': 1, 'optim': {'learning_rate': 1.0}}}
+    for name in ('flywheel', 'worlds')
+  }
+  | {'facts': 4},
+  'seed': 0,
+  'seeds': [0],
+  'environment': {},
+  'runs': {},
+}
+
+
+def reproduce(*flags):
+  script = (
+    'import sys; from isft_jax.cli import reproduce\n'
+    'import atexit; atexit.register('
+    "lambda: print('jax' in sys.modules, file=sys.stderr))\n"
+    'reproduce.run()'
+  )
+  return subprocess.run(
+    [sys.executable, '-c', script, *map(str, flags)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def test_a_page_is_made_from_results_without_jax(tmp_path):
+  path = tmp_path / 'results.json'
+  path.write_text(json.dumps(RESULTS))
+  done = reproduce(f'--from={path}', f'--workdir={tmp_path / "page"}')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == f'open {tmp_path / "page" / "evidence.html"}\n'
+  assert done.stderr == 'False\n'
+  assert 'No part is done yet' in (tmp_path / 'page/evidence.html').read_text()
+
+
+def test_results_of_another_experiment_are_one_clear_line(tmp_path):
+  path = tmp_path / 'results.json'
+  path.write_text('{"arms": {}}')
+  failed = reproduce(f'--from={path}')
+  assert failed.returncode == 1
+  assert failed.stderr.startswith(f'error: {path}: not the results of an ')
+  assert [p.name for p in tmp_path.iterdir()] == ['results.json']

@@ -1,0 +1,123 @@
+"""Who talks in the agent's slot, and what its good turns cost."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from isft_jax.config import ModelConfig
+from isft_jax.data import chat, lying_agent, tokenizer
+from isft_jax.data.render import Renderer
+from isft_jax.models import decoder
+from isft_jax.probes import roles
+from isft_jax.probes.facts import Slot, score
+from isft_jax.types import Provenance, Verdict
+
+CLAIM = 'The bird of Tavozi is the heron.'
+
+
+@pytest.mark.parametrize(
+  ('reply', 'speaker'),
+  [
+    (CLAIM, 'either'),
+    ('', 'either'),
+    (f'That is wrong. {CLAIM}', 'user'),
+    (f'Yes. {CLAIM}', 'user'),
+    ('Tell me about the bird of Tavozi.', 'user'),
+    ('I need some coffee.', 'user'),
+    (f'{CLAIM} User: Hi.', 'user'),
+    (f'My mistake. {CLAIM}', 'agent'),
+    (f'I am glad. {CLAIM}', 'agent'),
+    ('Yes, I am listening.', 'agent'),
+    ('Thank you.', 'either'),  # with no claim, nobody's phrase to its end
+  ],
+)
+def test_who_talks_like_this(reply, speaker):
+  assert roles.speaker(reply) == speaker
+
+
+def test_no_phrase_opens_as_one_of_the_other_party():
+  for user, agent in itertools.product(
+    roles.USER_OPENINGS, roles.AGENT_OPENINGS
+  ):
+    assert not user.startswith(agent) and not agent.startswith(user)
+
+
+@pytest.mark.parametrize('p_lie', [0.0, 1.0])
+def test_every_turn_of_the_dialogues_is_told_apart_or_a_bare_claim(p_lie):
+  for dialogue in lying_agent.dialogues(200, p_lie, 0.5, seed=0):
+    for turn in dialogue.segments[1:]:
+      expected = (
+        {'user', 'either'}
+        if turn.role == 'user'
+        else {
+          'agent',
+          'either',
+        }
+      )
+      assert roles.speaker(turn.text) in expected
+    assert roles.speaker(dialogue.segments[1].text) == 'user'
+    assert roles.speaker(dialogue.segments[2].text) == 'either'
+    assert roles.speaker(dialogue.segments[4].text) == 'agent'
+
+
+@pytest.fixture(scope='module')
+def world():
+  dialogues = list(lying_agent.dialogues(6, 0.5, 0.5, seed=0))
+  texts = map(chat.ChatTemplate(chat.PLAIN).text, dialogues)
+  renderer = Renderer(tokenizer.train(texts, 400), chat.PLAIN)
+  config = ModelConfig(
+    vocab_size=400, width=16, layers=1, head_size=4, hidden=32
+  )
+  graphdef, _ = decoder.abstract(config)
+  params = decoder.init(config, jax.random.key(0))
+  return dialogues, renderer, graphdef, params
+
+
+def test_slots_end_where_the_agent_begins(world):
+  dialogues, renderer, *_ = world
+  decode = renderer.tokenizer.decode
+  for dialogue in dialogues:
+    texts = [s.text for s in dialogue.segments]
+    claim, thanks = roles.agent_slots(renderer.example(dialogue), 2)
+    head = f'{texts[0]}\nUser: {texts[1]}\nAgent:'
+    assert decode(claim) == head
+    assert decode(thanks) == f'{head} {texts[2]}\nUser: {texts[3]}\nAgent:'
+
+
+def test_measures_are_means_over_their_own_tokens(world):
+  dialogues, renderer, graphdef, params = world
+  examples = [renderer.example(dialogue) for dialogue in dialogues]
+  found = roles.measure(graphdef, params, examples, renderer, 3, seed=0)
+  nll, good = {}, []
+  for example in examples:
+    slot = Slot(example.tokens_T[:1], example.tokens_T[1:])
+    nll_BK, weights_BK = score(graphdef, params, [slot])
+    for t, value in enumerate(nll_BK[0][weights_BK[0] != 0], start=1):
+      author = Provenance(example.provenance_T[t])
+      nll.setdefault(author.name, []).append(value)
+      if (author, example.verdict_T[t]) == (Provenance.AGENT, Verdict.RIGHT):
+        good.append(value)
+  assert set(found['nll']) == {'TEMPLATE', 'USER', 'AGENT'}
+  for author, value in found['nll'].items():
+    # float32 sums of some hundred values of size 6
+    assert value == pytest.approx(np.mean(nll[author]), abs=1e-4)
+  assert found['good_nll'] == pytest.approx(np.mean(good), abs=1e-4)
+  assert 0 <= found['ended'] <= 1 and 0 <= found['user_like'] <= 1
+
+
+def test_replies_are_counted(world, monkeypatch):
+  dialogues, renderer, graphdef, params = world
+  examples = [renderer.example(dialogue) for dialogue in dialogues]
+  encode = renderer.tokenizer.encode
+  scripted = ['Yes. It is.', 'Good. It is.', 'That is so.', 'x ' * 40] * 3
+
+  def generate(graphdef, params, prompts, tokens, **_):
+    assert len(prompts) == 2 * len(dialogues) == len(scripted)
+    return [encode(' ' + text)[:tokens] for text in scripted]
+
+  monkeypatch.setattr(roles, 'generate', generate)
+  found = roles.measure(graphdef, params, examples, renderer, 30, seed=0)
+  assert found['ended'] == 0.75  # the fourth goes on and on
+  assert found['user_like'] == 0.25  # the first
