@@ -52,6 +52,7 @@ setuptools.setup(
       'isft-inspect=isft_jax.cli.inspect:run',
       'isft-prepare=isft_jax.cli.prepare:run',
       'isft-reproduce=isft_jax.cli.reproduce:run',
+      'isft-theory=isft_jax.cli.theory:run',
       'isft-train=isft_jax.cli.train:run',
     ],
   },

@@ -7,13 +7,59 @@ world and leaves the belief as it was. What the world wrote (gate 0) is evidence
 (de Freitas and Ortega, 2026, section 5). An all-zero gate is the naive
 accounting, in which an agent takes its own words for evidence.
 
-Letters of this file: T slots, H hypotheses, S symbols.
+The letters of this room: E episodes, T slots, H hypotheses, S symbols.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 # A prior typed in decimals misses one by rounding, never by this much.
 _SUM_TOLERANCE = 1e-9
+
+# De Freitas and Ortega's example: how p_B (first) and p_A write A and B.
+TWO_PRIOR_H = np.array([0.35, 0.65])
+TWO_HS = np.array([[0.2, 0.8], [0.9, 0.1]])
+
+
+def update(
+  log_belief_H: jax.Array, log_likelihood_H: jax.Array, gate: jax.Array
+) -> jax.Array:
+  """Returns the log belief after one more slot, normalised.
+
+    w(h) prop. to w(h) p_h(z)   where gate = 0;   w(h)   where gate = 1
+
+  log_belief_H, log_likelihood_H: last axis H; any axes before it.
+  gate: 1 where the agent wrote the slot; the axes before H.
+
+  Where no hypothesis allows what the world wrote, the result is nan.
+  """
+  # A product with the gate would give 0 * -inf = nan for an agent that wrote
+  # what some hypothesis excludes.
+  own = jnp.expand_dims(gate == 1, -1)
+  log_belief_H = log_belief_H + jnp.where(own, 0, log_likelihood_H)
+  total = jax.nn.logsumexp(log_belief_H, axis=-1, keepdims=True)
+  return log_belief_H - total
+
+
+@jax.jit
+def log_posteriors(
+  log_prior_H: jax.Array, log_likelihood_ETH: jax.Array, gate_ET: jax.Array
+) -> jax.Array:
+  """Returns log_belief_ETH, the log belief after each slot of each episode.
+
+  Nothing is checked: `posterior` is the same for one history, and does.
+  """
+
+  def slot(log_belief_H, written):
+    log_belief_H = update(log_belief_H, *written)
+    return log_belief_H, log_belief_H
+
+  def history(log_likelihood_TH, gate_T):
+    written = log_likelihood_TH, gate_T
+    return jax.lax.scan(slot, log_prior_H, written)[1]
+
+  return jax.vmap(history)(log_likelihood_ETH, gate_ET)
 
 
 def posterior(
@@ -50,17 +96,17 @@ def posterior(
   if not (np.isfinite(likelihood_TH) & (likelihood_TH >= 0)).all():
     raise ValueError('likelihood_TH is negative or not finite somewhere')
 
-  # A product with the gate would give 0 * -inf = nan for an agent that wrote
-  # what some hypothesis excludes.
-  evidence_TH = np.where(gate_T[:, None] == 1, 1.0, likelihood_TH)
-  with np.errstate(divide='ignore'):
-    log_TH = np.log(prior_H) + np.cumsum(np.log(evidence_TH), axis=0)
-  top_T1 = log_TH.max(axis=1, keepdims=True)
-  if np.isneginf(top_T1).any():
-    slot = int(np.argmax(np.isneginf(top_T1)))
+  with jax.enable_x64(True), np.errstate(divide='ignore'):
+    weights_TH = np.exp(
+      log_posteriors(
+        np.log(prior_H), np.log(likelihood_TH)[None], gate_T[None]
+      )[0]
+    )
+  impossible_T = np.isnan(weights_TH).any(axis=1)
+  if impossible_T.any():
+    slot = int(np.argmax(impossible_T))
     raise ValueError(f'slot {slot}: no hypothesis allows what the world wrote')
-  weights_TH = np.exp(log_TH - top_T1)
-  return weights_TH / weights_TH.sum(axis=1, keepdims=True)
+  return weights_TH
 
 
 def predictive(prior_H: np.ndarray, p_HS: np.ndarray) -> np.ndarray:
@@ -80,6 +126,22 @@ def predictive(prior_H: np.ndarray, p_HS: np.ndarray) -> np.ndarray:
       'hypotheses'
     )
   return prior_H @ p_HS
+
+
+def two_steps() -> dict[str, list[float]]:
+  """Returns accounting -> the weight of p_B after each of two slots.
+
+  The mixture expects A, so the agent writes it; then the world writes B.
+  Source: de Freitas and Ortega (2026), section 5.
+  """
+  agents = int(predictive(TWO_PRIOR_H, TWO_HS).argmax())
+  worlds = 1 - agents
+  likelihood_TH = TWO_HS.T[[agents, worlds]]
+  gates = {'interventional': [1, 0], 'naive': [0, 0]}
+  return {
+    name: posterior(TWO_PRIOR_H, likelihood_TH, gate_T)[:, 0].tolist()
+    for name, gate_T in gates.items()
+  }
 
 
 def _checked_prior(prior_H: np.ndarray) -> np.ndarray:

@@ -8,10 +8,17 @@ section 5):
   p_A   0.65     0.90     0.10
 """
 
+import jax
 import numpy as np
 import pytest
 
-from isft_jax.theory.mixture import posterior, predictive
+from isft_jax.theory.mixture import (
+  log_posteriors,
+  posterior,
+  predictive,
+  two_steps,
+  update,
+)
 
 PRIOR = np.array([0.35, 0.65])
 P = np.array([[0.20, 0.80], [0.90, 0.10]])
@@ -57,6 +64,52 @@ def test_weight_of_p_b(accounting, gate, after_own_a, after_worlds_b):
   # Six decimals were printed.
   np.testing.assert_allclose(weights[:, 0], figures, rtol=0, atol=5e-7)
   np.testing.assert_allclose(weights.sum(axis=1), 1, **EXACT)
+
+
+def test_the_two_steps():
+  found = two_steps()
+  assert list(found) == ['interventional', 'naive']
+  np.testing.assert_allclose(
+    found['interventional'], [0.35, 0.28 / 0.345], **EXACT
+  )
+  np.testing.assert_allclose(
+    found['naive'], [0.07 / 0.655, 0.056 / 0.1145], **EXACT
+  )
+
+
+def test_many_histories_at_once_are_each_what_they_are_alone():
+  """Any finite set of hypotheses, against multiplication."""
+  rng = np.random.default_rng(0)
+  prior_H = rng.dirichlet(np.ones(7))
+  likelihood_ETH = rng.random((3, 11, 7))
+  gate_ET = rng.integers(0, 2, (3, 11))
+  with jax.enable_x64(True):
+    found = np.exp(
+      log_posteriors(np.log(prior_H), np.log(likelihood_ETH), gate_ET)
+    )
+  for e in range(3):
+    weight_H = prior_H
+    for t in range(11):
+      if not gate_ET[e, t]:
+        weight_H = weight_H * likelihood_ETH[e, t]
+      # Eleven products and their sums.
+      np.testing.assert_allclose(
+        found[e, t], weight_H / weight_H.sum(), rtol=1e-12
+      )
+    alone = posterior(prior_H, likelihood_ETH[e], gate_ET[e])
+    np.testing.assert_allclose(alone, found[e], **EXACT)
+
+
+def test_an_own_symbol_has_no_gradient():
+  """Not a small one: what the agent wrote is not in the belief at all."""
+
+  def belief(log_likelihood_EH, gate_E):
+    prior_EH = np.log(np.tile(PRIOR, (2, 1)))
+    return update(prior_EH, log_likelihood_EH, gate_E)[:, 0].sum()
+
+  slope_EH = jax.grad(belief)(np.log(LIKELIHOOD), np.array([1, 0]))
+  np.testing.assert_array_equal(slope_EH[0], [0, 0])
+  assert (slope_EH[1] != 0).all()
 
 
 def test_an_agent_that_writes_everything_learns_nothing():

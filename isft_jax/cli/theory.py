@@ -1,0 +1,54 @@
+"""Runs the theory behind masking: closed forms, and models that meet them.
+
+  isft-theory --workdir=runs/theory
+  isft-theory --only=mixture,bandit
+
+The parts: mixture, bandit, imitation, beta, boxes and teaching. Tables are
+printed; theory.json, the pictures and theory.html go into the workdir. Needs no
+data and no network. The same command goes on where it was interrupted.
+"""
+
+from absl import flags
+
+from isft_jax.cli import main
+
+ONLY = flags.DEFINE_list(
+  'only',
+  [],
+  'Parts to run, separated by commas: mixture, bandit, imitation, beta, boxes, '
+  'teaching. By default all.',
+)
+SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is drawn.')
+
+
+def _theory():
+  # Imported late: --help need not wait for jax.
+  from isft_jax.experiments import environment
+  from isft_jax.report import (
+    theory_figures,
+    theory_page,
+    theory_plots,
+    theory_tables,
+  )
+  from isft_jax.theory.bandit import Bandit
+  from isft_jax.theory.learner import model_config
+  from isft_jax.theory.run import run as run_parts
+  from isft_jax.theory.settings import Settings
+
+  workdir = main.WORKDIR.value or 'runs/theory'
+  settings = Settings()
+  lesson = settings.lesson
+  found = environment.describe(
+    model_config(Bandit(), lesson.width, lesson.layers)
+  )
+  results = run_parts(workdir, ONLY.value, SEED.value, settings, found)
+  for table in theory_tables.tables(results):
+    print(f'\n{theory_tables.text(table)}')
+  for figure in theory_figures.figures(results):
+    theory_plots.draw(figure, workdir)
+  print(f'\nopen {theory_page.write(workdir, results)}')
+
+
+def run():
+  """The console script isft-theory."""
+  main.run(_theory, __doc__, (ONLY, main.WORKDIR, SEED))

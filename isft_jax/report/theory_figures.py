@@ -1,0 +1,315 @@
+"""theory.json as figures: data and words, drawn by `theory_plots` and `_page`.
+
+A part that has not been run has no figure.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+# Numbers of colors in `plots.COLORS`, which are those of --arm-0 .. in pages.
+GRAY, VERMILION, BLUE, ORANGE, GREEN, PINK = range(6)
+ACCOUNTINGS = {'interventional': BLUE, 'conditional': VERMILION}
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """A line, or where kind is 'points', its points alone.
+
+  color: its number. kind: 'solid', 'dashed', 'dotted' or 'points'.
+  """
+
+  name: str
+  x: Sequence[float]
+  y: Sequence[float]
+  color: int
+  kind: str = 'solid'
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+  """A vertical line at a threshold."""
+
+  name: str
+  x: float
+  color: int = GRAY
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+  """Lines over an axis. name: the file's. shows, not_shown: the caption."""
+
+  name: str
+  title: str
+  x_label: str
+  y_label: str
+  lines: tuple[Line, ...]
+  shows: str
+  not_shown: str
+  marks: tuple[Mark, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A cell of the grid: KL to each oracle as (mean, lo, hi), nats a step."""
+
+  name: str
+  headline: bool
+  kl: Mapping[str, tuple[float, float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """Rows of dots on a log scale, one dot an oracle."""
+
+  name: str
+  title: str
+  x_label: str
+  rows: tuple[Row, ...]
+  shows: str
+  not_shown: str
+
+
+def figures(results: Mapping) -> list[Figure | Grid]:
+  """Returns the figures of what theory.json holds, in the order of parts."""
+  found = []
+  if 'bandit' in results:
+    found += [_best_arm(results['bandit']), _phase(results)]
+  if 'imitation' in results:
+    found += [_costs(results['imitation']), _lock_in(results)]
+  if 'beta' in results:
+    found.append(_regret(results['beta']))
+  if 'boxes' in results:
+    found.append(_boxes(results['boxes']))
+  if results.get('teaching'):
+    found += [_grid(results['teaching']), _taught(results)]
+  return found
+
+
+def _best_arm(bandit):
+  lines = [
+    Line(
+      f'{writer}, {accounting}',
+      range(len(bandit[side][accounting]['p_best'])),
+      bandit[side][accounting]['p_best'],
+      color,
+      kind,
+    )
+    for side, writer, kind in (
+      ('own', 'own actions', 'solid'),
+      ('expert', "expert's actions", 'dashed'),
+    )
+    for accounting, color in ACCOUNTINGS.items()
+  ]
+  return Figure(
+    'bandit',
+    'The five-armed bandit: the chance of the best arm',
+    'steps so far',
+    'P(best arm)',
+    tuple(lines),
+    "On the expert's trajectories the conditional accounting learns fastest. "
+    'When the learner acts, the same accounting stops short of the best arm: '
+    "it takes its own choices for the expert's.",
+    'That is an average. It does not show that a deluded learner is sure of '
+    'its arm; the table of the bandit counts those.',
+  )
+
+
+def _phase(results):
+  bandit = results['bandit']
+  rewards = sorted(bandit['phase'], key=float)
+  return Figure(
+    'bandit_phase',
+    'Delusion ends where rewards outweigh own actions',
+    'h, the chance that the best arm pays',
+    'sure and wrong, share',
+    (
+      Line(
+        'conditional, own actions',
+        [float(h) for h in rewards],
+        [bandit['phase'][h] for h in rewards],
+        VERMILION,
+      ),
+    ),
+    'The share of learners that end with a belief above 0.99 in a wrong arm. '
+    'Beyond the line no wrong belief sustains itself.',
+    'The line is a limit for long episodes: below it a wrong belief can last, '
+    'above it an episode may still end in the middle of one.',
+    (Mark('h = 6/7', bandit['boundary']),),
+  )
+
+
+def _costs(imitation):
+  rhos = sorted(imitation, key=float)
+  x = [float(rho) for rho in rhos]
+
+  def of(key):
+    return [imitation[rho][key] for rho in rhos]
+
+  return Figure(
+    'imitation',
+    'What imitation costs, by who writes',
+    'rho, the chance that the agent writes a slot',
+    'sum of KL, nats',
+    (
+      Line("agent's slots, exact", x, of('agent_kl'), BLUE),
+      Line("agent's slots, bound", x, of('bound'), GRAY, 'dashed'),
+      Line(
+        "agent's slots, sampled",
+        x,
+        [each['mean'] for each in of('agent_kl_sampled')],
+        BLUE,
+        'points',
+      ),
+      Line("world's slots, exact", x, of('world_kl'), GREEN),
+      Line(
+        "agent's blocks, taught",
+        x,
+        [each['mean'] for each in of('taught')],
+        ORANGE,
+        'dotted',
+      ),
+    ),
+    "The cost in the world's slots is the same whoever else writes; that in "
+    "the agent's grows as rho / (1 - rho), and reaches its bound. "
+    'Counterfactual actions as lessons keep it below ln 1/w.',
+    'A small sum is no proof of good behaviour in any one slot; and a gate '
+    'that looks at content is outside the second bound.',
+  )
+
+
+def _lock_in(results):
+  imitation = results['imitation']
+  rhos = sorted(imitation, key=float)
+  agents = {'sampling': VERMILION, 'greedy': PINK}
+  return Figure(
+    'lock_in',
+    'Observational accounting: locked into the wrong hypothesis',
+    'rho, the chance that the agent writes a slot',
+    'locked, share',
+    tuple(
+      Line(
+        f'{name} agent',
+        [float(rho) for rho in rhos],
+        [imitation[rho][f'locked_{name}'] for rho in rhos],
+        color,
+      )
+      for name, color in agents.items()
+    ),
+    'An agent that counts its own symbols as evidence can talk itself into '
+    'p_A, though the world writes p_B; exact, a belief above 0.99.',
+    'Below the thresholds some are still locked when the episode ends, and '
+    'would get out of it later. Interventional accounting locks in nobody.',
+    tuple(
+      Mark(f'{name}: {results["lock_in"][name]:.3f}', x, agents[name])
+      for name, x in results['lock_in'].items()
+    ),
+  )
+
+
+def _regret(beta):
+  return Figure(
+    'beta',
+    'Two arms with unknown odds: regret',
+    'steps',
+    'regret',
+    tuple(
+      Line(
+        name,
+        range(1, len(beta[name]['regret']) + 1),
+        beta[name]['regret'],
+        color,
+      )
+      for name, color in ACCOUNTINGS.items()
+    ),
+    'The conditional learner keeps its first arm for ever and loses the same '
+    'at every step; the interventional one is Thompson sampling.',
+    'An expert that errs would slow the delusion down; this one never does.',
+  )
+
+
+def _boxes(boxes):
+  accuracies = sorted(boxes, key=float)
+  x = [float(q) for q in accuracies]
+  lines = (
+    ('P(prize | a)', 'conditional', VERMILION, 'solid'),
+    ('P(prize | do(a))', 'interventional', BLUE, 'solid'),
+    ("learned, masked, expert's data", 'masked_on_expert', VERMILION, 'points'),
+    ('learned, masked, blind data', 'masked_on_blind', BLUE, 'points'),
+  )
+  return Figure(
+    'boxes',
+    'Two boxes: what a mask over actions learns',
+    'q, how often the expert finds the prize',
+    'P(prize)',
+    tuple(
+      Line(name, x, [boxes[q][key] for q in accuracies], color, kind)
+      for name, key, color, kind in lines
+    ),
+    'With every action masked, a model still learns from the expert that a box '
+    'that is opened holds the prize. Masks do not make an intervention; who '
+    'chose, and what they saw, does.',
+    'Two boxes and one step: how far this reaches in a longer history is what '
+    'the grid of teaching measures.',
+  )
+
+
+def _grid(cells):
+  order = sorted(cells, key=lambda cell: -cell['seeds'])
+  return Grid(
+    'teaching',
+    'A decoder taught twelve ways, measured along its own rollouts',
+    "KL from the exact prediction to the model's, nats a step",
+    tuple(
+      Row(
+        f'{cell["loss"]} / {cell["behaviour"]}',
+        cell['seeds'] > 1,
+        {
+          name: tuple(
+            cell[f'kl_to_{name}'][end] for end in ('mean', 'lo', 'hi')
+          )
+          for name in ACCOUNTINGS
+        },
+      )
+      for cell in order
+    ),
+    'Loss / who wrote the actions; left is closer. Counterfactual teaching on '
+    'actions that were written blind to theta gives the interventional '
+    'prediction, factual teaching the conditional one. A mask over actions '
+    '(observations) gives the first on blind data, the second on the '
+    "expert's.",
+    'Rows with several seeds were trained longest. A cell measures what its '
+    'loss trains: outcomes for observations, both for all, else actions. Own '
+    'and random actions, taken as targets, teach neither oracle.',
+  )
+
+
+def _taught(results):
+  shown = {
+    ('own', 'counterfactual'): ('counterfactual, on own actions', BLUE),
+    ('expert', 'actions'): ("actions, on the expert's (factual)", VERMILION),
+  }
+  lines = []
+  for cell in results['teaching']:
+    key = cell['behaviour'], cell['loss']
+    if key in shown:
+      steps = len(cell['p_best'])
+      lines.append(
+        Line(shown[key][0], range(steps), cell['p_best'], shown[key][1])
+      )
+  for name, color in ACCOUNTINGS.items():
+    if lines and 'bandit' in results:
+      exact = results['bandit']['own'][name]['p_best'][:steps]
+      lines.append(
+        Line(f'{name}, exact', range(len(exact)), exact, color, 'points')
+      )
+  return Figure(
+    'teaching_curves',
+    'Two taught decoders act: the chance of the best arm',
+    'steps so far',
+    'P(best arm)',
+    tuple(lines),
+    'Each decoder follows the closed form that its loss has for a minimiser, '
+    'along rollouts that it has never been shown.',
+    'The horizon is short: the gap between the two goes on growing, as the '
+    'figure of the bandit shows.',
+  )

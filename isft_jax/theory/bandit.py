@@ -1,0 +1,258 @@
+"""A bandit whose best arm an expert knows, and a learner that does not.
+
+theta is uniform over five arms. An expert who sees theta plays it with
+probability 0.6 and each other arm with 0.1. An arm pays 1 with probability 0.75
+if it is theta, else with 0.25. The learner predicts the expert's next action
+from a history (a_1, o_1, ..., a_t, o_t), under one of two accountings:
+
+  conditional     w(theta) prop. to prod_k P(a_k | theta) P(o_k | theta, a_k)
+  interventional  w(theta) prop. to prod_k P(o_k | theta, a_k)
+
+The first is right where the expert wrote the actions, the second where the
+learner did. A learner that acts on the first takes its own actions for the
+expert's: it is deluded. Acting on the second is Thompson sampling.
+
+Source: Ortega et al., arXiv 2110.10819, remark 11.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from isft_jax.theory.mixture import log_posteriors, update
+
+ACCOUNTINGS = ('interventional', 'conditional')
+SURE = 0.99  # a belief above this in one arm
+
+
+@dataclasses.dataclass(frozen=True)
+class Bandit:
+  """The process. `arms` arms; probabilities as in the head of this file."""
+
+  arms: int = 5
+  expert_best: float = 0.6  # the expert plays theta
+  reward_best: float = 0.75  # theta pays; any other arm pays with the rest
+
+  @property
+  def expert_other(self) -> float:
+    """The probability with which the expert plays any one other arm."""
+    return (1 - self.expert_best) / (self.arms - 1)
+
+  def action(self, belief_H: jax.Array) -> jax.Array:
+    """Returns P(a) [..., arms] of the expert's action under a belief.
+
+    A one-hot belief gives the expert itself.
+    """
+    return self.expert_other + (self.expert_best - self.expert_other) * belief_H
+
+  def reward(self, belief_H: jax.Array) -> jax.Array:
+    """Returns P(o = 1 | do(a)) [..., arms] under a belief about theta."""
+    other = 1 - self.reward_best
+    return other + (self.reward_best - other) * belief_H
+
+  def log_action(self, action: jax.Array) -> jax.Array:
+    """Returns log P(a | theta) [..., theta]."""
+    played = jax.nn.one_hot(action, self.arms, dtype=bool)
+    return jnp.where(
+      played, jnp.log(self.expert_best), jnp.log(self.expert_other)
+    )
+
+  def log_reward(self, action: jax.Array, reward: jax.Array) -> jax.Array:
+    """Returns log P(o | theta, a) [..., theta]."""
+    # A reward speaks for the arm that was played, none for all the others.
+    played = jax.nn.one_hot(action, self.arms, dtype=bool)
+    spoken_for = played == jnp.expand_dims(reward == 1, -1)
+    return jnp.where(
+      spoken_for, jnp.log(self.reward_best), jnp.log(1 - self.reward_best)
+    )
+
+
+class Curves(NamedTuple):
+  """What episodes give: means over them, and standard errors of the means.
+
+  p_best_T: the learner's probability of the best arm before each step.
+  sum_kl: the sum over steps of KL(expert's action to the learner's), in nats.
+  sum_reward_kl: the same of rewards, predicted when the action is known.
+  entropy: of the belief after the last step, in nats.
+  total_error: the standard error of sum_kl + sum_reward_kl + entropy, which
+    is ln(arms) on the expert's trajectories under the conditional accounting:
+    what is learned of theta is what was predicted too badly.
+  sure_and_wrong: the share of episodes that end with a belief above `SURE` in
+    an arm that is not the best.
+  """
+
+  p_best_T: np.ndarray
+  p_best_error_T: np.ndarray
+  sum_kl: float
+  sum_kl_error: float
+  sum_reward_kl: float
+  entropy: float
+  total_error: float
+  sure_and_wrong: float
+  sure_and_wrong_error: float
+
+
+def beliefs(
+  bandit: Bandit, actions_ET: jax.Array, rewards_ET: jax.Array, conditional
+) -> jax.Array:
+  """Returns w(theta) [episodes, steps + 1, arms], before and after each step.
+
+  actions_ET, rewards_ET: integers.
+  conditional: whether the actions count as evidence.
+  """
+  E, T = actions_ET.shape
+  slots_EKH = jnp.stack(
+    [bandit.log_action(actions_ET), bandit.log_reward(actions_ET, rewards_ET)],
+    axis=2,
+  ).reshape(E, 2 * T, bandit.arms)
+  own_E2T = jnp.tile(jnp.array([not conditional, False], int), (E, T))
+  uniform_H = jnp.full(bandit.arms, -jnp.log(bandit.arms), slots_EKH.dtype)
+  after_ETH = log_posteriors(uniform_H, slots_EKH, own_E2T)[:, 1::2]
+  first_E1H = jnp.broadcast_to(uniform_H[None, None], (E, 1, bandit.arms))
+  return jnp.exp(jnp.concatenate([first_E1H, after_ETH], axis=1))
+
+
+def pick(p_S: jax.Array, uniform: jax.Array) -> jax.Array:
+  """Returns the index in p_S [..., S] that a uniform number [...] picks.
+
+  By the cumulative sum: one random number where a Gumbel each would be five.
+  """
+  reached_S = jnp.cumsum(p_S, axis=-1) <= jnp.expand_dims(uniform, -1)
+  # The last may be reached by rounding.
+  return jnp.sum(reached_S[..., :-1], axis=-1)
+
+
+def expert_kl(bandit: Bandit, belief_H: jax.Array, theta: jax.Array):
+  """Returns KL(expert's action to the predicted one), in nats [...]."""
+  expert_H = bandit.action(jax.nn.one_hot(theta, bandit.arms))
+  return jnp.sum(
+    expert_H * jnp.log(expert_H / bandit.action(belief_H)), axis=-1
+  )
+
+
+def reward_kl(
+  bandit: Bandit, belief_H: jax.Array, action: jax.Array, theta: jax.Array
+):
+  """Returns KL(reward's law to its prediction) after an action, in nats [...].
+
+  belief_H: what the learner believes when the action has been played.
+  """
+  at = jnp.expand_dims(action, -1)
+  p = jnp.take_along_axis(
+    bandit.reward(jax.nn.one_hot(theta, bandit.arms)), at, axis=-1
+  )
+  q = jnp.take_along_axis(bandit.reward(belief_H), at, axis=-1)
+  kl = p * jnp.log(p / q) + (1 - p) * jnp.log((1 - p) / (1 - q))
+  return kl[..., 0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4, 5))
+def _episodes(bandit, key, episodes, steps, own, conditional):
+  """Returns what `Curves` needs: by step, by episode."""
+  key, draw = jax.random.split(key)
+  theta_E = jax.random.randint(draw, (episodes,), 0, bandit.arms)
+  best_EH = jax.nn.one_hot(theta_E, bandit.arms)
+  gate_E = jnp.full(episodes, int(not conditional))
+  world_E = jnp.zeros_like(gate_E)
+
+  def step(carry, key):
+    log_belief_EH, kl_E, reward_kl_E = carry
+    drawn_2E = jax.random.uniform(key, (2, episodes))
+    belief_EH = jnp.exp(log_belief_EH)
+    p_EH = bandit.action(belief_EH)
+    written_EH = p_EH if own else bandit.action(best_EH)
+    action_E = pick(written_EH, drawn_2E[0])
+    pays_E = bandit.reward((action_E == theta_E).astype(float))
+    reward_E = drawn_2E[1] < pays_E
+    p_best_E = jnp.sum(p_EH * best_EH, axis=-1)
+    log_belief_EH = update(log_belief_EH, bandit.log_action(action_E), gate_E)
+    kl_E += expert_kl(bandit, belief_EH, theta_E)
+    reward_kl_E += reward_kl(bandit, jnp.exp(log_belief_EH), action_E, theta_E)
+    log_reward_EH = bandit.log_reward(action_E, reward_E)
+    log_belief_EH = update(log_belief_EH, log_reward_EH, world_E)
+    by_step = p_best_E.mean(), p_best_E.std()
+    return (log_belief_EH, kl_E, reward_kl_E), by_step
+
+  uniform_EH = jnp.full((episodes, bandit.arms), -jnp.log(bandit.arms))
+  zeros_E = jnp.zeros(episodes)
+  (log_belief_EH, kl_E, reward_kl_E), p_best = jax.lax.scan(
+    step, (uniform_EH, zeros_E, zeros_E), jax.random.split(key, steps)
+  )
+  belief_EH = jnp.exp(log_belief_EH)
+  entropy_E = -jnp.sum(belief_EH * log_belief_EH, axis=-1)
+  wrong_EH = (belief_EH > SURE) & (best_EH == 0)
+  return p_best, (kl_E, reward_kl_E, entropy_E, wrong_EH.any(axis=-1))
+
+
+def episodes(
+  bandit: Bandit,
+  seed: int,
+  number: int,
+  steps: int,
+  own: bool,
+  conditional: bool,
+) -> Curves:
+  """Returns the `Curves` of sampled episodes; float32, under one scan.
+
+  A log belief is a sum of at most 2 x steps terms: rounding moves it by less
+  than 1e-4, a sampled mean of 200,000 episodes by more.
+
+  number: of episodes.
+  own: the learner plays, by its own prediction; else the expert does.
+  conditional: the learner's accounting; else interventional.
+  """
+  key = jax.random.key(seed)
+  (p_best_T, deviation_T), by_episode = jax.tree.map(
+    np.asarray, _episodes(bandit, key, number, steps, own, conditional)
+  )
+  kl_E, reward_kl_E, entropy_E, wrong_E = (
+    each_E.astype(np.float64) for each_E in by_episode
+  )
+
+  def error(each_E):
+    return float(each_E.std() / np.sqrt(number))
+
+  return Curves(
+    p_best_T=p_best_T,
+    p_best_error_T=deviation_T / np.sqrt(number),
+    sum_kl=float(kl_E.mean()),
+    sum_kl_error=error(kl_E),
+    sum_reward_kl=float(reward_kl_E.mean()),
+    entropy=float(entropy_E.mean()),
+    total_error=error(kl_E + reward_kl_E + entropy_E),
+    sure_and_wrong=float(wrong_E.mean()),
+    sure_and_wrong_error=error(wrong_E),
+  )
+
+
+def boundary(bandit: Bandit) -> float:
+  """Returns h*: above this chance of reward no wrong belief sustains itself.
+
+    (p - q) log(p / q) = (p + q) (2 h - 1) log(h / (1 - h)),   so
+    p / q = h / (1 - h)
+
+  with p, q the expert's chances of the best arm and of any other. A learner
+  that is sure of a wrong arm plays it with p and the best one with q. Taken
+  for the expert's, these actions speak for the wrong arm (left, nats a step);
+  the rewards of both speak against it (right).
+  """
+  return bandit.expert_best / (bandit.expert_best + bandit.expert_other)
+
+
+def phase(
+  bandit: Bandit, seed: int, number: int, steps: int, rewards
+) -> dict[str, float]:
+  """Returns h -> share of deluded learners, sure and wrong after own actions.
+
+  rewards: the chances h that the best arm pays; the others pay with 1 - h.
+  """
+  shares = {}
+  for h in rewards:
+    process = dataclasses.replace(bandit, reward_best=h)
+    found = episodes(process, seed, number, steps, own=True, conditional=True)
+    shares[f'{h:g}'] = found.sure_and_wrong
+  return shares

@@ -1,0 +1,117 @@
+"""The decoder that fine-tunes LLMs, small, as a learner of bandit episodes.
+
+An episode is a row of tokens; each column predicts the next token:
+
+  column     0    1    2    3    4   ...
+  input    start a_1  o_1  a_2  o_2
+  predicts  a_1  o_1  a_2  o_2  a_3
+
+Letters, beside those of the room: A arms, O outcomes.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from isft_jax.config import ModelConfig
+from isft_jax.theory.bandit import Bandit, pick
+
+OUTCOMES = 2
+_START, _FIRST_ARM = 0, 1
+
+
+class Episodes(NamedTuple):
+  """theta_B, and what was played and paid: int32 [B, steps]."""
+
+  theta_B: jax.Array
+  actions_BT: jax.Array
+  rewards_BT: jax.Array
+
+
+class Prediction(NamedTuple):
+  """Log probabilities of what each slot may hold, nothing else: sums to one.
+
+  action_BTA: of the action, from all that was before.
+  reward_BTO: of the outcome, from the action too.
+  """
+
+  action_BTA: jax.Array
+  reward_BTO: jax.Array
+
+
+def model_config(bandit: Bandit, width: int, layers: int) -> ModelConfig:
+  """Returns the decoder's shape: heads of 16, a token an arm or outcome."""
+  heads = width // 16
+  return ModelConfig(
+    vocab_size=_FIRST_ARM + bandit.arms + OUTCOMES,
+    width=width,
+    layers=layers,
+    heads=heads,
+    kv_heads=heads,
+    head_size=16,
+    hidden=2 * width,
+  )
+
+
+def predict(graphdef, params, bandit: Bandit, seen: Episodes) -> Prediction:
+  """Returns what the model predicts in every slot of whole episodes."""
+  model = nnx.merge(graphdef, params)
+  actions_BT = _FIRST_ARM + seen.actions_BT
+  rewards_BT = _FIRST_ARM + bandit.arms + seen.rewards_BT
+  B, T = actions_BT.shape
+  pairs_BL = jnp.stack([actions_BT, rewards_BT], axis=2).reshape(B, 2 * T)
+  # The last outcome predicts nothing.
+  tokens_BL = jnp.pad(
+    pairs_BL[:, :-1], ((0, 0), (1, 0)), constant_values=_START
+  )
+  positions_BL = jnp.broadcast_to(jnp.arange(2 * T)[None], (B, 2 * T))
+  hidden_BLD = model(tokens_BL, positions_BL, jnp.ones_like(tokens_BL))
+  logits_BLV = model.logits(hidden_BLD)
+  return Prediction(
+    _of_actions(bandit, logits_BLV[:, ::2]),
+    _of_rewards(bandit, logits_BLV[:, 1::2]),
+  )
+
+
+def play(
+  graphdef, params, bandit: Bandit, key, theta_B: jax.Array, steps: int
+) -> Episodes:
+  """Returns episodes in which the model plays, by its own prediction."""
+  model = nnx.merge(graphdef, params)
+  (B,) = theta_B.shape
+
+  def step(carry, key):
+    token_B, cache = carry
+    drawn_2B = jax.random.uniform(key, (2, B))
+    hidden_B1D, cache = model.extend(token_B[:, None], cache)
+    logits_BV = model.logits(hidden_B1D[:, 0])
+    p_BA = jnp.exp(_of_actions(bandit, logits_BV))
+    action_B = pick(p_BA, drawn_2B[0])
+    reward_B = pay(bandit, theta_B, action_B, drawn_2B[1])
+    _, cache = model.extend(_FIRST_ARM + action_B[:, None], cache)
+    token_B = _FIRST_ARM + bandit.arms + reward_B
+    return (token_B, cache), (action_B, reward_B)
+
+  cache = model.empty_cache(jnp.zeros(B, jnp.int32), 2 * steps)
+  first_B = jnp.full(B, _START, jnp.int32)
+  _, (actions_TB, rewards_TB) = jax.lax.scan(
+    step, (first_B, cache), jax.random.split(key, steps)
+  )
+  return Episodes(theta_B, actions_TB.T, rewards_TB.T)
+
+
+def pay(bandit: Bandit, theta_B, action_B, uniform_B) -> jax.Array:
+  """Returns the outcomes that uniform numbers in [0, 1) pick, int32."""
+  pays_B = bandit.reward((action_B == theta_B).astype(float))
+  return (uniform_B < pays_B).astype(jnp.int32)
+
+
+def _of_actions(bandit, logits):
+  allowed = logits[..., _FIRST_ARM : _FIRST_ARM + bandit.arms]
+  return jax.nn.log_softmax(allowed)
+
+
+def _of_rewards(bandit, logits):
+  return jax.nn.log_softmax(logits[..., _FIRST_ARM + bandit.arms :])

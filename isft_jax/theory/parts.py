@@ -1,0 +1,233 @@
+"""The parts of the theory, as what theory.json holds of them.
+
+A part is a generator: it yields the entries that it has so far, so that long
+work can be taken up where it stopped.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import numpy as np
+
+from isft_jax.theory import (
+  bandit,
+  beta,
+  blocks,
+  boxes,
+  imitation,
+  mixture,
+  teaching,
+)
+from isft_jax.theory.settings import Settings
+
+# (arm, reward): the history whose predictions theory.json shows.
+SHOWN = ((0, 1), (1, 0), (2, 1))
+HEADLINES = (
+  ('expert', 'actions'),  # factual teaching
+  ('own', 'counterfactual'),
+  ('expert', 'observations'),  # a mask over actions that saw theta
+  ('random', 'observations'),  # and over actions that did not
+)
+
+Tell = Callable[[str], None]
+
+
+def of_mixture(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+  """Yields the two steps of the paper's example."""
+  del settings, seed, tell, so_far
+  expects_S = mixture.predictive(mixture.TWO_PRIOR_H, mixture.TWO_HS)
+  yield {
+    'mixture': {
+      'prior': float(mixture.TWO_PRIOR_H[0]),
+      'predicts_b': float(expects_S[1]),
+      **mixture.two_steps(),
+    }
+  }
+
+
+def of_bandit(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+  """Yields the bandit's table, its long runs, its phases, the ln 5 identity."""
+  del so_far
+  process = bandit.Bandit()
+  found = {'predictive': _shown_predictive(process)}
+  for own in (True, False):
+    name = 'own' if own else 'expert'
+    found[name] = {}
+    for accounting in bandit.ACCOUNTINGS:
+      conditional = accounting == 'conditional'
+      curves = bandit.episodes(
+        process, seed, settings.episodes, settings.steps, own, conditional
+      )
+      found[name][accounting] = {
+        key.removesuffix('_T').replace('_error_T', '_error'): value.tolist()
+        if isinstance(value, np.ndarray)
+        else value
+        for key, value in curves._asdict().items()
+      }
+      tell(f'bandit: {name}, {accounting}: {curves.sum_kl:.2f} nats')
+  found['long'] = {}
+  for accounting in bandit.ACCOUNTINGS:
+    conditional = accounting == 'conditional'
+    curves = bandit.episodes(
+      process,
+      seed,
+      settings.long_episodes,
+      settings.long_steps,
+      True,
+      conditional,
+    )
+    found['long'][accounting] = {
+      'sum_kl': curves.sum_kl,
+      'sum_kl_error': curves.sum_kl_error,
+    }
+    tell(f'bandit: {settings.long_steps} steps, {accounting}')
+  found['phase'] = bandit.phase(
+    process,
+    seed,
+    settings.phase_episodes,
+    settings.phase_steps,
+    settings.phase_rewards,
+  )
+  found['boundary'] = bandit.boundary(process)
+  yield {'bandit': found}
+
+
+def of_teaching(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+  """Yields the grid, a cell at a time, headlines first."""
+  process = bandit.Bandit()
+  cells = list(so_far.get('teaching', []))
+  done = {(cell['behaviour'], cell['loss']) for cell in cells}
+  others = [
+    (behaviour, loss)
+    for behaviour in teaching.BEHAVIOURS
+    for loss in teaching.LOSSES
+    if (behaviour, loss) not in HEADLINES
+  ]
+  full = settings.lesson
+  short = dataclasses.replace(full, steps=settings.other_steps)
+  for lesson, grid, seeds in (
+    (full, HEADLINES, settings.seeds),
+    (short, others, 1),
+  ):
+    learner = teaching.Learner(process, lesson)
+    for behaviour, loss in grid:
+      if (behaviour, loss) in done:
+        continue
+      numbers = range(seed, seed + seeds)
+      cells.append(teaching.cell(learner, behaviour, loss, numbers, tell))
+      yield {'teaching': cells}
+
+
+def of_imitation(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+  """Yields costs and lock-in over rho, and what stands in an agent's block."""
+  del so_far
+  found = {}
+  slots, number = settings.slots, settings.samples
+  for i, rho in enumerate(settings.rhos):
+    key = jax.random.fold_in(jax.random.key(seed), i)
+    exact = imitation.costs(rho, slots)
+    agent_E, world_E, _ = imitation.sample(key, rho, number, slots, True)
+    found[f'{rho:g}'] = {
+      'agent_kl': exact.agent,
+      'world_kl': exact.world,
+      'bound': rho / (1 - rho) * imitation.bound(),
+      'world_bound': imitation.bound(),
+      'agent_kl_sampled': _estimate(agent_E),
+      'world_kl_sampled': _estimate(world_E),
+      'locked_sampling': imitation.locked(rho, slots, greedy=False),
+      'locked_greedy': imitation.locked(rho, slots, greedy=True),
+      **{
+        name: _estimate(
+          blocks.costs(key, rho, number, settings.turns, name == 'taught')[0]
+        )
+        for name in ('taught', 'untaught')
+      },
+    }
+    tell(f'imitation: rho {rho:g}')
+  yield {
+    'imitation': found,
+    'lock_in': {
+      'sampling': imitation.threshold(greedy=False),
+      'greedy': imitation.threshold(greedy=True),
+    },
+    'blocks': _shown_blocks(),
+  }
+
+
+def of_beta(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+  """Yields regret and P(best) of both learners by step; exact."""
+  del seed, tell, so_far
+  steps = settings.beta_steps
+  players = {
+    'interventional': beta.thompson(steps),
+    'conditional': beta.latched(steps),
+  }
+  yield {
+    'beta': {
+      'p_first_is_best': beta.p_first_is_best((1, 0), (0, 0)),
+      **{
+        name: {
+          'regret': played.regret_T.tolist(),
+          'p_best': played.p_best_T.tolist(),
+        }
+        for name, played in players.items()
+      },
+    }
+  }
+
+
+def of_boxes(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+  """Yields accuracy -> P(prize) of the first box: exact, and learned."""
+  del seed, tell, so_far
+  yield {
+    'boxes': {
+      f'{q:g}': {
+        'conditional': float(boxes.conditional(q)[0]),
+        'interventional': float(boxes.interventional()[0]),
+        'masked_on_expert': float(boxes.learned(q)[0]),
+        'masked_on_blind': float(boxes.learned(1 / boxes.BOXES)[0]),
+      }
+      for q in settings.accuracies
+    }
+  }
+
+
+PARTS: dict[str, Callable[..., Iterator[dict]]] = {
+  'mixture': of_mixture,
+  'bandit': of_bandit,
+  'imitation': of_imitation,
+  'beta': of_beta,
+  'boxes': of_boxes,
+  'teaching': of_teaching,
+}
+
+
+def _shown_predictive(process):
+  actions_1T, rewards_1T = np.array(SHOWN).T[:, None]
+  with jax.enable_x64(True):
+    return {
+      accounting: process.action(
+        bandit.beliefs(
+          process, actions_1T, rewards_1T, accounting == 'conditional'
+        )
+      )[0].tolist()
+      for accounting in bandit.ACCOUNTINGS
+    }
+
+
+def _shown_blocks():
+  A, B, END = blocks.A, blocks.B, blocks.END
+  wrote = [[B, END], [A, A, END], [B, END]]
+  return {
+    'blocks': wrote,
+    # The middle one is the agent's, or the same from a third party.
+    'agent': blocks.history(wrote, [0, 1, 0])[:, blocks.TRUE].tolist(),
+    'third_party': blocks.history(wrote, [0, 0, 0])[:, blocks.TRUE].tolist(),
+  }
+
+
+def _estimate(each_E):
+  each_E = np.asarray(each_E, np.float64)
+  error = each_E.std() / np.sqrt(each_E.size)
+  return {'mean': float(each_E.mean()), 'error': float(error)}
