@@ -2,7 +2,7 @@
 
 Full fine-tuning: parameters and Adam's moments in float32, computation in
 bfloat16, sharded over all devices. The rate and the schedule are conventional
-and were not tuned. Hardware: see the README.
+and were not tuned. Hardware: what isft-compile says of it; see the README.
 Arguments: batch, rows a step; length, tokens a row. Command:
 
   isft-prepare --input=RUNS --tokenizer=Qwen/Qwen2.5-0.5B-Instruct \\
