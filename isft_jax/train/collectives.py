@@ -103,7 +103,7 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
           re.search(rf'\b{role}=%?([\w.-]+)', line.rest)[1]
           for role in ('body', 'condition')
         )
-        trips = _trips(line, program[name], program[condition])
+        trips = _trips(line, program[name], program[condition], program[body])
         walk(body, times * trips)
       elif line.opcode not in ('async-update', 'async-done'):
         for callee in _callees(line):
@@ -181,17 +181,21 @@ def _callees(line: _Line) -> list[str]:
   return found + re.findall(r'[\w.-]+', branches[1] if branches else '')
 
 
-def _trips(loop: _Line, lines: list[_Line], condition: list[_Line]) -> int:
+def _trips(
+  loop: _Line, lines: list[_Line], condition: list[_Line], body: list[_Line]
+) -> int:
   """Returns how often a loop runs: as noted, or from its counter.
 
   The counter is compared with a constant. It begins at another one, 0 unless a
-  first round has been taken out of the loop.
+  first round has been taken out of the loop, and a round adds constants to it:
+  2 where two rounds have been written as one.
 
   lines: of the computation that the loop is in.
   """
   noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
   if noted:
     return int(noted[1])
+  untold = ValueError(f'how often {loop.name} runs is not in the text')
   within = {line.name: line for line in condition}
   compares = [
     line
@@ -199,11 +203,11 @@ def _trips(loop: _Line, lines: list[_Line], condition: list[_Line]) -> int:
     if line.opcode == 'compare' and 'direction=LT' in line.rest
   ]
   if len(compares) != 1:
-    raise ValueError(f'how often {loop.name} runs is not in the text')
+    raise untold
   counter, end = (within[operand] for operand in compares[0].operands)
   index = re.search(r'index=(\d+)', counter.rest)
   if end.opcode != 'constant' or not index:
-    raise ValueError(f'how often {loop.name} runs is not in the text')
+    raise untold
   before = {line.name: line for line in lines}
   start = before.get(loop.operands[0])
   if start and start.opcode == 'tuple':
@@ -211,7 +215,32 @@ def _trips(loop: _Line, lines: list[_Line], condition: list[_Line]) -> int:
     while start.opcode == 'copy':
       start = before[start.operands[0]]
   begins = start is not None and start.opcode == 'constant'
-  return int(end.inputs) - (int(start.inputs) if begins else 0)
+  way = int(end.inputs) - (int(start.inputs) if begins else 0)
+  stride = _stride(body, int(index[1]))
+  if not stride:
+    raise untold
+  return -(-way // stride)
+
+
+def _stride(body: list[_Line], index: int) -> int:
+  """Returns what a round of a loop adds to its counter; 0 if it is not told.
+
+  index: of the counter among what the loop carries.
+  """
+  within = {line.name: line for line in body}
+  carried = body[-1].operands  # of the last line, which is the tuple of them
+  line = within.get(carried[index]) if index < len(carried) else None
+  stride = 0
+  while line and line.opcode in ('add', 'copy'):
+    parts = [within.get(operand) for operand in line.operands]
+    steps = [part for part in parts if part and part.opcode == 'constant']
+    rest = [part for part in parts if part not in steps]
+    if len(rest) != 1:
+      return 0
+    stride += sum(int(step.inputs) for step in steps)
+    line = rest[0]
+  is_counter = line and line.opcode == 'get-tuple-element'
+  return stride if is_counter and f'index={index}' in line.rest else 0
 
 
 def _groups(rest: str, chips: int) -> np.ndarray:

@@ -39,14 +39,21 @@ HloModule jit_step, is_scheduled=true
   %p.2 = (s32[], f32[8,128]{1,0:T(8,128)}) parameter(0)
   %x.2 = f32[8,128]{1,0:T(8,128)} get-tuple-element(%p.2), index=1
   %r.2 = f32[8,128]{1,0:T(8,128)} all-reduce(%x.2), channel_id=2, replica_groups={{0,1},{2,3}}, use_global_device_ids=true, to_apply=%add
-  ROOT %t.2 = (s32[], f32[8,128]) tuple(%count, %r.2)
+  %i.2 = s32[]{:T(128)} get-tuple-element(%p.2), index=0
+  %by.2 = s32[]{:T(128)} constant(1)
+  %next.2 = s32[]{:T(128)} add(%i.2, %by.2)
+  ROOT %t.2 = (s32[], f32[8,128]) tuple(%next.2, %r.2)
 }
 
 %last_body (p.5: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
   %p.5 = (s32[], f32[8,128]{1,0:T(8,128)}) parameter(0)
   %x.5 = f32[8,128]{1,0:T(8,128)} get-tuple-element(%p.5), index=1
   %r.5 = f32[8,128]{1,0:T(8,128)} all-reduce(%x.5), channel_id=3, replica_groups={{0,1},{2,3}}, use_global_device_ids=true, to_apply=%add
-  ROOT %t.5 = (s32[], f32[8,128]) tuple(%count, %r.5)
+  %i.5 = s32[]{:T(128)} get-tuple-element(%p.5), index=0
+  %by.5 = s32[]{:T(128)} constant(1)
+  %half.5 = s32[]{:T(128)} add(%by.5, %i.5)
+  %next.5 = s32[]{:T(128)} add(%half.5, %by.5)
+  ROOT %t.5 = (s32[], f32[8,128]) tuple(%next.5, %r.5)
 }
 
 %gathering (g: bf16[4,128]) -> bf16[16,128] {
@@ -101,8 +108,9 @@ def test_a_program_by_hand():
     Collective('reduce-scatter', 8 * 128 * 4 * 3 // 4, 1, False),
     Collective('collective-permute', 6 * 4, 1, False),
     Collective('all-to-all', (8 * 128 + 6) * 4 // 2, 1, False),
-    # Its first round was taken out of the loop, which counts from 1 to 5.
-    Collective('all-reduce', 2 * 8 * 128 * 4 // 2, 4, False),
+    # Its first round was taken out of the loop, which counts from 1 to 5, two
+    # rounds written as one.
+    Collective('all-reduce', 2 * 8 * 128 * 4 // 2, 2, False),
     # Through the hosts, of which the program has one slice.
     Collective('all-reduce', 0, 1, True),
   ]
@@ -111,7 +119,7 @@ def test_a_program_by_hand():
 def test_bytes_by_kind_are_summed_over_the_rounds():
   assert by_kind(collectives(PROGRAM, chips=4)) == {
     'all-gather': 3 * 3_072,
-    'all-reduce': (15 + 4) * 4_096,
+    'all-reduce': (15 + 2) * 4_096,
     'reduce-scatter': 3_072,
     'all-to-all': 2_060,
     'collective-permute': 24,
@@ -162,6 +170,8 @@ def test_groups_in_every_wording(words, groups):
   ('old', 'new', 'message'),
   [
     ('{"known_trip_count":{"n":"3"}}', '{}', 'how often outer runs'),
+    ('add(%i.2, %by.2)', 'multiply(%i.2, %by.2)', 'how often inner runs'),
+    ('add(%i.2, %by.2)', 'add(%i.2, %i.2)', 'how often inner runs'),
     ("mesh['axis_0'=4,'axis_1'=1]", 'torus(4)', 'the groups of a collective'),
     ("{'axis_0'}", "{'axis_0':(1)2}", 'the groups of a collective'),
     ('ENTRY ', '', 'has no ENTRY'),
