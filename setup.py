@@ -1,12 +1,30 @@
 """Interventional supervised fine-tuning in JAX."""
 
+import pathlib
+import runpy
+
 import setuptools
+
+HERE = pathlib.Path(__file__).parent
+# What opens the notebooks, and what runs them without a browser.
+NOTEBOOKS = ['ipykernel', 'nbclient', 'nbformat']
 
 setuptools.setup(
   name='isft_jax',
-  version='0.1.0',
+  version=runpy.run_path(HERE / 'isft_jax/__init__.py')['__version__'],
   description='Interventional supervised fine-tuning of LLM agents, in JAX',
-  license='Apache-2.0',
+  long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  url='https://github.com/isft-jax/isft_jax',
+  license_expression='Apache-2.0',
+  classifiers=[
+    'Operating System :: POSIX :: Linux',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    'Typing :: Typed',
+  ],
   python_requires='>=3.11',
   packages=[
     *setuptools.find_packages(include=['isft_jax', 'isft_jax.*']),
@@ -14,7 +32,10 @@ setuptools.setup(
   ],
   # `configs/` is where people look for them; wheels carry them in the package.
   package_dir={'isft_jax.configs': 'configs'},
-  package_data={'isft_jax.report': ['*.css', '*.js']},
+  package_data={
+    'isft_jax': ['py.typed'],
+    'isft_jax.report': ['*.css', '*.js'],
+  },
   install_requires=[
     'absl-py',
     'array_record',
@@ -38,7 +59,11 @@ setuptools.setup(
   ],
   extras_require={
     'beam': ['apache-beam>=2.70'],
-    'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'torch==2.13.0'],
+    'colab': NOTEBOOKS,
+    'test': [
+      *('hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'torch==2.13.0'),
+      *('setuptools>=77', *NOTEBOOKS),
+    ],
     'tpu': ['jax[tpu]'],
     # The compiler for TPUs, which runs on any Linux machine: same packages.
     'tpu-compile': ['jax[tpu]'],

@@ -1,6 +1,6 @@
 """Writes a checkpoint as a folder that transformers and vLLM load.
 
-isft-export --checkpoint=WORKDIR --output=FOLDER [--dtype=bfloat16]
+  isft-export --checkpoint=WORKDIR --output=FOLDER [--dtype=bfloat16]
 """
 
 from absl.flags import DEFINE_enum, DEFINE_string

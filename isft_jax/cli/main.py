@@ -84,6 +84,8 @@ def parse(argv: list[str]) -> list[str]:
     fail(_unknown_field(str(error.args[0])))
   except Exception as error:  # whatever a config file does
     fail(f'the config file raised {type(error).__name__}: {error}')
+  except SystemExit:
+    sys.exit()  # absl exits with 1 where help was asked for and given
   if len(rest) > 1:
     fail(f'unexpected argument {rest[1]!r}; a flag is --NAME=VALUE')
   return rest
