@@ -51,7 +51,7 @@ def get_config(text: str = '') -> RunConfig:
     ),
     # For v5p's three axes of chips: where fsdp takes all three, libtpu 0.0.42
     # gathers by sums of whole arrays, which send twice the bytes.
-    mesh=MeshConfig(data=4, fsdp=-1),
+    mesh=MeshConfig(data=-1, fsdp=-1, fsdp_at_most=32),
     optim=OptimConfig(
       learning_rate=5e-6, schedule='cosine', warmup_steps=20, b2=0.95
     ),

@@ -51,7 +51,7 @@ def get_config(text: str = '') -> RunConfig:
       dtype='bfloat16',
       remat='full',
     ),
-    mesh=MeshConfig(data=1, fsdp=-1),
+    mesh=MeshConfig(data=-1, fsdp=-1, fsdp_at_most=8),
     optim=OptimConfig(
       learning_rate=1e-5, schedule='cosine', warmup_steps=20, b2=0.95
     ),

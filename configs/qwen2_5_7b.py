@@ -47,7 +47,7 @@ def get_config(text: str = '') -> RunConfig:
       dtype='bfloat16',
       remat='full',
     ),
-    mesh=MeshConfig(data=1, fsdp=-1),
+    mesh=MeshConfig(data=-1, fsdp=-1, fsdp_at_most=16),
     optim=OptimConfig(
       learning_rate=5e-6, schedule='cosine', warmup_steps=20, b2=0.95
     ),

@@ -70,6 +70,10 @@ class MeshConfig:
   data: int = -1
   fsdp: int = 1
   tensor: int = 1
+  # Where data and fsdp are both -1: fsdp takes at most so many, data the rest.
+  # With more, a chip's share of a matrix gets thinner than a TPU's tiles, and
+  # gradients are summed whole where a share would do: twice the bytes.
+  fsdp_at_most: int = 0
 
 
 @dataclasses.dataclass

@@ -26,7 +26,9 @@ Rules = Sequence[tuple[str, tuple[Axis, ...]]]
 def make_mesh(config: MeshConfig, devices=None) -> Mesh:
   """Returns a (data, fsdp, tensor) mesh over all devices, or the first.
 
-  One device is taken where each axis is set to 1, however many there are.
+  One device is taken where each axis is set to 1, however many there are. Of
+  two axes at -1, fsdp takes the largest divisor of a slice's devices up to
+  fsdp_at_most, and data the rest.
 
   Raises ValueError if the axes do not multiply to the number of devices, or if
   data does not divide over the slices.
@@ -35,6 +37,10 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
   sizes = [config.data, config.fsdp, config.tensor]
   if sizes == [1, 1, 1] and jax.process_count() == 1:
     devices = devices[:1]
+  if sizes[:2] == [-1, -1] and config.fsdp_at_most > 0:
+    share = len(devices) // len(by_slice(devices)) // max(1, sizes[2])
+    at_most = min(config.fsdp_at_most, max(1, share))
+    sizes[1] = next(n for n in range(at_most, 0, -1) if share % n == 0)
   given = int(np.prod([size for size in sizes if size != -1]))
   if sizes.count(-1) == 1 and given > 0 and len(devices) % given == 0:
     sizes[sizes.index(-1)] = len(devices) // given

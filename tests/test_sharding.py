@@ -46,6 +46,13 @@ def shapes(tree):
     (8, MeshConfig(1, 2, -1), (1, 2, 4)),
     (8, MeshConfig(2, 4, -1), (2, 4, 1)),
     (6, MeshConfig(-1, 3, 1), (2, 3, 1)),
+    # Of two: fsdp takes a divisor, of at most so many.
+    (8, MeshConfig(-1, -1, 1, fsdp_at_most=4), (2, 4, 1)),
+    (8, MeshConfig(-1, -1, 1, fsdp_at_most=16), (1, 8, 1)),
+    (8, MeshConfig(-1, -1, 2, fsdp_at_most=3), (2, 2, 2)),
+    (6, MeshConfig(-1, -1, 1, fsdp_at_most=4), (2, 3, 1)),
+    (1, MeshConfig(-1, -1, 1, fsdp_at_most=16), (1, 1, 1)),
+    (8, MeshConfig(2, -1, 1, fsdp_at_most=2), (2, 4, 1)),  # not of one
   ],
 )
 def test_an_axis_of_minus_1_takes_what_the_others_leave(devices, config, sizes):
@@ -64,6 +71,7 @@ def test_an_axis_of_minus_1_takes_what_the_others_leave(devices, config, sizes):
     (8, MeshConfig(-1, 3, 1)),  # 3 does not divide 8
     (8, MeshConfig(-1, -1, 1)),  # which of the two?
     (8, MeshConfig(-1, -1, 8)),
+    (8, MeshConfig(-1, -1, 3, fsdp_at_most=4)),
     (8, MeshConfig(-1, 0, 1)),
     (8, MeshConfig(0, 8, 1)),
     (8, MeshConfig(-2, -4, 1)),
@@ -111,6 +119,12 @@ def test_data_alone_runs_across_slices():
     {0, 2, 4, 6},
     {1, 3, 5, 7},
   ]
+
+
+def test_fsdp_stays_within_a_slice():
+  devices = [Described(n, slice_index=n % 2) for n in range(8)]
+  mesh = sharding.make_mesh(MeshConfig(-1, -1, fsdp_at_most=8), devices)
+  assert dict(mesh.shape) == {'data': 2, 'fsdp': 4, 'tensor': 1}
 
 
 def test_data_that_does_not_divide_over_the_slices_is_refused():

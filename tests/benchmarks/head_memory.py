@@ -23,7 +23,6 @@ import statistics
 import time
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,7 @@ import numpy as np
 
 from isft_jax.config import ModelConfig, OptimConfig
 from isft_jax.models import decoder
-from isft_jax.train import optim
+from isft_jax.train import chips, optim
 from isft_jax.train.step import make_step
 from isft_jax.train.trainer import TrainState
 from isft_jax.types import Batch
@@ -49,6 +48,7 @@ QWEN = ModelConfig(
   rope_theta=1e6,
   dtype='bfloat16',
   remat='full',
+  attention='splash',
 )
 
 
@@ -127,14 +127,8 @@ def on_this_machine(rows, length, repeats):
 
 
 def on_a_tpu_chip(rows, length):
-  from jax.experimental import topologies
-
-  topology = topologies.get_topology_desc(
-    platform='tpu',
-    topology_name='v5e:1x1',
-    chips_per_host_bounds=[1, 1, 1],
-  )
-  where = jax.sharding.SingleDeviceSharding(topology.devices[0])
+  (chip,) = chips.describe('v5e:1x1')
+  where = jax.sharding.SingleDeviceSharding(chip)
   print(f'\nTPU v5e, one chip: Qwen2.5-0.5B, {rows} x {length} tokens')
   print(f'{"share":>5}  {"head":<10} {"MiB":>6} {"peak MiB":>9}')
   for share in SHARES:
