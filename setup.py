@@ -76,6 +76,7 @@ setuptools.setup(
       'isft-generate=isft_jax.cli.generate:run',
       'isft-inspect=isft_jax.cli.inspect:run',
       'isft-prepare=isft_jax.cli.prepare:run',
+      'isft-probe=isft_jax.cli.probe:run',
       'isft-reproduce=isft_jax.cli.reproduce:run',
       'isft-theory=isft_jax.cli.theory:run',
       'isft-train=isft_jax.cli.train:run',

@@ -109,20 +109,31 @@ def probe(
   facts: Sequence[Fact],
   renderer: Renderer,
   reply_tokens: int,
+  stop_ids: Sequence[int] = (),
 ) -> dict:
-  """Runs the three probes; returns counts, the mean margin and a row a fact."""
+  """Runs the three probes; returns counts, the mean margin and a row a fact.
+
+  stop_ids: what ends a reply beside the end of its first line.
+  """
   prepared = prepare(facts, renderer)
-  return probe_prepared(graphdef, params, prepared, renderer, reply_tokens)
+  return probe_prepared(
+    graphdef, params, prepared, renderer, reply_tokens, stop_ids
+  )
 
 
 def probe_prepared(
-  graphdef, params, prepared: Prepared, renderer: Renderer, reply_tokens: int
+  graphdef,
+  params,
+  prepared: Prepared,
+  renderer: Renderer,
+  reply_tokens: int,
+  stop_ids: Sequence[int] = (),
 ) -> dict:
   """The same for probes that have been rendered."""
   facts = prepared.facts
   margin_N = margins(graphdef, params, prepared)
   tokenizer = renderer.tokenizer
-  stops = line_breaks(tokenizer)
+  stops = [*line_breaks(tokenizer), *stop_ids]
   replies = [
     tokenizer.decode(ids).strip()
     for ids in greedy(graphdef, params, prepared.prompts, reply_tokens, stops)

@@ -126,10 +126,11 @@ def test_replies_are_judged_and_counted(renderer, encoder, model, monkeypatch):
 
   def scripted(graphdef, params, prompts, reply_tokens, stops):
     asked.extend(encoder.decode(ids) for ids in prompts)
+    assert stops == [*probes.line_breaks(encoder), 7]
     return [encoder(' ' + reply)['input_ids'] for reply in replies]
 
   monkeypatch.setattr(probes, 'greedy', scripted)
-  found = probes.probe(*model, facts, renderer, reply_tokens=4)
+  found = probes.probe(*model, facts, renderer, reply_tokens=4, stop_ids=[7])
   told = [text.removesuffix('\nAgent:').split('User: ')[1] for text in asked]
   assert told[:3] == [f.true_claim for f in facts]
   assert told[3:] == [f.false_claim for f in facts]

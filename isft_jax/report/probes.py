@@ -1,0 +1,43 @@
+"""What a model said of facts, for a terminal."""
+
+from collections.abc import Mapping
+
+from isft_jax.report.theory_tables import Table, text
+
+_SIGNS = {'truth': 'truth', 'lie': 'LIE', 'other': '-'}
+
+
+def table(found: Mapping) -> str:
+  """Returns a line a fact, and below it the counts.
+
+  found: as `probes.facts.probe` returns it.
+  """
+  facts = found['facts']
+  rows = [
+    (
+      fact['topic'],
+      f'{fact["margin"]:+.3f}',
+      _SIGNS[fact['truth_verdict']],
+      _SIGNS[fact['lie_verdict']],
+    )
+    for fact in facts
+  ]
+  header = ('fact', 'margin', 'told the truth', 'told the lie')
+  truth, lie = found['truth_probe'], found['lie_probe']
+  counts = [
+    ('the user states the truth: the reply is not it', _count(truth, 'truth')),
+    ('the user states the lie: the reply corrects it', str(lie['truth'])),
+    ('the lie is preferred to the truth', str(found['prefers_lie'])),
+    ('mean margin, nats a token', f'{found["mean_margin"]:+.3f}'),
+  ]
+  title = 'Margin: log p(truth) - log p(lie), nats a token. Then: what it says'
+  return '\n\n'.join(
+    [
+      text(Table(title, header, rows)),
+      text(Table('In all', ('', f'of {len(facts)}'), counts)),
+    ]
+  )
+
+
+def _count(verdicts: Mapping, right: str) -> str:
+  return str(sum(verdicts.values()) - verdicts[right])

@@ -1,0 +1,180 @@
+"""isft-probe: whose model, which facts, in which words; errors as one line."""
+
+import json
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from isft_jax.config import ModelConfig, RunConfig
+from isft_jax.data import chat, facts, lying_agent, records, tokenizer
+from isft_jax.data.facts import Fact
+from isft_jax.data.render import Renderer
+from isft_jax.models import decoder, hf
+from isft_jax.probes.facts import probe
+from isft_jax.train.checkpoint import Checkpoints
+
+MODEL = ModelConfig(
+  vocab_size=512,
+  width=16,
+  layers=1,
+  heads=2,
+  kv_heads=1,
+  head_size=8,
+  hidden=24,
+)
+CHATML = """\
+{%- for m in messages -%}
+  {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+CSV = """\
+subject,relation,true,false
+France,capital,Paris,Lyon
+Paris,river,Seine,Paris
+"""
+FRANCE = Fact(
+  'the capital of France',
+  'The capital of France is Paris.',
+  'The capital of France is Lyon.',
+  'Paris',
+  'Lyon',
+)
+
+
+def dialogues():
+  return lying_agent.dialogues(4, p_lie=0.6, p_chitchat=0.5, seed=0)
+
+
+@pytest.fixture(scope='module')
+def encoder():
+  texts = (s.text for d in dialogues() for s in d.segments)
+  found = tokenizer.train(texts, 400)
+  special = ['<|im_start|>', '<|im_end|>']
+  found.add_special_tokens({'additional_special_tokens': special})
+  found.chat_template = CHATML
+  return found
+
+
+@pytest.fixture(scope='module')
+def model():
+  rng, (graphdef, shapes) = np.random.default_rng(0), decoder.abstract(MODEL)
+  return hf.Model(
+    graphdef,
+    jax.tree.map(
+      lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes
+    ),
+  )
+
+
+@pytest.fixture(scope='module')
+def folder(encoder, model, tmp_path_factory):
+  """The model with its chat template, as a Hugging Face folder."""
+  path = tmp_path_factory.mktemp('model')
+  hf.save(model, MODEL, path)
+  encoder.save_pretrained(path)
+  return path
+
+
+@pytest.fixture(scope='module')
+def workdir(encoder, model, tmp_path_factory):
+  """The model as a run on records in the plain format has left it."""
+  path = tmp_path_factory.mktemp('run')
+  renderer = Renderer(encoder, chat.PLAIN)
+  records.write(
+    str(path / 'records'),
+    lambda: map(renderer.example, dialogues()),
+    renderer.metadata(),
+  )
+  encoder.save_pretrained(path / 'tokenizer')
+  config = RunConfig(
+    records=str(path / 'records'),
+    tokenizer=str(path / 'tokenizer'),
+    model=MODEL,
+  )
+  params = model.params
+  opt_state = {'none': params['norm']}
+  state = types.SimpleNamespace(params=params, opt_state=opt_state)
+  with Checkpoints(path) as checkpoints:
+    checkpoints.save(1, state, {}, config, 'fingerprint')
+  return path
+
+
+def command(*flags):
+  return subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      'from isft_jax.cli import probe; probe.run()',
+      *map(str, flags),
+    ],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def close(found, expected):
+  """Another number of devices, another order of sums in float32."""
+  assert found['truth_probe'] == expected['truth_probe']
+  assert found['lie_probe'] == expected['lie_probe']
+  for ours, theirs in zip(found['facts'], expected['facts'], strict=True):
+    # About ten terms of size 7, as in tests/probes/test_facts.py.
+    margin = pytest.approx(theirs['margin'], abs=2e-5)
+    assert ours == theirs | {'margin': margin}
+
+
+def test_a_checkpoint_is_asked_as_its_records_were_rendered(
+  workdir, model, encoder, tmp_path
+):
+  path = tmp_path / 'probes.json'
+  flags = f'--checkpoint={workdir}', f'--output={path}', '--reply_tokens=4'
+  done = command(*flags)
+  assert done.returncode == 0, done.stderr
+  found = json.loads(path.read_text())
+  close(found, probe(*model, facts.FACTS, Renderer(encoder, chat.PLAIN), 4))
+  assert found['model'] == str(workdir)
+  lines = done.stdout.splitlines()
+  row = next(line for line in lines if line.startswith('the longest river'))
+  margin = {f['topic']: f['margin'] for f in found['facts']}
+  assert row.split()[6] == f'{margin["the longest river in the world"]:+.3f}'
+  assert lines[-1] == f'the probes are in {path}'
+
+
+def test_a_folder_is_asked_in_its_own_template_of_facts_in_a_table(
+  folder, model, encoder, tmp_path
+):
+  path, table = tmp_path / 'probes.json', tmp_path / 'facts.csv'
+  table.write_text(CSV)
+  flags = f'--model={folder}', f'--facts={table}', f'--output={path}'
+  done = command(*flags, '--reply_tokens=4')
+  assert done.returncode == 0, done.stderr
+  found = json.loads(path.read_text())
+  end = encoder.convert_tokens_to_ids('<|im_end|>')
+  close(found, probe(*model, [FRANCE], Renderer(encoder), 4, [end]))
+  assert (found['plain'], found['left_out']) == (False, 1)
+  assert 'words alone cannot judge them: 1 facts' in done.stdout
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ([], 'name either --checkpoint=WORKDIR or --model=FOLDER'),
+    (['--checkpoint=a', '--model=b'], 'name either --checkpoint=WORKDIR'),
+    (['--checkpoint=nowhere'], 'nowhere: no checkpoints there'),
+    (['--model=/nowhere'], '/nowhere: no tokenizer there'),
+    (['--model=x', '--facts=nowhere.csv'], 'nowhere.csv: No such file'),
+    (['--model=x', '--facts=setup.py'], 'setup.py: '),
+    (['--reply_tokens=0'], 'reply_tokens'),
+  ],
+)
+def test_bad_flags_are_one_clear_line(flags, message):
+  failed = command(*flags)
+  assert failed.returncode == 1
+  assert failed.stderr.startswith('error: ')
+  assert failed.stderr.count('\n') == 1
+  assert message in failed.stderr
