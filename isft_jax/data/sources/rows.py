@@ -19,8 +19,12 @@ from isft_jax.data.sources import json_stream, strict_json, tables
 
 SUFFIXES = ('.json', '.jsonl', '.traj', *tables.SUFFIXES)
 HUB = 'hf://'
-# What the datasets library writes beside a table of its own.
-_BOOKKEEPING = ('dataset_dict.json', 'dataset_info.json', 'state.json')
+# What the datasets library writes beside a table of its own: about it, and what
+# it has computed of it, rows again among them.
+_BOOKKEEPING = (
+  *('dataset_dict.json', 'dataset_info.json', 'state.json'),
+  'cache-*.arrow',
+)
 _LONGEST_PEEK = 1 << 22  # characters; a longer first line is not looked through
 _BLANK = ' \t\r\n'
 
@@ -39,7 +43,7 @@ class Row(NamedTuple):
 
 
 def files(pattern: str | os.PathLike, split: str = '') -> list[str]:
-  """Returns the files that a path or a glob names, sorted.
+  """Returns the files that a path or a glob names, sorted, by whole paths.
 
   pattern: a file; a folder, searched through; or a glob, ** included. Folders
     and globs give files of `SUFFIXES` alone, and nothing hidden. A path may be
@@ -60,13 +64,14 @@ def files(pattern: str | os.PathLike, split: str = '') -> list[str]:
   if '://' in place:
     path, found = epath.Path(place), _remote(place)
   else:
-    path = pathlib.Path(place).expanduser()
+    # One name for a file, whatever it is called and from where.
+    path = pathlib.Path(os.path.abspath(os.path.expanduser(place)))
     found = _local(path)
   if path.is_file():
     return [str(path)]
   kept = {p for p in found if p.suffix.lower() in SUFFIXES and p.is_file()}
   if any(p.suffix.lower() == '.arrow' for p in kept):
-    kept = {p for p in kept if p.name not in _BOOKKEEPING}
+    kept = {p for p in kept if not any(map(p.match, _BOOKKEEPING))}
   if not kept:
     raise ValueError(
       f'no trajectories in {place!r}: give a file, a folder or a quoted '

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import json
 
 import datasets
 import pyarrow
@@ -39,6 +40,16 @@ def filled(message):
 
 
 TABLE = [{**run, 'messages': [*map(filled, run['messages'])]} for run in RUNS]
+BARE = [  # and without what is null
+  {
+    **run,
+    'messages': [
+      {k: v for k, v in message.items() if v is not None}
+      for message in run['messages']
+    ],
+  }
+  for run in RUNS
+]
 
 
 def read(pattern):
@@ -66,13 +77,22 @@ def as_the_datasets_library_does(folder):
 def test_a_table_holds_the_rows_that_were_put_in(save, tmp_path):
   save(tmp_path)
   found = read(tmp_path)
-  assert [row.value for row in found] == TABLE
+  assert [row.value for row in found] == BARE
   assert [row.number for row in found] == [*range(1, 151)]
   assert {row.error for row in found} == {''}
   rules = Rules.default()
   assert [formats.read(row.value, 'x', 'auto', rules) for row in found] == [
     formats.read(run, 'x', 'openai', rules) for run in RUNS
   ]
+
+
+def test_what_the_datasets_library_has_computed_is_not_read(tmp_path):
+  as_the_datasets_library_does(tmp_path)
+  loaded = datasets.load_from_disk(tmp_path)
+  loaded.map(lambda row: {'id': row['id'] + ' again'})
+  loaded.shuffle(seed=0)
+  assert len([*tmp_path.glob('cache-*.arrow')]) == 2
+  assert [row.value for row in read(tmp_path)] == BARE
 
 
 def test_cells_that_json_does_not_know(tmp_path):
@@ -89,7 +109,6 @@ def test_cells_that_json_does_not_know(tmp_path):
     {
       'day': '2026-01-02T03:00:00',
       'price': '1.50',
-      'score': None,
       'rate': 0.5,
       'ok': True,
     }
@@ -102,7 +121,7 @@ def test_cells_of_no_text_are_an_error_of_their_row(tmp_path):
   path = str(tmp_path / 'a.parquet')
   assert read(tmp_path) == [
     rows.Row(path, 1, None, 'a cell of type bytes is no text or number'),
-    rows.Row(path, 2, {'a': None}),
+    rows.Row(path, 2, {}),
   ]
 
 
@@ -119,6 +138,59 @@ def test_a_broken_table_is_a_row_with_its_error(name, tmp_path):
   assert (only.number, only.value) == (1, None)
 
 
+def call(**arguments):
+  function = {'name': 'f', 'arguments': arguments}
+  return {'role': 'assistant', 'tool_calls': [{'function': function}]}
+
+
+@pytest.mark.parametrize(
+  'calls',
+  [
+    [{'x': 1}, {'y': [2]}, {}],  # Arrow gives each both, and nulls
+    [{'x': 'a'}, {'x': {'y': None}}, {}],  # of two types: JSON, with its nulls
+  ],
+)
+@pytest.mark.parametrize('way', ['parquet', 'disk', 'hub'])
+def test_calls_have_the_arguments_that_were_written(
+  way, calls, tmp_path, monkeypatch
+):
+  (tmp_path / 'runs.jsonl').write_text(
+    '\n'.join(json.dumps({'messages': [call(**c)]}) for c in calls)
+  )
+  load, about = datasets.load_dataset, {'data_files': f'{tmp_path}/runs.jsonl'}
+  made = load('json', **about, split='train', cache_dir=tmp_path / 'cache')
+  place = str(tmp_path / way)
+  if way == 'disk':
+    made.save_to_disk(place)
+  else:
+    made.to_parquet(tmp_path / 'parquet' / 'a.parquet')
+  if way == 'hub':
+    place, about = 'hf://org/name', {'data_dir': f'{tmp_path}/parquet'}
+    monkeypatch.setattr(
+      datasets,
+      'load_dataset',
+      lambda *_, **asked: load('parquet', **about, **asked),
+    )
+  rules = Rules.default()
+  found = [formats.read(row.value, 'x', 'auto', rules) for row in read(place)]
+  assert [
+    segment.fields['tool_calls'][0]['function']['arguments']
+    for trajectory in found
+    for segment in trajectory.segments
+  ] == calls
+
+
+def test_json_that_is_none_is_an_error_of_its_row(tmp_path):
+  texts = ['{"a": NaN}', '[1]']
+  cells = pyarrow.array(texts, pyarrow.json_())
+  table = pyarrow.table({'row': cells})
+  pyarrow.parquet.write_table(table, tmp_path / 'a.parquet')
+  assert [row[2:] for row in read(tmp_path)] == [
+    (None, 'NaN is not a JSON number at character 7'),
+    ({'row': [1]}, ''),
+  ]
+
+
 def test_data_sets_of_the_hub_are_streamed(monkeypatch):
   asked = []
 
@@ -127,7 +199,7 @@ def test_data_sets_of_the_hub_are_streamed(monkeypatch):
     return datasets.IterableDataset.from_generator(lambda: iter(TABLE[:3]))
 
   monkeypatch.setattr(datasets, 'load_dataset', load)
-  assert [row.value for row in read('hf://org/name')] == TABLE[:3]
+  assert [row.value for row in read('hf://org/name')] == BARE[:3]
   (place,) = rows.files('hf://org/name/config', 'test')
   assert place == 'hf://org/name/config:test'
   assert [row.number for row in rows.read(place)] == [1, 2, 3]
@@ -136,6 +208,23 @@ def test_data_sets_of_the_hub_are_streamed(monkeypatch):
     ('org/name', 'config', 'test', True),
   ]
   assert rows.size(place) is None
+
+
+def test_a_stream_that_breaks_off_is_no_end(monkeypatch):
+  def two():
+    yield from TABLE[:2]
+    raise ConnectionError('the hub\nhung up')
+
+  monkeypatch.setattr(
+    datasets,
+    'load_dataset',
+    lambda *_, **__: datasets.IterableDataset.from_generator(two),
+  )
+  with pytest.raises(ValueError) as raised:
+    read('hf://org/name')
+  assert str(raised.value) == (
+    'hf://org/name, --split=train, after row 2: the hub hung up'
+  )
 
 
 def test_what_the_hub_refuses_is_one_line(monkeypatch):
