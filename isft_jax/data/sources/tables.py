@@ -53,7 +53,7 @@ def of_hub(name: str, split: str) -> Iterator[tuple[int, object, str]]:
     org, repository, config = name.split('/', 2)
     place = f'{org}/{repository}'
   number = 0
-  failures = OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError
+  theirs = datasets.exceptions.DatasetsError
   try:
     rows = datasets.load_dataset(place, config, split=split, streaming=True)
     types = None
@@ -63,7 +63,7 @@ def of_hub(name: str, split: str) -> Iterator[tuple[int, object, str]]:
     for row in rows:
       number += 1
       yield (number, *_as_json(row, types))
-  except failures as error:
+  except (OSError, ValueError, RuntimeError, theirs) as error:
     said = ' '.join(str(error).split())
     after = f', after row {number}' if number else ''
     raise ValueError(f'hf://{name}, --split={split}{after}: {said}') from error
