@@ -62,7 +62,7 @@ setuptools.setup(
     'colab': NOTEBOOKS,
     'test': [
       *('hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'torch==2.13.0'),
-      *('setuptools>=77', *NOTEBOOKS),
+      *('pyyaml', 'setuptools>=77', *NOTEBOOKS),
     ],
     'tpu': ['jax[tpu]'],
     # The compiler for TPUs, which runs on any Linux machine: same packages.

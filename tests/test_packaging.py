@@ -3,6 +3,7 @@
 import email
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import venv
 import zipfile
 
 import pytest
+import yaml
 
 import isft_jax
 
@@ -149,3 +151,17 @@ def test_an_import_is_quick_and_starts_no_jax():
   ).stdout.splitlines()
   assert float(seconds) < 1
   assert modules == '[]'
+
+
+def test_ci_runs_what_a_developer_runs_on_every_version_that_we_name(wheel):
+  path = ROOT / '.github/workflows/ci.yml'
+  job = yaml.safe_load(path.read_text())['jobs']['test']
+  assert [step['run'] for step in job['steps'] if 'run' in step] == ['.ci/run']
+  versions = job['strategy']['matrix']['python']
+  folder = f'isft_jax-{isft_jax.__version__}.dist-info'
+  metadata = zipfile.ZipFile(wheel).read(f'{folder}/METADATA').decode()
+  named = re.findall(r'Python :: (\d\.\d+)\n', metadata)
+  assert versions == named
+  assert f'\nRequires-Python: >={versions[0]}\n' in metadata
+  commands = (ROOT / '.ci/run').read_text().splitlines()
+  assert commands[-3:] == ['ruff check .', 'ruff format --check .', 'pytest']
