@@ -29,9 +29,17 @@ ACCOUNTINGS = ('interventional', 'conditional')
 SURE = 0.99  # a belief above this in one arm
 
 
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=['expert_best', 'reward_best'],
+  meta_fields=['arms'],
+)
 @dataclasses.dataclass(frozen=True)
 class Bandit:
-  """The process. `arms` arms; probabilities as in the head of this file."""
+  """The process. `arms` arms; probabilities as in the head of this file.
+
+  A tree of its probabilities: what is compiled for one serves for all.
+  """
 
   arms: int = 5
   expert_best: float = 0.6  # the expert plays theta
@@ -150,13 +158,13 @@ def reward_kl(
   return kl[..., 0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _episodes(bandit, key, episodes, steps, own, conditional):
   """Returns what `Curves` needs: by step, by episode."""
   key, draw = jax.random.split(key)
   theta_E = jax.random.randint(draw, (episodes,), 0, bandit.arms)
   best_EH = jax.nn.one_hot(theta_E, bandit.arms)
-  gate_E = jnp.full(episodes, int(not conditional))
+  gate_E = jnp.full(episodes, 1 - conditional)
   world_E = jnp.zeros_like(gate_E)
 
   def step(carry, key):
@@ -164,7 +172,7 @@ def _episodes(bandit, key, episodes, steps, own, conditional):
     drawn_2E = jax.random.uniform(key, (2, episodes))
     belief_EH = jnp.exp(log_belief_EH)
     p_EH = bandit.action(belief_EH)
-    written_EH = p_EH if own else bandit.action(best_EH)
+    written_EH = jnp.where(own, p_EH, bandit.action(best_EH))
     action_E = pick(written_EH, drawn_2E[0])
     pays_E = bandit.reward((action_E == theta_E).astype(float))
     reward_E = drawn_2E[1] < pays_E

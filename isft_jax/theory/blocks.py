@@ -19,6 +19,7 @@ and the first bound; the second is the world's bound with every gate forced.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,8 @@ TRUE = 0  # p_B
 # p_B ends a block with 0.5 after each symbol, p_A with 0.25.
 _END_H = np.array([0.5, 0.25])
 LAW_HS = np.column_stack([TWO_HS * (1 - _END_H)[:, None], _END_H])
-# The truth writes one block in 16 million that is longer; it is cut there.
+# END included. The truth writes one block in 16 million that is longer; none
+# is drawn.
 LONGEST = 24
 
 
@@ -54,10 +56,22 @@ def history(blocks: list[list[int]], gate: list[int]) -> np.ndarray:
   return posterior(TWO_PRIOR_H, [likelihood(block) for block in blocks], gate)
 
 
-def first_end(symbols_EN: jax.Array) -> jax.Array:
-  """Returns True [E, N] for the symbols of a block, END included."""
-  ends_EN = (symbols_EN == END).astype(int)
-  return jnp.cumsum(ends_EN, axis=1) - ends_EN == 0
+@functools.cache
+def counts() -> tuple[np.ndarray, np.ndarray]:
+  """Returns (count_C2, p_CH): how many As and Bs, and how likely that is.
+
+    p_h(a, b) = C(a + b, a) p_h(A)^a p_h(B)^b p_h(END)
+
+  All that a block says of the hypotheses is in its counts, whatever their
+  order. The counts are those of blocks of up to `LONGEST` symbols, shortest
+  first.
+  """
+  count_C2 = [(a, n - a) for n in range(LONGEST) for a in range(n + 1)]
+  p_CH = [
+    math.comb(a + b, a) * likelihood([A] * a + [B] * b + [END])
+    for a, b in count_C2
+  ]
+  return np.array(count_C2), np.array(p_CH)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -73,19 +87,16 @@ def costs(key, rho, episodes: int, turns: int, taught: bool):
   taught: whether the counterfactual block is shown to the learner, and is
     evidence. Otherwise the agent's own block stands there, and is none.
   """
-  law_HS = jnp.asarray(LAW_HS, jnp.float32)
-  reached_S = jnp.cumsum(law_HS[TRUE])
+  _, p_CH = counts()
+  log_CH = jnp.asarray(np.log(p_CH), jnp.float32)
+  reached_C = jnp.asarray(np.cumsum(p_CH[:-1, TRUE]), jnp.float32)
 
   def turn(carry, key):
     log_belief_EH, cost_E2 = carry
-    gate_key, block_key = jax.random.split(key)
-    own_E = jax.random.uniform(gate_key, (episodes,)) < rho
-    drawn_EN = jax.random.uniform(block_key, (episodes, LONGEST))
-    symbols_EN = sum((drawn_EN > reached_S[s]).astype(int) for s in (A, B))
-    log_ENH = jnp.where(
-      first_end(symbols_EN)[..., None], jnp.log(law_HS.T)[symbols_EN], 0
-    )
-    log_EH = log_ENH.sum(axis=1)
+    gate_E, drawn_E = jax.random.uniform(key, (2, episodes))
+    own_E = gate_E < rho
+    # One number a block: its symbols one by one would be `LONGEST`.
+    log_EH = log_CH[jnp.searchsorted(reached_C, drawn_E, side='right')]
     log_xi_E = jax.nn.logsumexp(log_belief_EH + log_EH, axis=1)
     by_E2 = jnp.stack([own_E, ~own_E], axis=1)
     cost_E2 += jnp.where(by_E2, (log_EH[:, TRUE] - log_xi_E)[:, None], 0)

@@ -45,7 +45,7 @@ from isft_jax.theory.learner import (
   predict,
 )
 
-_PART = 250  # steps between two lines of progress
+_PART = 200  # steps between two lines of progress
 
 BEHAVIOURS = ('own', 'random', 'expert')
 # loss -> (weight of actions, weight of outcomes, target is the expert's law)

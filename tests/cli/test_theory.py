@@ -17,18 +17,19 @@ def command(*flags):
 
 def test_parts_are_added_to_what_is_there(tmp_path):
   workdir = tmp_path / 'theory'
-  first = command('--only=mixture,boxes', f'--workdir={workdir}')
+  first = command('--only=mixture,beta', f'--workdir={workdir}')
   assert first.returncode == 0, first.stderr
   assert 'interventional    0.3500            0.350000' in first.stdout
+  assert 'P(first arm is best | it paid) = 0.6667' in first.stdout
   assert first.stdout.splitlines()[-1] == f'open {workdir / "theory.html"}'
   names = sorted(path.name for path in workdir.iterdir())
-  assert names == ['boxes.png', 'theory.html', 'theory.json']
+  assert names == ['beta.png', 'theory.html', 'theory.json']
 
-  second = command('--only=beta', f'--workdir={workdir}')
+  second = command('--only=boxes', f'--workdir={workdir}')
   assert second.returncode == 0, second.stderr
-  assert 'P(first arm is best | it paid) = 0.6667' in second.stdout
+  assert 'Two boxes' in second.stdout
   results = json.loads((workdir / 'theory.json').read_text())
-  assert list(results['seconds']) == ['mixture', 'boxes', 'beta']
+  assert list(results['seconds']) == ['mixture', 'beta', 'boxes']
   assert results['environment']['parameters'] > 0
 
   other = command('--only=beta', f'--workdir={workdir}', '--seed=1')

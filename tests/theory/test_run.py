@@ -136,14 +136,17 @@ def test_an_unknown_part(tmp_path):
 
 
 def test_the_sampled_parts(tmp_path):
-  """Few episodes: what theory.json is asked for, not how exact it is."""
+  """Few episodes: what theory.json is asked for, not how exact it is.
+
+  All of one shape, which is compiled once.
+  """
   small = Settings(
     episodes=50,
     steps=12,
-    long_episodes=10,
+    long_episodes=50,
     long_steps=12,
-    phase_episodes=10,
-    phase_steps=3,
+    phase_episodes=50,
+    phase_steps=12,
     phase_rewards=(0.75,),
     rhos=(0.5,),
     slots=20,

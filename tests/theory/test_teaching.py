@@ -163,7 +163,7 @@ def test_who_opens_an_arm_is_evidence_for_the_conditional_oracle():
 def taught():
   """Three cells by a decoder of one layer: episodes of three steps."""
   lesson = Lesson(
-    horizon=3, width=32, layers=1, rows=128, steps=250, measured=4000
+    horizon=3, width=32, layers=1, rows=64, steps=150, measured=2000
   )
   learner = teaching.Learner(PROCESS, lesson)
   return {
