@@ -164,4 +164,6 @@ def test_ci_runs_what_a_developer_runs_on_every_version_that_we_name(wheel):
   assert versions == named
   assert f'\nRequires-Python: >={versions[0]}\n' in metadata
   commands = (ROOT / '.ci/run').read_text().splitlines()
-  assert commands[-3:] == ['ruff check .', 'ruff format --check .', 'pytest']
+  wanted = 'ruff check .', 'ruff format --check .', 'pytest'
+  places = [commands.index(command) for command in wanted]
+  assert places == sorted(places)
