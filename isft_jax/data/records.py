@@ -9,6 +9,7 @@ objective without reading a record, and the checksum of every file.
 
 import hashlib
 import os
+import resource
 from collections.abc import Callable, Iterable, Mapping
 
 import tensorflow_datasets as tfds
@@ -24,6 +25,7 @@ __all__ = ['Index', 'Records', 'Trajectories', 'Writer', 'write']
 
 _STAGING = 'incomplete'
 SHARD_RECORDS = 8192
+_OTHER_FILES = 100  # that are open beside the shards: libraries, inputs, pipes
 
 
 class Records:
@@ -80,7 +82,17 @@ class Writer:
       as many as there are, of 8,192 records each, in the order of writing.
     extends: the folder of a data set whose shards are the first of this one;
       its version is followed by the next.
+
+    Raises ValueError if that one is damaged, and if there would be more shards
+    than a process may open.
     """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES
+    if num_shards * len(shards.SPLITS) > most:
+      raise ValueError(
+        f'--num_shards={num_shards} of {len(shards.SPLITS)} splits are more '
+        f'files than the {most} that may be open here; raise that with '
+        'ulimit -n, or prepare on Beam'
+      )
     self.folder = folder
     staging = epath.Path(folder) / _STAGING
     if staging.exists():
@@ -201,11 +213,27 @@ def _next_version(version: str) -> str:
   return f'{major}.{minor}.{int(patch) + 1}'
 
 
+def _whole(base: epath.Path) -> dict[str, str]:
+  """Returns the checksums of a data set.
+
+  Raises ValueError if one is wrong: in another data set the file would get a
+  new one, and its damage would no longer be seen.
+  """
+  sums = shards.checksums(base) or {shards.CHECKSUMS: ''}
+  for name, sum in sums.items():
+    if not (base / name).exists() or shards.sha256(base / name) != sum:
+      raise ValueError(
+        f'{base / name} is damaged; isft-prepare --verify tells more; prepare '
+        'that data set anew'
+      )
+  return sums
+
+
 def _linked(
   base: epath.Path, folder: epath.Path
 ) -> tuple[list[shards.Info], dict[str, epath.Path]]:
   """Puts the shards of a data set into another: one file in two places."""
-  infos, indices = [], {}
+  infos, indices, sums = [], {}, _whole(base)
   for split, info in tfds.builder_from_directory(base).info.splits.items():
     indices[split] = base / shards.INDEX.format(split=split)
     for number, length in enumerate(info.shard_lengths):
@@ -215,6 +243,5 @@ def _linked(
       except OSError:  # another file system
         (base / name).copy(folder / name)
       size = info.num_bytes if number == 0 else 0  # of the split as a whole
-      digest = shards.sha256(folder / name)
-      infos.append(shards.Info(split, number, length, size, digest))
+      infos.append(shards.Info(split, number, length, size, sums[name]))
   return infos, indices

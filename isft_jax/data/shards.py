@@ -153,13 +153,18 @@ class Shard:
     index_lib.save(part_of(self._path), part)
     digest = sha256(self._local)
     if self._scratch:
-      self._local.copy(self._path)
+      # A runner may try again what it has done before.
+      self._local.copy(self._path, overwrite=True)
       self._scratch.cleanup()
     return Info(self._split, self._number, self._records, self._bytes, digest)
 
 
 def read(path: epath.Path) -> Iterable[bytes]:
-  """Yields the records of a local shard."""
+  """Yields the records of a shard, here or remote."""
+  if '://' in os.fspath(path):
+    with tempfile.TemporaryDirectory() as scratch:
+      yield from read(path.copy(os.path.join(scratch, path.name)))
+    return
   reader = array_record_module.ArrayRecordReader(os.fspath(path))
   try:
     for start in range(0, reader.num_records(), _BATCH):
@@ -176,6 +181,15 @@ def sha256(path: epath.Path) -> str:
     while block := file.read(_BLOCK):
       digest.update(block)
   return digest.hexdigest()
+
+
+def checksums(folder: epath.Path) -> dict[str, str] | None:
+  """Returns the digest of each file of a data set; None if that is lost."""
+  try:
+    sums = json.loads((folder / CHECKSUMS).read_text())
+  except (OSError, ValueError):
+    return None
+  return sums if isinstance(sums, dict) else None
 
 
 def part_of(path: epath.Path) -> epath.Path:

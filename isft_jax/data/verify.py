@@ -4,12 +4,12 @@ Nothing is trusted that can be counted again: checksums of files, the fields of
 records, the index, the tokenizer's fingerprint, and the report's sums.
 """
 
-import json
-import pathlib
+import tempfile
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
 from isft_jax.data import index as index_lib
 from isft_jax.data import prepare, records, shards, tokenizer
@@ -26,7 +26,7 @@ def damages(folder: str) -> Iterator[str]:
   Raises ValueError if there are no records.
   """
   path = records.where(folder)
-  sums = _checksums(path)
+  sums = shards.checksums(path)
   if sums is None:
     yield f'{path / shards.CHECKSUMS}: missing or no JSON'
     sums = {}
@@ -52,15 +52,7 @@ def damages(folder: str) -> Iterator[str]:
   for split, about in splits.items():
     counts[split] = sum(about.shard_lengths)
     yield from _of_split(path, split, about.shard_lengths, broken)
-  yield from _of_report(pathlib.Path(folder), counts, dict(info.metadata))
-
-
-def _checksums(path) -> dict | None:
-  try:
-    sums = json.loads((path / shards.CHECKSUMS).read_text())
-  except (OSError, ValueError):
-    return None
-  return sums if isinstance(sums, dict) else None
+  yield from _of_report(epath.Path(folder), counts, dict(info.metadata))
 
 
 def _of_split(path, split: str, lengths: list[int], broken) -> Iterator[str]:
@@ -114,12 +106,19 @@ def _wrong(record: dict) -> str:
   return ''
 
 
-def _of_report(folder: pathlib.Path, counts, metadata) -> Iterator[str]:
+def _of_report(folder: epath.Path, counts, metadata) -> Iterator[str]:
   try:
-    encoder = tokenizer.load(tokenizer.beside(str(folder)))
-    tokenizer.check(encoder, metadata, str(folder))
-  except ValueError as error:
-    yield str(error)
+    with tempfile.TemporaryDirectory() as local:
+      for file in (folder / 'tokenizer').iterdir():
+        file.copy(f'{local}/{file.name}')
+      encoder = tokenizer.load(local)
+  except Exception:  # whatever a broken file makes of transformers
+    yield f'{folder / "tokenizer"}: missing or damaged'
+  else:
+    try:
+      tokenizer.check(encoder, metadata, str(folder))
+    except ValueError as error:
+      yield str(error)
   path = folder / prepare.REPORT
   try:
     report = prepare.report_of(folder)

@@ -268,6 +268,18 @@ def test_new_runs_make_another_data_set_that_begins_with_the_old(
   assert again == json.loads(json.dumps(report))
 
 
+def test_a_file_is_read_once_by_whatever_name(renderer, tmp_path, monkeypatch):
+  (tmp_path / 'runs').mkdir()
+  write_rows(tmp_path / 'runs' / 'a.jsonl', GOOD[:2])
+  run(renderer, tmp_path / 'runs', tmp_path / 'old')
+  write_rows(tmp_path / 'runs' / 'b.jsonl', GOOD[2:])
+  for folder, name in ((tmp_path, 'runs'), (tmp_path / 'runs', '../runs/.')):
+    monkeypatch.chdir(folder)
+    output = tmp_path / f'of {name[:1]}'
+    report, _ = run(renderer, name, output, extends=str(tmp_path / 'old'))
+    assert report['rows']['read'] == 1
+
+
 def test_what_cannot_be_added_says_why(renderer, tmp_path):
   (tmp_path / 'runs').mkdir()
   source = write_rows(tmp_path / 'runs' / 'a.jsonl', GOOD[:2])
@@ -323,6 +335,15 @@ def test_a_remote_output_holds_what_a_folder_here_would(
   again, was_there = run(renderer, source, 'gs://bucket/there')
   assert was_there
   assert again['rows'] == {'read': 4, 'written': 3, 'rejected': 1}
+  assert [*verify.damages('gs://bucket/there')] == []
+  more = write_rows(tmp_path / 'more.jsonl', GOOD[:1])
+  run(renderer, more, 'gs://bucket/next', extends='gs://bucket/there')
+  assert [*verify.damages('gs://bucket/next')] == []
+  (shard,) = (tmp_path / 'bucket' / 'there').rglob('*array_record-00000')
+  shard.write_bytes(shard.read_bytes()[:-1])
+  assert [*verify.damages('gs://bucket/there')] == [
+    str(shard).replace(f'{tmp_path}/', 'gs://') + ': its bytes have changed'
+  ]
 
 
 def test_rows_of_the_hub(renderer, tmp_path, monkeypatch):
@@ -330,7 +351,8 @@ def test_rows_of_the_hub(renderer, tmp_path, monkeypatch):
 
   def load(place, config, split, streaming):
     asked.append((place, config, split, streaming))
-    return [{**row, 'id': None} for row in GOOD]
+    found = [{**row, 'id': None} for row in GOOD]
+    return datasets.IterableDataset.from_generator(lambda: iter(found))
 
   monkeypatch.setattr(datasets, 'load_dataset', load)
   report, _ = run(renderer, 'hf://org/runs', tmp_path / 'out', split='test')

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -162,3 +163,23 @@ def test_a_data_set_that_begins_with_another(num_shards, tmp_path):
   written(tmp_path / 'next', range(33, 35), 0, tmp_path / 'new')
   assert records.where(tmp_path / 'next').name == '1.0.2'
   assert len(records.Records(str(tmp_path / 'next'))) == 28
+
+
+def test_a_data_set_that_is_damaged_begins_no_other(tmp_path):
+  """Its damage would get a checksum of its own, and be seen no more."""
+  written(tmp_path / 'old', range(10))
+  path = records.where(tmp_path / 'old')
+  for file in [*path.iterdir()]:
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ValueError, match=f'^{file} is damaged; isft-prepare'):
+      records.Writer(str(tmp_path / 'new'), {}, extends=tmp_path / 'old')
+    file.write_bytes(data)
+  written(tmp_path / 'new', range(10, 12), 0, tmp_path / 'old')
+
+
+def test_more_shards_than_files_that_may_be_open(tmp_path):
+  most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+  with pytest.raises(ValueError, match=r'--num_shards=\d+ of 2 splits are mo'):
+    records.Writer(str(tmp_path), {}, most // 2)
+  assert not [*tmp_path.iterdir()]

@@ -146,6 +146,15 @@ def test_another_tokenizer_beside_the_records(copy):
   assert line.startswith(f'{copy} was rendered with fingerprint ')
 
 
+@pytest.mark.parametrize('text', [None, '{', '{}'])
+def test_a_tokenizer_that_is_none(text, copy):
+  path = copy / 'tokenizer' / 'tokenizer.json'
+  path.write_text(text) if text else path.unlink()
+  assert [*verify.damages(str(copy))] == [
+    f'{copy}/tokenizer: missing or damaged'
+  ]
+
+
 @pytest.mark.parametrize(
   ('change', 'said'),
   [
