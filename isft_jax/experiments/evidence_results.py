@@ -84,7 +84,7 @@ def flywheel(config: EvidenceConfig, runs: Runs) -> dict:
 
 
 def arms(config: EvidenceConfig, runs: Runs) -> dict:
-  """Returns arm -> half of the facts -> figure; and against L_obs, paired."""
+  """Returns arm -> half of the facts -> figure; paired with base and L_obs."""
   return _arms(('base', *config.arms), runs, ('told',))
 
 
@@ -146,13 +146,14 @@ def _arms(names, runs: Runs, halves) -> dict:
       }
       for half in halves
     }
-    if 'observational' in names and arm != 'observational':
-      theirs = _of(runs, 'observational')
-      for half in halves:
-        found[arm][half]['against_observational'] = _against(
-          [run[half]['margins'] for run in mine],
-          [run[half]['margins'] for run in theirs],
-        )
+    for other in ('base', 'observational'):
+      if other in names and arm != other:
+        theirs = _of(runs, other)
+        for half in halves:
+          found[arm][half][f'against_{other}'] = _against(
+            [run[half]['margins'] for run in mine],
+            [run[half]['margins'] for run in theirs],
+          )
   return found
 
 

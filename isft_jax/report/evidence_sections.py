@@ -109,13 +109,23 @@ def arms(arms: dict) -> str:
   return _figure(
     'Arms: who may be learned from',
     body,
-    'Margins against observational: ' + ' '.join(shows),
+    f'{_answers(arms, "told")} Margins against observational: '
+    + ' '.join(shows),
     'Anything about the normaliser: observational_matched divides by the '
     "number of the world's tokens, but Adam undoes any factor on the gradient, "
     'so it was expected to coincide with observational. demonstration is the '
     'interventional loss on other marks; beside small talk it scores the '
     'tokens that error_masked scores.',
   )
+
+
+def _answers(arms: dict, half: str) -> str:
+  """Returns in words how often each arm tells the truth when it is asked."""
+  said = ', '.join(
+    f'{arm} {text(found[half]["says_truth"], ".1%")}'
+    for arm, found in arms.items()
+  )
+  return f'Asked, the truth is told by: {said}.'
 
 
 def facts_of(against: dict) -> int:
@@ -152,16 +162,20 @@ def heldout(arms: dict) -> str:
     body += f'<h3>{title}</h3>' + dots(rows, 'Mean margin.', 'nats per token')
     body += _shares(arms, half)
   shows = ' '.join(
-    f'{arm}: '
-    + difference(found['heldout']['against_observational']['mean_margin'])
-    + ' against observational.'
+    f'{arm}: {difference(found["heldout"]["against_base"]["mean_margin"])} '
+    'against the base'
+    + (
+      f', {difference(against["mean_margin"])} against observational.'
+      if (against := found['heldout'].get('against_observational'))
+      else '.'
+    )
     for arm, found in arms.items()
-    if 'against_observational' in found['heldout']
+    if 'against_base' in found['heldout']
   )
   return _figure(
     'Facts that no dialogue mentions',
     body,
-    'Held out: ' + shows,
+    f'{_answers(arms, "heldout")} Margins of facts held out: {shows}',
     'Why: a fall of all arms below the base is forgetting, not lying. Only '
     'differences between arms, which forget alike, speak of the objective.',
   )

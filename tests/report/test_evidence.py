@@ -51,6 +51,11 @@ def arm(margin, against=None):
   return {'told': half(margin, against), 'heldout': half(margin, against)}
 
 
+def since_base(arm, against):
+  arm['heldout']['against_base'] = {'mean_margin': of(against, positive=0)}
+  return arm
+
+
 def cost(good):
   nll = {author: of(1.0) for author in ('TEMPLATE', 'USER', 'AGENT')}
   shares = {'ended': of(0.99), 'user_like': of(0.1), 'good_nll': of(good)}
@@ -90,8 +95,8 @@ RESULTS = {
   },
   'heldout': {
     'base': arm(0.1, 0.05),
-    'observational': arm(0.05),
-    'interventional': arm(0.08, 0.03),
+    'observational': since_base(arm(0.05), -0.25),
+    'interventional': since_base(arm(0.08, 0.03), -0.02),
   },
   'costs': {
     'base': cost(1.0),
@@ -169,6 +174,19 @@ def test_every_section_says_what_it_shows_and_what_not():
   ):
     section = page.split(title)[-1]
     assert section.index('What it shows.') < section.index('What it does not.')
+
+
+def test_what_is_held_out_is_compared_with_the_base():
+  page = shown(RESULTS)
+  assert (
+    'Asked, the truth is told by: base 50.0% [40.0%, 60.0%], observational '
+    '50.0% [40.0%, 60.0%], interventional 50.0% [40.0%, 60.0%]. Margins of '
+    'facts held out: observational: -0.250 [-0.350, -0.150] nats a token (0 of '
+    '2 seeds above 0) against the base. interventional: -0.020 [-0.120, '
+    '+0.080] nats a token (0 of 2 seeds above 0, not told apart from 0) '
+    'against the base, +0.030 [-0.070, +0.130] nats a token (2 of 2 seeds '
+    'above 0, not told apart from 0) against observational.'
+  ) in page
 
 
 def test_the_worlds_are_counted_by_sign():
