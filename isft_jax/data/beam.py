@@ -1,7 +1,7 @@
 """Preparation on Apache Beam: the same records, on one machine or on many.
 
     files --rows--> tasks --Preparer--> outcomes --by shard--> Shard
-                                            --by file--> rejected.jsonl
+                                            --by place--> rejected.jsonl
                                             --sum--> report
 
 A trajectory's shard follows from where its row stands, and in a shard rows keep
@@ -81,7 +81,7 @@ def prepare(
     )
     _ = (
       done.notes
-      | 'by file' >> beam.GroupByKey()
+      | 'by place' >> beam.GroupByKey()
       | 'set aside' >> beam.Map(_set_aside, folder=str(scratch))
     )
     _ = (
@@ -114,8 +114,9 @@ class _Prepare(beam.DoFn):
     outcome = self._preparer(task, tally)
     yield beam.pvalue.TaggedOutput('tallies', tally)
     if outcome.note:
+      place = task.file, task.row.number // records.SHARD_RECORDS
       line = outcome.key, json.dumps(outcome.note)
-      yield beam.pvalue.TaggedOutput('notes', (task.file, line))
+      yield beam.pvalue.TaggedOutput('notes', (place, line))
     else:
       yield outcome
 
@@ -161,9 +162,9 @@ def _tell(info: shards.Info, folder: str) -> None:
   path.write_text(json.dumps(info))
 
 
-def _set_aside(notes: tuple[int, Iterable], folder: str) -> None:
-  file, lines = notes
-  path = epath.Path(folder) / f'rejected-{file:08d}'
+def _set_aside(notes: tuple[tuple[int, int], Iterable], folder: str) -> None:
+  (file, block), lines = notes
+  path = epath.Path(folder) / f'rejected-{file:08d}-{block:08d}'
   path.write_text(''.join(f'{line}\n' for _, line in sorted(lines)))
 
 

@@ -4,13 +4,17 @@
   python tests/benchmarks/prepare_scale.py --memory [--rows=200000]
 
 The first prepares the same agent runs with one process and with several, in
-turns, and gives the ratio of the times that pass. Where others use the cores
-too, processor time tells more: workers cannot be faster than the one process
-that reads for them and writes what they give, so that its share of all bounds
-the ratio that any number of workers can reach. The second prepares a
-tenth of the rows, and then all of them, each in a process of its own, and gives
-the peak of the memory that its main process held; a worker's is known from
-above alone, since Linux counts what it was forked from.
+turns, and gives two ratios: of the times that pass, which tell of this machine
+and of whoever else uses it; and of processor time, which tells what as many
+cores would give that nobody else uses. There, no core can be done before the
+main process has read and written all, nor before its equal share of all the
+work, what the workers spend on starting included:
+
+  ratio = one process's time / max(main process's, (main's + workers') / cores)
+
+The second prepares a tenth of the rows, and then all of them, each in a process
+of its own, and gives the peak of the memory that its main process held; a
+worker's is known from above alone, since Linux counts what it was forked from.
 """
 
 import argparse
@@ -50,8 +54,11 @@ if __name__ == '__main__':
   here = time.process_time() - started
   both = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
   peaks = [resource.getrusage(who).ru_maxrss // 1024 for who in both]
+  children = resource.getrusage(resource.RUSAGE_CHILDREN)
   told = {key: report[key] for key in ('tokens', 'seconds')}
-  print(json.dumps(told | {'MiB': peaks, 'cpu': here}))
+  told |= {'MiB': peaks, 'main': here}
+  told['workers'] = children.ru_utime + children.ru_stime
+  print(json.dumps(told))
 """
 
 
@@ -127,21 +134,26 @@ def main():
           flush=True,
         )
       return
-    seconds = dict.fromkeys((1, args.workers), 0.0)
-    own = dict(seconds)
+    sums = {}
     for _ in range(args.rounds):  # the speed of a shared machine drifts
-      for workers in seconds:
+      for workers in (1, args.workers):
         told = prepared(folder, folder / 'all.jsonl', workers)
-        seconds[workers] += told['seconds']
-        own[workers] += told['cpu']
+        sum = sums.setdefault(workers, dict.fromkeys(told, 0))
+        for key in ('seconds', 'tokens', 'main', 'workers'):
+          sum[key] += told[key]
         print(
           f'{workers} workers: {told["seconds"]:6.1f} s, '
-          f'{told["tokens"] / told["seconds"]:9,.0f} tokens/s, of the main '
-          f'process {told["cpu"]:6.1f} s of processor time',
+          f'{told["tokens"] / told["seconds"]:9,.0f} tokens/s; processor time '
+          f'of the main process {told["main"]:5.1f} s, of the workers '
+          f'{told["workers"]:5.1f} s',
           flush=True,
         )
-    print(f'ratio of the times  {seconds[1] / seconds[args.workers]:6.2f}')
-    print(f'of any workers      {own[1] / own[args.workers]:6.2f} at most')
+    one, many = sums[1], sums[args.workers]
+    share = (many['main'] + many['workers']) / args.workers
+    longest = max(many['main'], share)
+    print(f'ratio of the times     {one["seconds"] / many["seconds"]:6.2f}')
+    print(f'of processor time      {one["main"] / longest:6.2f}')
+    print(f'of any workers at most {one["main"] / many["main"]:6.2f}')
 
 
 if __name__ == '__main__':

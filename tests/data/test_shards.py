@@ -7,9 +7,11 @@ import resource
 import subprocess
 import sys
 
+import fsspec
 import numpy as np
 import pytest
 from etils import epath
+from etils.epath import backend
 
 from isft_jax.data import index as index_lib
 from isft_jax.data import records, shards
@@ -84,6 +86,28 @@ def test_parts_of_an_index_join_to_that_of_all_records(sizes, tmp_path):
   for name, array in index_lib.of(found, 7)._asdict().items():
     np.testing.assert_array_equal(getattr(index, name), array, strict=True)
   assert index.trajectory_N.tolist() == [1, 1, 1, 2, 2, 2, 3]
+
+
+def test_a_remote_shard_that_is_written_again(monkeypatch):
+  """As a runner does with what it is not sure of. Here, a bucket in memory."""
+  monkeypatch.setattr(
+    type(backend.fsspec_backend),
+    '_get_filesystem',
+    lambda _, name: fsspec.filesystem('memory' if name == 'gcs' else name),
+  )
+  folder, codec = epath.Path('gs://bucket/shards'), shards.Codec()
+  folder.mkdir(parents=True)
+  found = [codec.write(made(n)) for n in range(3)]
+  infos = []
+  for _ in range(2):
+    shard = shards.Shard(folder, 'train', 7)
+    for record in found:
+      shard.add(record)
+    infos.append(shard.close(codec))
+    path = folder / shards.name('train', 7)
+    assert [*shards.read(path)] == found
+    assert len(index_lib.read(shards.part_of(path), 3).length_N) == 3
+  assert infos[0] == infos[1]
 
 
 def written(folder, numbers, num_shards=0, extends=''):
