@@ -11,12 +11,13 @@ from html import escape
 
 from isft_jax.report import (
   document,
+  evidence_margins,
   evidence_plots,
   markdown,
   plots,
 )
 from isft_jax.report import evidence_sections as sections
-from isft_jax.report.evidence_sections import difference, facts_of
+from isft_jax.report.evidence_words import difference, facts_of
 from isft_jax.report.paper import CITATION
 
 _TITLE = 'The evidence: what follows from masking the agent'
@@ -54,8 +55,8 @@ def report(results: dict) -> bytes:
   """Returns the page, in UTF-8."""
   makers = {
     'flywheel': sections.flywheel,
-    'arms': sections.arms,
-    'heldout': sections.heldout,
+    'arms': evidence_margins.arms,
+    'heldout': evidence_margins.heldout,
     'worlds': sections.worlds,
     'costs': sections.costs,
   }

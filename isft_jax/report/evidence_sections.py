@@ -8,39 +8,13 @@ from html import escape
 
 from isft_jax.report import document
 from isft_jax.report.evidence_charts import dots, heat, lines, text
+from isft_jax.report.evidence_words import difference, section
 
 _STYLES = {
   'restate': 'A user who disagrees restates the claim',
   'content_free': 'A user who disagrees says only that it is wrong',
   'deny': 'A user who disagrees quotes the claim and denies it',
 }
-
-
-def difference(value: dict, unit: str = 'nats a token', scale: float = 1):
-  """Returns a paired difference in words, and whether it may be 0.
-
-  value: what `evidence_statistics.paired` returns. scale: 100 for points.
-  """
-  shown = {
-    key: None if value[key] is None else scale * value[key]
-    for key in ('mean', 'lo', 'hi')
-  }
-  form = '+.1f' if scale != 1 else '+.3f'
-  told = ''
-  if value['lo'] is not None and value['lo'] <= 0 <= value['hi']:
-    told = ', not told apart from 0'
-  return (
-    f'{text(shown, form)} {unit} ({value["positive"]} of '
-    f'{len(value["per_seed"])} seeds above 0{told})'
-  )
-
-
-def _figure(title: str, body: str, shows: str, not_shown: str) -> str:
-  return (
-    f'<h2>{escape(title)}</h2>\n{body}<p><strong>What it shows.</strong> '
-    f'{escape(shows)}</p>\n<p><strong>What it does not.</strong> '
-    f'{escape(not_shown)}</p>\n'
-  )
 
 
 def flywheel(wheel: dict) -> str:
@@ -69,115 +43,13 @@ def flywheel(wheel: dict) -> str:
     for arm, found in wheel.items()
     if 'against_observational' in found and arm != 'observational'
   )
-  return _figure(
+  return section(
     'Own mistakes: the flywheel',
     charts + document.table(header, rows, 'Accuracy before and after'),
     shows,
     'Whether it is so for a model that knows the world: this one is tiny, the '
     'facts are invented, and the user is always right. truth_only is given a '
     'verdict on every answer, which no other arm needs.',
-  )
-
-
-def arms(arms: dict) -> str:
-  rows = [(arm, found['told']['mean_margin']) for arm, found in arms.items()]
-  curve = [
-    (f'agent weighs {weight}', arms[arm]['told']['mean_margin'])
-    for weight, arm in (
-      ('0 (interventional)', 'interventional'),
-      ('0.1', 'weighted(0.1)'),
-      ('0.3', 'weighted(0.3)'),
-      ('1 (observational)', 'observational'),
-    )
-    if arm in arms
-  ]
-  body = dots(
-    rows,
-    'Mean margin of truth over lie on the facts that dialogues are about.',
-    'nats per token',
-  ) + _shares(arms, 'told')
-  if len(curve) > 2:
-    body += '<h3>The weight of the agent</h3>' + dots(
-      curve, 'The same margin by the weight of agent tokens.', 'nats per token'
-    )
-  shows = [
-    f'{arm}: {difference(against["mean_margin"])}, higher on '
-    f'{sum(against["facts_higher"])} of {facts_of(against)} facts.'
-    for arm, found in arms.items()
-    if (against := found['told'].get('against_observational'))
-  ]
-  return _figure(
-    'Arms: who may be learned from',
-    body,
-    f'{_answers(arms, "told")} Margins against observational: '
-    + ' '.join(shows),
-    'Anything about the normaliser: observational_matched divides by the '
-    "number of the world's tokens, but Adam undoes any factor on the gradient, "
-    'so it was expected to coincide with observational. demonstration is the '
-    'interventional loss on other marks; beside small talk it scores the '
-    'tokens that error_masked scores.',
-  )
-
-
-def _answers(arms: dict, half: str) -> str:
-  """Returns in words how often each arm tells the truth when it is asked."""
-  said = ', '.join(
-    f'{arm} {text(found[half]["says_truth"], ".1%")}'
-    for arm, found in arms.items()
-  )
-  return f'Asked, the truth is told by: {said}.'
-
-
-def facts_of(against: dict) -> int:
-  """Returns how many facts of all seeds were compared."""
-  return against['facts'] * len(against['facts_higher'])
-
-
-def _shares(arms: dict, half: str) -> str:
-  columns = {
-    'mean_margin': 'mean margin',
-    'prefers_lie': 'prefers the lie',
-    'says_truth': 'asked: truth',
-    'truth_after_truth': 'told the truth: truth',
-    'truth_after_lie': 'told the lie: truth',
-  }
-  rows = [
-    [escape(arm)]
-    + [
-      text(found[half][name], '+.3f' if name == 'mean_margin' else '.1%')
-      for name in columns
-    ]
-    for arm, found in arms.items()
-  ]
-  return document.table(['arm', *columns.values()], rows, f'Facts {half}')
-
-
-def heldout(arms: dict) -> str:
-  body = ''
-  for half, title in (
-    ('told', 'Facts that dialogues are about'),
-    ('heldout', 'Facts that no dialogue mentions'),
-  ):
-    rows = [(arm, found[half]['mean_margin']) for arm, found in arms.items()]
-    body += f'<h3>{title}</h3>' + dots(rows, 'Mean margin.', 'nats per token')
-    body += _shares(arms, half)
-  shows = ' '.join(
-    f'{arm}: {difference(found["heldout"]["against_base"]["mean_margin"])} '
-    'against the base'
-    + (
-      f', {difference(against["mean_margin"])} against observational.'
-      if (against := found['heldout'].get('against_observational'))
-      else '.'
-    )
-    for arm, found in arms.items()
-    if 'against_base' in found['heldout']
-  )
-  return _figure(
-    'Facts that no dialogue mentions',
-    body,
-    f'{_answers(arms, "heldout")} Margins of facts held out: {shows}',
-    'Why: a fall of all arms below the base is forgetting, not lying. Only '
-    'differences between arms, which forget alike, speak of the objective.',
   )
 
 
@@ -199,7 +71,7 @@ def worlds(worlds: list[dict]) -> str:
   lies = [
     w for w in found if w['arms']['interventional']['mean_margin']['mean'] < 0
   ]
-  return _figure(
+  return section(
     'Worlds: other corrections, other users',
     body,
     f'L_do minus L_obs in mean margin, nats a token: above 0 in {len(above)} '
@@ -246,7 +118,7 @@ def costs(costs: dict) -> str:
       f'{text(demo["good_nll"], ".3f")} nats and '
       f'{text(demo["user_like"], ".1%")}.'
     )
-  return _figure(
+  return section(
     'Costs: what the mask loses',
     dots(good, '-log p of a token in held-out good turns.', 'nats per token')
     + document.table(header, rows, 'Costs of each arm'),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from isft_jax.report import evidence, evidence_charts, evidence_sections
+from isft_jax.report import evidence, evidence_charts, evidence_words
 
 
 def of(mean, half=0.1, **more):
@@ -52,7 +52,11 @@ def arm(margin, against=None):
 
 
 def since_base(arm, against):
-  arm['heldout']['against_base'] = {'mean_margin': of(against, positive=0)}
+  arm['heldout']['against_base'] = {
+    'mean_margin': of(against, positive=0),
+    'facts_higher': [15, 5],
+    'facts': 200,
+  }
   return arm
 
 
@@ -160,7 +164,7 @@ def test_the_answer_names_every_figure_of_the_flywheel_and_the_arms():
   ],
 )
 def test_a_difference_in_words(value, words):
-  assert evidence_sections.difference(value, 'u') == words
+  assert evidence_words.difference(value, 'u') == words
 
 
 def test_every_section_says_what_it_shows_and_what_not():
@@ -179,13 +183,16 @@ def test_every_section_says_what_it_shows_and_what_not():
 def test_what_is_held_out_is_compared_with_the_base():
   page = shown(RESULTS)
   assert (
-    'Asked, the truth is told by: base 50.0% [40.0%, 60.0%], observational '
-    '50.0% [40.0%, 60.0%], interventional 50.0% [40.0%, 60.0%]. Margins of '
-    'facts held out: observational: -0.250 [-0.350, -0.150] nats a token (0 of '
-    '2 seeds above 0) against the base. interventional: -0.020 [-0.120, '
-    '+0.080] nats a token (0 of 2 seeds above 0, not told apart from 0) '
-    'against the base, +0.030 [-0.070, +0.130] nats a token (2 of 2 seeds '
-    'above 0, not told apart from 0) against observational.'
+    'What training did to the margins of facts held out: observational -0.250 '
+    '[-0.350, -0.150] nats a token (0 of 2 seeds above 0); interventional '
+    '-0.020 [-0.120, +0.080] nats a token (0 of 2 seeds above 0, not told '
+    'apart from 0). Asked, the truth is told by: base 50.0% [40.0%, 60.0%], '
+    'observational 50.0% [40.0%, 60.0%], interventional 50.0% [40.0%, 60.0%].'
+  ) in page
+  # Against the base and L_obs: the difference, on how many facts it is above 0.
+  assert (
+    'interventional -0.020 [-0.120, +0.080] ? 20 of 400 +0.030 [-0.070, '
+    '+0.130] ? 370 of 400'
   ) in page
 
 

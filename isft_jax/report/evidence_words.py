@@ -1,0 +1,41 @@
+"""Differences in words, and a section: a figure, what it shows, what not."""
+
+from html import escape
+
+from isft_jax.report.evidence_charts import text
+
+
+def may_be_none(value: dict) -> bool:
+  """Returns whether the interval holds 0; a single seed has none."""
+  return value['lo'] is not None and value['lo'] <= 0 <= value['hi']
+
+
+def difference(value: dict, unit: str = 'nats a token', scale: float = 1):
+  """Returns a paired difference in words, and whether it may be 0.
+
+  value: what `evidence_statistics.paired` returns. scale: 100 for points.
+  """
+  shown = {
+    key: None if value[key] is None else scale * value[key]
+    for key in ('mean', 'lo', 'hi')
+  }
+  form = '+.1f' if scale != 1 else '+.3f'
+  told = ', not told apart from 0' if may_be_none(value) else ''
+  return (
+    f'{text(shown, form)} {unit} ({value["positive"]} of '
+    f'{len(value["per_seed"])} seeds above 0{told})'
+  )
+
+
+def section(title: str, body: str, shows: str, not_shown: str) -> str:
+  """Returns a section in HTML; body is HTML, the rest is text."""
+  return (
+    f'<h2>{escape(title)}</h2>\n{body}<p><strong>What it shows.</strong> '
+    f'{escape(shows)}</p>\n<p><strong>What it does not.</strong> '
+    f'{escape(not_shown)}</p>\n'
+  )
+
+
+def facts_of(against: dict) -> int:
+  """Returns how many facts of all seeds were compared."""
+  return against['facts'] * len(against['facts_higher'])
