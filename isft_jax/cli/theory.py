@@ -42,10 +42,12 @@ def _theory():
     model_config(Bandit(), lesson.width, lesson.layers)
   )
   results = run_parts(workdir, ONLY.value, SEED.value, settings, found)
-  for table in theory_tables.tables(results):
-    print(f'\n{theory_tables.text(table)}')
-  for figure in theory_figures.figures(results):
-    theory_plots.draw(figure, workdir)
+  for tables in theory_tables.tables(results).values():
+    for table in tables:
+      print(f'\n{theory_tables.text(table)}')
+  for figures in theory_figures.figures(results).values():
+    for figure in figures:
+      theory_plots.draw(figure, workdir)
   print(f'\nopen {theory_page.write(workdir, results)}')
 
 

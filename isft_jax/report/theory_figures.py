@@ -13,9 +13,10 @@ ACCOUNTINGS = {'interventional': BLUE, 'conditional': VERMILION}
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """A line, or where kind is 'points', its points alone.
+  """A line through points.
 
-  color: its number. kind: 'solid', 'dashed', 'dotted' or 'points'.
+  color: its number. kind: 'solid', 'dashed', 'dotted'; 'points' for points
+    alone, 'both' for a solid line that shows them.
   """
 
   name: str
@@ -69,23 +70,24 @@ class Grid:
   not_shown: str
 
 
-def figures(results: Mapping) -> list[Figure | Grid]:
-  """Returns the figures of what theory.json holds, in the order of parts."""
-  found = []
-  if 'bandit' in results:
-    found += [_best_arm(results['bandit']), _phase(results)]
-  if 'imitation' in results:
-    found += [_costs(results['imitation']), _lock_in(results)]
-  if 'beta' in results:
-    found.append(_regret(results['beta']))
-  if 'boxes' in results:
-    found.append(_boxes(results['boxes']))
-  if results.get('teaching'):
-    found += [_grid(results['teaching']), _taught(results)]
-  return found
+def figures(results: Mapping) -> dict[str, list[Figure | Grid]]:
+  """Returns part -> its figures, for those parts that theory.json holds."""
+  makers = {
+    'bandit': (_best_arm, _phase),
+    'teaching': (_grid, _taught),
+    'imitation': (_costs, _lock_in),
+    'beta': (_regret,),
+    'boxes': (_boxes,),
+  }
+  return {
+    part: [make(results) for make in of_part]
+    for part, of_part in makers.items()
+    if results.get(part)
+  }
 
 
-def _best_arm(bandit):
+def _best_arm(results):
+  bandit = results['bandit']
   lines = [
     Line(
       f'{writer}, {accounting}',
@@ -128,17 +130,19 @@ def _phase(results):
         [float(h) for h in rewards],
         [bandit['phase'][h] for h in rewards],
         VERMILION,
+        'both',
       ),
     ),
     'The share of learners that end with a belief above 0.99 in a wrong arm. '
     'Beyond the line no wrong belief sustains itself.',
     'The line is a limit for long episodes: below it a wrong belief can last, '
     'above it an episode may still end in the middle of one.',
-    (Mark('h = 6/7', bandit['boundary']),),
+    (Mark(f'boundary, h = {bandit["boundary"]:.4f}', bandit['boundary']),),
   )
 
 
-def _costs(imitation):
+def _costs(results):
+  imitation = results['imitation']
   rhos = sorted(imitation, key=float)
   x = [float(rho) for rho in rhos]
 
@@ -151,27 +155,22 @@ def _costs(imitation):
     'rho, the chance that the agent writes a slot',
     'sum of KL, nats',
     (
-      Line("agent's slots, exact", x, of('agent_kl'), BLUE),
-      Line("agent's slots, bound", x, of('bound'), GRAY, 'dashed'),
+      Line("bound, agent's slots", x, of('bound'), BLUE),
+      Line("exact, agent's slots", x, of('agent_kl'), BLUE, 'points'),
+      Line("bound, world's slots", x, of('world_bound'), GREEN, 'dashed'),
+      Line("exact, world's slots", x, of('world_kl'), GREEN, 'points'),
+      Line("bound, agent's blocks, taught", x, of('taught_bound'), ORANGE),
       Line(
-        "agent's slots, sampled",
-        x,
-        [each['mean'] for each in of('agent_kl_sampled')],
-        BLUE,
-        'points',
-      ),
-      Line("world's slots, exact", x, of('world_kl'), GREEN),
-      Line(
-        "agent's blocks, taught",
+        "sampled, agent's blocks, taught",
         x,
         [each['mean'] for each in of('taught')],
         ORANGE,
-        'dotted',
+        'points',
       ),
     ),
-    "The cost in the world's slots is the same whoever else writes; that in "
-    "the agent's grows as rho / (1 - rho), and reaches its bound. "
-    'Counterfactual actions as lessons keep it below ln 1/w.',
+    "Lines are bounds, dots what was found. The cost in the world's slots is "
+    "the same whoever else writes; that in the agent's grows as rho / (1 - "
+    'rho). Counterfactual actions as lessons keep it below ln 1/w.',
     'A small sum is no proof of good behaviour in any one slot; and a gate '
     'that looks at content is outside the second bound.',
   )
@@ -192,6 +191,7 @@ def _lock_in(results):
         [float(rho) for rho in rhos],
         [imitation[rho][f'locked_{name}'] for rho in rhos],
         color,
+        'both',
       )
       for name, color in agents.items()
     ),
@@ -206,7 +206,8 @@ def _lock_in(results):
   )
 
 
-def _regret(beta):
+def _regret(results):
+  beta = results['beta']
   return Figure(
     'beta',
     'Two arms with unknown odds: regret',
@@ -227,7 +228,8 @@ def _regret(beta):
   )
 
 
-def _boxes(boxes):
+def _boxes(results):
+  boxes = results['boxes']
   accuracies = sorted(boxes, key=float)
   x = [float(q) for q in accuracies]
   lines = (
@@ -253,8 +255,8 @@ def _boxes(boxes):
   )
 
 
-def _grid(cells):
-  order = sorted(cells, key=lambda cell: -cell['seeds'])
+def _grid(results):
+  order = sorted(results['teaching'], key=lambda cell: -cell['seeds'])
   return Grid(
     'teaching',
     'A decoder taught twelve ways, measured along its own rollouts',

@@ -17,8 +17,17 @@ from isft_jax.report.theory_figures import (
   figures,
 )
 
+# In the order of the page.
+_PARTS = {
+  'mixture': 'Two hypotheses, one gate',
+  'bandit': 'A bandit whose best arm an expert knows',
+  'teaching': 'What a loss teaches, by who wrote the actions',
+  'imitation': 'Universal imitation: its costs, and lock-in',
+  'beta': 'Two arms with unknown odds',
+  'boxes': 'Two boxes, one prize',
+}
 _TITLE = 'When is masking an intervention?'
-_DASHES = {'solid': '', 'dashed': '8 3', 'dotted': '1 3'}
+_DASHES = {'solid': '', 'both': '', 'dashed': '8 3', 'dotted': '1 3'}
 _DOT = (
   'position:absolute;width:.6rem;height:.6rem;transform:translate(-50%,-50%);'
 )
@@ -43,22 +52,14 @@ def page(results: Mapping) -> bytes:
     'of interventions only if they were written without sight of what the '
     'model is to find out.</p>',
     f'<p class="quiet">Seed {results["seed"]}. Every figure is made from '
-    'theory.json.</p>',
-    '<h2>Tables</h2>',
+    'theory.json; ± is two standard errors of what was sampled.</p>',
   ]
-  for table in theory_tables.tables(results):
-    parts.append(f'<h3>{escape(table.title)}</h3>')
-    header = [escape(cell) for cell in table.header]
-    rows = [[escape(cell) for cell in row] for row in table.rows]
-    parts.append(document.table(header, rows, escape(table.title)))
-  parts.append('<h2>Figures</h2>')
-  for figure in figures(results):
-    parts.append(f'<h3>{escape(figure.title)}</h3>')
-    chart = _dots(figure) if isinstance(figure, Grid) else _lines(figure)
-    parts.append(
-      f'<figure>{chart}<figcaption>{escape(figure.shows)} <em>What it does not '
-      f'show:</em> {escape(figure.not_shown)}</figcaption></figure>'
-    )
+  tables, charts = theory_tables.tables(results), figures(results)
+  for part, heading in _PARTS.items():
+    if part in tables:
+      parts.append(f'<h2>{heading}</h2>')
+      parts += [_figure(figure) for figure in charts.get(part, [])]
+      parts += [_table(table) for table in tables[part]]
   parts.append('<h2>What was run, and on what</h2>')
   rows = [(part, f'{s:.0f} s') for part, s in results['seconds'].items()]
   parts.append(document.table(('part', 'time'), rows, 'Time of each part'))
@@ -68,6 +69,27 @@ def page(results: Mapping) -> bytes:
       f'<details><summary>{name}</summary><pre>{content}</pre></details>'
     )
   return document.page(_TITLE, '\n'.join(parts) + '\n')
+
+
+def _table(table: theory_tables.Table) -> str:
+  title = escape(table.title)
+  header = [escape(cell) for cell in table.header]
+  rows = [[escape(cell) for cell in row] for row in table.rows]
+  return f'<h3>{title}</h3>\n{document.table(header, rows, title)}'
+
+
+def _figure(figure: Figure | Grid) -> str:
+  chart = _dots(figure) if isinstance(figure, Grid) else _lines(figure)
+  return (
+    f'<h3>{escape(figure.title)}</h3>\n<figure>{chart}<figcaption>'
+    f'{escape(figure.shows)} <em>What it does not show:</em> '
+    f'{escape(figure.not_shown)}</figcaption></figure>'
+  )
+
+
+def _ticks(low: float, high: float, number: int) -> list[float]:
+  found = ticker.MaxNLocator(number, steps=(1, 2, 5, 10)).tick_values(low, high)
+  return [tick for tick in found if low <= tick <= high]
 
 
 def _lines(figure: Figure) -> str:
@@ -83,26 +105,24 @@ def _lines(figure: Figure) -> str:
     return 100 * (1 - y / y_high)
 
   paths = texts = dots = ''
-  for tick in ticker.MaxNLocator(5).tick_values(0, y_high):
-    if 0 <= tick <= y_high:
-      paths += f'<path class="grid" d="M0 {top(tick):.2f}H100"/>'
-      texts += f'<span class="tick y" style="top:{top(tick):.2f}%">{tick:g}'
-      texts += '</span>'
-  for tick in ticker.MaxNLocator(6).tick_values(x_low, x_high):
-    if x_low <= tick <= x_high:
-      texts += f'<span class="tick x" style="left:{left(tick):.2f}%">{tick:g}'
-      texts += '</span>'
+  for tick in _ticks(0, y_high, 5):
+    paths += f'<path class="grid" d="M0 {top(tick):.2f}H100"/>'
+    texts += f'<span class="tick y" style="top:{top(tick):.2f}%">{tick:g}'
+    texts += '</span>'
+  for tick in _ticks(x_low, x_high, 5):
+    texts += f'<span class="tick x" style="left:{left(tick):.2f}%">{tick:g}'
+    texts += '</span>'
   for mark in figure.marks:
     at = left(mark.x)
     paths += (
-      f'<path style="stroke:var(--arm-{mark.color})" stroke-dasharray="3 3" '
+      f'<path style="stroke:var(--arm-{mark.color})" stroke-width="1.2" '
       f'd="M{at:.2f} 0V100"/>'
     )
   for line in figure.lines:
     places = [(left(x), top(y)) for x, y in zip(line.x, line.y, strict=True)]
-    if line.kind == 'points':
+    if line.kind in ('points', 'both'):
       dots += ''.join(_dot(x, y, line.color) for x, y in places)
-    else:
+    if line.kind != 'points':
       path = 'L'.join(f'{x:.2f} {y:.2f}' for x, y in places)
       paths += (
         f'<path class="smooth" style="stroke:var(--arm-{line.color})"'
@@ -110,7 +130,7 @@ def _lines(figure: Figure) -> str:
       )
   marks = ''.join(
     f'<li><svg viewBox="0 0 36 12" aria-hidden="true"><path d="M18 0V12" '
-    f'style="stroke:var(--arm-{mark.color})" stroke-dasharray="3 3"/></svg>'
+    f'style="stroke:var(--arm-{mark.color})" stroke-width="1.2"/></svg>'
     f'{escape(mark.name)}</li>'
     for mark in figure.marks
   )

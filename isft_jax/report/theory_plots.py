@@ -14,6 +14,7 @@ _KINDS = {
   'solid': {'linestyle': '-'},
   'dashed': {'linestyle': (0, (5, 2))},
   'dotted': {'linestyle': (0, (1.2, 1.8))},
+  'both': {'linestyle': '-', 'marker': 'o', 'markersize': 6},
   'points': {'linestyle': 'none', 'marker': 'o', 'markersize': 6},
 }
 
@@ -45,7 +46,7 @@ def _lines(axes, figure):
     color = _COLORS[line.color]
     axes.plot(line.x, line.y, color=color, label=line.name, lw=2.2, **kind)
   for mark in figure.marks:
-    axes.axvline(mark.x, color=_COLORS[mark.color], lw=1.2, ls=(0, (3, 3)))
+    axes.axvline(mark.x, color=_COLORS[mark.color], lw=1.2)
     axes.annotate(
       f' {mark.name}',
       xy=(mark.x, 1),

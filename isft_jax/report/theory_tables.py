@@ -1,4 +1,7 @@
-"""theory.json as tables, for the terminal and for the page alike."""
+"""theory.json as tables, for the terminal and for the page alike.
+
+What is sampled is told with two standard errors, after the sign ±.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,22 +15,21 @@ class Table(NamedTuple):
   rows: Sequence[Sequence[str]]
 
 
-def tables(results: Mapping) -> list[Table]:
-  """Returns the tables of what theory.json holds, in the order of parts."""
+def tables(results: Mapping) -> dict[str, list[Table]]:
+  """Returns part -> its tables, for those parts that theory.json holds."""
   makers = {
     'mixture': _mixture,
     'bandit': _bandit,
+    'teaching': _teaching,
     'imitation': _imitation,
     'beta': _beta,
     'boxes': _boxes,
-    'teaching': _teaching,
   }
-  return [
-    table
+  return {
+    part: list(make(results))
     for part, make in makers.items()
     if results.get(part)
-    for table in make(results)
-  ]
+  }
 
 
 def text(table: Table) -> str:
@@ -68,13 +70,19 @@ def _bandit(results):
         (
           f'{label}, {name}',
           *(f'{cell["p_best"][t]:.3f}' for t in steps),
-          f'{cell["sum_kl"]:.2f} ± {2 * cell["sum_kl_error"]:.2f}',
-          f'{cell["sum_reward_kl"]:.2f}',
-          f'{cell["sure_and_wrong"]:.1%}',
+          _sampled(cell, 'sum_kl', '.2f'),
+          _sampled(cell, 'sum_reward_kl', '.2f'),
+          _sampled(cell, 'sure_and_wrong', '.1%'),
         )
       )
+  largest = max(
+    max(found[side][name]['p_best_error'])
+    for side in ('own', 'expert')
+    for name in found[side]
+  )
   yield Table(
-    'Five-armed bandit: P(best arm) at t, and KL from expert to learner',
+    f'Five-armed bandit: P(best arm) at t, ± {2 * largest:.4f} at most, and KL '
+    'from expert to learner',
     (
       'who acts, accounting',
       *(f't={t}' for t in steps),
@@ -99,37 +107,63 @@ def _bandit(results):
     ],
   )
   yield Table(
+    'Long own rollouts: KL from expert to learner, nats',
+    ('accounting', 'steps', 'sum KL'),
+    [
+      (name, str(cell['steps']), _sampled(cell, 'sum_kl', '.2f'))
+      for name, cell in found['long'].items()
+    ],
+  )
+  yield Table(
     f'Sure and wrong over h; boundary {found["boundary"]:.4f}',
     ('h', *found['phase']),
-    [('share', *(f'{share:.3f}' for share in found['phase'].values()))],
+    [
+      ('share', *(f'{share:.3f}' for share in found['phase'].values())),
+      ('±', *(f'{2 * error:.3f}' for error in found['phase_error'].values())),
+    ],
   )
 
 
 def _imitation(results):
   yield Table(
-    'Imitation over rho: sums of KL in nats, shares locked into p_A',
+    'What imitation costs over rho: sums of KL, nats',
     (
       'rho',
-      "agent's slots",
-      'bound',
       "world's slots",
       'bound',
-      'blocks, taught',
-      'locked, sampling',
-      'locked, greedy',
+      "agent's slots",
+      'sampled',
+      'bound',
+      "agent's blocks, taught",
+      'bound',
     ),
     [
       (
         rho,
-        *(
-          f'{cell[name]:.3f}'
-          for name in ('agent_kl', 'bound', 'world_kl', 'world_bound')
-        ),
-        f'{cell["taught"]["mean"]:.3f}',
-        f'{cell["locked_sampling"]:.3f}',
-        f'{cell["locked_greedy"]:.3f}',
+        f'{cell["world_kl"]:.3f}',
+        f'{cell["world_bound"]:.3f}',
+        f'{cell["agent_kl"]:.3f}',
+        _sampled(cell['agent_kl_sampled'], 'mean', '.3f', 'error'),
+        f'{cell["bound"]:.3f}',
+        _sampled(cell['taught'], 'mean', '.3f', 'error'),
+        f'{cell["taught_bound"]:.3f}',
       )
       for rho, cell in results['imitation'].items()
+    ],
+  )
+  yield Table(
+    'Observational accounting: the share that is locked into p_A',
+    ('agent', 'lasts from rho', *results['imitation']),
+    [
+      (
+        agent,
+        f'{results["lock_in"][agent]:.3f}',
+        *(
+          f'{cell[f"locked_{agent}"]:.3f}'
+          for cell in results['imitation'].values()
+        ),
+      )
+      for agent in ('sampling', 'greedy')
     ],
   )
   yield Table(
@@ -180,7 +214,8 @@ def _teaching(results):
     return f'{found["mean"]:.4f} ({found["lo"]:.4f}, {found["hi"]:.4f})'
 
   yield Table(
-    'Teaching a decoder: KL in nats a step and reward, along own rollouts',
+    'Teaching a decoder: KL in nats a step and reward, along own rollouts, '
+    'with (lowest, highest) of seeds ± two standard errors',
     (
       'loss / who wrote the actions',
       'seeds x steps',
@@ -199,3 +234,8 @@ def _teaching(results):
       for cell in results['teaching']
     ],
   )
+
+
+def _sampled(cell, name, form, error=None):
+  error = cell[error or f'{name}_error']
+  return f'{cell[name]:{form}} ± {2 * error:{form}}'

@@ -85,12 +85,12 @@ class Curves(NamedTuple):
   p_best_T: the learner's probability of the best arm before each step.
   sum_kl: the sum over steps of KL(expert's action to the learner's), in nats.
   sum_reward_kl: the same of rewards, predicted when the action is known.
+  sure_and_wrong: the share of episodes that end with a belief above `SURE` in
+    an arm that is not the best.
   entropy: of the belief after the last step, in nats.
   total_error: the standard error of sum_kl + sum_reward_kl + entropy, which
     is ln(arms) on the expert's trajectories under the conditional accounting:
     what is learned of theta is what was predicted too badly.
-  sure_and_wrong: the share of episodes that end with a belief above `SURE` in
-    an arm that is not the best.
   """
 
   p_best_T: np.ndarray
@@ -98,10 +98,11 @@ class Curves(NamedTuple):
   sum_kl: float
   sum_kl_error: float
   sum_reward_kl: float
-  entropy: float
-  total_error: float
+  sum_reward_kl_error: float
   sure_and_wrong: float
   sure_and_wrong_error: float
+  entropy: float
+  total_error: float
 
 
 def beliefs(
@@ -230,10 +231,11 @@ def episodes(
     sum_kl=float(kl_E.mean()),
     sum_kl_error=error(kl_E),
     sum_reward_kl=float(reward_kl_E.mean()),
-    entropy=float(entropy_E.mean()),
-    total_error=error(kl_E + reward_kl_E + entropy_E),
+    sum_reward_kl_error=error(reward_kl_E),
     sure_and_wrong=float(wrong_E.mean()),
     sure_and_wrong_error=error(wrong_E),
+    entropy=float(entropy_E.mean()),
+    total_error=error(kl_E + reward_kl_E + entropy_E),
   )
 
 
@@ -253,14 +255,14 @@ def boundary(bandit: Bandit) -> float:
 
 def phase(
   bandit: Bandit, seed: int, number: int, steps: int, rewards
-) -> dict[str, float]:
-  """Returns h -> share of deluded learners, sure and wrong after own actions.
+) -> dict[str, Curves]:
+  """Returns h -> the `Curves` of learners who take own actions for evidence.
 
   rewards: the chances h that the best arm pays; the others pay with 1 - h.
   """
-  shares = {}
-  for h in rewards:
+
+  def at(h):
     process = dataclasses.replace(bandit, reward_best=h)
-    found = episodes(process, seed, number, steps, own=True, conditional=True)
-    shares[f'{h:g}'] = found.sure_and_wrong
-  return shares
+    return episodes(process, seed, number, steps, own=True, conditional=True)
+
+  return {f'{h:g}': at(h) for h in rewards}

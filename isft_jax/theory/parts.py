@@ -78,17 +78,22 @@ def of_bandit(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
       conditional,
     )
     found['long'][accounting] = {
+      'steps': settings.long_steps,
       'sum_kl': curves.sum_kl,
       'sum_kl_error': curves.sum_kl_error,
     }
     tell(f'bandit: {settings.long_steps} steps, {accounting}')
-  found['phase'] = bandit.phase(
+  by_h = bandit.phase(
     process,
     seed,
     settings.phase_episodes,
     settings.phase_steps,
     settings.phase_rewards,
   )
+  found['phase'] = {h: curves.sure_and_wrong for h, curves in by_h.items()}
+  found['phase_error'] = {
+    h: curves.sure_and_wrong_error for h, curves in by_h.items()
+  }
   found['boundary'] = bandit.boundary(process)
   yield {'bandit': found}
 
@@ -133,6 +138,7 @@ def of_imitation(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
       'world_kl': exact.world,
       'bound': rho / (1 - rho) * imitation.bound(),
       'world_bound': imitation.bound(),
+      'taught_bound': rho * imitation.bound(),
       'agent_kl_sampled': _estimate(agent_E),
       'world_kl_sampled': _estimate(world_E),
       'locked_sampling': imitation.locked(rho, slots, greedy=False),

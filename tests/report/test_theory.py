@@ -27,9 +27,11 @@ def curves(start, sum_kl):
     'sum_kl': sum_kl,
     'sum_kl_error': 0.05,
     'sum_reward_kl': 0.4,
+    'sum_reward_kl_error': 0.01,
+    'sure_and_wrong': 0.25,
+    'sure_and_wrong_error': 0.002,
     'entropy': 0.1,
     'total_error': 0.01,
-    'sure_and_wrong': 0.25,
   }
 
 
@@ -69,7 +71,12 @@ RESULTS = {
       'interventional': curves(0.3, 3.06),
       'conditional': curves(0.4, 1.21),
     },
+    'long': {
+      'interventional': {'steps': 200, 'sum_kl': 5.4, 'sum_kl_error': 0.1},
+      'conditional': {'steps': 200, 'sum_kl': 479.0, 'sum_kl_error': 2.0},
+    },
     'phase': {'0.75': 0.54, '0.6': 0.77, '0.9': 0.0},
+    'phase_error': {'0.75': 0.01, '0.6': 0.02, '0.9': 0.0},
     'boundary': 6 / 7,
   },
   'imitation': {
@@ -78,6 +85,7 @@ RESULTS = {
       'world_kl': 1.05,
       'bound': 2 * rho,
       'world_bound': 1.06,
+      'taught_bound': 1.06 * rho,
       'agent_kl_sampled': {'mean': rho, 'error': 0.01},
       'taught': {'mean': rho / 2, 'error': 0.01},
       'locked_sampling': rho / 4,
@@ -124,6 +132,11 @@ def only(part):
   return {key: RESULTS[key] for key in (*ABOUT, *keys)}
 
 
+def every(by_part):
+  """All that there is of the parts, in their order."""
+  return [each for of_part in by_part.values() for each in of_part]
+
+
 def where(path, number):
   """Rows and columns of the pixels of a color."""
   rgb = image.imread(path)[..., :3]
@@ -135,7 +148,7 @@ def where(path, number):
 
 
 def test_tables_read_as_printed():
-  two, *_ = theory_tables.tables(RESULTS)
+  (two,) = theory_tables.tables(RESULTS)['mixture']
   assert theory_tables.text(two) == (
     'Two hypotheses: the weight of p_B\n'
     'accounting      at first  the agent writes A  the world writes B\n'
@@ -144,8 +157,17 @@ def test_tables_read_as_printed():
   )
 
 
+def test_what_is_sampled_has_two_standard_errors():
+  bandit, total, long, phase = theory_tables.tables(RESULTS)['bandit']
+  assert '± 0.0020 at most' in bandit.title
+  assert bandit.rows[1][-3:] == ('47.90 ± 0.10', '0.40 ± 0.02', '25.0% ± 0.4%')
+  assert total.rows[0][-1] == '1.7100 ± 0.0200'
+  assert long.rows[1] == ('conditional', '200', '479.00 ± 4.00')
+  assert phase.rows[1] == ('±', '0.020', '0.040', '0.000')
+
+
 def test_each_figure_of_a_cell_is_in_the_table():
-  *_, teaching = theory_tables.tables(RESULTS)
+  (teaching,) = theory_tables.tables(RESULTS)['teaching']
   assert teaching.rows[1] == (
     'counterfactual / own',
     '3 x 10',
@@ -158,15 +180,15 @@ def test_each_figure_of_a_cell_is_in_the_table():
 @pytest.mark.parametrize('part', FIGURES)
 def test_a_part_alone_has_its_tables_and_figures(part, tmp_path):
   results = only(part)
-  assert theory_tables.tables(results)
-  figures = theory_figures.figures(results)
+  assert list(theory_tables.tables(results)) == [part]
+  figures = every(theory_figures.figures(results))
   assert [figure.name for figure in figures] == FIGURES[part]
   assert theory_page.write(tmp_path, results).exists()
 
 
 def test_nothing_run_is_a_page_without_figures():
   nothing = {key: RESULTS[key] for key in ABOUT}
-  assert theory_tables.tables(nothing) == []
+  assert theory_tables.tables(nothing) == {}
   assert b'<figure>' not in theory_page.page(nothing)
 
 
@@ -174,7 +196,7 @@ def test_nothing_run_is_a_page_without_figures():
 
 
 def test_every_figure_says_what_it_shows_and_what_not():
-  for figure in theory_figures.figures(RESULTS):
+  for figure in every(theory_figures.figures(RESULTS)):
     for sentence in (figure.shows, figure.not_shown):
       assert len(sentence) > 40 and sentence.endswith('.')
     if isinstance(figure, Figure):
@@ -184,14 +206,14 @@ def test_every_figure_says_what_it_shows_and_what_not():
 
 
 def test_keys_are_sorted_as_numbers():
-  phase = theory_figures.figures(RESULTS)[1]
+  _, phase = theory_figures.figures(RESULTS)['bandit']
   assert phase.lines[0].x == [0.6, 0.75, 0.9]
   assert phase.lines[0].y == [0.77, 0.54, 0.0]
 
 
 @pytest.mark.filterwarnings('error')
 def test_pictures_are_the_same_bytes_each_time(tmp_path):
-  for figure in theory_figures.figures(RESULTS):
+  for figure in every(theory_figures.figures(RESULTS)):
     path = theory_plots.draw(figure, tmp_path)
     assert path == tmp_path / f'{figure.name}.png'
     first = path.read_bytes()
@@ -201,7 +223,7 @@ def test_pictures_are_the_same_bytes_each_time(tmp_path):
 
 def test_a_dot_stands_where_its_kl_is(tmp_path):
   """On a log scale: 0.002 left of 0.02, as far as 0.02 of 0.2."""
-  grid = theory_figures.figures(RESULTS)[-2]
+  grid, _ = theory_figures.figures(RESULTS)['teaching']
   assert isinstance(grid, Grid)
   path = theory_plots.draw(grid, tmp_path)
   rows, columns = where(path, theory_figures.BLUE)
@@ -232,14 +254,14 @@ def test_the_page_needs_no_other_file():
 
 def test_the_page_holds_each_number_of_the_tables():
   page = html.unescape(theory_page.page(RESULTS).decode())
-  for table in theory_tables.tables(RESULTS):
+  for table in every(theory_tables.tables(RESULTS)):
     for row in table.rows:
       for text in row:
         assert f'>{text}</t' in page
 
 
 def test_lines_run_where_their_numbers_are():
-  regret = theory_figures.figures(RESULTS)[4]
+  (regret,) = theory_figures.figures(RESULTS)['beta']
   chart = theory_page._lines(regret)
   flat = re.findall(r'class="smooth".*? d="M([^"]*)"', chart)
   tops = [{place.split()[1] for place in path.split('L')} for path in flat]

@@ -164,6 +164,7 @@ def test_the_sampled_parts(tmp_path):
     [0.325, 0.125, 0.325, 0.1125, 0.1125], abs=1e-6
   )
   assert list(found['bandit']['phase']) == ['0.75']
+  assert list(found['bandit']['phase_error']) == ['0.75']
   cell = found['imitation']['0.5']
   assert cell['agent_kl'] == pytest.approx(cell['bound'], abs=0.01)
   assert found['lock_in']['sampling'] == pytest.approx(0.543, abs=0.0005)
