@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import errno
+import logging as std_logging
 import os
 import pathlib
 import re
@@ -76,8 +77,9 @@ def configured(command: Callable) -> None:
 
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags; what absl and ml_collections raise becomes one line."""
+  argv = [_resolve(argument) for argument in argv]
   try:
-    rest = flags.FLAGS([_resolve(argument) for argument in argv])
+    rest = flags.FLAGS(argv)
   except flags.Error as error:
     fail(f'{error} (--help lists the flags)')
   except KeyError as error:
@@ -121,11 +123,18 @@ def _as_line(error: Exception) -> str | None:
   if isinstance(error, OSError):
     what = f'{error.filename or "writing"}: {error.strerror or error}'
     if error.errno in _FORBIDDEN:
-      return f'{what}; name a --workdir in a folder that you may write to'
+      return f'{what}; {_remedy(error.filename)}'
     return what
   if isinstance(error, ValueError | FloatingPointError):
     return text
   return None
+
+
+def _remedy(place) -> str:
+  """Returns what to do about a place that may not be read or written."""
+  if place and os.path.isfile(place) and not os.access(place, os.R_OK):
+    return 'name a file that you may read'
+  return 'name a place in a folder that you may write to'
 
 
 def _is_full(error: BaseException) -> bool:
@@ -134,10 +143,11 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _hush() -> None:
-  """Leaves a full disk to the one line that `run` prints of it.
+  """Leaves it to the one line that `run` prints to say what went wrong.
 
-  Orbax's threads log what they raise, and raise again in ours. Their event
-  loops end with it: writes that come back later find them closed.
+  Orbax's threads log that a disk is full, and raise it again in ours. Their
+  event loops end with it: writes that come back later find them closed. The
+  hub tells twice, by two loggers, each time that it finds no network.
   """
 
   def is_news(record):
@@ -147,6 +157,9 @@ def _hush() -> None:
     if repr(lost.exc_value) != "RuntimeError('Event loop is closed')":
       show(lost)
 
+  std_logging.getLogger('huggingface_hub').propagate = False
+  tries = std_logging.getLogger('huggingface_hub.utils._http')
+  tries.addFilter(lambda record: 'thrown while requesting' not in record.msg)
   logging.get_absl_handler().addFilter(is_news)
   sys.unraisablehook = unraisable
 
