@@ -93,7 +93,7 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(place, tmp_path):
   failed = command('reproduce', *SMALL, f'--workdir={tmp_path / place}')
   assert failed.returncode == 1
   assert failed.stderr.count('\n') == 1
-  assert 'name a --workdir in a folder that you may write to' in failed.stderr
+  assert 'name a place in a folder that you may write to' in failed.stderr
   assert (tmp_path / 'a_file').read_text() == 'kept'
 
 
