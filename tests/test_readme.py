@@ -1,0 +1,160 @@
+"""What we tell people to type is what the commands take.
+
+Every `isft-` line of the README, of a config's docstring and of a command's
+help is parsed by the command itself, up to where its work would begin; the
+README's flags are also run, by the tests of the command or by a notebook.
+"""
+
+import ast
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+PARSE = """
+import sys
+from absl import app
+from isft_jax.cli import {name} as command
+
+app.run = lambda main, flags_parser: flags_parser(sys.argv)
+sys.argv[0] = 'isft-{name}'
+command.run()
+"""
+
+
+def commands(text: str) -> list[str]:
+  """Returns the `isft-` lines of indented blocks, with what goes on below.
+
+  What is in brackets may be left out, and is kept here; a remark after three
+  spaces is no part of the line; N is a number, and dots are what was said.
+  """
+  found, indent = [], None
+  for line in textwrap.dedent(text).splitlines():
+    if match := re.match(r'( +)(?:pip .*&& )?(isft-\w+ .*)', line):
+      indent = len(match[1])
+      found.append(match[2])
+    elif indent and line.startswith(' ' * (indent + 1)):
+      found[-1] += ' ' + line.strip()
+    else:
+      indent = None
+  return [tidy(line) for line in found]
+
+
+def tidy(line: str) -> str:
+  line = re.sub(r'(isft-\S+ +\S.*?) {3,}.*', r'\1', line)
+  line = re.sub(r'[\[\]]|\\(?= )', '', line)
+  line = line.replace('--config=...', '--config=train_tiny')
+  return re.sub(r'=N\b', '=1', line.replace('... ', ''))
+
+
+def documented() -> list[tuple[str, str]]:
+  """Returns (where, line) of all that we tell people to type, each once."""
+  files = [*(ROOT / 'configs').glob('*.py')]
+  files += (ROOT / 'isft_jax/cli').glob('*.py')
+  texts = {'README.md': README} | {
+    path.name: ast.get_docstring(ast.parse(path.read_text()), False) or ''
+    for path in sorted(files)
+  }
+  found = {}
+  for where, text in texts.items():
+    for line in commands(text):
+      found.setdefault(line, where)
+  return [(where, line) for line, where in found.items()]
+
+
+def parsed(line: str):
+  name, *arguments = shlex.split(line, comments=True)
+  script = PARSE.format(name=name.removeprefix('isft-'))
+  return subprocess.run(
+    [sys.executable, '-c', script, *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+@pytest.mark.parametrize(
+  ('where', 'line'), documented(), ids=lambda text: text[:60]
+)
+def test_a_command_takes_what_we_say(where, line):
+  assert parsed(line).stderr == '', where
+
+
+@pytest.mark.parametrize(
+  ('line', 'message'),
+  [
+    ('isft-export --checkpoint=W --outptu=F', 'outptu'),
+    ('isft-train --config=nope --config.records=D', 'no config file nope'),
+    ('isft-train --config=train_tiny --config.rows_=1', "no field 'rows_'"),
+  ],
+)
+def test_what_a_command_does_not_take_is_seen(line, message):
+  assert message in parsed(line).stderr
+
+
+def test_lines_are_found_and_joined():
+  text = """
+    Say
+
+        isft-a   --b=N \\
+          --c [--d]   why
+        pip x && isft-e ... f  # who
+          "g
+
+        isft-h --config=... i
+  """
+  assert [' '.join(line.split()) for line in commands(text)] == [
+    'isft-a --b=1 --c --d',
+    'isft-e f # who "g',
+    'isft-h --config=train_tiny i',
+  ]
+  assert len(documented()) > 30
+
+
+def flags_of(line: str) -> set[tuple[str, str]]:
+  """Returns (command, flag) of a line; fields of a config are one flag."""
+  name, *arguments = shlex.split(line, comments=True)
+  return {
+    (name, flag[1])
+    for argument in arguments
+    if (flag := re.match(r'--(\w+)', argument))
+  }
+
+
+def test_every_flag_of_the_readme_is_run():
+  """By the tests of its command, or in a notebook, which is a test."""
+  run = set()
+  for path in (ROOT / 'colabs').glob('*.ipynb'):
+    for cell in json.loads(path.read_text())['cells']:
+      source = ''.join(cell['source']).replace('\\\n', ' ')
+      for line in re.findall(r'(?m)^ *!(isft-.*)$', source):
+        run |= flags_of(line)
+  for path in (ROOT / 'tests/cli').glob('test_*.py'):
+    used = re.findall(r'--(\w+)', path.read_text())
+    run |= {(f'isft-{path.stem.removeprefix("test_")}', flag) for flag in used}
+  shown = set().union(*map(flags_of, commands(README)))
+  assert len(shown) > 20
+  assert shown - run == set()
+
+
+def test_the_readme_names_files_and_extras_that_are_there():
+  text = (ROOT / 'setup.py').read_text()
+  for place in re.findall(r'\]\(([^):#]+)\)', README):
+    assert (ROOT / place).exists(), place
+  for place in re.findall(r'tests/benchmarks/\w+\.py', README):
+    assert (ROOT / place).exists(), place
+  for extras in re.findall(r"'\.\[([\w,-]+)\]'", README):
+    for extra in extras.split(','):
+      assert f"'{extra}': " in text, extra
+
+
+def test_the_readme_is_short():
+  assert README.count('\n') < 350
