@@ -21,7 +21,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from isft_jax.config import ModelConfig
-from isft_jax.models import attention
+from isft_jax.models import attention, embedding
 from isft_jax.models.splash import ROWS
 
 # (regex, mesh axis of each dimension): which axis may split what. Data only;
@@ -45,7 +45,9 @@ PARTITION_RULES = (
 # and each part of the head is gathered from all devices alike. Neither table is
 # ever gathered whole.
 TABLES = ('embedding', 'head')
-IN_USE_RULES = ((r'(^|/)(embedding|head)$', ('tensor', 'fsdp')),)  # V D
+IN_USE_RULES = (
+  (r'(^|/)(embedding|head)$', (embedding.IDS, embedding.WIDTH)),  # V D
+)
 
 # What is kept of a layer, by config.remat. 'dots': products without an axis of
 # rows in common, which are those with parameters, and not attention's.
@@ -299,10 +301,7 @@ class Decoder(nnx.Module):
       # The scan itself keeps XLA from merging the recomputation away.
       policy = _REMAT[config.remat]
       run = jax.checkpoint(run, prevent_cse=False, policy=policy)
-    # An id outside the vocabulary turns its row into NaN; indexing would
-    # silently take the last id instead.
-    x_BLD = jnp.take(self.embedding[...], tokens_BL, axis=0, mode='fill')
-    x_BLD = x_BLD.astype(config.dtype)
+    x_BLD = embedding.look_up(self.embedding[...], tokens_BL, config.dtype)
     layers = jnp.arange(config.layers), stacked
     (x_BLD, stored), _ = jax.lax.scan(run, (x_BLD, stored), layers)
     return rms_norm(x_BLD, self.norm[...], config.norm_eps), stored

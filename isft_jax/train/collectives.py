@@ -64,7 +64,7 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
     collective-permute          I
 
   text: of compiled.as_text(). A collective that is spread over several
-    instructions, to run beside others, counts once: by its channel.
+    instructions, to run beside others, counts once: by its channel and name.
   chips: devices of the program. Their numbers follow the mesh, whose first
     axis runs across the slices.
 
@@ -80,10 +80,12 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
       kind = line.opcode.removesuffix('-start')
       if kind in KINDS:
         channel = re.search(r'channel_id=(\d+)', line.rest)
-        if channel and channel[1] in channels:
+        made_by = re.search(r'op_name="([^"]*)"', line.rest)
+        # Those written by hand, under shard_map, may share a channel.
+        known = channel and (kind, channel[1], made_by and made_by[1])
+        if known and known in channels:
           continue
-        if channel:
-          channels.add(channel[1])
+        channels.add(known)
         put = sum(_bytes(types[operand]) for operand in line.operands)
         if kind == 'all-reduce' and name.startswith('all-reduce-scatter'):
           # So the compiler for TPUs calls a fusion of a sum and a slice of it.

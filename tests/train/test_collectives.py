@@ -87,7 +87,7 @@ ENTRY %main (x: f32[8,128], y: f32[6]) -> f32[8,128] {
   %scattered = f32[2,128]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
   %start = (f32[6]{0}, f32[6]{0}, u32[]{:S(2)}) collective-permute-start(%y), channel_id=4, source_target_pairs={{0,1},{1,2},{2,3},{3,0}}
   %end = f32[6]{0} collective-permute-done(%start)
-  %several = (f32[8,128]{1,0}, f32[6]{0}) all-to-all(%x, %y), channel_id=5, replica_groups={{0,2},{1,3}}
+  %several = (f32[8,128]{1,0}, f32[6]{0}) all-to-all(%x, %y), channel_id=4, replica_groups={{0,2},{1,3}}
   %one = s32[]{:T(128)} constant(1)
   %from = s32[]{:T(128)} copy(%one)
   %peeled = (s32[], f32[8,128]) tuple(%from, %x)

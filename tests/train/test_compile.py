@@ -83,15 +83,14 @@ def test_parameters_and_moments_are_replaced_in_place(report):
 def test_between_slices_gradients_alone_are_sent(report):
   """Once a step: of two slices, a chip sends what it has summed, I bytes.
 
-  Layers in bfloat16, as their products are. The table in float32, and for both
-  its uses: as a head, summed with the parts, and as an embedding; one of the
-  two as a sum that is scattered and gathered again.
+  Layers in bfloat16, as their products are. The table in float32, and twice:
+  for its use as a head, and as an embedding.
   """
   layers, table = 3 * (4 * 512 * 512 + 3 * 512 * 1_024) / 4, 8_192 * 512 / 4
   sent = report['collective_dcn_gib_per_chip'] * 2**30
   gradients = 2 * layers + 2 * 4 * table
-  assert gradients <= sent * 1.03  # of a figure in thousandths of a GiB
-  assert sent <= 1.25 * gradients
+  # The figure is in thousandths of a GiB; scales and biases are small.
+  assert abs(sent - gradients) <= 0.0005 * 2**30 + 0.01 * gradients
   total = sum(report['collective_gib_per_chip'].values())
   assert report['collective_dcn_gib_per_chip'] < total
 
