@@ -9,14 +9,15 @@ objective without reading a record, and the checksum of every file.
 
 import hashlib
 import os
-import resource
+import pathlib
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 
 import tensorflow_datasets as tfds
 from etils import epath
 
 from isft_jax.data import index as index_lib
-from isft_jax.data import shards
+from isft_jax.data import shards, spool
 from isft_jax.data.index import Index
 from isft_jax.data.shards import Trajectories
 from isft_jax.types import Example
@@ -25,7 +26,6 @@ __all__ = ['Index', 'Records', 'Trajectories', 'Writer', 'write']
 
 _STAGING = 'incomplete'
 SHARD_RECORDS = 8192
-_OTHER_FILES = 100  # that are open beside the shards: libraries, inputs, pipes
 
 
 class Records:
@@ -83,16 +83,8 @@ class Writer:
     extends: the folder of a data set whose shards are the first of this one;
       its version is followed by the next.
 
-    Raises ValueError if that one is damaged, and if there would be more shards
-    than a process may open.
+    Raises ValueError if that one is damaged.
     """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES
-    if num_shards * len(shards.SPLITS) > most:
-      raise ValueError(
-        f'--num_shards={num_shards} of {len(shards.SPLITS)} splits are more '
-        f'files than the {most} that may be open here; raise that with '
-        'ulimit -n, or prepare on Beam'
-      )
     self.folder = folder
     staging = epath.Path(folder) / _STAGING
     if staging.exists():
@@ -111,8 +103,11 @@ class Writer:
     }
     self.num_shards = num_shards
     self._codec = shards.Codec()
-    self._open: dict[tuple[str, int], shards.Shard] = {}
+    self._open: dict[str, shards.Shard] = {}
     self._written = dict.fromkeys(shards.SPLITS, 0)
+    here = None if '://' in os.fspath(folder) else self.staging
+    self._scratch = tempfile.TemporaryDirectory(dir=here)
+    self._spool = spool.Spool(pathlib.Path(self._scratch.name))
 
   def encode(self, example: Example) -> bytes:
     """Returns the bytes that `add` takes."""
@@ -123,20 +118,22 @@ class Writer:
   ) -> None:
     """Writes records of one trajectory. key: unique to it; chooses a shard."""
     for record in records:
-      number = self._written[split] // SHARD_RECORDS
       if self.num_shards:
-        number = shard_of(key, self.num_shards)
-      place = split, self.first[split] + number
-      if place not in self._open:
-        if not self.num_shards:
-          self._close(split)
-        self._open[place] = shards.Shard(self.staging, *place)
-      self._open[place].add(record)
+        self._spool.add((split, shard_of(key, self.num_shards)), record)
+        continue
+      number, full = divmod(self._written[split], SHARD_RECORDS)
+      if not full:
+        self._close(split)
+        self._open[split] = self._shard(split, number)
+      self._open[split].add(record)
       self._written[split] += 1
 
+  def _shard(self, split: str, number: int) -> shards.Shard:
+    return shards.Shard(self.staging, split, self.first[split] + number)
+
   def _close(self, split: str) -> None:
-    for place in [place for place in self._open if place[0] == split]:
-      self.infos.append(self._open.pop(place).close(self._codec))
+    if split in self._open:
+      self.infos.append(self._open.pop(split).close(self._codec))
 
   def finish(self) -> None:
     """Puts the data set in its place, whole.
@@ -145,6 +142,12 @@ class Writer:
     """
     for split in shards.SPLITS:
       self._close(split)
+    for queue in self._spool:
+      shard = self._shard(*queue)
+      for record in self._spool.take(queue):
+        shard.add(record)
+      self.infos.append(shard.close(self._codec))
+    self._scratch.cleanup()
     if not any(info.split == 'train' for info in self.infos):
       self.staging.rmtree()
       raise ValueError(f'{self.folder}: no example to write')
