@@ -31,7 +31,9 @@ def read(config, workdir, records, tokenizer, index):
     elif config is not None:
       records, tokenizer = config.records, tokenizer or config.tokenizer
       if not records:
-        raise ValueError('config.records is empty: name a folder')
+        raise ValueError(
+          'config.records is empty: name a folder, as in --config.records=DIR'
+        )
     found = records_lib.Records(str(records))
     encoder = _tokenizer(tokenizer or _beside(records), found)
     if not 0 <= index < len(found):

@@ -14,6 +14,7 @@ os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 import transformers
 
 END_OF_TEXT = '<|endoftext|>'
+_FILES = {'tokenizer.json', 'tokenizer_config.json'}
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
 
 
@@ -60,6 +61,8 @@ def load(place: str) -> transformers.PreTrainedTokenizerFast:
     )
   except (OSError, ValueError) as error:
     first_line = str(error).strip().split('\n')[0]
+    if os.path.isdir(place) and not _FILES & set(os.listdir(place)):
+      first_line = f'neither {" nor ".join(sorted(_FILES))} is in that folder'
     raise ValueError(f'{place}: no tokenizer there ({first_line})') from error
   if not tokenizer.is_fast:
     raise ValueError(

@@ -130,7 +130,11 @@ def test_a_saved_tokenizer_is_loaded_as_it_was(trained, tmp_path):
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
-  with pytest.raises(ValueError, match=f'{tmp_path}: no tokenizer there'):
+  message = (
+    f'{tmp_path}: no tokenizer there .neither tokenizer.json nor '
+    'tokenizer_config.json is in that folder'
+  )
+  with pytest.raises(ValueError, match=message):
     load(str(tmp_path))
 
 
