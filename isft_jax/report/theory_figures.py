@@ -9,6 +9,12 @@ from collections.abc import Mapping, Sequence
 # Numbers of colors in `plots.COLORS`, which are those of --arm-0 .. in pages.
 GRAY, VERMILION, BLUE, ORANGE, GREEN, PINK = range(6)
 ACCOUNTINGS = {'interventional': BLUE, 'conditional': VERMILION}
+# Behaviours of teaching, in words.
+WRITERS = {
+  'own': 'learner acts',
+  'random': 'chance acts',
+  'expert': 'expert acts',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,14 +262,18 @@ def _boxes(results):
 
 
 def _grid(results):
-  order = sorted(results['teaching'], key=lambda cell: -cell['seeds'])
+  losses = ('counterfactual', 'actions', 'observations', 'all')
+  order = sorted(
+    results['teaching'],
+    key=lambda cell: (-cell['seeds'], losses.index(cell['loss'])),
+  )
   return Grid(
     'teaching',
-    'A decoder taught twelve ways, measured along its own rollouts',
+    'A decoder taught twelve ways, along its own rollouts',
     "KL from the exact prediction to the model's, nats a step",
     tuple(
       Row(
-        f'{cell["loss"]} / {cell["behaviour"]}',
+        f'{cell["loss"]}, {WRITERS[cell["behaviour"]]}',
         cell['seeds'] > 1,
         {
           name: tuple(
@@ -274,14 +284,15 @@ def _grid(results):
       )
       for cell in order
     ),
-    'Loss / who wrote the actions; left is closer. Counterfactual teaching on '
-    'actions that were written blind to theta gives the interventional '
-    'prediction, factual teaching the conditional one. A mask over actions '
-    '(observations) gives the first on blind data, the second on the '
-    "expert's.",
-    'Rows with several seeds were trained longest. A cell measures what its '
-    'loss trains: outcomes for observations, both for all, else actions. Own '
-    'and random actions, taken as targets, teach neither oracle.',
+    'What the loss trains, and who acts in the data; left is closer. Where '
+    'who acts does not know the best arm, counterfactual teaching comes to the '
+    'interventional prediction, and so does a mask over actions '
+    '(observations). Where the expert acts, every loss comes to the '
+    'conditional one, the mask too.',
+    'The first rows are of three seeds, with their spread, and were trained '
+    'longest. A row measures what its loss trains: outcomes for observations, '
+    'both for all, else actions. Actions of the learner or of chance, taken as '
+    'targets, teach nothing of either.',
   )
 
 
@@ -311,7 +322,7 @@ def _taught(results):
     'P(best arm)',
     tuple(lines),
     'Each decoder follows the closed form that its loss has for a minimiser, '
-    'along rollouts that it has never been shown.',
+    'along fresh rollouts of its own.',
     'The horizon is short: the gap between the two goes on growing, as the '
     'figure of the bandit shows.',
   )

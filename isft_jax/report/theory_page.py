@@ -159,12 +159,12 @@ def _dots(grid: Grid) -> str:
     for name, color in ACCOUNTINGS.items():
       about = f'{row.kl[name][0]:.4f} nats to {name}'
       square = name != 'interventional'
-      dots += _dot(left(row.kl[name][0]), 50, color, about, square)
+      dots += _dot(left(row.kl[name][0]), 100, color, about, square)
     weight = '600' if row.headline else '400'
     rows += (
       f'<tr><th scope="row" style="font-weight:{weight}">{escape(row.name)}'
       '</th><td style="padding:.3rem .8rem"><div style="position:relative;'
-      'height:1.1rem;border-bottom:1px solid var(--line)">'
+      'height:.6rem;margin-bottom:.6rem;border-bottom:1px solid var(--line)">'
       f'{dots}</div></td></tr>\n'
     )
   ticks = ''.join(

@@ -23,7 +23,7 @@ def draw(figure: Figure | Grid, folder: str | os.PathLike) -> pathlib.Path:
   """Draws `<name>.png` into a folder, replaced atomically; returns its path."""
   path = pathlib.Path(folder) / f'{figure.name}.png'
   is_grid = isinstance(figure, Grid)
-  inches = (9, 1.9 + 0.36 * len(figure.rows)) if is_grid else (9, 5.2)
+  inches = (8, 1.9 + 0.32 * len(figure.rows)) if is_grid else (9, 5.2)
   with plots._drawing(inches, path) as canvas:
     axes = canvas.add_subplot()
     (_dots if is_grid else _lines)(axes, figure)

@@ -49,7 +49,7 @@ def text(table: Table) -> str:
 def _mixture(results):
   found = results['mixture']
   yield Table(
-    'Two hypotheses: the weight of p_B',
+    'The weight of p_B',
     ('accounting', 'at first', 'the agent writes A', 'the world writes B'),
     [
       (name, f'{found["prior"]:.4f}', *(f'{w:.6f}' for w in found[name]))
@@ -70,8 +70,8 @@ def _bandit(results):
         (
           f'{label}, {name}',
           *(f'{cell["p_best"][t]:.3f}' for t in steps),
-          _sampled(cell, 'sum_kl', '.2f'),
-          _sampled(cell, 'sum_reward_kl', '.2f'),
+          _sampled(cell, 'sum_kl', '.3f'),
+          _sampled(cell, 'sum_reward_kl', '.3f'),
           _sampled(cell, 'sure_and_wrong', '.1%'),
         )
       )
@@ -217,7 +217,7 @@ def _teaching(results):
     'Teaching a decoder: KL in nats a step and reward, along own rollouts, '
     'with (lowest, highest) of seeds ± two standard errors',
     (
-      'loss / who wrote the actions',
+      'loss, who acts',
       'seeds x steps',
       'KL to interventional',
       'KL to conditional',
@@ -225,7 +225,7 @@ def _teaching(results):
     ),
     [
       (
-        f'{cell["loss"]} / {cell["behaviour"]}',
+        f'{cell["loss"]}, {cell["behaviour"]}',
         f'{cell["seeds"]} x {cell["steps"]}',
         interval(cell['kl_to_interventional']),
         interval(cell['kl_to_conditional']),
