@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import errno
+import glob
 import logging as std_logging
 import os
 import pathlib
@@ -38,6 +39,7 @@ def run(command: Callable[[], None], doc: str, flag_holders) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     _hush()
+    _spare_tpus(os.environ)
     try:
       command()
     except Exception as error:
@@ -162,6 +164,15 @@ def _hush() -> None:
   tries.addFilter(lambda record: 'thrown while requesting' not in record.msg)
   logging.get_absl_handler().addFilter(is_news)
   sys.unraisablehook = unraisable
+
+
+def _spare_tpus(environ, find=glob.glob) -> None:
+  """Where there is no TPU, keeps libtpu from asking the network for its kind.
+
+  It would warn in six lines that nobody answers. Compiling needs libtpu alone.
+  """
+  if not find('/dev/accel*') and not find('/dev/vfio/[0-9]*'):
+    environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
 
 
 def _unknown_field(message: str) -> str:
