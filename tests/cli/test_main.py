@@ -1,5 +1,6 @@
 """Errors of a command: one line with the remedy, exit code 1, nothing done."""
 
+import fnmatch
 import pathlib
 import resource
 import subprocess
@@ -197,6 +198,20 @@ def test_too_little_memory_is_one_clear_line_in_the_words_of_xla():
   assert line.startswith('out of memory: RESOURCE_EXHAUSTED: Out of memory')
   assert 'try fewer rows a step' in line
   assert main._as_line(RuntimeError('INTERNAL: a bug')) is None
+
+
+@pytest.mark.parametrize(
+  ('devices', 'expected'),
+  [
+    ([], {'TPU_SKIP_MDS_QUERY': '1'}),
+    (['/dev/accel0'], {}),
+    (['/dev/vfio/0'], {}),
+  ],
+)
+def test_libtpu_asks_of_a_tpu_only_where_there_is_one(devices, expected):
+  environ = {}
+  main._spare_tpus(environ, lambda pattern: fnmatch.filter(devices, pattern))
+  assert environ == expected
 
 
 def test_missing_records_are_one_clear_line(tmp_path):
