@@ -58,15 +58,32 @@ BEAM_OPTIONS = DEFINE_string(
 )
 
 
+def _now_and_then(tell):
+  """Returns a function that tells at most once a second, what it is given."""
+  shown = time.perf_counter()
+
+  def progress(value):
+    nonlocal shown
+    now = time.perf_counter()
+    if now - shown > 1:
+      print(tell(value), file=sys.stderr, flush=True)
+      shown = now
+
+  return progress
+
+
 def _verify(folder):
   from isft_jax.data import verify
 
-  damages = list(verify.damages(folder))
-  if damages:
-    print('\n'.join(damages))
+  number = 0
+  progress = _now_and_then(lambda name: f'reading {name}')
+  for damage in verify.damages(folder, progress):
+    print(damage, flush=True)
+    number += 1
+  if number:
     raise ValueError(
-      f'{folder} is damaged in {len(damages)} places; prepare it again, or '
-      'fetch the files anew'
+      f'{folder} is damaged in {number} places; prepare it again, or fetch '
+      'the files anew'
     )
   print(f'{folder} is whole')
 
@@ -94,16 +111,13 @@ def _prepare():
   )
   renderer, rules = trajectories.renderer(), trajectories.rules()
   print(rules.describe())
-  start = shown = time.perf_counter()
+  start = time.perf_counter()
 
+  @_now_and_then
   def progress(tally):
-    nonlocal shown
-    now = time.perf_counter()
-    if now - shown > 1:
-      rejected, tokens = tally.rejected.total(), int(tally.tokens_P.sum())
-      line = preparation.progress(tally.read, rejected, tokens, now - start)
-      print(line, file=sys.stderr, flush=True)
-      shown = now
+    rejected, tokens = tally.rejected.total(), int(tally.tokens_P.sum())
+    seconds = time.perf_counter() - start
+    return preparation.progress(tally.read, rejected, tokens, seconds)
 
   asked = settings, renderer, rules, OUTPUT.value
   if BEAM_RUNNER.value:

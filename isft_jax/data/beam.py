@@ -98,7 +98,7 @@ def prepare(
   for told in sorted(scratch.glob('shard-*')):
     writer.infos.append(shards.Info(*json.loads(told.read_text())))
   scratch.rmtree()
-  plain.check_written(counted, begun.part)
+  plain.check_written(counted, begun)
   writer.finish()
   return plain.finish(begun, renderer, counted), False
 

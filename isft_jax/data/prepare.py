@@ -107,7 +107,7 @@ def prepare(
         writer.add(outcome.split, outcome.records, outcome.key)
       progress(tally)
   counted = tally.report()
-  check_written(counted, begun.part)
+  check_written(counted, begun)
   writer.finish()
   return finish(begun, renderer, counted), False
 
@@ -175,19 +175,22 @@ def clear(part: epath.Path) -> None:
   (part / REJECTED).touch()  # that it is ours
 
 
-def check_written(counted: dict, part: epath.Path) -> None:
+def check_written(counted: dict, begun: Begun) -> None:
   """Raises ValueError, with the reasons, if there is no row to train on."""
-  if 'train' in counted['splits']:
+  # What is added may well be held out: there are others to train on.
+  if 'train' in counted['splits'] or (begun.held and counted['splits']):
     return
   if counted['splits']:
     raise ValueError(
       'no row is left to train on: all are held out or set aside; lower '
       '--heldout'
     )
+  if not counted['rows']['read']:
+    raise ValueError(f'no rows in {begun.asked["settings"]["input"]}')
   why = ', '.join(f'{n} {reason}' for reason, n in counted['rejected'].items())
   raise ValueError(
     f'none of {counted["rows"]["read"]} rows could be written ({why}); '
-    f'{part / REJECTED} has the reason of each'
+    f'{begun.part / REJECTED} has the reason of each'
   )
 
 

@@ -5,7 +5,7 @@ records, the index, the tokenizer's fingerprint, and the report's sums.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -18,10 +18,13 @@ from isft_jax.types import Provenance, Verdict
 _CODES = {'provenance': len(Provenance), 'verdict': len(Verdict)}
 
 
-def damages(folder: str) -> Iterator[str]:
+def damages(
+  folder: str, progress: Callable[[str], None] = lambda name: None
+) -> Iterator[str]:
   """Yields a line for each thing that is damaged; none if all is whole.
 
   folder: what isft-prepare made.
+  progress: called with the name of each file that is about to be read.
 
   Raises ValueError if there are no records.
   """
@@ -33,6 +36,7 @@ def damages(folder: str) -> Iterator[str]:
   broken = set()
   for name in sorted(sums):
     file = path / name
+    progress(name)
     if not file.exists():
       broken.add(name)
       yield f'{file}: missing'
@@ -51,11 +55,13 @@ def damages(folder: str) -> Iterator[str]:
   counts = {}
   for split, about in splits.items():
     counts[split] = sum(about.shard_lengths)
-    yield from _of_split(path, split, about.shard_lengths, broken)
+    yield from _of_split(path, split, about.shard_lengths, broken, progress)
   yield from _of_report(epath.Path(folder), counts, dict(info.metadata))
 
 
-def _of_split(path, split: str, lengths: list[int], broken) -> Iterator[str]:
+def _of_split(
+  path, split: str, lengths: list[int], broken, progress
+) -> Iterator[str]:
   codec = shards.Codec()
   name = shards.INDEX.format(split=split)
   try:
@@ -70,6 +76,7 @@ def _of_split(path, split: str, lengths: list[int], broken) -> Iterator[str]:
     slice_, first = slice(first, first + length), first + length
     if shard.name in broken:
       continue
+    progress(shard.name)
     try:
       found = [*map(codec.read, shards.read(shard))]
     except Exception as error:  # of C++, or of protocol buffers

@@ -391,6 +391,22 @@ def test_everything_held_out_is_no_data_set(renderer, tmp_path):
     run(renderer, source, tmp_path / 'out', heldout=0.999999)
 
 
+def test_what_is_added_may_all_be_held_out(renderer, tmp_path):
+  old, new = tmp_path / 'old', tmp_path / 'new'
+  run(renderer, write_rows(tmp_path / 'a.jsonl', GOOD), old)
+  more = write_rows(tmp_path / 'b.jsonl', GOOD)
+  run(renderer, more, new, heldout=0.999999, extends=str(old))
+  sizes = [len(records.Records(str(new), s)) for s in ('train', 'heldout')]
+  assert sizes == [3, 3]
+  assert [*verify.damages(str(new))] == []
+
+
+def test_files_without_a_row_say_so(renderer, tmp_path):
+  source = write_rows(tmp_path / 'runs.jsonl', [])
+  with pytest.raises(ValueError, match=f'^no rows in {source}$'):
+    run(renderer, source, tmp_path / 'out')
+
+
 def test_no_row_at_all_says_why(renderer, tmp_path):
   source = write_rows(tmp_path / 'runs.jsonl', [*BAD.values()] * 2)
   with pytest.raises(ValueError, match='none of 8 rows could be written') as e:

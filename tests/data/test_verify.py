@@ -47,7 +47,10 @@ SHARD = 'trajectories-train.array_record-00001'
 
 
 def test_a_data_set_that_is_whole(whole):
-  assert [*verify.damages(str(whole))] == []
+  seen = []
+  assert [*verify.damages(str(whole), seen.append)] == []
+  assert seen.count(SHARD) == 2  # its bytes, and then its records
+  assert {'index-heldout.npz', 'metadata.json'} <= {*seen}
 
 
 def flip(path):

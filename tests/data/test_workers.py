@@ -10,7 +10,14 @@ import time
 
 import pytest
 
-from isft_jax.data import chat, prepare, tokenizer, workers
+from isft_jax.data import (
+  chat,
+  outcomes,
+  prepare,
+  tokenizer,
+  verify,
+  workers,
+)
 from isft_jax.data.render import Renderer
 from isft_jax.data.sources.authors import Rules
 from isft_jax.data.tally import Tally
@@ -95,6 +102,30 @@ def test_a_worker_that_dies_is_an_error_and_no_hang():
     for _, counts in workers.outcomes(Dies(), range(100), 2):
       read.merge(counts)
   assert read.read in (0, 16, 32)
+
+
+class DiesAtRow40:
+  """The same, of the rows of a file."""
+
+  def __call__(self, task, tally):
+    if task.row.number == 40:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return outcomes.Outcome(task.key, 'train', [], None)
+
+
+def test_a_worker_that_dies_leaves_no_data_set_and_the_next_run_is_whole(
+  renderer, source, tmp_path, monkeypatch
+):
+  asked = prepare.Settings(str(source)), renderer, Rules.default()
+  with monkeypatch.context() as dying:
+    dying.setattr(outcomes, 'Preparer', lambda *_: DiesAtRow40())
+    with pytest.raises(ValueError, match='a worker process ended before its'):
+      prepare.prepare(*asked, str(tmp_path / 'out'), num_workers=2)
+  assert not (tmp_path / 'out').exists()
+  report, was_there = prepare.prepare(*asked, str(tmp_path / 'out'))
+  assert not was_there
+  assert report['rows'] == {'read': 101, 'written': 89, 'rejected': 12}
+  assert [*verify.damages(str(tmp_path / 'out'))] == []
 
 
 class Fails:
