@@ -90,6 +90,8 @@ class StageConfig:
   log_every: int = 20  # steps
   eval_every: int = 40  # steps, with held-out records; 0: at the last alone
   checkpoint_every: int = 200  # steps; the last step is always saved
+  keep_last: int = 2  # checkpoints
+  keep_every: int = 0  # steps: checkpoints that are kept for good; 0: none
   optim: OptimConfig = field(default_factory=OptimConfig)
 
 
@@ -105,6 +107,9 @@ class RunConfig(StageConfig):
   # Empty: the run's own.
   plan_objective: str = ''
   records: str = ''  # folder of the TFDS records
+  # Instead of them, several that are mixed: (records, weight, objective) of
+  # each. Weights are shares of the rows; an empty objective is the run's own.
+  sources: tuple[tuple[str, float, str], ...] = ()
   # Records to measure by author while training. Empty: their split 'heldout',
   # if they have one.
   heldout: str = ''
@@ -199,6 +204,16 @@ class EvidenceConfig(LyingAgentConfig):
   worlds: WorldsConfig = field(default_factory=WorldsConfig)
 
 
+def sources_of(config: RunConfig) -> list[tuple[str, float, str]]:
+  """Returns (records, weight, objective) of every source of a run."""
+  if not config.sources:
+    return [(config.records, 1.0, config.objective)]
+  return [
+    (records, weight, objective or config.objective)
+    for records, weight, objective in config.sources
+  ]
+
+
 def arguments(text: str, **defaults: int) -> dict[str, int]:
   """Returns the numbers of a config's argument, 'batch=8,length=4096'.
 
@@ -230,15 +245,21 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
       _check('model.vocab_size', config.model.vocab_size, config.vocab_size)
   else:
     stages = {'': config}
-    if not config.records:
-      raise ValueError('config.records is empty: name a folder')
+    _validate_sources(config)
   for prefix, stage in stages.items():
-    for name in ('rows', 'log_every', 'checkpoint_every'):
+    for name in ('rows', 'log_every', 'checkpoint_every', 'keep_last'):
       _check(prefix + name, getattr(stage, name), 1)
     _check(prefix + 'row_targets', stage.row_targets, 0)
     _check(prefix + 'row_documents', stage.row_documents, 0)
     _check(prefix + 'row_length', stage.row_length, 2)
     _check(prefix + 'steps', stage.steps, 0)
+    _check(prefix + 'keep_every', stage.keep_every, 0)
+    if stage.keep_every % stage.checkpoint_every:
+      raise ValueError(
+        f'config.{prefix}keep_every={stage.keep_every} is not a multiple of '
+        f'config.{prefix}checkpoint_every={stage.checkpoint_every}: there is '
+        'no checkpoint to keep'
+      )
     _check(prefix + 'optim.warmup_steps', stage.optim.warmup_steps, 0)
     _check(prefix + 'optim.clip_norm', stage.optim.clip_norm, 0)
     if stage.steps == 0:
@@ -272,6 +293,27 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
     )
 
 
+def _validate_sources(config: RunConfig) -> None:
+  if not config.records and not config.sources:
+    raise ValueError('config.records is empty: name a folder')
+  if config.records and config.sources:
+    raise ValueError(
+      'config.records and config.sources are both set: leave one of them empty'
+    )
+  for source in config.sources:
+    match source:
+      case [str(), int() | float() as weight, str()] if weight > 0:
+        continue
+    raise ValueError(
+      f'config.sources has {source!r}: each is a folder of records, a weight '
+      "above 0 and an objective, as in ('DIR', 3, 'interventional')"
+    )
+  folders = [records for records, _, _ in config.sources]
+  for folder in folders:
+    if folders.count(folder) > 1:
+      raise ValueError(f'config.sources names {folder} more than once')
+
+
 def _validate_evidence(config: EvidenceConfig) -> dict[str, StageConfig]:
   """Checks what other experiments lack; returns the stages still to check."""
   _choice('only', config.only, ('', 'flywheel', 'arms', 'heldout', 'worlds'))
@@ -293,36 +335,49 @@ def _validate_evidence(config: EvidenceConfig) -> dict[str, StageConfig]:
   }
 
 
-def claim(workdir: pathlib.Path, config: RunConfig | LyingAgentConfig) -> None:
+def claim(
+  workdir: pathlib.Path, config: RunConfig | LyingAgentConfig, write=True
+) -> None:
   """Makes workdir this config's own, and writes config.json into it.
 
-  A run may go on with another mesh; anything else needs another workdir.
+  A run may go on with another mesh, and keep other checkpoints; anything else
+  needs another workdir. A field that config.json lacks had its default.
+
+  write: False where another host writes it.
 
   Raises ValueError, naming the fields, if workdir holds another config.
   """
   path = workdir / 'config.json'
-  text = json.dumps(dataclasses.asdict(config), indent=2) + '\n'
+  text = _json(config)
   if path.exists():
     if path.read_text() == text:
       return
-    theirs, ours = (
-      _leaves(json.loads(path.read_text())),
-      _leaves(json.loads(text)),
+    defaults, theirs, ours = (
+      _leaves(json.loads(each))
+      for each in (_json(type(config)()), path.read_text(), text)
     )
+    theirs = {name: defaults[name] for name in ours.keys() - theirs} | theirs
     differ = [
       f'{name} (there {theirs.get(name)!r}, now {ours.get(name)!r})'
       for name in sorted(theirs | ours)
-      if theirs.get(name) != ours.get(name) and not name.startswith('mesh.')
+      if theirs.get(name) != ours.get(name)
+      and not name.startswith(('mesh.', 'keep_'))
     ]
     if differ:
       raise ValueError(
         f'{workdir} holds a run of another config: {", ".join(differ)}; give '
         'another --workdir, or remove that one'
       )
+  if not write:
+    return
   workdir.mkdir(parents=True, exist_ok=True)
   part = path.with_suffix('.part')
   part.write_text(text)
   part.replace(path)
+
+
+def _json(config) -> str:
+  return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
 
 
 def _leaves(tree: dict, prefix: str = '') -> dict:

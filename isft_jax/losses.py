@@ -37,14 +37,18 @@ def weighted_sum(
 
 
 def by_author(
-  nll_BK: jax.Array, authors_BK: jax.Array
+  nll_BK: jax.Array, authors_BK: jax.Array, sources: int = 1
 ) -> tuple[jax.Array, jax.Array]:
   """Returns (sum, count) of the loss by author, float32 [provenance].
 
   Unweighted: what an author wrote is measured also where it is not learned.
   Slots without a target are those of PAD.
+
+  sources: of a batch that mixes several: [sources x provenance], as its authors
+    are counted.
   """
-  wrote_BKP = authors_BK[..., None] == jnp.arange(len(Provenance))[None, None]
+  authors_P = jnp.arange(sources * len(Provenance))
+  wrote_BKP = authors_BK[..., None] == authors_P[None, None]
   total_P = jnp.sum(jnp.where(wrote_BKP, nll_BK[..., None], 0.0), axis=(0, 1))
   return total_P, jnp.sum(wrote_BKP, axis=(0, 1), dtype=nll_BK.dtype)
 

@@ -6,12 +6,14 @@ TPUs are several slices, data alone runs across them: the network between them
 is slow, and carries one sum of gradients a step.
 """
 
+import functools
 import math
 import re
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from isft_jax.config import MeshConfig
@@ -159,13 +161,46 @@ def check_rows(rows: int, mesh: Mesh, parts: int = 1) -> None:
     )
 
 
+@functools.cache
+def part_of_host(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
+  """Returns (part, parts): which equal part of a batch's rows a host reads.
+
+  Hosts whose devices hold the same rows, as where `tensor` runs across hosts,
+  read the same part.
+
+  host: None for this one.
+
+  Raises ValueError if the rows of two hosts overlap in part.
+  """
+  host = jax.process_index() if host is None else host
+  held = {}
+  rows_of = of_batch(mesh).devices_indices_map((mesh.size,))
+  for device, (rows,) in rows_of.items():
+    held.setdefault(device.process_index, set()).add(rows.start or 0)
+  parts = sorted(map(sorted, {frozenset(rows) for rows in held.values()}))
+  if len(set().union(*parts)) != sum(map(len, parts)):
+    raise ValueError(
+      'config.mesh gives some hosts a part of the same rows; let tensor divide '
+      'the devices of a host, or be a multiple of them'
+    )
+  return parts.index(sorted(held[host])), len(parts)
+
+
 def to_global(batch, mesh: Mesh):
-  """Makes global arrays of the rows that this host read.
+  """Makes global arrays of the rows that each host read, its `part_of_host`.
 
   Raises ValueError if the rows do not divide over the mesh.
   """
-  check_rows(len(jax.tree.leaves(batch)[0]) * jax.process_count(), mesh)
+  _, parts = part_of_host(mesh)
+  check_rows(len(jax.tree.leaves(batch)[0]) * parts, mesh)
   sharding = of_batch(mesh)
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, x), batch
   )
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+  """Returns all of an array, of which other hosts may hold parts."""
+  if array.is_fully_addressable or array.is_fully_replicated:
+    return np.asarray(array)
+  return multihost_utils.process_allgather(array, tiled=True)

@@ -132,7 +132,8 @@ class Batch(NamedTuple):
   columns_BK: int32, the column of a row whose output predicts a target.
   targets_BK: int32, the token that follows that column.
   weights_BK: float32, the objective's weight of that target; 0 in padding.
-  authors_BK: int32, the `Provenance` of that target, for metrics by author.
+  authors_BK: int32, the `Provenance` of that target, for metrics by author; and
+    len(Provenance) times the number of its source, where a run mixes several.
   """
 
   tokens_BL: np.ndarray

@@ -161,6 +161,13 @@ REFUSED_STAGE = [
   ('row_length', 1, '=1 must be at least 2'),
   ('log_every', 0, '=0 must be at least 1'),
   ('checkpoint_every', 0, '=0 must be at least 1'),
+  ('keep_last', 0, '=0 must be at least 1'),
+  ('keep_every', -1, '=-1 must be at least 0'),
+  (
+    'keep_every',
+    300,
+    '=300 is not a multiple of config.(.*[.])?checkpoint_every',
+  ),
   ('epochs', 0, '=0 must be at least 1'),
   ('normalize', 'mean', r"='mean' must be one of \('token', 'trajectory'\)"),
   ('optim.learning_rate', -1e-3, '=-0.001 must be at least 0'),
@@ -343,6 +350,24 @@ def test_a_run_goes_on_in_its_folder_and_on_another_mesh(tmp_path):
   claimed(tmp_path)
   claimed(tmp_path)
   assert claimed(tmp_path, **{'mesh.fsdp': 8})['mesh']['fsdp'] == 8
+
+
+def test_a_run_goes_on_and_keeps_other_checkpoints(tmp_path):
+  claimed(tmp_path)
+  changes = {'keep_last': 5, 'keep_every': 400}
+  assert claimed(tmp_path, **changes)['keep_last'] == 5
+
+
+def test_a_run_goes_on_that_knew_fewer_fields(tmp_path):
+  """What it could not say was as it is by default."""
+  settings = claimed(tmp_path, sources=())
+  del settings['sources']
+  del settings['optim']['accumulate']
+  (tmp_path / 'config.json').write_text(json.dumps(settings))
+  assert claimed(tmp_path)['optim']['accumulate'] == 1
+  (tmp_path / 'config.json').write_text(json.dumps(settings))
+  with pytest.raises(ValueError, match=r'optim.accumulate \(there 1, now 2\)'):
+    claimed(tmp_path, **{'optim.accumulate': 2})
 
 
 def test_a_folder_of_another_config_is_refused_and_left_alone(tmp_path):

@@ -58,9 +58,12 @@ def run(command: Callable[[], None], doc: str, flag_holders) -> None:
   app.run(main, flags_parser=parse)
 
 
-def run_config(command: Callable, doc: str) -> None:
-  """Runs command(config, workdir), both from flags, as a program."""
-  run(lambda: configured(command), doc, (CONFIG, WORKDIR))
+def run_config(command: Callable, doc: str, flag_holders=()) -> None:
+  """Runs command(config, workdir), both from flags, as a program.
+
+  flag_holders: of other flags that it reads.
+  """
+  run(lambda: configured(command), doc, (CONFIG, WORKDIR, *flag_holders))
 
 
 def configured(command: Callable) -> None:

@@ -3,23 +3,115 @@
   isft-train --config=configs/train_tiny.py --config.records=DIR \\
     --config.tokenizer=DIR [--config.model.init_from=WORKDIR] \\
     [--config.objective=interventional]
+
+Records can be mixed, by shares of the rows, each with an objective:
+
+  isft-train --config=... --config.sources="(('RUNS', 3, 'interventional'),
+    ('DEMONSTRATIONS', 1, 'observational'))"
+
+On several hosts, the same command on each, with a workdir that all can reach:
+
+  isft-train --config=... --multihost                      # TPU slice, SLURM
+  isft-train --config=... --coordinator=ADDRESS:PORT --hosts=2 --host=0
+
+Exits with 75 if it was told to stop (SIGTERM) and has saved: start it again.
 """
 
+import re
+
+from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
+
 from isft_jax.cli import main
+
+MULTIHOST = DEFINE_boolean(
+  'multihost', False, 'Join the other hosts that TPU metadata or SLURM name.'
+)
+COORDINATOR = DEFINE_string(
+  'coordinator', '', 'Join the hosts that meet here: ADDRESS:PORT of the first.'
+)
+HOSTS = DEFINE_integer('hosts', 0, 'With --coordinator: how many there are.')
+HOST = DEFINE_integer('host', -1, 'With --coordinator: which this is, from 0.')
+HEARTBEAT = DEFINE_integer(
+  'heartbeat',
+  100,
+  'Seconds of silence after which a host counts as dead, and the others end.',
+  lower_bound=1,
+)
+PROFILE = DEFINE_string(
+  'profile', '', 'START:STOP, steps to trace for xprof, into workdir/profile.'
+)
+WANDB = DEFINE_string(
+  'wandb', '', 'A project of Weights & Biases to draw curves in as well.'
+)
+PROBE = DEFINE_string(
+  'probe',
+  '',
+  "Whether facts are known, asked every config.eval_every steps: 'paper', or "
+  'a CSV of facts as isft-probe takes it.',
+)
 
 
 def _train(config, workdir):
   # Imported late: --help need not wait for jax.
-  from isft_jax.train import loop
+  from isft_jax.train import cluster, loop
 
-  summary = loop.train(config, workdir).summary
+  if MULTIHOST.value or COORDINATOR.value:
+    cluster.join(
+      COORDINATOR.value, HOSTS.value, HOST.value, heartbeat=HEARTBEAT.value
+    )
+  run = loop.train(
+    config,
+    workdir,
+    probe=_probe_of(config) if PROBE.value else None,
+    profile=steps_of(PROFILE.value),
+    wandb=WANDB.value,
+  )
+  if not cluster.is_first():
+    return
   print(
-    f'{config.name}: {summary["steps"]} steps on {summary["scored_tokens"]:,} '
-    f'scored tokens, final loss {summary["final_loss"]:.4f}\n'
+    f'{config.name}: {run.summary["steps"]} steps on '
+    f'{run.summary["scored_tokens"]:,} scored tokens, final loss '
+    f'{run.summary["final_loss"]:.4f}\n'
     f'checkpoints and metrics.jsonl are in {workdir}'
   )
 
 
+def steps_of(text: str) -> tuple[int, ...]:
+  """Returns (first, last) of 'START:STOP', () of ''.
+
+  Raises ValueError if it is neither.
+  """
+  if not text:
+    return ()
+  found = re.fullmatch(r'(\d+):(\d+)', text)
+  if not found or not 0 < int(found[1]) <= int(found[2]):
+    raise ValueError(f'--profile={text!r} is not START:STOP, as in 10:15')
+  return int(found[1]), int(found[2])
+
+
+def _probe_of(config):
+  """Returns what asks a model about facts, rendered as the records are."""
+  from isft_jax import config as config_lib
+  from isft_jax.data import fact_bank, facts, tokenizer
+  from isft_jax.data.records import Records
+  from isft_jax.data.render import Renderer
+  from isft_jax.probes import facts as probes
+
+  config_lib.validate(config)
+  bank = facts.FACTS
+  if PROBE.value != 'paper':
+    bank, _ = fact_bank.read(PROBE.value)
+  folder = config_lib.sources_of(config)[0][0]
+  encoder = tokenizer.load(config.tokenizer or tokenizer.beside(folder))
+  rendering = Records(folder).metadata['rendering']
+  renderer = Renderer(encoder, rendering['template'], rendering.get('values'))
+  return probes.watch(bank, renderer)
+
+
 def run():
   """The console script isft-train."""
-  main.run_config(_train, __doc__)
+  main.run_config(
+    _train,
+    __doc__,
+    (MULTIHOST, COORDINATOR, HOSTS, HOST, HEARTBEAT, PROFILE, WANDB, PROBE),
+  )

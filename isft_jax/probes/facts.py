@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from isft_jax import sharding
 from isft_jax.data import lying_agent
 from isft_jax.data.facts import Fact
 from isft_jax.data.render import Renderer
@@ -175,6 +176,20 @@ def margins(graphdef, params, prepared: Prepared) -> np.ndarray:
   return mean_B[1::2] - mean_B[::2]
 
 
+def watch(facts: Sequence[Fact], renderer: Renderer):
+  """Returns (graphdef, params) -> what margins say, to ask while training."""
+  prepared = prepare(facts, renderer)
+
+  def ask(graphdef, params) -> dict[str, float]:
+    margin_N = margins(graphdef, params, prepared)
+    return {
+      'mean_margin': float(np.mean(margin_N)),
+      'prefers_lie': float(np.mean(margin_N < 0)),
+    }
+
+  return ask
+
+
 def score(
   graphdef, params, claims: Sequence[Slot]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +198,8 @@ def score(
   Both [claims, tokens of the longest claim or some more].
   """
   batch = _score_batch(claims)
-  return np.asarray(_target_nll(graphdef, params, batch)), batch.weights_BK
+  nll_BK = sharding.fetch(_target_nll(graphdef, params, batch))
+  return nll_BK, batch.weights_BK
 
 
 def _score_batch(claims: Sequence[Slot]) -> Batch:

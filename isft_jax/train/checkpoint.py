@@ -1,12 +1,23 @@
 """Checkpoints: the whole run, so that it can go on as if never interrupted."""
 
 import dataclasses
-import pathlib
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
 
 from isft_jax.config import RunConfig
+from isft_jax.train import cluster, whole
+
+_STEP = 'step'
+
+
+def folder_of(workdir: str) -> epath.Path:
+  """Returns where the checkpoints of a run are, here or in a bucket."""
+  folder = epath.Path(workdir) / 'checkpoints'
+  # Of gs://... pathlib would make a folder named gs: in this one.
+  return folder if '://' in str(folder) else folder.absolute()
 
 
 class Checkpoints:
@@ -16,14 +27,33 @@ class Checkpoints:
   the data iterator) and `run` (config and fingerprint of the records).
   """
 
-  def __init__(self, workdir: str, keep: int = 2):
+  def __init__(self, workdir: str, config: RunConfig | None = None):
+    """Opens the checkpoints of a run.
+
+    config: of the run that goes on and writes more. It keeps the newest
+      `keep_last`, and those of steps that `keep_every` divides; damaged ones
+      are put aside. None: they are read only.
+    """
+    self._folder = folder_of(workdir)
+    self._config = config
+    if config and cluster.is_first():
+      self._put_aside()
+    if config and jax.process_count() > 1:
+      multihost_utils.sync_global_devices('damaged checkpoints are put aside')
     self._manager = ocp.CheckpointManager(
-      pathlib.Path(workdir).absolute() / 'checkpoints',
+      self._folder,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, step_prefix='step', cleanup_tmp_directories=True
+        max_to_keep=config and config.keep_last,
+        keep_period=config and (config.keep_every or None),
+        step_prefix=_STEP,
+        create=config is not None,
+        # Of a run that is still writing they are not left behind.
+        cleanup_tmp_directories=config is not None,
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
       ),
       item_names=('params', 'opt_state', 'data', 'run'),
     )
+    self._saving = None
 
   def __enter__(self):
     return self
@@ -32,15 +62,22 @@ class Checkpoints:
     self._manager.close()  # waits for what is being written
 
   def latest(self) -> int | None:
-    """Returns the number of steps done at the newest checkpoint, or None."""
-    return self._manager.latest_step()
+    """Returns the steps done at the newest whole checkpoint, or None."""
+    if self._config:
+      return self._manager.latest_step()
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      if damage := whole.damage(self._folder_of(step)):
+        cluster.tell(f'{damage}: an older checkpoint is taken')
+      else:
+        return step
+    return None
 
-  def save(
-    self, step: int, state, data: dict, config: RunConfig, fingerprint: str
-  ) -> None:
+  def save(self, step: int, state, data: dict, fingerprint: str) -> None:
     """Starts to save; returns once the arrays are copied from the devices."""
     if step == self.latest():
       return
+    self.wait()  # as Orbax would: the one before is sealed by its own step
+    self._saving = step
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -49,31 +86,34 @@ class Checkpoints:
         data=ocp.args.JsonSave(data),
         run=ocp.args.JsonSave(
           {
-            'config': dataclasses.asdict(config),
+            'config': dataclasses.asdict(self._config),
             'fingerprint': fingerprint,
           }
         ),
       ),
     )
 
+  def wait(self) -> None:
+    """Returns once what was saved is in its place."""
+    self._manager.wait_until_finished()
+
   def restore(self, abstract):
     """Returns (state, data) of the newest checkpoint.
 
     abstract: the state as ShapeDtypeStructs with shardings. They need not be
       those it was saved with.
+
+    Raises ValueError if it cannot be read.
     """
-    step = self.latest()
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        params=ocp.args.StandardRestore(abstract.params),
-        opt_state=ocp.args.StandardRestore(abstract.opt_state),
-        data=ocp.args.JsonRestore(),
-      ),
+    restored = self._read(
+      params=ocp.args.StandardRestore(abstract.params),
+      opt_state=ocp.args.StandardRestore(abstract.opt_state),
+      data=ocp.args.JsonRestore(),
     )
     state = abstract._replace(
       step=jax.device_put(
-        jax.numpy.asarray(step, abstract.step.dtype), abstract.step.sharding
+        jax.numpy.asarray(self.latest(), abstract.step.dtype),
+        abstract.step.sharding,
       ),
       params=restored['params'],
       opt_state=restored['opt_state'],
@@ -82,17 +122,36 @@ class Checkpoints:
 
   def restore_run(self) -> dict:
     """Returns the config of the run and the fingerprint of its records."""
-    return self._manager.restore(
-      self.latest(), args=ocp.args.Composite(run=ocp.args.JsonRestore())
-    )['run']
+    return self._read(run=ocp.args.JsonRestore())['run']
 
   def restore_params(self, abstract_params):
     """Returns (params, fingerprint of the records they were trained on)."""
-    restored = self._manager.restore(
-      self.latest(),
-      args=ocp.args.Composite(
-        params=ocp.args.StandardRestore(abstract_params),
-        run=ocp.args.JsonRestore(),
-      ),
+    restored = self._read(
+      params=ocp.args.StandardRestore(abstract_params),
+      run=ocp.args.JsonRestore(),
     )
     return restored['params'], restored['run']['fingerprint']
+
+  def _read(self, **items):
+    step = self.latest()
+    return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+  def _folder_of(self, step: int) -> epath.Path:
+    return self._folder / f'{_STEP}_{step}'
+
+  def _seal(self) -> None:
+    # Orbax calls it on the first host, when all is written and before it is
+    # moved into its place; in buckets, where nothing is moved, it is there.
+    folder = self._folder_of(self._saving)
+    parts = [*self._folder.glob(f'{folder.name}.orbax-checkpoint-tmp*')]
+    whole.seal(parts[0] if parts else folder)
+
+  def _put_aside(self) -> None:
+    for folder in sorted(self._folder.glob(f'{_STEP}_*')):
+      if damage := whole.damage(folder):
+        aside = folder.with_name(f'damaged_{folder.name}')
+        folder.rename(aside)
+        cluster.tell(
+          f'{damage}: the run goes on from an older one, or from the start; '
+          f'what is left of this one is in {aside}'
+        )

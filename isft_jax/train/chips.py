@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from jax.experimental import topologies
@@ -52,6 +53,28 @@ CHIPS = {
   'TPU v6 lite': Chip(31.25 * GIB, 918e12, 1640e9, 400e9, 12.5e9),
   'TPU7x': Chip(2 * 94.75 * GIB, 2307e12, 7380e9, 600e9, 12.5e9, devices=2),
 }
+
+
+# Operations a second in bfloat16, dense, of chips that nothing is compiled for:
+# Google Cloud's page 'TPU v4', and NVIDIA's data sheets.
+_OTHERS = {
+  'TPU v4': 275e12,
+  'NVIDIA A100-SXM4-40GB': 312e12,
+  'NVIDIA A100-SXM4-80GB': 312e12,
+  'NVIDIA A100 80GB PCIe': 312e12,
+  'NVIDIA H100 PCIe': 756e12,
+  'NVIDIA H100 80GB HBM3': 989e12,
+  'NVIDIA H200': 989e12,
+}
+
+
+def peak(devices: Iterable) -> float:
+  """Returns what devices do together, operations a second; 0 if unknown."""
+  known = _OTHERS | {
+    kind: chip.flops / chip.devices for kind, chip in CHIPS.items()
+  }
+  each = [known.get(device.device_kind, 0.0) for device in devices]
+  return sum(each) if all(each) else 0.0
 
 
 def describe(topology: str, slices: int = 1) -> list:

@@ -1,13 +1,17 @@
-"""Metrics: a line of JSON a step, TensorBoard, a line of progress at times."""
+"""Metrics: a line of JSON a step, boards, a line of progress at times."""
 
 import json
 import math
-import pathlib
+import tempfile
 import time
+from collections.abc import Sequence
 
 import jax
-import tensorboardX
+import numpy as np
+from etils import epath
 
+from isft_jax.train import cluster
+from isft_jax.train.boards import Boards
 from isft_jax.types import Provenance
 
 
@@ -19,7 +23,7 @@ class NotFiniteError(FloatingPointError):
     self.step = step
 
 
-def read(path: pathlib.Path) -> list[dict]:
+def read(path: epath.Path) -> list[dict]:
   """Returns the whole lines of a metrics file; a cut last line is left out."""
   if not path.exists():
     return []
@@ -31,30 +35,51 @@ class Metrics:
   """Collects what the steps return, without making the devices wait.
 
   Values stay on the devices until `flush`, which fetches those of finished
-  steps in one go.
+  steps in one go. Every host does; the first one writes and prints.
   """
 
-  def __init__(self, folder: pathlib.Path, name: str, done: int, steps: int):
-    """Opens metrics.jsonl, and drops lines of steps that will be done again."""
-    path = folder / 'metrics.jsonl'
-    kept = [row for row in read(path) if row['step'] <= done]
-    part = path.with_suffix('.part')
-    part.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-    part.replace(path)
-    self._file = path.open('a')
-    self._board = tensorboardX.SummaryWriter(
-      str(folder / 'tensorboard'), purge_step=done + 1
-    )
-    self._name, self._steps = name, steps
+  def __init__(
+    self,
+    folder: epath.Path,
+    name: str,
+    done: int,
+    steps: int,
+    boards: Boards | None,
+    sources: Sequence[str] = (),
+    ideal_seconds: float = 0.0,
+  ):
+    """Opens metrics.jsonl, and drops lines of steps that will be done again.
+
+    boards: on the first host; None on the others.
+    sources: names of those that the run mixes.
+    ideal_seconds: of a step at the peak of the devices; 0: unknown. That of the
+      seconds which it takes is the MFU.
+    """
+    self._name, self._steps, self._done = name, steps, done
+    self._sources, self._ideal_seconds = sources, ideal_seconds
     self._pending = []
     self._since = time.perf_counter()
+    self._boards, self._file = boards, None
+    if boards:
+      self._open(folder / 'metrics.jsonl')
+
+  def _open(self, path):
+    self._path = self._draft = path
+    if '://' in str(path):  # nothing can be appended to what is in a bucket
+      self._draft = epath.Path(tempfile.mkdtemp()) / path.name
+    kept = [row for row in read(path) if row['step'] <= self._done]
+    part = self._draft.with_suffix('.part')
+    part.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+    part.replace(self._draft)
+    self._file = self._draft.open('a')
 
   def __enter__(self):
     return self
 
   def __exit__(self, *error):
-    self._file.close()
-    self._board.close()
+    if self._file:
+      self._file.close()
+      self._boards.close()
 
   def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
     """Notes the metrics of a step that may still be running."""
@@ -62,6 +87,8 @@ class Metrics:
 
   def flush(self, keep: int = 0) -> None:
     """Writes what is pending, but for the newest `keep`, and prints a line.
+
+    In a bucket, metrics.jsonl is as new as the last flush that kept nothing.
 
     Raises NotFiniteError, naming the step, if a loss is not finite.
     """
@@ -74,57 +101,76 @@ class Metrics:
     now = time.perf_counter()
     seconds = (now - self._since) / count  # a step, in the mean since the last
     self._since = now
+    speed = {'seconds': seconds}
+    if self._ideal_seconds:
+      speed['mfu'] = self._ideal_seconds / seconds
     rows = [
-      {'step': step, **_plain(row), 'seconds': seconds}
+      {'step': step, **_plain(row, self._sources), **speed}
       for step, row in zip(steps, values, strict=True)
     ]
-    self._file.writelines(json.dumps(row) + '\n' for row in rows)
-    self._file.flush()
-    for row in rows:
-      for name, value in _flat(row).items():
-        self._board.add_scalar(name, value, row['step'])
+    if self._file:
+      self._write(rows)
+      if not keep and self._draft != self._path:
+        self._draft.copy(self._path, overwrite=True)
     for row in rows:
       if not math.isfinite(row['loss']):
         raise NotFiniteError(
           f'{self._name}: the loss of step {row["step"]} is {row["loss"]}',
           row['step'],
         )
-    self._print(rows)
+    cluster.tell(self._progress(rows))
 
-  def _print(self, rows):
+  def _write(self, rows):
+    self._file.writelines(json.dumps(row) + '\n' for row in rows)
+    self._file.flush()
+    for row in rows:
+      rates = {
+        f'{what}_per_second': row[what] / row['seconds']
+        for what in ('tokens', 'targets')
+      }
+      self._boards.add(row['step'], _flat(row | rates))
+
+  def _progress(self, rows) -> str:
     seconds = sum(row['seconds'] for row in rows)
     tokens = sum(row['tokens'] for row in rows) / seconds
     targets = sum(row['targets'] for row in rows) / seconds
     loss = sum(row['loss'] for row in rows) / len(rows)
     step = rows[-1]['step']
     left = (self._steps - step) * rows[-1]['seconds']
-    print(
+    mfu = f'MFU {rows[-1]["mfu"]:.1%}  ' if 'mfu' in rows[-1] else ''
+    return (
       f'  {self._name:<16} step {step:>5}/{self._steps}  loss {loss:7.4f}  '
-      f'{tokens:>7,.0f} tokens/s {targets:>7,.0f} targets/s  '
-      f'ETA {left // 60:.0f}:{left % 60:02.0f}',
-      flush=True,
+      f'{tokens:>7,.0f} tokens/s {targets:>7,.0f} targets/s  {mfu}'
+      f'ETA {left // 60:.0f}:{left % 60:02.0f}'
     )
 
 
-def _plain(row: dict) -> dict:
-  """Makes floats of scalars, and {author: nll} of arrays by provenance."""
-  plain = {}
-  for name, value in row.items():
-    if value.ndim:
-      value = {
-        author.name: float(value[author])
-        for author in Provenance
-        if author != Provenance.PAD and value[author] != 0
-      }
-    plain[name] = value if isinstance(value, dict) else float(value)
-  return plain
+def _plain(value, sources: Sequence[str]):
+  """Makes floats of scalars, and {author: nll} of arrays by provenance.
+
+  An array by source and provenance becomes {source: {author: nll}}.
+  """
+  if isinstance(value, dict):
+    return {name: _plain(each, sources) for name, each in value.items()}
+  if np.ndim(value) == 0:
+    return float(value)
+  if np.ndim(value) == 2:
+    return {
+      name: _plain(each, sources)
+      for name, each in zip(sources, value, strict=True)
+    }
+  return {
+    author.name: float(value[author])
+    for author in Provenance
+    if author != Provenance.PAD and value[author] != 0
+  }
 
 
-def _flat(row: dict) -> dict[str, float]:
+def _flat(row: dict, prefix: str = '') -> dict[str, float]:
   flat = {}
   for name, value in row.items():
     if isinstance(value, dict):
-      flat |= {f'{name}/{author}': nll for author, nll in value.items()}
+      flat |= _flat(value, f'{prefix}{name}/')
     elif name != 'step':
-      flat[name] = value
+      flat[prefix + name] = value
   return flat

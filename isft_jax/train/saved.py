@@ -1,6 +1,5 @@
 """The newest checkpoint of a run, as a model."""
 
-import pathlib
 from typing import NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.data import tokenizer
 from isft_jax.models import decoder, hf
+from isft_jax.train import checkpoint
 from isft_jax.train.checkpoint import Checkpoints
 
 
@@ -34,12 +34,14 @@ def load(workdir: str, dtype: str = '') -> Saved:
 
   Raises ValueError if there is no checkpoint.
   """
-  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+  if not checkpoint.folder_of(workdir).is_dir():
     raise ValueError(f'{workdir}: no checkpoints there; name a workdir')
   with Checkpoints(workdir) as checkpoints:
     if checkpoints.latest() is None:
       raise ValueError(f'{workdir}: no finished checkpoint there')
     run = checkpoints.restore_run()['config']
+    # Sources share a tokenizer and a template: the first speaks for all.
+    run['records'] = run['records'] or run['sources'][0][0]
     config = ModelConfig(**run['model'])
     config.param_dtype = dtype or config.param_dtype
     config.attention = 'auto'  # the kernel of the run's devices may not be here

@@ -1,20 +1,20 @@
 """Where a run's model comes from: chance, another run, a folder, the hub."""
 
 import dataclasses
-import pathlib
 
 import jax
 
 from isft_jax import sharding
 from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.models import hf, hf_config, hf_files
+from isft_jax.train import checkpoint
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.trainer import Trainer, TrainState
 
 
 def is_run(place: str) -> bool:
   """Returns whether a folder is the workdir of a run."""
-  return bool(place) and (pathlib.Path(place) / 'checkpoints').is_dir()
+  return bool(place) and checkpoint.folder_of(place).is_dir()
 
 
 def with_shape(model: ModelConfig) -> ModelConfig:

@@ -29,6 +29,7 @@ def make_step(
   parts: int,
   in_use=_as_they_are,
   at_rest=_as_they_are,
+  sources: int = 1,
 ):
   """Returns step(state, batch) -> (state, metrics).
 
@@ -39,12 +40,14 @@ def make_step(
   in_use: parameters -> the same, where the model wants them on a mesh.
   at_rest: gradients -> the same, where the optimizer has its moments: no device
     adds up more than its share of them.
+  sources: how many a batch mixes.
   """
 
   def loss_sum(params, batch: Batch):
     nll_BK = target_nll(graphdef, in_use(params), batch)
     total, count = losses.weighted_sum(nll_BK, batch.weights_BK)
-    return total, (count, losses.by_author(nll_BK, batch.authors_BK))
+    authors = losses.by_author(nll_BK, batch.authors_BK, sources)
+    return total, (count, authors)
 
   def gradient_sum(params, batch: Batch):
     (total, (count, authors)), gradient = jax.value_and_grad(
@@ -74,13 +77,18 @@ def make_step(
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
     )
+    by_source = [sums_P.reshape(sources, -1) for sums_P in authors]
     metrics = {
       'loss': losses.normalize(total, count),
       'targets': count,
       'tokens': jnp.sum(batch.segment_ids_BL != 0),
+      'row_fill': jnp.mean(batch.segment_ids_BL != 0),
+      'target_fill': jnp.mean(batch.authors_BK != 0),
       'grad_norm': optax.tree.norm(gradient),
-      'nll_by_author': losses.normalize(*authors),
+      'nll_by_author': losses.normalize(*(x.sum(0) for x in by_source)),
     }
+    if sources > 1:
+      metrics['nll_by_source'] = losses.normalize(*by_source)
     return state._replace(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),

@@ -54,6 +54,7 @@ def make_trainer(
   mesh: MeshConfig,
   steps: int,
   devices: Sequence[jax.Device] | None = None,
+  sources: int = 1,
 ) -> Trainer:
   """Returns the trainer of these settings; the same one when asked again.
 
@@ -62,18 +63,19 @@ def make_trainer(
   devices: what the mesh is made of. They may be described ones (of
     jax.experimental.topologies): the parts can then be lowered and compiled,
     but not called. None: all that are here.
+  sources: how many a batch mixes, for metrics.
 
   Raises ValueError if the devices that are here cannot hold the state, or if
   the attention that is asked for does not run on them.
   """
   copies = (dataclasses.replace(c) for c in (model, optimizer, mesh))
   devices = None if devices is None else tuple(devices)
-  return _make_trainer(*copies, steps, devices)
+  return _make_trainer(*copies, steps, devices, sources)
 
 
 @functools.lru_cache(maxsize=4)
 def _make_trainer(
-  model_config, optim_config, mesh_config, steps, devices
+  model_config, optim_config, mesh_config, steps, devices, sources
 ) -> Trainer:
   mesh = sharding.make_mesh(mesh_config, devices)
   kind = attention.resolve(model_config.attention, mesh.devices.flat[0])
@@ -116,7 +118,7 @@ def _make_trainer(
     return traced
 
   step = make_step(
-    graphdef, optimizer, optim_config.accumulate, in_use, at_rest
+    graphdef, optimizer, optim_config.accumulate, in_use, at_rest, sources
   )
   return Trainer(
     mesh=mesh,

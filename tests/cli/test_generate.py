@@ -168,8 +168,8 @@ def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
   state = types.SimpleNamespace(
     params=params, opt_state={'none': params['norm']}
   )
-  with Checkpoints(tmp_path / 'run') as checkpoints:
-    checkpoints.save(1, state, {}, config, 'fingerprint')
+  with Checkpoints(tmp_path / 'run', config) as checkpoints:
+    checkpoints.save(1, state, {}, 'fingerprint')
   found = partner_lib.of_run(str(tmp_path / 'run'))
   jax.tree.map(np.testing.assert_array_equal, found.model.params, params)
   assert found.template == chat.PLAIN

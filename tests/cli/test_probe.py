@@ -99,8 +99,8 @@ def workdir(encoder, model, tmp_path_factory):
   params = model.params
   opt_state = {'none': params['norm']}
   state = types.SimpleNamespace(params=params, opt_state=opt_state)
-  with Checkpoints(path) as checkpoints:
-    checkpoints.save(1, state, {}, config, 'fingerprint')
+  with Checkpoints(path, config) as checkpoints:
+    checkpoints.save(1, state, {}, 'fingerprint')
   return path
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -12,7 +14,7 @@ from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 from isft_jax.data import chat, lying_agent, pipeline, records, tokenizer
 from isft_jax.data.render import Renderer
 from isft_jax.models.likelihood import target_nll
-from isft_jax.train import loop
+from isft_jax.train import inputs, loop
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.types import Provenance
 
@@ -86,6 +88,53 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
 
   assert losses('cut') == losses('whole')
   assert [step for step, _, _ in losses('cut')] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize('at_step', [2, 5])
+def test_told_to_stop_it_saves_and_goes_on_later_bit_for_bit(
+  config, tmp_path, monkeypatch, capsys, at_step
+):
+  """By SIGTERM, as a machine that is taken away; 75 asks to be run again."""
+  whole = loop.train(config, tmp_path / 'whole')
+  handler = signal.getsignal(signal.SIGTERM)
+  add = metrics_lib.Metrics.add
+
+  def add_and_tell(self, step, metrics):
+    add(self, step, metrics)
+    if step == at_step:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(metrics_lib.Metrics, 'add', add_and_tell)
+    with pytest.raises(SystemExit) as stopped:
+      loop.train(config, tmp_path / 'cut')
+  assert stopped.value.code == 75
+  assert capsys.readouterr().out.endswith(
+    f'told to stop: step {at_step} is saved in {tmp_path}/cut; the same '
+    'command goes on\n'
+  )
+  assert signal.getsignal(signal.SIGTERM) == handler
+  assert (tmp_path / 'cut' / 'checkpoints' / f'step_{at_step}').is_dir()
+
+  resumed = loop.train(config, tmp_path / 'cut')
+  assert f'step {at_step + 1:>5}/7' in capsys.readouterr().out
+  assert_identical(resumed.params, whole.params)
+  assert resumed.summary['scored_tokens'] == whole.summary['scored_tokens']
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+  config, tmp_path, capsys
+):
+  whole = loop.train(config, tmp_path)
+  newest = tmp_path / 'checkpoints' / 'step_7' / 'params' / 'manifest.ocdbt'
+  newest.unlink()
+  capsys.readouterr()
+  again = loop.train(config, tmp_path)
+  said = capsys.readouterr().out
+  assert f'{newest} is missing: the run goes on from an older one' in said
+  assert 'step     7/7' in said and 'step     6/7' not in said
+  assert_identical(again.params, whole.params)
+  assert again.summary['steps'] == 7
 
 
 def test_a_finished_run_trains_no_further(config, tmp_path, monkeypatch):
@@ -303,7 +352,7 @@ def test_a_model_of_no_stated_size_has_an_embedding_for_each_id(
 )
 def test_the_number_of_embeddings_is_a_multiple_of_128(ids, rows):
   config = RunConfig(model=ModelConfig(vocab_size=0))
-  assert loop._with_vocabulary(config, ids).model.vocab_size == rows
+  assert inputs._with_vocabulary(config, ids).model.vocab_size == rows
   assert config.model.vocab_size == 0
 
 

@@ -1,0 +1,62 @@
+"""Where curves are drawn: TensorBoard, and Weights & Biases if asked for."""
+
+import dataclasses
+import hashlib
+import types
+
+import tensorboardX
+from etils import epath
+
+from isft_jax.config import RunConfig
+
+
+class Boards:
+  """Draws scalars by step. A run that goes on draws on."""
+
+  def __init__(
+    self, folder: epath.Path, config: RunConfig, done: int, wandb: str = ''
+  ):
+    """Opens TensorBoard in folder, and a project of W&B if one is named.
+
+    done: steps so far; what was drawn of later ones is dropped.
+
+    Raises ValueError if W&B is not installed.
+    """
+    self._wandb = _open_wandb(folder, config, wandb) if wandb else None
+    self._board = tensorboardX.SummaryWriter(
+      str(folder / 'tensorboard'), purge_step=done + 1
+    )
+
+  def add(self, step: int, scalars: dict[str, float]) -> None:
+    """Draws the scalars of a step."""
+    for name, value in scalars.items():
+      self._board.add_scalar(name, value, step)
+    if self._wandb:
+      self._wandb.log(scalars, step=step)
+
+  def close(self) -> None:
+    """Writes what has been drawn."""
+    self._board.close()
+    if self._wandb:
+      self._wandb.finish()
+
+
+def _open_wandb(folder, config: RunConfig, project: str):
+  wandb = _imported()
+  # The same run where the same folder goes on.
+  name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+  return wandb.init(
+    project=project,
+    id=name,
+    name=config.name,
+    config=dataclasses.asdict(config),
+    resume='allow',
+  )
+
+
+def _imported() -> types.ModuleType:
+  try:
+    import wandb  # an extra; late, as it is slow
+  except ImportError:
+    raise ValueError('--wandb needs it installed: pip install wandb') from None
+  return wandb

@@ -1,0 +1,50 @@
+"""A trace of a few steps, for xprof."""
+
+import contextlib
+
+import jax
+from etils import epath
+
+from isft_jax.train import cluster
+
+
+class Profile:
+  """Traces steps first to last; costs nothing before and after.
+
+  steps: (first, last), or () for none.
+  """
+
+  def __init__(self, steps: tuple[int, ...], workdir: epath.Path):
+    self._first, self._last = steps or (0, 0)
+    self._folder = str(workdir / 'profile')
+    self._running = False
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    if self._running:
+      self._stop()
+
+  @contextlib.contextmanager
+  def step(self, number: int):
+    """Around the dispatch of a step: starts the trace at the first."""
+    if number == self._first:
+      jax.profiler.start_trace(self._folder)
+      self._running = True
+    with jax.profiler.StepTraceAnnotation('train', step_num=number):
+      yield
+
+  def done(self, number: int, values) -> None:
+    """Ends the trace after the last step, when it has returned its values."""
+    if self._running and number >= self._last:
+      jax.block_until_ready(values)  # steps in flight would be cut
+      self._stop()
+
+  def _stop(self):
+    self._running = False
+    jax.profiler.stop_trace()
+    cluster.tell(
+      f'steps {self._first} to {self._last} are traced: xprof '
+      f'--logdir={self._folder}'
+    )

@@ -1,0 +1,185 @@
+"""Checkpoints: which are kept, and which is taken when one is damaged."""
+
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from isft_jax.cli import main
+from isft_jax.config import RunConfig
+from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.train.trainer import TrainState
+
+CPU = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def state_of(step, size=300):
+  """Of noise, which does not compress."""
+  noise = np.random.default_rng(step).random((size, 4), np.float32)
+  leaves = {'table': jnp.asarray(noise), 'scale': jnp.float32(step)}
+  return TrainState(jnp.int32(step), leaves, {'mean': leaves, 'count': step})
+
+
+def written(workdir, steps, **settings):
+  """Saves so many steps; returns those that are left."""
+  with Checkpoints(workdir, RunConfig(**settings)) as checkpoints:
+    for step in steps:
+      checkpoints.save(step, state_of(step), {'next_index': step}, 'print')
+  return left(workdir)
+
+
+def left(workdir):
+  names = (p.name for p in (workdir / 'checkpoints').glob('step_*'))
+  return sorted(int(name.removeprefix('step_')) for name in names)
+
+
+def restored(workdir, config=None):
+  """What the newest whole checkpoint holds: (step, data), its state checked."""
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=CPU),
+    jax.tree.map(jnp.asarray, state_of(0)),
+  )
+  with Checkpoints(workdir, config) as checkpoints:
+    state, data = checkpoints.restore(abstract)
+  step = int(state.step)
+  jax.tree.map(np.testing.assert_array_equal, state, state_of(step))
+  return step, data['next_index']
+
+
+# ----------------------------------------------------------- which are kept
+
+
+@pytest.mark.parametrize(
+  ('settings', 'kept'),
+  [
+    ({}, [7, 8]),
+    ({'keep_last': 1}, [8]),
+    ({'keep_last': 2, 'keep_every': 3}, [3, 6, 7, 8]),
+    ({'keep_last': 3, 'keep_every': 4}, [4, 6, 7, 8]),
+  ],
+)
+def test_the_last_are_kept_and_every_so_many_for_good(settings, kept, tmp_path):
+  left = written(tmp_path, range(1, 9), checkpoint_every=1, **settings)
+  assert left == kept
+
+
+def test_the_newest_is_restored_as_it_was_saved(tmp_path):
+  written(tmp_path, [3, 7])
+  assert restored(tmp_path) == (7, 7)
+
+
+# --------------------------------------------------------------- damaged ones
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+  """A run with checkpoints of steps 1 and 2."""
+  workdir = tmp_path_factory.mktemp('two')
+  assert written(workdir, [1, 2]) == [1, 2]
+  return workdir
+
+
+def files_of(workdir, step):
+  """The files of a checkpoint's items."""
+  folder = workdir / 'checkpoints' / f'step_{step}'
+  return [path for path in sorted(folder.glob('*/**/*')) if path.is_file()]
+
+
+def cut(path):
+  path.write_bytes(path.read_bytes()[:-1])
+  size = path.stat().st_size
+  return f'{path} has {size:,} of {size + 1:,} bytes'
+
+
+def remove(path):
+  path.unlink()
+  return f'{path} is missing'
+
+
+@pytest.mark.parametrize('damage', [cut, remove])
+def test_whatever_file_is_damaged_the_one_before_is_taken(
+  damage, two, tmp_path, capsys
+):
+  for number in range(len(files_of(two, 2))):
+    workdir = tmp_path / str(number)
+    shutil.copytree(two, workdir)
+    message = damage(files_of(workdir, 2)[number])
+    with Checkpoints(workdir) as checkpoints:
+      assert checkpoints.latest() == 1
+    assert capsys.readouterr().out == (
+      f'{message}: an older checkpoint is taken\n'
+    )
+  assert number > 20
+  assert restored(workdir) == (1, 1)
+
+
+def test_a_run_puts_it_aside_and_saves_that_step_again(two, tmp_path, capsys):
+  workdir = tmp_path / 'run'
+  shutil.copytree(two, workdir)
+  message = cut(files_of(workdir, 2)[0])
+  assert restored(workdir, RunConfig()) == (1, 1)
+  aside = workdir / 'checkpoints' / 'damaged_step_2'
+  assert capsys.readouterr().out == (
+    f'{message}: the run goes on from an older one, or from the start; what is '
+    f'left of this one is in {aside}\n'
+  )
+  assert left(workdir) == [1] and aside.is_dir()
+  assert written(workdir, [2]) == [1, 2]
+  assert restored(workdir) == (2, 2)
+
+
+def test_where_all_are_damaged_there_is_none(two, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(two, workdir)
+  for step in (1, 2):
+    remove(files_of(workdir, step)[0])
+  with Checkpoints(workdir) as checkpoints:
+    assert checkpoints.latest() is None
+  with Checkpoints(workdir, RunConfig()) as checkpoints:
+    assert checkpoints.latest() is None
+  assert left(workdir) == []
+
+
+def test_one_of_an_older_version_has_no_seal_and_is_taken(two, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(two, workdir)
+  (workdir / 'checkpoints' / 'step_2' / 'files.json').unlink()
+  assert restored(workdir) == (2, 2)
+
+
+def test_who_only_reads_leaves_what_a_run_is_writing(two, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(two, workdir)
+  part = workdir / 'checkpoints' / 'step_3.orbax-checkpoint-tmp'
+  shutil.copytree(workdir / 'checkpoints' / 'step_2', part)
+  assert restored(workdir) == (2, 2)
+  assert part.is_dir()
+  assert restored(workdir, RunConfig()) == (2, 2)
+  assert not part.exists()
+
+
+# ------------------------------------------------------------------ full disks
+
+
+def test_when_the_disk_is_full_the_last_checkpoint_is_intact(tmp_path):
+  """A limit on the size of a file stands for a disk that is full."""
+  unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with (
+    pytest.raises(Exception, match='File too large') as caught,
+    Checkpoints(tmp_path, RunConfig()) as checkpoints,
+  ):
+    checkpoints.save(1, state_of(1), {'next_index': 1}, 'print')
+    checkpoints.wait()
+    try:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, unlimited[1]))
+      checkpoints.save(2, state_of(2), {'next_index': 2}, 'print')
+      checkpoints.wait()
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+  assert 'free some space' in main._as_line(caught.value)
+  assert restored(tmp_path) == (1, 1)
+  # The same again, where there is space, and then more.
+  assert written(tmp_path, [2, 3]) == [2, 3]
