@@ -7,7 +7,7 @@ import setuptools
 
 HERE = pathlib.Path(__file__).parent
 # What opens the notebooks, and what runs them without a browser.
-NOTEBOOKS = ['ipykernel', 'nbclient', 'nbformat']
+NOTEBOOKS = ['ipykernel', 'ipywidgets', 'nbclient', 'nbformat']
 
 setuptools.setup(
   name='isft_jax',
