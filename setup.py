@@ -34,6 +34,7 @@ setuptools.setup(
   package_dir={'isft_jax.configs': 'configs'},
   package_data={
     'isft_jax': ['py.typed'],
+    'isft_jax.cli': ['*.sh'],
     'isft_jax.report': ['*.css', '*.js'],
   },
   install_requires=[

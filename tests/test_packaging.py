@@ -85,8 +85,8 @@ def test_a_wheel_holds_all_of_the_package_and_nothing_else(wheel):
   }
   ours = {
     str(path.relative_to(ROOT))
-    for pattern in ('*.py', '*.css', '*.js', 'py.typed')
-    for path in (ROOT / 'isft_jax').rglob(pattern)
+    for path in (ROOT / 'isft_jax').rglob('*')
+    if path.is_file() and '__pycache__' not in path.parts
   }
   configs = {
     f'isft_jax/configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')
