@@ -48,7 +48,7 @@ def run(command: Callable[[], None], doc: str, flag_holders) -> None:
         raise  # a bug of ours: its traceback says more
       fail(line)
     except KeyboardInterrupt as interrupt:
-      print(f'\n{interrupt or "interrupted"}', file=sys.stderr)
+      print(f'\n{str(interrupt) or "interrupted"}', file=sys.stderr)
       sys.exit(130)
 
   sys.modules['__main__'].__doc__ = doc  # what absl prints for --help
