@@ -128,6 +128,40 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(
   assert (tmp_path / 'run/results.json').exists()
 
 
+A_CTRL_C = """
+import signal
+from isft_jax.cli import main
+
+def command(*config_and_workdir):
+  signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main.run{}
+"""
+
+
+@pytest.mark.parametrize(
+  ('how', 'said'),
+  [
+    ("(command, '', ())", 'interrupted'),
+    (
+      "_config(command, '')",
+      'interrupted; the same command goes on from what is in '
+      'runs/lying_agent_smoke-seed0',
+    ),
+  ],
+)
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(how, said):
+  done = subprocess.run(
+    [sys.executable, '-c', A_CTRL_C.format(how), f'--config={SMOKE}'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert (done.returncode, done.stderr) == (130, f'\n{said}\n')
+
+
 A_BUG = """
 import threading
 from absl import logging
