@@ -295,7 +295,7 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
 
 def _validate_sources(config: RunConfig) -> None:
   if not config.records and not config.sources:
-      raise ValueError(
+    raise ValueError(
       'config.records is empty: name a folder, as in --config.records=DIR'
     )
   if config.records and config.sources:
