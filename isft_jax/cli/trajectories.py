@@ -107,6 +107,7 @@ def example(index: int):
 
   Raises ValueError, with the reason, for one that would be set aside.
   """
+  from isft_jax.data import outcomes
   from isft_jax.data.rejection import Rejected
   from isft_jax.data.sources import formats, rows
   from isft_jax.data.sources.chat import Malformed
@@ -121,6 +122,7 @@ def example(index: int):
   try:
     if row.error:
       raise Malformed(row.error)
+    outcomes.check_text(row.value, FORMAT.value, render)
     id = formats.id_of(row.value, pathlib.Path(row.file).stem, row.number)
     read = formats.read(row.value, id, FORMAT.value, who)
     done = read if isinstance(read, Example) else render.example(read)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isft_jax.data import shards, tokenizer, windows
+from isft_jax.data import chat, shards, tokenizer, windows
 from isft_jax.data.rejection import Rejected
 from isft_jax.data.render import Renderer
 from isft_jax.data.sources import formats, rows
@@ -63,6 +63,24 @@ def tasks(file: tuple[int, str, str]) -> Iterator[Task]:
   number, path, stem = file
   for row in rows.read(path):
     yield Task(number, stem, row)
+
+
+def check_text(value: object, format: str, renderer: Renderer) -> None:
+  """Raises Rejected for a text that the template would show as another.
+
+  Its lines are turns to the plain format alone; a chat template would put
+  headers and markers between those that the agent wrote in one go.
+
+  value: of a row. format: one of `formats.NAMES`.
+  """
+  if renderer.rendering['template'] == chat.PLAIN:
+    return
+  if formats.is_text(value, format):
+    raise Rejected(
+      'template_raises',
+      'ReAct text is proved under the plain format alone; give '
+      '--chat_template=plain',
+    )
 
 
 class Preparer:
@@ -118,6 +136,7 @@ class Preparer:
     """Returns the records of a row; counts it once it is sure to be written."""
     if row.error:
       raise Malformed(row.error)
+    check_text(row.value, self._settings.format, self._renderer)
     found = formats.read(row.value, id, self._settings.format, self._rules)
     lost, straddling = {}, 0
     if isinstance(found, Trajectory):

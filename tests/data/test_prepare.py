@@ -209,6 +209,35 @@ def test_tokens_pass_through_untouched(renderer, tmp_path):
   assert example.provenance_T.tolist() == [P.USER, P.AGENT, P.TOOL]
 
 
+REACT = 'Question: What?\nThought: 42.\nAction: look\nObservation: 42'
+
+
+def test_react_text_is_proved_under_the_plain_format_or_set_aside(
+  renderer, tmp_path
+):
+  source = write_rows(tmp_path / 'runs.jsonl', [{'text': REACT}, GOOD[0]])
+  run(renderer, source, tmp_path / 'plain')
+  example, _ = records.Records(str(tmp_path / 'plain'))
+  agents = example.tokens_T[example.provenance_T == P.AGENT]
+  said = renderer.tokenizer.decode(agents)
+  assert said == 'Thought: 42.\nAction: look\n'
+  other = Renderer(
+    renderer.tokenizer,
+    '{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}'
+    '{% if add_generation_prompt %}<assistant>{% endif %}',
+  )
+  report, _ = run(other, source, tmp_path / 'other')
+  assert report['rows'] == {'read': 2, 'written': 1, 'rejected': 1}
+  (note,) = rejections(tmp_path / 'other')
+  assert (note['row'], note['message']) == (
+    1,
+    'ReAct text is proved under the plain format alone; give '
+    '--chat_template=plain',
+  )
+  with pytest.raises(ValueError, match=r'could be written \(2 template_raises'):
+    run(other, source, tmp_path / 'named', format='react')
+
+
 def test_a_second_run_does_nothing_and_another_one_is_refused(
   renderer, tmp_path
 ):

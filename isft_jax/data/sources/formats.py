@@ -63,6 +63,13 @@ def id_of(value: object, stem: str, number: int) -> str:
   return f'{stem}:{number}'
 
 
+def is_text(value: object, format: str) -> bool:
+  """Whether a row is one text, whose lines are turns. format: one of NAMES."""
+  if format != 'auto':
+    return format == 'react'
+  return react.matches(value) and matching(value) == ['react']
+
+
 def matching(value: object) -> list[str]:
   """Returns the formats that a row fits: one, if it can be told."""
   found = [name for name, adapter in FORMATS.items() if adapter.matches(value)]
