@@ -1,5 +1,6 @@
 """What every command shares: its flags, and errors as one clear line."""
 
+import contextlib
 import dataclasses
 import difflib
 import errno
@@ -9,7 +10,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -72,8 +73,15 @@ def configured(command: Callable) -> None:
   if config is None:
     raise ValueError('name the settings, as in --config=configs/NAME.py')
   workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
-  try:
+  with resumable(workdir):
     command(config, workdir)
+
+
+@contextlib.contextmanager
+def resumable(workdir: str) -> Iterator[None]:
+  """Says, when its block is interrupted, that the command can go on."""
+  try:
+    yield
   except KeyboardInterrupt:
     raise KeyboardInterrupt(
       f'interrupted; the same command goes on from what is in {workdir}'

@@ -41,7 +41,8 @@ def _theory():
   found = environment.describe(
     model_config(Bandit(), lesson.width, lesson.layers)
   )
-  results = run_parts(workdir, ONLY.value, SEED.value, settings, found)
+  with main.resumable(workdir):
+    results = run_parts(workdir, ONLY.value, SEED.value, settings, found)
   for tables in theory_tables.tables(results).values():
     for table in tables:
       print(f'\n{theory_tables.text(table)}')
