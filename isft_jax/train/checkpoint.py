@@ -54,6 +54,7 @@ class Checkpoints:
       item_names=('params', 'opt_state', 'data', 'run'),
     )
     self._saving = None
+    self._newest = None if config else self._newest_whole()
 
   def __enter__(self):
     return self
@@ -63,8 +64,9 @@ class Checkpoints:
 
   def latest(self) -> int | None:
     """Returns the steps done at the newest whole checkpoint, or None."""
-    if self._config:
-      return self._manager.latest_step()
+    return self._manager.latest_step() if self._config else self._newest
+
+  def _newest_whole(self) -> int | None:
     for step in sorted(self._manager.all_steps(), reverse=True):
       if damage := whole.damage(self._folder_of(step)):
         cluster.tell(f'{damage}: an older checkpoint is taken')
@@ -134,7 +136,15 @@ class Checkpoints:
 
   def _read(self, **items):
     step = self.latest()
-    return self._manager.restore(step, args=ocp.args.Composite(**items))
+    try:
+      return self._manager.restore(step, args=ocp.args.Composite(**items))
+    except Exception as error:
+      if 'RESOURCE_EXHAUSTED' in str(error):
+        raise  # it is not the checkpoint's fault
+      raise ValueError(
+        f'{self._folder_of(step)} cannot be read ({str(error).splitlines()[0]})'
+        ': move it away, and the one before is taken'
+      ) from error
 
   def _folder_of(self, step: int) -> epath.Path:
     return self._folder / f'{_STEP}_{step}'

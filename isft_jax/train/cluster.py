@@ -34,6 +34,8 @@ def join(
       shutdown_timeout_seconds=heartbeat,
     )
   except ValueError as error:
+    if coordinator:
+      raise
     raise ValueError(
       f'{error} Neither TPU metadata nor SLURM say who the hosts are: give '
       '--coordinator=ADDRESS:PORT, --hosts and --host'

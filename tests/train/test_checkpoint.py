@@ -131,6 +131,17 @@ def test_a_run_puts_it_aside_and_saves_that_step_again(two, tmp_path, capsys):
   assert restored(workdir) == (2, 2)
 
 
+def test_one_of_the_right_sizes_that_cannot_be_read_is_named(two, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(two, workdir)
+  folder = workdir / 'checkpoints' / 'step_2'
+  path = folder / 'params' / 'manifest.ocdbt'
+  path.write_bytes(bytes(path.stat().st_size))
+  for config in (None, RunConfig()):
+    with pytest.raises(ValueError, match=f'^{folder} cannot be read .*: move'):
+      restored(workdir, config)
+
+
 def test_where_all_are_damaged_there_is_none(two, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(two, workdir)

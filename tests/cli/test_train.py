@@ -1,0 +1,114 @@
+"""isft-train: a mixture, watched; and flags that cannot work."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from isft_jax.data import chat, lying_agent, records, tokenizer
+from isft_jax.data.render import Renderer
+from isft_jax.experiments.evidence_arms import demonstrated
+from isft_jax.train import metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+WITHOUT_WANDB = """
+import sys
+from isft_jax.cli import train
+sys.modules['wandb'] = None  # as where it is not installed
+train.run()
+"""
+
+
+def train(*flags):
+  slurm = {name for name in os.environ if name.startswith('SLURM')}
+  return subprocess.run(
+    [sys.executable, '-c', WITHOUT_WANDB, '--config=train_tiny', *flags],
+    cwd=ROOT,
+    env={
+      name: value for name, value in os.environ.items() if name not in slurm
+    },
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Records of runs and of demonstrations, and a CSV of facts."""
+  folder = tmp_path_factory.mktemp('data')
+  dialogues = list(lying_agent.dialogues(24, 0.6, 0.5, seed=0))
+  texts = [*map(chat.ChatTemplate(chat.PLAIN).text, dialogues)]
+  renderer = Renderer(tokenizer.train(texts, 512), chat.PLAIN)
+  for name, made in (
+    ('runs', dialogues[:12]),
+    ('shown', [*map(demonstrated, dialogues[12:])]),
+  ):
+    records.write(
+      str(folder / name),
+      lambda made=made: map(renderer.example, made),
+      renderer.metadata(),
+    )
+    renderer.save_tokenizer(folder / name / 'tokenizer')
+  (folder / 'facts.csv').write_text(
+    'subject,relation,true,false\nwater,formula,H2O,HO2\n'
+  )
+  return folder
+
+
+SMALL = [
+  *('--config.model.width=16', '--config.model.layers=1'),
+  *('--config.model.head_size=4', '--config.model.hidden=32'),
+  *('--config.steps=2', '--config.row_length=256'),
+]
+
+
+def test_a_mixture_is_trained_on_and_watched(folder, tmp_path):
+  sources = (
+    (f'{folder}/runs', 3, 'interventional'),
+    (f'{folder}/shown', 1, 'DEMONSTRATION=1'),
+  )
+  done = train(
+    *SMALL,
+    f'--config.sources={sources!r}',
+    f'--probe={folder}/facts.csv',
+    '--profile=2:2',
+    f'--workdir={tmp_path}',
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'runs: 6 rows (75.0%)' in done.stdout
+  assert 'shown: 2 rows (25.0%)' in done.stdout
+  assert 'train_tiny: 2 steps on ' in done.stdout
+  one, two = metrics.read(tmp_path / 'metrics.jsonl')
+  assert list(one['nll_by_source']) == ['runs', 'shown']
+  assert 'probe' not in one and 'mean_margin' in two['probe']
+  assert [*(tmp_path / 'profile').rglob('*.xplane.pb')]
+
+
+REFUSED = {
+  '--wandb=mine': '--wandb needs it installed: pip install wandb',
+  '--multihost': (
+    'Neither TPU metadata nor SLURM say who the hosts are: give '
+    '--coordinator=ADDRESS:PORT, --hosts and --host'
+  ),
+  '--coordinator=127.0.0.1:1 --hosts=2 --host=2 --heartbeat=5': (
+    'process_id and num_processes must be nonnegative, with process_id < '
+    'num_processes. Got process_id=2, num_processes=2.'
+  ),
+}
+
+
+@pytest.mark.parametrize('flags', REFUSED)
+def test_flags_that_cannot_work_are_one_clear_line(flags, folder, tmp_path):
+  failed = train(
+    *SMALL,
+    f'--config.records={folder}/runs',
+    f'--workdir={tmp_path}/run',
+    *flags.split(),
+  )
+  assert failed.returncode == 1
+  assert failed.stderr.startswith('error: ')
+  assert failed.stderr.count('\n') == 1
+  assert REFUSED[flags] in failed.stderr
