@@ -15,6 +15,7 @@ from isft_jax.theory import (
   beta,
   blocks,
   boxes,
+  episodes,
   imitation,
   mixture,
   teaching,
@@ -56,7 +57,7 @@ def of_bandit(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
     found[name] = {}
     for accounting in bandit.ACCOUNTINGS:
       conditional = accounting == 'conditional'
-      curves = bandit.episodes(
+      curves = episodes.sample(
         process, seed, settings.episodes, settings.steps, own, conditional
       )
       found[name][accounting] = {
@@ -69,7 +70,7 @@ def of_bandit(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
   found['long'] = {}
   for accounting in bandit.ACCOUNTINGS:
     conditional = accounting == 'conditional'
-    curves = bandit.episodes(
+    curves = episodes.sample(
       process,
       seed,
       settings.long_episodes,
@@ -83,7 +84,7 @@ def of_bandit(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
       'sum_kl_error': curves.sum_kl_error,
     }
     tell(f'bandit: {settings.long_steps} steps, {accounting}')
-  by_h = bandit.phase(
+  by_h = episodes.phase(
     process,
     seed,
     settings.phase_episodes,

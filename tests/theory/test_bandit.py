@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from isft_jax.theory import bandit
+from isft_jax.theory import bandit, episodes
 from isft_jax.theory.bandit import Bandit
 
 PROCESS = Bandit()
@@ -169,7 +169,7 @@ def test_what_is_learned_is_what_was_predicted_too_badly():
 
 @functools.cache
 def sampled(own, conditional):
-  return bandit.episodes(PROCESS, 0, 10_000, 100, own, conditional)
+  return episodes.sample(PROCESS, 0, 10_000, 100, own, conditional)
 
 
 @pytest.mark.parametrize('own', [True, False])
@@ -237,7 +237,7 @@ def test_the_boundary_is_where_rewards_balance_own_actions():
 def test_the_phases():
   shares = {0.7: 0.650, 0.9: 0.0}
   number = 2000
-  found = bandit.phase(PROCESS, 0, number, 300, shares)
+  found = episodes.phase(PROCESS, 0, number, 300, shares)
   assert list(found) == ['0.7', '0.9']
   for h, share in shares.items():
     error = math.sqrt(share * (1 - share) * (1 / number + 1 / THEIR_EPISODES))
