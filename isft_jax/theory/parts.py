@@ -17,6 +17,7 @@ from isft_jax.theory import (
   boxes,
   episodes,
   imitation,
+  lessons,
   mixture,
   teaching,
 )
@@ -106,8 +107,8 @@ def of_teaching(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
   done = {(cell['behaviour'], cell['loss']) for cell in cells}
   others = [
     (behaviour, loss)
-    for behaviour in teaching.BEHAVIOURS
-    for loss in teaching.LOSSES
+    for behaviour in lessons.BEHAVIOURS
+    for loss in lessons.LOSSES
     if (behaviour, loss) not in HEADLINES
   ]
   full = settings.lesson

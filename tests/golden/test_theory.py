@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from isft_jax.report import theory_page, theory_tables
-from isft_jax.theory import bandit, beta, imitation, mixture, teaching
+from isft_jax.theory import bandit, beta, imitation, lessons, mixture
 from isft_jax.theory.parts import PARTS
 from isft_jax.theory.settings import Settings
 
@@ -38,8 +38,8 @@ def test_every_part_and_cell_is_there(results):
   cells = {(cell['behaviour'], cell['loss']) for cell in results['teaching']}
   assert cells == {
     (behaviour, loss)
-    for behaviour in teaching.BEHAVIOURS
-    for loss in teaching.LOSSES
+    for behaviour in lessons.BEHAVIOURS
+    for loss in lessons.LOSSES
   }
 
 

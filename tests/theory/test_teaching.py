@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from isft_jax.theory import teaching
+from isft_jax.theory import lessons, teaching
 from isft_jax.theory.bandit import Bandit
 from isft_jax.theory.learner import Episodes, Prediction
-from isft_jax.theory.teaching import LOSSES, Lesson
+from isft_jax.theory.lessons import LOSSES
+from isft_jax.theory.teaching import Lesson
 
 PROCESS = Bandit()
 
@@ -26,7 +27,7 @@ def every_episode():
 
 def probability(seen, behaviour, exact):
   """Of each episode. exact: by whose predictions the learner plays."""
-  pays = np.asarray(teaching.reward_law(PROCESS, seen))
+  pays = np.asarray(lessons.reward_law(PROCESS, seen))
   weight = np.full(len(seen.theta_B), 0.2)
   for t in range(2):
     action = seen.actions_BT[:, t]
@@ -58,7 +59,7 @@ def gradient_at(exact, seen, behaviour, loss):
   def of_row(logits, one):
     predicted = jax.tree.map(lambda x: jax.nn.log_softmax(x)[None], logits)
     one = jax.tree.map(lambda x: x[None], one)
-    return teaching.objective(predicted, PROCESS, one, behaviour, LOSSES[loss])
+    return lessons.objective(predicted, PROCESS, one, behaviour, LOSSES[loss])
 
   weight = probability(seen, behaviour, exact)
   by_row = jax.vmap(jax.grad(of_row))(exact, seen)
@@ -90,7 +91,7 @@ def test_the_minimum_of_a_loss(behaviour, loss):
   with jax.enable_x64(True):
     seen = every_episode()
     for name in ('interventional', 'conditional'):
-      exact = teaching.oracle(PROCESS, seen, name == 'conditional')
+      exact = lessons.oracle(PROCESS, seen, name == 'conditional')
       slopes = gradient_at(exact, seen, behaviour, loss)
       steepest = max(np.abs(slope).max() for slope in slopes)
       if name == MINIMA[behaviour, loss]:
@@ -101,19 +102,19 @@ def test_the_minimum_of_a_loss(behaviour, loss):
 
 def test_every_episode_has_a_probability():
   seen = every_episode()
-  exact = teaching.oracle(PROCESS, seen, False)
-  for behaviour in teaching.BEHAVIOURS:
+  exact = lessons.oracle(PROCESS, seen, False)
+  for behaviour in lessons.BEHAVIOURS:
     total = probability(seen, behaviour, exact).sum()
     assert total == pytest.approx(1, rel=1e-5)
 
 
-@pytest.mark.parametrize('behaviour', teaching.BEHAVIOURS)
+@pytest.mark.parametrize('behaviour', lessons.BEHAVIOURS)
 def test_a_masked_slot_has_no_gradient(behaviour):
   seen = every_episode()
-  exact = teaching.oracle(PROCESS, seen, True)
+  exact = lessons.oracle(PROCESS, seen, True)
 
   def slopes(loss):
-    return jax.grad(teaching.objective)(
+    return jax.grad(lessons.objective)(
       exact, PROCESS, seen, behaviour, LOSSES[loss]
     )
 
@@ -128,11 +129,11 @@ def test_a_learner_has_nothing_to_learn_from_its_own_actions():
   """Its target is its own prediction: p - p, up to rounding."""
   with jax.enable_x64(True):
     seen = every_episode()
-    exact = teaching.oracle(PROCESS, seen, True)
+    exact = lessons.oracle(PROCESS, seen, True)
 
     def loss(logits):
       predicted = Prediction(jax.nn.log_softmax(logits), exact.reward_BTO)
-      return teaching.objective(
+      return lessons.objective(
         predicted, PROCESS, seen, 'own', LOSSES['actions']
       )
 
@@ -142,19 +143,19 @@ def test_a_learner_has_nothing_to_learn_from_its_own_actions():
 
 def test_the_distance_of_an_oracle_to_itself_is_zero():
   seen = every_episode()
-  oracles = [teaching.oracle(PROCESS, seen, each) for each in (False, True)]
+  oracles = [lessons.oracle(PROCESS, seen, each) for each in (False, True)]
   for loss in LOSSES.values():
     for exact in oracles:
-      np.testing.assert_array_equal(teaching.kl(exact, exact, loss), 0)
-    assert (teaching.kl(*oracles, loss) > -1e-6).all()
-    assert teaching.kl(*oracles, loss).max() > 0.01
+      np.testing.assert_array_equal(lessons.kl(exact, exact, loss), 0)
+    assert (lessons.kl(*oracles, loss) > -1e-6).all()
+    assert lessons.kl(*oracles, loss).max() > 0.01
 
 
 def test_who_opens_an_arm_is_evidence_for_the_conditional_oracle():
   """Before anything paid, a first action: P(theta = a) is 0.6, or still 0.2."""
   seen = Episodes(np.array([0]), np.array([[3]]), np.array([[1]]))
   for conditional, belief in (True, 0.6), (False, 0.2):
-    exact = teaching.oracle(PROCESS, seen, conditional)
+    exact = lessons.oracle(PROCESS, seen, conditional)
     pays = float(jnp.exp(exact.reward_BTO)[0, 0, 1])
     assert pays == pytest.approx(0.25 + 0.5 * belief)
 
