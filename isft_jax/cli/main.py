@@ -47,7 +47,7 @@ def run(command: Callable[[], None], doc: str, flag_holders) -> None:
       line = _as_line(error)
       if line is None:
         raise  # a bug of ours: its traceback says more
-      fail(line)
+      fail(line if len(sys.argv) > 1 else f'{line} (--help shows how)')
     except KeyboardInterrupt as interrupt:
       print(f'\n{str(interrupt) or "interrupted"}', file=sys.stderr)
       sys.exit(130)

@@ -263,6 +263,13 @@ def test_missing_records_are_one_clear_line(tmp_path):
   )
 
 
+def test_a_command_by_itself_says_where_to_learn_more():
+  assert command('train').stderr == (
+    'error: name the settings, as in --config=configs/NAME.py (--help shows '
+    'how)\n'
+  )
+
+
 @pytest.mark.parametrize('name', ['reproduce', 'train'])
 def test_help_shows_the_command_and_its_flags(name):
   shown = command(name, '--help')
