@@ -1,8 +1,8 @@
 """Where curves are drawn: TensorBoard, and Weights & Biases if asked for."""
 
 import dataclasses
-import hashlib
 import types
+import uuid
 
 import tensorboardX
 from etils import epath
@@ -43,11 +43,12 @@ class Boards:
 
 def _open_wandb(folder, config: RunConfig, project: str):
   wandb = _imported()
-  # The same run where the same folder goes on.
-  name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+  path = folder / 'wandb_id'  # the run that goes on where the workdir does
+  if not path.exists():
+    path.write_text(uuid.uuid4().hex)
   return wandb.init(
     project=project,
-    id=name,
+    id=path.read_text(),
     name=config.name,
     config=dataclasses.asdict(config),
     resume='allow',

@@ -296,6 +296,11 @@ def test_weights_and_biases_is_drawn_in_if_it_is_asked_for(tmp_path, wandb):
   Boards(folder, RunConfig(), 0).close()
   assert len(wandb) == 6
 
+  other = folder / 'other'
+  other.mkdir()
+  Boards(other, RunConfig(), 0, 'project').close()
+  assert wandb[6]['id'] != first['id']
+
 
 def test_where_it_is_not_installed_that_is_said(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', None)
