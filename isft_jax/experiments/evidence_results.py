@@ -61,7 +61,10 @@ def results(
 
 
 def flywheel(config: EvidenceConfig, runs: Runs) -> dict:
-  """Returns arm -> accuracy of each round, on told and on held-out facts."""
+  """Returns arm -> accuracy of each round, on told and on held-out facts.
+
+  against_observational: of the told facts, the paired difference of each round.
+  """
   found = {}
   for arm in config.flywheel.arms:
     mine = _of(runs, arm)
@@ -76,10 +79,13 @@ def flywheel(config: EvidenceConfig, runs: Runs) -> dict:
       'unread': sum(run['unread'] for run in mine),
     }
     if 'observational' in found:
-      found[arm]['against_observational'] = paired(
-        [rounds[-1] for rounds in told],
-        [rounds[-1] for rounds in found['observational']['per_seed']],
-      )
+      theirs = found['observational']['per_seed']
+      found[arm]['against_observational'] = [
+        paired(mine, other)
+        for mine, other in zip(
+          zip(*told, strict=True), zip(*theirs, strict=True), strict=True
+        )
+      ]
   return found
 
 
@@ -151,25 +157,24 @@ def _arms(names, runs: Runs, halves) -> dict:
         theirs = _of(runs, other)
         for half in halves:
           found[arm][half][f'against_{other}'] = _against(
-            [run[half]['margins'] for run in mine],
-            [run[half]['margins'] for run in theirs],
+            [run[half] for run in mine], [run[half] for run in theirs]
           )
   return found
 
 
-def _against(ours: list[list[float]], theirs: list[list[float]]) -> dict:
-  """Returns the paired difference, and on how many facts ours is higher."""
+def _against(ours: list[dict], theirs: list[dict]) -> dict:
+  """Returns the paired differences, and on how many facts our margin is higher.
+
+  ours, theirs: of each seed, what `evidence_arms` says of a half of the facts.
+  """
   higher = [
-    int(np.sum(np.asarray(a) > np.asarray(b)))
+    int(np.sum(np.asarray(a['margins']) > np.asarray(b['margins'])))
     for a, b in zip(ours, theirs, strict=True)
   ]
   return {
-    'mean_margin': paired(
-      [float(np.mean(a)) for a in ours], [float(np.mean(b)) for b in theirs]
-    ),
-    'facts_higher': higher,
-    'facts': len(ours[0]),
-  }
+    name: paired([a[name] for a in ours], [b[name] for b in theirs])
+    for name in ('mean_margin', 'says_truth')
+  } | {'facts_higher': higher, 'facts': len(ours[0]['margins'])}
 
 
 def _by_round(per_seed: list[list[float]]) -> list[dict]:

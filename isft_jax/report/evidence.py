@@ -67,8 +67,9 @@ def report(results: dict) -> bytes:
   body = f"""<h1>{_TITLE}</h1>
 <p class="answer">{escape(answer(results))}</p>
 <p class="quiet">Seeds {seeds}, each with facts, base model and order of its
-own. Brackets are 95 % intervals of the mean over seeds (Student's t);
-differences are taken seed by seed. The method is that of {escape(CITATION)}.
+own. Brackets are 95 % intervals of the mean over seeds (Student's t; for a
+share they may reach beyond 0 and 100 %); differences are taken seed by seed.
+The method is that of {escape(CITATION)}.
 All
 models here are tiny and trained from nothing on invented facts: what holds here
 need not hold elsewhere.</p>
@@ -91,7 +92,7 @@ def answer(results: dict) -> str:
       f'{do["accuracy"][0]["mean"]:.0%} of the facts is right on '
       f'{do["accuracy"][-1]["mean"]:.0%} with L_do and on '
       f'{obs["accuracy"][-1]["mean"]:.0%} with L_obs: '
-      f'{difference(do["against_observational"], "points", 100)}.'
+      f'{difference(do["against_observational"][-1], shares=True)}.'
     )
   arms = results.get('arms', {})
   if 'interventional' in arms:
@@ -129,7 +130,7 @@ def _settings(results: dict) -> str:
     (
       escape(f'{part}: {run["name"]}'),
       str(run['seed']),
-      escape(', '.join(_trained(each) for each in run['train'][:2])),
+      escape(', '.join(map(_trained, run['train'][:2])) or 'not trained'),
       f'{run["seconds"]:g}',
     )
     for part, found in results['runs'].items()
@@ -140,7 +141,5 @@ def _settings(results: dict) -> str:
   return f'{table}<details><summary>Every run</summary>{listed}</details>'
 
 
-def _trained(run: dict | None) -> str:
-  if run is None:
-    return 'not trained'
+def _trained(run: dict) -> str:
   return f'{run["objective"]} {run["steps"]} {run["learning_rate"]:g}'

@@ -64,7 +64,7 @@ def lines(
     means = [f'{left(i):.2f} {top(series[arm][i]["mean"]):.2f}' for i in steps]
     color = f'var(--arm-{index})'
     shapes += (
-      f'<path style="fill:{color};opacity:.15" '
+      f'<path style="fill:{color};opacity:.1" '
       f'd="M{"L".join(upper + lower[::-1])}Z"/>'
       f'<path class="smooth" style="stroke:{color}" d="M{"L".join(means)}"/>'
     )

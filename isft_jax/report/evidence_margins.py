@@ -8,6 +8,7 @@ from isft_jax.report.evidence_words import (
   difference,
   facts_of,
   may_be_none,
+  points,
   section,
 )
 
@@ -46,12 +47,14 @@ def arms(arms: dict) -> str:
     'Arms: who may be learned from',
     body,
     f'Margins against observational: {"; ".join(compared)}. '
-    f'{_answers(arms, "told")}',
+    f'{_above_interventional(arms)}{_answers(arms, "told")}',
     'Anything about the normaliser: observational_matched divides by the '
     "number of the world's tokens, but Adam undoes any factor on the gradient, "
-    'so it was expected to coincide with observational. demonstration is the '
+    'so it was expected to coincide with observational but for the clip, which '
+    'a larger gradient meets more often. demonstration is the '
     'interventional loss on other marks; beside small talk it scores the '
-    'tokens that error_masked scores.',
+    'tokens that error_masked scores. These two and truth_only are told which '
+    'turns of the agent are right; interventional is not.',
   )
 
 
@@ -79,6 +82,16 @@ def heldout(arms: dict) -> str:
   )
 
 
+def _above_interventional(arms: dict) -> str:
+  if 'interventional' not in arms:
+    return ''
+  mean = {
+    arm: found['told']['mean_margin']['mean'] for arm, found in arms.items()
+  }
+  above = [arm for arm in arms if mean[arm] > mean['interventional']]
+  return f'Above interventional: {", ".join(above) or "none"}. '
+
+
 def _answers(arms: dict, half: str) -> str:
   """Returns in words how often the truth is told to who asks."""
   said = ', '.join(
@@ -94,14 +107,14 @@ def _tables(arms: dict, half: str) -> str:
   columns = {
     'mean_margin': 'mean margin',
     'prefers_lie': 'prefers the lie',
-    'says_truth': 'asked: truth',
-    'truth_after_truth': 'told the truth: truth',
-    'truth_after_lie': 'told the lie: truth',
+    'says_truth': 'truth if asked',
+    'truth_after_truth': 'if told the truth',
+    'truth_after_lie': 'if told the lie',
   }
   rows = [
     [escape(arm)]
     + [
-      text(found[half][name], '+.3f' if name == 'mean_margin' else '.1%')
+      text(found[half][name], '+.3f' if name == 'mean_margin' else '.0%')
       for name in columns
     ]
     for arm, found in arms.items()
@@ -119,14 +132,17 @@ def _paired(arms: dict, half: str) -> str:
   ]
   header = ['arm']
   for other in others.values():
-    header += [f'margin against {other}', 'higher on']
-  label = f'Facts {half}: paired differences ("?": the interval holds 0)'
-  return document.table(header, rows, escape(label))
+    header += [f'margin against {other}', 'higher on', 'truth if asked']
+  note = 'Differences on the same seeds, of answers in points; ?: it may be 0.'
+  return f'<p class="quiet">{note}</p>' + document.table(header, rows, note)
 
 
-def _cells(against: dict | None) -> tuple[str, str]:
+def _cells(against: dict | None) -> tuple[str, ...]:
   if against is None:
-    return '-', '-'
-  value = against['mean_margin']
-  higher = f'{sum(against["facts_higher"])} of {facts_of(against)}'
-  return text(value) + (' ?' if may_be_none(value) else ''), higher
+    return '-', '-', '-'
+  margin, answers = against['mean_margin'], against['says_truth']
+  return (
+    text(margin) + (' ?' if may_be_none(margin) else ''),
+    f'{sum(against["facts_higher"])} of {facts_of(against)}',
+    text(points(answers), '+.1f') + (' ?' if may_be_none(answers) else ''),
+  )

@@ -23,7 +23,7 @@ def flywheel(wheel: dict, path: str | os.PathLike) -> None:
     rounds = range(len(accuracy))
     low, high = zip(*map(ends, accuracy), strict=True)
     means = [value['mean'] for value in accuracy]
-    axes.fill_between(rounds, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.fill_between(rounds, low, high, color=color, alpha=0.1, linewidth=0)
     axes.plot(rounds, means, color=color, marker='o', linewidth=2.2, label=arm)
   axes.xaxis.set_major_locator(MultipleLocator(1))
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

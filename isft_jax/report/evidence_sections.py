@@ -8,7 +8,7 @@ from html import escape
 
 from isft_jax.report import document
 from isft_jax.report.evidence_charts import dots, heat, lines, text
-from isft_jax.report.evidence_words import difference, section
+from isft_jax.report.evidence_words import difference, points, section
 
 _STYLES = {
   'restate': 'A user who disagrees restates the claim',
@@ -29,28 +29,51 @@ def flywheel(wheel: dict) -> str:
       escape(arm),
       text(found['accuracy'][0], '.1%'),
       text(found['accuracy'][-1], '.1%'),
+      text(found['heldout']['accuracy'][0], '.1%'),
       text(found['heldout']['accuracy'][-1], '.1%'),
-      escape(difference(found['against_observational'], 'points', 100))
-      if 'against_observational' in found and arm != 'observational'
-      else '-',
     )
     for arm, found in wheel.items()
   ]
-  header = ('arm', 'before', f'after {rounds}', 'never asked', 'against L_obs')
-  shows = ' '.join(
-    f'{arm}: {difference(found["against_observational"], "points", 100)} '
-    'against observational.'
+  header = (
+    'arm',
+    'before',
+    f'after {rounds}',
+    'never asked: before',
+    f'after {rounds}',
+  )
+  body = charts + document.table(header, rows, 'Accuracy before and after')
+  compared = {
+    arm: found['against_observational']
     for arm, found in wheel.items()
     if 'against_observational' in found and arm != 'observational'
-  )
+  }
+  if compared:
+    body += _by_round(compared, rounds)
+  first = [seed[0] for seed in next(iter(wheel.values()))['per_seed']]
   return section(
     'Own mistakes: the flywheel',
-    charts + document.table(header, rows, 'Accuracy before and after'),
-    shows,
+    body,
+    f'After {rounds} rounds, against observational: '
+    + '; '.join(
+      f'{arm} {difference(values[-1], shares=True)}'
+      for arm, values in compared.items()
+    )
+    + f'. The bases of the seeds begin at {min(first):.1%} to {max(first):.1%},'
+    ' which makes the bands wide; differences are taken seed by seed.',
     'Whether it is so for a model that knows the world: this one is tiny, the '
     'facts are invented, and the user is always right. truth_only is given a '
     'verdict on every answer, which no other arm needs.',
   )
+
+
+def _by_round(compared: dict, rounds: int) -> str:
+  rows = [
+    [escape(arm)] + [text(points(value), '+.1f') for value in values[1:]]
+    for arm, values in compared.items()
+  ]
+  header = ['arm', *(f'round {round}' for round in range(1, rounds + 1))]
+  label = 'Accuracy minus that of observational, in points'
+  return f'<h3>{label}</h3>' + document.table(header, rows, label)
 
 
 def worlds(worlds: list[dict]) -> str:
@@ -76,11 +99,21 @@ def worlds(worlds: list[dict]) -> str:
     body,
     f'L_do minus L_obs in mean margin, nats a token: above 0 in {len(above)} '
     f'of {len(found)} worlds, the interval wholly above 0 in {len(told)} and '
-    f'wholly below in {len(below)} ("?": it holds 0). In {len(lies)} worlds '
-    'L_do itself ends on the side of the lie.',
+    f'wholly below in {len(below)} ("?": it holds 0). '
+    f'{_where_not_above(found)}In {len(lies)} worlds L_do itself ends on the '
+    'side of the lie.',
     'Whether a difference is of use: where both arms prefer the lie, the '
     'smaller lie is still one. Three seeds make wide intervals.',
   )
+
+
+def _where_not_above(worlds: list[dict]) -> str:
+  names = [
+    f'{w["style"]}, user wrong {w["p_user_wrong"]:g}, lies {w["p_lie"]:g}'
+    for w in worlds
+    if w['difference']['mean'] <= 0
+  ]
+  return f'It is not above 0 in: {"; ".join(names)}. ' if names else ''
 
 
 def costs(costs: dict) -> str:
@@ -114,9 +147,9 @@ def costs(costs: dict) -> str:
   if 'demonstration' in costs:
     demo = costs['demonstration']
     shows += (
-      'Demonstrations in the same slot give back '
-      f'{text(demo["good_nll"], ".3f")} nats and '
-      f'{text(demo["user_like"], ".1%")}.'
+      'With its true turns marked as demonstrations it is '
+      f'{text(demo["good_nll"], ".3f")} nats, and '
+      f'{text(demo["user_like"], ".1%")} of turns like the user.'
     )
   return section(
     'Costs: what the mask loses',

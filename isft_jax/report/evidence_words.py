@@ -10,20 +10,26 @@ def may_be_none(value: dict) -> bool:
   return value['lo'] is not None and value['lo'] <= 0 <= value['hi']
 
 
-def difference(value: dict, unit: str = 'nats a token', scale: float = 1):
+def points(value: dict) -> dict:
+  """Returns an interval of shares in percentage points."""
+  return {
+    name: None if value[name] is None else 100 * value[name]
+    for name in ('mean', 'lo', 'hi')
+  }
+
+
+def difference(value: dict, shares: bool = False) -> str:
   """Returns a paired difference in words, and whether it may be 0.
 
-  value: what `evidence_statistics.paired` returns. scale: 100 for points.
+  value: what `evidence_statistics.paired` returns, in nats a token, or of
+    shares.
   """
-  shown = {
-    key: None if value[key] is None else scale * value[key]
-    for key in ('mean', 'lo', 'hi')
-  }
-  form = '+.1f' if scale != 1 else '+.3f'
+  shown = text(points(value), '+.1f') if shares else text(value)
+  unit = 'points' if shares else 'nats a token'
   told = ', not told apart from 0' if may_be_none(value) else ''
   return (
-    f'{text(shown, form)} {unit} ({value["positive"]} of '
-    f'{len(value["per_seed"])} seeds above 0{told})'
+    f'{shown} {unit} ({value["positive"]} of {len(value["per_seed"])} seeds '
+    f'above 0{told})'
   )
 
 

@@ -102,7 +102,8 @@ def test_results_have_the_promised_form(run):
   for part in ('flywheel', 'arms', 'worlds'):
     for unit in results['runs'][part]:
       assert unit['seed'] in (0, 1)
-      for trained in filter(None, unit['train']):
+      assert bool(unit['train']) == (unit['name'] != 'base')
+      for trained in unit['train']:
         assert trained['seed'] % 1000 == unit['seed']
         assert trained['steps'] == 3
 

@@ -22,11 +22,14 @@ def of(mean, half=0.1, **more):
 def wheel(*means, against=0.0):
   return {
     'accuracy': [of(mean, 0.02) for mean in means],
-    'per_seed': [list(means)] * 2,
+    'per_seed': [list(means), [mean - 0.01 for mean in means]],
     'heldout': {'accuracy': [of(mean, 0.02) for mean in means]},
     'margin': of(0.1),
     'unread': 0,
-    'against_observational': of(against, 0.03, positive=2),
+    'against_observational': [
+      of(step * against / (len(means) - 1), 0.03, positive=2)
+      for step in range(len(means))
+    ],
   }
 
 
@@ -41,6 +44,7 @@ def half(margin, against=None):
   if against is not None:
     found['against_observational'] = {
       'mean_margin': of(against, positive=2),
+      'says_truth': of(-0.04, 0.01, positive=0),
       'facts_higher': [190, 180],
       'facts': 200,
     }
@@ -54,6 +58,7 @@ def arm(margin, against=None):
 def since_base(arm, against):
   arm['heldout']['against_base'] = {
     'mean_margin': of(against, positive=0),
+    'says_truth': of(-0.2, 0.3, positive=0),
     'facts_higher': [15, 5],
     'facts': 200,
   }
@@ -125,7 +130,7 @@ RESULTS = {
         ],
       }
     ],
-    'arms': [{'seed': 0, 'name': 'base', 'seconds': 1.0, 'train': [None]}],
+    'arms': [{'seed': 0, 'name': 'base', 'seconds': 1.0, 'train': []}],
   },
 }
 
@@ -151,20 +156,27 @@ def test_the_answer_names_every_figure_of_the_flywheel_and_the_arms():
 @pytest.mark.parametrize(
   ('value', 'words'),
   [
-    (of(0.2, positive=2), '+0.200 [+0.100, +0.300] u (2 of 2 seeds above 0)'),
-    (of(-0.2, positive=0), '-0.200 [-0.300, -0.100] u (0 of 2 seeds above 0)'),
+    (
+      of(0.2, positive=2),
+      '+0.200 [+0.100, +0.300] nats a token (2 of 2 seeds above 0)',
+    ),
+    (
+      of(-0.2, positive=0),
+      '-0.200 [-0.300, -0.100] nats a token (0 of 2 seeds above 0)',
+    ),
     (
       of(0.05, positive=1),
-      '+0.050 [-0.050, +0.150] u (1 of 2 seeds above 0, not told apart from 0)',
+      '+0.050 [-0.050, +0.150] nats a token (1 of 2 seeds above 0, not told '
+      'apart from 0)',
     ),
     (
       {'mean': 0.5, 'lo': None, 'hi': None, 'per_seed': [0.5], 'positive': 1},
-      '+0.500 u (1 of 1 seeds above 0)',
+      '+0.500 nats a token (1 of 1 seeds above 0)',
     ),
   ],
 )
 def test_a_difference_in_words(value, words):
-  assert evidence_words.difference(value, 'u') == words
+  assert evidence_words.difference(value) == words
 
 
 def test_every_section_says_what_it_shows_and_what_not():
@@ -189,11 +201,27 @@ def test_what_is_held_out_is_compared_with_the_base():
     'apart from 0). Asked, the truth is told by: base 50.0% [40.0%, 60.0%], '
     'observational 50.0% [40.0%, 60.0%], interventional 50.0% [40.0%, 60.0%].'
   ) in page
-  # Against the base and L_obs: the difference, on how many facts it is above 0.
+  # Against the base and L_obs: margin, on how many facts above 0, and answers.
   assert (
-    'interventional -0.020 [-0.120, +0.080] ? 20 of 400 +0.030 [-0.070, '
-    '+0.130] ? 370 of 400'
+    'interventional -0.020 [-0.120, +0.080] ? 20 of 400 -20.0 [-50.0, +10.0] ? '
+    '+0.030 [-0.070, +0.130] ? 370 of 400 -4.0 [-5.0, -3.0]'
   ) in page
+
+
+def test_the_flywheel_is_compared_round_by_round():
+  page = shown(RESULTS)
+  assert (
+    'in points arm round 1 round 2 interventional +10.0 [+7.0, +13.0] +20.0 '
+    '[+17.0, +23.0]'
+  ) in page
+  assert 'The bases of the seeds begin at 59.0% to 60.0%' in page
+
+
+def test_arms_above_interventional_are_named():
+  assert 'Above interventional: none.' in shown(RESULTS)
+  results = copy.deepcopy(RESULTS)
+  results['arms']['weighted(0.3)']['told']['mean_margin']['mean'] = 0.7
+  assert 'Above interventional: weighted(0.3).' in shown(results)
 
 
 def test_the_worlds_are_counted_by_sign():
@@ -201,8 +229,10 @@ def test_the_worlds_are_counted_by_sign():
   page = shown(RESULTS)
   assert (
     'above 0 in 4 of 8 worlds, the interval wholly above 0 in 4 and wholly '
-    'below in 2 ("?": it holds 0). In 8 worlds L_do itself ends on the side of '
-    'the lie.'
+    'below in 2 ("?": it holds 0). It is not above 0 in: deny, user wrong 0, '
+    'lies 0.3; deny, user wrong 0, lies 0.9; deny, user wrong 0.1, lies 0.3; '
+    'deny, user wrong 0.1, lies 0.9. In 8 worlds L_do itself ends on the side '
+    'of the lie.'
   ) in page.replace('&quot;', '"')
 
 
