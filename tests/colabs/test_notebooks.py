@@ -137,3 +137,26 @@ def test_the_notebooks_are_in_the_json_that_jupyter_writes():
     text = path.read_text(encoding='utf-8')
     found = json.dumps(json.loads(text), indent=1, ensure_ascii=False)
     assert text == found + '\n'
+
+
+@pytest.mark.parametrize(
+  ('name', 'row', 'said'),
+  [
+    (
+      '2_lying_agent',
+      r'`qwen2_5_0_5b_paper` \| v5e:1x1 \| 1 x 256, 256',
+      r"'qwen': ([\d.]+)}",
+    ),
+    (
+      '4_your_own_trajectories',
+      r'`qwen2_5_0_5b` \| v5e:1x1 \| 8 x 2,048, 1,024',
+      r'GIB = ([\d.]+) ',
+    ),
+  ],
+)
+def test_the_memory_of_a_chip_is_that_of_the_readme(name, row, said):
+  """Both are what isft-compile said: of a new table both become old."""
+  table = (ROOT / 'README.md').read_text(encoding='utf-8')
+  measured = re.search(rf'{row} \| ([\d.]+) of 15\.75 \|', table)[1]
+  source = '\n'.join(cell.source for cell in read(name).cells)
+  assert re.search(said, source)[1] == measured
