@@ -6,15 +6,9 @@ what is printed and written beside checkpoints is the first host's.
 
 import jax
 
-# Of a host that says nothing for so long the others think that it is dead.
-HEARTBEAT = 100
-
 
 def join(
-  coordinator: str = '',
-  hosts: int = 0,
-  host: int = -1,
-  heartbeat: int = HEARTBEAT,
+  coordinator: str = '', hosts: int = 0, host: int = -1, heartbeat: int = 100
 ) -> None:
   """Joins the other hosts; before anything else is asked of jax.
 

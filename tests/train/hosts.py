@@ -23,6 +23,12 @@ def has_libtpu() -> bool:
   return importlib.util.find_spec('libtpu') or 'CI' in os.environ
 
 
+def free_port() -> int:
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return free.getsockname()[1]
+
+
 def start(folder, hosts: int, *flags, heartbeat=10, send='', at=0) -> list:
   """Starts isft-train on so many hosts; folder gets what each has read.
 
@@ -30,10 +36,7 @@ def start(folder, hosts: int, *flags, heartbeat=10, send='', at=0) -> list:
     number `at`, from 1 on.
   """
   folder.mkdir(parents=True)
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    port = free.getsockname()[1]
-  started = []
+  port, started = free_port(), []
   for host in range(hosts):
     joins = (
       f'--coordinator=127.0.0.1:{port}',

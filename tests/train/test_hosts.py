@@ -6,9 +6,11 @@ another mesh, to the end.
 """
 
 import dataclasses
+import http.server
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -31,6 +33,9 @@ from isft_jax.train import chips, loop, preemption
 from isft_jax.train import metrics as metrics_lib
 from tests.train import hosts
 
+needs_libtpu = pytest.mark.skipif(
+  not hosts.has_libtpu(), reason="no libtpu: pip install '.[tpu-compile]'"
+)
 HEARTBEAT = 10
 KILLED_AT, TOLD_AT = 6, 5  # a host's batches
 STEPS, EVERY = 24, 3
@@ -243,9 +248,7 @@ def test_the_parameters_are_those_of_one_process(whole, alone):
 # ------------------------------------------------------------ parts of a batch
 
 
-@pytest.mark.skipif(
-  not hosts.has_libtpu(), reason="no libtpu: pip install '.[tpu-compile]'"
-)
+@needs_libtpu
 @pytest.mark.parametrize(
   ('sizes', 'parts'),
   [
@@ -267,7 +270,21 @@ def test_the_hosts_of_a_slice_share_out_its_rows(sizes, parts):
 # --------------------------------------------------------- who the hosts are
 
 
-JOIN = """
+def joined(script, *arguments) -> list[str]:
+  """What a script prints that joins hosts, outside of any cluster."""
+  clean = {k: v for k, v in os.environ.items() if not k.startswith('SLURM')}
+  shown = subprocess.run(
+    [sys.executable, '-c', script, *arguments],
+    cwd=hosts.ROOT,
+    env=clean,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return shown.stdout.splitlines()
+
+
+BY_SLURM = """
 import os
 from isft_jax.train import cluster
 try:
@@ -283,18 +300,47 @@ print(jax.distributed.is_initialized(), jax.process_count())
 
 
 def test_hosts_are_found_by_slurm_or_have_to_be_named():
-  slurm = {name for name in os.environ if name.startswith('SLURM')}
-  shown = subprocess.run(
-    [sys.executable, '-c', JOIN],
-    cwd=hosts.ROOT,
-    env={k: v for k, v in os.environ.items() if k not in slurm},
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  refused, joined = shown.stdout.splitlines()
+  refused, found = joined(BY_SLURM)
   assert refused == (
     'coordinator_address should be defined. Neither TPU metadata nor SLURM say '
     'who the hosts are: give --coordinator=ADDRESS:PORT, --hosts and --host'
   )
-  assert joined == 'True 1'
+  assert found == 'True 1'
+
+
+BY_METADATA = """
+import os, sys
+os.environ['GCE_METADATA_IP'], os.environ['JAX_COORDINATOR_PORT'] = sys.argv[1:]
+os.environ['JAX_FORCE_TPU_INIT'] = '1'  # as if there were a TPU
+import jax
+del os.environ['TPU_SKIP_MDS_QUERY']  # set as there is none
+from isft_jax.train import cluster
+cluster.join(heartbeat=5)
+print(jax.distributed.is_initialized(), jax.process_count())
+"""
+METADATA = {
+  'agent-worker-number': '0',
+  'worker-network-endpoints': 'unknown:unknown:127.0.0.1',
+  'tpu-env': "ACCELERATOR_TYPE: 'v5litepod-8'",
+}
+
+
+class Metadata(http.server.BaseHTTPRequestHandler):
+  """What a TPU VM asks who it is."""
+
+  def do_GET(self):
+    self.send_response(200)
+    self.end_headers()
+    self.wfile.write(METADATA[self.path.rsplit('/', 1)[1]].encode())
+
+  def log_message(self, *_):
+    pass
+
+
+@needs_libtpu
+def test_hosts_are_found_by_tpu_metadata():
+  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Metadata) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    place = f'127.0.0.1:{server.server_port}'
+    assert joined(BY_METADATA, place, str(hosts.free_port())) == ['True 1']
+    server.shutdown()
