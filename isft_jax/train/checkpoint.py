@@ -157,11 +157,20 @@ class Checkpoints:
     whole.seal(parts[0] if parts else folder)
 
   def _put_aside(self) -> None:
-    for folder in sorted(self._folder.glob(f'{_STEP}_*')):
+    found = {
+      int(number): folder
+      for folder in self._folder.glob(f'{_STEP}_*')
+      if (number := folder.name.removeprefix(f'{_STEP}_')).isdecimal()
+    }
+    for _, folder in sorted(found.items(), reverse=True):
       if damage := whole.damage(folder):
         aside = folder.with_name(f'damaged_{folder.name}')
+        if aside.exists():  # of an earlier time
+          aside.rmtree()
         folder.rename(aside)
         cluster.tell(
           f'{damage}: the run goes on from an older one, or from the start; '
           f'what is left of this one is in {aside}'
         )
+      elif whole.is_sealed(folder):
+        return  # nobody will ask for an older one

@@ -18,6 +18,11 @@ def seal(folder: epath.Path) -> None:
   (folder / SEAL).write_text(json.dumps(_sizes(folder), indent=1) + '\n')
 
 
+def is_sealed(folder: epath.Path) -> bool:
+  """Returns whether it can be told of a checkpoint that it is whole."""
+  return (folder / SEAL).exists()
+
+
 def damage(folder: epath.Path) -> str:
   """Returns what is missing of a checkpoint; '' if nothing is.
 
@@ -25,7 +30,7 @@ def damage(folder: epath.Path) -> str:
   without a seal nothing can be told.
   """
   path = folder / SEAL
-  if not path.exists():
+  if not is_sealed(folder):
     return ''
   try:
     expected = json.loads(path.read_text())

@@ -130,6 +130,10 @@ def test_a_run_puts_it_aside_and_saves_that_step_again(two, tmp_path, capsys):
   assert written(workdir, [2]) == [1, 2]
   assert restored(workdir) == (2, 2)
 
+  remove(files_of(workdir, 2)[3])
+  assert restored(workdir, RunConfig()) == (1, 1)
+  assert left(workdir) == [1] and aside.is_dir()
+
 
 def test_one_of_the_right_sizes_that_cannot_be_read_is_named(two, tmp_path):
   workdir = tmp_path / 'run'
