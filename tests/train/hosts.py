@@ -20,7 +20,7 @@ DEVICES = 8  # of all hosts together
 
 
 def has_libtpu() -> bool:
-  return importlib.util.find_spec('libtpu') or 'CI' in os.environ
+  return bool(importlib.util.find_spec('libtpu')) or 'ISFT_CI' in os.environ
 
 
 def free_port() -> int:
