@@ -77,8 +77,8 @@ def heldout(arms: dict) -> str:
     body,
     f'What training did to the margins of facts held out: {since}. '
     f'{_answers(arms, "heldout")}',
-    'Why: a fall of all arms below the base is forgetting, not lying. Only '
-    'differences between arms, which forget alike, speak of the objective.',
+    'Why: a fall of all arms below the base is forgetting, not lying, and arms '
+    'that differ here may differ in how much they forget.',
   )
 
 
