@@ -15,7 +15,7 @@ from isft_jax.config import RunConfig
 ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = '--config=configs/lying_agent_smoke.py'
 needs_libtpu = pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None and not os.environ.get('CI'),
+  importlib.util.find_spec('libtpu') is None and not os.environ.get('ISFT_CI'),
   reason="no libtpu: pip install '.[tpu-compile]'",
 )
 

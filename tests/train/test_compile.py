@@ -17,7 +17,7 @@ from isft_jax.train.compile import compile_run, lower_step
 from isft_jax.train.trainer import make_trainer
 
 pytestmark = pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None and not os.environ.get('CI'),
+  importlib.util.find_spec('libtpu') is None and not os.environ.get('ISFT_CI'),
   reason="no libtpu: pip install '.[tpu-compile]'",
 )
 
