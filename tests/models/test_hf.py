@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import transformers
 from flax import nnx
 
 from isft_jax.config import ModelConfig
 from isft_jax.models import attention, hf, hf_config
+from tests.fixtures import import_or_skip
 
-torch = pytest.importorskip('torch', reason='parity is with torch')
-transformers = pytest.importorskip('transformers')
+torch = import_or_skip('torch')
 
 SMALL = {
   'vocab_size': 96,

@@ -3,9 +3,7 @@
 Large models are in tests/benchmarks/tpu_compile.py.
 """
 
-import importlib.util
 import math
-import os
 
 import jax
 import pytest
@@ -15,11 +13,9 @@ from isft_jax.report import compile as report_lib
 from isft_jax.train import chips, flops
 from isft_jax.train.compile import compile_run, lower_step
 from isft_jax.train.trainer import make_trainer
+from tests.fixtures import needs
 
-pytestmark = pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None and not os.environ.get('ISFT_CI'),
-  reason="no libtpu: pip install '.[tpu-compile]'",
-)
+pytestmark = needs('libtpu')
 
 MODEL = ModelConfig(
   vocab_size=8_192,
