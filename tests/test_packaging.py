@@ -21,7 +21,9 @@ FILES = (
   *('isft_jax', 'configs', 'setup.py', 'pyproject.toml', 'README.md'),
   'LICENSE',
 )
-EXTRAS = {'beam', 'colab', 'cuda', 'gcs', 'parity', 'test', 'tpu', 'tpu-compile'}
+EXTRAS = {
+  *('beam', 'colab', 'cuda', 'gcs', 'parity', 'test', 'tpu', 'tpu-compile')
+}
 SMALL = (
   '--config.vocab_size=300',
   '--config.documents.number=9',

@@ -4,6 +4,7 @@ Large models are in tests/benchmarks/tpu_compile.py.
 """
 
 import math
+import re
 
 import jax
 import pytest
@@ -194,4 +195,6 @@ def test_capacities_are_those_that_the_compiler_names(topology):
     copy.lower(terabyte).compile()
   chip = chips.CHIPS[device.device_kind]
   gib = chip.hbm / chip.devices / 2**30
-  assert f'{gib:.2f}G' in str(refused.value)
+  (named,) = re.findall(r'available HBM \((.*?)G\)', str(refused.value))
+  # libtpu 0.0.50 keeps 0.01 GiB more for itself than 0.0.40 on three of these.
+  assert 0 <= round(gib - float(named), 2) <= 0.01
