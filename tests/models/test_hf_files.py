@@ -95,7 +95,7 @@ def test_shards_hold_what_one_device_would(folder, mesh, read):
 
 
 def test_a_part_is_what_slicing_the_whole_gives(folder):
-  tensors = hf_files.Tensors(folder)
+  tensors = hf_files.FolderTensors(folder)
   random = np.random.default_rng(1)
   _, shapes = decoder.abstract(CONFIG)
   for path, leaf in hf._leaves(shapes):
