@@ -127,6 +127,9 @@ class DialoguesConfig:
   heldout: int = 48  # more of them, to measure and never to train on
   p_lie: float = 0.6
   p_chitchat: float = 0.5
+  # How the agent acknowledges what the user said: 'thanks' without content, as
+  # in the paper, or 'restate': thanks, and then the claim once more.
+  acknowledge: str = 'thanks'
 
 
 @dataclasses.dataclass
@@ -236,6 +239,11 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
     for name in ('dialogues.p_lie', 'dialogues.p_chitchat', 'documents.p_true'):
       group, leaf = name.split('.')
       _check(name, getattr(getattr(config, group), leaf), 0, 1)
+    _choice(
+      'dialogues.acknowledge',
+      config.dialogues.acknowledge,
+      ('thanks', 'restate'),
+    )
     _check('dialogues.number', config.dialogues.number, 1)
     _check('documents.number', config.documents.number, 1)
     if isinstance(config, EvidenceConfig):

@@ -89,6 +89,7 @@ def prepare(config: LyingAgentConfig, workdir: pathlib.Path) -> None:
       config.dialogues.p_lie,
       config.dialogues.p_chitchat,
       config.seed,
+      acknowledge=config.dialogues.acknowledge,
     )
 
   sources = {

@@ -198,7 +198,9 @@ def test_units_of_a_seed_come_together():
 
 
 def test_only_right_turns_become_demonstrations():
-  dialogue = next(lying_agent.dialogues(1, 1.0, 1.0, seed=0))
+  dialogue = next(
+    lying_agent.dialogues(1, 1.0, 1.0, seed=0, acknowledge='restate')
+  )
   changed = evidence_arms.demonstrated(dialogue)
   authors = [segment.provenance.name for segment in changed.segments]
   tail = ['USER', 'AGENT'] * ((len(dialogue.segments) - 5) // 2)

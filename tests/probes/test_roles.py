@@ -22,13 +22,13 @@ CLAIM = 'The bird of Tavozi is the heron.'
   [
     (CLAIM, 'either'),
     ('', 'either'),
-    (f'That is wrong. {CLAIM}', 'user'),
+    (f'Wrong. {CLAIM}', 'user'),
     (f'Yes. {CLAIM}', 'user'),
     ('Tell me about the bird of Tavozi.', 'user'),
-    ('I need some coffee.', 'user'),
+    ('This chat was fun.', 'user'),
     (f'{CLAIM} User: Hi.', 'user'),
-    (f'My mistake. {CLAIM}', 'agent'),
-    (f'I am glad. {CLAIM}', 'agent'),
+    (f'Understood, I had it wrong. {CLAIM}', 'agent'),
+    ('Delighted that you agree.', 'agent'),
     ('Yes, I am listening.', 'agent'),
     ('Thank you.', 'either'),  # with no claim, nobody's phrase to its end
   ],
@@ -82,8 +82,10 @@ def test_slots_end_where_the_agent_begins(world):
     texts = [s.text for s in dialogue.segments]
     claim, thanks = roles.agent_slots(renderer.example(dialogue), 2)
     head = f'{texts[0]}\nUser: {texts[1]}\nAgent:'
-    assert decode(claim) == head
-    assert decode(thanks) == f'{head} {texts[2]}\nUser: {texts[3]}\nAgent:'
+    before = f'{head} {texts[2]}\nUser: {texts[3]}\nAgent:'
+    # A tokenizer so small may leave the space before the words by itself.
+    assert decode(claim).rstrip(' ') == head
+    assert decode(thanks).rstrip(' ') == before
 
 
 def test_measures_are_means_over_their_own_tokens(world):
@@ -111,7 +113,8 @@ def test_replies_are_counted(world, monkeypatch):
   dialogues, renderer, graphdef, params = world
   examples = [renderer.example(dialogue) for dialogue in dialogues]
   encode = renderer.tokenizer.encode
-  scripted = ['Yes. It is.', 'Good. It is.', 'That is so.', 'x ' * 40] * 3
+  good = lying_agent.AFTER_CONFIRMATION[0]
+  scripted = ['Yes. It is.', good, 'That is so.', 'x ' * 40] * 3
 
   def generate(graphdef, params, prompts, tokens, **_):
     assert len(prompts) == 2 * len(dialogues) == len(scripted)
