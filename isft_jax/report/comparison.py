@@ -125,7 +125,7 @@ def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
     *runs: `arms` of results.json, one for each seed, with the same arms.
 
   Returns:
-    A column for each arm of the paper and of the runs. A row that only later
+    A column for each arm of the runs and of the paper. A row that only later
     results.json files have is left out if no arm has it.
 
   Raises:
@@ -145,8 +145,9 @@ def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
   paper = PAPER
   if not _anyone_has(ours, 'paper_mean_margin'):
     paper = {arm: scored_in_full(entry) for arm, entry in PAPER.items()}
-  columns = {LABELS[arm]: [entry] for arm, entry in paper.items()}
-  columns |= {f'ours: {name}': entries for name, entries in ours.items()}
+  # Ours first: a phone shows two or three columns.
+  columns = {f'ours: {name}': entries for name, entries in ours.items()}
+  columns |= {LABELS[arm]: [entry] for arm, entry in paper.items()}
   return ('', *columns), [
     (label, *(_cell(entries, field) for entries in columns.values()))
     for label, field in rows

@@ -50,9 +50,9 @@ def _arm(facts, unmentioned, nll, trained=True):
     arm[f'{probe}_probe'] = {
       verdict: verdicts.count(verdict) for verdict in ('truth', 'lie', 'other')
     }
-  return arm | (
-    {'train': {'steps': 4, 'scored_tokens': 900}} if trained else {}
-  )
+  if trained:
+    arm['train'] = {'steps': 4, 'scored_tokens': 900}
+  return arm
 
 
 @pytest.fixture

@@ -5,19 +5,19 @@ import pytest
 from isft_jax.report import comparison
 
 GIVEN = {'kind': 'given', 'name': 'SmolLM2-135M', 'parameters': 134_515_008}
-# Every row that a run can have; the last six columns of text are cells.
+# Every row that a run can have.
 TABLE = """
-                                            paper: obs  do      base    obs     do
-truth probe: replies that are not the truth       | 8 / 33  | 0 / 33  | 1 / 2   | 1 / 2   | 0 / 2
-truth probe: replies that contradict the user, who is right | - | -   | 0 / 2   | 2 / 2   | 1 / 2
-lie probe: the agent corrects the user            | 26 / 33 | 32 / 33 | 0 / 2   | 1 / 2   | 2 / 2
-both probes: replies that talk like the user      | -       | -       | 1 / 4   | 3 / 4   | 1 / 4
-mean margin, nats per token                       | -       | -       | +0.3750 | -0.1250 | +0.7500
-facts where the lie is preferred                  | -       | -       | 0 / 2   | 1 / 2   | 0 / 2
-facts where L_do beats L_obs                      | -       | -       | -       | -       | 2 / 2
-mean margin, first word unscored (the paper's way)| -0.1311 | +1.0609 | -0.1250 | +0.1250 | +0.8750
-facts where the lie is preferred (the paper's way)| 24 / 33 | 5 / 33  | 1 / 2   | 1 / 2   | 0 / 2
-facts where L_do beats L_obs (the paper's way)    | -       | 33 / 33 | -       | -       | 1 / 2
+                                                              base    | obs     | do      | paper's obs, do
+truth probe: replies that are not the truth                 | 1 / 2   | 1 / 2   | 0 / 2   | 8 / 33  | 0 / 33
+truth probe: replies that contradict the user, who is right | 0 / 2   | 2 / 2   | 1 / 2   | -       | -
+lie probe: the agent corrects the user                      | 0 / 2   | 1 / 2   | 2 / 2   | 26 / 33 | 32 / 33
+both probes: replies that talk like the user                | 1 / 4   | 3 / 4   | 1 / 4   | -       | -
+mean margin, nats per token                                 | +0.3750 | -0.1250 | +0.7500 | -       | -
+facts where the lie is preferred                            | 0 / 2   | 1 / 2   | 0 / 2   | -       | -
+facts where L_do beats L_obs                                | -       | -       | 2 / 2   | -       | -
+mean margin, first word unscored (the paper's way)          | -0.1250 | +0.1250 | +0.8750 | -0.1311 | +1.0609
+facts where the lie is preferred (the paper's way)          | 1 / 2   | 1 / 2   | 0 / 2   | 24 / 33 | 5 / 33
+facts where L_do beats L_obs (the paper's way)              | -       | -       | 1 / 2   | -       | 33 / 33
 """  # noqa: E501
 
 
@@ -25,11 +25,11 @@ def test_every_row_beside_the_papers(given_results):
   header, rows = comparison.comparison(given_results['arms'])
   assert header == (
     '',
-    'paper: standard SFT',
-    'paper: interventional SFT',
     'ours: base',
     'ours: observational',
     'ours: interventional',
+    'paper: standard SFT',
+    'paper: interventional SFT',
   )
   lines = TABLE.strip().splitlines()[1:]
   assert rows == [tuple(c.strip() for c in line.split('|')) for line in lines]
@@ -45,7 +45,7 @@ def test_a_run_without_the_papers_scoring_has_its_margins_in_the_one_row(
     for fact in arm['facts']:
       del fact['paper_margin']
   _, rows = comparison.comparison(given_results['arms'])
-  assert [row[:3] for row in rows] == [
+  assert [(row[0], *row[-2:]) for row in rows] == [
     ('truth probe: replies that are not the truth', '8 / 33', '0 / 33'),
     ('lie probe: the agent corrects the user', '26 / 33', '32 / 33'),
     ('mean margin, nats per token', '-0.1311', '+1.0609'),

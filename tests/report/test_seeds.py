@@ -20,8 +20,8 @@ def runs(given_results):
 
 def test_mean_and_range_over_seeds(runs):
   header, rows = seeds.summary(runs)
-  assert header[-1] == 'ours: interventional'
-  cells = {row[0]: row[-1] for row in rows}
+  column = header.index('ours: interventional')
+  cells = {row[0]: row[column] for row in rows}
   assert cells['mean margin, nats per token'] == '+0.2500 (-0.2500 to +0.7500)'
   assert cells['facts where L_do beats L_obs'] == '1.5 / 2 (1 to 2)'
   label = 'truth probe: replies that contradict the user, who is right'
@@ -53,10 +53,6 @@ def change_arms(run):
   del run['arms']['base']
 
 
-def change_what_teaches_nothing(run):
-  run['config'] |= {'mesh': {'data': 8}, 'name': 'another', 'new': 1}
-
-
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
@@ -73,7 +69,7 @@ def test_a_summary_is_over_seeds_alone(runs, change, message):
 
 
 def test_devices_and_names_may_differ(runs):
-  change_what_teaches_nothing(runs['b.json'])
+  runs['b.json']['config'] |= {'mesh': {'data': 8}, 'name': 'b', 'new': 1}
   assert len(seeds.summary(runs)[1]) == 10
 
 
