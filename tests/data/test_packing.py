@@ -294,7 +294,7 @@ def test_without_a_length_rows_are_as_long_as_the_longest_record_needs():
 
 @pytest.mark.parametrize('shuffle', [True, False])
 def test_one_record_a_row_is_never_split_unless_a_budget_is_named(shuffle):
-  """101 records: one more row would be allowed, for the sake of fewer targets."""
+  """101 records: for fewer targets, one more row would be allowed."""
   index = index_of(unwindowed([T] + [U] * 20, *[[T, U, U]] * 100))
   table_PV = weight_table('observational')
   settings = {'seed': 0, 'row_documents': 1, 'shuffle': shuffle}
