@@ -81,9 +81,12 @@ class StageConfig:
   """A stage of training: its rows, its length, its optimizer."""
 
   rows: int = 8  # B, rows of a global batch
-  row_length: int = 192  # L, tokens a row
+  row_length: int = 192  # L, tokens a row; 0: as the longest record needs
   row_targets: int = 0  # K, scored targets a row; 0: from the records
   row_documents: int = 0  # in a row, at most; 0: as many as fit
+  # Whether records are packed, and rows visited, in a new random order each
+  # epoch. If not, both keep the order of the records, in every epoch.
+  shuffle: bool = True
   epochs: int = 4
   steps: int = 0  # if set, overrides epochs
   normalize: str = 'token'  # or 'trajectory': each trajectory weighs the same
@@ -259,7 +262,8 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
       _check(prefix + name, getattr(stage, name), 1)
     _check(prefix + 'row_targets', stage.row_targets, 0)
     _check(prefix + 'row_documents', stage.row_documents, 0)
-    _check(prefix + 'row_length', stage.row_length, 2)
+    if stage.row_length:
+      _check(prefix + 'row_length', stage.row_length, 2)
     _check(prefix + 'steps', stage.steps, 0)
     _check(prefix + 'keep_every', stage.keep_every, 0)
     if stage.keep_every % stage.checkpoint_every:

@@ -159,6 +159,7 @@ REFUSED_STAGE = [
   ('rows', -8, '=-8 must be at least 1'),
   ('row_targets', -1, '=-1 must be at least 0'),
   ('row_length', 1, '=1 must be at least 2'),
+  ('row_length', -1, '=-1 must be at least 2'),
   ('log_every', 0, '=0 must be at least 1'),
   ('checkpoint_every', 0, '=0 must be at least 1'),
   ('keep_last', 0, '=0 must be at least 1'),

@@ -143,13 +143,20 @@ def of_run(workdir: str) -> Partner:
   It is talked to as its records were rendered; where they are gone, in the
   tokenizer's own template.
 
-  Raises ValueError if there is no checkpoint.
+  Raises ValueError if there is no checkpoint, or if its records were encoded
+  piecewise.
   """
   model, _, encoder, run = saved.load(workdir)
   try:
     rendering = Records(run['records']).metadata['rendering']
   except (OSError, ValueError, KeyError):
     rendering = {'template': _own_template(encoder), 'values': {}}
+  if rendering.get('piecewise'):
+    raise ValueError(
+      f'{workdir} was trained on turns whose headers were encoded apart from '
+      'the words (config.piecewise), and prompts here are encoded whole; its '
+      'own results.json has its probes'
+    )
   template, values = rendering['template'], rendering.get('values', {})
   return Partner(model, encoder, template, values, {})
 

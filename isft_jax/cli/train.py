@@ -104,7 +104,7 @@ def _probe_of(config):
   folder = config_lib.sources_of(config)[0][0]
   encoder = tokenizer.load(config.tokenizer or tokenizer.beside(folder))
   rendering = Records(folder).metadata['rendering']
-  renderer = Renderer(encoder, rendering['template'], rendering.get('values'))
+  renderer = Renderer.from_rendering(encoder, rendering)
   return probes.watch(bank, renderer)
 
 

@@ -175,10 +175,12 @@ def _with_batch(error, source: pipeline.BatchSource, workdir: epath.Path):
 def _summary(workdir: epath.Path, source: pipeline.BatchSource) -> dict:
   rows = metrics_lib.read(workdir / 'metrics.jsonl')
   epoch = rows[-source.steps_per_epoch :]
-  scored = sum(row['targets'] for row in epoch)
+  # Lines of runs that began before there was a `weight` had it as `targets`.
+  weights = [row.get('weight', row['targets']) for row in epoch]
+  losses = (row['loss'] * w for row, w in zip(epoch, weights, strict=True))
   return {
     'steps': rows[-1]['step'],
     'scored_tokens': round(sum(row['targets'] for row in rows)),
     'seconds': round(sum(row['seconds'] for row in rows), 2),
-    'final_loss': sum(row['loss'] * row['targets'] for row in epoch) / scored,
+    'final_loss': sum(losses) / sum(weights),
   }
