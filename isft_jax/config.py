@@ -15,9 +15,10 @@ from dataclasses import field
 class ModelConfig:
   """A decoder of the Qwen2 and Llama kind."""
 
-  # Workdir of the run to start from, or a folder with config.json and
-  # safetensors or the id of one on the hub, whose shape (vocab_size down to
-  # qk_norm) the model then takes. Empty: at random.
+  # What to start from: the workdir of a run; or a folder with config.json and
+  # safetensors, the id of one on the hub, a .gguf file or a preset such as
+  # 'smollm2-135m-instruct', whose shape (vocab_size down to qk_norm) the model
+  # then takes. Empty: at random.
   init_from: str = ''
   vocab_size: int = 1024  # 0: as many as the tokenizer has ids
   width: int = 128

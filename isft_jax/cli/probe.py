@@ -20,7 +20,9 @@ from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 from isft_jax.cli import main
 
 CHECKPOINT = DEFINE_string('checkpoint', '', 'The workdir of a run.')
-MODEL = DEFINE_string('model', '', 'A model folder, or a hub id.')
+MODEL = DEFINE_string(
+  'model', '', 'A model: folder, hub id, .gguf file or preset.'
+)
 FACTS = DEFINE_string('facts', '', "A CSV of facts; by default the paper's.")
 PLAIN = DEFINE_boolean('plain', False, "Turns in the paper's format.")
 OUTPUT = DEFINE_string('output', '', 'A file for the probes, as JSON.')

@@ -185,6 +185,15 @@ def test_a_file_that_the_index_misses_or_misplaces_is_named(folder, tmp_path):
     hf.load(tmp_path)
 
 
+def test_types_are_given_by_name_or_by_jax(folder, tmp_path):
+  model, config = hf.load(folder, dtype=jax.numpy.bfloat16)
+  assert (config.dtype, config.param_dtype) == ('bfloat16', 'bfloat16')
+  hf.save(model, config, tmp_path)
+  found = json.loads((tmp_path / 'config.json').read_text())
+  assert found['dtype'] == 'bfloat16'
+  assert hf.load(tmp_path, dtype='bfloat16')[1] == config
+
+
 # ------------------------------------------------------------------- the hub
 
 
