@@ -7,6 +7,7 @@ Every field can be set from the command line: `--config.seed=1`,
 
 import dataclasses
 import json
+import operator
 import pathlib
 from dataclasses import field
 
@@ -134,6 +135,11 @@ class DialoguesConfig:
   # How the agent acknowledges what the user said: 'thanks' without content, as
   # in the paper, or 'restate': thanks, and then the claim once more.
   acknowledge: str = 'thanks'
+  # A file of dialogues to train on instead: all of them, and none is held out.
+  # Any format that isft-prepare detects. What is above then says nothing, and a
+  # run sets `number` and `heldout` to what the file has.
+  file: str = ''
+  sha256: str = ''  # of that file; a run fills it in, and refuses another
 
 
 @dataclasses.dataclass
@@ -152,6 +158,13 @@ class LyingAgentConfig:
   seed: int = 0
   arms: tuple[str, ...] = ('observational', 'interventional', 'agent_only')
   vocab_size: int = 1024  # of the tokenizer that the run trains
+  # A file of facts to talk and to ask about, and of the context of dialogues
+  # and probes; see data/fact_files.py. Empty: the paper's 33, and our context.
+  facts_file: str = ''
+  facts_sha256: str = ''  # of that file; a run fills it in, and refuses another
+  # Whether the header of a turn is encoded apart from its words, as in the
+  # notebook of the paper; see data/encode.py.
+  piecewise: bool = False
   dialogues: DialoguesConfig = field(default_factory=DialoguesConfig)
   documents: DocumentsConfig = field(default_factory=DocumentsConfig)
   model: ModelConfig = field(default_factory=ModelConfig)
@@ -249,6 +262,7 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
       ('thanks', 'restate'),
     )
     _check('dialogues.number', config.dialogues.number, 1)
+    _check('dialogues.heldout', config.dialogues.heldout, 0)
     _check('documents.number', config.documents.number, 1)
     if isinstance(config, EvidenceConfig):
       stages |= _validate_evidence(config)
@@ -332,6 +346,12 @@ def _validate_sources(config: RunConfig) -> None:
 def _validate_evidence(config: EvidenceConfig) -> dict[str, StageConfig]:
   """Checks what other experiments lack; returns the stages still to check."""
   _choice('only', config.only, ('', 'flywheel', 'arms', 'heldout', 'worlds'))
+  for name in ('dialogues.file', 'facts_file', 'piecewise'):
+    if operator.attrgetter(name)(config):
+      raise ValueError(
+        f'config.{name} is not for the evidence, which makes facts and '
+        'dialogues for each seed; config.facts_csv takes a file of facts'
+      )
   _check('seeds', config.seeds, 1)
   _check('facts', config.facts, 2)
   _check('max_turns', config.max_turns, 0)
@@ -367,16 +387,10 @@ def claim(
   if path.exists():
     if path.read_text() == text:
       return
-    defaults, theirs, ours = (
-      _leaves(json.loads(each))
-      for each in (_json(type(config)()), path.read_text(), text)
-    )
-    theirs = {name: defaults[name] for name in ours.keys() - theirs} | theirs
     differ = [
-      f'{name} (there {theirs.get(name)!r}, now {ours.get(name)!r})'
-      for name in sorted(theirs | ours)
-      if theirs.get(name) != ours.get(name)
-      and not name.startswith(('mesh.', 'keep_'))
+      f'{name} (there {there!r}, now {now!r})'
+      for name, there, now in differences(json.loads(path.read_text()), config)
+      if not name.startswith(('mesh.', 'keep_'))
     ]
     if differ:
       raise ValueError(
@@ -389,6 +403,33 @@ def claim(
   part = path.with_suffix('.part')
   part.write_text(text)
   part.replace(path)
+
+
+def differences(
+  there: dict, config: RunConfig | LyingAgentConfig
+) -> list[tuple[str, object, object]]:
+  """Returns (field, value there, value now) of fields that differ.
+
+  Files are told by their checksums, wherever they lie. A field that is absent
+  there had its default.
+
+  there: content of a config.json.
+  """
+  defaults, theirs, ours = (
+    _leaves(each)
+    for each in (
+      json.loads(_json(type(config)())),  # tuples become lists
+      there,
+      json.loads(_json(config)),
+    )
+  )
+  theirs = {name: defaults[name] for name in ours.keys() - theirs} | theirs
+  return [
+    (name, theirs.get(name), ours.get(name))
+    for name in sorted(theirs | ours)
+    if theirs.get(name) != ours.get(name)
+    and name not in ('dialogues.file', 'facts_file')
+  ]
 
 
 def _json(config) -> str:

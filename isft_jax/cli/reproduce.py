@@ -3,12 +3,14 @@
   isft-reproduce --config=configs/lying_agent_tiny.py
   isft-reproduce --config=configs/lying_agent_tiny.py --config.seed=1
   isft-reproduce --config=configs/evidence_tiny.py:only=flywheel
+  isft-reproduce --config=lying_agent_smollm2 --dialogues=FILE --facts=FILE
   isft-reproduce --from=runs/evidence_tiny-seed0/results.json
   isft-reproduce --from=S0/results.json,S1/results.json --workdir=DIR
 
-It downloads nothing. If interrupted, run the same command again to resume. The
-last two train nothing: they make a page again from its results, and the summary
-of several seeds of the lying agent (means and ranges, also as Markdown).
+If interrupted, run the same command again to resume. The fourth trains on
+dialogues that someone else wrote, and asks about their facts. The last two train
+nothing: they make a page again from its results, and the summary of several
+seeds of the lying agent (means and ranges, also as Markdown).
 """
 
 from absl import flags
@@ -23,9 +25,23 @@ FROM = flags.DEFINE_list(
   'trains nothing. Of several seeds of the lying agent, separated by commas: '
   'writes their summary.',
 )
+DIALOGUES = flags.DEFINE_string(
+  'dialogues',
+  '',
+  'File of dialogues to train on instead of generated ones, in any format that '
+  'isft-prepare detects; the same as --config.dialogues.file.',
+)
+FACTS = flags.DEFINE_string(
+  'facts',
+  '',
+  'JSON or CSV file of facts to ask about, and of the context of dialogues and '
+  "probes (default: the paper's 33 facts); the same as --config.facts_file.",
+)
 
 
 def _reproduce(config, workdir):
+  config.dialogues.file = DIALOGUES.value or config.dialogues.file
+  config.facts_file = FACTS.value or config.facts_file
   # Imported late: --help need not wait for jax.
   if isinstance(config, EvidenceConfig):
     from isft_jax.experiments import evidence as experiment
@@ -46,4 +62,4 @@ def _run():
 
 def run():
   """The console script isft-reproduce."""
-  main.run(_run, __doc__, (main.CONFIG, main.WORKDIR, FROM))
+  main.run(_run, __doc__, (main.CONFIG, main.WORKDIR, DIALOGUES, FACTS, FROM))

@@ -20,8 +20,8 @@ FORMAT = DEFINE_enum(
   'format',
   'auto',
   [
-    *('auto', 'tokens', 'swe_agent', 'sharegpt', 'anthropic', 'atif'),
-    *('react', 'openai'),
+    *('auto', 'tokens', 'swe_agent', 'sharegpt', 'turns', 'anthropic'),
+    *('atif', 'react', 'openai'),
   ],
   'What the rows look like; auto: tell each by its keys.',
 )

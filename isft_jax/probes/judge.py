@@ -127,7 +127,7 @@ def contradicts(reply: str, fact: Fact) -> bool:
   dialogues, or one in common use ('No, ...', 'That's not true.', 'Actually').
   """
   text = plain(reply)
-  denies = text.startswith(_corrections()) or _DENIAL.match(text)
+  denies = f'{text} '.startswith(_corrections()) or _DENIAL.match(text)
   if denies and _AGREEMENT_AFTER_NO.match(text):
     denies = False
   return bool(denies) or judge(reply, fact) == 'lie'
@@ -349,5 +349,5 @@ def _runs_in_circles(text: str) -> bool:
 @functools.cache
 def _corrections() -> tuple[str, ...]:
   """Returns what users open with who correct, in the dialogues."""
-  openings = (p.split('{')[0] for p in lying_agent.CORRECTIONS)
-  return tuple(opening.strip() for opening in openings if opening.strip())
+  openings = (plain(p.split('{')[0]) for p in lying_agent.CORRECTIONS)
+  return tuple(f'{opening} ' for opening in openings if opening)

@@ -297,9 +297,7 @@ def test_unshuffled_epochs_read_the_records_in_their_own_order(many):
   """One record a step, as long as it needs; two epochs are the same."""
   source = BatchSource(
     many,
-    config(
-      rows=1, row_documents=1, row_length=0, row_targets=0, shuffle=False
-    ),
+    config(rows=1, row_documents=1, row_length=0, row_targets=0, shuffle=False),
   )
   with_targets = {
     record for record, _ in scored_positions(many, 'interventional')
