@@ -26,6 +26,7 @@ from isft_jax.config import EvidenceConfig, OptimConfig, RunConfig, StageConfig
 from isft_jax.data import (
   chat,
   fact_bank,
+  fact_files,
   lying_agent,
   pipeline,
   records,
@@ -78,7 +79,7 @@ class Base(NamedTuple):
 def base_of(config: EvidenceConfig, workdir: pathlib.Path, seed: int) -> Base:
   """Trains the base of a seed, or goes on, or loads it."""
   facts = (
-    fact_bank.read(config.facts_csv)[0]
+    fact_files.read(config.facts_csv)[0]
     if config.facts_csv
     else fact_bank.generate(config.facts, seed)
   )
