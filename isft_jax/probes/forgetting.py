@@ -8,21 +8,13 @@ Two measures, each taken before and after fine-tuning:
 Source: ours. De Freitas and Ortega (2026) probe the facts they train on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from isft_jax import sharding
 from isft_jax.data.facts import Fact
 from isft_jax.data.render import Renderer
-from isft_jax.models.generate import bucket
-from isft_jax.models.likelihood import target_nll
 from isft_jax.probes import facts as probes
-from isft_jax.types import Batch, Provenance, Segment
-
-# Rows per batch, and tokens per row unless a text is longer.
-_BATCH_SIZE, _SEQ_LEN = 4, 128
 
 
 def measure_unmentioned(
@@ -70,13 +62,12 @@ def margins(
   """Returns the margin of each fact [N], in nats per token; see above."""
   if not facts:
     raise ValueError('there is no fact to ask about')
-  before = [Segment('system', context, Provenance.CONTEXT)] if context else []
   claims = []
   for fact in facts:
     question = probes.QUESTION.format(topic=fact.topic)
-    turns = [*before, Segment('user', question, Provenance.USER)]
+    turns = probes.user_says(question, context)
     claims += probes.slots(turns, fact, renderer)
-  prepared = probes.Prepared(tuple(facts), claims, [])
+  prepared = probes.Prepared(tuple(facts), claims, prompts=[])
   return probes.margins(graphdef, params, prepared)
 
 
@@ -88,7 +79,7 @@ def nll_per_token(
     nll = - sum_{texts} sum_{i >= 2} log p(z_i | z_1 ... z_{i-1}) / tokens
 
   The first token of a text has nothing before it and is not scored. Each text
-  is read alone: several share a row, and do not see each other.
+  is read alone.
 
   Args:
     graphdef, params: the model.
@@ -102,59 +93,11 @@ def nll_per_token(
     ValueError: no text has two tokens.
   """
   encoded = tokenizer(list(texts), add_special_tokens=False)['input_ids']
-  encoded = [ids for ids in encoded if len(ids) > 1]
-  if not encoded:
+  texts_ids = [np.array(ids, np.int32) for ids in encoded if len(ids) > 1]
+  if not texts_ids:
     raise ValueError('no text has two tokens: there is nothing to score')
-  # One shape for all batches, so that one program is compiled.
-  total, tokens = 0.0, 0
-  seq_len = max(_SEQ_LEN, bucket(max(map(len, encoded)) - 1))
-  for batch in _batches(encoded, seq_len):
-    nll_BK = sharding.fetch(_target_nll(graphdef, params, batch))
-    is_scored_BK = batch.weights_BK != 0
-    total += float(np.sum(nll_BK[is_scored_BK], dtype=np.float64))
-    tokens += int(np.sum(is_scored_BK))
-  return total / tokens, tokens
-
-
-def _batches(encoded: Sequence[list[int]], seq_len: int) -> Iterator[Batch]:
-  """Packs texts in their order; the last batch is filled up with empty rows."""
-  rows, free = [], 0
-  for ids in encoded:
-    if len(ids) - 1 > free:
-      rows.append([])
-      free = seq_len
-    rows[-1].append(ids)
-    free -= len(ids) - 1
-  for start in range(0, len(rows), _BATCH_SIZE):
-    yield _batch(rows[start : start + _BATCH_SIZE], seq_len)
-
-
-def _batch(rows: Sequence[Sequence[list[int]]], seq_len: int) -> Batch:
-  """Returns rows of texts, every token but a text's first as a target."""
-  shape = _BATCH_SIZE, seq_len
-  columns_BK = np.tile(np.arange(seq_len, dtype=np.int32), (_BATCH_SIZE, 1))
-  ints = (np.zeros(shape, np.int32) for _ in range(4))
-  tokens_BL, positions_BL, segment_ids_BL, targets_BK = ints
-  weights_BK = np.zeros(shape, np.float32)
-  for b, row in enumerate(rows):
-    start = 0
-    for number, ids in enumerate(row, 1):
-      stop = start + len(ids) - 1
-      tokens_BL[b, start:stop] = ids[:-1]
-      positions_BL[b, start:stop] = np.arange(len(ids) - 1)
-      segment_ids_BL[b, start:stop] = number
-      targets_BK[b, start:stop] = ids[1:]
-      weights_BK[b, start:stop] = 1
-      start = stop
-  return Batch(
-    tokens_BL=tokens_BL,
-    positions_BL=positions_BL,
-    segment_ids_BL=segment_ids_BL,
-    columns_BK=columns_BK,
-    targets_BK=targets_BK,
-    weights_BK=weights_BK,
-    authors_BK=np.full(shape, Provenance.USER, np.int32),
-  )
-
-
-_target_nll = jax.jit(target_nll, static_argnums=0)
+  slots = [probes.Slot(ids[:1], ids[1:]) for ids in texts_ids]
+  nll_NK, weights_NK = probes.score(graphdef, params, slots)
+  total = np.sum(nll_NK * weights_NK, dtype=np.float64)
+  tokens = int(np.sum(weights_NK))
+  return float(total / tokens), tokens

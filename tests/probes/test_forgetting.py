@@ -66,56 +66,15 @@ def plain_nll(model):
 
 
 def test_nll_per_token_is_that_of_each_text_read_alone(
-  model, encoder, plain_nll, monkeypatch
+  model, encoder, plain_nll
 ):
-  """Each batch is one row, as long as the longest text."""
-  monkeypatch.setattr(forgetting, '_BATCH_SIZE', 1)
-  monkeypatch.setattr(forgetting, '_SEQ_LEN', 8)
   encoded = [encoder(text)['input_ids'] for text in TEXTS]
   assert [len(ids) for ids in encoded][1:3] == [0, 1]
   expected = [nll for ids in encoded if len(ids) > 1 for nll in plain_nll(ids)]
-  compiled = forgetting._target_nll._cache_size()
   nll, tokens = forgetting.nll_per_token(*model, encoder, TEXTS)
   assert tokens == len(expected) == sum(max(0, len(e) - 1) for e in encoded)
   # float32 logits of order 1: 6e-8 each, more through two layers.
   assert nll == pytest.approx(np.mean(expected), abs=2e-6)
-  assert forgetting._target_nll._cache_size() == compiled + 1
-
-
-def test_texts_are_packed_in_order_and_every_token_but_the_first_is_scored(
-  monkeypatch,
-):
-  monkeypatch.setattr(forgetting, '_BATCH_SIZE', 2)
-  texts = [[1, 2, 3], [4, 5], [6, 7, 8, 9], [10, 11], [12, 13, 14, 15, 16]]
-  first, second = forgetting._batches(texts, 4)
-  rows = np.concatenate([[*first], [*second]], axis=1)
-  tokens, positions, segments, columns, targets, weights, _ = rows
-  assert tokens.astype(int).tolist() == [
-    [1, 2, 4, 0],
-    [6, 7, 8, 10],
-    [12, 13, 14, 15],
-    [0, 0, 0, 0],
-  ]
-  assert targets.astype(int).tolist() == [
-    [2, 3, 5, 0],
-    [7, 8, 9, 11],
-    [13, 14, 15, 16],
-    [0, 0, 0, 0],
-  ]
-  assert segments.astype(int).tolist() == [
-    [1, 1, 2, 0],
-    [1, 1, 1, 2],
-    [1, 1, 1, 1],
-    [0, 0, 0, 0],
-  ]
-  assert positions.astype(int).tolist() == [
-    [0, 1, 0, 0],
-    [0, 1, 2, 0],
-    [0, 1, 2, 3],
-    [0, 0, 0, 0],
-  ]
-  assert (weights == (segments > 0)).all()
-  assert (columns == np.arange(4)).all()
 
 
 def test_texts_without_two_tokens_are_an_error(model, encoder):
