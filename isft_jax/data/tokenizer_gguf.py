@@ -1,10 +1,10 @@
 """Builds the tokenizer that a GGUF file of llama.cpp describes.
 
 Byte-level BPE only. The file names its pre-tokenizer and does not spell it
-out, so each one that is known here was written down from the model's own
-tokenizer.json. transformers 5.24 knows fewer: it does not split the digits of
-'smollm' ('2024' becomes '20', '24', and SmolLM was trained on '2', '0', '2',
-'4'), and does not normalise for 'qwen2'.
+out; what each name means is in llama.cpp and in the models' tokenizer.json.
+transformers 5.24 leaves out two of their steps. For 'smollm' it does not set
+numerals apart: ' ½' becomes 'ĠÂ', '½', and SmolLM was trained on 'Ġ', 'Â½'
+(0 to 9 come out the same). For 'qwen2' it does not join letters and accents.
 """
 
 import tokenizers
