@@ -158,10 +158,10 @@ def test_it_is_the_same_after_saving(tmp_path):
 @pytest.mark.parametrize(
   ('changes', 'leave_out', 'message'),
   [
-    ({'model': 'llama'}, [], "ggml.model='llama' is not supported, only 'gpt2"),
+    ({'model': 'llama'}, [], "ggml.model='llama' is not supported, only gpt2"),
     ({'pre': 'tekken'}, [], "ggml.pre='tekken' is not supported, only gpt-2"),
     ({}, ['pre'], 'ggml.pre=None is not supported'),
-    ({}, ['merges'], 'tokenizer.ggml.merges is missing'),
+    ({}, ['merges'], 'tokenizer.ggml.merges must be a list'),
     ({'merges': ['no such']}, [], 'tokenizer.ggml.merges: '),
     ({'tokens': ['a', 'a']}, [], 'has 2 entries, 1 of them different'),
   ],
