@@ -1,11 +1,13 @@
 """Builds the tokenizer that a GGUF file of llama.cpp describes.
 
 Byte-level BPE only. The file names its pre-tokenizer and does not spell it
-out, so each one that is known here was written down from the model's own
-tokenizer.json. transformers 5.24 knows fewer: it does not split the digits of
-'smollm' ('2024' becomes '20', '24', and SmolLM was trained on '2', '0', '2',
-'4'), and does not normalise for 'qwen2'.
+out; what each name means is in llama.cpp and in the models' tokenizer.json.
+transformers 5.24 leaves out two of their steps. For 'smollm' it does not set
+numerals apart: ' ½' becomes 'ĠÂ', '½', and SmolLM was trained on 'Ġ', 'Â½'
+(0 to 9 come out the same). For 'qwen2' it does not join letters and accents.
 """
+
+from collections.abc import Mapping
 
 import tokenizers
 import transformers
@@ -31,18 +33,22 @@ def _split(regex: str) -> pre_tokenizers.PreTokenizer:
   )
 
 
-def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer | None:
-  gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-  digits = pre_tokenizers.Digits(individual_digits=True)
-  return {
-    'gpt-2': gpt2,
-    'llama-bpe': _split(_LLAMA3),
-    'qwen2': _split(_QWEN2),
-    'smollm': pre_tokenizers.Sequence([digits, gpt2]),
-  }.get(name)
-
-
-_NAMES = ('gpt-2', 'llama-bpe', 'qwen2', 'smollm')
+_GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+_DIGITS = pre_tokenizers.Digits(individual_digits=True)
+# By the name that tokenizer.ggml.pre gives.
+_PRE_TOKENIZERS = {
+  'gpt-2': _GPT2,
+  'llama-bpe': _split(_LLAMA3),
+  'qwen2': _split(_QWEN2),
+  'smollm': pre_tokenizers.Sequence([_DIGITS, _GPT2]),
+}
+# Attribute of a tokenizer: the key of its id.
+_SPECIAL = {
+  'bos_token': 'bos_token_id',
+  'eos_token': 'eos_token_id',
+  'unk_token': 'unknown_token_id',
+  'pad_token': 'padding_token_id',
+}
 
 
 def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
@@ -55,47 +61,64 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
     ValueError: there is none in the file, or one of another kind. The message
       names the key.
   """
+  prefix = 'tokenizer.ggml.'
   keys = {
-    key.removeprefix('tokenizer.ggml.'): value
+    key.removeprefix(prefix): value
     for key, value in file.metadata.items()
+    if key.startswith(prefix)
   }
+  for key, known in (('model', ('gpt2',)), ('pre', tuple(_PRE_TOKENIZERS))):
+    if keys.get(key) not in known:
+      raise ValueError(
+        f'{file.path}: {prefix}{key}={keys.get(key)!r} is not supported, only '
+        f'{", ".join(known)}; name a folder with tokenizer.json'
+      )
+  for key, kind in (('tokens', str), ('token_type', int), ('merges', str)):
+    value = keys.get(key)
+    if not isinstance(value, list) or not all(
+      isinstance(entry, kind) for entry in value
+    ):
+      raise ValueError(f'{file.path}: {prefix}{key} must be a list')
 
-  def get(name, kind=list):
-    value = keys.get(name)
-    if not isinstance(value, kind):
-      raise ValueError(f'{file.path}: tokenizer.ggml.{name} is missing')
-    return value
+  tokens = keys['tokens']
+  special = {
+    attribute: tokens[keys[key]]
+    for attribute, key in _SPECIAL.items()
+    if keys.get(key) in range(len(tokens))
+  }
+  # Where a file says nothing, llama.cpp begins texts with bos for Llama 3.
+  adds_bos = keys.get('add_bos_token', keys['pre'] == 'llama-bpe')
+  return transformers.PreTrainedTokenizerFast(
+    tokenizer_object=_backend(keys, f'{file.path}: {prefix}'),
+    add_bos_token=bool(adds_bos and 'bos_token' in special),
+    add_eos_token=bool(keys.get('add_eos_token') and 'eos_token' in special),
+    chat_template=_chat_template(file),
+    clean_up_tokenization_spaces=False,
+    **{'bos_token': None, 'eos_token': None, **special},
+  )
 
-  model, name = keys.get('model'), keys.get('pre')
-  if model != 'gpt2':
-    raise ValueError(
-      f'{file.path}: tokenizer.ggml.model={model!r} is not supported, only '
-      "'gpt2' (byte-level BPE); name a folder with tokenizer.json"
-    )
-  if name not in _NAMES:
-    raise ValueError(
-      f'{file.path}: tokenizer.ggml.pre={name!r} is not supported, only '
-      f'{", ".join(_NAMES)}; name a folder with tokenizer.json'
-    )
-  tokens, kinds = get('tokens'), get('token_type')
+
+def _backend(keys: Mapping, where: str) -> tokenizers.Tokenizer:
+  """Returns the byte-level BPE of a vocabulary and its merges."""
+  tokens, kinds, name = keys['tokens'], keys['token_type'], keys['pre']
   vocab = {token: id for id, token in enumerate(tokens)}
   if len(vocab) != len(tokens) or len(kinds) != len(tokens):
     raise ValueError(
-      f'{file.path}: tokenizer.ggml.tokens has {len(tokens)} entries, '
-      f'{len(vocab)} of them different, and token_type has {len(kinds)}'
+      f'{where}tokens has {len(tokens)} entries, {len(vocab)} of them '
+      f'different, and token_type has {len(kinds)}'
     )
   try:
     bpe = tokenizers.models.BPE(
       vocab=vocab,
-      merges=[tuple(merge.split(' ')) for merge in get('merges')],
+      merges=[tuple(merge.split(' ')) for merge in keys['merges']],
       # Llama 3 takes a word that is a token as it is, without any merge.
       ignore_merges=name == 'llama-bpe',
     )
   except Exception as error:  # of the library, of no class of its own
-    raise ValueError(f'{file.path}: tokenizer.ggml.merges: {error}') from error
+    raise ValueError(f'{where}merges: {error}') from error
   backend = tokenizers.Tokenizer(bpe)
   backend.normalizer = normalizers.NFC() if name == 'qwen2' else None
-  backend.pre_tokenizer = _pre_tokenizer(name)
+  backend.pre_tokenizer = _PRE_TOKENIZERS[name]
   backend.decoder = tokenizers.decoders.ByteLevel()
   for kind, is_special in ((_CONTROL, True), (_USER_DEFINED, False)):
     added = [
@@ -104,25 +127,7 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
       if its_kind == kind
     ]
     (backend.add_special_tokens if is_special else backend.add_tokens)(added)
-
-  special = {
-    f'{role}_token': tokens[keys[f'{key}_token_id']]
-    for role, key in (
-      *(('bos', 'bos'), ('eos', 'eos')),
-      *(('unk', 'unknown'), ('pad', 'padding')),
-    )
-    if 0 <= keys.get(f'{key}_token_id', -1) < len(tokens)
-  }
-  # Where a file says nothing, llama.cpp begins texts with bos for Llama 3.
-  adds_bos = keys.get('add_bos_token', name == 'llama-bpe')
-  return transformers.PreTrainedTokenizerFast(
-    tokenizer_object=backend,
-    add_bos_token=bool(adds_bos and 'bos_token' in special),
-    add_eos_token=bool(keys.get('add_eos_token') and 'eos_token' in special),
-    chat_template=_chat_template(file),
-    clean_up_tokenization_spaces=False,
-    **{'bos_token': None, 'eos_token': None, **special},
-  )
+  return backend
 
 
 def _chat_template(file: GGUFFile) -> str | dict[str, str] | None:

@@ -63,7 +63,11 @@ def read_config(place: str | pathlib.Path) -> ModelConfig:
   path = hf_files.fetch(place) / 'config.json'
   if not path.is_file():
     raise ValueError(f'{place}: no config.json there; name a model folder')
-  return hf_config.model_config(json.loads(path.read_text()), str(path))
+  try:
+    found = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f'{path}: not JSON ({error})') from error
+  return hf_config.model_config(found, str(path))
 
 
 def read_generation_config(place: str | pathlib.Path) -> dict:

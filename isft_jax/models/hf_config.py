@@ -40,9 +40,9 @@ _REQUIRED = {
 # Attributes of weights that are stored in other types: GPTQ, AWQ, bitsandbytes,
 # FP8 and compressed-tensors have the first, MLX the second.
 _QUANTIZED = ('quantization_config', 'quantization', 'compression_config')
-_NUMBERS = (
+_INTEGERS = (
   *('hidden_size', 'intermediate_size', 'num_attention_heads'),
-  *('num_hidden_layers', 'rms_norm_eps', 'vocab_size'),
+  *('num_hidden_layers', 'vocab_size'),
 )
 _READ = {
   *('head_dim', 'hidden_size', 'intermediate_size', 'layer_types'),
@@ -133,11 +133,11 @@ def model_config(found: Mapping, where: str) -> ModelConfig:
       f'{where}: sliding_window={window} is not supported; if your rows are no '
       'longer than that, set it to null in this file: nothing changes'
     )
-  for name in _NUMBERS:
-    if isinstance(found.get(name), bool | None) or not isinstance(
-      found[name], int | float
-    ):
-      refuse(name, 'is missing or no number')
+  for name in _INTEGERS:
+    if type(found.get(name)) is not int:
+      refuse(name, 'must be an integer')
+  if not isinstance(found.get('rms_norm_eps'), float):
+    refuse('rms_norm_eps', 'must be a number')
 
   theta, scaling = _rope(found, refuse)
   heads = found['num_attention_heads']

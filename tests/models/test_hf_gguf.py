@@ -70,6 +70,7 @@ def write(path, family='llama', kind='F32', tied=False, more=(), tensors=()):
   kind = gguf.GGMLQuantizationType[kind]
   values = {
     'general.architecture': family,
+    f'{family}.vocab_size': VOCAB,
     f'{family}.context_length': 512,
     f'{family}.embedding_length': WIDTH,
     f'{family}.block_count': LAYERS,
@@ -259,7 +260,9 @@ def check_logits(folder, file, tokens_BL):
   with torch.no_grad():
     expected = theirs(torch.asarray(tokens_BL)).logits.numpy()
   model, _ = hf.load(folder / file)
-  np.testing.assert_allclose(model(tokens_BL), expected, atol=1e-4)
+  # Logits of SmolLM2 reach 27: there float32 differs by 1.5e-4 from float64
+  # here, and by 0.9e-4 in torch.
+  np.testing.assert_allclose(model(tokens_BL), expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize('family', HEAD_SIZE)
