@@ -1,7 +1,7 @@
 """Facts that a real language model may know: capitals, currencies, symbols.
 
   CAPITALS    135  'The capital of Kenya is Nairobi.'               Mombasa
-  CURRENCIES   85  'The currency of Kenya is the shilling.'         rand
+  CURRENCIES   29  'The currency of Kenya is the shilling.'         rand
   SYMBOLS      48  'The chemical symbol for tin is Sn.'             Ti
 
 None is among the 33 facts of the lying agent, and none shares a subject or an
@@ -22,6 +22,13 @@ Rules of the choice:
   - The false twin of a capital is a large or well-known city of the same
     country. That of a currency is a currency of the region. That of a symbol is
     another element's, or the letters of the name that one would guess.
+  - Currencies are those of countries with more than 35 million people. Of 85
+    countries of any size SmolLM2-135M-Instruct (4 bits, no context) preferred
+    the right currency for 50, little more than by chance.
+
+The same model prefers the truth about 125 of the 135 capitals (mean margin
++0.71 nats per token), 47 of 48 symbols (+0.95) and 20 of 27 currencies (+0.37;
+the two of Sudan and the Democratic Republic of the Congo were not measured).
 """
 
 from isft_jax.data.facts import Fact
@@ -168,90 +175,34 @@ _CAPITALS = (
 # Country: currency, another one of the region.
 _CURRENCIES = (
   ('Afghanistan', 'afghani', 'rupee'),
-  ('Albania', 'lek', 'dinar'),
   ('Algeria', 'dinar', 'dirham'),
-  ('Angola', 'kwanza', 'rand'),
   ('Argentina', 'peso', 'dollar'),
-  ('Armenia', 'dram', 'lari'),
-  ('Azerbaijan', 'manat', 'lari'),
   ('Bangladesh', 'taka', 'rupee'),
-  ('Belarus', 'ruble', 'zloty'),
-  ('Bhutan', 'ngultrum', 'taka'),
-  ('Bolivia', 'boliviano', 'peso'),
-  ('Botswana', 'pula', 'rand'),
-  ('Cambodia', 'riel', 'kip'),
   ('Canada', 'dollar', 'pound'),
-  ('Chile', 'peso', 'dollar'),
   ('China', 'yuan', 'baht'),
   ('Colombia', 'peso', 'dollar'),
-  ('Cuba', 'peso', 'dollar'),
-  ('the Czech Republic', 'koruna', 'forint'),
-  ('Denmark', 'krone', 'euro'),
-  ('the Dominican Republic', 'peso', 'gourde'),
+  ('the Democratic Republic of the Congo', 'franc', 'shilling'),
   ('Ethiopia', 'birr', 'shilling'),
-  ('the Gambia', 'dalasi', 'franc'),
-  ('Georgia', 'lari', 'dram'),
-  ('Ghana', 'cedi', 'naira'),
-  ('Guatemala', 'quetzal', 'lempira'),
-  ('Haiti', 'gourde', 'peso'),
-  ('Honduras', 'lempira', 'quetzal'),
-  ('Hungary', 'forint', 'zloty'),
   ('India', 'rupee', 'taka'),
   ('Indonesia', 'rupiah', 'ringgit'),
   ('Iran', 'rial', 'dinar'),
   ('Iraq', 'dinar', 'rial'),
-  ('Jamaica', 'dollar', 'pound'),
-  ('Jordan', 'dinar', 'pound'),
-  ('Kazakhstan', 'tenge', 'ruble'),
   ('Kenya', 'shilling', 'rand'),
-  ('Kuwait', 'dinar', 'riyal'),
-  ('Laos', 'kip', 'riel'),
-  ('Lesotho', 'loti', 'pula'),
-  ('Libya', 'dinar', 'pound'),
-  ('Madagascar', 'ariary', 'franc'),
-  ('Malawi', 'kwacha', 'shilling'),
-  ('Malaysia', 'ringgit', 'rupiah'),
-  ('Mauritius', 'rupee', 'franc'),
   ('Morocco', 'dirham', 'dinar'),
-  ('Mozambique', 'metical', 'rand'),
   ('Myanmar', 'kyat', 'baht'),
-  ('Namibia', 'dollar', 'pula'),
-  ('Nepal', 'rupee', 'taka'),
-  ('New Zealand', 'dollar', 'pound'),
   ('Nigeria', 'naira', 'cedi'),
-  ('North Macedonia', 'denar', 'dinar'),
-  ('Norway', 'krone', 'krona'),
   ('Pakistan', 'rupee', 'taka'),
-  ('Panama', 'balboa', 'peso'),
-  ('Papua New Guinea', 'kina', 'dollar'),
   ('the Philippines', 'peso', 'baht'),
   ('Poland', 'zloty', 'koruna'),
-  ('Qatar', 'riyal', 'dinar'),
-  ('Romania', 'leu', 'forint'),
   ('Russia', 'ruble', 'hryvnia'),
-  ('Rwanda', 'franc', 'shilling'),
-  ('Samoa', 'tala', 'dollar'),
-  ('Saudi Arabia', 'riyal', 'dinar'),
-  ('Senegal', 'franc', 'dalasi'),
-  ('Serbia', 'dinar', 'euro'),
-  ('Singapore', 'dollar', 'ringgit'),
   ('South Africa', 'rand', 'pula'),
-  ('Sri Lanka', 'rupee', 'taka'),
-  ('Sweden', 'krona', 'euro'),
-  ('Switzerland', 'franc', 'euro'),
-  ('Tajikistan', 'somoni', 'ruble'),
+  ('Sudan', 'pound', 'birr'),
   ('Tanzania', 'shilling', 'kwacha'),
   ('Thailand', 'baht', 'ringgit'),
-  ('Tunisia', 'dinar', 'dirham'),
   ('Turkey', 'lira', 'dinar'),
-  ('Turkmenistan', 'manat', 'tenge'),
   ('Uganda', 'shilling', 'franc'),
   ('Ukraine', 'hryvnia', 'ruble'),
-  ('the United Arab Emirates', 'dirham', 'riyal'),
-  ('Uruguay', 'peso', 'dollar'),
-  ('Vanuatu', 'vatu', 'franc'),
   ('Vietnam', 'dong', 'kip'),
-  ('Zambia', 'kwacha', 'rand'),
 )
 
 # Element: symbol, a symbol that it does not have.
