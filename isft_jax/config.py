@@ -36,7 +36,10 @@ class ModelConfig:
   qkv_bias: bool = True  # Qwen2 has them, Llama and Qwen3 do not
   qk_norm: bool = False  # Qwen3
   dtype: str = 'float32'  # of the computation
-  param_dtype: str = 'float32'  # of the stored parameters
+  # Of the stored parameters, and of their gradients and moments. In bfloat16
+  # a step smaller than half the distance to a weight's neighbour is lost: one
+  # of 2e-5 moves no weight of 2^-7 or more.
+  param_dtype: str = 'float32'
   # What of a layer's activations is kept for the backward pass, and not made
   # again: 'none' recomputed, 'dots': what its products with parameters gave,
   # 'full': all recomputed, only the layer's input is kept.

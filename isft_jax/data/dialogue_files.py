@@ -42,16 +42,13 @@ def shared_context(dialogues: Sequence[Trajectory | Example]) -> str:
     ValueError: two dialogues have different ones; probes could ask under one of
       them only.
   """
-  contexts = {
-    _context(each): each.id
-    for each in dialogues
-    if isinstance(each, Trajectory)
-  }
+  texts = [each for each in dialogues if isinstance(each, Trajectory)]
+  contexts = {_context(each): each.id for each in texts}
   if len(contexts) > 1:
     one, other = list(contexts.values())[:2]
     raise ValueError(
-      f'dialogues {one} and {other} have different system turns, and probes ask '
-      'under one context: make them the same'
+      f'dialogues {one} and {other} have different system turns, and probes '
+      'ask under one context: make them the same'
     )
   return next(iter(contexts), '')
 

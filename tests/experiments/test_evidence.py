@@ -299,6 +299,7 @@ def test_questions_change_from_round_to_round_and_seed_to_seed():
     ('seeds', 0, 'seeds=0 must be at least 1'),
     ('facts', 1, 'facts=1 must be at least 2'),
     ('p_denial', 2.0, 'p_denial=2.0 must be 0 to 1'),
+    ('facts_file', 'x', 'config.facts_file is not for the evidence'),
   ],
 )
 def test_settings_that_cannot_work_are_named(tmp_path, field, value, message):
