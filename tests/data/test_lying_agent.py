@@ -380,7 +380,7 @@ def test_the_default_world_stays_what_it_is():
   for trajectory in made:
     digest.update(repr(trajectory).encode())
   assert digest.hexdigest() == (
-    '0e04c4df052989eb82acce25e7b141660e5ef2f277ed0628144a4d791c0d414d'
+    'e06cf34a4f054b2f2d548545fe72e0037f5e01b45bb2243597fa3def297fdf50'
   )
 
 
