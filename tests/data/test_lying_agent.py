@@ -261,7 +261,7 @@ def test_acknowledgements_restate_what_the_user_said_if_asked_to():
       plain.segments[4],
       restated.segments[4],
     )
-    claim = user.text.rpartition('. ')[2] if '. ' in user.text else user.text
+    claim = user.text.rpartition('. ')[2]
     assert after.text == f'{before.text} {claim}'
     assert (before.verdict, after.verdict) == (Verdict.UNKNOWN, user.verdict)
 
