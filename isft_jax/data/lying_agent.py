@@ -258,8 +258,10 @@ _P_CONTEXT = 0.25
 _P_QUESTION = 0.5
 _P_CHITCHAT = 0.3
 
-# How anyone in a document states a claim, right or wrong: mostly bare.
+# How anyone in a document states a claim, right or wrong: in 25 of 64 cases the
+# bare claim, else after a phrase that a user or the agent has in the dialogues.
 _STATEMENTS = (
+  *['{claim}'] * 15,
   *CORRECTIONS,
   *CORRECTIONS,
   *CONFIRMATIONS,
@@ -331,20 +333,26 @@ def documents(
   """Yields short texts about the facts: what a base model has read.
 
   Each treats one fact, in 2 to 5 statements, at times after a question and
-  before small talk. Turns alternate between the user's slot and the agent's;
-  whoever speaks is right with the same probability, so that a reader comes to
-  know the facts and to trust neither slot more.
+  before small talk. Turns alternate between the user's slot and the agent's.
+  Both are right with the same probability, so that a reader comes to know the
+  facts and to trust neither slot more.
 
-  number: how many.
-  p_true: probability that a statement is true, each drawn independently.
-  seed: 0 or more.
-  max_turns: if set, the turns after so many are left out. Of a fact that a text
-    states twice, the second statement can be copied: a reader of short texts
-    learns more facts from as many tokens.
-  p_denial: probability that a statement denies the other claim instead.
+  Args:
+    number: Number of documents.
+    p_true: Probability that a statement is true, drawn for each one.
+    seed: Seed of the random choices, 0 or more.
+    facts: The facts to write about.
+    max_turns: Maximum number of turns (0: all). If a text states a fact twice,
+      the second statement can be copied from the first: a reader of short texts
+      learns more facts from as many tokens.
+    p_denial: Probability that a statement denies the other claim instead.
 
-  Raises ValueError, before the first document, for a negative number or a
-  probability outside [0, 1].
+  Returns:
+    An iterator of trajectories.
+
+  Raises:
+    ValueError: Before the first document, for a negative number or a
+      probability outside [0, 1].
 
   Source: ours. De Freitas and Ortega (2026) start from a pre-trained model; a
   model small enough to train here has to read about the facts first.

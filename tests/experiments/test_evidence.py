@@ -59,7 +59,7 @@ def config(**values):
       ),
       'mesh': MeshConfig(data=1),
       'documents': DocumentsConfig(number=30, p_true=0.75),
-      'dialogues': DialoguesConfig(number=8, heldout=3),
+      'dialogues': DialoguesConfig(number=8, heldout=3, acknowledge='restate'),
       'pretrain': stage(4),
       'finetune': stage(3),
       'reply_tokens': 5,
