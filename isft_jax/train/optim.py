@@ -61,9 +61,11 @@ def _computed_in_float32(
 
   def wide(tree):
     return jax.tree.map(
-      lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
-      if jnp.issubdtype(x.dtype, jnp.floating)
-      else x,
+      lambda x: (
+        x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if jnp.issubdtype(x.dtype, jnp.floating)
+        else x
+      ),
       tree,
     )
 

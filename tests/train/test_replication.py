@@ -138,7 +138,9 @@ def test_in_bfloat16_alone_losses_and_moving_weights_are_those_of_torch(
   operation on a moment and we once per step: 4e-5 was measured."""
   losses, _, theirs = reference(folder, 'bfloat16')
   our_losses, _, run = ours(folder, 'bfloat16', tmp_path)
-  print('LOSS', max(abs(np.array(our_losses)/losses-1)), losses[0], losses[-1])
+  print(
+    'LOSS', max(abs(np.array(our_losses) / losses - 1)), losses[0], losses[-1]
+  )
   np.testing.assert_allclose(our_losses, losses, rtol=2e-4)
   assert {str(leaf.dtype) for leaf in jax.tree.leaves(run.params)} == {
     'bfloat16'
