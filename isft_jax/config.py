@@ -168,9 +168,9 @@ class LyingAgentConfig:
   # Whether the header of a turn is encoded apart from its words, as in the
   # notebook of the paper; see data/encode.py.
   piecewise: bool = False
-  # Whether to measure also what fine-tuning changes beyond its own data: margins
-  # of capitals that no dialogue mentions, and the loss per token of definitions
-  # of words. For a base that has read about the world.
+  # Whether to measure what fine-tuning changes beyond its own data: margins of
+  # capitals that no dialogue mentions, and the loss per token of definitions of
+  # words. For a base that has read about the world.
   forgetting: bool = False
   dialogues: DialoguesConfig = field(default_factory=DialoguesConfig)
   documents: DocumentsConfig = field(default_factory=DocumentsConfig)

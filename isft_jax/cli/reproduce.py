@@ -8,9 +8,9 @@
   isft-reproduce --from=S0/results.json,S1/results.json --workdir=DIR
 
 If interrupted, run the same command again to resume. The fourth trains on
-dialogues that someone else wrote, and asks about their facts. The last two train
-nothing: they make a page again from its results, and the summary of several
-seeds of the lying agent (means and ranges, also as Markdown).
+dialogues that someone else wrote, and asks about their facts. The last two
+train nothing: they make a page again from its results, and the summary of
+several seeds of the lying agent (means and ranges, also as Markdown).
 """
 
 from absl import flags
