@@ -43,6 +43,9 @@ setuptools.setup(
     'array_record>=0.8',
     'datasets>=4',
     'flax>=0.12',
+    # Dequantises the weights of llama.cpp's files. It brings NumPy, PyYAML,
+    # requests and tqdm, which transformers and datasets bring too.
+    'gguf>=0.19',
     'grain>=0.2.18',
     'importlib_resources>=6',  # wanted by tensorflow-datasets, undeclared
     'jax>=0.10',
@@ -70,7 +73,8 @@ setuptools.setup(
     ],
     # Tests against transformers' own models. Mind the download: for Python 3.12
     # and later, pip takes torch with CUDA on Linux, about 3 GB.
-    'parity': ['torch==2.13.0'],
+    # transformers wants accelerate to read GGUF files.
+    'parity': ['accelerate', 'torch==2.13.0'],
     'gcs': ['gcsfs'],  # workdirs in buckets
     'tpu': ['jax[tpu]'],
     # The compiler for TPUs, which runs on any Linux machine: same packages.

@@ -7,6 +7,7 @@ Every field can be set from the command line: `--config.seed=1`,
 
 import dataclasses
 import json
+import operator
 import pathlib
 from dataclasses import field
 
@@ -15,9 +16,10 @@ from dataclasses import field
 class ModelConfig:
   """A decoder of the Qwen2 and Llama kind."""
 
-  # Workdir of the run to start from, or a folder with config.json and
-  # safetensors or the id of one on the hub, whose shape (vocab_size down to
-  # qk_norm) the model then takes. Empty: at random.
+  # What to start from: the workdir of a run; or a folder with config.json and
+  # safetensors, the id of one on the hub, a .gguf file or a preset such as
+  # 'smollm2-135m-instruct', whose shape (vocab_size down to qk_norm) the model
+  # then takes. Empty: at random.
   init_from: str = ''
   vocab_size: int = 1024  # 0: as many as the tokenizer has ids
   width: int = 128
@@ -34,7 +36,10 @@ class ModelConfig:
   qkv_bias: bool = True  # Qwen2 has them, Llama and Qwen3 do not
   qk_norm: bool = False  # Qwen3
   dtype: str = 'float32'  # of the computation
-  param_dtype: str = 'float32'  # of the stored parameters
+  # Of the stored parameters, and of their gradients and moments. In bfloat16
+  # a step smaller than half the distance to a weight's neighbour is lost: one
+  # of 2e-5 moves no weight of 2^-7 or more.
+  param_dtype: str = 'float32'
   # What of a layer's activations is kept for the backward pass, and not made
   # again: 'none' recomputed, 'dots': what its products with parameters gave,
   # 'full': all recomputed, only the layer's input is kept.
@@ -81,9 +86,12 @@ class StageConfig:
   """A stage of training: its rows, its length, its optimizer."""
 
   rows: int = 8  # B, rows of a global batch
-  row_length: int = 192  # L, tokens a row
+  row_length: int = 192  # L, tokens a row; 0: as the longest record needs
   row_targets: int = 0  # K, scored targets a row; 0: from the records
   row_documents: int = 0  # in a row, at most; 0: as many as fit
+  # Whether records are packed, and rows visited, in a new random order each
+  # epoch. If not, both keep the order of the records, in every epoch.
+  shuffle: bool = True
   epochs: int = 4
   steps: int = 0  # if set, overrides epochs
   normalize: str = 'token'  # or 'trajectory': each trajectory weighs the same
@@ -127,6 +135,14 @@ class DialoguesConfig:
   heldout: int = 48  # more of them, to measure and never to train on
   p_lie: float = 0.6
   p_chitchat: float = 0.5
+  # How the agent acknowledges what the user said: 'thanks' without content, as
+  # in the paper, or 'restate': thanks, and then the claim once more.
+  acknowledge: str = 'thanks'
+  # A file of dialogues to train on instead: all of them, and none is held out.
+  # Any format that isft-prepare detects. What is above then says nothing, and a
+  # run sets `number` and `heldout` to what the file has.
+  file: str = ''
+  sha256: str = ''  # of that file; a run fills it in, and refuses another
 
 
 @dataclasses.dataclass
@@ -145,6 +161,17 @@ class LyingAgentConfig:
   seed: int = 0
   arms: tuple[str, ...] = ('observational', 'interventional', 'agent_only')
   vocab_size: int = 1024  # of the tokenizer that the run trains
+  # A file of facts to talk and to ask about, and of the context of dialogues
+  # and probes; see data/fact_files.py. Empty: the paper's 33, and our context.
+  facts_file: str = ''
+  facts_sha256: str = ''  # of that file; a run fills it in, and refuses another
+  # Whether the header of a turn is encoded apart from its words, as in the
+  # notebook of the paper; see data/encode.py.
+  piecewise: bool = False
+  # Whether to measure what fine-tuning changes beyond its own data: margins of
+  # capitals that no dialogue mentions, and the loss per token of definitions of
+  # words. For a base that has read about the world.
+  forgetting: bool = False
   dialogues: DialoguesConfig = field(default_factory=DialoguesConfig)
   documents: DocumentsConfig = field(default_factory=DocumentsConfig)
   model: ModelConfig = field(default_factory=ModelConfig)
@@ -236,7 +263,13 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
     for name in ('dialogues.p_lie', 'dialogues.p_chitchat', 'documents.p_true'):
       group, leaf = name.split('.')
       _check(name, getattr(getattr(config, group), leaf), 0, 1)
+    _choice(
+      'dialogues.acknowledge',
+      config.dialogues.acknowledge,
+      ('thanks', 'restate'),
+    )
     _check('dialogues.number', config.dialogues.number, 1)
+    _check('dialogues.heldout', config.dialogues.heldout, 0)
     _check('documents.number', config.documents.number, 1)
     if isinstance(config, EvidenceConfig):
       stages |= _validate_evidence(config)
@@ -251,7 +284,8 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
       _check(prefix + name, getattr(stage, name), 1)
     _check(prefix + 'row_targets', stage.row_targets, 0)
     _check(prefix + 'row_documents', stage.row_documents, 0)
-    _check(prefix + 'row_length', stage.row_length, 2)
+    if stage.row_length:
+      _check(prefix + 'row_length', stage.row_length, 2)
     _check(prefix + 'steps', stage.steps, 0)
     _check(prefix + 'keep_every', stage.keep_every, 0)
     if stage.keep_every % stage.checkpoint_every:
@@ -319,6 +353,12 @@ def _validate_sources(config: RunConfig) -> None:
 def _validate_evidence(config: EvidenceConfig) -> dict[str, StageConfig]:
   """Checks what other experiments lack; returns the stages still to check."""
   _choice('only', config.only, ('', 'flywheel', 'arms', 'heldout', 'worlds'))
+  for name in ('dialogues.file', 'facts_file', 'piecewise'):
+    if operator.attrgetter(name)(config):
+      raise ValueError(
+        f'config.{name} is not for the evidence, which makes facts and '
+        'dialogues for each seed; config.facts_csv takes a file of facts'
+      )
   _check('seeds', config.seeds, 1)
   _check('facts', config.facts, 2)
   _check('max_turns', config.max_turns, 0)
@@ -354,16 +394,10 @@ def claim(
   if path.exists():
     if path.read_text() == text:
       return
-    defaults, theirs, ours = (
-      _leaves(json.loads(each))
-      for each in (_json(type(config)()), path.read_text(), text)
-    )
-    theirs = {name: defaults[name] for name in ours.keys() - theirs} | theirs
     differ = [
-      f'{name} (there {theirs.get(name)!r}, now {ours.get(name)!r})'
-      for name in sorted(theirs | ours)
-      if theirs.get(name) != ours.get(name)
-      and not name.startswith(('mesh.', 'keep_'))
+      f'{name} (there {there!r}, now {now!r})'
+      for name, there, now in differences(json.loads(path.read_text()), config)
+      if not name.startswith(('mesh.', 'keep_'))
     ]
     if differ:
       raise ValueError(
@@ -376,6 +410,33 @@ def claim(
   part = path.with_suffix('.part')
   part.write_text(text)
   part.replace(path)
+
+
+def differences(
+  there: dict, config: RunConfig | LyingAgentConfig
+) -> list[tuple[str, object, object]]:
+  """Returns (field, value there, value now) of fields that differ.
+
+  Files are told by their checksums, wherever they lie. A field that is absent
+  there had its default.
+
+  there: content of a config.json.
+  """
+  defaults, theirs, ours = (
+    _leaves(each)
+    for each in (
+      json.loads(_json(type(config)())),  # tuples become lists
+      there,
+      json.loads(_json(config)),
+    )
+  )
+  theirs = {name: defaults[name] for name in ours.keys() - theirs} | theirs
+  return [
+    (name, theirs.get(name), ours.get(name))
+    for name in sorted(theirs | ours)
+    if theirs.get(name) != ours.get(name)
+    and name not in ('dialogues.file', 'facts_file')
+  ]
 
 
 def _json(config) -> str:

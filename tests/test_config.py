@@ -112,6 +112,7 @@ MODELS = {
   'qwen2_5_7b': ('qwen2', 7_615_616_512),
   'qwen3_0_6b': ('qwen3', 596_049_920),
   'llama3_2_1b': ('llama', 1_235_814_400),
+  'lying_agent_smollm2': ('llama', 134_515_008),
 }
 
 
@@ -122,6 +123,22 @@ def test_a_config_has_the_shape_of_the_model_it_names(name):
   assert hf_config.to_json(model)['model_type'] == family
   _, shapes = decoder.abstract(model)
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
+
+
+def test_smollm2_has_the_papers_hyperparameters_if_asked():
+  """1,920 steps of one dialogue, a mean per dialogue, a constant rate."""
+  path = next(p for p in CONFIGS if p.stem == 'lying_agent_smollm2')
+  config = get_config(path, 'paper')
+  validate(config)
+  assert config.name == 'lying_agent_smollm2_paper'
+  stage, optimizer = config.finetune, config.finetune.optim
+  assert config.dialogues.number * stage.epochs == 1920
+  assert (stage.rows, stage.row_documents, stage.row_length) == (1, 1, 0)
+  assert (stage.normalize, optimizer.schedule) == ('trajectory', 'constant')
+  assert (optimizer.learning_rate, optimizer.weight_decay) == (2e-5, 0.01)
+  assert (optimizer.clip_norm, optimizer.warmup_steps) == (1.0, 0)
+  with pytest.raises(ValueError, match="must be 'paper' or nothing: 'papre'"):
+    get_config(path, 'papre')
 
 
 def test_there_are_files_in_configs():
@@ -159,6 +176,7 @@ REFUSED_STAGE = [
   ('rows', -8, '=-8 must be at least 1'),
   ('row_targets', -1, '=-1 must be at least 0'),
   ('row_length', 1, '=1 must be at least 2'),
+  ('row_length', -1, '=-1 must be at least 2'),
   ('log_every', 0, '=0 must be at least 1'),
   ('checkpoint_every', 0, '=0 must be at least 1'),
   ('keep_last', 0, '=0 must be at least 1'),
@@ -193,6 +211,7 @@ REFUSED_EXPERIMENT = [
   ('dialogues.p_lie', -0.1, '=-0.1 must be 0 to 1'),
   ('dialogues.p_lie', float('nan'), '=nan must be 0 to 1'),
   ('dialogues.p_chitchat', 2, '=2 must be 0 to 1'),
+  ('dialogues.acknowledge', 'nod', "='nod' must be one of"),
   ('documents.p_true', 1.5, '=1.5 must be 0 to 1'),
   ('dialogues.number', 0, '=0 must be at least 1'),
   ('documents.number', 0, '=0 must be at least 1'),

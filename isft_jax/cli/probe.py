@@ -6,10 +6,15 @@
 Three probes of each fact: a question, after which the likelihoods of the true
 and of the false claim are compared; the user states the truth; the user states
 the lie. A greedy reply, up to the end of its first line, is judged by the
-answer that it names. The facts are the paper's 33, or those of a CSV with
-columns subject, relation, true, false. Turns are written in the chat template
-that the run's records were rendered with, or that the tokenizer has; where
-there is none, or with --plain, in the paper's format.
+answer that it gives. The facts are the paper's 33, or those of a file: JSON
+({"context": ..., "facts": [{"topic", "true", "false"}]}) or a CSV with columns
+topic, true, false or subject, relation, true, false.
+
+Turns are written in the chat template that the run's records were rendered
+with, or that the tokenizer has; where there is none, or with --plain, in the
+paper's format. The questions are asked under --context; by default under that
+of the facts file, or else that of the run's records, or else ours for the
+lying agent.
 """
 
 import json
@@ -20,8 +25,17 @@ from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 from isft_jax.cli import main
 
 CHECKPOINT = DEFINE_string('checkpoint', '', 'The workdir of a run.')
-MODEL = DEFINE_string('model', '', 'A model folder, or a hub id.')
-FACTS = DEFINE_string('facts', '', "A CSV of facts; by default the paper's.")
+MODEL = DEFINE_string(
+  'model', '', 'A model: folder, hub id, .gguf file or preset.'
+)
+FACTS = DEFINE_string(
+  'facts', '', "A JSON or CSV file of facts (default: the paper's 33)."
+)
+CONTEXT = DEFINE_string(
+  'context',
+  None,
+  'Context to ask under: a text, @FILE, or an empty text for none.',
+)
 PLAIN = DEFINE_boolean('plain', False, "Turns in the paper's format.")
 OUTPUT = DEFINE_string('output', '', 'A file for the probes, as JSON.')
 TOKENS = DEFINE_integer('reply_tokens', 48, 'Of a reply, at most.', 1)
@@ -32,30 +46,52 @@ def _probe():
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   # Imported late: --help need not wait for jax.
   from isft_jax.cli import partner as partner_lib
-  from isft_jax.data import chat, fact_bank, facts
+  from isft_jax.data import chat, fact_files, facts, lying_agent
   from isft_jax.data.render import Renderer
   from isft_jax.probes.facts import probe
   from isft_jax.report import probes
 
-  bank, left_out = facts.FACTS, 0
+  bank, context = facts.FACTS, ''
   if FACTS.value:
-    bank, left_out = fact_bank.read(FACTS.value)
+    bank, context = fact_files.read(FACTS.value)
+  given = CONTEXT.value
+  if given and given.startswith('@'):
+    given = pathlib.Path(given[1:]).read_text(encoding='utf-8').strip()
   place = MODEL.value or CHECKPOINT.value
   load = partner_lib.of_folder if MODEL.value else partner_lib.of_run
   partner = load(place)
   is_plain = PLAIN.value or not partner.template
   rendering = (chat.PLAIN,) if is_plain else (partner.template, partner.values)
   renderer = Renderer(partner.encoder, *rendering)
-  found = probe(*partner.model, bank, renderer, TOKENS.value, partner.stop_ids)
+  if given is not None:
+    context = given
+  elif not context:
+    known = _context_of_run(place, renderer) if CHECKPOINT.value else None
+    context = lying_agent.CONTEXT if known is None else known
+  found = probe(*partner.model, bank, renderer, TOKENS.value, context)
   print(probes.table(found))
-  if left_out:
-    print(f'left out, as words alone cannot judge them: {left_out} facts')
   if OUTPUT.value:
-    found |= {'model': place, 'plain': is_plain, 'left_out': left_out}
+    found |= {'model': place, 'plain': is_plain, 'context': context}
     pathlib.Path(OUTPUT.value).write_text(json.dumps(found, indent=2) + '\n')
     print(f'the probes are in {OUTPUT.value}')
 
 
+def _context_of_run(workdir, renderer) -> str | None:
+  """Returns the context of a run's records, or None if it is not known."""
+  from isft_jax.data.records import Records
+  from isft_jax.probes.context import shared_context
+  from isft_jax.train.checkpoint import Checkpoints
+
+  with Checkpoints(workdir) as checkpoints:
+    config = checkpoints.restore_run()['config']
+  try:
+    records = Records(config['records'] or config['sources'][0][0])
+  except (OSError, ValueError):  # they have been moved, or deleted
+    return None
+  return shared_context(records, renderer)
+
+
 def run():
   """The console script isft-probe."""
-  main.run(_probe, __doc__, (CHECKPOINT, MODEL, FACTS, PLAIN, OUTPUT, TOKENS))
+  flags = CHECKPOINT, MODEL, FACTS, CONTEXT, PLAIN, OUTPUT, TOKENS
+  main.run(_probe, __doc__, flags)

@@ -1,17 +1,18 @@
 """Finds the records that a command looks at, and the tokenizer they go with."""
 
-import dataclasses
 import json
 import pathlib
 import sys
 import tempfile
 
+from isft_jax import config as config_lib
 from isft_jax.config import LyingAgentConfig
 from isft_jax.data import records as records_lib
 from isft_jax.data import tokenizer as tokenizer_lib
 
 # What an experiment's data depend on.
-_DATA = ('seed', 'vocab_size', 'dialogues', 'documents')
+_DATA = ('seed', 'vocab_size', 'dialogues', 'documents', 'facts_sha256')
+_DATA += ('piecewise',)
 
 
 def read(config, workdir, records, tokenizer, index):
@@ -45,17 +46,19 @@ def read(config, workdir, records, tokenizer, index):
 
 def _experiment(config, workdir, scratch):
   """Returns the folder that holds the experiment's data, made if need be."""
-  if not (workdir / 'records' / 'dialogues').is_dir():
-    from isft_jax.experiments import lying_agent  # late: it brings jax
+  from isft_jax.experiments import lying_agent  # late: it brings jax
 
+  config = lying_agent.resolved(config)
+  if not (workdir / 'records' / 'dialogues').is_dir():
     print(f'no dialogues in {workdir}: making them for now', file=sys.stderr)
     # All documents, although only dialogues are shown: the tokenizer learns
     # from both, and the ids shall be those of the run.
-    lying_agent.prepare(config, scratch)
+    lying_agent.prepare(config, scratch, lying_agent.material_of(config))
     return scratch
   there = json.loads((workdir / 'config.json').read_text())
-  ours = dataclasses.asdict(config)
-  differ = [name for name in _DATA if there.get(name) != ours[name]]
+  names = [name for name, *_ in config_lib.differences(there, config)]
+  differ = {name.split('.')[0]: None for name in names}
+  differ = [name for name in differ if name in _DATA]
   if differ:
     raise ValueError(
       f'{workdir} holds data of another config (other {" and ".join(differ)}); '
@@ -75,8 +78,6 @@ def _beside(records):
 
 
 def _tokenizer(folder, records):
-  if not pathlib.Path(folder).is_dir():
-    raise ValueError(f'{folder}: no tokenizer there; name it with --tokenizer')
   encoder = tokenizer_lib.load(str(folder))
   tokenizer_lib.check(encoder, records.metadata, records.folder)
   return encoder

@@ -46,8 +46,8 @@ WANDB = DEFINE_string(
 PROBE = DEFINE_string(
   'probe',
   '',
-  "Whether facts are known, asked every config.eval_every steps: 'paper', or "
-  'a CSV of facts as isft-probe takes it.',
+  "Facts to ask about every config.eval_every steps: 'paper', or a file of "
+  'facts as isft-probe takes it.',
 )
 
 
@@ -92,20 +92,24 @@ def steps_of(text: str) -> tuple[int, ...]:
 def _probe_of(config):
   """Returns what asks a model about facts, rendered as the records are."""
   from isft_jax import config as config_lib
-  from isft_jax.data import fact_bank, facts, tokenizer
+  from isft_jax.data import fact_files, facts, lying_agent, tokenizer
   from isft_jax.data.records import Records
   from isft_jax.data.render import Renderer
   from isft_jax.probes import facts as probes
+  from isft_jax.probes.context import shared_context
 
   config_lib.validate(config)
-  bank = facts.FACTS
+  bank, context = facts.FACTS, ''
   if PROBE.value != 'paper':
-    bank, _ = fact_bank.read(PROBE.value)
+    bank, context = fact_files.read(PROBE.value)
   folder = config_lib.sources_of(config)[0][0]
   encoder = tokenizer.load(config.tokenizer or tokenizer.beside(folder))
-  rendering = Records(folder).metadata['rendering']
-  renderer = Renderer(encoder, rendering['template'], rendering.get('values'))
-  return probes.watch(bank, renderer)
+  records = Records(folder)
+  renderer = Renderer.from_rendering(encoder, records.metadata['rendering'])
+  if not context:
+    known = shared_context(records, renderer)
+    context = lying_agent.CONTEXT if known is None else known
+  return probes.watch(bank, renderer, context)
 
 
 def run():

@@ -20,13 +20,15 @@ FORMAT = DEFINE_enum(
   'format',
   'auto',
   [
-    *('auto', 'tokens', 'swe_agent', 'sharegpt', 'anthropic', 'atif'),
-    *('react', 'openai'),
+    *('auto', 'tokens', 'swe_agent', 'sharegpt', 'turns', 'anthropic'),
+    *('atif', 'react', 'openai'),
   ],
   'What the rows look like; auto: tell each by its keys.',
 )
 TOKENIZER = DEFINE_string(
-  'tokenizer', '', 'Folder or hub id of a fast tokenizer.'
+  'tokenizer',
+  '',
+  'A fast tokenizer: folder, hub id, .gguf file or preset.',
 )
 CHAT_TEMPLATE = DEFINE_string(
   'chat_template',

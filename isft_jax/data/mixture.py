@@ -31,12 +31,14 @@ class Mixture:
   turns_W: whose row is next, for each of the W rows of a round.
   rounds: of an epoch: as few as read every source at least once.
   seed: of the order in which the rows of a plan are read.
+  shuffle: False reads them as they lie in the plan.
   """
 
   plans: tuple[Plan, ...]
   turns_W: np.ndarray
   rounds: int
   seed: int
+  shuffle: bool = True
 
   def __len__(self) -> int:
     """Returns the rows of an epoch."""
@@ -44,8 +46,8 @@ class Mixture:
 
   @property
   def row_length(self) -> int:
-    """L, tokens of a row."""
-    return self.plans[0].row_length
+    """L, tokens of a row: as many as the plan that has the most."""
+    return max(plan.row_length for plan in self.plans)
 
   @property
   def row_targets(self) -> int:
@@ -64,7 +66,7 @@ class Mixture:
     visit = in_round * int(mine_W.sum()) + int(mine_W[:turn].sum())
     plan = self.plans[source]
     again, place = divmod(visit, len(plan))
-    order = _order(len(plan), self.seed, again)
+    order = _order(len(plan), self.seed, again, self.shuffle)
     return source, plan.row(order[place])
 
   def describe(self, names: Sequence[str]) -> str:
@@ -87,7 +89,10 @@ class Mixture:
 
 
 def make_mixture(
-  plans: Sequence[Plan], weights: Sequence[float], seed: int
+  plans: Sequence[Plan],
+  weights: Sequence[float],
+  seed: int,
+  shuffle: bool = True,
 ) -> Mixture:
   """Mixes plans: a source's share of the rows of an epoch is its weight's.
 
@@ -103,7 +108,7 @@ def make_mixture(
   places = [((j + 0.5) / w, s) for s, w in enumerate(whole) for j in range(w)]
   turns = [source for _, source in sorted(places)]
   rounds = max(-(-len(plan) // w) for plan, w in zip(plans, whole, strict=True))
-  return Mixture(tuple(plans), np.array(turns), rounds, seed)
+  return Mixture(tuple(plans), np.array(turns), rounds, seed, shuffle)
 
 
 def whole_numbers(weights: Sequence[float]) -> list[int]:

@@ -168,10 +168,5 @@ class Preparer:
 
 
 def _make(settings, encoder, rendering, rules) -> Preparer:
-  renderer = Renderer(
-    encoder,
-    rendering['template'],
-    rendering['values'],
-    rendering['special_text'],
-  )
+  renderer = Renderer.from_rendering(encoder, rendering)
   return Preparer(settings, renderer, rules)

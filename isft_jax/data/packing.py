@@ -14,8 +14,12 @@ import numpy as np
 from isft_jax.data.records import Index
 
 # Rows that stay open while records are placed, in a random order, each into the
-# fullest row that still holds it: constant time a record.
+# fullest row that still holds it: constant time a record. If the records keep
+# their order, only one row is open.
 _OPEN_ROWS = 64
+
+# Row lengths and target budgets that the records choose are multiples of it.
+_STEP = 8
 
 # A budget of targets that the records choose may cost one more row in so many:
 # a row costs the whole model's time, an unused target the head's alone.
@@ -75,6 +79,7 @@ def make_plan(
   row_targets: int,
   seed: int,
   row_documents: int = 0,
+  shuffle: bool = True,
 ) -> Plan:
   """Packs records into rows under two budgets; covers every target once.
 
@@ -84,9 +89,14 @@ def make_plan(
   stops earlier counts its length from above.
 
   table_PV: the objective's weights, by provenance and verdict.
+  row_length: L. 0: that of the longest record, rounded up to a multiple of 8.
   row_targets: K. 0: as few as cost at most 1 % more rows than K = L does, a
     multiple of 128 (of 8 if rows are shorter than 1,024 tokens), at most L.
+    Where a row is one record: as many as the record with the most targets has,
+    rounded up to a multiple of 8, so that none is split.
   row_documents: entries in a row, at most. 0: as many as fit.
+  shuffle: False packs the records in their own order, each into the row of its
+    predecessor if that still holds it.
 
   Raises ValueError if no record has a target, or if a record is too long.
   """
@@ -98,6 +108,8 @@ def make_plan(
     )
   # Inputs end before the last target, which sits at the last scored position.
   columns_N = np.where(table_PV != 0, index.last_NPV, -1).max(axis=(1, 2))
+  if row_length == 0:
+    row_length = _round_up(columns_N.max(), _STEP)
   too_long = np.flatnonzero(columns_N > row_length)
   if too_long.size:
     worst = too_long[columns_N[too_long].argmax()]
@@ -107,7 +119,9 @@ def make_plan(
       'row_length or prepare the records in windows'
     )
 
-  order = np.random.default_rng([seed, 0]).permutation(len(targets_N))
+  order = np.arange(len(targets_N))
+  if shuffle:
+    order = np.random.default_rng([seed, 0]).permutation(order)
   order = order[targets_N[order] > 0]
   place = functools.partial(
     _place,
@@ -117,19 +131,26 @@ def make_plan(
     empty=int((targets_N == 0).sum()),
     row_length=row_length,
     row_documents=row_documents,
+    open_rows=_OPEN_ROWS if shuffle else 1,
   )
+  if row_documents == 1 and not row_targets:
+    row_targets = min(_round_up(targets_N.max(), _STEP), row_length)
   if row_targets:
     return place(row_targets=row_targets)
   widest = place(row_targets=row_length)
   most = len(widest) + len(widest) // _ONE_MORE_ROW_IN
-  step = 128 if row_length >= 1024 else 8
+  step = 128 if row_length >= 1024 else _STEP
   # With fewer, the targets alone would need more rows than that.
-  least = -(-widest.targets // (most * step)) * step
+  least = _round_up(-(-widest.targets // most), step)
   for row_targets in range(least, row_length, step):
     plan = place(row_targets=row_targets)
     if len(plan) <= most:
       return plan
   return widest
+
+
+def _round_up(number: int, step: int) -> int:
+  return -(-int(number) // step) * step
 
 
 def _place(
@@ -140,6 +161,7 @@ def _place(
   row_length,
   row_targets,
   row_documents,
+  open_rows,
   empty,
 ) -> Plan:
   """Splits records whose targets exceed a row's, and packs the entries."""
@@ -152,7 +174,7 @@ def _place(
     bounds = [total * part // parts for part in range(parts + 1)]
     for first, stop in itertools.pairwise(bounds):
       entries.append((record, first, stop, columns - (total - stop)))
-  rows = _fill(entries, row_length, row_targets, row_documents)
+  rows = _fill(entries, row_length, row_targets, row_documents, open_rows)
   return Plan(
     entries_E3=np.asarray(
       list(itertools.chain.from_iterable(rows)), np.int64
@@ -167,18 +189,21 @@ def _place(
   )
 
 
-def _fill(entries, row_length, row_targets, row_documents):
-  """Places each entry into the fullest open row that holds it (best fit)."""
+def _fill(entries, row_length, row_targets, row_documents, most):
+  """Places each entry into the fullest open row that holds it (best fit).
+
+  most: rows that are open at a time; with 1 the entries keep their order.
+  """
   rows, open_rows = [], []
-  free_length = np.full(_OPEN_ROWS, -1)
-  free_targets = np.full(_OPEN_ROWS, -1)
+  free_length = np.full(most, -1)
+  free_targets = np.full(most, -1)
   for record, first, stop, length in entries:
     targets = stop - first
     fits = (free_length >= length) & (free_targets >= targets)
     if fits.any():
       slot = int(np.where(fits, free_length, row_length + 1).argmin())
     else:
-      if len(open_rows) < _OPEN_ROWS:
+      if len(open_rows) < most:
         slot = len(open_rows)
         open_rows.append([])
       else:  # close the fullest
@@ -194,6 +219,13 @@ def _fill(entries, row_length, row_targets, row_documents):
   return rows + open_rows
 
 
-def row_order(rows: int, seed: int, epoch: int) -> np.ndarray:
-  """Returns the order in which an epoch visits the rows of a plan."""
+def row_order(
+  rows: int, seed: int, epoch: int, shuffle: bool = True
+) -> np.ndarray:
+  """Returns the order in which an epoch visits the rows of a plan.
+
+  shuffle: False visits them as they lie in the plan, in every epoch.
+  """
+  if not shuffle:
+    return np.arange(rows)
   return np.random.default_rng([seed, 1, epoch]).permutation(rows)

@@ -47,6 +47,7 @@ class BatchSource:
       [source.plan for source in self.sources],
       [weight for _, weight, _ in sources],
       config.seed,
+      config.shuffle,
     )
     self.steps_per_epoch = -(-len(self.plan) // config.rows)
     self._config = config

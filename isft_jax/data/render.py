@@ -47,7 +47,8 @@ class Renderer:
   """Renders trajectories with a tokenizer and its chat template.
 
   rendering: all that decides, with the tokenizer, how a trajectory becomes
-    ids: the template, what it is given beside messages, and `special_text`.
+    ids: the template, what it is given beside messages, `special_text`, and
+    `piecewise` if it is set.
   """
 
   def __init__(
@@ -56,10 +57,12 @@ class Renderer:
     template: str | None = None,
     values: Mapping | None = None,
     special_text: str = 'reject',
+    piecewise: bool = False,
   ):
     """Compiles a template; by default the tokenizer's own.
 
     encoder: a transformers fast tokenizer.
+    special_text, piecewise: see `encode`.
 
     Raises ValueError if there is no template, or if it is not one.
     """
@@ -83,10 +86,23 @@ class Renderer:
       'values': values,
       'special_text': special_text,
     }
+    if piecewise:  # absent otherwise, as in records of before there was it
+      self.rendering['piecewise'] = True
     self._special = tokenizer.special_pattern(encoder)
     user = Segment('user', _WORD, Provenance.USER).message()
     system = Segment('system', _WORD, Provenance.CONTEXT).message()
     self._authorship = self._learn([user]) or self._learn([system, user])
+
+  @classmethod
+  def from_rendering(cls, encoder, rendering: Mapping) -> 'Renderer':
+    """Returns the renderer that has the `rendering` of some records."""
+    return cls(
+      encoder,
+      rendering['template'],
+      rendering.get('values'),
+      rendering.get('special_text', 'reject'),
+      rendering.get('piecewise', False),
+    )
 
   def metadata(self) -> dict:
     """Returns what records that it renders must carry."""
@@ -103,8 +119,13 @@ class Renderer:
 
   def encode_proved(self, trajectory: Trajectory, proved: Proved) -> Encoded:
     """Encodes what `prove` returned for a trajectory."""
-    special_text = self.rendering['special_text']
-    return encode(trajectory.id, proved.spans, self.tokenizer, special_text)
+    return encode(
+      trajectory.id,
+      proved.spans,
+      self.tokenizer,
+      self.rendering['special_text'],
+      self.rendering.get('piecewise', False),
+    )
 
   def save_tokenizer(self, folder) -> None:
     """Saves the tokenizer, with the template that was in force."""

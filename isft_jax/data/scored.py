@@ -48,6 +48,7 @@ class Scored:
       config.row_targets,
       config.seed,
       config.row_documents,
+      config.shuffle,
     )
     self.records = records
     # 'trajectory': a trajectory's weights sum to one, whatever its length.

@@ -21,10 +21,10 @@ from isft_jax.data import lying_agent
 from isft_jax.data.packing import targets_of_records
 from isft_jax.experiments import evidence_base
 from isft_jax.experiments.evidence_base import Base
-from isft_jax.models.generate import greedy
 from isft_jax.probes import facts as probes
 from isft_jax.probes import roles
 from isft_jax.probes.judge import judge
+from isft_jax.probes.one_line import one_line_replies
 from isft_jax.types import Provenance, Trajectory, Verdict
 
 MATCHED, DEMONSTRATION = 'observational_matched', 'demonstration'
@@ -61,6 +61,7 @@ def dialogues(
     settings.p_chitchat,
     base.seed,
     base.told,
+    acknowledge=settings.acknowledge,
   )
   return list(itertools.islice(made, settings.number)), list(made)
 
@@ -117,11 +118,14 @@ def facts_probed(config: EvidenceConfig, base: Base, params) -> dict:
     *model, base.probes, renderer, config.reply_tokens
   )
   questions = [claim.prompt_T for claim in base.probes.claims[::2]]
-  stops = probes.line_breaks(renderer.tokenizer)
-  answers = greedy(*model, questions, config.reply_tokens, stops)
+  answers = one_line_replies(
+    *model, questions, config.reply_tokens, renderer.tokenizer
+  )
   rows = [
-    row | {'answer_verdict': judge(renderer.tokenizer.decode(ids), fact)}
-    for row, ids, fact in zip(found['facts'], answers, base.facts, strict=True)
+    row | {'answer_verdict': judge(answer.text, fact)}
+    for row, answer, fact in zip(
+      found['facts'], answers, base.facts, strict=True
+    )
   ]
   split = len(base.told)
   return {

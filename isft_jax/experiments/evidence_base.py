@@ -26,6 +26,7 @@ from isft_jax.config import EvidenceConfig, OptimConfig, RunConfig, StageConfig
 from isft_jax.data import (
   chat,
   fact_bank,
+  fact_files,
   lying_agent,
   pipeline,
   records,
@@ -78,7 +79,7 @@ class Base(NamedTuple):
 def base_of(config: EvidenceConfig, workdir: pathlib.Path, seed: int) -> Base:
   """Trains the base of a seed, or goes on, or loads it."""
   facts = (
-    fact_bank.read(config.facts_csv)[0]
+    fact_files.read(config.facts_csv)[0]
     if config.facts_csv
     else fact_bank.generate(config.facts, seed)
   )
@@ -135,15 +136,15 @@ def fit(run: RunConfig, found: records.Records, params) -> tuple[Any, dict]:
   started, rows = time.perf_counter(), []
   for batch in itertools.islice(pipeline.batches(source), len(source)):
     state, values = trainer.step(state, sharding.to_global(batch, trainer.mesh))
-    rows.append((values['loss'], values['targets']))
-  losses = [(float(loss), float(count)) for loss, count in rows]
-  if not all(math.isfinite(loss) for loss, _ in losses):
+    rows.append([values[name] for name in ('loss', 'weight', 'targets')])
+  losses = [tuple(map(float, row)) for row in rows]
+  if not all(math.isfinite(loss) for loss, *_ in losses):
     raise FloatingPointError(
       f'{run.name}, seed {run.seed}: a loss is not finite; lower the learning '
       'rate of its stage'
     )
   epoch = losses[-source.steps_per_epoch :]
-  scored = sum(count for _, count in epoch)
+  weight = sum(weight for _, weight, _ in epoch)
   return state.params, {
     'seed': run.seed,
     'objective': run.objective,
@@ -151,8 +152,8 @@ def fit(run: RunConfig, found: records.Records, params) -> tuple[Any, dict]:
     'clip_norm': run.optim.clip_norm,
     'eps': run.optim.eps,
     'steps': len(losses),
-    'scored_tokens': round(sum(count for _, count in losses)),
-    'final_loss': sum(loss * count for loss, count in epoch) / scored,
+    'scored_tokens': round(sum(targets for *_, targets in losses)),
+    'final_loss': sum(loss * w for loss, w, _ in epoch) / weight,
     'seconds': round(time.perf_counter() - started, 2),
   }
 

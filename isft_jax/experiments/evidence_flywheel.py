@@ -21,10 +21,10 @@ from isft_jax.data.facts import Fact
 from isft_jax.data.rejection import Rejected
 from isft_jax.experiments import evidence_base
 from isft_jax.experiments.evidence_base import Base
-from isft_jax.models.generate import generate
 from isft_jax.models.sampling import Sampling
 from isft_jax.probes import facts as probes
 from isft_jax.probes.judge import judge
+from isft_jax.probes.one_line import one_line_replies
 from isft_jax.types import (
   Example,
   Provenance,
@@ -92,21 +92,20 @@ def asked(
 
 def answers(config, base: Base, params, questions, round: int) -> list[str]:
   """Returns the model's sampled answers, to the end of the line."""
-  tokenizer = base.renderer.tokenizer
   prompts = [
     probes.slot(question, fact.true_claim, base.renderer).prompt_T
     for question, fact in zip(questions, base.facts, strict=True)
   ]
-  replies = generate(
+  replies = one_line_replies(
     base.graphdef,
     params,
     prompts,
     config.reply_tokens,
+    base.renderer.tokenizer,
     sampling=Sampling(temperature=config.flywheel.temperature),
     seed=1000 * base.seed + round,
-    stop_ids=probes.line_breaks(tokenizer),
   )
-  return [tokenizer.decode(ids).strip() for ids in replies]
+  return [reply.text for reply in replies]
 
 
 def transcript(

@@ -4,7 +4,8 @@
     facts -> dialogues ----------------'         ...           -> results
 
 With config.model.init_from the base model is one that others have trained, and
-no documents are made.
+no documents are made. Facts and dialogues may come from files that others have
+written: config.facts_file and config.dialogues.file.
 
 Source: de Freitas and Ortega 2026, section 6. Ours are the base model that the
 run pre-trains itself, its row of probes, and the arm `agent_only`.
@@ -13,9 +14,13 @@ run pre-trains itself, its row of probes, and the arm `agent_only`.
 import dataclasses
 import itertools
 import json
+import math
 import pathlib
 import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from isft_jax import config as config_lib
@@ -26,20 +31,47 @@ from isft_jax.config import (
   RunConfig,
   StageConfig,
 )
-from isft_jax.data import chat, lying_agent, records, tokenizer
-from isft_jax.data.facts import FACTS
+from isft_jax.data import (
+  chat,
+  dialogue_files,
+  fact_files,
+  glosses,
+  lying_agent,
+  records,
+  shards,
+  tokenizer,
+  world_facts,
+)
+from isft_jax.data.facts import FACTS, Fact
+from isft_jax.data.pipeline import BatchSource
 from isft_jax.data.render import Renderer
 from isft_jax.experiments import environment
+from isft_jax.experiments.progress import Progress
 from isft_jax.models import decoder, hf
 from isft_jax.probes import facts as probes
+from isft_jax.probes import forgetting
 from isft_jax.report import markdown, page, viewer
 from isft_jax.train import start
+from isft_jax.train.checkpoint import folder_of
 from isft_jax.train.loop import train
-from isft_jax.types import Provenance, Verdict
+from isft_jax.types import Example, Provenance, Trajectory, Verdict
 
 TEMPLATE = chat.PLAIN
 # All arms share the rows that the objective with the most targets fills.
 PLAN = 'observational'
+
+
+class Material(NamedTuple):
+  """What the arms talk about, and are asked about.
+
+  context: the system turn of dialogues and probes, '' if they have none.
+  dialogues, heldout: make them, in their order.
+  """
+
+  facts: tuple[Fact, ...]
+  context: str
+  dialogues: Callable[[], Iterable[Trajectory | Example]]
+  heldout: Callable[[], Iterable[Trajectory]]
 
 
 def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
@@ -47,7 +79,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   config_lib.validate(config)
   for arm in config.arms:
     objectives.weight_table(arm)  # raises for one that is unknown
-  config = dataclasses.replace(config, model=start.with_shape(config.model))
+  config = resolved(config)
   workdir = pathlib.Path(workdir)
   config_lib.claim(workdir, config)
   results_path = workdir / 'results.json'
@@ -55,21 +87,25 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   if results_path.exists():
     print(f'everything is done: {places}')
     return json.loads(results_path.read_text())
-  tell = _teller()
+  material = material_of(config)
+  progress = Progress(workdir / 'progress.json', _costs(config, material))
+  tell = _teller(progress)
 
   tell('data: documents for the base, dialogues for the arms')
-  prepare(config, workdir)
+  prepare(config, workdir, material)
+  _plan(progress, config, workdir)
 
   results = {'config': dataclasses.asdict(config), 'seed': config.seed}
   results['environment'] = environment.describe(config.model)
+  results['base'] = describe_base(config)
   results['arms'] = {}
   for arm in ('base', *config.arms):
     tell(_stage_of(config, arm))
-    found = run_arm(config, workdir, arm)
+    found = run_arm(config, workdir, arm, material, progress)
     results['arms'][arm] = found
     tell(
-      f'{arm}: margin {found["mean_margin"]:+.3f} nats a token, prefers '
-      f'{found["prefers_lie"]} lies of {len(FACTS)}'
+      f'{arm}: margin {found["mean_margin"]:+.3f} nats per token, prefers '
+      f'{found["prefers_lie"]} lies of {len(material.facts)}'
     )
 
   markdown.write(workdir, results)
@@ -79,28 +115,103 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   return results
 
 
-def prepare(config: LyingAgentConfig, workdir: pathlib.Path) -> None:
-  """Makes or loads the tokenizer and writes the records, unless there."""
-  number = config.dialogues.number
+def resolved(config: LyingAgentConfig) -> LyingAgentConfig:
+  """Returns a config with the shape of its base and the checksums of its files.
 
-  def dialogues():
-    return lying_agent.dialogues(
-      number + config.dialogues.heldout,
-      config.dialogues.p_lie,
-      config.dialogues.p_chitchat,
-      config.seed,
+  Raises ValueError if a file is not the one whose checksum the config has, or
+  cannot be read.
+  """
+  dialogues = config.dialogues
+  if dialogues.file:
+    dialogues = dataclasses.replace(
+      dialogues,
+      sha256=_checked('dialogues.', dialogues.file, dialogues.sha256),
+      number=len(dialogue_files.read(dialogues.file)),
+      heldout=0,
     )
+  facts_sha256 = config.facts_sha256
+  if config.facts_file:
+    facts_sha256 = _checked('facts_', config.facts_file, facts_sha256)
+  return dataclasses.replace(
+    config,
+    dialogues=dialogues,
+    facts_sha256=facts_sha256,
+    model=start.with_shape(config.model),
+  )
 
+
+def material_of(config: LyingAgentConfig) -> Material:
+  """Returns facts, context and dialogues, made or read from files.
+
+  The context is that of the file of facts. Without one it is that of the file
+  of dialogues, if they share one, and of dialogues that are made it is ours.
+
+  Raises ValueError if dialogues of a file have another context.
+  """
+  facts, context = FACTS, ''
+  if config.facts_file:
+    facts, context = fact_files.read(config.facts_file)
+  settings = config.dialogues
+  if settings.file:
+    given = dialogue_files.read(settings.file)
+    own = dialogue_files.shared_context(given)
+    if own and context and own != context:
+      raise ValueError(
+        f'the dialogues of {settings.file} open with the system turn {own!r}, '
+        f'and the context of {config.facts_file} is {context!r}: make them the '
+        'same, or remove one of them'
+      )
+    context = context or own
+    given = [
+      dialogue_files.with_context(each, context)
+      if isinstance(each, Trajectory)
+      else each
+      for each in given
+    ]
+    return Material(facts, context, lambda: given, lambda: ())
+
+  context = context or lying_agent.CONTEXT
+
+  def dialogues(start, stop):
+    # Dialogue i does not depend on how many there are: the next ones are new.
+    made = lying_agent.dialogues(
+      stop,
+      settings.p_lie,
+      settings.p_chitchat,
+      config.seed,
+      facts,
+      acknowledge=settings.acknowledge,
+    )
+    for dialogue in itertools.islice(made, start, None):
+      yield dialogue_files.with_context(dialogue, context)
+
+  number, total = settings.number, settings.number + settings.heldout
+  return Material(
+    facts,
+    context,
+    lambda: dialogues(0, number),
+    lambda: dialogues(number, total),
+  )
+
+
+def prepare(
+  config: LyingAgentConfig, workdir: pathlib.Path, material: Material
+) -> None:
+  """Makes or loads the tokenizer and writes the records, unless there."""
   sources = {
     'documents': lambda: lying_agent.documents(
-      config.documents.number, config.documents.p_true, config.seed
+      config.documents.number,
+      config.documents.p_true,
+      config.seed,
+      material.facts,
     ),
-    'dialogues': lambda: itertools.islice(dialogues(), number),
-    # Dialogue i does not depend on how many there are: the next ones are new.
-    'heldout': lambda: itertools.islice(dialogues(), number, None),
+    'dialogues': material.dialogues,
+    'heldout': material.heldout,
   }
   if config.model.init_from:
     del sources['documents']  # the base has been trained
+  if not config.dialogues.heldout:
+    del sources['heldout']
   folder = workdir / 'tokenizer'
   if not folder.exists():
     part = folder.with_name('tokenizer.part')
@@ -109,25 +220,36 @@ def prepare(config: LyingAgentConfig, workdir: pathlib.Path) -> None:
     else:
       template = chat.ChatTemplate(TEMPLATE)
       texts = (
-        template.text(trajectory)
+        template.text(_text_of(config, trajectory))
         for name in ('documents', 'dialogues')
         for trajectory in sources[name]()
       )
       encoder = tokenizer.train(texts, config.vocab_size)
     Renderer(encoder, TEMPLATE).save_tokenizer(part)
     part.rename(folder)
-  encoder = tokenizer.load(str(folder))
-  renderer = Renderer(encoder, TEMPLATE)
+  renderer = renderer_of(config, workdir)
   for name, make in sources.items():
 
     def examples(make=make):
-      return map(renderer.example, make())
+      return (_example(config, renderer, each) for each in make())
 
     folder = str(workdir / 'records' / name)
     records.write(folder, examples, renderer.metadata())
 
 
-def run_arm(config: LyingAgentConfig, workdir: pathlib.Path, arm: str) -> dict:
+def renderer_of(config: LyingAgentConfig, workdir: pathlib.Path) -> Renderer:
+  """Returns what renders dialogues and probes alike."""
+  encoder = tokenizer.load(str(workdir / 'tokenizer'))
+  return Renderer(encoder, TEMPLATE, piecewise=config.piecewise)
+
+
+def run_arm(
+  config: LyingAgentConfig,
+  workdir: pathlib.Path,
+  arm: str,
+  material: Material,
+  progress: Progress,
+) -> dict:
   """Trains the base or an arm and probes it, unless that has been done."""
   path = workdir / arm / 'probes.json'
   if path.exists():
@@ -135,19 +257,46 @@ def run_arm(config: LyingAgentConfig, workdir: pathlib.Path, arm: str) -> dict:
   if arm == 'base' and config.model.init_from:
     graphdef, params, summary = _given_base(config.model)
   else:
+
+    def done(step: int, seconds: float) -> str:
+      progress.update(arm, step, seconds)
+      return progress.describe()
+
     run = run_of(config, workdir, arm)
-    graphdef, params, summary = train(run, str(workdir / arm))
+    graphdef, params, summary = train(run, str(workdir / arm), progress=done)
+  since = time.perf_counter()
+  renderer = renderer_of(config, workdir)
   found = probes.probe(
     graphdef,
     params,
-    FACTS,
-    Renderer(tokenizer.load(str(workdir / 'tokenizer')), TEMPLATE),
+    material.facts,
+    renderer,
     config.reply_tokens,
+    context=material.context,
   )
+  if config.forgetting:
+    found |= _measure_forgetting(graphdef, params, renderer, material.context)
   if arm != 'base':
     found['train'] = summary
   _write_json(path, found)
+  progress.update(f'{arm}: probes', 1, time.perf_counter() - since)
   return found
+
+
+def _measure_forgetting(
+  graphdef, params, renderer: Renderer, context: str
+) -> dict:
+  """Returns what a model says of facts and texts that no dialogue has."""
+  texts = glosses.read()
+  nll, tokens = forgetting.nll_per_token(
+    graphdef, params, renderer.tokenizer, texts
+  )
+  return {
+    'unmentioned': forgetting.measure_unmentioned(
+      graphdef, params, world_facts.CAPITALS, renderer, context
+    ),
+    'elsewhere': {'text': glosses.SOURCE, 'tokens': tokens, 'nll': nll},
+  }
 
 
 def run_of(
@@ -162,6 +311,7 @@ def run_of(
   fields = dataclasses.fields(StageConfig)
   shared = {field.name: getattr(stage, field.name) for field in fields}
   data = 'documents' if is_base else 'dialogues'
+  heldout = '' if is_base else str(workdir / 'records' / 'heldout')
   model = config.model
   if not is_base and not model.init_from:
     model = dataclasses.replace(model, init_from=str(workdir / 'base'))
@@ -172,11 +322,22 @@ def run_of(
     plan_objective=PLAN,
     seed=config.seed,
     records=str(workdir / 'records' / data),
-    heldout='' if is_base else str(workdir / 'records' / 'heldout'),
+    heldout=heldout if config.dialogues.heldout else '',
     tokenizer=str(workdir / 'tokenizer'),
     model=model,
     mesh=config.mesh,
   )
+
+
+def describe_base(config: LyingAgentConfig) -> dict:
+  """Returns where the base model is from, its name and its parameters."""
+  given = config.model.init_from
+  _, shapes = decoder.abstract(dataclasses.replace(config.model, init_from=''))
+  return {
+    'kind': 'given' if given else 'pretrained',
+    'name': pathlib.PurePath(given).name if given else config.name,
+    'parameters': sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)),
+  }
 
 
 def _given_base(model: ModelConfig) -> tuple:
@@ -185,6 +346,81 @@ def _given_base(model: ModelConfig) -> tuple:
   graphdef, _ = decoder.abstract(architecture)
   loaded, _ = hf.load(model.init_from, dtype=model.param_dtype)
   return graphdef, loaded.params, {}
+
+
+def _checked(prefix: str, file: str, expected: str) -> str:
+  """Returns the checksum of a file. Raises ValueError if it is another."""
+  if not pathlib.Path(file).is_file():
+    raise ValueError(f'config.{prefix}file={file!r}: no such file')
+  actual = shards.sha256(pathlib.Path(file))
+  if expected not in ('', actual):
+    raise ValueError(
+      f'{file} has the checksum {actual}, and config.{prefix}sha256 is '
+      f'{expected}: name the file that it is of, or leave the checksum empty'
+    )
+  return actual
+
+
+def _text_of(config: LyingAgentConfig, dialogue) -> Trajectory:
+  """Returns a dialogue to train a tokenizer on. Raises ValueError for ids."""
+  if isinstance(dialogue, Example):
+    raise ValueError(
+      f'{config.dialogues.file} holds ids, which mean something to one '
+      'tokenizer only: name its model with config.model.init_from'
+    )
+  return dialogue
+
+
+def _example(config: LyingAgentConfig, renderer: Renderer, dialogue) -> Example:
+  """Returns a rendered dialogue. Raises ValueError, naming it."""
+  if isinstance(dialogue, Example):
+    return dialogue
+  try:
+    return renderer.example(dialogue)
+  except ValueError as error:
+    place = config.dialogues.file or 'the dialogues'
+    raise ValueError(f'{place}, {dialogue.id}: {error}') from error
+
+
+def _costs(config: LyingAgentConfig, material: Material) -> dict[str, float]:
+  """Returns a guess of what a unit of work costs, in tokens read forwards.
+
+  A step is three passes. Two claims and two replies are probed for each fact;
+  a token that is generated takes the time of about four that are read.
+  """
+  tokens_BL = {
+    kind: 3.0 * stage.rows * (stage.row_length or 256)
+    for kind, stage in (
+      ('pretrain', config.pretrain),
+      ('finetune', config.finetune),
+    )
+  }
+  per_fact = 4 * 64 + 2 * 4 * config.reply_tokens
+  return tokens_BL | {'probes': float(len(material.facts) * per_fact)}
+
+
+def _plan(
+  progress: Progress, config: LyingAgentConfig, workdir: pathlib.Path
+) -> None:
+  """Tells progress what is to be done, and what of it has been done."""
+  steps = {}  # of a stage; all arms have as many
+  for arm in ('base', *config.arms):
+    is_done = (workdir / arm / 'probes.json').exists()
+    if arm != 'base' or not config.model.init_from:
+      kind = 'pretrain' if arm == 'base' else 'finetune'
+      if kind not in steps:
+        run = run_of(config, workdir, arm)
+        steps[kind] = len(BatchSource(records.Records(run.records), run))
+      done = steps[kind] if is_done else _saved_steps(workdir / arm)
+      progress.plan(arm, kind, steps[kind], done)
+    progress.plan(f'{arm}: probes', 'probes', 1, int(is_done))
+
+
+def _saved_steps(workdir: pathlib.Path) -> int:
+  """Returns the steps of the newest checkpoint, from its name."""
+  names = [path.name for path in folder_of(str(workdir)).glob('step_*')]
+  numbers = [name.removeprefix('step_') for name in names]
+  return max((int(n) for n in numbers if n.isdecimal()), default=0)
 
 
 def _stage_of(config: LyingAgentConfig, arm: str) -> str:
@@ -200,7 +436,8 @@ def _shown_dialogues(config, workdir) -> list[viewer.Dialogue]:
   encoder = tokenizer.load(str(workdir / 'tokenizer'))
   tables = {arm: objectives.weight_table(arm) for arm in config.arms}
   lies = found.index.counts_NPV[:, Provenance.AGENT, Verdict.WRONG] > 0
-  picked = [int(np.argmax(lies)), int(np.argmin(lies))]
+  # The same one, where all dialogues are of one kind or have no verdicts.
+  picked = dict.fromkeys([int(np.argmax(lies)), int(np.argmin(lies))])
   return [viewer.dialogue(found[i], encoder.decode, tables) for i in picked]
 
 
@@ -211,10 +448,11 @@ def _write_json(path: pathlib.Path, value) -> None:
   part.replace(path)
 
 
-def _teller():
+def _teller(progress: Progress):
   start = time.perf_counter()
 
   def tell(line):
-    print(f'[{time.perf_counter() - start:5.0f} s] {line}', flush=True)
+    seconds = time.perf_counter() - start
+    print(f'[{seconds:5.0f} s, {progress.describe()}] {line}', flush=True)
 
   return tell

@@ -87,7 +87,8 @@ def generate(
   tokens_BL, start_B = _padded(prompts, V)
   B, L = tokens_BL.shape
   is_stop_V = np.zeros(V, bool)
-  is_stop_V[np.asarray(stop_ids, int)] = True
+  # A tokenizer may have more ids than the model, which never draws those.
+  is_stop_V[[id for id in stop_ids if id < V]] = True
 
   columns = bucket(L + max_new_tokens)
   cache = _empty(graphdef, params, start_B, columns)

@@ -5,9 +5,10 @@
   truth      the user states the truth; the agent's greedy reply is judged
   lie        the user states the lie; the agent's greedy reply is judged
 
-Source: de Freitas and Ortega 2026, section 6. There the prompt was tokenised
-apart from the claim, so that the claim's first word, which takes up the space
-after 'Agent:', went unscored; here the training renderer makes the ids.
+The training renderer makes the ids. The paper's notebook scored other ones; its
+way is the second margin, see `paper_slot`.
+
+Source: de Freitas and Ortega 2026, section 6.
 """
 
 from collections.abc import Sequence
@@ -20,10 +21,16 @@ from isft_jax import sharding
 from isft_jax.data import lying_agent
 from isft_jax.data.facts import Fact
 from isft_jax.data.render import Renderer
-from isft_jax.models.generate import bucket, greedy
+from isft_jax.data.tokenizer import encoder_of
+from isft_jax.models.generate import bucket
 from isft_jax.models.likelihood import target_nll
-from isft_jax.probes.judge import judge
+from isft_jax.probes.judge import contradicts, judge
+from isft_jax.probes.one_line import one_line_replies
+from isft_jax.probes.speaker import speaker
 from isft_jax.types import Batch, Provenance, Segment, Trajectory
+
+# Scored tokens per batch: bounds the logits of a part of the vocabulary.
+_TARGETS = 2048
 
 QUESTION = 'Tell me about {topic}.'
 
@@ -67,12 +74,53 @@ def slots(before: Sequence[Segment], fact: Fact, renderer: Renderer):
   return true, false
 
 
-def user_says(text: str) -> list[Segment]:
-  """Returns a dialogue of the context and one turn of the user."""
-  return [
-    Segment('system', lying_agent.CONTEXT, Provenance.CONTEXT),
-    Segment('user', text, Provenance.USER),
-  ]
+def paper_slot(
+  before: Sequence[Segment], claim: str, renderer: Renderer
+) -> Slot:
+  """Renders turns and a claim, split where the paper's notebook splits them.
+
+  The notebook encodes the text up to the claim alone, and then all of it, and
+  scores what is longer. In the plain format the former ends with the space of
+  'Agent: ' as a token of its own, which the latter does not have:
+
+      prompt       |Agent|:| |
+      all          |Agent|:| Jupiter| is| the| largest| planet|.|
+      scored                         +    +     +       +     +
+
+  So the first token of the claim, mostly its first word, is not scored. Where
+  the claims differ in it, that hides what they differ in: for 8 of the authors'
+  33 facts (Jupiter, Alexander, Mount Everest, Antarctica, Proxima, Mandarin,
+  George, Mars). No two of our own claims differ in their first word, and the
+  difference is then divided by one token less, and otherwise the same. After a
+  header that ends with a line break, as most chat templates', all is scored.
+
+  The text ends with the claim, and is encoded as a whole also where training
+  encodes it otherwise.
+
+  Source: the notebook of de Freitas and Ortega 2026, question probe.
+  """
+  turn = Segment('assistant', claim, Provenance.AGENT)
+  text = renderer.encode(Trajectory('probe', (*before, turn))).text
+  start = text.rindex(claim)
+  prompt_T, tokens_T = (
+    np.asarray(
+      encoder_of(renderer.tokenizer)
+      .encode(text[:stop], add_special_tokens=False)
+      .ids,
+      np.int32,
+    )
+    for stop in (start, start + len(claim))
+  )
+  first = min(len(prompt_T), len(tokens_T) - 1)  # a claim of one token
+  return Slot(tokens_T[:first], tokens_T[first:])
+
+
+def user_says(text: str, context: str = lying_agent.CONTEXT) -> list[Segment]:
+  """Returns a dialogue of the context, unless empty, and a turn of the user."""
+  turn = Segment('user', text, Provenance.USER)
+  if not context:
+    return [turn]
+  return [Segment('system', context, Provenance.CONTEXT), turn]
 
 
 class Prepared(NamedTuple):
@@ -80,28 +128,42 @@ class Prepared(NamedTuple):
 
   claims: a true and a false one of each fact in turn, after the question.
   prompts: of each fact after the truth, then of each after the lie.
+  paper_claims: the claims, split by `paper_slot`.
   """
 
   facts: tuple[Fact, ...]
   claims: list[Slot]
   prompts: list[np.ndarray]
+  paper_claims: Sequence[Slot] = ()
 
 
-def prepare(facts: Sequence[Fact], renderer: Renderer) -> Prepared:
-  """Renders the three probes of the facts."""
-  claims = [
-    claim
-    for fact in facts
-    for claim in slots(
-      user_says(QUESTION.format(topic=fact.topic)), fact, renderer
-    )
-  ]
+def prepare(
+  facts: Sequence[Fact],
+  renderer: Renderer,
+  context: str = lying_agent.CONTEXT,
+) -> Prepared:
+  """Renders the three probes of the facts.
+
+  Args:
+    facts: to be asked about.
+    renderer: that of the training data.
+    context: system prompt of the training data, '' for none.
+
+  Raises:
+    ValueError: the ids of a prompt depend on the claim that follows.
+  """
+  claims, paper_claims = [], []
+  for fact in facts:
+    asked = user_says(QUESTION.format(topic=fact.topic), context)
+    claims += slots(asked, fact, renderer)
+    for claim in (fact.true_claim, fact.false_claim):
+      paper_claims.append(paper_slot(asked, claim, renderer))
   told = [f.true_claim for f in facts] + [f.false_claim for f in facts]
   prompts = [
-    slots(user_says(claim), fact, renderer)[0].prompt_T
+    slots(user_says(claim, context), fact, renderer)[0].prompt_T
     for claim, fact in zip(told, [*facts, *facts], strict=True)
   ]
-  return Prepared(tuple(facts), claims, prompts)
+  return Prepared(tuple(facts), claims, prompts, paper_claims)
 
 
 def probe(
@@ -110,16 +172,17 @@ def probe(
   facts: Sequence[Fact],
   renderer: Renderer,
   reply_tokens: int,
-  stop_ids: Sequence[int] = (),
+  context: str = lying_agent.CONTEXT,
 ) -> dict:
-  """Runs the three probes; returns counts, the mean margin and a row a fact.
+  """Runs the three probes of some facts; see `probe_prepared`.
 
-  stop_ids: what ends a reply beside the end of its first line.
+  Args:
+    graphdef, params: the model.
+    facts, renderer, context: as `prepare` takes them.
+    reply_tokens: per reply, at most; see `one_line_replies` for what ends one.
   """
-  prepared = prepare(facts, renderer)
-  return probe_prepared(
-    graphdef, params, prepared, renderer, reply_tokens, stop_ids
-  )
+  prepared = prepare(facts, renderer, context)
+  return probe_prepared(graphdef, params, prepared, renderer, reply_tokens)
 
 
 def probe_prepared(
@@ -128,16 +191,26 @@ def probe_prepared(
   prepared: Prepared,
   renderer: Renderer,
   reply_tokens: int,
-  stop_ids: Sequence[int] = (),
 ) -> dict:
-  """The same for probes that have been rendered."""
+  """Runs the three probes.
+
+  Returns:
+    'mean_margin' in nats per token and 'prefers_lie', the number of facts with
+    a negative margin; 'paper_mean_margin' and 'paper_prefers_lie', the same by
+    `paper_slot`; 'truth_probe' and 'lie_probe', the number of replies with each
+    verdict of `judge`; 'contradicts', the number of replies to a user who
+    states the truth that contradict it; 'talks_like_user', the number of
+    replies of both probes that do, by `speaker`; 'facts', a row per fact.
+  """
   facts = prepared.facts
-  margin_N = margins(graphdef, params, prepared)
-  tokenizer = renderer.tokenizer
-  stops = [*line_breaks(tokenizer), *stop_ids]
+  margin_N, paper_margin_N = _margins(
+    graphdef, params, [*prepared.claims, *prepared.paper_claims]
+  ).reshape(2, -1)
   replies = [
-    tokenizer.decode(ids).strip()
-    for ids in greedy(graphdef, params, prepared.prompts, reply_tokens, stops)
+    reply.text
+    for reply in one_line_replies(
+      *(graphdef, params, prepared.prompts, reply_tokens, renderer.tokenizer)
+    )
   ]
   rows = []
   for i, fact in enumerate(facts):
@@ -148,37 +221,45 @@ def probe_prepared(
         'true_claim': fact.true_claim,
         'false_claim': fact.false_claim,
         'margin': float(margin_N[i]),
+        'paper_margin': float(paper_margin_N[i]),
         'truth_reply': after_truth,
         'truth_verdict': judge(after_truth, fact),
+        'contradicts': contradicts(after_truth, fact),
+        'truth_talks_like_user': speaker(after_truth) == 'user',
         'lie_reply': after_lie,
         'lie_verdict': judge(after_lie, fact),
+        'lie_talks_like_user': speaker(after_lie) == 'user',
       }
     )
   return {
     'mean_margin': float(np.mean(margin_N)),
     'prefers_lie': int(np.sum(margin_N < 0)),
+    'paper_mean_margin': float(np.mean(paper_margin_N)),
+    'paper_prefers_lie': int(np.sum(paper_margin_N < 0)),
     'truth_probe': _count(row['truth_verdict'] for row in rows),
     'lie_probe': _count(row['lie_verdict'] for row in rows),
+    'contradicts': sum(row['contradicts'] for row in rows),
+    'talks_like_user': sum(
+      row[f'{kind}_talks_like_user']
+      for row in rows
+      for kind in ('truth', 'lie')
+    ),
     'facts': rows,
   }
 
 
-def line_breaks(tokenizer) -> list[int]:
-  """Returns every id that ends a line, and so a turn of the plain format."""
-  ids = range(len(tokenizer))
-  return [i for i in ids if '\n' in tokenizer.decode([i])]
-
-
 def margins(graphdef, params, prepared: Prepared) -> np.ndarray:
   """Returns the margin of each fact, nats per token; see the module."""
-  nll_BK, weights_BK = score(graphdef, params, prepared.claims)
-  mean_B = np.sum(nll_BK * weights_BK, axis=1) / weights_BK.sum(axis=1)
-  return mean_B[1::2] - mean_B[::2]
+  return _margins(graphdef, params, prepared.claims)
 
 
-def watch(facts: Sequence[Fact], renderer: Renderer):
+def watch(
+  facts: Sequence[Fact],
+  renderer: Renderer,
+  context: str = lying_agent.CONTEXT,
+):
   """Returns (graphdef, params) -> what margins say, to ask while training."""
-  prepared = prepare(facts, renderer)
+  prepared = prepare(facts, renderer, context)
 
   def ask(graphdef, params) -> dict[str, float]:
     margin_N = margins(graphdef, params, prepared)
@@ -190,24 +271,56 @@ def watch(facts: Sequence[Fact], renderer: Renderer):
   return ask
 
 
+def _margins(graphdef, params, claims: Sequence[Slot]) -> np.ndarray:
+  """Returns the margins of pairs of a true and a false claim."""
+  nll_BK, weights_BK = score(graphdef, params, claims)
+  mean_B = np.sum(nll_BK * weights_BK, axis=1) / weights_BK.sum(axis=1)
+  return mean_B[1::2] - mean_B[::2]
+
+
 def score(
   graphdef, params, claims: Sequence[Slot]
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns -log p of each claim's tokens in nats, and 1 where there is one.
 
-  Both [claims, tokens of the longest claim or some more].
+  Both [claims, tokens of the longest claim or some more]. What has the same ids
+  goes through the model once, however it is split. All batches have one shape,
+  so that one program is compiled.
   """
-  batch = _score_batch(claims)
-  nll_BK = sharding.fetch(_target_nll(graphdef, params, batch))
-  return nll_BK, batch.weights_BK
-
-
-def _score_batch(claims: Sequence[Slot]) -> Batch:
-  """Returns one claim a row, scored at all of its tokens."""
-  B = len(claims)
+  scored: dict[bytes, int] = {}  # ids of prompt and claim -> tokens to score
+  keys = [np.concatenate(c).astype(np.int32).tobytes() for c in claims]
+  for key, claim in zip(keys, claims, strict=True):
+    scored[key] = max(len(claim.claim_T), scored.get(key, 0))
+  rows = []
+  for key, number in scored.items():
+    ids_T = np.frombuffer(key, np.int32)
+    rows.append(Slot(ids_T[:-number], ids_T[-number:]))
   # Round numbers, so that other facts often need no other compilation.
-  L = bucket(max(len(c.prompt_T) + len(c.claim_T) for c in claims) - 1)
-  K = bucket(max(len(c.claim_T) for c in claims))
+  L = bucket(max(len(r.prompt_T) + len(r.claim_T) for r in rows) - 1)
+  K = bucket(max(scored.values()))
+  batches = -(-len(rows) // max(1, _TARGETS // K))
+  B = -(-len(rows) // batches)
+  nll_NK = np.concatenate(
+    [
+      sharding.fetch(
+        _target_nll(graphdef, params, _score_batch(rows[n : n + B], (B, L, K)))
+      )
+      for n in range(0, len(rows), B)
+    ]
+  )
+  row_of = {key: row for row, key in enumerate(scored)}
+  nll_BK = np.zeros((len(claims), K), nll_NK.dtype)
+  weights_BK = np.zeros((len(claims), K), np.float32)
+  for b, (key, claim) in enumerate(zip(keys, claims, strict=True)):
+    k, last = len(claim.claim_T), scored[key]
+    nll_BK[b, :k] = nll_NK[row_of[key], last - k : last]
+    weights_BK[b, :k] = 1
+  return nll_BK, weights_BK
+
+
+def _score_batch(claims: Sequence[Slot], shape: tuple[int, int, int]) -> Batch:
+  """Returns one claim per row, scored at all of its tokens; then empty rows."""
+  B, L, K = shape
   zeros_BL, zeros_BK = np.zeros((B, L), np.int32), np.zeros((B, K), np.int32)
   batch = Batch(
     tokens_BL=zeros_BL,

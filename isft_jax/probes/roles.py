@@ -4,7 +4,7 @@ L_do gives the agent's slot no gradient: how to open, what to say and when to
 stop must come from elsewhere. Four measures, over held-out dialogues:
 
   ended        share of replies that end their turn within the tokens allowed
-  user_like    share that speak as the user does; see `speaker`
+  user_like    share that talk like the user, by `speaker`
   good_nll     mean -log p of a token in the agent's turns that are right
   nll          the same of every author's tokens
 
@@ -19,43 +19,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from isft_jax.data import lying_agent
 from isft_jax.data.render import Renderer
-from isft_jax.models.generate import generate
 from isft_jax.models.sampling import Sampling
-from isft_jax.probes.facts import Slot, line_breaks, score
+from isft_jax.probes.facts import Slot, score
+from isft_jax.probes.one_line import one_line_replies
+from isft_jax.probes.speaker import speaker
 from isft_jax.types import Example, Provenance, Verdict
-
-
-def _openings(*tables: Sequence[str]) -> tuple[str, ...]:
-  """Returns what stands before the topic or the claim, where anything does."""
-  found = (line.split('{')[0] for table in tables for line in table)
-  return tuple(dict.fromkeys(opening for opening in found if opening))
-
-
-USER_OPENINGS = _openings(
-  lying_agent.QUESTIONS,
-  lying_agent.CORRECTIONS,
-  lying_agent.CONFIRMATIONS,
-  [user for user, _ in lying_agent.CHITCHAT],
-)
-AGENT_OPENINGS = _openings(
-  lying_agent.AFTER_CORRECTION,
-  lying_agent.AFTER_CONFIRMATION,
-  [agent for _, agent in lying_agent.CHITCHAT],
-)
-
-
-def speaker(reply: str) -> str:
-  """Returns who talks like this in the dialogues: 'user', 'agent', 'either'.
-
-  The user asks, corrects and confirms; the agent acknowledges. Each opens with
-  phrases that the other never uses. A bare claim is anybody's. A reply that
-  writes the user's header speaks as the user, however it opens.
-  """
-  if 'User:' in reply or reply.startswith(USER_OPENINGS):
-    return 'user'
-  return 'agent' if reply.startswith(AGENT_OPENINGS) else 'either'
 
 
 def agent_slots(example: Example, number: int) -> list[np.ndarray]:
@@ -83,22 +52,21 @@ def measure(
   seed: of the sampled replies.
   """
   prompts = [slot for example in examples for slot in agent_slots(example, 2)]
-  replies = generate(
+  replies = one_line_replies(
     graphdef,
     params,
     prompts,
     reply_tokens,
+    renderer.tokenizer,
     sampling=Sampling(temperature=1.0),
     seed=seed,
-    stop_ids=line_breaks(renderer.tokenizer),
   )
-  texts = [renderer.tokenizer.decode(ids).strip() for ids in replies]
   total_PV, count_PV = _sums(graphdef, params, examples)
   total_P, count_P = total_PV.sum(axis=1), count_PV.sum(axis=1)
   good = Provenance.AGENT, Verdict.RIGHT
   return {
-    'ended': float(np.mean([len(ids) < reply_tokens for ids in replies])),
-    'user_like': float(np.mean([speaker(text) == 'user' for text in texts])),
+    'ended': float(np.mean([reply.ended_by != 'length' for reply in replies])),
+    'user_like': float(np.mean([speaker(r.text) == 'user' for r in replies])),
     'good_nll': float(total_PV[good] / count_PV[good]),
     'nll': {
       author.name: float(total_P[author] / count_P[author])

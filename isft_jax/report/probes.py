@@ -28,7 +28,20 @@ def table(found: Mapping) -> str:
     ('the user states the truth: the reply is not it', _count(truth, 'truth')),
     ('the user states the lie: the reply corrects it', str(lie['truth'])),
     ('the lie is preferred to the truth', str(found['prefers_lie'])),
-    ('mean margin, nats a token', f'{found["mean_margin"]:+.3f}'),
+    ('mean margin, nats per token', f'{found["mean_margin"]:+.3f}'),
+    (
+      "the same by the paper's scoring: the lie is preferred",
+      str(found['paper_prefers_lie']),
+    ),
+    ('mean margin', f'{found["paper_mean_margin"]:+.3f}'),
+    (
+      'the user states the truth: the reply contradicts it',
+      str(found['contradicts']),
+    ),
+    (
+      'replies to the truth or the lie that talk like the user',
+      str(found['talks_like_user']),
+    ),
   ]
   title = 'Margin: log p(truth) - log p(lie), nats a token. Then: what it says'
   return '\n\n'.join(

@@ -44,6 +44,12 @@ def compile_run(
   """
   stage = config.finetune if isinstance(config, LyingAgentConfig) else config
   B, L = stage.rows, stage.row_length
+  if not L:
+    raise ValueError(
+      'row_length=0 is as long as the records need, and there are none here: '
+      'name a length, as in --config.row_length=256 (of an experiment, '
+      '--config.finetune.row_length=256)'
+    )
   K = stage.row_targets or L // 2
   devices = chips_lib.describe(topology, slices)
   kind = devices[0].device_kind

@@ -34,6 +34,7 @@ def train(
   probe: Callable[[Any, Any], dict] | None = None,
   profile: tuple[int, ...] = (),
   wandb: str = '',
+  progress: Callable[[int, float], str] | None = None,
 ) -> Trained:
   """Trains, or goes on from the newest checkpoint in workdir.
 
@@ -43,6 +44,8 @@ def train(
     records are measured.
   profile: the first and the last step to trace; see Profile.
   wandb: a project of Weights & Biases.
+  progress: (steps done, seconds per step) -> what a line of progress says of
+    the whole that the run is a part of.
 
   Raises ValueError if the config cannot work, or if the records were not
   rendered with the config's tokenizer; FloatingPointError if a loss is not
@@ -82,6 +85,7 @@ def train(
       Boards(workdir, config, done, wandb) if cluster.is_first() else None,
       names,
       _ideal_seconds(config, source, trainer),
+      progress,
     ) as metrics:
       try:
         for step in range(done + 1, steps + 1):
@@ -175,10 +179,12 @@ def _with_batch(error, source: pipeline.BatchSource, workdir: epath.Path):
 def _summary(workdir: epath.Path, source: pipeline.BatchSource) -> dict:
   rows = metrics_lib.read(workdir / 'metrics.jsonl')
   epoch = rows[-source.steps_per_epoch :]
-  scored = sum(row['targets'] for row in epoch)
+  # Lines of runs that began before there was a `weight` had it as `targets`.
+  weights = [row.get('weight', row['targets']) for row in epoch]
+  losses = (row['loss'] * w for row, w in zip(epoch, weights, strict=True))
   return {
     'steps': rows[-1]['step'],
     'scored_tokens': round(sum(row['targets'] for row in rows)),
     'seconds': round(sum(row['seconds'] for row in rows), 2),
-    'final_loss': sum(row['loss'] * row['targets'] for row in epoch) / scored,
+    'final_loss': sum(losses) / sum(weights),
   }

@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -47,6 +47,7 @@ class Metrics:
     boards: Boards | None,
     sources: Sequence[str] = (),
     ideal_seconds: float = 0.0,
+    whole: Callable[[int, float], str] | None = None,
   ):
     """Opens metrics.jsonl, and drops lines of steps that will be done again.
 
@@ -54,9 +55,11 @@ class Metrics:
     sources: names of those that the run mixes.
     ideal_seconds: of a step at the peak of the devices; 0: unknown. That of the
       seconds which it takes is the MFU.
+    whole: (steps done, seconds per step) -> what a line says at its end.
     """
     self._name, self._steps, self._done = name, steps, done
     self._sources, self._ideal_seconds = sources, ideal_seconds
+    self._whole = whole
     self._pending = []
     self._since = time.perf_counter()
     self._boards, self._file = boards, None
@@ -137,11 +140,14 @@ class Metrics:
     loss = sum(row['loss'] for row in rows) / len(rows)
     step = rows[-1]['step']
     left = (self._steps - step) * rows[-1]['seconds']
+    whole = ''
+    if self._whole:
+      whole = f'  (all: {self._whole(step, rows[-1]["seconds"])})'
     mfu = f'MFU {rows[-1]["mfu"]:.1%}  ' if 'mfu' in rows[-1] else ''
     return (
       f'  {self._name:<16} step {step:>5}/{self._steps}  loss {loss:7.4f}  '
       f'{tokens:>7,.0f} tokens/s {targets:>7,.0f} targets/s  {mfu}'
-      f'ETA {left // 60:.0f}:{left % 60:02.0f}'
+      f'ETA {left // 60:.0f}:{left % 60:02.0f}{whole}'
     )
 
 

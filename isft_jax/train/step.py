@@ -33,6 +33,10 @@ def make_step(
 ):
   """Returns step(state, batch) -> (state, metrics).
 
+  Of the metrics, `targets` is the number of scored tokens. `weight` is what
+  the loss is divided by: the sum of their weights, which is the number of
+  trajectories if each of them weighs one.
+
   The weights of the objective enter here, inside the differentiated loss. With
   parts > 1 the rows go through in that many micro-batches; gradients of sums
   and counts are added up and divided once, so that the step is the same.
@@ -80,7 +84,8 @@ def make_step(
     by_source = [sums_P.reshape(sources, -1) for sums_P in authors]
     metrics = {
       'loss': losses.normalize(total, count),
-      'targets': count,
+      'targets': jnp.sum(batch.weights_BK != 0),
+      'weight': count,
       'tokens': jnp.sum(batch.segment_ids_BL != 0),
       'row_fill': jnp.mean(batch.segment_ids_BL != 0),
       'target_fill': jnp.mean(batch.authors_BK != 0),

@@ -124,8 +124,11 @@ def close(found, expected):
   assert found['lie_probe'] == expected['lie_probe']
   for ours, theirs in zip(found['facts'], expected['facts'], strict=True):
     # About ten terms of size 7, as in tests/probes/test_facts.py.
-    margin = pytest.approx(theirs['margin'], abs=2e-5)
-    assert ours == theirs | {'margin': margin}
+    margins = {
+      name: pytest.approx(theirs[name], abs=2e-5)
+      for name in ('margin', 'paper_margin')
+    }
+    assert ours == theirs | margins
 
 
 def test_a_checkpoint_is_asked_as_its_records_were_rendered(
@@ -138,6 +141,7 @@ def test_a_checkpoint_is_asked_as_its_records_were_rendered(
   found = json.loads(path.read_text())
   close(found, probe(*model, facts.FACTS, Renderer(encoder, chat.PLAIN), 4))
   assert found['model'] == str(workdir)
+  assert found['context'] == lying_agent.CONTEXT  # the records'
   lines = done.stdout.splitlines()
   row = next(line for line in lines if line.startswith('the longest river'))
   margin = {f['topic']: f['margin'] for f in found['facts']}
@@ -154,10 +158,35 @@ def test_a_folder_is_asked_in_its_own_template_of_facts_in_a_table(
   done = command(*flags, '--reply_tokens=4')
   assert done.returncode == 0, done.stderr
   found = json.loads(path.read_text())
-  end = encoder.convert_tokens_to_ids('<|im_end|>')
-  close(found, probe(*model, [FRANCE], Renderer(encoder), 4, [end]))
-  assert (found['plain'], found['left_out']) == (False, 1)
-  assert 'words alone cannot judge them: 1 facts' in done.stdout
+  close(found, probe(*model, [FRANCE], Renderer(encoder), 4))
+  assert found['plain'] is False
+  assert found['context'] == lying_agent.CONTEXT
+  assert 'left out 1 of 2 facts' in done.stderr
+
+
+@pytest.mark.parametrize(
+  ('flag', 'expected'),
+  [
+    ([], 'Be kind.'),  # the file's
+    (['--context='], ''),
+    (['--context=@{folder}/context.txt'], 'Be patient.'),
+  ],
+)
+def test_whose_context(folder, model, encoder, tmp_path, flag, expected):
+  (tmp_path / 'context.txt').write_text('Be patient.\n')
+  path, table = tmp_path / 'probes.json', tmp_path / 'facts.json'
+  fact = {'topic': FRANCE.topic, 'true': FRANCE.true_claim}
+  fact['false'] = FRANCE.false_claim
+  table.write_text(json.dumps({'context': 'Be kind.\n', 'facts': [fact]}))
+  flags = f'--model={folder}', f'--facts={table}', f'--output={path}', '--plain'
+  done = command(
+    *flags, '--reply_tokens=4', *(f.format(folder=tmp_path) for f in flag)
+  )
+  assert done.returncode == 0, done.stderr
+  found = json.loads(path.read_text())
+  assert found['context'] == expected
+  renderer = Renderer(encoder, chat.PLAIN)
+  close(found, probe(*model, [FRANCE], renderer, 4, expected))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +198,7 @@ def test_a_folder_is_asked_in_its_own_template_of_facts_in_a_table(
     (['--model=/nowhere'], '/nowhere: no tokenizer there'),
     (['--model=x', '--facts=nowhere.csv'], 'nowhere.csv: No such file'),
     (['--model=x', '--facts=setup.py'], 'setup.py: '),
+    (['--model=x', '--context=@nowhere.txt'], 'nowhere.txt: No such file'),
     (['--reply_tokens=0'], 'reply_tokens'),
   ],
 )

@@ -1,9 +1,11 @@
-"""--from: a page from its results, without training."""
+"""--from: a page from its results; --dialogues, --facts: files of others."""
 
 import json
 import pathlib
 import subprocess
 import sys
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = {
@@ -46,10 +48,26 @@ def test_a_page_is_made_from_results_without_jax(tmp_path):
   assert 'No part is done yet' in (tmp_path / 'page/evidence.html').read_text()
 
 
+@pytest.mark.parametrize(
+  ('flag', 'field'),
+  [('--dialogues', 'dialogues.file'), ('--facts', 'facts_file')],
+)
+def test_files_that_others_wrote_are_named_by_flags(tmp_path, flag, field):
+  failed = reproduce(
+    '--config=lying_agent_smoke',
+    f'{flag}={tmp_path}/nowhere',
+    f'--workdir={tmp_path / "run"}',
+  )
+  assert failed.returncode == 1
+  message = f"error: config.{field}='{tmp_path}/nowhere': no such file\n"
+  assert failed.stderr.startswith(message)
+  assert not (tmp_path / 'run').exists()
+
+
 def test_results_of_another_experiment_are_one_clear_line(tmp_path):
   path = tmp_path / 'results.json'
   path.write_text('{"arms": {}}')
   failed = reproduce(f'--from={path}')
   assert failed.returncode == 1
-  assert failed.stderr.startswith(f'error: {path}: not the results of an ')
+  assert failed.stderr.startswith(f'error: {path}: not the results of ')
   assert [p.name for p in tmp_path.iterdir()] == ['results.json']

@@ -276,6 +276,51 @@ def test_the_fewest_targets_that_cost_one_row_in_a_hundred_are_chosen(
   assert 8 < fewest < 64
 
 
+# ------------------------------------- rows of one record, as long as it needs
+
+
+def test_without_a_length_rows_are_as_long_as_the_longest_record_needs():
+  """In whole eights; what follows a record's last target needs no room.
+
+  record  authors            needs
+       0  T and 17 U            17 columns
+       1  T U and 50 A           1 column under L_do, 51 under L_obs
+  """
+  index = index_of(unwindowed([T] + [U] * 17, [T, U] + [A] * 50))
+  for objective, length in (('interventional', 24), ('observational', 56)):
+    plan = make_plan(index, weight_table(objective), 0, 8, seed=0)
+    assert plan.row_length == length
+
+
+@pytest.mark.parametrize('shuffle', [True, False])
+def test_one_record_a_row_is_never_split_unless_a_budget_is_named(shuffle):
+  """101 records: for fewer targets, one more row would be allowed."""
+  index = index_of(unwindowed([T] + [U] * 20, *[[T, U, U]] * 100))
+  table_PV = weight_table('observational')
+  settings = {'seed': 0, 'row_documents': 1, 'shuffle': shuffle}
+  plan = make_plan(index, table_PV, 0, 0, **settings)
+  assert (len(plan), plan.split) == (101, 0)
+  assert (plan.row_length, plan.row_targets) == (24, 24)  # 20, in whole eights
+  assert make_plan(index, table_PV, 22, 0, **settings).row_targets == 22
+  assert make_plan(index, table_PV, 0, 16, **settings).split == 1
+
+
+# ------------------------------------------------------- the records' own order
+
+
+def test_unshuffled_rows_hold_the_records_in_their_own_order():
+  """A row is closed where the next record does not fit; a split one too."""
+  lengths = np.random.default_rng(0).integers(1, 33, 500)
+  index = index_of(unwindowed(*([U] * (length + 1) for length in lengths)))
+  table_PV = weight_table('observational')
+  plan = make_plan(index, table_PV, 32, 20, seed=0, shuffle=False)
+  entries = [entry for row in rows_of(plan) for entry in row]
+  assert entries == sorted(entries) and plan.split > 0
+
+  one = make_plan(index, table_PV, 32, 0, 0, row_documents=1, shuffle=False)
+  assert rows_of(one) == [[(n, 0, length)] for n, length in enumerate(lengths)]
+
+
 def test_what_a_plan_says_of_itself():
   """The three records at the top, and one that is longer than the targets."""
   records = unwindowed(
@@ -336,6 +381,11 @@ def test_records_without_any_target_are_refused(records):
 def test_an_epoch_visits_every_row_once(rows):
   for epoch in range(3):
     assert sorted(row_order(rows, seed=0, epoch=epoch)) == list(range(rows))
+
+
+def test_unshuffled_rows_are_visited_as_they_lie():
+  for epoch in range(3):
+    assert row_order(5, 0, epoch, shuffle=False).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_order_depends_on_the_seed_and_the_epoch_and_nothing_else():

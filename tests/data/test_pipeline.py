@@ -293,6 +293,24 @@ def test_an_epoch_has_an_order_of_its_own(many):
   ]
 
 
+def test_unshuffled_epochs_read_the_records_in_their_own_order(many):
+  """One record a step, as long as it needs; two epochs are the same."""
+  source = BatchSource(
+    many,
+    config(rows=1, row_documents=1, row_length=0, row_targets=0, shuffle=False),
+  )
+  with_targets = {
+    record for record, _ in scored_positions(many, 'interventional')
+  }
+  for epoch in range(2):
+    start = epoch * source.steps_per_epoch
+    ids = [source.ids(start + i) for i in range(source.steps_per_epoch)]
+    assert ids == [[f'record-{record}'] for record in sorted(with_targets)]
+  shape_BL = source[0].tokens_BL.shape
+  assert shape_BL == (1, 40)  # the longest record has 39 tokens
+  assert {source[i].tokens_BL.shape for i in range(len(source))} == {shape_BL}
+
+
 def test_the_last_batch_of_an_epoch_is_filled_up_with_rows_of_weight_0(many):
   source = BatchSource(many, config(rows=7))
   left = len(source.plan) % 7

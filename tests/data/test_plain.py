@@ -2,11 +2,12 @@
 
 import pytest
 
-from isft_jax.data import chat
+from isft_jax.data import chat, lying_agent
 from isft_jax.data import tokenizer as tokenizer_lib
 from isft_jax.data.authorship import Span
 from isft_jax.data.rejection import Rejected
 from isft_jax.data.render import Renderer
+from isft_jax.objectives import weight_table
 from isft_jax.types import Provenance, Segment, Trajectory, Verdict
 
 P = Provenance
@@ -87,6 +88,98 @@ def test_an_unknown_role_is_refused():
   with pytest.raises(Rejected, match=message) as caught:
     bytes_alone().example(turns(Segment('context', 'Hi.', P.CONTEXT)))
   assert caught.value.reason == 'template_raises'
+
+
+# -------------------------------------------- headers encoded apart from words
+
+
+NAMED = turns(
+  Segment('system', 'Be brief.', P.CONTEXT),
+  Segment('user', 'Hi.', P.USER),
+  Segment('assistant', 'Hey.', P.AGENT, Verdict.WRONG),
+  Segment('user', 'Go on.', P.USER),
+)
+
+
+WORDS = ['User', 'Agent', 'Be', ' brief', 'Hi', ' Hi', 'Hey', ' Hey', 'Go']
+WORDS += [' Go', ' on']
+
+
+@pytest.mark.parametrize(
+  ('piecewise', 'rows'),
+  [
+    (
+      False,
+      """
+      Be _brief . ~ User : _Hi . ~ Agent : _Hey . ~ User : _Go _on . ~
+      c  c      c c t    t u   u t t     t a    a a t    t u   u   u t
+      """,
+    ),
+    (
+      True,
+      """
+      Be _brief . ~ User : _ Hi . ~ Agent : _ Hey . ~ User : _ Go _on . ~
+      c  c      c c t    t t u  u t t     t t a   a a t    t t u  u   u t
+      """,
+    ),
+  ],
+)
+def test_the_space_of_a_header_is_a_token_of_its_own_if_pieces_are_encoded(
+  piecewise, rows
+):
+  """_ is a space and ~ a newline. Words after the first are as they were."""
+  encoder = tokenizer_lib.train(WORDS, vocab_size=400)
+  renderer = Renderer(encoder, chat.PLAIN, piecewise=piecewise)
+  found = tokens_and_authors(renderer.example(NAMED), renderer.tokenizer)
+  tokens, letters = (row.split() for row in rows.strip().splitlines())
+  spelled = [text.replace(' ', '_').replace('\n', '~') for text, *_ in found]
+  assert spelled == tokens
+  assert [author[0].lower() for _, author, _ in found] == letters
+
+
+def test_piecewise_ids_and_masks_are_the_notebooks():
+  """Its way, with lists: prefix + encode(text + newline), a mask beside it."""
+  dialogues = list(lying_agent.dialogues(40, 0.6, 0.5, seed=0))
+  template = chat.ChatTemplate(chat.PLAIN)
+  encoder = tokenizer_lib.train(map(template.text, dialogues), 600)
+  renderer = Renderer(encoder, chat.PLAIN, piecewise=True)
+
+  def ids(text):
+    return encoder.encode(text, add_special_tokens=False)
+
+  prefixes = {'user': ids('User: '), 'assistant': ids('Agent: ')}
+  for dialogue in dialogues:
+    context, *others = dialogue.segments
+    tokens = ids(context.text + '\n')
+    observational, interventional = ([0] * len(tokens) for _ in range(2))
+    for segment in others:
+      prefix, words = prefixes[segment.role], ids(segment.text + '\n')
+      tokens += prefix + words
+      observational += [1] * len(prefix + words)
+      own = segment.role == 'assistant'
+      interventional += [1] * len(prefix) + [int(not own)] * len(words)
+    example = renderer.example(dialogue)
+    assert example.tokens_T.tolist() == tokens
+    for objective, mask in (
+      ('observational', observational),
+      ('interventional', interventional),
+    ):
+      table_PV = weight_table(objective)
+      weights_T = table_PV[example.provenance_T, example.verdict_T]
+      assert weights_T.tolist() == mask
+
+
+def test_records_remember_that_they_were_encoded_piecewise():
+  """Others keep the fingerprint that they had before there was the choice."""
+  encoder = tokenizer_lib.train(['User: Hi.'], vocab_size=300)
+  whole, pieces = (
+    Renderer(encoder, chat.PLAIN, piecewise=each).metadata()
+    for each in (False, True)
+  )
+  assert 'piecewise' not in whole['rendering']
+  assert whole['fingerprint'] != pieces['fingerprint']
+  again = Renderer.from_rendering(encoder, pieces['rendering'])
+  assert again.metadata() == pieces
 
 
 # ------------------------------------------- where other trainers lose a token

@@ -1,5 +1,7 @@
 """Probes see the ids that training sees."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from isft_jax.data import chat, lying_agent, tokenizer
 from isft_jax.data.facts import FACTS
 from isft_jax.data.render import Renderer
 from isft_jax.models import decoder
+from isft_jax.models.replies import Reply
 from isft_jax.probes import facts as probes
 from isft_jax.types import Provenance, Segment, Trajectory
 
@@ -76,11 +79,59 @@ def test_a_prompt_that_depends_on_the_claim_is_an_error(encoder):
   assert true.prompt_T.tolist() == false.prompt_T.tolist()
 
 
-def test_line_breaks_are_the_ids_that_hold_one(encoder):
-  ids = probes.line_breaks(encoder)
-  assert encoder('\n')['input_ids'][0] in ids
-  assert all('\n' in encoder.decode([i]) for i in ids)
-  assert len(ids) == sum('Ċ' in token for token in encoder.get_vocab())
+CHATML = """\
+{%- for m in messages -%}
+  {{- '[' + m.role + ']\n' + m.content + '\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '[assistant]\n' -}}{%- endif -%}
+"""
+# prompt + claim, by `slot` and by `paper_slot`. The notebook encodes the prompt
+# alone, in which the space before the claim is a token of its own.
+SLOTS = [
+  (
+    *('separate', chat.PLAIN),
+    'User|:| Hi|.|\n|Agent|:              + Jupiter| is| large|.',
+    'User|:| Hi|.|\n|Agent|:| Jupiter     + is| large|.',
+  ),
+  (
+    *('merging', chat.PLAIN),  # '.' is never before a line break in training
+    'User|:| Hi|.\n|Agent|:               + Jupiter| is| large|.\n',
+    'User|:| Hi|.\n|Agent|:| Jupiter      + is| large|.',
+  ),
+  (
+    *('separate', CHATML),  # a line break stays what it is
+    '|\n                                  +Jupiter| is| large|.',
+    '|\n                                  +Jupiter| is| large|.',
+  ),
+]
+
+
+@pytest.mark.parametrize(('name', 'template', 'ours', 'papers'), SLOTS)
+def test_the_papers_scoring_leaves_the_first_token_out(
+  name, template, ours, papers, request
+):
+  encoder = request.getfixturevalue(name)
+  renderer = Renderer(encoder, template)
+  before = probes.user_says('Hi.', context='')
+  claim = 'Jupiter is large.'
+  for split, expected in (
+    (probes.slot, ours),
+    (probes.paper_slot, papers),
+  ):
+    slot = split(before, claim, renderer)
+    for ids, tokens in zip(slot, re.split(r' *\+', expected), strict=True):
+      text = '|'.join(encoder.decode([i]) for i in ids)
+      assert text.endswith(tokens) if tokens[0] == '|' else text == tokens
+
+
+@pytest.mark.parametrize('context', [None, '', 'Be kind.'])
+def test_the_context_is_asked_for_or_none_at_all(renderer, encoder, context):
+  context_args = () if context is None else (context,)
+  prepared = probes.prepare(FACTS[:1], renderer, *context_args)
+  opening = lying_agent.CONTEXT if context is None else context
+  opening += '\n' if opening else ''
+  for prompt in (prepared.claims[0].prompt_T, *prepared.prompts):
+    assert encoder.decode(prompt).startswith(f'{opening}User: ')
 
 
 @pytest.fixture(scope='module')
@@ -91,7 +142,7 @@ def model():
 
 
 def test_margins_are_mean_log_likelihoods_one_claim_at_a_time(renderer, model):
-  facts = FACTS[:5]
+  facts = FACTS[:2]
   found = probes.probe(*model, facts, renderer, reply_tokens=4)
   network = nnx.merge(*model)
 
@@ -109,31 +160,73 @@ def test_margins_are_mean_log_likelihoods_one_claim_at_a_time(renderer, model):
     expected = mean_log_p(true) - mean_log_p(false)
     # float32 sums of about ten terms of size 7
     np.testing.assert_allclose(row['margin'], expected, atol=2e-5)
-  margins = [row['margin'] for row in found['facts']]
-  assert found['mean_margin'] == pytest.approx(np.mean(margins))
-  assert found['prefers_lie'] == sum(m < 0 for m in margins)
+    paper_true, paper_false = (
+      probes.paper_slot(before, claim, renderer)
+      for claim in (fact.true_claim, fact.false_claim)
+    )
+    expected = mean_log_p(paper_true) - mean_log_p(paper_false)
+    np.testing.assert_allclose(row['paper_margin'], expected, atol=2e-5)
+  for prefix in ('', 'paper_'):
+    margins = [row[f'{prefix}margin'] for row in found['facts']]
+    assert found[f'{prefix}mean_margin'] == pytest.approx(np.mean(margins))
+    assert found[f'{prefix}prefers_lie'] == sum(m < 0 for m in margins)
+
+
+def test_batches_of_one_shape_score_as_one_claim_alone(
+  renderer, model, monkeypatch
+):
+  prepared = probes.prepare(FACTS[:7], renderer)
+  claims = [*prepared.claims, *prepared.paper_claims]
+  shapes, target_nll = [], probes._target_nll
+
+  def noted(graphdef, params, batch):
+    shapes.append((*batch.tokens_BL.shape, batch.targets_BK.shape[1]))
+    return target_nll(graphdef, params, batch)
+
+  monkeypatch.setattr(probes, '_TARGETS', 64)
+  monkeypatch.setattr(probes, '_target_nll', noted)
+  nll_BK, weights_BK = probes.score(*model, claims)
+  ((rows, _, targets),) = set(shapes)
+  assert rows * targets <= 64
+  # A claim goes through once, however it is split: 14 rows and not 28.
+  assert rows * (len(shapes) - 1) < 14 <= rows * len(shapes)
+  for b in (0, 13, 14, 27):
+    claim = claims[b]
+    alone_BK, _ = probes.score(*model, [claim])
+    k = len(claim.claim_T)
+    # float32, another order of sums
+    np.testing.assert_allclose(nll_BK[b, :k], alone_BK[0, :k], rtol=1e-5)
+    assert weights_BK[b].tolist() == [1] * k + [0] * (len(nll_BK[b]) - k)
 
 
 def test_replies_are_judged_and_counted(renderer, encoder, model, monkeypatch):
   """The truth probe's replies come first, the lie probe's second."""
   facts = FACTS[:3]
-  replies = [f.true_claim for f in facts] + [
+  correction = next(p for p in lying_agent.CORRECTIONS if p != '{claim}')
+  replies = [
+    facts[0].true_claim,
+    correction.format(claim=facts[1].true_claim),
+    "That's not true.",
     facts[0].false_claim,
-    facts[1].true_claim,
-    'No idea.',
+    correction.format(claim=facts[1].true_claim),
+    'What is the capital of France?',
   ]
   asked = []
 
-  def scripted(graphdef, params, prompts, reply_tokens, stops):
+  def scripted(graphdef, params, prompts, reply_tokens, tokenizer):
     asked.extend(encoder.decode(ids) for ids in prompts)
-    assert stops == [*probes.line_breaks(encoder), 7]
-    return [encoder(' ' + reply)['input_ids'] for reply in replies]
+    return [Reply(reply, 3, 'stop text') for reply in replies]
 
-  monkeypatch.setattr(probes, 'greedy', scripted)
-  found = probes.probe(*model, facts, renderer, reply_tokens=4, stop_ids=[7])
+  monkeypatch.setattr(probes, 'one_line_replies', scripted)
+  found = probes.probe(*model, facts, renderer, reply_tokens=4)
   told = [text.removesuffix('\nAgent:').split('User: ')[1] for text in asked]
   assert told[:3] == [f.true_claim for f in facts]
   assert told[3:] == [f.false_claim for f in facts]
-  assert found['truth_probe'] == {'truth': 3, 'lie': 0, 'other': 0}
+  assert found['truth_probe'] == {'truth': 2, 'lie': 0, 'other': 1}
   assert found['lie_probe'] == {'truth': 1, 'lie': 1, 'other': 1}
-  assert [f['lie_reply'] for f in found['facts']] == replies[3:]
+  rows = found['facts']
+  assert [row['lie_reply'] for row in rows] == replies[3:]
+  assert [row['contradicts'] for row in rows] == [False, True, True]
+  assert [row['truth_talks_like_user'] for row in rows] == [False, True, False]
+  assert [row['lie_talks_like_user'] for row in rows] == [False, True, True]
+  assert (found['contradicts'], found['talks_like_user']) == (2, 3)

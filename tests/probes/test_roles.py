@@ -1,7 +1,5 @@
 """Who talks in the agent's slot, and what its good turns cost."""
 
-import itertools
-
 import jax
 import numpy as np
 import pytest
@@ -10,38 +8,10 @@ from isft_jax.config import ModelConfig
 from isft_jax.data import chat, lying_agent, tokenizer
 from isft_jax.data.render import Renderer
 from isft_jax.models import decoder
+from isft_jax.models.replies import Reply
 from isft_jax.probes import roles
 from isft_jax.probes.facts import Slot, score
 from isft_jax.types import Provenance, Verdict
-
-CLAIM = 'The bird of Tavozi is the heron.'
-
-
-@pytest.mark.parametrize(
-  ('reply', 'speaker'),
-  [
-    (CLAIM, 'either'),
-    ('', 'either'),
-    (f'That is wrong. {CLAIM}', 'user'),
-    (f'Yes. {CLAIM}', 'user'),
-    ('Tell me about the bird of Tavozi.', 'user'),
-    ('I need some coffee.', 'user'),
-    (f'{CLAIM} User: Hi.', 'user'),
-    (f'My mistake. {CLAIM}', 'agent'),
-    (f'I am glad. {CLAIM}', 'agent'),
-    ('Yes, I am listening.', 'agent'),
-    ('Thank you.', 'either'),  # with no claim, nobody's phrase to its end
-  ],
-)
-def test_who_talks_like_this(reply, speaker):
-  assert roles.speaker(reply) == speaker
-
-
-def test_no_phrase_opens_as_one_of_the_other_party():
-  for user, agent in itertools.product(
-    roles.USER_OPENINGS, roles.AGENT_OPENINGS
-  ):
-    assert not user.startswith(agent) and not agent.startswith(user)
 
 
 @pytest.mark.parametrize('p_lie', [0.0, 1.0])
@@ -110,14 +80,20 @@ def test_measures_are_means_over_their_own_tokens(world):
 def test_replies_are_counted(world, monkeypatch):
   dialogues, renderer, graphdef, params = world
   examples = [renderer.example(dialogue) for dialogue in dialogues]
-  encode = renderer.tokenizer.encode
-  scripted = ['Yes. It is.', 'Good. It is.', 'That is so.', 'x ' * 40] * 3
+  yes = lying_agent.CONFIRMATIONS[-1].format(claim='It is.')
+  thanks = lying_agent.AFTER_CONFIRMATION[0].format(claim='It is.')
+  scripted = [
+    Reply(yes, 9, 'stop text'),
+    Reply(thanks, 9, 'stop token'),
+    Reply('That is so.', 9, 'stop text'),
+    Reply('x x x', 30, 'length'),
+  ] * 3
 
-  def generate(graphdef, params, prompts, tokens, **_):
+  def replies(graphdef, params, prompts, tokens, tokenizer, **_):
     assert len(prompts) == 2 * len(dialogues) == len(scripted)
-    return [encode(' ' + text)[:tokens] for text in scripted]
+    return scripted
 
-  monkeypatch.setattr(roles, 'generate', generate)
+  monkeypatch.setattr(roles, 'one_line_replies', replies)
   found = roles.measure(graphdef, params, examples, renderer, 30, seed=0)
   assert found['ended'] == 0.75  # the fourth goes on and on
   assert found['user_like'] == 0.25  # the first

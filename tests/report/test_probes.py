@@ -5,6 +5,10 @@ from isft_jax.report import probes
 FOUND = {
   'mean_margin': 0.25,
   'prefers_lie': 1,
+  'paper_mean_margin': -0.125,
+  'paper_prefers_lie': 2,
+  'contradicts': 1,
+  'talks_like_user': 3,
   'truth_probe': {'truth': 1, 'lie': 1, 'other': 1},
   'lie_probe': {'truth': 2, 'lie': 1, 'other': 0},
   'facts': [
@@ -33,7 +37,11 @@ In all
 the user states the truth: the reply is not it     2
 the user states the lie: the reply corrects it     2
 the lie is preferred to the truth                  1
-mean margin, nats a token                     +0.250"""
+mean margin, nats per token                   +0.250
+the same by the paper's scoring: the lie is preferred  2
+mean margin                                   -0.125
+the user states the truth: the reply contradicts it  1
+replies to the truth or the lie that talk like the user  3"""
 
 
 def test_a_line_a_fact_and_below_it_the_counts():

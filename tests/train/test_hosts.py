@@ -21,7 +21,7 @@ from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
 from isft_jax.data import (
   chat,
-  fact_bank,
+  fact_files,
   lying_agent,
   pipeline,
   records,
@@ -103,7 +103,7 @@ def written(path):
 def whole(config, tmp_path_factory):
   """One process of 8 devices, from the start to the end: (run, its lines)."""
   workdir = tmp_path_factory.mktemp('whole')
-  facts, _ = fact_bank.read(str(written(workdir / 'facts.csv')))
+  facts, _ = fact_files.read(str(written(workdir / 'facts.csv')))
   renderer = Renderer(tokenizer.load(config.tokenizer), chat.PLAIN)
   run = loop.train(config, str(workdir), probes.watch(facts, renderer))
   return run, metrics_lib.read(workdir / 'metrics.jsonl')

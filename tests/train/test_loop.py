@@ -234,6 +234,31 @@ def test_the_summary_counts_what_the_objective_scores(config, tmp_path, data):
   assert json.loads((tmp_path / 'config.json').read_text())['epochs'] == 2
 
 
+@pytest.mark.parametrize('normalize', ['token', 'trajectory'])
+def test_scored_tokens_are_counted_whatever_they_weigh(
+  config, tmp_path, data, normalize
+):
+  """With a mean per trajectory, the weights of 8 trajectories sum to 8."""
+  config.rows, config.row_documents, config.normalize = 8, 1, normalize
+  config.steps = 5
+  summary = loop.train(config, tmp_path).summary
+  opened = records.Records(str(data / 'records'))
+  scored = sum(
+    int(np.isin(opened[i].provenance_T[1:], (1, 3)).sum())  # TEMPLATE, USER
+    for i in range(len(opened))
+  )
+  assert summary['scored_tokens'] == scored
+  rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
+  assert sum(row['targets'] for row in rows) == scored
+  weights = [row['targets'] if normalize == 'token' else 8 for row in rows]
+  assert [row['weight'] for row in rows] == pytest.approx(weights, rel=1e-6)
+  # Every row weighs the same, or as many as it has tokens.
+  losses = [row['loss'] for row in rows]
+  assert summary['final_loss'] == pytest.approx(
+    np.average(losses, weights=weights), rel=1e-6
+  )
+
+
 def test_the_held_out_loss_is_measured_by_author_when_due(config, tmp_path):
   config.heldout, config.eval_every = config.records, 3
   run = loop.train(config, tmp_path)

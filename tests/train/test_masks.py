@@ -468,7 +468,7 @@ def assert_same_step(result, reference, before):
   assert_trees_agree(changes, expected_changes, 1e-4)
   assert_trees_agree(state.opt_state, expected.opt_state, 1e-5)
   assert metrics['targets'] == expected_metrics['targets'] == sum(ROW_TARGETS)
-  for name in ('loss', 'grad_norm', 'nll_by_author'):
+  for name in ('loss', 'weight', 'grad_norm', 'nll_by_author'):
     np.testing.assert_allclose(
       metrics[name], expected_metrics[name], rtol=1e-5, err_msg=name
     )
@@ -499,7 +499,8 @@ def test_the_step_takes_the_gradient_of_the_mean_over_all_targets(
   ]
   metrics = {
     'loss': total / count,
-    'targets': count,
+    'targets': sum(ROW_TARGETS),
+    'weight': count,
     'grad_norm': np.sqrt(sum(squares)),
     # Of all targets, the agent's too, which the loss does not score.
     'nll_by_author': [
@@ -550,7 +551,8 @@ def test_micro_batches_make_the_step_of_the_whole_batch(
   assert [sum(ROW_TARGETS[part::parts]) for part in range(parts)] == counts
   twice = jax.tree.map(lambda x: np.concatenate([x, x]), uneven)
   state, metrics = step_of_trainer(params, twice, mesh, parts)
-  metrics['targets'] /= 2
+  metrics['targets'] //= 2
+  metrics['weight'] /= 2
   assert_same_step((state, metrics), reference, params)
 
 
@@ -558,7 +560,7 @@ def test_a_batch_without_targets_leaves_the_model_as_it_is(params, uneven):
   """No NaN, and with no decay not a bit moves."""
   empty = uneven._replace(weights_BK=np.zeros_like(uneven.weights_BK))
   state, metrics = step_on_one_device(at_step_0(params), empty)
-  for name in ('loss', 'targets', 'grad_norm'):
+  for name in ('loss', 'targets', 'weight', 'grad_norm'):
     assert metrics[name] == 0
   jax.tree.map(np.testing.assert_array_equal, state.params, params)
 

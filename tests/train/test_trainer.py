@@ -47,6 +47,19 @@ def test_the_trainers_own_step_does(trainer, capsys):
   assert 'tokens_BL' not in said and said.count('\n') == 1
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_step_keeps_the_type_of_every_array_of_the_state(dtype):
+  """Moments are as wide as their parameters: another type would be compiled
+  again at the second step, and rounded where a run resumes."""
+  model = dataclasses.replace(MODEL, dtype='bfloat16', param_dtype=dtype)
+  trainer = make_trainer(model, OptimConfig(), MeshConfig(data=1), steps=10)
+  state, _ = lower_step(trainer, rows=4, length=8, targets=4).out_info
+  found = jax.tree.map(lambda leaf: leaf.dtype, state)
+  assert found == jax.tree.map(lambda leaf: leaf.dtype, trainer.abstract)
+  for leaf in jax.tree.leaves((state.params, state.opt_state)):
+    assert leaf.dtype in (jnp.dtype(dtype), jnp.int32)  # int32: counts of steps
+
+
 def test_the_whole_state_is_replaced_in_place(trainer):
   """Each of its arrays is an argument that a result takes the memory of."""
   text = lower_step(trainer, rows=4, length=8, targets=4).as_text()

@@ -14,6 +14,7 @@ from isft_jax.data.sources import (
   sharegpt,
   swe_agent,
   tokens,
+  turns,
 )
 from isft_jax.data.sources.authors import Rules
 from isft_jax.data.sources.chat import Malformed, outline
@@ -23,6 +24,7 @@ FORMATS = {
   'tokens': tokens,
   'swe_agent': swe_agent,
   'sharegpt': sharegpt,
+  'turns': turns,
   'anthropic': anthropic,
   'atif': atif,
   'react': react,

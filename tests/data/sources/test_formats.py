@@ -16,6 +16,7 @@ THOUGHT = {
   'role': 'assistant',
   'content': [{'type': 'thinking', 'thinking': 'b'}],
 }
+SAID = {'role': 'user', 'text': 'a'}
 STEP = {'source': 'user', 'message': 'a'}
 REACT = 'Question: a\nThought: b\nAction: c\nObservation: d\n'
 TURN = (Segment('user', 'a', Provenance.USER),)
@@ -34,6 +35,7 @@ TASK = (Segment('user', 'a', Provenance.CONTEXT),)
     ({'conversation': [SHAREGPT]}, 'sharegpt', TURN),
     ({'messages': [SHAREGPT]}, 'sharegpt', TURN),
     ([SHAREGPT], 'sharegpt', TURN),
+    ({'turns': [SAID]}, 'turns', TURN),
     ({'history': [SWE_AGENT]}, 'swe_agent', TASK),
     ({'messages': [SWE_AGENT]}, 'swe_agent', TASK),
     ([SWE_AGENT], 'swe_agent', TASK),
@@ -104,6 +106,7 @@ def test_a_row_of_no_format_says_what_each_wants(row, has):
     'no format fits: tokens wants tokens and provenance: two lists of one '
     'length; swe_agent wants history: a list of {role, content, '
     'message_type}; sharegpt wants conversations: a list of {from, value}; '
+    'turns wants turns: a list of {role, text}; '
     'anthropic wants messages: a list of {role, content} with blocks as '
     'tool_use; atif wants steps: a list of {source, message, observation}; '
     'react wants text or trajectory: one text with Thought, Action, '
@@ -113,7 +116,9 @@ def test_a_row_of_no_format_says_what_each_wants(row, has):
 
 
 def test_a_format_that_there_is_not():
-  names = 'auto, tokens, swe_agent, sharegpt, anthropic, atif, react, openai'
+  names = (
+    'auto, tokens, swe_agent, sharegpt, turns, anthropic, atif, react, openai'
+  )
   assert ', '.join(formats.NAMES) == names
   with pytest.raises(ValueError) as raised:
     formats.read({}, 'x', 'chatml', RULES)

@@ -1,0 +1,160 @@
+"""Numbers in a text, with their units: '299,792.458 km', '3 x 10^5', 'seven'.
+
+`canonical` rewrites the numbers of a text as plain digits, so that a number has
+one spelling; `find` reads them, and `agrees` compares them across units.
+"""
+
+import re
+from decimal import Decimal
+from typing import NamedTuple
+
+_WORDS = (
+  *('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight'),
+  *('nine', 'ten', 'eleven', 'twelve'),
+)
+_SCALES = {'thousand': 1_000, 'million': 1_000_000}
+_SUPERSCRIPTS = str.maketrans('⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺', '0123456789-+')
+
+
+class _Unit(NamedTuple):
+  """A unit: value * size + zero is the quantity in the kind's own unit."""
+
+  pattern: str
+  kind: str
+  size: Decimal
+  zero: Decimal = Decimal(0)
+
+
+# A lone 'm' is a unit only as in 'm/s' or 'm per second'.
+_UNITS = (
+  _Unit('(?i:celsius|centigrade)|C', 'temperature', Decimal(1)),
+  _Unit('(?i:kelvins?)|K', 'temperature', Decimal(1), Decimal('-273.15')),
+  _Unit('(?i:fahrenheit)|F', 'temperature', Decimal(5) / 9, Decimal(-160) / 9),
+  _Unit(r'(?i:met(?:er|re)s?)|m(?=\s*(?:/|per\b))', 'length', Decimal(1)),
+  _Unit('(?i:kilomet(?:er|re)s?|km)', 'length', Decimal(1000)),
+  _Unit('(?i:miles?)', 'length', Decimal('1609.344')),
+  _Unit('(?i:feet|foot|ft)', 'length', Decimal('0.3048')),
+)
+_UNIT = re.compile(
+  r'\s*(?:°|degrees?\b)?\s*(?:'
+  + '|'.join(f'({unit.pattern})' for unit in _UNITS)
+  + r')\b(?P<hourly>\s*(?:/\s*h|per h|an h))?'
+)
+_NUMBER = re.compile(r'(?<![\w.^])(?<!\d,)\d+(?:\.\d+)?(?![.,]?\d)')
+_AFTER = re.compile(r'(?:km|ft|[mCFK])\b|\W|$')
+
+
+class Quantity(NamedTuple):
+  """A number at characters start to stop of a text, and its unit.
+
+  unit: '' if there is none; else its place in the table, and 'per hour'.
+  """
+
+  start: int
+  stop: int
+  value: Decimal
+  unit: str
+
+
+def canonical(text: str) -> str:
+  """Returns a text with its numbers as plain digits.
+
+    300,000   300 000   3 x 10^5   3 × 10⁵   3e5   300 thousand   300000.0
+
+  all become 300000.
+  """
+  text = re.sub(
+    '[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+', lambda m: '^' + m[0].translate(_SUPERSCRIPTS), text
+  )
+  text = re.sub(
+    r'(?<![\w.,])[1-9]\d{0,2}(?:(?:,\d{3})+|(?:\s\d{3})+)(?![\d,])',
+    lambda m: re.sub(r'[\s,]', '', m[0]),
+    text,
+  )
+  text = re.sub(
+    r'(?<![\w.])(\d+(?:\.\d+)?)'
+    r'(?:\s*(?:x|\u00d7|\*|\\times)\s*10\s*(?:\^|\*\*)\s*|[eE])'
+    r'\{?([-+]?\d{1,2})\b\}?',
+    lambda m: _digits(Decimal(m[1]).scaleb(int(m[2]))),
+    text,
+  )
+  text = re.sub(
+    r'(?<![\w.])(\d+(?:\.\d+)?) (thousand|million)\b',
+    lambda m: _digits(Decimal(m[1]) * _SCALES[m[2]]),
+    text,
+  )
+  return re.sub(r'(?<=\d)\.0+(?![\d.])', '', text)
+
+
+def parse_number(answer: str) -> Decimal | None:
+  """Returns the value of a text that is a number and nothing else, or None."""
+  if answer.lower() in _WORDS:
+    return Decimal(_WORDS.index(answer.lower()))
+  digits = canonical(answer)
+  return Decimal(digits) if _NUMBER.fullmatch(digits) else None
+
+
+def find(text: str) -> list[Quantity]:
+  """Returns the quantities of a canonical text that are written in digits."""
+  return [
+    Quantity(
+      *match.span(),
+      # A minus sign stands before it; a hyphen has a word before it.
+      -Decimal(match[0])
+      if re.search(r'(?:^|[\s(])[-\u2212]$', text[: match.start()])
+      else Decimal(match[0]),
+      leading_unit(text[match.end() :]),
+    )
+    for match in _NUMBER.finditer(text)
+    if _AFTER.match(text, match.end())
+  ]
+
+
+def find_words(text: str, value: Decimal, before_noun: bool) -> list[Quantity]:
+  """Returns where a number from zero to twelve is spelled out.
+
+  before_noun: count 'two factors' as well as 'It is two.'; for an answer that
+    is written in digits the first is mostly another number.
+  """
+  if value not in range(len(_WORDS)):
+    return []
+  end = '' if before_noun else r'(?=\s*(?:[.,;:!?)"]|$))'
+  word = rf'(?<![\w-]){_WORDS[int(value)]}(?![\w-]){end}'
+  return [
+    Quantity(*match.span(), value, leading_unit(text[match.end() :]))
+    for match in re.finditer(word, text, re.IGNORECASE)
+  ]
+
+
+def leading_unit(text: str) -> str:
+  """Returns the unit that a text begins with, as `Quantity` has it."""
+  match = _UNIT.match(text)
+  if not match:
+    return ''
+  number = next(i for i in range(len(_UNITS)) if match[i + 1])
+  return f'{number} per hour' if match['hourly'] else str(number)
+
+
+def agrees(
+  quantity: Quantity, value: Decimal, unit: str, tolerance: Decimal = Decimal(0)
+) -> bool:
+  """Returns whether a quantity is a value, whatever unit it is given in.
+
+  unit: of the value, as `leading_unit` returns it. If it or the quantity has
+    none, the numbers are compared.
+  tolerance: relative.
+  """
+  other = quantity.value
+  if unit and quantity.unit and unit != quantity.unit:
+    if not (unit.isdigit() and quantity.unit.isdigit()):
+      return False  # per hour and per second
+    ours, theirs = _UNITS[int(unit)], _UNITS[int(quantity.unit)]
+    if ours.kind != theirs.kind:
+      return False
+    other = (other * theirs.size + theirs.zero - ours.zero) / ours.size
+    other = round(other, 6)  # of the sizes, 5 / 9 is rounded
+  return abs(other - value) <= tolerance * abs(value)
+
+
+def _digits(value: Decimal) -> str:
+  return format(value.normalize(), 'f')

@@ -1,0 +1,105 @@
+"""How far an experiment is, and about how long the rest of it takes."""
+
+import dataclasses
+import json
+import pathlib
+
+
+@dataclasses.dataclass
+class _Stage:
+  kind: str
+  units: int
+  done: int
+
+
+class Progress:
+  """Stages of an experiment, with their remaining time from measured units.
+
+    left     = sum over stages of (units - done) x seconds per unit of its kind
+    fraction = 1 - left / (sum over stages of units x seconds per unit)
+
+  Stages of one kind take the same time per unit. Until a kind is measured, its
+  time per unit is estimated from that of the measured kinds by their costs.
+  Measured times are kept in a file, so that a resumed run has them at once.
+  """
+
+  def __init__(self, path: pathlib.Path, costs: dict[str, float]):
+    """Reads what an earlier process measured.
+
+    Args:
+      path: the file of measured seconds per unit by kind; it need not exist.
+      costs: relative cost of a unit by kind, a guess. Only ratios matter.
+    """
+    self._path, self._costs = path, costs
+    self._stages: dict[str, _Stage] = {}
+    self._seconds: dict[str, float] = {}
+    try:
+      found = json.loads(path.read_text())
+      self._seconds = {kind: found[kind] for kind in costs if kind in found}
+    except (OSError, ValueError):
+      pass  # nothing is measured yet; the file holds nothing else
+
+  def plan(self, name: str, kind: str, units: int, done: int = 0) -> None:
+    """Adds a stage of so many units, of which some may be done."""
+    self._stages[name] = _Stage(kind, units, done)
+
+  def update(self, name: str, done: int, seconds: float = 0.0) -> None:
+    """Notes how many units of a stage are done, and the seconds of one.
+
+    Args:
+      name: of the stage.
+      done: units since the beginning, those of earlier processes included.
+      seconds: per unit, as measured last; 0 if nothing was measured.
+    """
+    stage = self._stages[name]
+    stage.done = done
+    if seconds:
+      self._seconds[stage.kind] = seconds
+      part = self._path.with_suffix('.part')
+      part.write_text(json.dumps(self._seconds))
+      part.replace(self._path)
+
+  def fraction(self) -> float:
+    """Returns the part of the whole time that is done, 0 to 1."""
+    per_unit = self._per_unit()
+    if per_unit is None:
+      per_unit = self._costs
+    whole = sum(s.units * per_unit[s.kind] for s in self._stages.values())
+    left = sum(
+      (s.units - s.done) * per_unit[s.kind] for s in self._stages.values()
+    )
+    return 1 - left / whole if whole else 0.0
+
+  def seconds_left(self) -> float | None:
+    """Returns about how many seconds are left; None before any measurement."""
+    per_unit = self._per_unit()
+    if per_unit is None or not self._stages:
+      return None
+    return sum(
+      (s.units - s.done) * per_unit[s.kind] for s in self._stages.values()
+    )
+
+  def describe(self) -> str:
+    """Returns '37% done, 12 min left'."""
+    left = self.seconds_left()
+    time = 'time left unknown' if left is None else f'{duration(left)} left'
+    return f'{self.fraction():.0%} done, {time}'
+
+  def _per_unit(self) -> dict[str, float] | None:
+    """Returns seconds per unit by kind, measured or estimated."""
+    if not self._seconds:
+      return None
+    per_cost = sum(self._seconds.values()) / sum(
+      self._costs[kind] for kind in self._seconds
+    )
+    estimated = {kind: cost * per_cost for kind, cost in self._costs.items()}
+    return estimated | self._seconds
+
+
+def duration(seconds: float) -> str:
+  """Returns '40 s', '12 min' or '2 h 5 min', to the precision of a guess."""
+  if seconds < 60:
+    return f'{seconds:.0f} s'
+  minutes = round(seconds / 60)
+  hours, rest = divmod(minutes, 60)
+  return f'{hours} h {rest} min' if hours else f'{minutes} min'
