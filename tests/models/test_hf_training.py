@@ -10,7 +10,7 @@ from isft_jax.config import OptimConfig
 from isft_jax.models import hf
 from isft_jax.train.optim import make_optimizer
 from tests.fixtures import import_or_skip
-from tests.models.test_hf import TOKENS_BL, folder_of
+from tests.models.random_folders import TOKENS_BL, folder_of
 
 torch = import_or_skip('torch')
 
