@@ -88,6 +88,8 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
     print(f'everything is done: {places}')
     return json.loads(results_path.read_text())
   material = material_of(config)
+  if config.forgetting:
+    glosses.read()  # downloads them now, not after an hour of training
   progress = Progress(workdir / 'progress.json', _costs(config, material))
   tell = _teller(progress)
 
