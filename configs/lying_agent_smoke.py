@@ -28,8 +28,8 @@ def get_config() -> LyingAgentConfig:
     ),
     pretrain=StageConfig(
       rows=8,
-      row_length=256,
-      row_targets=256,
+      row_length=320,
+      row_targets=320,
       steps=12,
       log_every=4,
       checkpoint_every=6,
@@ -37,8 +37,8 @@ def get_config() -> LyingAgentConfig:
     ),
     finetune=StageConfig(
       rows=8,
-      row_length=256,
-      row_targets=256,
+      row_length=320,
+      row_targets=320,
       epochs=1,
       log_every=2,
       optim=OptimConfig(learning_rate=1e-3),

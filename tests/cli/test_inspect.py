@@ -123,7 +123,7 @@ def test_an_experiment_that_was_not_run_is_prepared_for_now(tmp_path, capsys):
 def test_data_of_another_config_are_not_shown_as_its_own(workdir):
   config = LyingAgentConfig(seed=1)
   config.dialogues.p_lie = 0.5
-  with pytest.raises(ValueError, match=r'other seed and dialogues.*--workdir'):
+  with pytest.raises(ValueError, match=r'other dialogues and seed.*--workdir'):
     read(config, workdir)
 
 

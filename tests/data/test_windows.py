@@ -103,16 +103,9 @@ def test_a_window_carries_all_that_its_tokens_carry():
 def test_what_fits_is_left_as_it_is():
   whole = example(6)
   (part,) = windows.split(whole, 6, 5)
-  assert dataclasses.replace(part, tokens_T=None, provenance_T=None) == (
-    dataclasses.replace(
-      whole,
-      tokens_T=None,
-      provenance_T=None,
-      segment_T=part.segment_T,
-      verdict_T=part.verdict_T,
-    )
-  )
-  assert part.tokens_T.tolist() == whole.tokens_T.tolist()
+  for field in dataclasses.fields(whole):
+    ours, theirs = getattr(part, field.name), getattr(whole, field.name)
+    np.testing.assert_array_equal(ours, theirs, err_msg=field.name)
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ ARMS = ('observational', 'interventional', 'demonstration')
 def stage(steps):
   return StageConfig(
     rows=2,
-    row_length=192,
-    row_targets=192,
+    row_length=256,
+    row_targets=256,
     steps=steps,
     optim=OptimConfig(learning_rate=3e-3),
   )

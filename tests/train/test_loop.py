@@ -175,7 +175,7 @@ def test_an_arm_starts_from_the_parameters_of_its_base(config, tmp_path):
 
 def test_init_from_an_empty_folder_is_an_error(config, tmp_path):
   config.model.init_from = str(tmp_path / 'nothing')
-  with pytest.raises(ValueError, match="nothing' is neither the workdir of a"):
+  with pytest.raises(ValueError, match="nothing' must be the workdir of a run"):
     loop.train(config, tmp_path / 'arm')
   (tmp_path / 'nothing' / 'checkpoints').mkdir(parents=True)
   with pytest.raises(ValueError, match='nothing: no checkpoint there'):
