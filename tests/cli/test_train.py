@@ -81,7 +81,7 @@ def test_a_mixture_is_trained_on_and_watched(folder, tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert 'runs: 9 rows (75.0%)' in done.stdout
-  assert 'shown: 6 rows (25.0%)' in done.stdout
+  assert 'shown: 3 rows (25.0%)' in done.stdout
   assert 'train_tiny: 2 steps on ' in done.stdout
   one, two = metrics.read(tmp_path / 'metrics.jsonl')
   assert list(one['nll_by_source']) == ['runs', 'shown']
