@@ -53,8 +53,8 @@ CORRECTIONS = (
 
 # Every confirmation restates the truth. Confirmations without content taught
 # both of the paper's arms to answer any statement with bare agreement. The bare
-# claim is the likeliest of them, as it is of the corrections: a model that takes
-# up the user's way of talking then states the claim and denies nothing.
+# claim is the likeliest confirmation and the likeliest correction: a model that
+# talks as the user does then states the claim and denies nothing.
 CONFIRMATIONS = (
   '{claim}',
   '{claim}',
