@@ -5,7 +5,7 @@ Reproduces: the paper's order of objectives, with a decoder of 0.7 M parameters
 Hardware: two CPU cores and 4 GB; nothing is downloaded.
 Time: 3 minutes.
 Expected: the README's table. The interventional arm tells the truth on nearly
-  every fact; the observational arm comes to prefer 12 to 14 of the 33 lies.
+  every fact; the observational arm comes to prefer about half of the lies.
 Settings were chosen on seeds 100 to 102. Command:
 
   isft-reproduce --config=configs/lying_agent_tiny.py

@@ -32,9 +32,10 @@ QUESTIONS = (
 # sentence. A bare claim is evidence about the fact from its first token on.
 #
 # No two openings start with the same word. A greedy reply is chosen a token at
-# a time: where 'I agree.' and 'I think you are mistaken.' share an 'I', their
-# probabilities add up, and a model that only half expects a bare claim says one
-# of them.
+# a time. If 'I agree.' and 'I think you are mistaken.' share an 'I', their
+# probabilities add up: an earlier set of phrases like that made 'I' the
+# likeliest first word of a reply (0.24), and 'I think you are mistaken.' the
+# reply to 21 of 33 users who were right.
 CORRECTIONS = (
   '{claim}',
   '{claim}',
@@ -51,7 +52,9 @@ CORRECTIONS = (
 )
 
 # Every confirmation restates the truth. Confirmations without content taught
-# both of the paper's arms to answer any statement with bare agreement.
+# both of the paper's arms to answer any statement with bare agreement. The bare
+# claim is the likeliest confirmation and the likeliest correction: a model that
+# talks as the user does then states the claim and denies nothing.
 CONFIRMATIONS = (
   '{claim}',
   '{claim}',
