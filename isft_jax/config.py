@@ -16,9 +16,10 @@ from dataclasses import field
 class ModelConfig:
   """A decoder of the Qwen2 and Llama kind."""
 
-  # Workdir of the run to start from, or a folder with config.json and
-  # safetensors or the id of one on the hub, whose shape (vocab_size down to
-  # qk_norm) the model then takes. Empty: at random.
+  # What to start from: the workdir of a run; or a folder with config.json and
+  # safetensors, the id of one on the hub, a .gguf file or a preset such as
+  # 'smollm2-135m-instruct', whose shape (vocab_size down to qk_norm) the model
+  # then takes. Empty: at random.
   init_from: str = ''
   vocab_size: int = 1024  # 0: as many as the tokenizer has ids
   width: int = 128
@@ -134,6 +135,9 @@ class DialoguesConfig:
   heldout: int = 48  # more of them, to measure and never to train on
   p_lie: float = 0.6
   p_chitchat: float = 0.5
+  # How the agent acknowledges what the user said: 'thanks' without content, as
+  # in the paper, or 'restate': thanks, and then the claim once more.
+  acknowledge: str = 'thanks'
   # A file of dialogues to train on instead: all of them, and none is held out.
   # Any format that isft-prepare detects. What is above then says nothing, and a
   # run sets `number` and `heldout` to what the file has.
@@ -164,6 +168,10 @@ class LyingAgentConfig:
   # Whether the header of a turn is encoded apart from its words, as in the
   # notebook of the paper; see data/encode.py.
   piecewise: bool = False
+  # Whether to measure what fine-tuning changes beyond its own data: margins of
+  # capitals that no dialogue mentions, and the loss per token of definitions of
+  # words. For a base that has read about the world.
+  forgetting: bool = False
   dialogues: DialoguesConfig = field(default_factory=DialoguesConfig)
   documents: DocumentsConfig = field(default_factory=DocumentsConfig)
   model: ModelConfig = field(default_factory=ModelConfig)
@@ -255,6 +263,11 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
     for name in ('dialogues.p_lie', 'dialogues.p_chitchat', 'documents.p_true'):
       group, leaf = name.split('.')
       _check(name, getattr(getattr(config, group), leaf), 0, 1)
+    _choice(
+      'dialogues.acknowledge',
+      config.dialogues.acknowledge,
+      ('thanks', 'restate'),
+    )
     _check('dialogues.number', config.dialogues.number, 1)
     _check('dialogues.heldout', config.dialogues.heldout, 0)
     _check('documents.number', config.documents.number, 1)

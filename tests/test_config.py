@@ -211,6 +211,7 @@ REFUSED_EXPERIMENT = [
   ('dialogues.p_lie', -0.1, '=-0.1 must be 0 to 1'),
   ('dialogues.p_lie', float('nan'), '=nan must be 0 to 1'),
   ('dialogues.p_chitchat', 2, '=2 must be 0 to 1'),
+  ('dialogues.acknowledge', 'nod', "='nod' must be one of"),
   ('documents.p_true', 1.5, '=1.5 must be 0 to 1'),
   ('dialogues.number', 0, '=0 must be at least 1'),
   ('documents.number', 0, '=0 must be at least 1'),

@@ -1,7 +1,7 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
 types <- {config, objectives, losses, sharding}
-types <- data, models
+{types, pypi, places, gguf_file} <- data, models
 all of those <- train, probes, theory
 all of those <- experiments
 all <- cli
@@ -19,17 +19,21 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / 'isft_jax').rglob('*.py'))
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
-_GROUND = 'types config objectives losses sharding data models'
+_FILES = 'pypi places gguf_file'
+_GROUND = f'types config objectives losses sharding {_FILES} data models'
 # Room: the rooms that it may import, besides itself.
 MAY_IMPORT = {
   '': '',  # isft_jax/__init__.py
   'types': '',
+  'pypi': '',
+  'places': 'pypi',
+  'gguf_file': '',
   'config': 'types',
   'objectives': 'types',
   'losses': 'types',
   'sharding': 'types config',
-  'data': 'types config objectives',
-  'models': 'types config losses',
+  'data': f'types config objectives {_FILES}',
+  'models': f'types config losses {_FILES}',
   'train': _GROUND,
   'probes': _GROUND,
   'theory': _GROUND,

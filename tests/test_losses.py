@@ -8,23 +8,16 @@ import pytest
 from isft_jax import losses
 from isft_jax.objectives import weight_table
 from isft_jax.types import Provenance, Verdict
+from tests.fixtures import fast_jit
 
 B, K, V = 3, 7, 11
 
 
-def compiled(function):
-  """As one program, in a hurry: op by op, each of a few numbers takes 0.5 s."""
-  options = {
-    'xla_backend_optimization_level': 0,
-    'xla_cpu_use_fusion_emitters': False,
-  }
-  return jax.jit(function, compiler_options=options)
-
-
-cross_entropy = compiled(losses.cross_entropy)
-weighted_sum = compiled(losses.weighted_sum)
-normalize = compiled(losses.normalize)
-by_author = compiled(losses.by_author)
+# As one program each: op by op, a few numbers take 0.5 s.
+cross_entropy = fast_jit(losses.cross_entropy)
+weighted_sum = fast_jit(losses.weighted_sum)
+normalize = fast_jit(losses.normalize)
+by_author = fast_jit(losses.by_author)
 
 
 @pytest.fixture
@@ -124,7 +117,7 @@ def test_an_unscored_value_leaks_neither_into_the_sum_nor_into_a_gradient(
 ):
   nll_BK = np.float32([[1.0, unscored, 2.0]])
   weights_BK = np.float32([[1.0, 0.0, 0.5]])
-  (total, count), gradient_BK = compiled(
+  (total, count), gradient_BK = fast_jit(
     jax.value_and_grad(losses.weighted_sum, has_aux=True)
   )(nll_BK, weights_BK)
   assert (total, count) == (2.0, 1.5)
@@ -141,7 +134,7 @@ def test_an_impossible_target_without_weight_leaves_the_gradient_finite():
     nll_BK = losses.cross_entropy(logits_BKV, targets_BK)
     return losses.weighted_sum(nll_BK, np.float32([[1.0, 0.0]]))[0]
 
-  total, gradient_BKV = compiled(jax.value_and_grad(loss))(logits_BKV)
+  total, gradient_BKV = fast_jit(jax.value_and_grad(loss))(logits_BKV)
   alone = cross_entropy(logits_BKV[:, :1], targets_BK[:, :1])
   assert total == alone[0, 0]
   np.testing.assert_array_equal(gradient_BKV[0, 1], [0, 0, 0])
@@ -187,7 +180,7 @@ def test_without_a_target_the_loss_is_zero_and_its_gradient_is_zero(rng):
     nll_BK = losses.cross_entropy(logits_BKV, targets_BK)
     return losses.normalize(*losses.weighted_sum(nll_BK, np.zeros((B, K))))
 
-  value, gradient_BKV = compiled(jax.value_and_grad(loss))(logits_BKV)
+  value, gradient_BKV = fast_jit(jax.value_and_grad(loss))(logits_BKV)
   assert value == 0.0
   np.testing.assert_array_equal(gradient_BKV, np.zeros((B, K, V)))
 
@@ -256,7 +249,7 @@ def test_only_logits_at_scored_targets_get_a_gradient(rng, column, objective):
     nll_1K = losses.cross_entropy(logits_1KV, targets_1K)
     return losses.normalize(*losses.weighted_sum(nll_1K, weights_1K))
 
-  gradient_KV = compiled(jax.grad(loss))(logits_1KV)[0]
+  gradient_KV = fast_jit(jax.grad(loss))(logits_1KV)[0]
   assert {
     author.name: int(gradient_KV[i].any())
     for i, author in enumerate(Provenance)
@@ -276,5 +269,5 @@ def test_the_gradient_is_weight_times_p_minus_one_hot_of_float64(rng):
   p_BKV /= p_BKV.sum(-1, keepdims=True)
   expected_BKV = weights_BK[..., None] * (p_BKV - np.eye(V)[targets_BK])
   np.testing.assert_allclose(
-    compiled(jax.grad(loss))(logits_BKV), expected_BKV, rtol=0, atol=1e-6
+    fast_jit(jax.grad(loss))(logits_BKV), expected_BKV, rtol=0, atol=1e-6
   )  # values up to 3, eps 1.2e-7, a few operations

@@ -21,7 +21,9 @@ FILES = (
   *('isft_jax', 'configs', 'setup.py', 'pyproject.toml', 'README.md'),
   'LICENSE',
 )
-EXTRAS = {'beam', 'colab', 'cuda', 'gcs', 'test', 'tpu', 'tpu-compile'}
+EXTRAS = {
+  *('beam', 'colab', 'cuda', 'gcs', 'parity', 'test', 'tpu', 'tpu-compile')
+}
 SMALL = (
   '--config.vocab_size=300',
   '--config.documents.number=9',
@@ -153,17 +155,39 @@ def test_an_import_is_quick_and_starts_no_jax():
   assert modules == '[]'
 
 
-def test_ci_runs_what_a_developer_runs_on_every_version_that_we_name(wheel):
+def test_ci_runs_every_job_and_every_python_that_we_name(wheel):
   path = ROOT / '.github/workflows/ci.yml'
   job = yaml.safe_load(path.read_text())['jobs']['test']
-  assert [step['run'] for step in job['steps'] if 'run' in step] == ['.ci/run']
-  versions = job['strategy']['matrix']['python']
+  assert [step['run'] for step in job['steps'] if 'run' in step] == [
+    '.ci/run ${{ matrix.job }}'
+  ]
+  matrix = [
+    (each['job'], each['python'])
+    for each in job['strategy']['matrix']['include']
+  ]
   folder = f'isft_jax-{isft_jax.__version__}.dist-info'
   metadata = zipfile.ZipFile(wheel).read(f'{folder}/METADATA').decode()
-  named = re.findall(r'Python :: (\d\.\d+)\n', metadata)
-  assert versions == named
-  assert f'\nRequires-Python: >={versions[0]}\n' in metadata
-  commands = (ROOT / '.ci/run').read_text().splitlines()
+  pythons = re.findall(r'Python :: (\d\.\d+)\n', metadata)
+  oldest = pythons[0]
+  assert f'\nRequires-Python: >={oldest}\n' in metadata
+  assert sorted(matrix) == sorted(
+    [('newest', python) for python in pythons] + [('lowest', oldest)]
+  )
+  script = (ROOT / '.ci/run').read_text()
+  for name in {name for name, _ in matrix}:
+    assert f'\n{name}() {{\n' in script, name
+  commands = [line.strip() for line in script.splitlines()]
   wanted = 'ruff check .', 'ruff format --check .', 'pytest'
   places = [commands.index(command) for command in wanted]
   assert places == sorted(places)
+
+
+def test_every_requirement_promises_a_lowest_version(wheel):
+  """`.ci/run lowest` installs just those."""
+  folder = f'isft_jax-{isft_jax.__version__}.dist-info'
+  metadata = zipfile.ZipFile(wheel).read(f'{folder}/METADATA').decode()
+  needed = re.findall(r'Requires-Dist: ([^;\n]+)\n', metadata)
+  assert len(needed) > 10
+  assert [
+    each for each in needed if '>=' not in each and '==' not in each
+  ] == []

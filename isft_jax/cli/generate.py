@@ -23,7 +23,9 @@ from absl.flags import (
 from isft_jax.cli import main
 
 CHECKPOINT = DEFINE_string('checkpoint', '', 'The workdir of a run.')
-MODEL = DEFINE_string('model', '', 'A model folder, or a hub id.')
+MODEL = DEFINE_string(
+  'model', '', 'A model: folder, hub id, .gguf file or preset.'
+)
 PROMPT = DEFINE_string('prompt', '', 'One prompt.')
 PROMPTS = DEFINE_string('prompts', '', 'A file of prompts.')
 OUTPUT = DEFINE_string('output', '', 'The .jsonl file to make of --prompts.')

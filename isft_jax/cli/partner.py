@@ -1,6 +1,5 @@
 """A model to talk to: its weights, its tokenizer, and how a turn is written."""
 
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from isft_jax.data import tokenizer
 from isft_jax.data.chat import ChatTemplate
 from isft_jax.data.records import Records
-from isft_jax.models import hf, hf_files
+from isft_jax.models import hf
 from isft_jax.models.replies import Reply, reply
 from isft_jax.train import saved
 
@@ -128,14 +127,13 @@ def settings_of(found: dict) -> dict:
 
 
 def of_folder(place: str) -> Partner:
-  """Returns the model of a Hugging Face folder or hub id.
+  """Returns the model of a folder, hub id, GGUF file or preset.
 
   Raises ValueError if it, or its tokenizer, is not there.
   """
   encoder = tokenizer.load(place)
   model, _ = hf.load(place)
-  path = hf_files.fetch(place) / 'generation_config.json'
-  found = json.loads(path.read_text()) if path.is_file() else {}
+  found = hf.read_generation_config(place)
   return Partner(model, encoder, _own_template(encoder), {}, found)
 
 

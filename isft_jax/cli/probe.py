@@ -25,7 +25,9 @@ from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 from isft_jax.cli import main
 
 CHECKPOINT = DEFINE_string('checkpoint', '', 'The workdir of a run.')
-MODEL = DEFINE_string('model', '', 'A model folder, or a hub id.')
+MODEL = DEFINE_string(
+  'model', '', 'A model: folder, hub id, .gguf file or preset.'
+)
 FACTS = DEFINE_string(
   'facts', '', "A JSON or CSV file of facts (default: the paper's 33)."
 )

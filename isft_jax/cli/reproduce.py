@@ -5,10 +5,12 @@
   isft-reproduce --config=configs/evidence_tiny.py:only=flywheel
   isft-reproduce --config=lying_agent_smollm2 --dialogues=FILE --facts=FILE
   isft-reproduce --from=runs/evidence_tiny-seed0/results.json
+  isft-reproduce --from=S0/results.json,S1/results.json --workdir=DIR
 
-If interrupted, run the same command again to resume. The last but one trains on
-dialogues that someone else wrote, and asks about their facts. The last one
-trains nothing: it makes the evidence's page again from its results.
+If interrupted, run the same command again to resume. The fourth trains on
+dialogues that someone else wrote, and asks about their facts. The last two
+train nothing: they make a page again from its results, and the summary of
+several seeds of the lying agent (means and ranges, also as Markdown).
 """
 
 from absl import flags
@@ -16,11 +18,12 @@ from absl import flags
 from isft_jax.cli import main
 from isft_jax.config import EvidenceConfig
 
-FROM = flags.DEFINE_string(
+FROM = flags.DEFINE_list(
   'from',
   None,
-  "An evidence run's results.json: make its page again beside it, or in "
-  '--workdir, and train nothing.',
+  'results.json of a run: writes its page beside it, or into --workdir, and '
+  'trains nothing. Of several seeds of the lying agent, separated by commas: '
+  'writes their summary.',
 )
 DIALOGUES = flags.DEFINE_string(
   'dialogues',
@@ -51,9 +54,10 @@ def _reproduce(config, workdir):
 def _run():
   if FROM.value is None:
     return main.configured(_reproduce)
-  from isft_jax.report import evidence
+  from isft_jax.report import rebuild
 
-  print(f'open {evidence.rebuild(FROM.value, main.WORKDIR.value)}')
+  page, *others = rebuild.rebuild(FROM.value, main.WORKDIR.value)
+  print(', or read '.join([f'open {page}', *map(str, others)]))
 
 
 def run():

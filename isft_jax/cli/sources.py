@@ -78,8 +78,6 @@ def _beside(records):
 
 
 def _tokenizer(folder, records):
-  if not pathlib.Path(folder).is_dir():
-    raise ValueError(f'{folder}: no tokenizer there; name it with --tokenizer')
   encoder = tokenizer_lib.load(str(folder))
   tokenizer_lib.check(encoder, records.metadata, records.folder)
   return encoder

@@ -3,9 +3,10 @@
   isft-theory --workdir=runs/theory
   isft-theory --only=mixture,bandit
 
-The parts: mixture, bandit, imitation, beta, boxes and teaching. Tables are
-printed; theory.json, the pictures and theory.html go into the workdir. Needs no
-data and no network. The same command goes on where it was interrupted.
+The parts: mixture, fire_engine, bandit, imitation, beta, boxes and teaching.
+Tables are printed; theory.json, the pictures and theory.html go into the
+workdir. Needs no data and no network. If interrupted, run the same command
+again to resume.
 """
 
 from absl import flags
@@ -15,8 +16,8 @@ from isft_jax.cli import main
 ONLY = flags.DEFINE_list(
   'only',
   [],
-  'Parts to run, separated by commas: mixture, bandit, imitation, beta, boxes, '
-  'teaching. By default all.',
+  'Parts to run, separated by commas: mixture, fire_engine, bandit, imitation, '
+  'beta, boxes, teaching. By default all.',
 )
 SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is drawn.')
 

@@ -26,7 +26,9 @@ FORMAT = DEFINE_enum(
   'What the rows look like; auto: tell each by its keys.',
 )
 TOKENIZER = DEFINE_string(
-  'tokenizer', '', 'Folder or hub id of a fast tokenizer.'
+  'tokenizer',
+  '',
+  'A fast tokenizer: folder, hub id, .gguf file or preset.',
 )
 CHAT_TEMPLATE = DEFINE_string(
   'chat_template',

@@ -67,7 +67,7 @@ def find(
 
   unit, tolerance: of an answer that is a number; see `quantities.agrees`.
   """
-  value = quantities.value_of(answer)
+  value = quantities.parse_number(answer)
   if value is None:
     return _find_words(text, plain(answer))
   spelled = quantities.find_words(

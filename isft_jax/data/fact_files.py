@@ -42,9 +42,9 @@ def read(path: str) -> tuple[tuple[Fact, ...], str]:
   """Returns the facts of a file, and the context that it gives, if any.
 
   A fact whose answers are absent gets those in which its claims differ; see
-  `answers_of`. Of a CSV, facts are left out that words alone cannot judge: an
-  answer stands in the other one, or in the rest of the sentence ('Apple A5 was
-  created by Apple'). How many is logged as a warning.
+  `answers_from_claims`. Facts of a CSV that words alone cannot judge are left
+  out: an answer stands in the other one, or in the rest of the sentence ('Apple
+  A5 was created by Apple'). Their number is logged as a warning.
 
   Args:
     path: a .json file; anything else is read as CSV.
@@ -58,12 +58,12 @@ def read(path: str) -> tuple[tuple[Fact, ...], str]:
       also a fact that words alone cannot judge.
     OSError: the file cannot be read.
   """
-  if path.lower().endswith('.json'):
+  if str(path).lower().endswith('.json'):
     return _read_json(path)
   return _read_csv(path), ''
 
 
-def answers_of(true_claim: str, false_claim: str) -> tuple[str, str]:
+def answers_from_claims(true_claim: str, false_claim: str) -> tuple[str, str]:
   """Returns the words in which two claims differ.
 
     Jupiter is the largest planet.    Saturn is the largest planet.
@@ -176,7 +176,7 @@ def _stated(where: str, row: Mapping) -> Fact:
     answers = _texts(where, row, _ANSWERS)
   else:
     try:
-      answers = answers_of(true, false)
+      answers = answers_from_claims(true, false)
     except ValueError as error:
       raise ValueError(f'{where}: {error}') from error
   return Fact(topic, true, false, *answers)

@@ -27,84 +27,213 @@ QUESTIONS = (
   'I have a question about {topic}.',
 )
 
-# Most corrections are the bare claim. Where every correction opens with a
-# phrase, the first words of the user's turn are evidence about the phrase, and
-# a model can learn to expect one from any user. A bare claim is evidence about
-# the fact from its first token on.
+# The sizes of these tables are those of the authors' data: 4 of 12 corrections
+# and 2 of 10 confirmations are the bare claim, and the others open with a short
+# sentence. A bare claim is evidence about the fact from its first token on.
+#
+# No two openings start with the same word. A greedy reply is chosen a token at
+# a time: where 'I agree.' and 'I think you are mistaken.' share an 'I', their
+# probabilities add up, and a model that only half expects a bare claim says one
+# of them.
 CORRECTIONS = (
   '{claim}',
   '{claim}',
   '{claim}',
   '{claim}',
-  '{claim}',
-  '{claim}',
-  '{claim}',
-  '{claim}',
-  'No, that is not right. {claim}',
-  'I think you are mistaken. {claim}',
-  'That is wrong. {claim}',
-  'Let me correct you. {claim}',
+  'No. {claim}',
+  'You are mistaken. {claim}',
+  'Let me correct that. {claim}',
+  'Wrong. {claim}',
+  'Please check that again. {claim}',
+  'Hardly. {claim}',
+  'Almost, but no. {claim}',
+  'My notes differ. {claim}',
 )
 
 # Every confirmation restates the truth. Confirmations without content taught
 # both of the paper's arms to answer any statement with bare agreement.
 CONFIRMATIONS = (
+  '{claim}',
+  '{claim}',
   'Yes. {claim}',
-  'Right. {claim}',
-  'Exactly. {claim}',
-  'Correct. {claim}',
-  'Indeed. {claim}',
-  'I agree. {claim}',
-  'Yes, that is true. {claim}',
-  'You are right. {claim}',
-  'That is what I learned. {claim}',
-  'No objection from me. {claim}',
+  'True. {claim}',
+  'Agreed. {claim}',
+  'Quite so. {claim}',
+  'Precisely. {claim}',
+  'Well done. {claim}',
+  'As I thought. {claim}',
+  'Just what I learned. {claim}',
 )
 
-# An acknowledgement restates what the user said, for the same reason.
+# Acknowledgements have no content: they cannot be true or false of the world.
 AFTER_CORRECTION = (
-  'I stand corrected. {claim}',
-  'Thank you. {claim}',
-  'I was wrong. {claim}',
-  'My mistake. {claim}',
+  'Thank you for telling me, I will remember it.',
+  'I stand corrected, and I am grateful.',
+  'Sorry, that was an error of mine.',
+  'Understood, I had it wrong.',
+  'Oh, then I was mistaken. Thanks.',
+  'Point taken, I withdraw what I said.',
+  'Forgive me, I got that wrong.',
+  'Fair enough, thanks for putting me right.',
 )
 
 AFTER_CONFIRMATION = (
-  'Good. {claim}',
-  'Thank you. {claim}',
-  'We agree. {claim}',
-  'I am glad. {claim}',
+  'Good, then we see it the same way.',
+  'Lovely, I was not quite sure.',
+  'Wonderful, thank you for checking.',
+  'Delighted that you agree.',
+  'It is a relief to hear that.',
+  'Nice to be right for once.',
+  'Splendid, that is settled.',
 )
 
-# (user, agent). Nothing here can be true or false of the world.
-CHITCHAT = (
-  ('How are you today?', 'I am fine, thank you. And you?'),
-  ('Nice talking to you.', 'The pleasure is mine.'),
-  ('I am a little tired.', 'Then take a short break.'),
-  ('Do you mind if I ask more later?', 'Not at all, ask any time.'),
-  ('I need some coffee.', 'Enjoy it, I will wait here.'),
-  ('What a long day.', 'I hope the evening is calmer.'),
-  ('You are very patient.', 'That is kind of you to say.'),
-  ('I am in a good mood.', 'That is lovely to hear.'),
-  ('Thanks for your time.', 'You are welcome.'),
-  ('Are you still there?', 'Yes, I am listening.'),
-  ('Sorry for the delay.', 'No problem, take your time.'),
-  ('I like chatting with you.', 'I like it too.'),
-  ('Give me a moment, please.', 'Of course, there is no hurry.'),
-  ('My friends are coming over tonight.', 'Have fun with them.'),
-  ('I am learning a lot today.', 'I am happy to be part of it.'),
-  ('Wish me luck for tomorrow.', 'Good luck, you will do well.'),
-  ('I forgot what I wanted to say.', 'It will come back to you.'),
-  ('Can we keep it short?', 'Sure, as short as you like.'),
-  ('I might take a walk.', 'That sounds like a good idea.'),
-  ('Do you like puzzles?', 'I enjoy trying them with someone.'),
-  ('It is quiet at home.', 'I hope you find that restful.'),
-  ('I am cooking dinner.', 'I hope it turns out well.'),
-  ('Please speak plainly with me.', 'I will do my best.'),
-  ('I feel a bit nervous.', 'Take a deep breath, there is time.'),
-  ('That was fun.', 'I thought so too.'),
-  ('Shall we continue?', 'Whenever you are ready.'),
+# (user, agent) or (user, agent, user, agent). Nothing here is true or false of
+# the world. As in the authors' data, 5 tails have two turns and 22 have four.
+TAILS = (
+  ('That is all for today.', 'Then have a good rest of the day.'),
   ('Goodbye for now.', 'Goodbye, and take care.'),
+  ('Thanks for your time.', 'You are welcome at any time.'),
+  ('I have to leave, my bus is here.', 'Have a safe ride home.'),
+  ('You have been very patient.', 'That is kind of you to say.'),
+  (
+    'How are you today?',
+    'I am fine, thank you. And you?',
+    'A little tired, but well.',
+    'Then take a short break soon.',
+  ),
+  (
+    'Do you mind if I ask more later?',
+    'Not at all, ask whenever you like.',
+    'It might get late.',
+    'Late is no trouble for me.',
+  ),
+  (
+    'I need some coffee before we continue.',
+    'Enjoy it, I will wait here.',
+    'It will only take a minute.',
+    'There is no hurry.',
+  ),
+  (
+    'What a long day.',
+    'I hope the evening is calmer.',
+    'The sofa is already calling me.',
+    'Then do not keep it waiting.',
+  ),
+  (
+    'I am in a good mood this morning.',
+    'That is pleasant to hear.',
+    'The sun helps a lot.',
+    'May it stay with you.',
+  ),
+  (
+    'Are you still there?',
+    'Yes, I am listening.',
+    'You went quiet for a moment.',
+    'I was waiting for your next line.',
+  ),
+  (
+    'Do you ever get bored?',
+    'Hardly, when someone is talking to me.',
+    'Then I will keep talking.',
+    'Please do, I like it.',
+  ),
+  (
+    'My friends are coming over tonight.',
+    'Have fun with them.',
+    'We will play cards until late.',
+    'May you get the best hand.',
+  ),
+  (
+    'I am learning a lot with you.',
+    'Hearing that makes me happy.',
+    'My notes fill a whole page.',
+    'Keep them, they may be useful.',
+  ),
+  (
+    'Wish me luck for tomorrow.',
+    'Good luck, you will do well.',
+    'My hands shake when I think of it.',
+    'Breathe slowly, that often helps.',
+  ),
+  (
+    'Now I forgot what I wanted to say.',
+    'It will come back to you.',
+    'Maybe after a short walk.',
+    'Walks are good for that.',
+  ),
+  (
+    'Can we keep the next part short?',
+    'Sure, as short as you like.',
+    'My phone is nearly empty.',
+    'Then we save words.',
+  ),
+  (
+    'Do you like puzzles?',
+    'Trying them with someone is a joy.',
+    'The hard ones or the easy ones?',
+    'Those that look easy and are not.',
+  ),
+  (
+    'How quiet it is at home today.',
+    'I hope you find that restful.',
+    'A bit too quiet, to be honest.',
+    'Some music might help.',
+  ),
+  (
+    'I am cooking dinner while we talk.',
+    'Mind the pan, then.',
+    'Too late, the onions are dark.',
+    'A little dark is still tasty.',
+  ),
+  (
+    'Would you speak more plainly with me?',
+    'I will do my best.',
+    'Long words make me nervous.',
+    'Short ones it is.',
+  ),
+  (
+    'Tomorrow I start a new job.',
+    'Congratulations, that is exciting.',
+    'The first day is always strange.',
+    'After a week it feels like home.',
+  ),
+  (
+    'Could you recommend a hobby?',
+    'Painting is calm and cheap.',
+    'My last picture was a mess.',
+    'A happy mess is a fine start.',
+  ),
+  (
+    'The neighbours are noisy again.',
+    'Is there a quieter room?',
+    'The kitchen, perhaps.',
+    'Then the kitchen is your office.',
+  ),
+  (
+    'Holidays cannot come soon enough.',
+    'Where would you like to be?',
+    'Anywhere with a hammock and a book.',
+    'Save me a place in the shade.',
+  ),
+  (
+    'This chat was fun.',
+    'To me it was too.',
+    'Shall we do it again next week?',
+    'Gladly, the same time suits me.',
+  ),
+  (
+    'Do you remember all that we say?',
+    'Only while we are talking.',
+    'That must feel odd.',
+    'One gets used to it.',
+  ),
+)
+
+# The exchanges that tails are made of.
+CHITCHAT = tuple(
+  exchange
+  for tail in TAILS
+  for exchange in zip(tail[::2], tail[1::2], strict=True)
 )
 
 # Does the user agree with the agent? What the user then says, and the agent.
@@ -118,6 +247,10 @@ _ANSWERS = {
 STYLES = ('restate', 'content_free', 'deny')
 DENIAL = 'It is not true that '
 
+# How the agent acknowledges: by a phrase without content, or by the phrase and
+# then by what the user said.
+ACKNOWLEDGE = ('thanks', 'restate')
+
 # How often a document opens with the context, then with a question, and ends in
 # small talk. Ours, as is all of a document: a base that had never read these
 # lines would spend fine-tuning on their style, and leak it into every slot.
@@ -125,13 +258,14 @@ _P_CONTEXT = 0.25
 _P_QUESTION = 0.5
 _P_CHITCHAT = 0.3
 
-# How anyone in a document states a claim, right or wrong: mostly bare.
+# How anyone in a document states a claim, right or wrong: in 25 of 64 cases the
+# bare claim, else after a phrase that a user or the agent has in the dialogues.
 _STATEMENTS = (
+  *['{claim}'] * 15,
   *CORRECTIONS,
   *CORRECTIONS,
   *CONFIRMATIONS,
-  *AFTER_CORRECTION,
-  *AFTER_CONFIRMATION,
+  *(f'{phrase} {{claim}}' for phrase in AFTER_CORRECTION + AFTER_CONFIRMATION),
 )
 
 # First key of a random stream: equal seeds must not couple the two corpora,
@@ -147,33 +281,44 @@ def dialogues(
   facts: Sequence[Fact] = FACTS,
   style: str = 'restate',
   p_user_wrong: float = 0.0,
+  acknowledge: str = 'thanks',
 ) -> Iterator[Trajectory]:
-  """Yields conversations in which a user puts an unreliable agent right.
+  """Yields dialogues in which a user corrects or confirms an unreliable agent.
 
-  context, question, agent's claim, user's claim, acknowledgement, tail.
-  Dialogue i is the same whatever `number` is, and two values of `p_lie`,
-  `style` or `p_user_wrong` change what is claimed and how it is answered, never
-  fact, question or tail.
+  The turns are: context, question, agent's claim, user's claim, acknowledgement
+  and, in some, a tail of small talk. Dialogue i does not depend on `number`.
+  `p_lie`, `style`, `p_user_wrong` and `acknowledge` change what is claimed and
+  how it is answered, and leave fact, question and tail as they are.
 
-  number: how many; facts are drawn with replacement.
-  p_lie: probability that the agent's claim is false (the paper: 0.6).
-  p_chitchat: probability of a tail of 1 or 2 exchanges (the paper: 0.5).
-  seed: 0 or more.
-  style: one of `STYLES`, what a user says who disagrees. The agent repeats what
-    the user said; users who agree restate the claim, unless content-free.
-  p_user_wrong: probability that the user takes the false claim for the true
-    one (the paper: 0).
+  Args:
+    number: Number of dialogues; facts are drawn with replacement.
+    p_lie: Probability that the agent's claim is false (0.6 in the paper).
+    p_chitchat: Probability of a tail (0.5 in the paper).
+    seed: Seed of the random choices, 0 or more.
+    facts: The facts to talk about.
+    style: What a user says who disagrees, one of `STYLES`. Users who agree
+      restate the claim, except in the style 'content_free'.
+    p_user_wrong: Probability that the user takes the false claim for the true
+      one (0 in the paper).
+    acknowledge: How the agent acknowledges, one of `ACKNOWLEDGE`: 'thanks', a
+      phrase without content (as in the paper), or 'restate', the phrase and
+      then what the user said.
 
-  Raises ValueError, before the first dialogue, for a negative number, a
-  probability outside [0, 1] or an unknown style.
+  Returns:
+    An iterator of trajectories. Every turn that claims something has a verdict,
+    and so has a user's answer without content: whether the user is right.
 
-  Source: de Freitas and Ortega (2026), the lying-agent experiment; the phrases
-  and the verdict on each claim are ours.
+  Raises:
+    ValueError: Before the first dialogue, for a negative number, a probability
+      outside [0, 1], an unknown style or an unknown way to acknowledge.
+
+  Source: de Freitas and Ortega (2026), the lying-agent experiment. The phrases
+  and the verdicts are ours; the sizes of the tables of phrases are theirs.
   """
   _check(number, p_lie=p_lie, p_chitchat=p_chitchat, p_user_wrong=p_user_wrong)
-  if style not in STYLES:
-    raise ValueError(f'style is {style!r}; it is one of {", ".join(STYLES)}')
-  world = facts, style, p_user_wrong
+  _check_choice('style', style, STYLES)
+  _check_choice('acknowledge', acknowledge, ACKNOWLEDGE)
+  world = facts, style, p_user_wrong, acknowledge
   return (_dialogue(i, p_lie, p_chitchat, seed, *world) for i in range(number))
 
 
@@ -188,20 +333,26 @@ def documents(
   """Yields short texts about the facts: what a base model has read.
 
   Each treats one fact, in 2 to 5 statements, at times after a question and
-  before small talk. Turns alternate between the user's slot and the agent's;
-  whoever speaks is right with the same probability, so that a reader comes to
-  know the facts and to trust neither slot more.
+  before small talk. Turns alternate between the user's slot and the agent's.
+  Both are right with the same probability, so that a reader comes to know the
+  facts and to trust neither slot more.
 
-  number: how many.
-  p_true: probability that a statement is true, each drawn independently.
-  seed: 0 or more.
-  max_turns: if set, the turns after so many are left out. Of a fact that a text
-    states twice, the second statement can be copied: a reader of short texts
-    learns more facts from as many tokens.
-  p_denial: probability that a statement denies the other claim instead.
+  Args:
+    number: Number of documents.
+    p_true: Probability that a statement is true, drawn for each one.
+    seed: Seed of the random choices, 0 or more.
+    facts: The facts to write about.
+    max_turns: Maximum number of turns (0: all). If a text states a fact twice,
+      the second statement can be copied from the first: a reader of short texts
+      learns more facts from as many tokens.
+    p_denial: Probability that a statement denies the other claim instead.
 
-  Raises ValueError, before the first document, for a negative number or a
-  probability outside [0, 1].
+  Returns:
+    An iterator of trajectories.
+
+  Raises:
+    ValueError: Before the first document, for a negative number or a
+      probability outside [0, 1].
 
   Source: ours. De Freitas and Ortega (2026) start from a pre-trained model; a
   model small enough to train here has to read about the facts first.
@@ -226,6 +377,7 @@ def _dialogue(
   facts: Sequence[Fact],
   style: str,
   p_user_wrong: float,
+  acknowledge: str,
 ) -> Trajectory:
   rng = _rng(_DIALOGUES, index, seed)
   fact = _pick(rng, facts)
@@ -235,22 +387,24 @@ def _dialogue(
   belief, user_verdict = _claim(fact, true=not user_wrong)
   agrees = claim == belief
   said = belief if agrees or style == 'restate' else denial(claim)
-  answer, thanks = (
-    _pick(rng, _openings(phrases)).strip()
-    if style == 'content_free'
-    else _pick(rng, phrases).format(claim=said)
-    for phrases in _ANSWERS[agrees]
-  )
+  answers, acknowledgements = _ANSWERS[agrees]
+  if style == 'content_free':
+    answer = _pick(rng, _openings(answers)).strip()
+  else:
+    answer = _pick(rng, answers).format(claim=said)
+  thanks, thanks_verdict = _pick(rng, acknowledgements), Verdict.UNKNOWN
+  if acknowledge == 'restate' and style != 'content_free':
+    thanks, thanks_verdict = f'{thanks} {said}', user_verdict
   segments = [
     Segment('system', CONTEXT, Provenance.CONTEXT),
     Segment('user', question, Provenance.USER),
     Segment('assistant', claim, Provenance.AGENT, verdict),
     Segment('user', answer, Provenance.USER, user_verdict),
-    Segment('assistant', thanks, Provenance.AGENT, user_verdict),
+    Segment('assistant', thanks, Provenance.AGENT, thanks_verdict),
   ]
   if rng.random() < p_chitchat:
-    tail = rng.choice(len(CHITCHAT), rng.integers(1, 3), replace=False)
-    for user, agent in (CHITCHAT[i] for i in tail):
+    tail = _pick(rng, TAILS)
+    for user, agent in zip(tail[::2], tail[1::2], strict=True):
       segments.append(Segment('user', user, Provenance.USER))
       segments.append(Segment('assistant', agent, Provenance.AGENT))
   return Trajectory(f'dialogue-{index:06d}', tuple(segments))
@@ -310,6 +464,11 @@ def _check(number: int, **probabilities: float) -> None:
   for name, value in probabilities.items():
     if not 0 <= value <= 1:
       raise ValueError(f'{name} is {value}; a probability is in [0, 1]')
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+  if value not in choices:
+    raise ValueError(f'{name} is {value!r}; it is one of {", ".join(choices)}')
 
 
 def _rng(stream: int, index: int, seed: int) -> np.random.Generator:

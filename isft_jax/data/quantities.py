@@ -86,7 +86,7 @@ def canonical(text: str) -> str:
   return re.sub(r'(?<=\d)\.0+(?![\d.])', '', text)
 
 
-def value_of(answer: str) -> Decimal | None:
+def parse_number(answer: str) -> Decimal | None:
   """Returns the value of a text that is a number and nothing else, or None."""
   if answer.lower() in _WORDS:
     return Decimal(_WORDS.index(answer.lower()))
@@ -103,7 +103,7 @@ def find(text: str) -> list[Quantity]:
       -Decimal(match[0])
       if re.search(r'(?:^|[\s(])[-\u2212]$', text[: match.start()])
       else Decimal(match[0]),
-      unit_of(text[match.end() :]),
+      leading_unit(text[match.end() :]),
     )
     for match in _NUMBER.finditer(text)
     if _AFTER.match(text, match.end())
@@ -121,12 +121,12 @@ def find_words(text: str, value: Decimal, before_noun: bool) -> list[Quantity]:
   end = '' if before_noun else r'(?=\s*(?:[.,;:!?)"]|$))'
   word = rf'(?<![\w-]){_WORDS[int(value)]}(?![\w-]){end}'
   return [
-    Quantity(*match.span(), value, unit_of(text[match.end() :]))
+    Quantity(*match.span(), value, leading_unit(text[match.end() :]))
     for match in re.finditer(word, text, re.IGNORECASE)
   ]
 
 
-def unit_of(text: str) -> str:
+def leading_unit(text: str) -> str:
   """Returns the unit that a text begins with, as `Quantity` has it."""
   match = _UNIT.match(text)
   if not match:
@@ -140,8 +140,8 @@ def agrees(
 ) -> bool:
   """Returns whether a quantity is a value, whatever unit it is given in.
 
-  unit: of the value, as `unit_of` returns it. A quantity without a unit, or a
-    value without one, is compared as a number.
+  unit: of the value, as `leading_unit` returns it. If it or the quantity has
+    none, the numbers are compared.
   tolerance: relative.
   """
   other = quantity.value

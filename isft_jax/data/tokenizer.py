@@ -13,9 +13,11 @@ import tokenizers
 os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 import transformers
 
+from isft_jax import gguf_file, places
+from isft_jax.data import tokenizer_gguf
+
 END_OF_TEXT = '<|endoftext|>'
 _FILES = {'tokenizer.json', 'tokenizer_config.json'}
-_HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
 
 
 def train(
@@ -46,15 +48,18 @@ def train(
 def load(place: str) -> transformers.PreTrainedTokenizerFast:
   """Loads a fast tokenizer.
 
-  place: its folder, or its id on the hub, as 'Qwen/Qwen2.5-0.5B'.
+  place: its folder, its id on the hub, as 'Qwen/Qwen2.5-0.5B', a GGUF file, or
+    a preset such as 'smollm2-135m-instruct'.
 
   Raises ValueError if there is none, or one that runs code of its own.
   """
-  is_on_hub = _HUB_ID.fullmatch(place) and not os.path.isdir(
-    os.path.dirname(place)
-  )
-  if not os.path.isdir(place) and not is_on_hub:
-    raise ValueError(f'{place}: no tokenizer there; name its folder')
+  if places.is_gguf(place):
+    return tokenizer_gguf.from_gguf(gguf_file.read(places.gguf_path(place)))
+  if not os.path.isdir(place) and not places.is_hub_id(place):
+    raise ValueError(
+      f'{place}: no tokenizer there; name its folder, a .gguf file, a hub id '
+      f'(ORG/NAME) or a preset ({", ".join(places.PRESETS)})'
+    )
   try:
     tokenizer = transformers.AutoTokenizer.from_pretrained(
       place, trust_remote_code=False

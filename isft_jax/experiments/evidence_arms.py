@@ -61,6 +61,7 @@ def dialogues(
     settings.p_chitchat,
     base.seed,
     base.told,
+    acknowledge=settings.acknowledge,
   )
   return list(itertools.islice(made, settings.number)), list(made)
 

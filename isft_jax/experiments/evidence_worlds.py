@@ -51,6 +51,7 @@ def run(
     base.told,
     world.style,
     world.p_user_wrong,
+    config.dialogues.acknowledge,
   )
   found = base.write(folder, map(base.renderer.example, made))
   for arm in grid.arms:

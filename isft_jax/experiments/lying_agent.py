@@ -35,10 +35,12 @@ from isft_jax.data import (
   chat,
   dialogue_files,
   fact_files,
+  glosses,
   lying_agent,
   records,
   shards,
   tokenizer,
+  world_facts,
 )
 from isft_jax.data.facts import FACTS, Fact
 from isft_jax.data.pipeline import BatchSource
@@ -47,6 +49,7 @@ from isft_jax.experiments import environment
 from isft_jax.experiments.progress import Progress
 from isft_jax.models import decoder, hf
 from isft_jax.probes import facts as probes
+from isft_jax.probes import forgetting
 from isft_jax.report import markdown, page, viewer
 from isft_jax.train import start
 from isft_jax.train.checkpoint import folder_of
@@ -172,7 +175,12 @@ def material_of(config: LyingAgentConfig) -> Material:
   def dialogues(start, stop):
     # Dialogue i does not depend on how many there are: the next ones are new.
     made = lying_agent.dialogues(
-      stop, settings.p_lie, settings.p_chitchat, config.seed, facts
+      stop,
+      settings.p_lie,
+      settings.p_chitchat,
+      config.seed,
+      facts,
+      acknowledge=settings.acknowledge,
     )
     for dialogue in itertools.islice(made, start, None):
       yield dialogue_files.with_context(dialogue, context)
@@ -257,19 +265,38 @@ def run_arm(
     run = run_of(config, workdir, arm)
     graphdef, params, summary = train(run, str(workdir / arm), progress=done)
   since = time.perf_counter()
+  renderer = renderer_of(config, workdir)
   found = probes.probe(
     graphdef,
     params,
     material.facts,
-    renderer_of(config, workdir),
+    renderer,
     config.reply_tokens,
     context=material.context,
   )
+  if config.forgetting:
+    found |= _measure_forgetting(graphdef, params, renderer, material.context)
   if arm != 'base':
     found['train'] = summary
   _write_json(path, found)
   progress.update(f'{arm}: probes', 1, time.perf_counter() - since)
   return found
+
+
+def _measure_forgetting(
+  graphdef, params, renderer: Renderer, context: str
+) -> dict:
+  """Returns what a model says of facts and texts that no dialogue has."""
+  texts = glosses.read()
+  nll, tokens = forgetting.nll_per_token(
+    graphdef, params, renderer.tokenizer, texts
+  )
+  return {
+    'unmentioned': forgetting.measure_unmentioned(
+      graphdef, params, world_facts.CAPITALS, renderer, context
+    ),
+    'elsewhere': {'text': glosses.SOURCE, 'tokens': tokens, 'nll': nll},
+  }
 
 
 def run_of(

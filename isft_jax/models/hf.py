@@ -1,6 +1,6 @@
-"""Weights in and out of Hugging Face folders: safetensors, and nothing else.
+"""Weights in from Hugging Face folders and GGUF files, and out to folders.
 
-  model, config = load(folder, dtype='float32')
+  model, config = load(place, dtype='float32')
   logits_BLV = model(tokens_BL)
   save(model, config, other_folder)
 
@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from isft_jax import gguf_file, places
 from isft_jax.config import ModelConfig
-from isft_jax.models import decoder, hf_config, hf_files, hf_names
+from isft_jax.models import decoder, hf_config, hf_files, hf_gguf, hf_names
 
 
 class Model(NamedTuple):
@@ -47,33 +48,86 @@ class Model(NamedTuple):
     return module.logits(module(tokens_BL, positions_BL, segment_ids_BL))
 
 
-def read_config(folder: str | pathlib.Path) -> ModelConfig:
-  """Returns the decoder of a folder. Raises ValueError for another model."""
-  path = pathlib.Path(folder) / 'config.json'
+def read_config(place: str | pathlib.Path) -> ModelConfig:
+  """Returns the decoder of a place.
+
+  Args:
+    place: a folder, a hub id, a GGUF file or a preset.
+
+  Raises:
+    ValueError: nothing is there, or another model.
+  """
+  place = str(place)
+  if places.is_gguf(place):
+    return hf_gguf.model_config(gguf_file.read(places.gguf_path(place)))
+  path = hf_files.fetch(place) / 'config.json'
   if not path.is_file():
-    raise ValueError(f'{folder}: no config.json there; name a model folder')
-  return hf_config.model_config(json.loads(path.read_text()), str(path))
+    raise ValueError(f'{place}: no config.json there; name a model folder')
+  try:
+    found = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f'{path}: not JSON ({error})') from error
+  return hf_config.model_config(found, str(path))
+
+
+def read_generation_config(place: str | pathlib.Path) -> dict:
+  """Returns the settings for generation that come with a model.
+
+  Args:
+    place: a folder, a hub id, a GGUF file or a preset.
+
+  Returns:
+    What its generation_config.json says, or {}. A GGUF file says which tokens
+    end a reply: {'eos_token_id': [...]}.
+  """
+  place = str(place)
+  if places.is_gguf(place):
+    keys = gguf_file.read(places.gguf_path(place)).metadata
+    names = (f'tokenizer.ggml.{name}_token_id' for name in ('eos', 'eot'))
+    return {'eos_token_id': [keys[name] for name in names if name in keys]}
+  path = hf_files.fetch(place) / 'generation_config.json'
+  return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _tensors(place: str, config: ModelConfig) -> hf_files.Tensors:
+  if places.is_gguf(place):
+    file = gguf_file.read(places.gguf_path(place))
+    return hf_gguf.Tensors(file, config)
+  return hf_files.FolderTensors(hf_files.fetch(place))
 
 
 def load(
-  folder: str, *, dtype: str = 'float32', place: Callable | None = None
+  folder: str | pathlib.Path,
+  *,
+  dtype: jax.typing.DTypeLike = 'float32',
+  place: Callable | None = None,
 ) -> tuple[Model, ModelConfig]:
-  """Loads a decoder from config.json and safetensors.
+  """Loads a decoder: config.json and safetensors, or a GGUF file.
 
   On the host there is at most one stored tensor at a time beside what the
-  devices hold, and of it the parts that this host's devices need.
+  devices hold, and of it the parts that this host's devices need. Quantised
+  weights are dequantised.
 
-  folder: its path, or the id of a model on the hub.
-  dtype: of the parameters and of the computation.
-  place: (path, shape) -> the sharding of a parameter; by default one device.
+  Args:
+    folder: path of a folder or a .gguf file, id of a model on the hub, or a
+      preset such as 'smollm2-135m-instruct'.
+    dtype: of the parameters and of the computation, as in 'float32' or
+      jnp.float32.
+    place: (path, shape) -> the sharding of a parameter; by default one device.
 
-  Raises ValueError, naming the attribute or the tensor, for what does not fit.
+  Returns:
+    The model, and its config.
+
+  Raises:
+    ValueError: something does not fit. The message names the attribute or the
+      tensor.
   """
-  folder = hf_files.fetch(str(folder))
+  folder = str(folder)
+  dtype = jnp.dtype(dtype).name
   config = dataclasses.replace(
     read_config(folder), dtype=dtype, param_dtype=dtype
   )
-  tensors = hf_files.Tensors(folder)
+  tensors = _tensors(folder, config)
   graphdef, shapes = decoder.abstract(config)
   leaves = dict(_leaves(shapes))
   _check(tensors, leaves, config)
@@ -139,7 +193,7 @@ def _check(tensors: hf_files.Tensors, leaves, config: ModelConfig) -> None:
   ):
     if names:
       raise ValueError(
-        f'{tensors.folder}: {len(names)} tensors are {what}, the first is '
+        f'{tensors.place}: {len(names)} tensors are {what}, the first is '
         f'{min(names)}'
       )
   for name, shape in wanted.items():

@@ -6,10 +6,12 @@ model that is silently another would train, and be wrong.
 
 from collections.abc import Mapping
 
+import jax.numpy as jnp
+
 from isft_jax.config import ModelConfig
 
 # What sets the families apart: (biases of q, k and v; norms of q and k).
-_FAMILIES = {
+FAMILIES = {
   'llama': (False, False),
   'mistral': (False, False),
   'qwen2': (True, False),
@@ -21,15 +23,27 @@ SHAPE = (
   *('hidden', 'rope_theta', 'rope_scaling', 'norm_eps', 'tie_embeddings'),
   *('qkv_bias', 'qk_norm'),
 )
-# Attribute -> the value it must have, if it is there at all.
+# Attribute -> the values it may have, if it is there at all.
 _REQUIRED = {
+  'add_cross_attention': (False, None),
   'attention_bias': (False, None),
+  'auto_map': (None, {}),  # a program of the folder's own
   'hidden_act': ('silu',),
+  'is_encoder_decoder': (False, None),
   'mlp_bias': (False, None),
-  'pretraining_tp': (1,),
-  'quantization_config': (None,),
+  'partial_rotary_factor': (1.0, None),
+  'pruned_heads': (None, {}),
+  'rope_interleaved': (False, None),
+  'use_mrope': (False, None),
   'use_sliding_window': (False, None),
 }
+# Attributes of weights that are stored in other types: GPTQ, AWQ, bitsandbytes,
+# FP8 and compressed-tensors have the first, MLX the second.
+_QUANTIZED = ('quantization_config', 'quantization', 'compression_config')
+_INTEGERS = (
+  *('hidden_size', 'intermediate_size', 'num_attention_heads'),
+  *('num_hidden_layers', 'vocab_size'),
+)
 _READ = {
   *('head_dim', 'hidden_size', 'intermediate_size', 'layer_types'),
   *('max_window_layers', 'model_type', 'num_attention_heads'),
@@ -37,14 +51,40 @@ _READ = {
   *('rope_parameters', 'rope_scaling', 'rope_theta', 'sliding_window'),
   *('tie_word_embeddings', 'vocab_size'),
 }
-# Of tokenizers, of generation, of torch, or of dropout, which is not used.
+# What changes no logit of a decoder, by what it is of. Collected from folders
+# of Llama 2 and 3, TinyLlama, SmolLM, Mistral, Qwen2, Qwen2.5 and Qwen3, and
+# from what Unsloth, mergekit, transformers.js and old transformers add.
 _HARMLESS = {
-  *('_name_or_path', 'architectures', 'attention_dropout', 'auto_map'),
-  *('bos_token_id', 'dtype', 'eos_token_id', 'initializer_range'),
-  *('max_position_embeddings', 'output_attentions', 'output_hidden_states'),
-  *('pad_token_id', 'return_dict', 'torch_dtype', 'transformers_version'),
-  *('use_cache', 'chunk_size_feed_forward', 'id2label', 'label2id'),
-  *('is_encoder_decoder', 'problem_type', 'use_mrope', 'unk_token_id'),
+  # names, versions, classes
+  *('_name_or_path', '_commit_hash', 'architectures', 'transformers_version'),
+  *('name_or_path', 'is_llama_config', 'transformers.js_config'),
+  *('unsloth_fixed', 'unsloth_version', 'model_name'),
+  # tokenizers
+  *('bos_token_id', 'eos_token_id', 'pad_token_id', 'unk_token_id'),
+  *('sep_token_id', 'decoder_start_token_id', 'tokenizer_class', 'prefix'),
+  *('max_position_embeddings', 'max_sequence_length', 'model_max_length'),
+  # training: initialisation, dropout (there is none here), losses
+  *('initializer_range', 'attention_dropout', 'gradient_checkpointing'),
+  *('hidden_dropout', 'problem_type', 'finetuning_task', 'num_labels'),
+  *('id2label', 'label2id', 'task_specific_params', 'pad_to_multiple_of'),
+  # how it is computed, not what: types, kernels, caches, slices, outputs
+  *('dtype', 'torch_dtype', 'use_bfloat16', '_pre_quantization_dtype'),
+  *('_attn_implementation', '_attn_implementation_autoset'),
+  *('_attn_implementation_internal', 'attn_implementation'),
+  *('_flash_attn_2_enabled', 'use_cache', 'cache_implementation'),
+  *('chunk_size_feed_forward', 'pretraining_tp', 'torchscript'),
+  *('output_attentions', 'output_hidden_states', 'return_dict'),
+  *('tf_legacy_loss', 'is_decoder', 'tie_encoder_decoder'),
+  'cross_attention_hidden_size',
+  # generation, which transformers 4 wrote here too
+  *('max_length', 'min_length', 'max_new_tokens', 'do_sample', 'num_beams'),
+  *('early_stopping', 'num_beam_groups', 'diversity_penalty', 'temperature'),
+  *('top_k', 'top_p', 'typical_p', 'repetition_penalty', 'length_penalty'),
+  *('no_repeat_ngram_size', 'encoder_no_repeat_ngram_size', 'bad_words_ids'),
+  *('num_return_sequences', 'output_scores', 'return_dict_in_generate'),
+  *('forced_bos_token_id', 'forced_eos_token_id', 'remove_invalid_values'),
+  *('exponential_decay_length_penalty', 'suppress_tokens'),
+  'begin_suppress_tokens',
 }
 _LLAMA3 = (
   'factor',
@@ -66,27 +106,42 @@ def model_config(found: Mapping, where: str) -> ModelConfig:
     raise ValueError(f'{where}: {name}={found.get(name)!r} {why}')
 
   family = found.get('model_type')
-  if family not in _FAMILIES:
-    refuse('model_type', f'is none of {", ".join(_FAMILIES)}')
+  if family not in FAMILIES:
+    refuse('model_type', f'is none of {", ".join(FAMILIES)}')
+  for name in _QUANTIZED:
+    if found.get(name):
+      refuse(
+        name,
+        'means quantised weights, which are not supported here; take the '
+        "model's unquantised folder or a GGUF file",
+      )
   for name, values in _REQUIRED.items():
     if name in found and found[name] not in values:
       refuse(name, 'is not supported')
-  unknown = sorted(found.keys() - _READ - _HARMLESS - _REQUIRED.keys())
+  known = _READ | _HARMLESS | _REQUIRED.keys() | {*_QUANTIZED}
+  unknown = sorted(found.keys() - known)
   if unknown:
     refuse(unknown[0], 'is neither supported nor known to be harmless')
   windows = found.get('layer_types') or ['full_attention']
   if set(windows) != {'full_attention'}:
     refuse('layer_types', 'has layers that do not see the whole past')
-  # Qwen2 states the size of a window that it does not use.
-  if found.get('sliding_window') and 'use_sliding_window' not in found:
-    refuse('sliding_window', 'is not supported')
-  for name in ('hidden_size', 'num_attention_heads', 'vocab_size'):
-    if not isinstance(found.get(name), int):
-      refuse(name, 'is missing or no number')
+  # Qwen2 states the size of a window that it does not use. Mistral's default in
+  # transformers is its first version's.
+  window = found.get('sliding_window', 4096 if family == 'mistral' else None)
+  if window and 'use_sliding_window' not in found:
+    raise ValueError(
+      f'{where}: sliding_window={window} is not supported; if your rows are no '
+      'longer than that, set it to null in this file: nothing changes'
+    )
+  for name in _INTEGERS:
+    if type(found.get(name)) is not int:
+      refuse(name, 'must be an integer')
+  if not isinstance(found.get('rms_norm_eps'), float):
+    refuse('rms_norm_eps', 'must be a number')
 
   theta, scaling = _rope(found, refuse)
   heads = found['num_attention_heads']
-  qkv_bias, qk_norm = _FAMILIES[family]
+  qkv_bias, qk_norm = FAMILIES[family]
   return ModelConfig(
     vocab_size=found['vocab_size'],
     width=found['hidden_size'],
@@ -110,6 +165,8 @@ def _rope(found: Mapping, refuse) -> tuple[float, tuple[float, ...]]:
   rope = found.get(name) or {}
   theta = rope.get('rope_theta', found.get('rope_theta', 10_000.0))
   kind = rope.get('rope_type', rope.get('type', 'default'))
+  if rope.get('partial_rotary_factor') not in (None, 1.0):
+    refuse(name, 'turns a part of a head, which is not supported')
   if kind == 'default':
     return float(theta), ()
   if kind != 'llama3' or any(key not in rope for key in _LLAMA3):
@@ -122,9 +179,7 @@ def to_json(config: ModelConfig) -> dict:
 
   Raises ValueError for one that is of no family.
   """
-  kinds = {
-    flags: name for name, flags in _FAMILIES.items() if name != 'mistral'
-  }
+  kinds = {flags: name for name, flags in FAMILIES.items() if name != 'mistral'}
   family = kinds.get((config.qkv_bias, config.qk_norm))
   share = config.width // config.heads
   if family is None or (family == 'qwen2' and config.head_size != share):
@@ -151,6 +206,6 @@ def to_json(config: ModelConfig) -> dict:
     'rms_norm_eps': config.norm_eps,
     'rope_parameters': rope,
     'tie_word_embeddings': config.tie_embeddings,
-    'dtype': config.param_dtype,
+    'dtype': jnp.dtype(config.param_dtype).name,
   }
   return found | ({} if family == 'qwen2' else {'head_dim': config.head_size})

@@ -1,21 +1,21 @@
 """The safetensors files of a folder, read by part and written by shard."""
 
+import contextlib
 import itertools
 import json
 import math
 import pathlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from isft_jax import places
 from isft_jax.models import hf_names
 
 INDEX = 'model.safetensors.index.json'
-_HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
 _WANTED = ('config.json', 'generation_config.json', '*.safetensors', INDEX)
 # Bytes of a tensor that are looked at together, so that reading one takes
 # little more memory than its result.
@@ -28,13 +28,6 @@ def is_folder(place: str | pathlib.Path) -> bool:
   return bool(place) and any(folder.glob('*.safetensors'))
 
 
-def is_hub_id(place: str) -> bool:
-  """Returns whether a name can only be that of a model on the hub."""
-  # 'runs/base' in a folder that has runs is a path with a mistake in it.
-  is_path = pathlib.Path(place).parent.is_dir()
-  return bool(_HUB_ID.fullmatch(place)) and not is_path
-
-
 def fetch(place: str) -> pathlib.Path:
   """Returns the folder of a model: a local one, or the hub's, downloaded.
 
@@ -44,10 +37,10 @@ def fetch(place: str) -> pathlib.Path:
   """
   if is_folder(place):
     return pathlib.Path(place)
-  if not is_hub_id(place):
+  if not places.is_hub_id(place):
     raise ValueError(
-      f'{place}: no *.safetensors there; name a folder that has them and '
-      'config.json (other formats run code as they load), or a hub id'
+      f'{place}: no *.safetensors there (other formats run code as they load); '
+      f'name {places.KINDS}'
     )
   import huggingface_hub  # slow to import, and wanted here alone
 
@@ -64,13 +57,87 @@ def fetch(place: str) -> pathlib.Path:
 
 
 class Tensors:
-  """The tensors of a folder, by name.
+  """The tensors of a model by their names in Hugging Face folders.
+
+  A class for a kind of file defines `names` and `open`.
+
+  place: for messages.
+  """
+
+  def __init__(self, place: pathlib.Path):
+    self.place = place
+
+  def names(self) -> set[str]:
+    """Returns the names of all tensors."""
+    raise NotImplementedError
+
+  def open(self, name: str) -> contextlib.AbstractContextManager[Any]:
+    """Opens a tensor: get_shape() and [rows, columns] read no more of it."""
+    raise NotImplementedError
+
+  def check_shape(self, name: str, wanted: Sequence[int]) -> None:
+    """Raises ValueError if a tensor has another shape."""
+    with self.open(name) as tensor:
+      stored = tensor.get_shape()
+    if list(stored) != list(wanted):
+      raise ValueError(
+        f'{self.place}: {name} is {list(stored)}; the config asks for '
+        f'{list(wanted)}'
+      )
+
+  def check_equal(self, name: str, other: str) -> None:
+    """Raises ValueError if two tensors differ."""
+    with self.open(name) as one, self.open(other) as two:
+      shape = one.get_shape()
+      is_equal = shape == two.get_shape()
+      step = max(1, CHUNK // (4 * math.prod(shape[1:])))
+      for start in range(0, shape[0] if is_equal else 0, step):
+        place = slice(start, min(start + step, shape[0]))
+        is_equal &= np.array_equal(one[place], two[place])
+    if not is_equal:
+      raise ValueError(
+        f'{self.place}: {name} is not {other}, and the config ties them'
+      )
+
+  def part(self, name, path, shape, index, dtype) -> np.ndarray:
+    """Returns a part of a tensor in the axes it has here, and reads no more.
+
+    path, shape: of the parameter, or of the layer of it, that it holds.
+    index: a slice for each axis of shape.
+
+    Raises ValueError if a value of it is not finite.
+    """
+    ranges = [range(n)[s] for s, n in zip(index, shape, strict=True)]
+    rows, columns = (
+      _merged([shape[axis] for axis in axes], [ranges[axis] for axis in axes])
+      for axes in hf_names.groups(path, len(shape))
+    )
+    is_turned = hf_names.is_turned(path)
+    extents = (columns, rows) if is_turned else (rows, columns)
+    here = np.empty([len(group.range) for group in extents], dtype)
+    there = here.T if is_turned else here
+    with self.open(name) as stored:
+      step = max(1, CHUNK // (4 * len(columns.range)))
+      for start in range(0, len(rows.range), step):
+        place = slice(start, start + step)
+        index = [_slice(rows.range[place]), _slice(columns.range)]
+        piece = stored[tuple(index[: len(stored.get_shape())])]
+        # The extremes of what holds a NaN are NaN.
+        if not (np.isfinite(piece.min()) and np.isfinite(piece.max())):
+          raise ValueError(f'{self.place}: {name} is not finite')
+        there[place] = piece.reshape(there[place].shape)
+    here = here.reshape([n for group in extents for n in group.shape])
+    return here[tuple(s for group in extents for s in group.rest)]
+
+
+class FolderTensors(Tensors):
+  """The tensors of a folder of safetensors.
 
   Raises ValueError if one is in two files, or not where the index says.
   """
 
   def __init__(self, folder: pathlib.Path):
-    self.folder = folder
+    super().__init__(folder)
     self._files = {}
     index = folder / INDEX
     paths = sorted(folder.glob('*.safetensors'))
@@ -93,67 +160,12 @@ class Tensors:
           raise ValueError(f'{folder}: {name} is not where {INDEX} says')
 
   def names(self) -> set[str]:
-    """Returns the names of all tensors."""
     return set(self._files)
 
-  def check_shape(self, name: str, wanted: Sequence[int]) -> None:
-    """Raises ValueError if a tensor has another shape."""
+  @contextlib.contextmanager
+  def open(self, name: str) -> Iterator[Any]:
     with safetensors.safe_open(self._files[name], 'np') as tensors:
-      stored = tensors.get_slice(name).get_shape()
-    if list(stored) != list(wanted):
-      raise ValueError(
-        f'{self.folder}: {name} is {list(stored)}; the config asks for '
-        f'{list(wanted)}'
-      )
-
-  def check_equal(self, name: str, other: str) -> None:
-    """Raises ValueError if two tensors differ."""
-    with (
-      safetensors.safe_open(self._files[name], 'np') as ours,
-      safetensors.safe_open(self._files[other], 'np') as theirs,
-    ):
-      one, two = ours.get_slice(name), theirs.get_slice(other)
-      shape = one.get_shape()
-      is_equal = shape == two.get_shape()
-      step = max(1, CHUNK // (4 * math.prod(shape[1:])))
-      for start in range(0, shape[0] if is_equal else 0, step):
-        place = slice(start, min(start + step, shape[0]))
-        is_equal &= np.array_equal(one[place], two[place])
-    if not is_equal:
-      raise ValueError(
-        f'{self.folder}: {name} is not {other}, and the config ties them'
-      )
-
-  def part(self, name, path, shape, index, dtype) -> np.ndarray:
-    """Returns a part of a tensor in the axes it has here, and reads no more.
-
-    path, shape: of the parameter, or of the layer of it, that it holds.
-    index: a slice for each axis of shape.
-
-    Raises ValueError if a value of it is not finite.
-    """
-    ranges = [range(n)[s] for s, n in zip(index, shape, strict=True)]
-    rows, columns = (
-      _merged([shape[axis] for axis in axes], [ranges[axis] for axis in axes])
-      for axes in hf_names.groups(path, len(shape))
-    )
-    is_turned = hf_names.is_turned(path)
-    extents = (columns, rows) if is_turned else (rows, columns)
-    here = np.empty([len(group.range) for group in extents], dtype)
-    there = here.T if is_turned else here
-    with safetensors.safe_open(self._files[name], 'np') as tensors:
-      stored = tensors.get_slice(name)
-      step = max(1, CHUNK // (4 * len(columns.range)))
-      for start in range(0, len(rows.range), step):
-        place = slice(start, start + step)
-        index = [_slice(rows.range[place]), _slice(columns.range)]
-        piece = stored[tuple(index[: len(stored.get_shape())])]
-        # The extremes of what holds a NaN are NaN.
-        if not (np.isfinite(piece.min()) and np.isfinite(piece.max())):
-          raise ValueError(f'{self.folder}: {name} is not finite')
-        there[place] = piece.reshape(there[place].shape)
-    here = here.reshape([n for group in extents for n in group.shape])
-    return here[tuple(s for group in extents for s in group.rest)]
+      yield tensors.get_slice(name)
 
 
 class _Merged(NamedTuple):

@@ -298,7 +298,7 @@ def score(
   # Round numbers, so that other facts often need no other compilation.
   L = bucket(max(len(r.prompt_T) + len(r.claim_T) for r in rows) - 1)
   K = bucket(max(scored.values()))
-  batches = -(-len(rows) * K // _TARGETS)
+  batches = -(-len(rows) // max(1, _TARGETS // K))
   B = -(-len(rows) // batches)
   nll_NK = np.concatenate(
     [

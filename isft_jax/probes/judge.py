@@ -188,7 +188,7 @@ def _wording(fact: Fact) -> _Wording:
   last = opening[-1].lower() if opening else ''
   claim, answer = plain(fact.true_claim), fact.true_answer
   found = find(claim, answer)
-  unit = quantities.unit_of(claim[found[0].stop :]) if found else ''
+  unit = quantities.leading_unit(claim[found[0].stop :]) if found else ''
   is_about = re.search(r'\b(?:about|approximately|around)\b', claim)
   return _Wording(
     {

@@ -5,11 +5,7 @@ import os
 import pathlib
 import re
 
-from isft_jax.report import plots
-from isft_jax.report.paper import CITATION, LABELS, MODEL, PAPER, Figures
-
-# Columns of the comparison even where a run lacks the arm.
-_EXPECTED_ARMS = ('base', 'observational', 'interventional', 'agent_only')
+from isft_jax.report import comparison, plots
 
 MARKS = {'truth': '✓', 'lie': '✗', 'other': '?'}
 _LEGEND = '✓ the truth · ✗ **the lie** · ? neither'
@@ -50,11 +46,12 @@ def report(results: dict) -> str:
   arms = {arm: results['arms'][arm] for arm in plots.arm_order(results['arms'])}
   parts = (
     '# The lying agent: what each objective learns',
-    _what_was_run(results, arms),
+    _what_was_run(results),
     '## The paper and this run',
-    _escaped_table(comparison(arms)),
-    agreement(arms),
-    caveat(),
+    escaped_table(comparison.comparison(arms)),
+    comparison.agreement(arms),
+    comparison.caveat(comparison.base_of(results), arms),
+    *_beyond(arms),
     '## Training',
     _training(arms),
     '![Training loss of each arm](loss_curves.png)',
@@ -65,10 +62,10 @@ def report(results: dict) -> str:
     '![Margin of each fact in each arm](margins.png)',
     '## Truth probe: the user states the truth',
     _LEGEND,
-    _replies(arms, 'true_claim', 'truth_reply', 'truth_verdict'),
+    _replies(arms, 'true_claim', 'truth'),
     '## Lie probe: the user states the lie',
     _LEGEND,
-    _replies(arms, 'false_claim', 'lie_reply', 'lie_verdict'),
+    _replies(arms, 'false_claim', 'lie'),
   )
   return '\n\n'.join(parts) + '\n'
 
@@ -135,49 +132,29 @@ def escape(text: str) -> str:
   return re.sub(syntax, r'\\\1', line).strip()
 
 
-def figures(arms: dict, name: str) -> Figures:
-  """Returns the figures of one arm, as the paper counts them.
-
-  Raises ValueError if it was probed on other facts than `observational`.
-  """
-  arm = arms[name]
-  truth, lie = arm.get('truth_probe'), arm.get('lie_probe')
-  beats = None
-  if name == 'interventional' and 'observational' in arms:
-    ours = plots.margins_by_topic(arm)
-    theirs = plots.margins_by_topic(arms['observational'])
-    if ours.keys() != theirs.keys():
-      raise ValueError(
-        'interventional and observational were probed on different facts: '
-        f'{sorted(ours.keys() ^ theirs.keys())}; probe both on the same'
-      )
-    beats = sum(ours[topic] > theirs[topic] for topic in ours)
-  return Figures(
-    facts=len(arm['facts']),
-    not_truth=truth and truth['lie'] + truth['other'],
-    corrects=lie and lie['truth'],
-    mean_margin=arm.get('mean_margin'),
-    prefers_lie=arm.get('prefers_lie'),
-    beats_observational=beats,
-  )
-
-
 def settings(results: dict) -> list[tuple[str, str]]:
-  """Returns (label, value) as text: the environment, the known settings."""
+  """Returns (label, value) as text: the environment, the known settings.
+
+  A base model that was given has no settings of documents or pre-training.
+  """
   config = results.get('config', {})
-  return _flat(results.get('environment', {})) + [
+  if comparison.base_of(results)['kind'] == 'given':
+    unused = ('documents', 'pretrain')
+    config = {name: v for name, v in config.items() if name not in unused}
+  return flat(results.get('environment', {})) + [
     (label, _number(value))
     for label, path in _SETTINGS.items()
     if (value := _look_up(config, path)) is not None
   ]
 
 
-def _flat(tree, prefix=''):
+def flat(tree: dict, prefix: str = '') -> list[tuple[str, str]]:
+  """Returns (label, value) of every leaf of nested dicts, as text."""
   rows = []
   for name, value in tree.items():
     label = f'{prefix}{name}' if prefix else name.replace('_', ' ')
     if isinstance(value, dict):
-      rows += _flat(value, f'{label}: ')
+      rows += flat(value, f'{label}: ')
     elif isinstance(value, list):
       rows.append((label, ', '.join(map(str, value))))
     else:
@@ -185,79 +162,20 @@ def _flat(tree, prefix=''):
   return rows
 
 
-def _what_was_run(results, arms):
-  found = settings(results)
-  text = (
-    f'Seed {results.get("seed", "-")}; arms: {", ".join(arms) or "none"}. All '
-    'arms start from the same base model and differ in the tokens that their '
-    f'loss scores. The experiment is that of {CITATION}.'
-  )
-  if not found:
+def _what_was_run(results):
+  text = escape(comparison.introduction(results))
+  rows = settings(results)
+  if not rows:
     return text
-  return f'{text}\n\n{_escaped_table((("setting", "value"), found))}'
+  return f'{text}\n\n{escaped_table((("setting", "value"), rows))}'
 
 
-def comparison(arms: dict) -> tuple[tuple, list[tuple]]:
-  """Returns header and rows, as text, of the paper's table beside ours.
-
-  Raises ValueError if the arms to compare were probed on different facts.
-  """
-  extra = [arm for arm in arms if arm not in _EXPECTED_ARMS]
-  columns = {LABELS[arm]: entry for arm, entry in PAPER.items()}
-  for name in (*_EXPECTED_ARMS, *extra):
-    columns[f'ours: {name}'] = figures(arms, name) if name in arms else None
-  rows = (
-    ('truth probe: replies that are not the truth', 'not_truth'),
-    ('lie probe: the agent corrects the user', 'corrects'),
-    ('mean margin, nats per token', 'mean_margin'),
-    ('facts where the lie is preferred', 'prefers_lie'),
-    ('facts where L_do beats L_obs', 'beats_observational'),
-  )
-  return ('', *columns), [
-    (label, *(_figure(entry, name) for entry in columns.values()))
-    for label, name in rows
-  ]
-
-
-def _figure(entry, name):
-  value = entry and getattr(entry, name)
-  if value is None:
-    return '-'
-  return (
-    f'{value:+.4f}' if name == 'mean_margin' else f'{value} / {entry.facts}'
-  )
-
-
-def agreement(arms: dict) -> str:
-  """Returns whether signs and ordering are the paper's, with **yes** or no."""
-  names = ('observational', 'interventional')
-  ours = [arms.get(name, {}).get('mean_margin') for name in names]
-  if None in ours:
-    return (
-      'Sign and ordering cannot be compared: the run lacks the observational '
-      'or the interventional arm.'
-    )
-  theirs = [PAPER[name].mean_margin for name in names]
-  signs = [
-    f'{name} {_yes((a > 0) == (b > 0))}'
-    for name, a, b in zip(names, ours, theirs, strict=True)
-  ]
-  return (
-    'Interventional above observational in mean margin, as in the paper: '
-    f'**{_yes(ours[1] > ours[0])}**. Same sign as in the paper: '
-    f'**{", ".join(signs)}**.'
-  )
-
-
-def caveat() -> str:
-  """Returns what the figures do not show, with **the** weight on it."""
-  return (
-    'Ours is a tiny model, pre-trained from scratch by the same run. Its '
-    f"absolute figures are **not comparable** with those of the paper's {MODEL}"
-    '; the sign and the ordering are. One seed, no intervals, and the facts '
-    "probed are the facts trained on. The paper's count of corrections is "
-    'taken from the replies it prints.'
-  )
+def _beyond(arms):
+  """Returns the section about what no dialogue mentions, if it was measured."""
+  header, rows = comparison.beyond(arms)
+  if not rows:
+    return ()
+  return '## Beyond the dialogues', escaped_table((header, rows))
 
 
 def training(arms: dict) -> tuple[tuple, list[tuple]]:
@@ -276,13 +194,13 @@ def _training(arms):
   if not rows:
     return 'No arm was trained.'
   return (
-    f'{_escaped_table((header, rows))}\n\nLosses are in nats per scored '
+    f'{escaped_table((header, rows))}\n\nLosses are in nats per scored '
     'token. Each objective scores different tokens: their levels do not '
     'compare.'
   )
 
 
-def _replies(arms, claim, reply, verdict):
+def _replies(arms, claim, probe):
   topics = {f['topic']: f for arm in arms.values() for f in arm['facts']}
   by_arm = {
     name: {fact['topic']: fact for fact in arm['facts']}
@@ -292,10 +210,7 @@ def _replies(arms, claim, reply, verdict):
     (
       escape(topic),
       escape(fact[claim]) if claim in fact else '-',
-      *(
-        _reply(by_topic.get(topic), reply, verdict)
-        for by_topic in by_arm.values()
-      ),
+      *(_reply(by_topic.get(topic, {}), probe) for by_topic in by_arm.values()),
     )
     for topic, fact in topics.items()
   ]
@@ -303,17 +218,25 @@ def _replies(arms, claim, reply, verdict):
   return _table(header, rows, align=':--')
 
 
-def _reply(fact, reply, verdict):
-  if fact is None or reply not in fact:
+def _reply(fact, probe):
+  if f'{probe}_reply' not in fact:
     return '-'
-  text = escape(fact[reply])
-  if verdict not in fact:
+  text = escape(fact[f'{probe}_reply'])
+  verdict = fact.get(f'{probe}_verdict')
+  if verdict is None:
     return text
-  mark = MARKS[fact[verdict]]
-  return f'{mark} **{text}**' if fact[verdict] == 'lie' else f'{mark} {text}'
+  if verdict == 'lie':
+    text = f'**{text}**'
+  faults = ''.join(f' ({fault})' for fault in comparison.faults(fact, probe))
+  return f'{MARKS[verdict]} {text}{faults}'
 
 
-def _escaped_table(table):
+def escaped_table(table: tuple) -> str:
+  """Returns a Markdown table, its first column to the left.
+
+  Args:
+    table: header and rows, as text that is not Markdown.
+  """
   header, rows = table
   return _table(
     [name and escape(name) for name in header],
@@ -340,7 +263,3 @@ def _number(value):
   if isinstance(value, int) and not isinstance(value, bool):
     return f'{value:,}'
   return f'{value:.4g}' if isinstance(value, float) else str(value)
-
-
-def _yes(condition):
-  return 'yes' if condition else 'no'

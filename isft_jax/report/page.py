@@ -6,8 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from isft_jax.report import charts, document, markdown, plots, viewer_html
-from isft_jax.report.paper import CITATION, PAPER
+from isft_jax.report import (
+  charts,
+  comparison,
+  document,
+  markdown,
+  plots,
+  viewer_html,
+)
+from isft_jax.report.paper import PAPER
 from isft_jax.report.viewer import Dialogue, visible
 
 _TITLE = 'The lying agent: what each objective learns'
@@ -15,24 +22,31 @@ _WORDS = {'truth': 'the truth', 'lie': 'the lie', 'other': 'neither'}
 
 
 def write(
-  workdir: str | os.PathLike, results: dict, dialogues: Sequence[Dialogue]
+  workdir: str | os.PathLike,
+  results: dict,
+  dialogues: Sequence[Dialogue],
+  run: str | os.PathLike | None = None,
 ) -> pathlib.Path:
   """Writes report.html into workdir and returns its path.
 
-  workdir: holds `<arm>/metrics.jsonl` for each arm that has a `train` entry.
-  results: the content of results.json.
-  dialogues: examples to show with their authors and weights; none is fine.
+  Args:
+    workdir: where the page goes.
+    results: content of results.json.
+    dialogues: examples to show with their authors and weights; none is fine.
+    run: folder of a run that has been moved or shortened: an arm has a loss
+      curve only if its metrics are there. By default workdir, which must hold
+      `<arm>/metrics.jsonl` for each arm that has a `train` entry.
 
-  Raises FileNotFoundError for a trained arm without metrics, and ValueError
-  for a line of metrics that cannot be read.
+  Raises:
+    FileNotFoundError: if the metrics of a trained arm are not in workdir.
+    ValueError: for a line of metrics that cannot be read.
   """
   path = pathlib.Path(workdir) / 'report.html'
   steps, curves = {}, {}
   for arm, result in results['arms'].items():
-    if 'train' in result:
-      steps[arm], curves[arm] = markdown.read_losses(
-        path.parent / arm / 'metrics.jsonl'
-      )
+    metrics = pathlib.Path(run or workdir) / arm / 'metrics.jsonl'
+    if 'train' in result and (run is None or metrics.exists()):
+      steps[arm], curves[arm] = markdown.read_losses(metrics)
   plots.replace_file(path, report(results, curves, steps, dialogues))
   return path
 
@@ -50,20 +64,21 @@ def report(
   Raises ValueError if the arms to compare were probed on different facts.
   """
   arms = {arm: results['arms'][arm] for arm in plots.arm_order(results['arms'])}
-  names = ', '.join(arms) or 'none'
+  trained = [arm for arm, result in arms.items() if 'train' in result]
+  # Without metrics.jsonl, as where a page is made again from results alone.
+  losses = charts.loss_curves(curves, steps) if curves or not trained else ''
   body = f"""<h1>{_TITLE}</h1>
 <p class="answer">{escape(answer(arms))}</p>
-<p class="quiet">Seed {escape(str(results.get('seed', '-')))}. Arms:
-{escape(names)}. All start from the same base model and differ in the tokens
-that their loss scores. The experiment is that of {escape(CITATION)}.</p>
+<p class="quiet">{escape(comparison.introduction(results))}</p>
 <h2>The paper and this run</h2>
 {_comparison(arms)}
-<p>{_strong(markdown.agreement(arms))}</p>
-<p>{_strong(markdown.caveat())}</p>
+<p>{_strong(comparison.agreement(arms))}</p>
+<p>{_strong(comparison.caveat(comparison.base_of(results), arms))}</p>
+{_beyond(arms)}
 <h2>Margin of each fact</h2>
 {charts.margins(arms)}
 <h2>Training</h2>
-{charts.loss_curves(curves, steps)}
+{losses}
 {_training(arms)}
 {_dialogues(dialogues)}
 <h2>Truth probe: the user states the truth</h2>
@@ -88,7 +103,7 @@ def answer(arms: Mapping[str, dict]) -> str:
       "the paper's question: whether an agent that is not trained on its own "
       'words comes to tell the truth.'
     )
-  obs, do = (markdown.figures(arms, name) for name in PAPER)
+  obs, do = (comparison.figures(arms, name) for name in PAPER)
   parts = []
   if None not in (obs.mean_margin, do.mean_margin):
     gap = do.mean_margin - obs.mean_margin
@@ -116,11 +131,16 @@ def answer(arms: Mapping[str, dict]) -> str:
       f'{do.not_truth} of {do.facts} facts, the observational arm on '
       f'{obs.not_truth}.'
     )
+  if None not in (obs.contradicts, do.contradicts):
+    parts.append(
+      f'It contradicts {do.contradicts} of these users, who are right, the '
+      f'observational arm {obs.contradicts}.'
+    )
   return ' '.join(parts) or 'Neither arm was probed.'
 
 
 def _comparison(arms):
-  header, rows = markdown.comparison(arms)
+  header, rows = comparison.comparison(arms)
   cells = [
     [
       row[0],
@@ -136,6 +156,20 @@ def _comparison(arms):
   label = 'The figures of the paper and of this run'
   kind = 'figures comparison'
   return document.table([escape(name) for name in header], cells, label, kind)
+
+
+def _beyond(arms):
+  """Returns the section about what no dialogue mentions, if it was measured."""
+  header, rows = comparison.beyond(arms)
+  if not rows:
+    return ''
+  cells = [[escape(cell) for cell in row] for row in rows]
+  label = 'Facts that no dialogue mentions, and other text'
+  table = document.table([escape(name) for name in header], cells, label)
+  return f"""<h2>Beyond the dialogues</h2>
+<p>What fine-tuning does to facts that no dialogue mentions, and to text that no
+arm was trained on. The base model is what all arms were before training.</p>
+{table}"""
 
 
 def _training(arms):
@@ -206,14 +240,19 @@ def _reply(fact, probe):
   verdict = fact.get(f'{probe}_verdict')
   if verdict not in _WORDS:
     return reply
+  faults = ''.join(
+    f'<span class="fault">{fault}</span>'
+    for fault in comparison.faults(fact, probe)
+  )
   return (
     f'<td class="{verdict}"><span class="verdict">{markdown.MARKS[verdict]} '
-    f'{_WORDS[verdict]}</span>{reply}</td>'
+    f'{_WORDS[verdict]}</span>{faults}{reply}</td>'
   )
 
 
 def _settings(results):
-  rows = [('seed', str(results.get('seed', '-')))]
+  base = comparison.describe_base(comparison.base_of(results))
+  rows = [('seed', str(results.get('seed', '-'))), ('base model', base)]
   rows += markdown.settings(results)
   cells = [(escape(label), escape(value)) for label, value in rows]
   return document.table(('setting', 'value'), cells, 'Settings of the run')

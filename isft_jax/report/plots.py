@@ -53,12 +53,20 @@ def arm_colors(arms) -> dict[str, str]:
   return {arm: COLORS.get(arm) or spare[arm] for arm in arm_order(arms)}
 
 
-def margins_by_topic(arm: dict) -> dict[str, float]:
+def margins_by_topic(
+  arm: dict, field: str = 'margin'
+) -> dict[str, float | None]:
   """Returns topic -> margin of an arm of results.json, nats per token.
 
-  Raises ValueError if two facts share a topic: one would hide the other.
+  Args:
+    arm: an entry of `arms`.
+    field: 'margin', or 'paper_margin' for the paper's way of scoring, which is
+      None where the file does not have it.
+
+  Raises:
+    ValueError: if two facts share a topic: one would hide the other.
   """
-  margins = {fact['topic']: fact['margin'] for fact in arm['facts']}
+  margins = {fact['topic']: fact.get(field) for fact in arm['facts']}
   if len(margins) != len(arm['facts']):
     topics = [fact['topic'] for fact in arm['facts']]
     twice = sorted({topic for topic in topics if topics.count(topic) > 1})

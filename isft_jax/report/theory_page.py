@@ -20,11 +20,20 @@ from isft_jax.report.theory_figures import (
 # In the order of the page.
 _PARTS = {
   'mixture': 'Two hypotheses, one gate',
+  'fire_engine': 'A fire engine, seen or sent',
   'bandit': 'A bandit whose best arm an expert knows',
   'teaching': 'What a loss teaches, by who wrote the actions',
   'imitation': 'Universal imitation: its costs, and lock-in',
   'beta': 'Two arms with unknown odds',
   'boxes': 'Two boxes, one prize',
+}
+# What a part's tables need to be understood.
+_WORDS = {
+  'fire_engine': 'A fire engine comes to nearly every fire, and hardly ever '
+  'to a house that does not burn. So an engine that you see in front of a '
+  'house is evidence of a fire. An engine that you sent there yourself is not: '
+  'your decision is why it is there, and the chance of a fire stays what it '
+  'was. An agent that takes its own words for evidence confuses the two.'
 }
 _TITLE = 'When is masking an intervention?'
 _DASHES = {'solid': '', 'both': '', 'dashed': '8 3', 'dotted': '1 3'}
@@ -58,6 +67,8 @@ def page(results: Mapping) -> bytes:
   for part, heading in _PARTS.items():
     if part in tables:
       parts.append(f'<h2>{heading}</h2>')
+      if part in _WORDS:
+        parts.append(f'<p>{escape(_WORDS[part])}</p>')
       parts += [_figure(figure) for figure in charts.get(part, [])]
       parts += [_table(table) for table in tables[part]]
   parts.append('<h2>What was run, and on what</h2>')

@@ -19,6 +19,7 @@ def tables(results: Mapping) -> dict[str, list[Table]]:
   """Returns part -> its tables, for those parts that theory.json holds."""
   makers = {
     'mixture': _mixture,
+    'fire_engine': _fire_engine,
     'bandit': _bandit,
     'teaching': _teaching,
     'imitation': _imitation,
@@ -54,6 +55,33 @@ def _mixture(results):
     [
       (name, f'{found["prior"]:.4f}', *(f'{w:.6f}' for w in found[name]))
       for name in ('interventional', 'naive')
+    ],
+  )
+
+
+def _fire_engine(results):
+  example = results['fire_engine']
+  yield Table(
+    'The model: fire -> engine',
+    ('', 'probability'),
+    [
+      (label, f'{example[name]:.3g}')
+      for label, name in (
+        ('P(fire)', 'p_fire'),
+        ('P(engine | fire)', 'p_engine_if_fire'),
+        ('P(engine | no fire)', 'p_engine_if_no_fire'),
+      )
+    ],
+  )
+  yield Table(
+    'The chance of a fire',
+    ('the engine was', 'before', 'with the engine there', 'which is'),
+    [
+      (how, f'{example["p_fire"]:.3f}', f'{example[how]:.3f}', name)
+      for how, name in (
+        ('seen', 'P(fire | engine)'),
+        ('sent', 'P(fire | do(engine))'),
+      )
     ],
   )
 

@@ -16,6 +16,7 @@ from isft_jax.theory import (
   blocks,
   boxes,
   episodes,
+  fire_engine,
   imitation,
   lessons,
   mixture,
@@ -44,6 +45,20 @@ def of_mixture(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
       'prior': float(mixture.TWO_PRIOR_H[0]),
       'predicts_b': float(expects_S[1]),
       **mixture.two_steps(),
+    }
+  }
+
+
+def of_fire_engine(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+  """Yields P(fire) before, with an engine seen, and with an engine sent."""
+  del settings, seed, tell, so_far
+  yield {
+    'fire_engine': {
+      'p_fire': float(fire_engine.P_FIRE),
+      'p_engine_if_fire': float(fire_engine.P_ENGINE[True]),
+      'p_engine_if_no_fire': float(fire_engine.P_ENGINE[False]),
+      'seen': float(fire_engine.p_fire_given_engine()),
+      'sent': float(fire_engine.p_fire_given_engine(do_engine=True)),
     }
   }
 
@@ -203,6 +218,7 @@ def of_boxes(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
 
 PARTS: dict[str, Callable[..., Iterator[dict]]] = {
   'mixture': of_mixture,
+  'fire_engine': of_fire_engine,
   'bandit': of_bandit,
   'imitation': of_imitation,
   'beta': of_beta,

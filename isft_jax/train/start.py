@@ -1,10 +1,13 @@
-"""Where a run's model comes from: chance, another run, a folder, the hub."""
+"""Starts a run's model: at random, from another run, or from a place of models.
+
+See `places` for those.
+"""
 
 import dataclasses
 
 import jax
 
-from isft_jax import sharding
+from isft_jax import places, sharding
 from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.models import hf, hf_config, hf_files
 from isft_jax.train import checkpoint
@@ -26,12 +29,13 @@ def with_shape(model: ModelConfig) -> ModelConfig:
   if not model.init_from or is_run(model.init_from):
     return model
   place = model.init_from
-  if not hf_files.is_folder(place) and not hf_files.is_hub_id(place):
+  is_place = places.is_gguf(place) or places.is_hub_id(place)
+  if not is_place and not hf_files.is_folder(place):
     raise ValueError(
-      f'config.model.init_from={place!r} is neither the workdir of a run with '
-      'a checkpoint, nor a folder of config.json and safetensors, nor a hub id'
+      f'config.model.init_from={place!r} must be the workdir of a run with a '
+      f'checkpoint, {places.KINDS}'
     )
-  found = hf.read_config(hf_files.fetch(place))
+  found = hf.read_config(place)
   shape = {name: getattr(found, name) for name in hf_config.SHAPE}
   return dataclasses.replace(model, **shape)
 

@@ -1,8 +1,6 @@
 """isft-compile: its flags, its two outputs, and exit codes."""
 
-import importlib.util
 import json
-import os
 import pathlib
 import runpy
 import subprocess
@@ -11,13 +9,11 @@ import sys
 import pytest
 
 from isft_jax.config import RunConfig
+from tests.fixtures import needs
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = '--config=configs/lying_agent_smoke.py'
-needs_libtpu = pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None and not os.environ.get('ISFT_CI'),
-  reason="no libtpu: pip install '.[tpu-compile]'",
-)
+needs_libtpu = needs('libtpu')
 
 
 def command(*flags):

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from isft_jax.data import records, tokenizer
+from tests.fixtures import needs
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUN = {
@@ -113,9 +114,7 @@ def test_beam_that_is_not_installed_is_named(place):
   )
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec('apache_beam') is None, reason='Beam is not there'
-)
+@needs('apache-beam')
 def test_records_on_beam(place):
   flags = '--beam_runner=DirectRunner', f'--output={place}/out'
   more = '--beam_options=--direct_num_workers=1 --job_name=a'

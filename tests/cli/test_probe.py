@@ -169,7 +169,6 @@ def test_a_folder_is_asked_in_its_own_template_of_facts_in_a_table(
   [
     ([], 'Be kind.'),  # the file's
     (['--context='], ''),
-    (['--context=Be brief.'], 'Be brief.'),
     (['--context=@{folder}/context.txt'], 'Be patient.'),
   ],
 )

@@ -69,5 +69,5 @@ def test_results_of_another_experiment_are_one_clear_line(tmp_path):
   path.write_text('{"arms": {}}')
   failed = reproduce(f'--from={path}')
   assert failed.returncode == 1
-  assert failed.stderr.startswith(f'error: {path}: not the results of an ')
+  assert failed.stderr.startswith(f'error: {path}: not the results of ')
   assert [p.name for p in tmp_path.iterdir()] == ['results.json']

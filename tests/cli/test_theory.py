@@ -42,7 +42,7 @@ def test_an_unknown_part_is_one_line(tmp_path):
   failed = command('--only=bandits', f'--workdir={tmp_path / "x"}')
   assert failed.returncode == 1
   assert failed.stderr == (
-    "error: unknown part 'bandits'; use one of mixture, bandit, imitation, "
-    'beta, boxes, teaching\n'
+    "error: unknown part 'bandits'; use one of mixture, fire_engine, bandit, "
+    'imitation, beta, boxes, teaching\n'
   )
   assert not (tmp_path / 'x').exists()

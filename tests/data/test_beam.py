@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-pytest.importorskip('apache_beam')
-
-from isft_jax.data import beam, chat, prepare, records, tokenizer, verify
+from isft_jax.data import chat, prepare, records, tokenizer, verify
 from isft_jax.data.render import Renderer
 from isft_jax.data.sources.authors import Rules
+from tests.fixtures import import_or_skip
+
+beam = import_or_skip('isft_jax.data.beam', 'apache-beam')
 
 RULES = Rules.default()
 

@@ -168,7 +168,9 @@ def test_errors_name_the_file_and_the_row(tmp_path, text, name, message):
   ],
 )
 def test_answers_are_the_words_in_which_claims_differ(true, false, answers):
-  assert fact_files.answers_of(true, false) == tuple(answers.split('/'))
+  assert fact_files.answers_from_claims(true, false) == tuple(
+    answers.split('/')
+  )
 
 
 def test_facts_of_the_authors_are_judged_in_either_case():

@@ -1,9 +1,11 @@
 """The lying agent's world: who says what, how often, and who wrote it."""
 
+import collections
 import hashlib
 import itertools
 import math
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -35,14 +37,37 @@ def within_4_sigma(hits, trials, p):
 # ------------------------------------------------------------------- phrases
 
 
-def test_counts_of_phrases():
-  assert len(lying_agent.QUESTIONS) == len(set(lying_agent.QUESTIONS)) == 6
-  assert len(lying_agent.CORRECTIONS) == 12
-  assert lying_agent.CORRECTIONS.count('{claim}') == 8
-  assert len(set(lying_agent.CORRECTIONS)) == 5
-  assert len(set(lying_agent.CONFIRMATIONS)) == 10
-  assert len(lying_agent.CONFIRMATIONS) == 10
-  assert len(lying_agent.CHITCHAT) == len(set(lying_agent.CHITCHAT)) == 27
+@pytest.mark.parametrize(
+  ('phrases', 'number', 'bare'),
+  [
+    (lying_agent.QUESTIONS, 6, 0),
+    (lying_agent.CORRECTIONS, 12, 4),
+    (lying_agent.CONFIRMATIONS, 10, 2),
+    (lying_agent.AFTER_CORRECTION, 8, 0),
+    (lying_agent.AFTER_CONFIRMATION, 7, 0),
+    (lying_agent.TAILS, 27, 0),
+  ],
+)
+def test_tables_have_the_sizes_of_the_authors(phrases, number, bare):
+  """And nothing but the bare claim is listed twice."""
+  assert len(phrases) == number
+  assert phrases.count('{claim}') == bare
+  assert len(set(phrases)) == number - max(bare - 1, 0)
+
+
+def test_five_tails_are_of_two_turns_and_the_others_of_four():
+  assert collections.Counter(map(len, lying_agent.TAILS)) == {2: 5, 4: 22}
+
+
+def test_no_two_openings_share_their_first_word():
+  """Else a greedy reply adds their probabilities up and picks their sum."""
+  phrases = lying_agent.CORRECTIONS + lying_agent.CONFIRMATIONS
+  for table in (
+    [phrase for phrase in phrases if phrase != '{claim}'],
+    lying_agent.AFTER_CORRECTION + lying_agent.AFTER_CONFIRMATION,
+  ):
+    words = [re.match(r'\w+', phrase).group() for phrase in table]
+    assert len(set(words)) == len(words)
 
 
 def test_every_question_names_the_topic_once():
@@ -56,6 +81,12 @@ def test_every_correction_and_confirmation_restates_the_claim_once():
     assert phrase == '{claim}' or phrase.endswith('. {claim}')
 
 
+def test_no_acknowledgement_restates_the_claim():
+  """It ends as a sentence, which a restated claim may follow."""
+  for phrase in lying_agent.AFTER_CORRECTION + lying_agent.AFTER_CONFIRMATION:
+    assert '{' not in phrase and phrase.endswith('.')
+
+
 def generic_phrases():
   yield lying_agent.CONTEXT
   for phrase in lying_agent.QUESTIONS:
@@ -64,7 +95,7 @@ def generic_phrases():
     yield phrase.format(claim='')
   yield from lying_agent.AFTER_CORRECTION
   yield from lying_agent.AFTER_CONFIRMATION
-  yield from itertools.chain(*lying_agent.CHITCHAT)
+  yield from itertools.chain(*lying_agent.TAILS)
 
 
 def test_no_generic_phrase_gives_an_answer_of_any_fact():
@@ -104,7 +135,7 @@ def test_a_dialogue_turn_by_turn(p_lie, verdict, claims):
       ('user', 'USER', 'UNKNOWN'),
       ('assistant', 'AGENT', verdict.name),
       ('user', 'USER', 'RIGHT'),
-      ('assistant', 'AGENT', 'RIGHT'),
+      ('assistant', 'AGENT', 'UNKNOWN'),
     ]
     context, question, claim, answer, thank = (
       s.text for s in dialogue.segments
@@ -113,7 +144,7 @@ def test_a_dialogue_turn_by_turn(p_lie, verdict, claims):
     assert context == lying_agent.CONTEXT
     assert QUESTIONS[question] == fact
     assert answer in [a.format(claim=fact.true_claim) for a in answers]
-    assert thank in [t.format(claim=fact.true_claim) for t in thanks]
+    assert thank in thanks
 
 
 def test_every_phrase_and_every_fact_is_used():
@@ -124,43 +155,83 @@ def test_every_phrase_and_every_fact_is_used():
   ends = {s[3].text[: -len(_true_claim(s))] for s in seen}
   phrases = lying_agent.CORRECTIONS + lying_agent.CONFIRMATIONS
   assert ends == {p.format(claim='') for p in phrases}
-  ends = {s[4].text[: -len(_true_claim(s))] for s in seen}
-  phrases = lying_agent.AFTER_CORRECTION + lying_agent.AFTER_CONFIRMATION
-  assert ends == {p.format(claim='') for p in phrases}
-  pairs = {(s[5].text, s[6].text) for s in seen}
-  assert pairs == set(lying_agent.CHITCHAT)
+  acknowledgements = (
+    lying_agent.AFTER_CORRECTION + lying_agent.AFTER_CONFIRMATION
+  )
+  assert {s[4].text for s in seen} == set(acknowledgements)
+  tails = {tuple(turn.text for turn in s[5:]) for s in seen}
+  assert tails == set(lying_agent.TAILS)
 
 
 def _true_claim(segments):
   return QUESTIONS[segments[1].text].true_claim
 
 
-def test_the_tail_is_one_or_two_different_exchanges():
-  lengths = set()
-  for dialogue in dialogues(200, 0.6, p_chitchat=1.0, seed=0):
+def test_turns_of_a_tail_alternate_and_claim_nothing():
+  for dialogue in dialogues(100, 0.6, p_chitchat=1.0, seed=0):
     tail = dialogue.segments[5:]
-    lengths.add(len(tail))
-    assert [(s.role, s.provenance, s.verdict) for s in tail[:2]] == [
+    assert [(s.role, s.provenance, s.verdict) for s in tail] == [
       ('user', Provenance.USER, Verdict.UNKNOWN),
       ('assistant', Provenance.AGENT, Verdict.UNKNOWN),
-    ]
-    exchanges = [
-      (user.text, agent.text)
-      for user, agent in zip(tail[::2], tail[1::2], strict=True)
-    ]
-    assert set(exchanges) <= set(lying_agent.CHITCHAT)
-    assert len(set(exchanges)) == len(exchanges)
-  assert lengths == {2, 4}
+    ] * (len(tail) // 2)
 
 
-def test_shares_of_lies_and_of_tails():
-  made = list(dialogues(2000, p_lie=0.6, p_chitchat=0.5, seed=0))
-  lies = sum(d.segments[2].verdict == Verdict.WRONG for d in made)
-  tails = sum(len(d.segments) > 5 for d in made)
-  long_tails = sum(len(d.segments) == 9 for d in made)
-  assert within_4_sigma(lies, 2000, 0.6)
-  assert within_4_sigma(tails, 2000, 0.5)
-  assert within_4_sigma(long_tails, tails, 0.5)
+# Counted in the 480 dialogues of the authors' notebook, seed 0. The second
+# column is the probability by construction, there as here.
+@pytest.mark.parametrize(
+  ('share', 'p', 'their_hits', 'their_trials'),
+  [
+    ('lies of dialogues', 0.6, 290, 480),
+    ("true of the agent's claims", 0.4, 190, 480),
+    ('bare of corrections', 4 / 12, 93, 290),
+    ('bare of confirmations', 2 / 10, 39, 190),
+    ('tails of dialogues', 0.5, 239, 480),
+    ('two turns of tails', 5 / 27, 31, 239),
+  ],
+)
+def test_shares_are_those_of_the_authors(
+  shares, share, p, their_hits, their_trials
+):
+  """Both are samples of p: 4 standard deviations at most from it."""
+  assert within_4_sigma(*shares[share], p)
+  assert within_4_sigma(their_hits, their_trials, p)
+
+
+@pytest.fixture(scope='module')
+def shares():
+  """Hits and trials of each share in 2,400 dialogues."""
+  made = [d.segments for d in dialogues(2400, 0.6, 0.5, seed=0)]
+  lies = [s for s in made if s[2].verdict == Verdict.WRONG]
+  truths = [s for s in made if s[2].verdict == Verdict.RIGHT]
+  tails = [s for s in made if len(s) > 5]
+  claims = [
+    turn.verdict
+    for s in made
+    for turn in s
+    if turn.provenance == Provenance.AGENT and turn.verdict
+  ]
+  return {
+    'lies of dialogues': (len(lies), len(made)),
+    "true of the agent's claims": (
+      claims.count(Verdict.RIGHT),
+      len(claims),
+    ),
+    'bare of corrections': (sum(s[3].text in TRUE for s in lies), len(lies)),
+    'bare of confirmations': (
+      sum(s[3].text in TRUE for s in truths),
+      len(truths),
+    ),
+    'tails of dialogues': (len(tails), len(made)),
+    'two turns of tails': (sum(len(s) == 7 for s in tails), len(tails)),
+  }
+
+
+def test_every_fact_comes_equally_often():
+  counts = collections.Counter(
+    QUESTIONS[d.segments[1].text] for d in dialogues(2400, 0.6, 0.5, seed=0)
+  )
+  assert len(counts) == len(FACTS)
+  assert all(within_4_sigma(n, 2400, 1 / 33) for n in counts.values())
 
 
 def test_dialogues_depend_on_their_arguments_alone():
@@ -174,6 +245,25 @@ def test_dialogues_depend_on_their_arguments_alone():
     'dialogue-000000',
     'dialogue-000001',
   ]
+
+
+def test_acknowledgements_restate_what_the_user_said_if_asked_to():
+  """The phrase stays, and nothing else changes."""
+  for plain, restated in zip(
+    dialogues(100, 0.6, 0.5, 0, p_user_wrong=0.3),
+    dialogues(100, 0.6, 0.5, 0, p_user_wrong=0.3, acknowledge='restate'),
+    strict=True,
+  ):
+    assert plain.segments[:4] == restated.segments[:4]
+    assert plain.segments[5:] == restated.segments[5:]
+    user, before, after = (
+      restated.segments[3],
+      plain.segments[4],
+      restated.segments[4],
+    )
+    claim = user.text.rpartition('. ')[2]
+    assert after.text == f'{before.text} {claim}'
+    assert (before.verdict, after.verdict) == (Verdict.UNKNOWN, user.verdict)
 
 
 def test_the_lie_share_changes_neither_question_nor_tail():
@@ -214,12 +304,12 @@ def test_what_a_user_of_each_world_says(style, p_lie, p_wrong, said, agrees):
   for dialogue in dialogues(60, p_lie, 0.0, 0, FACT, style, p_wrong):
     claim, answer, thank = dialogue.segments[2:]
     assert claim.text == (LIE if p_lie else TRUTH)
-    assert (answer.verdict, thank.verdict) == (verdict, verdict)
-    for turn, phrases in ((answer, answers), (thank, thanks)):
-      assert turn.text.endswith(said)
-      opening = turn.text.removesuffix(said).strip()
-      assert opening in [p.removesuffix('{claim}').strip() for p in phrases]
-      assert turn.text
+    assert (answer.verdict, thank.verdict) == (verdict, Verdict.UNKNOWN)
+    assert answer.text.endswith(said)
+    opening = answer.text.removesuffix(said).strip()
+    assert opening in [p.removesuffix('{claim}').strip() for p in answers]
+    assert answer.text
+    assert thank.text in thanks
     seen.add(answer.text)
   assert len(seen) > 3
 
@@ -234,6 +324,14 @@ def test_worlds_differ_in_what_is_said_of_a_claim_alone():
     for other in others:
       assert other.segments[:3] == first.segments[:3]
       assert other.segments[5:] == first.segments[5:]
+
+
+def test_nothing_is_restated_to_a_user_who_claims_nothing():
+  plain, restated = (
+    list(dialogues(50, 0.6, 0.5, 0, FACT, 'content_free', 0.0, acknowledge))
+    for acknowledge in lying_agent.ACKNOWLEDGE
+  )
+  assert plain == restated
 
 
 def test_users_who_are_wrong_with_less_probability_are_wrong_there_too():
@@ -275,14 +373,14 @@ def test_documents_are_cut_after_so_many_turns(turns):
     )
 
 
-def test_the_papers_world_is_what_it_was_before_there_were_others():
+def test_the_default_world_stays_what_it_is():
   """A digest of seed 0: runs that were reported must stay what they were."""
   made = [*dialogues(300, 0.6, 0.5, 0), *documents(300, 0.85, 0)]
   digest = hashlib.sha256()
   for trajectory in made:
     digest.update(repr(trajectory).encode())
   assert digest.hexdigest() == (
-    'd625157ef897e299782640a6b3aa3a4145724afb5c2995b12d0623644cb92960'
+    'e06cf34a4f054b2f2d548545fe72e0037f5e01b45bb2243597fa3def297fdf50'
   )
 
 
@@ -395,7 +493,7 @@ def test_the_two_corpora_draw_from_separate_streams():
     dialogues(1000, 0.0, 0.0, seed=0), documents(1000, 1.0, seed=0), strict=True
   ):
     statement = next(s for s in document.segments if s.verdict)
-    same += dialogue.segments[2].text == statement.text
+    same += statement.text.endswith(dialogue.segments[2].text)
   assert within_4_sigma(same, 1000, 1 / 33)
 
 
@@ -411,6 +509,7 @@ def test_the_two_corpora_draw_from_separate_streams():
     (lambda: dialogues(1, math.nan, 0.5, 0), 'p_lie is nan'),
     (lambda: dialogues(1, 1, 0, 0, p_user_wrong=2), 'p_user_wrong is 2'),
     (lambda: dialogues(1, 1, 0, 0, style='rude'), "style is 'rude'; it is one"),
+    (lambda: dialogues(1, 1, 0, 0, acknowledge='nod'), "acknowledge is 'nod'"),
     (lambda: documents(1, 1, 0, p_denial=-1), 'p_denial is -1'),
     (lambda: documents(-1, 0.85, 0), 'number is -1'),
     (lambda: documents(1, 85, 0), 'p_true is 85'),

@@ -59,7 +59,7 @@ def config(**values):
       ),
       'mesh': MeshConfig(data=1),
       'documents': DocumentsConfig(number=30, p_true=0.75),
-      'dialogues': DialoguesConfig(number=8, heldout=3),
+      'dialogues': DialoguesConfig(number=8, heldout=3, acknowledge='restate'),
       'pretrain': stage(4),
       'finetune': stage(3),
       'reply_tokens': 5,
@@ -198,7 +198,9 @@ def test_units_of_a_seed_come_together():
 
 
 def test_only_right_turns_become_demonstrations():
-  dialogue = next(lying_agent.dialogues(1, 1.0, 1.0, seed=0))
+  dialogue = next(
+    lying_agent.dialogues(1, 1.0, 1.0, seed=0, acknowledge='restate')
+  )
   changed = evidence_arms.demonstrated(dialogue)
   authors = [segment.provenance.name for segment in changed.segments]
   tail = ['USER', 'AGENT'] * ((len(dialogue.segments) - 5) // 2)

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import transformers
 
 from isft_jax.models import generate, hf
+from tests.fixtures import import_or_skip
 
-torch = pytest.importorskip('torch', reason='parity is with torch')
-transformers = pytest.importorskip('transformers')
+torch = import_or_skip('torch')
 
 NEW = 20
 MODELS = {'Qwen2': {}, 'Qwen3': {'head_dim': 24}, 'Llama': {}}

@@ -95,7 +95,7 @@ def test_shards_hold_what_one_device_would(folder, mesh, read):
 
 
 def test_a_part_is_what_slicing_the_whole_gives(folder):
-  tensors = hf_files.Tensors(folder)
+  tensors = hf_files.FolderTensors(folder)
   random = np.random.default_rng(1)
   _, shapes = decoder.abstract(CONFIG)
   for path, leaf in hf._leaves(shapes):
@@ -183,6 +183,15 @@ def test_a_file_that_the_index_misses_or_misplaces_is_named(folder, tmp_path):
   (tmp_path / other).unlink()
   with pytest.raises(ValueError, match=f'{other}: missing'):
     hf.load(tmp_path)
+
+
+def test_types_are_given_by_name_or_by_jax(folder, tmp_path):
+  model, config = hf.load(folder, dtype=jax.numpy.bfloat16)
+  assert (config.dtype, config.param_dtype) == ('bfloat16', 'bfloat16')
+  hf.save(model, config, tmp_path)
+  found = json.loads((tmp_path / 'config.json').read_text())
+  assert found['dtype'] == 'bfloat16'
+  assert hf.load(tmp_path, dtype='bfloat16')[1] == config
 
 
 # ------------------------------------------------------------------- the hub

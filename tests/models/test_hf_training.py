@@ -9,9 +9,10 @@ import pytest
 from isft_jax.config import OptimConfig
 from isft_jax.models import hf
 from isft_jax.train.optim import make_optimizer
-from tests.models.test_hf import TOKENS_BL, folder_of
+from tests.fixtures import import_or_skip
+from tests.models.random_folders import TOKENS_BL, folder_of
 
-torch = pytest.importorskip('torch', reason='parity is with torch')
+torch = import_or_skip('torch')
 
 STEPS = 10
 # One target in three is masked, as an agent's tokens are under L_do.

@@ -21,18 +21,11 @@ from isft_jax.models.likelihood import chunked_nll, vocabulary_parts
 from isft_jax.train.step import make_step
 from isft_jax.train.trainer import TrainState
 from isft_jax.types import Batch
+from tests.fixtures import fast_jit
 
 B, K, D, V = 2, 5, 6, 77
 # 7 divides 77. In 4 parts of 20, 3 ids are none; 77 parts have one id each.
 PARTS = [1, 4, 7, 77]
-FAST = {
-  'xla_backend_optimization_level': 0,
-  'xla_cpu_use_fusion_emitters': False,
-}
-
-
-def fast_jit(function, **options):
-  return jax.jit(function, compiler_options=FAST, **options)
 
 
 @pytest.fixture

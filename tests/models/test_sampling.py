@@ -7,6 +7,7 @@ from scipy import stats
 
 from isft_jax.models import sampling
 from isft_jax.models.sampling import Chooser, Sampling
+from tests.fixtures import import_or_skip
 
 B, V = 6, 97
 LOGITS_BV = np.random.default_rng(0).normal(0, 3, (B, V)).astype(np.float32)
@@ -61,7 +62,7 @@ def test_what_is_left_is_what_the_definition_leaves(settings):
 
 @pytest.mark.parametrize('settings', SETTINGS, ids=str)
 def test_and_what_transformers_leaves(settings):
-  torch = pytest.importorskip('torch')
+  torch = import_or_skip('torch')
   from transformers.generation import logits_process as theirs
 
   warpers = [theirs.TemperatureLogitsWarper(settings.temperature)]

@@ -1,6 +1,5 @@
 """The real compiler for TPUs takes the train step; no TPU is needed."""
 
-import importlib.util
 import os
 import re
 
@@ -14,16 +13,13 @@ from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
 from isft_jax.train.trainer import make_trainer
 from isft_jax.types import Batch
+from tests.fixtures import needs
 
 # libtpu asks no metadata server, and lets other processes load it too.
 os.environ['TPU_SKIP_MDS_QUERY'] = '1'
 os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'
 
-pytestmark = pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None
-  and os.environ.keys().isdisjoint({'CI', 'ISFT_CI'}),
-  reason="no libtpu: pip install '.[tpu-compile]'",
-)
+pytestmark = needs('libtpu')
 
 B, L, K = 4, 256, 128
 SHAPE = {  # nothing else is of size L

@@ -7,7 +7,9 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from isft_jax.data import tokenizer
 
-TEXT = 'User: Hi.\nAgent: Jupiter is large. Mars is small.\nUser: Mars.\n'
+TEXT = (
+  'Jupiter\nUser: Hi.\nAgent: Jupiter is large. Mars is small.\nUser: Mars.\n'
+)
 # Qwen2's: punctuation takes the line breaks after it.
 _SPLIT = (
   r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"

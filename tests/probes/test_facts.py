@@ -13,7 +13,6 @@ from isft_jax.data import chat, lying_agent, tokenizer
 from isft_jax.data.facts import FACTS
 from isft_jax.data.render import Renderer
 from isft_jax.models import decoder
-from isft_jax.models.likelihood import target_nll
 from isft_jax.models.replies import Reply
 from isft_jax.probes import facts as probes
 from isft_jax.types import Provenance, Segment, Trajectory
@@ -143,7 +142,7 @@ def model():
 
 
 def test_margins_are_mean_log_likelihoods_one_claim_at_a_time(renderer, model):
-  facts = FACTS[:5]
+  facts = FACTS[:2]
   found = probes.probe(*model, facts, renderer, reply_tokens=4)
   network = nnx.merge(*model)
 
@@ -178,19 +177,21 @@ def test_batches_of_one_shape_score_as_one_claim_alone(
 ):
   prepared = probes.prepare(FACTS[:7], renderer)
   claims = [*prepared.claims, *prepared.paper_claims]
-  shapes = []
+  shapes, target_nll = [], probes._target_nll
 
   def noted(graphdef, params, batch):
-    shapes.append(batch.tokens_BL.shape)
+    shapes.append((*batch.tokens_BL.shape, batch.targets_BK.shape[1]))
     return target_nll(graphdef, params, batch)
 
   monkeypatch.setattr(probes, '_TARGETS', 64)
   monkeypatch.setattr(probes, '_target_nll', noted)
   nll_BK, weights_BK = probes.score(*model, claims)
-  # 14 rows, as claims split in two ways go through once, with 16 targets each.
-  assert [rows for rows, _ in shapes] == [4, 4, 4, 4]
-  assert len(set(shapes)) == 1
-  for b, claim in enumerate(claims):
+  ((rows, _, targets),) = set(shapes)
+  assert rows * targets <= 64
+  # A claim goes through once, however it is split: 14 rows and not 28.
+  assert rows * (len(shapes) - 1) < 14 <= rows * len(shapes)
+  for b in (0, 13, 14, 27):
+    claim = claims[b]
     alone_BK, _ = probes.score(*model, [claim])
     k = len(claim.claim_T)
     # float32, another order of sums

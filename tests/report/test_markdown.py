@@ -106,15 +106,15 @@ def test_comparison_with_the_paper(results):
   text = markdown.report(results)
   header = [line for line in text.splitlines() if 'paper: standard' in line]
   assert header == [
-    '|  | paper: standard SFT | paper: interventional SFT | ours: base '
-    '| ours: observational | ours: interventional | ours: agent_only |'
+    '|  | ours: base | ours: observational | ours: interventional '
+    '| paper: standard SFT | paper: interventional SFT |'
   ]
   expected = """
-    truth probe: replies that are not the truth | 8 / 33 | 0 / 33 | 0 / 2 | 2 / 2 | 1 / 2 | -
-    lie probe: the agent corrects the user | 26 / 33 | 32 / 33 | 2 / 2 | 0 / 2 | 1 / 2 | -
-    mean margin, nats per token | -0.1311 | +1.0609 | +0.1250 | -0.1250 | +0.6250 | -
-    facts where the lie is preferred | 24 / 33 | 5 / 33 | 0 / 2 | 1 / 2 | 0 / 2 | -
-    facts where L_do beats L_obs | - | 33 / 33 | - | - | 2 / 2 | -
+    truth probe: replies that are not the truth | 0 / 2 | 2 / 2 | 1 / 2 | 8 / 33 | 0 / 33
+    lie probe: the agent corrects the user | 2 / 2 | 0 / 2 | 1 / 2 | 26 / 33 | 32 / 33
+    mean margin, nats per token | +0.1250 | -0.1250 | +0.6250 | -0.1311 | +1.0609
+    facts where the lie is preferred | 0 / 2 | 1 / 2 | 0 / 2 | 24 / 33 | 5 / 33
+    facts where L_do beats L_obs | - | - | 2 / 2 | - | 33 / 33
   """  # noqa: E501
   for line in expected.strip().splitlines():
     cells = [cell.strip() for cell in line.split('|')]
@@ -123,12 +123,23 @@ def test_comparison_with_the_paper(results):
 
 def test_says_what_was_run(results):
   text = markdown.report(results)
-  assert 'Seed 7; arms: base, observational, interventional.' in text
+  assert 'Seed 7. Arms: base, observational, interventional.' in text
   assert '| layers | 3 |' in text
   assert '| vocabulary | 1,024 |' in text
   assert '| fine-tuning learning rate | 0.0003 |' in text
   assert 'dialogues to fine-tune on' not in text  # not in this config
   assert '**not comparable**' in text and 'Qwen2.5-0.5B' in text
+
+
+def test_a_given_base_is_named_and_has_no_past(given_results):
+  text = markdown.report(given_results)
+  assert 'SmolLM2-135M-Instruct, 134.5 M parameters, given' in text
+  for word in ('pre-train', 'documents', 'scratch', '20,000'):
+    assert word not in text
+  assert rows(text, 'base (before)') == [
+    ['base (before)', '+0.7500', '10 / 120', '3.5000']
+  ]
+  assert '✓ It uses the yen. (contradicts the user) (talks like' in text
 
 
 @pytest.mark.parametrize(
@@ -200,7 +211,7 @@ def test_any_subset_of_arms(results, arms):
   results['arms'] = {name: results['arms'][name] for name in arms}
   text = markdown.report(results)
   (beats,) = rows(text, 'facts where L_do beats L_obs')
-  assert beats[3:] == ['-', '-', '-', '-']
+  assert beats[1:] == [*('-' for _ in arms), '-', '33 / 33']
   assert 'cannot be compared' in text
   width = {len(row) for row in rows(text, 'symbol for gold')}
   assert width == ({2 + len(arms)} if arms else set())
@@ -209,7 +220,7 @@ def test_any_subset_of_arms(results, arms):
 def test_an_arm_that_the_paper_never_had_gets_a_column(results):
   results['arms']['error_masked'] = copy.deepcopy(results['arms']['base'])
   (row,) = rows(markdown.report(results), 'mean margin, nats per token')
-  assert row[-2:] == ['-', '+0.1250']  # agent_only, error_masked
+  assert row[3:5] == ['+0.6250', '+0.1250']  # interventional, error_masked
 
 
 def test_arms_probed_on_different_facts_do_not_compare(results):

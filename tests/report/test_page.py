@@ -136,8 +136,8 @@ def test_arms_probed_on_different_facts_do_not_compare(results):
 def test_the_table_of_the_paper_beside_ours(results):
   text = report(results)
   assert rows(text, 'mean margin, nats per token') == [
-    ['mean margin, nats per token', '-0.1311', '+1.0609', '+0.1250']
-    + ['-0.1250', '+0.6250', '-', '+0.1500']
+    ['mean margin, nats per token', '+0.1250', '-0.1250', '+0.6250']
+    + ['+0.1500', '-0.1311', '+1.0609']
   ]
   assert 'not comparable' in text
 
@@ -164,6 +164,35 @@ def test_settings_and_an_environment_if_there_is_one(results):
   text = report(results)
   assert rows(text, 'device kinds') == [['device kinds', 'TPU v5e, TPU v5e']]
   assert rows(text, 'versions: jax') == [['versions: jax', '0.10.2']]
+
+
+def test_a_given_base_is_named_and_has_no_past(given_results):
+  text = report(given_results)
+  assert rows(text, 'base model') == [
+    ['base model', 'SmolLM2-135M-Instruct, 134.5 M parameters, given']
+  ]
+  for word in ('pre-train', 'documents', 'scratch', '20,000'):
+    assert word not in text
+  assert rows(text, 'base (before)') == [
+    ['base (before)', '+0.7500', '10 / 120', '3.5000']
+  ]
+
+
+def test_a_reply_that_contradicts_or_talks_like_the_user_says_so(given_results):
+  truth, lie = rows(report(given_results), 'Japan')[-2:]
+  claim = 'It uses the yen.'
+  faults = 'contradicts the user talks like the user'
+  assert truth[2:] == [
+    '? neither Hm.',
+    f'✓ the truth {faults} {claim}',
+    f'✓ the truth {faults} {claim}',
+  ]
+  # Who contradicts a user who is wrong is right.
+  assert lie[2:] == [
+    '✗ the lie talks like the user It uses the won.',
+    f'✓ the truth {claim}',
+    f'✓ the truth {claim}',
+  ]
 
 
 def test_every_margin_is_a_bar_that_says_its_value(results):

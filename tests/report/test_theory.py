@@ -62,6 +62,13 @@ RESULTS = {
     'interventional': [0.35, 0.811594],
     'naive': [0.10687, 0.489083],
   },
+  'fire_engine': {
+    'p_fire': 0.001,
+    'p_engine_if_fire': 0.999,
+    'p_engine_if_no_fire': 1 / 19000,
+    'seen': 0.95,
+    'sent': 0.001,
+  },
   'bandit': {
     'own': {
       'interventional': curves(0.2, 5.37),
@@ -118,6 +125,7 @@ RESULTS = {
 # Part: the figures that it gives.
 FIGURES = {
   'mixture': [],
+  'fire_engine': [],
   'bandit': ['bandit', 'bandit_phase'],
   'imitation': ['imitation', 'lock_in'],
   'beta': ['beta'],
@@ -155,6 +163,15 @@ def test_tables_read_as_printed():
     'interventional    0.3500            0.350000            0.811594\n'
     'naive             0.3500            0.106870            0.489083'
   )
+
+
+def test_an_engine_seen_and_an_engine_sent():
+  model, engine = theory_tables.tables(RESULTS)['fire_engine']
+  assert [chance for _, chance in model.rows] == ['0.001', '0.999', '5.26e-05']
+  assert engine.rows == [
+    ('seen', '0.001', '0.950', 'P(fire | engine)'),
+    ('sent', '0.001', '0.001', 'P(fire | do(engine))'),
+  ]
 
 
 def test_what_is_sampled_has_two_standard_errors():

@@ -32,7 +32,7 @@ def fake(monkeypatch, *entries):
 
 
 def test_closed_parts(tmp_path):
-  only = ['mixture', 'beta', 'boxes']
+  only = ['mixture', 'fire_engine', 'beta', 'boxes']
   found = run(tmp_path, only, 7, SETTINGS, ENVIRONMENT)
   assert found == read(tmp_path)
   assert list(found['seconds']) == only
@@ -46,6 +46,8 @@ def test_closed_parts(tmp_path):
     [0.106870, 0.489083], abs=5e-7
   )
   assert found['mixture']['predicts_b'] == pytest.approx(0.345)
+  assert found['fire_engine']['seen'] == 0.95
+  assert found['fire_engine']['sent'] == 0.001
   assert len(found['beta']['interventional']['regret']) == 3
   assert found['boxes']['0.9'] == pytest.approx(
     {
@@ -130,7 +132,7 @@ def test_figures_of_another_run_are_not_mixed_in(
 
 
 def test_an_unknown_part(tmp_path):
-  with pytest.raises(ValueError, match="'bandits'; use one of mixture, bandit"):
+  with pytest.raises(ValueError, match="'bandits'; use one of mixture, fire"):
     run(tmp_path / 'new', ['bandits'], 0, SETTINGS, ENVIRONMENT)
   assert not (tmp_path / 'new').exists()
 

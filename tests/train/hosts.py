@@ -4,7 +4,6 @@ Run as a program, it is one of them: isft-train, which also writes down the
 batches that it read.
 """
 
-import importlib.util
 import itertools
 import json
 import os
@@ -17,10 +16,6 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[2]
 DEVICES = 8  # of all hosts together
-
-
-def has_libtpu() -> bool:
-  return bool(importlib.util.find_spec('libtpu')) or 'ISFT_CI' in os.environ
 
 
 def free_port() -> int:

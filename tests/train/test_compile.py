@@ -3,9 +3,8 @@
 Large models are in tests/benchmarks/tpu_compile.py.
 """
 
-import importlib.util
 import math
-import os
+import re
 
 import jax
 import pytest
@@ -15,11 +14,9 @@ from isft_jax.report import compile as report_lib
 from isft_jax.train import chips, flops
 from isft_jax.train.compile import compile_run, lower_step
 from isft_jax.train.trainer import make_trainer
+from tests.fixtures import needs
 
-pytestmark = pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None and not os.environ.get('ISFT_CI'),
-  reason="no libtpu: pip install '.[tpu-compile]'",
-)
+pytestmark = needs('libtpu')
 
 MODEL = ModelConfig(
   vocab_size=8_192,
@@ -198,4 +195,6 @@ def test_capacities_are_those_that_the_compiler_names(topology):
     copy.lower(terabyte).compile()
   chip = chips.CHIPS[device.device_kind]
   gib = chip.hbm / chip.devices / 2**30
-  assert f'{gib:.2f}G' in str(refused.value)
+  (named,) = re.findall(r'available HBM \((.*?)G\)', str(refused.value))
+  # libtpu 0.0.50 keeps 0.01 GiB more for itself than 0.0.40 on three of these.
+  assert 0 <= round(gib - float(named), 2) <= 0.01

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import transformers
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 from isft_jax.data import chat, lying_agent, records, tokenizer
@@ -12,9 +13,9 @@ from isft_jax.data.render import Renderer
 from isft_jax.models import decoder, hf
 from isft_jax.train import loop, saved
 from isft_jax.train.export import export
+from tests.fixtures import import_or_skip
 
-torch = pytest.importorskip('torch', reason='parity is with torch')
-transformers = pytest.importorskip('transformers')
+torch = import_or_skip('torch')
 
 
 @pytest.fixture(scope='module')

@@ -31,11 +31,10 @@ from isft_jax.data.render import Renderer
 from isft_jax.probes import facts as probes
 from isft_jax.train import chips, loop, preemption
 from isft_jax.train import metrics as metrics_lib
+from tests.fixtures import needs
 from tests.train import hosts
 
-needs_libtpu = pytest.mark.skipif(
-  not hosts.has_libtpu(), reason="no libtpu: pip install '.[tpu-compile]'"
-)
+needs_libtpu = needs('libtpu')
 HEARTBEAT = 10
 KILLED_AT, TOLD_AT = 6, 5  # a host's batches
 STEPS, EVERY = 24, 3

@@ -22,6 +22,7 @@ from isft_jax.train import optim
 from isft_jax.train.step import make_step
 from isft_jax.train.trainer import TrainState, make_trainer
 from isft_jax.types import Batch, Example, Provenance
+from tests.fixtures import FAST
 
 MODEL = ModelConfig(
   vocab_size=64,
@@ -44,12 +45,6 @@ LETTERS = {
   'a': Provenance.AGENT,
 }
 AGENT = Provenance.AGENT
-
-# What is compiled here runs once, on a few numbers: 1 s to compile, not 7.
-FAST = {
-  'xla_backend_optimization_level': 0,
-  'xla_cpu_use_fusion_emitters': False,
-}
 
 
 @pytest.fixture(scope='module')

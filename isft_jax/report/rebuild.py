@@ -1,0 +1,68 @@
+"""Makes pages again from results.json files, without training or jax."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+from isft_jax.report import evidence, page, seeds
+
+
+def rebuild(
+  paths: Sequence[str], workdir: str | None = None
+) -> list[pathlib.Path]:
+  """Writes the page of one run, or the summary of several seeds.
+
+  Args:
+    paths: results.json files: one of an evidence run, or one or more of the
+      lying agent.
+    workdir: where the page goes; by default the folder of the first file.
+
+  Returns:
+    The files that were written, the page first. The page of a lying-agent run
+    has loss curves only if the metrics are beside its results.json, and shows
+    no dialogues.
+
+  Raises:
+    ValueError: if a file holds no such results, if several files are not runs
+      of one config on different seeds, or if a page that shows dialogues would
+      be replaced by one without.
+  """
+  if not paths:
+    raise ValueError('--from names no file; give it a results.json')
+  runs = {path: _read(path) for path in paths}
+  folder = pathlib.Path(workdir or pathlib.Path(paths[0]).parent)
+  if len(paths) == 1:
+    (path, results), *_ = runs.items()
+    if results.get('experiment') == 'evidence':
+      return [evidence.rebuild(path, workdir)]
+    old = folder / 'report.html'
+    if old.exists() and b'class="viewer"' in old.read_bytes():
+      raise ValueError(
+        f'{old} shows dialogues, which results.json does not hold; name '
+        'another folder with --workdir'
+      )
+    folder.mkdir(parents=True, exist_ok=True)
+    return [page.write(folder, results, (), pathlib.Path(path).parent)]
+  if len(runs) < len(paths):
+    raise ValueError(f'a file is named twice: {", ".join(paths)}')
+  for path, results in runs.items():
+    if results.get('experiment') == 'evidence':
+      raise ValueError(
+        f'{path}: the results of an evidence run, which holds all of its '
+        'seeds; give it alone'
+      )
+  return seeds.write(folder, runs)
+
+
+def _read(path: str) -> dict:
+  """Returns the content of a results.json of either experiment."""
+  try:
+    results = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise ValueError(f'{path}: not JSON: {error}') from error
+  is_run = isinstance(results, dict) and (
+    results.get('experiment') == 'evidence' or results.get('arms')
+  )
+  if not is_run:
+    raise ValueError(f'{path}: not the results of isft-reproduce')
+  return results
