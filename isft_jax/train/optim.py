@@ -27,50 +27,82 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-  config: OptimConfig, steps: int
+  config: OptimConfig, steps: int, param_dtype: str = 'float32'
 ) -> optax.GradientTransformation:
   """Returns AdamW as torch has it: decay on every parameter, after the clip.
 
-  Moments have the type of their parameters: with parameters in bfloat16, all of
-  the state is bfloat16. An update is computed in float32 at least, and rounded
-  once, where it is stored.
+  Moments have the type of their parameters. In a type of less than 32 bits they
+  are rounded where torch rounds them; see `adamw_rounded_as_torch`.
+
+  Args:
+    config: the settings.
+    steps: of the run, for the schedule.
+    param_dtype: of the stored parameters.
   """
+  is_narrow = jnp.finfo(param_dtype).bits < 32
+  adamw = adamw_rounded_as_torch if is_narrow else optax.adamw
   clip = optax.clip_by_global_norm(config.clip_norm)
-  return _computed_in_float32(
-    optax.chain(
-      clip if config.clip_norm else optax.identity(),
-      optax.adamw(
-        make_schedule(config, steps),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-      ),
-    )
+  return optax.chain(
+    clip if config.clip_norm else optax.identity(),
+    adamw(
+      make_schedule(config, steps),
+      b1=config.b1,
+      b2=config.b2,
+      eps=config.eps,
+      weight_decay=config.weight_decay,
+    ),
   )
 
 
-def _computed_in_float32(
-  optimizer: optax.GradientTransformation,
+def adamw_rounded_as_torch(
+  schedule: optax.Schedule,
+  b1: float,
+  b2: float,
+  eps: float,
+  weight_decay: float,
 ) -> optax.GradientTransformation:
-  """Returns an optimizer whose state keeps the types that it begins with.
+  """Returns AdamW whose every operation is rounded to the parameters' type.
 
-  Without it, gradients in float32 would turn moments in bfloat16 into float32
-  at the first step: twice the memory, and another program for the second.
+    p <- p (1 - lr decay)
+    m <- m + (1 - b1) (g - m)
+    v <- v b2;  v <- v + (1 - b2) g^2
+    p <- p - lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+
+  In bfloat16 the rounding decides what is learned: v b2 is v again, as 0.999 is
+  nearer to 1 than to its neighbour, and a step of less than half the distance
+  to a parameter's neighbour is lost.
+
+  Source: torch.optim.AdamW, the loop over tensors.
   """
 
-  def wide(tree):
-    return jax.tree.map(
-      lambda x: (
-        x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if jnp.issubdtype(x.dtype, jnp.floating)
-        else x
-      ),
-      tree,
-    )
+  def init(params):
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
 
   def update(gradient, state, params):
-    updates, new = optimizer.update(wide(gradient), wide(state), wide(params))
-    return updates, jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
+    count = state.count + 1
+    rate = schedule(state.count)
+    correction_1, correction_2 = (1 - jnp.float32(b) ** count for b in (b1, b2))
 
-  return optax.GradientTransformation(optimizer.init, update)
+    def update_leaf(g, m, v, p):
+      bits = jnp.finfo(p.dtype)
+
+      def rounded(x):  # which no compiler simplifies away
+        return jax.lax.reduce_precision(x, bits.nexp, bits.nmant)
+
+      g, m, v, old = (x.astype(jnp.float32) for x in (g, m, v, p))
+      g = rounded(g)
+      new = rounded(old * (1 - rate * weight_decay))
+      m = rounded(m + (1 - b1) * (g - m))
+      v = rounded(rounded(v * b2) + (1 - b2) * g * g)
+      root = rounded(rounded(jnp.sqrt(v)) / jnp.sqrt(correction_2))
+      new = rounded(new - rate / correction_1 * (m / rounded(root + eps)))
+      return new - old, m.astype(p.dtype), v.astype(p.dtype)
+
+    found = jax.tree.map(update_leaf, gradient, state.mu, state.nu, params)
+    updates, mu, nu = jax.tree.transpose(
+      jax.tree.structure(params), jax.tree.structure((0, 0, 0)), found
+    )
+    return updates, optax.ScaleByAdamState(count, mu, nu)
+
+  return optax.GradientTransformation(init, update)

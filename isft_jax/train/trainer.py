@@ -83,7 +83,9 @@ def _make_trainer(
     dataclasses.replace(model_config, attention=each) for each in (kind, 'auto')
   )
   graphdef, abstract_params = decoder.abstract(inside)
-  optimizer = optim.make_optimizer(optim_config, steps)
+  optimizer = optim.make_optimizer(
+    optim_config, steps, model_config.param_dtype
+  )
 
   def start(params) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
