@@ -9,6 +9,7 @@ import pytest
 
 # Distribution -> the extra that installs it.
 _EXTRAS = {
+  'accelerate': 'parity',
   'apache-beam': 'beam',
   'libtpu': 'tpu-compile',
   'torch': 'parity',

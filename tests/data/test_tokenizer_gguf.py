@@ -10,6 +10,7 @@ import tokenizers
 from isft_jax import gguf_file, places
 from isft_jax.data import tokenizer as tokenizer_lib
 from isft_jax.data.tokenizer_gguf import from_gguf
+from tests.fixtures import import_or_skip
 
 CONTROL = ('<|begin|>', '<|end|>', '<|pad|>')
 PAD, EOS = 2, 1
@@ -178,7 +179,7 @@ def test_another_tokenizer_is_refused_by_name(
 
 
 def of_transformers(path):
-  pytest.importorskip('torch', reason='transformers wants it for GGUF')
+  import_or_skip('torch')
   import transformers
 
   return transformers.AutoTokenizer.from_pretrained(

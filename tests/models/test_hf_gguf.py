@@ -11,6 +11,7 @@ from isft_jax.config import MeshConfig
 from isft_jax.data import tokenizer
 from isft_jax.models import decoder, hf, hf_gguf, hf_names
 from isft_jax.sharding import make_mesh, shardings
+from tests.fixtures import import_or_skip
 
 WIDTH, LAYERS, HEADS, KV_HEADS, VOCAB = 256, 2, 4, 2, 64
 # In Qwen2 a head has its share of the width.
@@ -250,8 +251,8 @@ def test_weights_that_are_cut_off_are_an_error(tmp_path):
 
 def check_logits(folder, file, tokens_BL):
   """Raises AssertionError if our logits are not those of transformers."""
-  torch = pytest.importorskip('torch', reason='parity is with torch')
-  pytest.importorskip('accelerate', reason='transformers wants it for GGUF')
+  torch = import_or_skip('torch')
+  import_or_skip('accelerate')
   import transformers
 
   theirs = transformers.AutoModelForCausalLM.from_pretrained(

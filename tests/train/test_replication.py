@@ -21,8 +21,9 @@ from isft_jax.objectives import weight_table
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train import optim
 from isft_jax.train.loop import train
+from tests.fixtures import import_or_skip
 
-torch = pytest.importorskip('torch', reason='the reference loop is in torch')
+torch = import_or_skip('torch')
 transformers = pytest.importorskip('transformers')
 torch.set_num_threads(1)
 
