@@ -41,26 +41,26 @@ setuptools.setup(
   install_requires=[
     'absl-py>=2.1',
     'array_record>=0.8',
-    'datasets>=4',
-    'flax>=0.12',
+    'datasets>=5.2',
+    'flax>=0.12.8',
     # Dequantises the weights of llama.cpp's files. It brings NumPy, PyYAML,
     # requests and tqdm, which transformers and datasets bring too.
     'gguf>=0.19',
     'grain>=0.2.18',
     'importlib_resources>=6',  # wanted by tensorflow-datasets, undeclared
-    'jax>=0.10',
+    'jax>=0.10.2',
     'jinja2>=3.1.6',  # the first that transformers renders templates with
     'matplotlib>=3.9',
     'ml_collections>=1.1',
     'numpy>=2',
-    'optax>=0.2.6',
-    'orbax-checkpoint>=0.12',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12.8',
     'pyarrow>=21',
     'safetensors>=0.4.3',
     'tensorboardX>=2.6.2',
     'tensorflow-datasets>=4.9.10',
-    'tokenizers>=0.22',
-    'transformers>=5',
+    'tokenizers>=0.23',
+    'transformers>=5.24',
   ],
   extras_require={
     'beam': ['apache-beam>=2.70'],
