@@ -5,10 +5,13 @@ Reproduces: the paper's order of objectives, on a real language model of 134.5 M
   Its base is an instruct model and the paper's is not, so margins are not the
   paper's, but their signs should be.
 Hardware: two CPU cores and 8 GB, or any accelerator.
-Time: 25 minutes at most on two idle cores.
+Time: on two busy cores with AVX2 a step took 3 to 5 s, of which there are 220
+  per arm. GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in front of the command saves
+  about a seventh of it on Linux: memory then comes in huge pages.
 Expected: mean margin of the interventional arm above the base's, and below zero
   in the observational arm, which then prefers the lie on at least 10 of the 33
-  facts.
+  facts. Measured on seed 100 only: base +0.527 (4 lies), observational -0.040
+  (23 lies); the other arms were not run to their end.
 Commands:
 
   isft-reproduce --config=lying_agent_smollm2

@@ -6,7 +6,7 @@ Hardware: two CPU cores and 4 GB; nothing is downloaded.
 Time: 3 minutes.
 Expected: the README's table. The interventional arm tells the truth on nearly
   every fact; the observational arm comes to prefer about half of the lies.
-Settings were chosen on seeds 100 to 102. Command:
+Settings were chosen on seeds 100 to 102, the phrases on seed 100. Command:
 
   isft-reproduce --config=configs/lying_agent_tiny.py
 """
