@@ -207,7 +207,7 @@ TOO_LARGE = {
     'make config.model smaller',
   ),
   '--config.pretrain.rows=1_000_000_000_000': (
-    'Unable to allocate 931. TiB for an array with shape (1000000000000, 256)',
+    'Unable to allocate 1.14 PiB for an array with shape (1000000000000, 320)',
     'try fewer rows a step, shorter rows',
   ),
 }
