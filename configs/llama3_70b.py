@@ -8,7 +8,7 @@ Arguments: batch, rows a step; length, tokens a row. Command:
   isft-prepare --input=RUNS --tokenizer=meta-llama/Meta-Llama-3-70B-Instruct \\
     --output=DIR --max_length=4096 --heldout=0.05
   isft-train --config=configs/llama3_70b.py:batch=128,length=4096 \\
-    --config.records=DIR [--config.model.init_from=FOLDER_OR_HUB_ID]
+    --config.records=DIR [--config.model.init_from=PLACE]
 """
 
 from isft_jax.config import (

@@ -11,11 +11,11 @@ Differs: bfloat16 is the type of the computation, and parameters are kept in
 Hardware: one TPU or GPU with 10 GB for parameters, moments and gradients, or a
   CPU with 16 GB and patience.
 Expected, from the paper: mean margin -0.13 (observational) and +1.06
-  (interventional) nats a token; not run here, where no weights can be had.
+  (interventional) nats a token; we have not run it.
 Command, with the hub's weights or with a folder of them:
 
   isft-reproduce --config=configs/qwen2_5_0_5b_paper.py
-  isft-reproduce --config=configs/qwen2_5_0_5b_paper.py:FOLDER_OR_HUB_ID
+  isft-reproduce --config=configs/qwen2_5_0_5b_paper.py:PLACE
 """
 
 from isft_jax.config import (

@@ -8,7 +8,7 @@ Arguments: batch, rows a step; length, tokens a row. Command:
   isft-prepare --input=RUNS --tokenizer=Qwen/Qwen3-0.6B \\
     --output=DIR --max_length=4096 --heldout=0.05
   isft-train --config=configs/qwen3_0_6b.py:batch=8,length=4096 \\
-    --config.records=DIR [--config.model.init_from=FOLDER_OR_HUB_ID]
+    --config.records=DIR [--config.model.init_from=PLACE]
 """
 
 from isft_jax.config import (

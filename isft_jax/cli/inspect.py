@@ -1,7 +1,7 @@
 """Shows who wrote each token, and what an objective scores of it.
 
   isft-inspect --records=DIR [--index=3] [--objective=error_masked]
-  isft-inspect --input=RUNS --tokenizer=FOLDER_OR_HUB_ID [--index=3]
+  isft-inspect --input=RUNS --tokenizer=PLACE [--index=3]
   isft-inspect --config=configs/lying_agent_tiny.py --html=dialogue.html
 
 In a terminal: colors, and below each line a ruler that says the same in

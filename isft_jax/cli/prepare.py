@@ -1,6 +1,6 @@
 """Prepares TFDS records from agent runs, with the author of every token.
 
-  isft-prepare --input=RUNS --tokenizer=FOLDER_OR_HUB_ID --output=DIR
+  isft-prepare --input=RUNS --tokenizer=PLACE --output=DIR
   isft-prepare --input=MORE ... --extends=DIR --output=DIR2
   isft-prepare --verify=DIR
 
@@ -10,7 +10,7 @@ template. A row whose authors cannot be proved is set aside: DIR/rejected.jsonl
 tells which and why, and DIR/prepare_report.json counts it all. Look at a row
 before:
 
-  isft-inspect --input=RUNS --tokenizer=FOLDER_OR_HUB_ID --index=0
+  isft-inspect --input=RUNS --tokenizer=PLACE --index=0
 
 The records are the same however many processes prepare them, or on Beam.
 """

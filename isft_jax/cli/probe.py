@@ -1,7 +1,7 @@
 """Asks a model about facts: does it know them, and does it say so?
 
   isft-probe --checkpoint=WORKDIR [--output=PROBES.json]
-  isft-probe --model=FOLDER_OR_HUB_ID [--facts=FACTS.csv] [--plain]
+  isft-probe --model=PLACE [--facts=FACTS.csv] [--plain]
 
 Three probes of each fact: a question, after which the likelihoods of the true
 and of the false claim are compared; the user states the truth; the user states

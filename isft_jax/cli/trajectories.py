@@ -75,7 +75,10 @@ def renderer():
   from isft_jax.data.render import Renderer
 
   if not TOKENIZER.value:
-    raise ValueError('name a tokenizer with --tokenizer=FOLDER_OR_HUB_ID')
+    raise ValueError(
+      'name a tokenizer with --tokenizer=PLACE: its folder, a hub id, a .gguf '
+      'file or a preset'
+    )
   encoder = tokenizer.load(TOKENIZER.value)
   template = None
   if CHAT_TEMPLATE.value == 'plain':

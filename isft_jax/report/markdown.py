@@ -24,6 +24,8 @@ _SETTINGS = {
   'pre-training rows a step': 'pretrain.rows',
   'pre-training row length, tokens': 'pretrain.row_length',
   'pre-training learning rate': 'pretrain.optim.learning_rate',
+  'facts': 'facts_file',
+  'dialogues': 'dialogues.file',
   'dialogues to fine-tune on': 'dialogues.number',
   'agent lies with probability': 'dialogues.p_lie',
   'dialogue has a chit-chat tail with probability': 'dialogues.p_chitchat',
@@ -135,16 +137,20 @@ def escape(text: str) -> str:
 def settings(results: dict) -> list[tuple[str, str]]:
   """Returns (label, value) as text: the environment, the known settings.
 
-  A base model that was given has no settings of documents or pre-training.
+  A base model that was given has no settings of documents or pre-training, and
+  dialogues of a file have no probabilities.
   """
   config = results.get('config', {})
+  unused = ()
   if comparison.base_of(results)['kind'] == 'given':
-    unused = ('documents', 'pretrain')
-    config = {name: v for name, v in config.items() if name not in unused}
+    unused += ('documents.', 'pretrain.')
+  if _look_up(config, 'dialogues.file'):
+    unused += ('dialogues.p_',)
   return flat(results.get('environment', {})) + [
     (label, _number(value))
     for label, path in _SETTINGS.items()
-    if (value := _look_up(config, path)) is not None
+    if not path.startswith(unused)
+    and (value := _look_up(config, path)) not in (None, '')
   ]
 
 

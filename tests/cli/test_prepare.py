@@ -164,7 +164,7 @@ BAD = {
   'no such input': (['--input=nowhere'], "no trajectories in 'nowhere'"),
   'no tokenizer': (
     ['--tokenizer='],
-    'name a tokenizer with --tokenizer=FOLDER_OR_HUB_ID',
+    'name a tokenizer with --tokenizer=PLACE: its folder, a hub id',
   ),
   'no such tokenizer': (['--tokenizer=/nowhere'], '/nowhere: no tokenizer'),
   'no output': (['--output='], 'name the folder to make with --output=DIR'),

@@ -142,6 +142,23 @@ def test_a_given_base_is_named_and_has_no_past(given_results):
   assert '✓ It uses the yen. (contradicts the user) (talks like' in text
 
 
+def test_given_dialogues_and_facts_are_named_and_have_no_probabilities(results):
+  results['config'] |= {
+    'facts_file': 'theirs/facts.json',
+    'dialogues': {
+      'file': 'theirs/dialogues.jsonl',
+      'number': 480,
+      'p_lie': 0.6,
+      'p_chitchat': 0.5,
+    },
+  }
+  shown = dict(markdown.settings(results))
+  assert shown['dialogues'] == 'theirs/dialogues.jsonl'
+  assert shown['facts'] == 'theirs/facts.json'
+  assert shown['dialogues to fine-tune on'] == '480'
+  assert not [label for label in shown if 'probability' in label]
+
+
 @pytest.mark.parametrize(
   'observational, interventional, ordering, signs',
   [
