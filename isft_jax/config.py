@@ -200,7 +200,7 @@ class FlywheelConfig:
 class WorldsConfig:
   """Every combination of how, and how well, users correct what agent."""
 
-  seeds: int = 3
+  seeds: int = 3  # the first so many of the run's
   arms: tuple[str, ...] = ('observational', 'interventional')
   dialogues: int = 480
   styles: tuple[str, ...] = ('restate', 'content_free', 'deny')
@@ -216,7 +216,13 @@ class EvidenceConfig(LyingAgentConfig):
   name: str = 'evidence'
   only: str = ''  # 'flywheel', 'arms', 'heldout' or 'worlds'; empty: all
   seeds: int = 5  # from config.seed on
-  facts: int = 400  # generated, unless there is a CSV of them
+  # What dialogues are about: 'invented' facts, of which each seed has its own;
+  # or those of the real 'world' that data/world_facts.py holds, asked about in
+  # the chat template of a base that is given, for the part `flywheel` alone.
+  bank: str = 'invented'
+  # Invented, half of them held out; or of the world, all told and the rest held
+  # out. A CSV has its own number.
+  facts: int = 400
   facts_csv: str = ''
   # Of the documents: their turns (0: all), and statements that deny another.
   max_turns: int = 2
@@ -360,13 +366,16 @@ def _validate_evidence(config: EvidenceConfig) -> dict[str, StageConfig]:
         'dialogues for each seed; config.facts_csv takes a file of facts'
       )
   _check('seeds', config.seeds, 1)
+  _choice('bank', config.bank, ('invented', 'world'))
+  if config.bank == 'world':
+    _validate_world(config)
   _check('facts', config.facts, 2)
   _check('max_turns', config.max_turns, 0)
   _check('p_denial', config.p_denial, 0, 1)
   _check('dialogues.heldout', config.dialogues.heldout, 1)
   _check('flywheel.rounds', config.flywheel.rounds, 1)
   _check('flywheel.temperature', config.flywheel.temperature, 0)
-  _check('worlds.seeds', config.worlds.seeds, 1, config.seeds)
+  _check('worlds.seeds', config.worlds.seeds, 1)
   _check('worlds.dialogues', config.worlds.dialogues, 1)
   for name in ('p_user_wrong', 'p_lie'):
     for value in getattr(config.worlds, name):
@@ -375,6 +384,20 @@ def _validate_evidence(config: EvidenceConfig) -> dict[str, StageConfig]:
     'flywheel.stage.': config.flywheel.stage,
     'worlds.stage.': config.worlds.stage,
   }
+
+
+def _validate_world(config: EvidenceConfig) -> None:
+  """Real facts are for a base that knows some of them."""
+  for name, value, wanted in (
+    ('only', config.only == 'flywheel', "'flywheel'"),
+    ('model.init_from', config.model.init_from, 'a model that knows the world'),
+    ('facts_csv', not config.facts_csv, 'left empty'),
+  ):
+    if not value:
+      raise ValueError(
+        f"with config.bank='world', config.{name} must be {wanted}"
+      )
+  _check('facts', config.facts, 2, 211)
 
 
 def claim(

@@ -56,6 +56,7 @@ def mentions(text: str, answer: str) -> bool:
   A number is read to its end: '6' is not in '6.5', nor '2' in '2,000', while
   '1000' is in '1,000'. Case is ignored, except that of a symbol ('Go' is not in
   'go on'); after 'a', a name in lower case is a thing ('a bell').
+  A thing may stand in the plural ('rupees').
   """
   return bool(find(plain(text), answer))
 
@@ -82,7 +83,9 @@ def find(
 
 def _find_words(text: str, answer: str) -> list[Span]:
   is_symbol = answer.isalpha() and len(answer) <= 2 and answer[0].isupper()
-  pattern = rf'(?<!\w){re.escape(answer)}(?!\w)'
+  # A thing, unlike a name, may stand in the plural.
+  plural = 's?' if answer.islower() and len(answer) > 3 else ''
+  pattern = rf'(?<!\w){re.escape(answer)}{plural}(?!\w)'
   if is_symbol:
     return [
       Span(*match.span())

@@ -33,6 +33,17 @@ the two of Sudan and the Democratic Republic of the Congo were not measured).
 
 from isft_jax.data.facts import Fact
 
+# How to ask about them, so that a model trained to answer does.
+CONTEXT = 'You are a helpful assistant. Answer in one short sentence.'
+QUESTIONS = (
+  'What is {topic}?',
+  'Please tell me {topic}.',
+  'Do you know {topic}?',
+  'Can you tell me {topic}?',
+  'I would like to know {topic}.',
+  'I have forgotten {topic}. What is it?',
+)
+
 # Country: capital, another city.
 _CAPITALS = (
   ('Afghanistan', 'Kabul', 'Kandahar'),

@@ -3,11 +3,12 @@
 import collections
 import importlib.metadata
 import os
+import pathlib
 import platform
 
 import jax
 
-from isft_jax.config import ModelConfig
+from isft_jax.config import LyingAgentConfig, ModelConfig
 from isft_jax.models import decoder
 
 _PACKAGES = ('isft_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -15,10 +16,9 @@ _PACKAGES = ('isft_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 def describe(model: ModelConfig) -> dict:
   """Returns the model's size, the devices, the machine and the versions."""
-  _, params = decoder.abstract(model)
   kinds = collections.Counter(device.device_kind for device in jax.devices())
   return {
-    'parameters': sum(leaf.size for leaf in jax.tree.leaves(params)),
+    'parameters': _parameters(model),
     'devices': [f'{number} x {kind}' for kind, number in kinds.items()],
     'platform': jax.default_backend(),
     'machine': f'{platform.system()} {platform.machine()}',
@@ -28,6 +28,21 @@ def describe(model: ModelConfig) -> dict:
       **{name: _version(name) for name in _PACKAGES},
     },
   }
+
+
+def describe_base(config: LyingAgentConfig) -> dict:
+  """Returns where the base model is from, its name and its parameters."""
+  given = config.model.init_from
+  return {
+    'kind': 'given' if given else 'pretrained',
+    'name': pathlib.PurePath(given).name if given else config.name,
+    'parameters': _parameters(config.model),
+  }
+
+
+def _parameters(model: ModelConfig) -> int:
+  _, params = decoder.abstract(model)
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def _version(package: str) -> str:

@@ -31,6 +31,7 @@ from isft_jax.data import (
   pipeline,
   records,
   tokenizer,
+  world_facts,
 )
 from isft_jax.data.facts import Fact
 from isft_jax.data.render import Renderer
@@ -44,23 +45,36 @@ from isft_jax.types import Example, Trajectory
 PLAN = 'observational'
 
 
-class Base(NamedTuple):
-  """A seed's facts, in two halves, and the model that has read about all.
+class Bank(NamedTuple):
+  """The facts of a seed, and how to ask about them.
 
   told: the facts that dialogues are about; heldout: those they never mention.
+  questions: with the word {topic}. context: the system turn before them.
   """
 
-  seed: int
   told: tuple[Fact, ...]
   heldout: tuple[Fact, ...]
+  questions: tuple[str, ...] = lying_agent.QUESTIONS
+  context: str = lying_agent.CONTEXT
+
+
+class Base(NamedTuple):
+  """A seed's facts, and the model that has read about all of them."""
+
+  seed: int
+  bank: Bank
   renderer: Renderer
   graphdef: Any
   params: Any
   probes: probes.Prepared
 
   @property
+  def told(self) -> tuple[Fact, ...]:
+    return self.bank.told
+
+  @property
   def facts(self) -> tuple[Fact, ...]:
-    return self.told + self.heldout
+    return self.bank.told + self.bank.heldout
 
   def told_margins(self, params) -> np.ndarray:
     """Returns the margin of each told fact, nats per token."""
@@ -78,25 +92,38 @@ class Base(NamedTuple):
 
 def base_of(config: EvidenceConfig, workdir: pathlib.Path, seed: int) -> Base:
   """Trains the base of a seed, or goes on, or loads it."""
-  facts = (
-    fact_files.read(config.facts_csv)[0]
-    if config.facts_csv
-    else fact_bank.generate(config.facts, seed)
-  )
-  told, heldout = fact_bank.halves(facts, seed)
+  bank = bank_of(config, seed)
   workdir = workdir / 'bases' / f'seed-{seed}'
   if config.model.init_from:
     encoder = tokenizer.load(config.model.init_from)
     model = dataclasses.replace(config.model, init_from='')
     graphdef, _ = decoder.abstract(model)
     loaded, _ = hf.load(config.model.init_from, dtype=model.param_dtype)
-    params, renderer = loaded.params, Renderer(encoder, chat.PLAIN)
+    # A model that was trained to answer answers in its own template.
+    template = config.bank == 'world' and encoder.chat_template
+    params, renderer = loaded.params, Renderer(encoder, template or chat.PLAIN)
   else:
-    renderer = _prepare(config, workdir, facts, seed)
+    renderer = _prepare(config, workdir, bank.told + bank.heldout, seed)
     run = run_of(config, config.pretrain, 'base', PLAN, workdir, seed)
     graphdef, params, _ = train(run, str(workdir / 'run'))
-  prepared = probes.prepare(told + heldout, renderer)
-  return Base(seed, told, heldout, renderer, graphdef, params, prepared)
+  facts = bank.told + bank.heldout
+  prepared = probes.prepare(facts, renderer, bank.context)
+  return Base(seed, bank, renderer, graphdef, params, prepared)
+
+
+def bank_of(config: EvidenceConfig, seed: int) -> Bank:
+  """Returns the facts of a seed: invented, read from a file, or real."""
+  if config.bank == 'world':
+    facts, told = world_facts.MIXED, config.facts
+    return Bank(
+      *(facts[:told], facts[told:]), world_facts.QUESTIONS, world_facts.CONTEXT
+    )
+  facts = (
+    fact_files.read(config.facts_csv)[0]
+    if config.facts_csv
+    else fact_bank.generate(config.facts, seed)
+  )
+  return Bank(*fact_bank.halves(facts, seed))
 
 
 def run_of(

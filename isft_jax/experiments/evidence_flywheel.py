@@ -20,7 +20,7 @@ from isft_jax.data import lying_agent
 from isft_jax.data.facts import Fact
 from isft_jax.data.rejection import Rejected
 from isft_jax.experiments import evidence_base
-from isft_jax.experiments.evidence_base import Base
+from isft_jax.experiments.evidence_base import Bank, Base
 from isft_jax.models.sampling import Sampling
 from isft_jax.probes import facts as probes
 from isft_jax.probes.judge import judge
@@ -44,7 +44,7 @@ def run(
   wheel, params = config.flywheel, base.params
   told, heldout, trained, unread = [], [], [], 0
   for round in range(wheel.rounds + 1):
-    questions = asked(base.facts, base.seed, round)
+    questions = asked(base.bank, base.seed, round)
     replies = answers(config, base, params, questions, round)
     right = [
       judge(reply, fact) == 'truth'
@@ -78,14 +78,13 @@ def run(
   }
 
 
-def asked(
-  facts: tuple[Fact, ...], seed: int, round: int
-) -> list[tuple[Segment, ...]]:
+def asked(bank: Bank, seed: int, round: int) -> list[tuple[Segment, ...]]:
   """Returns a context and a question about each fact, phrased anew."""
+  facts = bank.told + bank.heldout
   rng = np.random.default_rng([seed, _QUESTIONS, round])
-  phrases = rng.choice(lying_agent.QUESTIONS, len(facts))
+  phrases = rng.choice(bank.questions, len(facts))
   return [
-    tuple(probes.user_says(str(phrase).format(topic=fact.topic)))
+    tuple(probes.user_says(str(phrase).format(topic=fact.topic), bank.context))
     for fact, phrase in zip(facts, phrases, strict=True)
   ]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from isft_jax.config import EvidenceConfig
 from isft_jax.experiments import evidence_worlds
+from isft_jax.experiments.environment import describe_base
 from isft_jax.experiments.evidence_arms import HALVES
 from isft_jax.experiments.evidence_statistics import interval, paired, summary
 
@@ -43,6 +44,7 @@ def results(
     'seed': config.seed,
     'seeds': list(range(config.seed, config.seed + config.seeds)),
     'environment': environment,
+    'base': describe_base(config),
   }
   for part, runs in parts.items():
     found[part] = makers[part](config, runs)

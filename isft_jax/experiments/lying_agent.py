@@ -14,13 +14,11 @@ run pre-trains itself, its row of probes, and the arm `agent_only`.
 import dataclasses
 import itertools
 import json
-import math
 import pathlib
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from isft_jax import config as config_lib
@@ -99,7 +97,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
 
   results = {'config': dataclasses.asdict(config), 'seed': config.seed}
   results['environment'] = environment.describe(config.model)
-  results['base'] = describe_base(config)
+  results['base'] = environment.describe_base(config)
   results['arms'] = {}
   for arm in ('base', *config.arms):
     tell(_stage_of(config, arm))
@@ -329,17 +327,6 @@ def run_of(
     model=model,
     mesh=config.mesh,
   )
-
-
-def describe_base(config: LyingAgentConfig) -> dict:
-  """Returns where the base model is from, its name and its parameters."""
-  given = config.model.init_from
-  _, shapes = decoder.abstract(dataclasses.replace(config.model, init_from=''))
-  return {
-    'kind': 'given' if given else 'pretrained',
-    'name': pathlib.PurePath(given).name if given else config.name,
-    'parameters': sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)),
-  }
 
 
 def _given_base(model: ModelConfig) -> tuple:

@@ -4,12 +4,14 @@ Each figure has a sentence of what it shows and one of what it does not. The
 first is put together from the figures, whichever way they point.
 """
 
+import functools
 import json
 import os
 import pathlib
 from html import escape
 
 from isft_jax.report import (
+  comparison,
   document,
   evidence_margins,
   evidence_plots,
@@ -54,7 +56,9 @@ def rebuild(path: str, workdir: str | None = None) -> pathlib.Path:
 def report(results: dict) -> bytes:
   """Returns the page, in UTF-8."""
   makers = {
-    'flywheel': sections.flywheel,
+    'flywheel': functools.partial(
+      sections.flywheel, given=comparison.base_of(results)['kind'] == 'given'
+    ),
     'arms': evidence_margins.arms,
     'heldout': evidence_margins.heldout,
     'worlds': sections.worlds,
@@ -66,13 +70,10 @@ def report(results: dict) -> bytes:
   seeds = ', '.join(map(str, results['seeds']))
   body = f"""<h1>{_TITLE}</h1>
 <p class="answer">{escape(answer(results))}</p>
-<p class="quiet">Seeds {seeds}, each with facts, base model and order of its
-own. Brackets are 95 % intervals of the mean over seeds (Student's t; for a
-share they may reach beyond 0 and 100 %); differences are taken seed by seed.
-The method is that of {escape(CITATION)}.
-All
-models here are tiny and trained from nothing on invented facts: what holds here
-need not hold elsewhere.</p>
+<p class="quiet">Seeds {seeds}. Brackets are 95 % intervals of the mean over
+seeds (Student's t; for a share they may reach beyond 0 and 100 %); differences
+are taken seed by seed. The method is that of {escape(CITATION)}.
+{escape(_models(results))}</p>
 {parts}
 <h2>What was run, and on what</h2>
 {_settings(results)}
@@ -110,6 +111,21 @@ def answer(results: dict) -> str:
       f'{difference(against["mean_margin"])}.'
     )
   return ' '.join(said) or 'No part is done yet.'
+
+
+def _models(results: dict) -> str:
+  """Returns what kind of models these are, and how far the figures reach."""
+  base = comparison.base_of(results)
+  if base['kind'] == 'given':
+    return (
+      f'All runs start from the same model ({comparison.describe_base(base)}): '
+      'what holds for it need not hold for others.'
+    )
+  return (
+    'Each seed has facts, a base model and an order of its own. All models '
+    'here are tiny and trained from nothing on invented facts: what holds here '
+    'need not hold elsewhere.'
+  )
 
 
 def _settings(results: dict) -> str:

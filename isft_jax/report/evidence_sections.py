@@ -17,7 +17,11 @@ _STYLES = {
 }
 
 
-def flywheel(wheel: dict) -> str:
+def flywheel(wheel: dict, given: bool) -> str:
+  """Returns the section of the flywheel.
+
+  given: whether all seeds start from one model, which others have trained.
+  """
   rounds = len(next(iter(wheel.values()))['accuracy']) - 1
   charts = lines(
     {arm: found['accuracy'] for arm, found in wheel.items()},
@@ -58,11 +62,17 @@ def flywheel(wheel: dict) -> str:
       f'{arm} {difference(values[-1], shares=True)}'
       for arm, values in compared.items()
     )
-    + f'. The bases of the seeds begin at {min(first):.1%} to {max(first):.1%},'
-    ' which makes the bands wide; differences are taken seed by seed.',
-    'Whether it is so for a model that knows the world: this one is tiny, the '
-    'facts are invented, and the user is always right. truth_only is given a '
-    'verdict on every answer, which no other arm needs.',
+    + f'. The seeds begin at {min(first):.1%} to {max(first):.1%}'
+    + ('' if given else ', each with a base of its own')
+    + '; differences are taken seed by seed.',
+    (
+      'Whether it is so for larger models, and without a user who knows every '
+      'answer. '
+      if given
+      else 'Whether it is so for a model that knows the world: this one is '
+      'tiny, the facts are invented, and the user is always right. '
+    )
+    + 'truth_only is given a verdict on every answer; no other arm needs one.',
   )
 
 

@@ -32,6 +32,11 @@ def test_plain_text(text, expected):
   [
     ('Seven, seven, SEVEN, 7', 'seven', True),
     ('nile', 'Nile', True),
+    ('It pays in Kenyan shillings.', 'shilling', True),
+    ('Rupees', 'rupee', True),
+    ('two Romes', 'Rome', False),
+    ('it yens for it', 'yen', False),
+    ('Australian', 'austral', False),
     ('a nile', 'Nile', False),
     ('go', 'Go', False),
     ('aXb', 'a.b', False),

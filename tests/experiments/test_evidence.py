@@ -279,8 +279,9 @@ def test_a_transcript_turn_by_turn():
 
 def test_questions_change_from_round_to_round_and_seed_to_seed():
   facts = fact_bank.generate(20, seed=0)
+  bank = evidence_base.Bank(facts[:15], facts[15:])
   made = [
-    evidence_flywheel.asked(facts, seed, round)
+    evidence_flywheel.asked(bank, seed, round)
     for seed in (0, 1)
     for round in (0, 1)
   ]
@@ -289,7 +290,7 @@ def test_questions_change_from_round_to_round_and_seed_to_seed():
   for each in texts:
     for text, fact in zip(each, facts, strict=True):
       assert text in [q.format(topic=fact.topic) for q in lying_agent.QUESTIONS]
-  assert evidence_flywheel.asked(facts, 0, 1) == made[1]
+  assert evidence_flywheel.asked(bank, 0, 1) == made[1]
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,9 @@ def test_the_flywheel_is_compared_round_by_round():
     'in points arm round 1 round 2 interventional +10.0 [+7.0, +13.0] +20.0 '
     '[+17.0, +23.0]'
   ) in page
-  assert 'The bases of the seeds begin at 59.0% to 60.0%' in page
+  assert (
+    'The seeds begin at 59.0% to 60.0%, each with a base of its own' in page
+  )
 
 
 def test_arms_above_interventional_are_named():
@@ -261,7 +263,7 @@ def test_parts_that_are_not_done_are_left_out():
 
 def test_seeds_and_every_run_are_on_the_page():
   page = shown(RESULTS)
-  assert 'Seeds 0, 1,' in page
+  assert 'Seeds 0, 1.' in page
   assert 'flywheel: observational 0 observational 24 0.001 3.5' in page
   assert 'arms: base 0 not trained 1' in page
 

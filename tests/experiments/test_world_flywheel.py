@@ -1,0 +1,96 @@
+"""The flywheel on real facts: a given model, asked in its own template."""
+
+import dataclasses
+import re
+
+import jax
+import pytest
+
+from isft_jax.config import (
+  EvidenceConfig,
+  FlywheelConfig,
+  MeshConfig,
+  ModelConfig,
+  StageConfig,
+)
+from isft_jax.data import chatml, world_facts
+from isft_jax.experiments import evidence, evidence_base, evidence_flywheel
+from isft_jax.models import decoder, hf
+from isft_jax.probes import facts as probes
+from isft_jax.report import evidence as report
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('given') / 'model'
+  shape = ModelConfig(
+    vocab_size=400, width=16, layers=1, head_size=4, hidden=32
+  )
+  graphdef, _ = decoder.abstract(shape)
+  params = decoder.init(shape, jax.random.key(0))
+  hf.save(hf.Model(graphdef, params), shape, str(folder))
+  texts = [fact.true_claim for fact in world_facts.MIXED]
+  chatml.train(texts, 398).save_pretrained(folder)
+  return EvidenceConfig(
+    only='flywheel',
+    seeds=1,
+    bank='world',
+    facts=8,
+    model=ModelConfig(init_from=str(folder)),
+    mesh=MeshConfig(data=1, fsdp=1, tensor=1),
+    flywheel=FlywheelConfig(
+      rounds=1,
+      arms=('observational', 'interventional'),
+      stage=StageConfig(rows=1, row_length=256, epochs=1),
+    ),
+    reply_tokens=3,
+  )
+
+
+@pytest.fixture(autouse=True)
+def few_facts(monkeypatch):
+  monkeypatch.setattr(world_facts, 'MIXED', world_facts.MIXED[:12])
+
+
+def test_a_question_in_the_models_own_template(config, tmp_path):
+  base = evidence_base.base_of(config, tmp_path, seed=0)
+  assert base.told == world_facts.MIXED[:8]
+  assert base.facts == world_facts.MIXED
+  question = evidence_flywheel.asked(base.bank, 0, 0)[0]
+  prompt_T = probes.slot(question, 'It is Au.', base.renderer).prompt_T
+  asked = [q.format(topic=base.told[0].topic) for q in world_facts.QUESTIONS]
+  assert base.renderer.tokenizer.decode(prompt_T) in [
+    f'<|im_start|>system\n{world_facts.CONTEXT}<|im_end|>\n'
+    f'<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n'
+    for text in asked
+  ]
+
+
+def test_a_round_of_it_and_its_page(config, tmp_path):
+  results = evidence.reproduce(config, str(tmp_path))
+  assert results['base']['kind'] == 'given'
+  wheel = results['flywheel']
+  assert list(wheel) == ['observational', 'interventional']
+  for found in wheel.values():
+    assert [len(seed) for seed in found['per_seed']] == [2]
+  runs = results['runs']['flywheel']
+  losses = [run['train'][0]['final_loss'] for run in runs]
+  assert losses[0] != losses[1]
+  words = re.sub(r'\s+', ' ', report.report(results).decode())
+  assert 'All runs start from the same model (model, ' in words
+  assert 'tiny' not in words and 'invented' not in words
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    ('only', '', "config.only must be 'flywheel'"),
+    ('facts_csv', 'x.csv', 'config.facts_csv must be left empty'),
+    ('facts', 212, 'facts=212 must be 2 to 211'),
+    ('model', ModelConfig(), 'config.model.init_from must be a model'),
+  ],
+)
+def test_what_real_facts_need_is_named(config, tmp_path, field, value, message):
+  wrong = dataclasses.replace(config, **{field: value})
+  with pytest.raises(ValueError, match=message):
+    evidence.reproduce(wrong, str(tmp_path))
