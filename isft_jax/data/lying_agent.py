@@ -31,24 +31,25 @@ QUESTIONS = (
 # and 2 of 10 confirmations are the bare claim, and the others open with a short
 # sentence. A bare claim is evidence about the fact from its first token on.
 #
-# No two openings start with the same word. A greedy reply is chosen a token at
-# a time. If 'I agree.' and 'I think you are mistaken.' share an 'I', their
-# probabilities add up: an earlier set of phrases like that made 'I' the
-# likeliest first word of a reply (0.24), and 'I think you are mistaken.' the
-# reply to 21 of 33 users who were right.
+# An opening shares its first word with nothing else that a user says. A greedy
+# reply is chosen a token at a time, and where 'I agree.' and 'I think you are
+# mistaken.' share an 'I', their probabilities add up. Earlier phrases like that
+# made 'I' the likeliest first word (0.24) and 'I think you are mistaken.' the
+# reply to 21 of 33 users who were right. 'Let me correct that.' beside 'Let us
+# talk about {topic}.' was all 4 that were left, and 15 on SmolLM2.
 CORRECTIONS = (
   '{claim}',
   '{claim}',
   '{claim}',
   '{claim}',
   'No. {claim}',
-  'You are mistaken. {claim}',
-  'Let me correct that. {claim}',
+  'Untrue. {claim}',
+  'Incorrect. {claim}',
   'Wrong. {claim}',
-  'Please check that again. {claim}',
+  'Far from it. {claim}',
   'Hardly. {claim}',
   'Almost, but no. {claim}',
-  'My notes differ. {claim}',
+  'Sadly not. {claim}',
 )
 
 # Every confirmation restates the truth. Confirmations without content taught

@@ -59,15 +59,26 @@ def test_five_tails_are_of_two_turns_and_the_others_of_four():
   assert collections.Counter(map(len, lying_agent.TAILS)) == {2: 5, 4: 22}
 
 
-def test_no_two_openings_share_their_first_word():
+def first_words(phrases):
+  return [re.match(r'\w+', phrase).group() for phrase in phrases]
+
+
+def test_an_opening_shares_its_first_word_with_nothing_that_its_speaker_says():
   """Else a greedy reply adds their probabilities up and picks their sum."""
   phrases = lying_agent.CORRECTIONS + lying_agent.CONFIRMATIONS
-  for table in (
-    [phrase for phrase in phrases if phrase != '{claim}'],
-    lying_agent.AFTER_CORRECTION + lying_agent.AFTER_CONFIRMATION,
-  ):
-    words = [re.match(r'\w+', phrase).group() for phrase in table]
-    assert len(set(words)) == len(words)
+  words = first_words(phrase for phrase in phrases if phrase != '{claim}')
+  assert len(set(words)) == len(words)
+  users = [user for user, _ in lying_agent.CHITCHAT]
+  assert not {*words} & {
+    *first_words(users),
+    *first_words(lying_agent.QUESTIONS),
+  }
+
+
+def test_no_two_acknowledgements_share_their_first_word():
+  phrases = lying_agent.AFTER_CORRECTION + lying_agent.AFTER_CONFIRMATION
+  words = first_words(phrases)
+  assert len(set(words)) == len(words)
 
 
 def test_every_question_names_the_topic_once():
@@ -380,7 +391,7 @@ def test_the_default_world_stays_what_it_is():
   for trajectory in made:
     digest.update(repr(trajectory).encode())
   assert digest.hexdigest() == (
-    'e06cf34a4f054b2f2d548545fe72e0037f5e01b45bb2243597fa3def297fdf50'
+    '8439bb26336828d6ca9a3e2e2c3cb09e8ad98ff8216b8386454338cd7a6b05f5'
   )
 
 
