@@ -21,13 +21,22 @@ import time
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+# A job in the background of a shell ignores Ctrl-C; this one is to heed it.
+PROGRAM = """
+import signal
+from isft_jax.cli import reproduce
+signal.signal(signal.SIGINT, signal.default_int_handler)
+reproduce.run()
+"""
+
+
 def reproduce(workdir, *flags, devices=1) -> subprocess.Popen:
   """Starts the smoke experiment on so many virtual devices."""
   return subprocess.Popen(
     [
       sys.executable,
       '-c',
-      'from isft_jax.cli import reproduce; reproduce.run()',
+      PROGRAM,
       '--config=lying_agent_smoke',
       f'--workdir={workdir}',
       *flags,
