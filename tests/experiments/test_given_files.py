@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from isft_jax import config as config_lib
+from isft_jax.cli import partner
 from isft_jax.config import (
   DialoguesConfig,
   LyingAgentConfig,
@@ -148,6 +149,13 @@ def test_the_facts_of_the_file_are_asked_about_under_its_context(run):
     # embedding, two norms and a last one, attention with biases, MLP
     'parameters': 400 * 16 + 3 * 16 + 768 + 32 + 3 * 16 * 32,
   }
+
+
+def test_a_model_of_turns_encoded_piecewise_is_not_talked_to(run):
+  """Prompts would have other ids than its training."""
+  folder, _, _ = run
+  with pytest.raises(ValueError, match='encoded apart from the words'):
+    partner.of_run(str(folder / 'run/interventional'))
 
 
 def test_every_line_of_progress_is_of_the_whole(model, tmp_path, capsys):
