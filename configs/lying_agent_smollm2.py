@@ -5,13 +5,14 @@ Reproduces: the paper's order of objectives, on a real language model of 134.5 M
   Its base is an instruct model and the paper's is not, so margins are not the
   paper's, but their signs should be.
 Hardware: two CPU cores and 8 GB, or any accelerator.
-Time: on two busy cores with AVX2 a step took 3 to 5 s, of which there are 220
-  per arm. GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in front of the command saves
-  about a seventh of it on Linux: memory then comes in huge pages.
-Expected: mean margin of the interventional arm above the base's, and below zero
-  in the observational arm, which then prefers the lie on at least 10 of the 33
-  facts. Measured on seed 100 only: base +0.527 (4 lies), observational -0.040
-  (23 lies); the other arms were not run to their end.
+Time: on two cores with AVX2, alone, a step takes 3 s, of which there are 220
+  per arm, and all of it 35 to 40 minutes. GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+  in front of the command saves about a seventh of it on Linux: memory then
+  comes in huge pages.
+Expected, on seed 0: mean margin of the interventional arm +1.172 (no lie is
+  preferred), of the base +0.527 (4), of the observational arm -0.002 (17), and
+  of agent_only -0.045 (20).
+Settings were chosen on seed 100, the phrases too.
 Commands:
 
   isft-reproduce --config=lying_agent_smollm2
