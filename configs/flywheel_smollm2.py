@@ -6,6 +6,8 @@ Reproduces: nothing of the paper, which scripts the lies. SmolLM2-135M-Instruct
   again, for three rounds. Capitals, currencies and chemical symbols, of which
   12 more are never asked in training.
 Hardware: two CPU cores and 8 GB, or any accelerator.
+Expected: we have not run it to its end. Before any training the model is right
+  on 11 of a sample of 40 of the facts.
 Command:
 
   isft-reproduce --config=flywheel_smollm2

@@ -5,8 +5,8 @@ Reproduces: the paper's order of objectives, on a real language model of 134.5 M
   Its base is an instruct model and the paper's is not, so margins are not the
   paper's, but their signs should be.
 Hardware: two CPU cores and 8 GB, or any accelerator.
-Time: on two cores with AVX2, alone, a step takes 3 s, of which there are 220
-  per arm, and all of it 35 to 40 minutes. GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+Time: 46 minutes on two cores with AVX2 that did other work as well; 10 to 12 of
+  them for each arm, which has 219 steps. GLIBC_TUNABLES=glibc.malloc.hugetlb=1
   in front of the command saves about a seventh of it on Linux: memory then
   comes in huge pages.
 Expected, on seed 0: mean margin of the interventional arm +1.172 (no lie is

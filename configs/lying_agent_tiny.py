@@ -3,9 +3,10 @@
 Reproduces: the paper's order of objectives, with a decoder of 0.7 M parameters
   that the run pre-trains itself.
 Hardware: two CPU cores and 4 GB; nothing is downloaded.
-Time: 3 minutes.
-Expected: the README's table. The interventional arm tells the truth on nearly
-  every fact; the observational arm comes to prefer about half of the lies.
+Time: 4 to 6 minutes.
+Expected: the table in tests/golden/lying_agent_tiny. The interventional arm
+  tells the truth on nearly every fact; the observational arm comes to prefer
+  about half of the lies.
 Settings were chosen on seeds 100 to 102, the phrases on seed 100. Command:
 
   isft-reproduce --config=configs/lying_agent_tiny.py

@@ -200,7 +200,7 @@ class FlywheelConfig:
 class WorldsConfig:
   """Every combination of how, and how well, users correct what agent."""
 
-  seeds: int = 3  # the first so many of the run's
+  seeds: int = 3  # at most, from the first of the run
   arms: tuple[str, ...] = ('observational', 'interventional')
   dialogues: int = 480
   styles: tuple[str, ...] = ('restate', 'content_free', 'deny')
@@ -387,7 +387,7 @@ def _validate_evidence(config: EvidenceConfig) -> dict[str, StageConfig]:
 
 
 def _validate_world(config: EvidenceConfig) -> None:
-  """Real facts are for a base that knows some of them."""
+  """Raises ValueError unless there is a base that may know real facts."""
   for name, value, wanted in (
     ('only', config.only == 'flywheel', "'flywheel'"),
     ('model.init_from', config.model.init_from, 'a model that knows the world'),
@@ -397,7 +397,7 @@ def _validate_world(config: EvidenceConfig) -> None:
       raise ValueError(
         f"with config.bank='world', config.{name} must be {wanted}"
       )
-  _check('facts', config.facts, 2, 211)
+  _check('facts', config.facts, 2, 211)  # of 212: one is held out at least
 
 
 def claim(

@@ -57,6 +57,10 @@ class Bank(NamedTuple):
   questions: tuple[str, ...] = lying_agent.QUESTIONS
   context: str = lying_agent.CONTEXT
 
+  @property
+  def facts(self) -> tuple[Fact, ...]:
+    return self.told + self.heldout
+
 
 class Base(NamedTuple):
   """A seed's facts, and the model that has read about all of them."""
@@ -74,7 +78,7 @@ class Base(NamedTuple):
 
   @property
   def facts(self) -> tuple[Fact, ...]:
-    return self.bank.told + self.bank.heldout
+    return self.bank.facts
 
   def told_margins(self, params) -> np.ndarray:
     """Returns the margin of each told fact, nats per token."""
@@ -103,20 +107,21 @@ def base_of(config: EvidenceConfig, workdir: pathlib.Path, seed: int) -> Base:
     template = config.bank == 'world' and encoder.chat_template
     params, renderer = loaded.params, Renderer(encoder, template or chat.PLAIN)
   else:
-    renderer = _prepare(config, workdir, bank.told + bank.heldout, seed)
+    renderer = _prepare(config, workdir, bank.facts, seed)
     run = run_of(config, config.pretrain, 'base', PLAN, workdir, seed)
     graphdef, params, _ = train(run, str(workdir / 'run'))
-  facts = bank.told + bank.heldout
-  prepared = probes.prepare(facts, renderer, bank.context)
+  prepared = probes.prepare(bank.facts, renderer, bank.context)
   return Base(seed, bank, renderer, graphdef, params, prepared)
 
 
 def bank_of(config: EvidenceConfig, seed: int) -> Bank:
   """Returns the facts of a seed: invented, read from a file, or real."""
   if config.bank == 'world':
-    facts, told = world_facts.MIXED, config.facts
     return Bank(
-      *(facts[:told], facts[told:]), world_facts.QUESTIONS, world_facts.CONTEXT
+      told=world_facts.MIXED[: config.facts],
+      heldout=world_facts.MIXED[config.facts :],
+      questions=world_facts.QUESTIONS,
+      context=world_facts.CONTEXT,
     )
   facts = (
     fact_files.read(config.facts_csv)[0]

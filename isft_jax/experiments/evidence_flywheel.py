@@ -80,12 +80,11 @@ def run(
 
 def asked(bank: Bank, seed: int, round: int) -> list[tuple[Segment, ...]]:
   """Returns a context and a question about each fact, phrased anew."""
-  facts = bank.told + bank.heldout
   rng = np.random.default_rng([seed, _QUESTIONS, round])
-  phrases = rng.choice(bank.questions, len(facts))
+  phrases = rng.choice(bank.questions, len(bank.facts))
   return [
     tuple(probes.user_says(str(phrase).format(topic=fact.topic), bank.context))
-    for fact, phrase in zip(facts, phrases, strict=True)
+    for fact, phrase in zip(bank.facts, phrases, strict=True)
   ]
 
 

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import pytest
 
 from isft_jax import config as config_lib
@@ -19,8 +18,8 @@ from isft_jax.data import lying_agent, tokenizer
 from isft_jax.data.pipeline import BatchSource
 from isft_jax.data.records import Records
 from isft_jax.experiments import lying_agent as experiment
-from isft_jax.models import decoder, hf
 from isft_jax.types import Provenance
+from tests.experiments import given_model
 
 CONTEXT = 'A tutor is put right.'
 DIALOGUES = [
@@ -92,14 +91,8 @@ def write(folder, model, rows=None, context=CONTEXT):
 def model(tmp_path_factory):
   """A random model and its tokenizer, as the hub has them."""
   folder = tmp_path_factory.mktemp('given') / 'model'
-  shape = ModelConfig(
-    vocab_size=400, width=16, layers=1, head_size=4, hidden=32
-  )
-  graphdef, _ = decoder.abstract(shape)
-  params = decoder.init(shape, jax.random.key(0))
-  hf.save(hf.Model(graphdef, params), shape, str(folder))
   texts = [text for turns in DIALOGUES for _, text, _ in turns]
-  tokenizer.train(texts, 400).save_pretrained(folder)
+  given_model.save(folder, tokenizer.train(texts, 400))
   return folder
 
 

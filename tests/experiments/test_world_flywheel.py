@@ -3,7 +3,6 @@
 import dataclasses
 import re
 
-import jax
 import pytest
 
 from isft_jax.config import (
@@ -15,22 +14,16 @@ from isft_jax.config import (
 )
 from isft_jax.data import chatml, world_facts
 from isft_jax.experiments import evidence, evidence_base, evidence_flywheel
-from isft_jax.models import decoder, hf
 from isft_jax.probes import facts as probes
 from isft_jax.report import evidence as report
+from tests.experiments import given_model
 
 
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
   folder = tmp_path_factory.mktemp('given') / 'model'
-  shape = ModelConfig(
-    vocab_size=400, width=16, layers=1, head_size=4, hidden=32
-  )
-  graphdef, _ = decoder.abstract(shape)
-  params = decoder.init(shape, jax.random.key(0))
-  hf.save(hf.Model(graphdef, params), shape, str(folder))
   texts = [fact.true_claim for fact in world_facts.MIXED]
-  chatml.train(texts, 398).save_pretrained(folder)
+  given_model.save(folder, chatml.train(texts, 398))
   return EvidenceConfig(
     only='flywheel',
     seeds=1,

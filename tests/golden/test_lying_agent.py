@@ -44,6 +44,8 @@ def test_the_mask_keeps_the_lie_out(run):
   arms = results['arms']
   margins = {arm: found['mean_margin'] for arm, found in arms.items()}
   assert margins['interventional'] > margins['base'] > 0
+  if results['base']['kind'] == 'given':
+    assert margins['observational'] < 0
   assert margins['observational'] < 0.05 < margins['base']
   assert arms['interventional']['prefers_lie'] <= 3
   assert arms['observational']['prefers_lie'] >= 10
@@ -61,10 +63,22 @@ def test_a_given_base_keeps_what_no_dialogue_mentions(run):
     assert abs(lies['interventional'] - lies['base']) <= 5
 
 
+def test_what_is_said_beyond_the_dialogues_is_of_the_run():
+  arms = [
+    json.loads(path.read_text())['arms']
+    for path in FILES['lying_agent_smollm2']
+  ]
+  _, rows = comparison.beyond(*arms)
+  text = (ROOT / 'tests/golden/lying_agent_smollm2/README.md').read_text()
+  for _, margin, lies, nll in rows:
+    assert f'| {margin} | {lies.split(" / ")[0]} | {nll} |' in text
+
+
 @pytest.mark.parametrize(
   ('place', 'name'),
   [
     ('README.md', 'lying_agent_smollm2'),
+    ('tests/golden/lying_agent_smollm2/README.md', 'lying_agent_smollm2'),
     ('tests/golden/lying_agent_tiny/README.md', 'lying_agent_tiny'),
   ],
 )

@@ -1,0 +1,17 @@
+"""A random model and its tokenizer in a folder, as the hub has them."""
+
+import jax
+
+from isft_jax.config import ModelConfig
+from isft_jax.models import decoder, hf
+
+
+def save(folder, encoder):
+  """Writes both; the model has 400 ids."""
+  shape = ModelConfig(
+    vocab_size=400, width=16, layers=1, head_size=4, hidden=32
+  )
+  graphdef, _ = decoder.abstract(shape)
+  params = decoder.init(shape, jax.random.key(0))
+  hf.save(hf.Model(graphdef, params), shape, str(folder))
+  encoder.save_pretrained(folder)
