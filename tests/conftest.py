@@ -1,7 +1,18 @@
-"""Set once, before jax starts: 8 virtual devices, and strict ranks."""
+"""Set once, before jax starts: 8 virtual devices, strict ranks, a cache."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
+
+# What one test has compiled, the others need not: workers, and the commands
+# that they run, share a folder of compiled programs while the tests last.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  _FOLDER = tempfile.mkdtemp(prefix='isft-compiled-')
+  atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _FOLDER
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'

@@ -1,6 +1,7 @@
 """Errors of a command: one line with the remedy, exit code 1, nothing done."""
 
 import fnmatch
+import os
 import pathlib
 import resource
 import subprocess
@@ -115,7 +116,9 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(
   def limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, -1))
 
-  failed = command('reproduce', *flags, preexec_fn=limit)
+  # The limit would also hold what jax keeps of compiled programs.
+  env = os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+  failed = command('reproduce', *flags, preexec_fn=limit, env=env)
   assert failed.returncode == 1, failed.stdout
   assert failed.stderr.startswith('error: ')
   assert failed.stderr.count('\n') == 1
