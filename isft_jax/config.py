@@ -277,6 +277,7 @@ def validate(config: RunConfig | LyingAgentConfig) -> None:
     _check('dialogues.number', config.dialogues.number, 1)
     _check('dialogues.heldout', config.dialogues.heldout, 0)
     _check('documents.number', config.documents.number, 1)
+    _check_arms('arms', config.arms)
     if isinstance(config, EvidenceConfig):
       stages |= _validate_evidence(config)
     if not config.model.init_from:
@@ -375,6 +376,9 @@ def _validate_evidence(config: EvidenceConfig) -> dict[str, StageConfig]:
   _check('dialogues.heldout', config.dialogues.heldout, 1)
   _check('flywheel.rounds', config.flywheel.rounds, 1)
   _check('flywheel.temperature', config.flywheel.temperature, 0)
+  _check_arms('heldout_arms', config.heldout_arms)
+  _check_arms('flywheel.arms', config.flywheel.arms)
+  _check_arms('worlds.arms', config.worlds.arms)
   _check('worlds.seeds', config.worlds.seeds, 1)
   _check('worlds.dialogues', config.worlds.dialogues, 1)
   for name in ('p_user_wrong', 'p_lie'):
@@ -480,6 +484,15 @@ def _check(name, value, low, high=float('inf')):
   if not low <= value <= high:
     limit = f'at least {low}' if high == float('inf') else f'{low} to {high}'
     raise ValueError(f'config.{name}={value!r} must be {limit}')
+
+
+def _check_arms(name, arms):
+  for arm in arms:
+    if arms.count(arm) > 1:
+      raise ValueError(
+        f'config.{name} names {arm!r} more than once; a flag that is given '
+        'again adds to it'
+      )
 
 
 def _choice(name, value, choices):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from isft_jax.config import (
+  EvidenceConfig,
   LyingAgentConfig,
   MeshConfig,
   ModelConfig,
@@ -219,6 +220,7 @@ REFUSED_EXPERIMENT = [
   ('vocab_size', 256, '=256 must be at least 257'),
   ('model.vocab_size', 1023, '=1023 must be at least 1024'),
   ('model.vocab_size', 0, '=0 must be at least 1024'),
+  ('arms', ('interventional',) * 2, " names 'interventional' more than once"),
   *(
     (f'{stage}.{field}', value, message)
     for stage in ('pretrain', 'finetune')
@@ -238,6 +240,17 @@ def test_what_cannot_work_in_a_run_is_named(field, value, message):
 def test_what_cannot_work_in_an_experiment_is_named(field, value, message):
   with pytest.raises(ValueError, match=f'^config.{field}{message}'):
     validate(changed(LyingAgentConfig(), **{field: value}))
+
+
+@pytest.mark.parametrize(
+  'field', ['arms', 'heldout_arms', 'flywheel.arms', 'worlds.arms']
+)
+def test_an_arm_that_is_named_twice_is_refused(field):
+  """A flag that is given again adds to a tuple."""
+  config = EvidenceConfig()
+  validate(changed(config, **{field: ('observational', 'interventional')}))
+  with pytest.raises(ValueError, match=f"^config.{field} names 'observational"):
+    validate(changed(config, **{field: ('observational', 'observational')}))
 
 
 @pytest.mark.parametrize(('rows', 'accumulate'), [(8, 3), (8, 16), (8, 0)])
