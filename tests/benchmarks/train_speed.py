@@ -3,15 +3,19 @@
   python tests/benchmarks/train_speed.py [--rounds=3] [--seconds=40]
 
 The same weights (SmolLM2-135M-Instruct, float32) learn from the same dialogues
-of the lying agent under L_do, on all cores, in one process, in turns:
+of the lying agent under L_do, on all cores or one GPU, in one process, in
+turns:
 
   torch   transformers' LlamaForCausalLM, one dialogue per step, as the authors'
           notebook trains: logits for all tokens, labels -100 for the unscored
-  packed  isft_jax, packed rows of 256 tokens
+  packed  isft_jax, a packed row of 256 tokens per step
+  rows    isft_jax, --rows such rows per step
   single  isft_jax, one dialogue per step, in rows as long as the longest needs
 
 Each turn takes some seconds of steps; compiling is not counted. The goals are
 ratios of 2 (packed) and 1 (single). It needs torch: pip install -e '.[parity]'.
+On a GPU set XLA_PYTHON_CLIENT_PREALLOCATE=false, which leaves memory for torch,
+and JAX_DEFAULT_MATMUL_PRECISION=highest, as torch computes in float32 there.
 """
 
 import argparse
@@ -43,7 +47,9 @@ LEARNING_RATE = 2e-5
 
 def torch_steps(folder, examples):
   """Yields the scored tokens of each step of the plain loop."""
-  model = transformers.LlamaForCausalLM.from_pretrained(folder).train()
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  model = transformers.LlamaForCausalLM.from_pretrained(folder)
+  model = model.to(device).train()
   optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
   table_PV = weight_table(OBJECTIVE)
   for example in itertools.cycle(examples):
@@ -52,21 +58,25 @@ def torch_steps(folder, examples):
     labels_T = np.where(is_scored_T, example.tokens_T, -100)
     optimizer.zero_grad()
     loss = model(
-      input_ids=torch.asarray(example.tokens_T[None], dtype=torch.int64),
-      labels=torch.asarray(labels_T[None], dtype=torch.int64),
+      input_ids=torch.asarray(example.tokens_T[None], dtype=torch.int64).to(
+        device
+      ),
+      labels=torch.asarray(labels_T[None], dtype=torch.int64).to(device),
     ).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
+    if device == 'cuda':
+      torch.cuda.synchronize()
     yield int(is_scored_T.sum())
 
 
-def our_steps(data, params, model, **stage):
+def our_steps(data, params, model, rows=1, **stage):
   """Yields the scored tokens of each step of ours."""
   config = RunConfig(
     objective=OBJECTIVE,
     records=data.folder,
-    rows=1,
+    rows=rows,
     model=model,
     optim=OptimConfig(learning_rate=LEARNING_RATE),
     **stage,
@@ -95,6 +105,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--seconds', type=float, default=40)
+  parser.add_argument('--rows', type=int, default=4)
   args = parser.parse_args()
 
   torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -115,6 +126,7 @@ def main():
     ways = {
       'torch': torch_steps(f'{folder}/model', examples),
       'packed': our_steps(*ours, row_length=256),
+      'rows': our_steps(*ours, row_length=256, rows=args.rows),
       'single': our_steps(*ours, row_length=0, row_documents=1),
     }
     for steps in ways.values():  # compiles, and fills the caches

@@ -4,45 +4,96 @@ import dataclasses
 import json
 import pathlib
 import re
+from typing import NamedTuple
 
 import pytest
 
-from configs import evidence_tiny
+from configs import evidence_tiny, flywheel_smollm2
+from isft_jax.config import EvidenceConfig
 from isft_jax.experiments import evidence
 from isft_jax.experiments.evidence_statistics import interval
 from isft_jax.report import evidence as report
 
-PATH = pathlib.Path(__file__).parent / 'evidence_tiny' / 'results.json'
-CONFIG = evidence_tiny.get_config()
+HERE = pathlib.Path(__file__).parent
+# The names of arms in our tables.
+ARMS = {
+  'observational': 'observational',
+  'interventional': '**interventional**',
+  'truth_only': 'truth only (told which answers are right)',
+  'agent_only': 'agent only',
+}
 
 
-@pytest.fixture(scope='module')
-def results():
-  return json.loads(PATH.read_text())
+class Golden(NamedTuple):
+  """A published run."""
+
+  path: pathlib.Path
+  config: EvidenceConfig
+  parts: tuple[str, ...]
+  titles: tuple[str, ...]  # of the page
+  results: dict
 
 
-def test_the_page_is_made_again_and_shows_every_part(results, tmp_path):
-  page = report.rebuild(str(PATH), str(tmp_path)).read_text()
-  words = re.sub(r'\s+', ' ', re.sub(r'<[^>]+>', ' ', page.split('<main>')[1]))
-  assert report.answer(results) in words
-  for title in (
+def golden(name, config, parts, titles):
+  path = HERE / name / 'results.json'
+  results = json.loads(path.read_text())
+  return Golden(path, config, parts, titles, results)
+
+
+TINY = golden(
+  'evidence_tiny',
+  evidence_tiny.get_config(),
+  ('flywheel', 'arms', 'worlds'),
+  (
     'Own mistakes: the flywheel',
     'Arms: who may be learned from',
     'Facts that no dialogue mentions',
     'Worlds: other corrections, other users',
     'Costs: what the mask loses',
-  ):
+  ),
+)
+REAL = golden(
+  'flywheel_smollm2',
+  flywheel_smollm2.get_config(),
+  ('flywheel',),
+  ('Own mistakes: the flywheel',),
+)
+
+
+@pytest.fixture(params=[TINY, REAL], ids=['tiny', 'real'])
+def run(request):
+  return request.param
+
+
+def test_the_page_is_made_again_and_shows_every_part(run, tmp_path):
+  page = report.rebuild(str(run.path), str(tmp_path)).read_text()
+  words = re.sub(r'\s+', ' ', re.sub(r'<[^>]+>', ' ', page.split('<main>')[1]))
+  assert report.answer(run.results) in words
+  for title in run.titles:
     assert title in words
-  for arm in {*CONFIG.arms, *CONFIG.flywheel.arms}:
+  for arm in {*run.results.get('arms', {}), *run.config.flywheel.arms}:
     assert arm in words
   assert (tmp_path / 'flywheel.png').read_bytes().startswith(b'\x89PNG')
-  assert PATH.stat().st_size < 3_000_000
+  assert run.path.stat().st_size < 3_000_000
 
 
-def test_the_settings_are_those_of_the_config(results):
+def test_the_settings_are_those_of_the_config(run):
   """A field that was added since stands at its default, which is no change."""
-  now = json.loads(json.dumps(dataclasses.asdict(CONFIG)))
-  assert differing(results['config'], now) == []
+  config = run.config
+  if config.model.init_from:  # the run has read its shape there
+    model = dataclasses.replace(
+      config.model,
+      **{
+        name: run.results['config']['model'][name]
+        for name in ('vocab_size', 'width', 'layers', 'heads', 'kv_heads')
+        + ('head_size', 'hidden', 'rope_theta', 'norm_eps', 'qkv_bias')
+      },
+    )
+    config = dataclasses.replace(config, model=model)
+  now = json.loads(
+    json.dumps(dataclasses.asdict(dataclasses.replace(config, only='')))
+  )
+  assert differing(run.results['config'], now) == []
 
 
 def differing(old, new, path=''):
@@ -55,28 +106,33 @@ def differing(old, new, path=''):
   return [] if old == new else [path]
 
 
-def test_every_run_of_every_part_is_there(results):
-  assert results['seeds'] == [0, 1, 2, 3, 4]
-  for part in ('flywheel', 'arms', 'worlds'):
-    runs = [(run['seed'], run['name']) for run in results['runs'][part]]
-    wanted = [(unit.seed, unit.name) for unit in evidence.units(CONFIG, part)]
+def test_every_run_of_every_part_is_there(run):
+  found = run.results
+  assert found['seeds'] == list(range(run.config.seeds))
+  for part in run.parts:
+    runs = [(each['seed'], each['name']) for each in found['runs'][part]]
+    wanted = [(u.seed, u.name) for u in evidence.units(run.config, part)]
     assert sorted(runs) == sorted(wanted)
-  assert list(results['arms']) == ['base', *CONFIG.arms]
-  assert list(results['costs']) == ['base', *CONFIG.arms]
-  assert list(results['heldout']) == ['base', *CONFIG.heldout_arms]
+
+
+def test_every_arm_of_every_part_is_there():
+  results, config = TINY.results, TINY.config
+  assert list(results['arms']) == ['base', *config.arms]
+  assert list(results['costs']) == ['base', *config.arms]
+  assert list(results['heldout']) == ['base', *config.heldout_arms]
   assert len(results['worlds']) == 27
 
 
-def test_the_intervals_are_those_of_the_seeds(results):
-  found = list(intervals(results))
+def test_the_intervals_are_those_of_the_seeds(run):
+  found = list(intervals(run.results))
   of_curves = [each for each in found if 'per_seed' not in each]
   # Told and held-out facts; the curves keep their seeds together.
-  rounds = CONFIG.flywheel.rounds + 1
-  assert len(of_curves) == 2 * rounds * len(CONFIG.flywheel.arms)
+  rounds = run.config.flywheel.rounds + 1
+  assert len(of_curves) == 2 * rounds * len(run.config.flywheel.arms)
   for each in found:
     if 'per_seed' in each:
       ends = {name: each[name] for name in ('mean', 'lo', 'hi')}
-      # Sums of five numbers, on another machine.
+      # Sums of a few numbers, on another machine.
       assert ends == pytest.approx(interval(each['per_seed']), abs=1e-12)
 
 
@@ -91,8 +147,8 @@ def intervals(tree):
       yield from intervals(each)
 
 
-def test_the_curves_of_the_flywheel_are_those_of_the_seeds(results):
-  wheel = results['flywheel']
+def test_the_curves_of_the_flywheel_are_those_of_the_seeds(run):
+  wheel = run.results['flywheel']
   theirs = list(zip(*wheel['observational']['per_seed'], strict=True))
   for found in wheel.values():
     ours = list(zip(*found['per_seed'], strict=True))
@@ -103,6 +159,42 @@ def test_the_curves_of_the_flywheel_are_those_of_the_seeds(results):
       assert against == pytest.approx([a - b for a, b in pairs])
 
 
-def test_the_base_is_right_on_half_to_seven_tenths(results):
+def test_the_base_is_right_on_half_to_seven_tenths():
   """As the experiment wants it: mistakes to learn from, and something known."""
-  assert 0.5 < results['flywheel']['observational']['accuracy'][0]['mean'] < 0.7
+  wheel = TINY.results['flywheel']
+  assert 0.5 < wheel['observational']['accuracy'][0]['mean'] < 0.7
+
+
+def test_a_real_model_learns_most_where_its_answers_are_masked():
+  wheel = REAL.results['flywheel']
+  last = wheel['interventional']['against_observational'][-1]
+  assert last['positive'] == 3
+  assert last['lo'] > 0
+  assert wheel['agent_only']['against_observational'][-1]['positive'] == 0
+
+
+def rows_of(wheel):
+  """Yields the rows of the table in READMEs: percent, and points."""
+  for arm, name in ARMS.items():
+    right = [f'{100 * each["mean"]:.1f}' for each in wheel[arm]['accuracy']]
+    last = wheel[arm]['against_observational'][-1]
+    ends = ', '.join(f'{100 * last[end]:+.1f}' for end in ('lo', 'hi'))
+    seeds = f'{last["positive"]} of {len(last["per_seed"])}'
+    against = f'{100 * last["mean"]:+.1f} [{ends}], {seeds} seeds'
+    if arm == 'observational':
+      against = ''
+    yield [name, *right, against]
+
+
+def cells(line):
+  """Returns the cells of a row, its last two without their bold."""
+  found = [each.strip() for each in line.strip('|\n').split('|')]
+  return found[:1] + [each.replace('**', '') for each in found[1:]]
+
+
+@pytest.mark.parametrize('readme', ['README.md', 'tests/golden/{}/README.md'])
+def test_the_tables_of_the_readmes_are_the_runs(readme):
+  path = HERE.parents[1] / readme.format('flywheel_smollm2')
+  lines = [cells(line) for line in path.read_text().splitlines()]
+  for row in rows_of(REAL.results['flywheel']):
+    assert row in lines
