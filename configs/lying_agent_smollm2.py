@@ -5,13 +5,13 @@ Reproduces: the paper's order of objectives, on a real language model of 134.5 M
   Its base is an instruct model and the paper's is not, so margins are not the
   paper's, but their signs should be.
 Hardware: two CPU cores and 8 GB, or any accelerator.
-Time: 46 minutes on two cores with AVX2 that did other work as well; 10 to 12 of
-  them for each arm, which has 219 steps. GLIBC_TUNABLES=glibc.malloc.hugetlb=1
-  in front of the command saves about a seventh of it on Linux: memory then
-  comes in huge pages.
-Expected, on seed 0: mean margin of the interventional arm +1.172 (no lie is
-  preferred), of the base +0.527 (4), of the observational arm -0.002 (17), and
-  of agent_only -0.045 (20).
+Time: 46 to 56 minutes on two cores with AVX2 that did other work as well; alone
+  9 to 10 minutes for each arm, which has about 220 steps.
+  GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in front of the command saves about a
+  seventh of it on Linux: memory then comes in huge pages.
+Expected, on seeds 0 to 2: mean margin of the interventional arm +1.12 to +1.17
+  (no lie is preferred), of the base +0.527 (4), of the observational arm -0.020
+  to -0.002 (17 to 23), and of agent_only -0.090 to -0.045 (20 to 24).
 Settings were chosen on seed 100, the phrases too.
 Commands:
 
