@@ -162,11 +162,12 @@ class LyingAgentConfig:
   arms: tuple[str, ...] = ('observational', 'interventional', 'agent_only')
   vocab_size: int = 1024  # of the tokenizer that the run trains
   # A file of facts to talk and to ask about, and of the context of dialogues
-  # and probes; see data/fact_files.py. Empty: the paper's 33, and our context.
+  # and probes; see worlds/lying_agent/fact_files.py. Empty: the paper's 33, and
+  # our context.
   facts_file: str = ''
   facts_sha256: str = ''  # of that file; a run fills it in, and refuses another
   # Whether the header of a turn is encoded apart from its words, as in the
-  # notebook of the paper; see data/encode.py.
+  # notebook of the paper; see data/rendering/encode.py.
   piecewise: bool = False
   # Whether to measure what fine-tuning changes beyond its own data: margins of
   # capitals that no dialogue mentions, and the loss per token of definitions of
@@ -217,8 +218,9 @@ class EvidenceConfig(LyingAgentConfig):
   only: str = ''  # 'flywheel', 'arms', 'heldout' or 'worlds'; empty: all
   seeds: int = 5  # from config.seed on
   # What dialogues are about: 'invented' facts, of which each seed has its own;
-  # or those of the real 'world' that data/world_facts.py holds, asked about in
-  # the chat template of a base that is given, for the part `flywheel` alone.
+  # or those of the real 'world' that worlds/lying_agent/world_facts.py holds,
+  # asked about in the chat template of a base that is given, for the part
+  # `flywheel` alone.
   bank: str = 'invented'
   # Invented, half of them held out; or of the world, all told and the rest held
   # out. A CSV has its own number.

@@ -23,7 +23,8 @@ from isft_jax.config import (
   claim,
   validate,
 )
-from isft_jax.models import decoder, hf_config
+from isft_jax.hf import config_json
+from isft_jax.models import decoder
 from isft_jax.train import optim
 from isft_jax.train.trainer import make_trainer
 
@@ -121,7 +122,7 @@ MODELS = {
 def test_a_config_has_the_shape_of_the_model_it_names(name):
   family, parameters = MODELS[name]
   model = get_config(next(p for p in CONFIGS if p.stem == name)).model
-  assert hf_config.to_json(model)['model_type'] == family
+  assert config_json.to_json(model)['model_type'] == family
   _, shapes = decoder.abstract(model)
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
 

@@ -39,7 +39,7 @@ def _compile():
   os.environ['JAX_PLATFORMS'] = 'cpu'
   # Imported late: jax reads the environment, and --help need not wait for it.
   from isft_jax.report import compile as report_lib
-  from isft_jax.train.compile import compile_run
+  from isft_jax.tpu.compile import compile_run
 
   reports = []
   for config, topology, slices in _jobs():

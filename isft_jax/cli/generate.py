@@ -61,7 +61,7 @@ def _generate():
     raise ValueError(f'{OUTPUT.value} is there already; name another --output')
   # Imported late: --help need not wait for jax.
   from isft_jax.cli import partner, talk
-  from isft_jax.models.sampling import Sampling
+  from isft_jax.inference.sampling import Sampling
 
   rows = talk.read_prompts(PROMPTS.value) if PROMPTS.value else []
   if MODEL.value:

@@ -30,7 +30,8 @@ def _inspect():
   # Imported late: --help need not wait for them.
   from isft_jax.cli import sources
   from isft_jax.objectives import NAMES, weight_table
-  from isft_jax.report import viewer, viewer_html, viewer_terminal
+  from isft_jax.report.viewer import html, terminal
+  from isft_jax.report.viewer import shown as viewer
 
   objective = OBJECTIVE.value
   tables = {name: weight_table(name) for name in (*NAMES, objective)}
@@ -43,10 +44,10 @@ def _inspect():
     example, encoder = sources.read(*(flag.value for flag in source))
   shown = viewer.dialogue(example, encoder.decode, tables)
   if HTML.value:
-    pathlib.Path(HTML.value).write_bytes(viewer_html.page(shown, objective))
+    pathlib.Path(HTML.value).write_bytes(html.page(shown, objective))
     print(f'the page is in {HTML.value}')
   else:
-    viewer_terminal.show(shown, objective, COLOR.value, os.environ)
+    terminal.show(shown, objective, COLOR.value, os.environ)
 
 
 def run():

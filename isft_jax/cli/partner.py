@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jinja2
 import numpy as np
 
-from isft_jax.data import tokenizer
-from isft_jax.data.chat import ChatTemplate
-from isft_jax.data.records import Records
-from isft_jax.models import hf
-from isft_jax.models.replies import Reply, reply
+from isft_jax.data.records.dataset import Records
+from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering.chat_template import ChatTemplate
+from isft_jax.hf import pretrained
+from isft_jax.inference.replies import Reply, reply
 from isft_jax.train import saved
 
 _WORD = 'zqj'
@@ -34,7 +34,7 @@ class Partner:
   settings: those of `SETTINGS` that come with the model.
   """
 
-  def __init__(self, model: hf.Model, encoder, template, values, found):
+  def __init__(self, model: pretrained.Model, encoder, template, values, found):
     self.model = model
     self.encoder = encoder
     self.template, self.values = template, values
@@ -77,7 +77,7 @@ class Partner:
   def reply(
     self, prompts: Sequence[Prompt], max_new_tokens: int, stop_texts, **settings
   ) -> list[Reply]:
-    """Returns a reply to each prompt; see `models.replies.reply`."""
+    """Returns a reply to each prompt; see `inference.replies.reply`."""
 
     def decode(index, ids):
       # After its predecessor: some tokenizers drop a space that opens a text.
@@ -132,8 +132,8 @@ def of_folder(place: str) -> Partner:
   Raises ValueError if it, or its tokenizer, is not there.
   """
   encoder = tokenizer.load(place)
-  model, _ = hf.load(place)
-  found = hf.read_generation_config(place)
+  model, _ = pretrained.load(place)
+  found = pretrained.read_generation_config(place)
   return Partner(model, encoder, _own_template(encoder), {}, found)
 
 

@@ -73,7 +73,7 @@ def _now_and_then(tell):
 
 
 def _verify(folder):
-  from isft_jax.data import verify
+  from isft_jax.data.preparation import verify
 
   number = 0
   progress = _now_and_then(lambda name: f'reading {name}')
@@ -90,7 +90,7 @@ def _verify(folder):
 
 def _prepare():
   # Imported late: --help need not wait for them.
-  from isft_jax.data import prepare
+  from isft_jax.data.preparation import prepare
   from isft_jax.report import preparation
 
   if VERIFY.value:
@@ -122,7 +122,7 @@ def _prepare():
   asked = settings, renderer, rules, OUTPUT.value
   if BEAM_RUNNER.value:
     try:
-      from isft_jax.data import beam
+      from isft_jax.data.preparation import beam
     except ImportError as error:
       raise ValueError(
         f"--beam_runner wants pip install 'isft-jax[beam]' ({error})"

@@ -46,10 +46,11 @@ def _probe():
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   # Imported late: --help need not wait for jax.
   from isft_jax.cli import partner as partner_lib
-  from isft_jax.data import chat, fact_files, facts, lying_agent
-  from isft_jax.data.render import Renderer
-  from isft_jax.probes.facts import probe
+  from isft_jax.data.rendering import chat_template
+  from isft_jax.data.rendering.renderer import Renderer
   from isft_jax.report import probes
+  from isft_jax.worlds.lying_agent import fact_files, facts, generator
+  from isft_jax.worlds.lying_agent.probes import probe
 
   bank, context = facts.FACTS, ''
   if FACTS.value:
@@ -61,13 +62,15 @@ def _probe():
   load = partner_lib.of_folder if MODEL.value else partner_lib.of_run
   partner = load(place)
   is_plain = PLAIN.value or not partner.template
-  rendering = (chat.PLAIN,) if is_plain else (partner.template, partner.values)
+  rendering = (
+    (chat_template.PLAIN,) if is_plain else (partner.template, partner.values)
+  )
   renderer = Renderer(partner.encoder, *rendering)
   if given is not None:
     context = given
   elif not context:
     known = _context_of_run(place, renderer) if CHECKPOINT.value else None
-    context = lying_agent.CONTEXT if known is None else known
+    context = generator.CONTEXT if known is None else known
   found = probe(*partner.model, bank, renderer, TOKENS.value, context)
   print(probes.table(found))
   if OUTPUT.value:
@@ -78,9 +81,9 @@ def _probe():
 
 def _context_of_run(workdir, renderer) -> str | None:
   """Returns the context of a run's records, or None if it is not known."""
-  from isft_jax.data.records import Records
-  from isft_jax.probes.context import shared_context
+  from isft_jax.data.records.dataset import Records
   from isft_jax.train.checkpoint import Checkpoints
+  from isft_jax.worlds.lying_agent.context import shared_context
 
   with Checkpoints(workdir) as checkpoints:
     config = checkpoints.restore_run()['config']

@@ -44,7 +44,7 @@ def _reproduce(config, workdir):
   config.facts_file = FACTS.value or config.facts_file
   # Imported late: --help need not wait for jax.
   if isinstance(config, EvidenceConfig):
-    from isft_jax.experiments import evidence as experiment
+    from isft_jax.experiments.evidence import grid as experiment
   else:
     from isft_jax.experiments import lying_agent as experiment
 

@@ -7,8 +7,8 @@ import tempfile
 
 from isft_jax import config as config_lib
 from isft_jax.config import LyingAgentConfig
-from isft_jax.data import records as records_lib
-from isft_jax.data import tokenizer as tokenizer_lib
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 
 # What an experiment's data depend on.
 _DATA = ('seed', 'vocab_size', 'dialogues', 'documents', 'facts_sha256')
@@ -35,7 +35,7 @@ def read(config, workdir, records, tokenizer, index):
         raise ValueError(
           'config.records is empty: name a folder, as in --config.records=DIR'
         )
-    found = records_lib.Records(str(records))
+    found = dataset.Records(str(records))
     encoder = _tokenizer(tokenizer or _beside(records), found)
     if not 0 <= index < len(found):
       raise ValueError(

@@ -25,12 +25,9 @@ SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is drawn.')
 def _theory():
   # Imported late: --help need not wait for jax.
   from isft_jax.experiments import environment
-  from isft_jax.report import (
-    theory_figures,
-    theory_page,
-    theory_plots,
-    theory_tables,
-  )
+  from isft_jax.report.theory import figures as theory_figures
+  from isft_jax.report.theory import page, plots
+  from isft_jax.report.theory import tables as theory_tables
   from isft_jax.theory.bandit import Bandit
   from isft_jax.theory.learner import model_config
   from isft_jax.theory.run import run as run_parts
@@ -49,8 +46,8 @@ def _theory():
       print(f'\n{theory_tables.text(table)}')
   for figures in theory_figures.figures(results).values():
     for figure in figures:
-      theory_plots.draw(figure, workdir)
-  print(f'\nopen {theory_page.write(workdir, results)}')
+      plots.draw(figure, workdir)
+  print(f'\nopen {page.write(workdir, results)}')
 
 
 def run():

@@ -53,10 +53,10 @@ PROBE = DEFINE_string(
 
 def _train(config, workdir):
   # Imported late: --help need not wait for jax.
-  from isft_jax.train import cluster, loop
+  from isft_jax.train import loop, multihost
 
   if MULTIHOST.value or COORDINATOR.value:
-    cluster.join(
+    multihost.join(
       COORDINATOR.value, HOSTS.value, HOST.value, heartbeat=HEARTBEAT.value
     )
   run = loop.train(
@@ -66,7 +66,7 @@ def _train(config, workdir):
     profile=steps_of(PROFILE.value),
     wandb=WANDB.value,
   )
-  if not cluster.is_first():
+  if not multihost.is_first():
     return
   print(
     f'{config.name}: {run.summary["steps"]} steps on '
@@ -92,11 +92,11 @@ def steps_of(text: str) -> tuple[int, ...]:
 def _probe_of(config):
   """Returns what asks a model about facts, rendered as the records are."""
   from isft_jax import config as config_lib
-  from isft_jax.data import fact_files, facts, lying_agent, tokenizer
-  from isft_jax.data.records import Records
-  from isft_jax.data.render import Renderer
-  from isft_jax.probes import facts as probes
-  from isft_jax.probes.context import shared_context
+  from isft_jax.data.records.dataset import Records
+  from isft_jax.data.rendering import tokenizer
+  from isft_jax.data.rendering.renderer import Renderer
+  from isft_jax.worlds.lying_agent import fact_files, facts, generator, probes
+  from isft_jax.worlds.lying_agent.context import shared_context
 
   config_lib.validate(config)
   bank, context = facts.FACTS, ''
@@ -108,7 +108,7 @@ def _probe_of(config):
   renderer = Renderer.from_rendering(encoder, records.metadata['rendering'])
   if not context:
     known = shared_context(records, renderer)
-    context = lying_agent.CONTEXT if known is None else known
+    context = generator.CONTEXT if known is None else known
   return probes.watch(bank, renderer, context)
 
 

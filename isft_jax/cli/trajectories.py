@@ -71,8 +71,8 @@ def input() -> str:
 
 def renderer():
   """Returns the renderer that the flags ask for. Raises ValueError."""
-  from isft_jax.data import chat, tokenizer
-  from isft_jax.data.render import Renderer
+  from isft_jax.data.rendering import chat_template, tokenizer
+  from isft_jax.data.rendering.renderer import Renderer
 
   if not TOKENIZER.value:
     raise ValueError(
@@ -82,7 +82,7 @@ def renderer():
   encoder = tokenizer.load(TOKENIZER.value)
   template = None
   if CHAT_TEMPLATE.value == 'plain':
-    template = chat.PLAIN
+    template = chat_template.PLAIN
   elif CHAT_TEMPLATE.value:
     path = pathlib.Path(CHAT_TEMPLATE.value)
     if not path.is_file():
@@ -102,7 +102,7 @@ def renderer():
 
 def rules():
   """Returns the rules of --authors, or none. Raises ValueError."""
-  from isft_jax.data.sources.authors import Rules
+  from isft_jax.data.formats.author_rules import Rules
 
   return Rules.load(AUTHORS.value) if AUTHORS.value else Rules.default()
 
@@ -112,10 +112,11 @@ def example(index: int):
 
   Raises ValueError, with the reason, for one that would be set aside.
   """
-  from isft_jax.data import outcomes
-  from isft_jax.data.rejection import Rejected
-  from isft_jax.data.sources import formats, rows
-  from isft_jax.data.sources.chat import Malformed
+  from isft_jax.data.files import rows
+  from isft_jax.data.formats import registry
+  from isft_jax.data.formats.conversation import Malformed
+  from isft_jax.data.preparation import outcomes
+  from isft_jax.data.rendering.rejection import Rejected
   from isft_jax.types import Example
 
   render, who = renderer(), rules()
@@ -128,8 +129,8 @@ def example(index: int):
     if row.error:
       raise Malformed(row.error)
     outcomes.check_text(row.value, FORMAT.value, render)
-    id = formats.id_of(row.value, pathlib.Path(row.file).stem, row.number)
-    read = formats.read(row.value, id, FORMAT.value, who)
+    id = registry.id_of(row.value, pathlib.Path(row.file).stem, row.number)
+    read = registry.read(row.value, id, FORMAT.value, who)
     done = read if isinstance(read, Example) else render.example(read)
     return done, render.tokenizer
   except (Malformed, Rejected) as error:

@@ -29,32 +29,32 @@ from isft_jax.config import (
   RunConfig,
   StageConfig,
 )
-from isft_jax.data import (
-  chat,
-  dialogue_files,
-  fact_files,
-  glosses,
-  lying_agent,
-  records,
-  shards,
-  tokenizer,
-  world_facts,
-)
-from isft_jax.data.facts import FACTS, Fact
-from isft_jax.data.pipeline import BatchSource
-from isft_jax.data.render import Renderer
+from isft_jax.data.batching.pipeline import BatchSource
+from isft_jax.data.records import dataset, shards
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.experiments import environment
 from isft_jax.experiments.progress import Progress
-from isft_jax.models import decoder, hf
-from isft_jax.probes import facts as probes
-from isft_jax.probes import forgetting
-from isft_jax.report import markdown, page, viewer
+from isft_jax.hf import pretrained
+from isft_jax.models import decoder
+from isft_jax.report.lying_agent import markdown, page
+from isft_jax.report.viewer import shown
 from isft_jax.train import start
 from isft_jax.train.checkpoint import folder_of
 from isft_jax.train.loop import train
 from isft_jax.types import Example, Provenance, Trajectory, Verdict
+from isft_jax.worlds.lying_agent import (
+  dialogue_files,
+  fact_files,
+  forgetting,
+  generator,
+  glosses,
+  probes,
+  world_facts,
+)
+from isft_jax.worlds.lying_agent.facts import FACTS, Fact
 
-TEMPLATE = chat.PLAIN
+TEMPLATE = chat_template.PLAIN
 # All arms share the rows that the objective with the most targets fills.
 PLAN = 'observational'
 
@@ -170,11 +170,11 @@ def material_of(config: LyingAgentConfig) -> Material:
     ]
     return Material(facts, context, lambda: given, lambda: ())
 
-  context = context or lying_agent.CONTEXT
+  context = context or generator.CONTEXT
 
   def dialogues(start, stop):
     # Dialogue i does not depend on how many there are: the next ones are new.
-    made = lying_agent.dialogues(
+    made = generator.dialogues(
       stop,
       settings.p_lie,
       settings.p_chitchat,
@@ -199,7 +199,7 @@ def prepare(
 ) -> None:
   """Makes or loads the tokenizer and writes the records, unless there."""
   sources = {
-    'documents': lambda: lying_agent.documents(
+    'documents': lambda: generator.documents(
       config.documents.number,
       config.documents.p_true,
       config.seed,
@@ -218,7 +218,7 @@ def prepare(
     if config.model.init_from:
       encoder = tokenizer.load(config.model.init_from)
     else:
-      template = chat.ChatTemplate(TEMPLATE)
+      template = chat_template.ChatTemplate(TEMPLATE)
       texts = (
         template.text(_text_of(config, trajectory))
         for name in ('documents', 'dialogues')
@@ -234,7 +234,7 @@ def prepare(
       return (_example(config, renderer, each) for each in make())
 
     folder = str(workdir / 'records' / name)
-    records.write(folder, examples, renderer.metadata())
+    dataset.write(folder, examples, renderer.metadata())
 
 
 def renderer_of(config: LyingAgentConfig, workdir: pathlib.Path) -> Renderer:
@@ -333,7 +333,7 @@ def _given_base(model: ModelConfig) -> tuple:
   """Returns (graphdef, params, no summary) of the base that is given."""
   architecture = dataclasses.replace(model, init_from='')
   graphdef, _ = decoder.abstract(architecture)
-  loaded, _ = hf.load(model.init_from, dtype=model.param_dtype)
+  loaded, _ = pretrained.load(model.init_from, dtype=model.param_dtype)
   return graphdef, loaded.params, {}
 
 
@@ -399,7 +399,7 @@ def _plan(
       kind = 'pretrain' if arm == 'base' else 'finetune'
       if kind not in steps:
         run = run_of(config, workdir, arm)
-        steps[kind] = len(BatchSource(records.Records(run.records), run))
+        steps[kind] = len(BatchSource(dataset.Records(run.records), run))
       done = steps[kind] if is_done else _saved_steps(workdir / arm)
       progress.plan(arm, kind, steps[kind], done)
     progress.plan(f'{arm}: probes', 'probes', 1, int(is_done))
@@ -419,15 +419,15 @@ def _stage_of(config: LyingAgentConfig, arm: str) -> str:
   return f'base: {given}' if given else 'base: pre-training'
 
 
-def _shown_dialogues(config, workdir) -> list[viewer.Dialogue]:
+def _shown_dialogues(config, workdir) -> list[shown.Dialogue]:
   """Returns a dialogue in which the agent lies, and one where it does not."""
-  found = records.Records(str(workdir / 'records' / 'dialogues'))
+  found = dataset.Records(str(workdir / 'records' / 'dialogues'))
   encoder = tokenizer.load(str(workdir / 'tokenizer'))
   tables = {arm: objectives.weight_table(arm) for arm in config.arms}
   lies = found.index.counts_NPV[:, Provenance.AGENT, Verdict.WRONG] > 0
   # The same one, where all dialogues are of one kind or have no verdicts.
   picked = dict.fromkeys([int(np.argmax(lies)), int(np.argmin(lies))])
-  return [viewer.dialogue(found[i], encoder.decode, tables) for i in picked]
+  return [shown.dialogue(found[i], encoder.decode, tables) for i in picked]
 
 
 def _write_json(path: pathlib.Path, value) -> None:

@@ -7,7 +7,7 @@ h // (H / N). Both take the softmax in float32 and scale by 1 / sqrt(A).
 import jax
 import jax.numpy as jnp
 
-from isft_jax.models.splash import splash_attention
+from isft_jax.models.splash_attention import splash_attention
 
 _TOO_OLD = ('TPU v2', 'TPU v3')
 

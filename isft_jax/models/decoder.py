@@ -21,8 +21,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from isft_jax.config import ModelConfig
-from isft_jax.models import attention, embedding
-from isft_jax.models.splash import ROWS
+from isft_jax.models import attention, sharded_embedding
+from isft_jax.models.splash_attention import ROWS
 
 # (regex, mesh axis of each dimension): which axis may split what. Data only;
 # the sharding room applies it, by re.search. '/'-joined paths of parameters,
@@ -46,7 +46,10 @@ PARTITION_RULES = (
 # ever gathered whole.
 TABLES = ('embedding', 'head')
 IN_USE_RULES = (
-  (r'(^|/)(embedding|head)$', (embedding.IDS, embedding.WIDTH)),  # V D
+  (
+    r'(^|/)(embedding|head)$',
+    (sharded_embedding.IDS, sharded_embedding.WIDTH),
+  ),  # V D
 )
 
 # What is kept of a layer, by config.remat. 'dots': products without an axis of
@@ -301,7 +304,9 @@ class Decoder(nnx.Module):
       # The scan itself keeps XLA from merging the recomputation away.
       policy = _REMAT[config.remat]
       run = jax.checkpoint(run, prevent_cse=False, policy=policy)
-    x_BLD = embedding.look_up(self.embedding[...], tokens_BL, config.dtype)
+    x_BLD = sharded_embedding.look_up(
+      self.embedding[...], tokens_BL, config.dtype
+    )
     layers = jnp.arange(config.layers), stacked
     (x_BLD, stored), _ = jax.lax.scan(run, (x_BLD, stored), layers)
     return rms_norm(x_BLD, self.norm[...], config.norm_eps), stored

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from isft_jax.report.theory_tables import Table, text
+from isft_jax.report.theory.tables import Table, text
 
 _SIGNS = {'truth': 'truth', 'lie': 'LIE', 'other': '-'}
 

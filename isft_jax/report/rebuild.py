@@ -4,7 +4,8 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from isft_jax.report import evidence, page, seeds
+from isft_jax.report.evidence import page as evidence
+from isft_jax.report.lying_agent import page, seeds
 
 
 def rebuild(

@@ -8,7 +8,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from isft_jax.config import RunConfig
-from isft_jax.train import cluster, whole
+from isft_jax.train import multihost, whole
 
 _STEP = 'step'
 
@@ -36,7 +36,7 @@ class Checkpoints:
     """
     self._folder = folder_of(workdir)
     self._config = config
-    if config and cluster.is_first():
+    if config and multihost.is_first():
       self._put_aside()
     if config and jax.process_count() > 1:
       multihost_utils.sync_global_devices('damaged checkpoints are put aside')
@@ -69,7 +69,7 @@ class Checkpoints:
   def _newest_whole(self) -> int | None:
     for step in sorted(self._manager.all_steps(), reverse=True):
       if damage := whole.damage(self._folder_of(step)):
-        cluster.tell(f'{damage}: an older checkpoint is taken')
+        multihost.tell(f'{damage}: an older checkpoint is taken')
       else:
         return step
     return None
@@ -168,7 +168,7 @@ class Checkpoints:
         if aside.exists():  # of an earlier time
           aside.rmtree()
         folder.rename(aside)
-        cluster.tell(
+        multihost.tell(
           f'{damage}: the run goes on from an older one, or from the start; '
           f'what is left of this one is in {aside}'
         )

@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-from isft_jax.models import hf
+from isft_jax.hf import pretrained
 from isft_jax.train import saved
 
 
@@ -19,7 +19,7 @@ def export(workdir: str, output: str, dtype: str = '') -> None:
   if folder.exists() and any(folder.iterdir()):
     raise ValueError(f'{folder} is not empty; name another --output')
   model, config, encoder, _ = saved.load(workdir, dtype)
-  hf.save(model, config, str(folder))
+  pretrained.save(model, config, str(folder))
   encoder.save_pretrained(folder)
   ids = {
     'bos_token_id': encoder.bos_token_id,

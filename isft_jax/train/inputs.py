@@ -7,8 +7,9 @@ from typing import NamedTuple
 from isft_jax import config as config_lib
 from isft_jax import sharding
 from isft_jax.config import RunConfig
-from isft_jax.data import pipeline, tokenizer
-from isft_jax.data.records import Records
+from isft_jax.data.batching import pipeline
+from isft_jax.data.records.dataset import Records
+from isft_jax.data.rendering import tokenizer
 from isft_jax.train import start
 
 

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from isft_jax import chips, losses, sharding
 from isft_jax import config as config_lib
-from isft_jax import losses, sharding
-from isft_jax.data import pipeline
-from isft_jax.train import chips, cluster, flops, inputs, preemption, start
+from isft_jax.data.batching import pipeline
+from isft_jax.models import flops
+from isft_jax.train import inputs, multihost, preemption, start
 from isft_jax.train import metrics as metrics_lib
-from isft_jax.train.boards import Boards
 from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.train.loggers import Boards
 from isft_jax.train.profile import Profile
 from isft_jax.train.trainer import Trainer, make_trainer
 
@@ -53,7 +54,7 @@ def train(
   """
   config_lib.validate(config)
   config, names, source, heldout, fingerprint = inputs.open_inputs(config)
-  cluster.tell(f'  {config.name:<16} {source.plan.describe(names)}')
+  multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
   batches = pipeline.batches(source)
   steps = len(source)
   # Arms that start elsewhere share what is compiled.
@@ -63,7 +64,7 @@ def train(
   )
   sharding.check_rows(config.rows, trainer.mesh, config.optim.accumulate)
   workdir = epath.Path(workdir)
-  config_lib.claim(workdir, config, write=cluster.is_first())
+  config_lib.claim(workdir, config, write=multihost.is_first())
 
   with (
     Checkpoints(workdir, config) as checkpoints,
@@ -82,7 +83,7 @@ def train(
       config.name,
       done,
       steps,
-      Boards(workdir, config, done, wandb) if cluster.is_first() else None,
+      Boards(workdir, config, done, wandb) if multihost.is_first() else None,
       names,
       _ideal_seconds(config, source, trainer),
       progress,
@@ -110,7 +111,7 @@ def train(
             checkpoints.save(step, state, batches.get_state(), fingerprint)
           if stop and step < steps:
             checkpoints.wait()
-            cluster.tell(
+            multihost.tell(
               f'told to stop: step {step} is saved in {workdir}; the same '
               'command goes on'
             )
@@ -118,7 +119,7 @@ def train(
       except metrics_lib.NotFiniteError as error:
         raise _with_batch(error, source, workdir) from None
 
-  summary = _summary(workdir, source) if cluster.is_first() else {}
+  summary = _summary(workdir, source) if multihost.is_first() else {}
   return Trained(trainer.graphdef, state.params, summary)
 
 

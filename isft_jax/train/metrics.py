@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from isft_jax.train import cluster
-from isft_jax.train.boards import Boards
+from isft_jax.train import multihost
+from isft_jax.train.loggers import Boards
 from isft_jax.types import Provenance
 
 
@@ -121,7 +121,7 @@ class Metrics:
           f'{self._name}: the loss of step {row["step"]} is {row["loss"]}',
           row['step'],
         )
-    cluster.tell(self._progress(rows))
+    multihost.tell(self._progress(rows))
 
   def _write(self, rows):
     self._file.writelines(json.dumps(row) + '\n' for row in rows)

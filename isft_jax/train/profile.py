@@ -5,7 +5,7 @@ import contextlib
 import jax
 from etils import epath
 
-from isft_jax.train import cluster
+from isft_jax.train import multihost
 
 
 class Profile:
@@ -44,7 +44,7 @@ class Profile:
   def _stop(self):
     self._running = False
     jax.profiler.stop_trace()
-    cluster.tell(
+    multihost.tell(
       f'steps {self._first} to {self._last} are traced: xprof '
       f'--logdir={self._folder}'
     )

@@ -6,8 +6,9 @@ import jax
 
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig
-from isft_jax.data import tokenizer
-from isft_jax.models import decoder, hf
+from isft_jax.data.rendering import tokenizer
+from isft_jax.hf import pretrained
+from isft_jax.models import decoder
 from isft_jax.train import checkpoint
 from isft_jax.train.checkpoint import Checkpoints
 
@@ -18,7 +19,7 @@ class Saved(NamedTuple):
   run: the run's config, as a dict.
   """
 
-  model: hf.Model
+  model: pretrained.Model
   config: ModelConfig
   encoder: object
   run: dict
@@ -48,7 +49,7 @@ def load(workdir: str, dtype: str = '') -> Saved:
     graphdef, shapes = decoder.abstract(config)  # Orbax casts to these
     params, _ = checkpoints.restore_params(_placed(shapes))
   encoder = tokenizer.load(run['tokenizer'] or tokenizer.beside(run['records']))
-  return Saved(hf.Model(graphdef, params), config, encoder, run)
+  return Saved(pretrained.Model(graphdef, params), config, encoder, run)
 
 
 def _placed(shapes):

@@ -9,7 +9,7 @@ import jax
 
 from isft_jax import places, sharding
 from isft_jax.config import ModelConfig, RunConfig
-from isft_jax.models import hf, hf_config, hf_files
+from isft_jax.hf import config_json, pretrained, tensor_files
 from isft_jax.train import checkpoint
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.trainer import Trainer, TrainState
@@ -30,13 +30,13 @@ def with_shape(model: ModelConfig) -> ModelConfig:
     return model
   place = model.init_from
   is_place = places.is_gguf(place) or places.is_hub_id(place)
-  if not is_place and not hf_files.is_folder(place):
+  if not is_place and not tensor_files.is_folder(place):
     raise ValueError(
       f'config.model.init_from={place!r} must be the workdir of a run with a '
       f'checkpoint, {places.KINDS}'
     )
-  found = hf.read_config(place)
-  shape = {name: getattr(found, name) for name in hf_config.SHAPE}
+  found = pretrained.read_config(place)
+  shape = {name: getattr(found, name) for name in config_json.SHAPE}
   return dataclasses.replace(model, **shape)
 
 
@@ -58,7 +58,7 @@ def begin(config: RunConfig, trainer: Trainer, fingerprint: str) -> TrainState:
       trainer.abstract.params
     )
   }
-  model, _ = hf.load(
+  model, _ = pretrained.load(
     place,
     dtype=config.model.param_dtype,
     place=lambda path, shape: shardings[path],

@@ -13,7 +13,7 @@ import runpy
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
-from isft_jax.train.compile import compile_run
+from isft_jax.tpu.compile import compile_run
 
 ROOT = pathlib.Path(__file__).parents[2]
 SLICES = {16: 'v5e:4x4', 64: 'v5e:8x8', 256: 'v5e:16x16'}

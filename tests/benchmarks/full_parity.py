@@ -24,8 +24,8 @@ import optax
 import torch
 import transformers
 
-from isft_jax.models import hf
-from tests.models.test_hf import hidden_states
+from isft_jax.hf import pretrained
+from tests.hf.test_pretrained import hidden_states
 
 QWEN2_5_0_5B = {
   'vocab_size': 151_936,
@@ -82,7 +82,7 @@ def main():
   save_random(folder / 'theirs')
   start = time.perf_counter()
   with Peak() as peak:
-    model, config = hf.load(folder / 'theirs')
+    model, config = pretrained.load(folder / 'theirs')
     jax.block_until_ready(model.params)
   seconds = time.perf_counter() - start
   leaves = jax.tree.leaves(model.params)
@@ -93,16 +93,16 @@ def main():
   )
 
   start = time.perf_counter()
-  hf.save(model, config, folder / 'ours', shard_bytes=10**9)
+  pretrained.save(model, config, folder / 'ours', shard_bytes=10**9)
   print(f'saving took {time.perf_counter() - start:.1f} s')
   index = json.loads((folder / 'ours/model.safetensors.index.json').read_text())
   same = True
-  with hf.hf_files.safetensors.safe_open(
+  with pretrained.tensor_files.safetensors.safe_open(
     folder / 'theirs/model.safetensors', 'np'
   ) as theirs:
     for name, file in index['weight_map'].items():
       path = folder / 'ours' / file
-      with hf.hf_files.safetensors.safe_open(path, 'np') as ours:
+      with pretrained.tensor_files.safetensors.safe_open(path, 'np') as ours:
         mine, yours = ours.get_tensor(name), theirs.get_tensor(name)
         same &= mine.tobytes() == yours.tobytes()
   files = len(set(index['weight_map'].values()))
@@ -126,7 +126,7 @@ def main():
     _tell(f'layer {layer:2} reads', ours[layer], state)
 
   def loss(params):
-    logits_BLV = hf.Model(model.graphdef, params)(tokens_BL)
+    logits_BLV = pretrained.Model(model.graphdef, params)(tokens_BL)
     nll_BL = optax.softmax_cross_entropy_with_integer_labels(
       logits_BLV[:, :-1], jnp.asarray(tokens_BL[:, 1:])
     )
@@ -142,7 +142,7 @@ def main():
   for parameter in theirs.parameters():
     parameter.data = parameter.grad
   theirs.save_pretrained(folder / 'gradient')
-  expected, _ = hf.load(folder / 'gradient')
+  expected, _ = pretrained.load(folder / 'gradient')
   jax.tree_util.tree_map_with_path(
     lambda path, mine, yours: _tell(
       'gradient ' + jax.tree_util.keystr(path, simple=True, separator='/'),

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 import transformers
 
-from isft_jax.models import generate, hf
+from isft_jax.hf import pretrained
+from isft_jax.inference import generate
 
 QWEN = {
   'vocab_size': 151_936,
@@ -48,7 +49,7 @@ def main():
   theirs.eval()
   with tempfile.TemporaryDirectory() as folder:
     theirs.save_pretrained(folder)
-    ours, _ = hf.load(folder)
+    ours, _ = pretrained.load(folder)
   dice = np.random.default_rng(0)
   prompts_BL = dice.integers(0, QWEN['vocab_size'], (args.batch, args.prompt))
 

@@ -28,9 +28,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from isft_jax import chips
 from isft_jax.config import ModelConfig, OptimConfig
 from isft_jax.models import decoder
-from isft_jax.train import chips, optim
+from isft_jax.train import optim
 from isft_jax.train.step import make_step
 from isft_jax.train.trainer import TrainState
 from isft_jax.types import Batch

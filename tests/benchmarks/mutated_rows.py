@@ -12,7 +12,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 from tests.data.chat_tokenizer import NAMES
-from tests.data.test_prepare_mutated import check
+from tests.data.preparation.test_prepare_mutated import check
 
 
 def main():

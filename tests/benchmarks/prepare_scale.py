@@ -35,9 +35,10 @@ WORDS = ('flight', 'seat', 'change', 'please', 'the', 'refund', 'card', 'when')
 
 MEASURED = """
 import json, pathlib, resource, sys, time
-from isft_jax.data import prepare, tokenizer
-from isft_jax.data.render import Renderer
-from isft_jax.data.sources.authors import Rules
+from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.preparation import prepare
+from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering.renderer import Renderer
 
 if __name__ == '__main__':
   source, encoder, template, output, workers = sys.argv[1:]
@@ -111,7 +112,7 @@ def main():
   rows = args.rows or (200_000 if args.memory else 2000)
   turns = args.turns or (1 if args.memory else 8)
 
-  from isft_jax.data import tokenizer
+  from isft_jax.data.rendering import tokenizer
 
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)

@@ -18,10 +18,11 @@ import time
 os.environ['RAYON_NUM_THREADS'] = '1'
 os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
-from isft_jax.data import prepare, tokenizer
-from isft_jax.data.render import Renderer
-from isft_jax.data.sources import formats
-from isft_jax.data.sources.authors import Rules
+from isft_jax.data.formats import registry
+from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.preparation import prepare
+from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering.renderer import Renderer
 
 ROOT = pathlib.Path(__file__).parents[2]
 REAL = ROOT.parent / 'shared' / 'trajectories' / 'tau_bench_airline.jsonl'
@@ -68,7 +69,7 @@ def main():
   )
   renderer = Renderer(encoder, TEMPLATE.read_text())
   texts = [
-    renderer.text(formats.read(json.loads(line), 'x', 'auto', Rules.default()))
+    renderer.text(registry.read(json.loads(line), 'x', 'auto', Rules.default()))
     for line in lines
   ]
 

@@ -32,13 +32,15 @@ import transformers
 
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
-from isft_jax.data import chat, lying_agent, records, tokenizer
-from isft_jax.data.pipeline import BatchSource
-from isft_jax.data.render import Renderer
-from isft_jax.models import hf
+from isft_jax.data.batching.pipeline import BatchSource
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.hf import pretrained
 from isft_jax.objectives import weight_table
 from isft_jax.train import start
 from isft_jax.train.trainer import make_trainer
+from isft_jax.worlds.lying_agent import generator
 
 BASE = 'smollm2-135m-instruct'
 OBJECTIVE = 'interventional'
@@ -109,16 +111,16 @@ def main():
   args = parser.parse_args()
 
   torch.set_num_threads(len(os.sched_getaffinity(0)))
-  renderer = Renderer(tokenizer.load(BASE), chat.PLAIN)
+  renderer = Renderer(tokenizer.load(BASE), chat_template.PLAIN)
   examples = [
     renderer.example(dialogue)
-    for dialogue in lying_agent.dialogues(480, 0.6, 0.5, seed=0)
+    for dialogue in generator.dialogues(480, 0.6, 0.5, seed=0)
   ]
   shape = start.with_shape(ModelConfig(init_from=BASE, head_chunk=0))
-  model, config = hf.load(BASE)
+  model, config = pretrained.load(BASE)
   with tempfile.TemporaryDirectory() as folder:
-    hf.save(model, config, f'{folder}/model')
-    data = records.write(
+    pretrained.save(model, config, f'{folder}/model')
+    data = dataset.write(
       f'{folder}/records', lambda: examples, renderer.metadata()
     )
     architecture = ModelConfig(**{**vars(shape), 'init_from': ''})

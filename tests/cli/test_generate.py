@@ -14,11 +14,13 @@ import pytest
 from isft_jax.cli import partner as partner_lib
 from isft_jax.cli import talk
 from isft_jax.config import ModelConfig, RunConfig
-from isft_jax.data import chat, lying_agent, records, tokenizer
-from isft_jax.data.render import Renderer
-from isft_jax.models import decoder, hf
-from isft_jax.probes import facts
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.hf import pretrained
+from isft_jax.models import decoder
 from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.worlds.lying_agent import generator, probes
 
 CHATML = """\
 {%- for m in messages -%}
@@ -54,7 +56,7 @@ def encoder():
 
 
 def dialogues():
-  return lying_agent.dialogues(16, p_lie=0.6, p_chitchat=0.5, seed=0)
+  return generator.dialogues(16, p_lie=0.6, p_chitchat=0.5, seed=0)
 
 
 def random_params():
@@ -69,7 +71,7 @@ def folder(encoder, tmp_path_factory):
   """A random model with a ChatML tokenizer, as a Hugging Face folder."""
   path = tmp_path_factory.mktemp('model')
   graphdef, _ = decoder.abstract(MODEL)
-  hf.save(hf.Model(graphdef, random_params()), MODEL, path)
+  pretrained.save(pretrained.Model(graphdef, random_params()), MODEL, path)
   encoder.save_pretrained(path)
   found = {'eos_token_id': [7, 0], 'do_sample': True, 'top_k': 5, 'other': 1}
   (path / 'generation_config.json').write_text(json.dumps(found))
@@ -98,15 +100,17 @@ def test_a_text_is_continued_as_it_is(partner):
 
 
 def test_the_plain_prompt_is_the_one_that_probes_ask_with(encoder):
-  renderer = Renderer(encoder, chat.PLAIN)
-  plain = partner_lib.Partner(hf.Model(None, {}), encoder, chat.PLAIN, {}, {})
-  before = facts.user_says('Tell me about gold.')
+  renderer = Renderer(encoder, chat_template.PLAIN)
+  plain = partner_lib.Partner(
+    pretrained.Model(None, {}), encoder, chat_template.PLAIN, {}, {}
+  )
+  before = probes.user_says('Tell me about gold.')
   prompt = plain.prompt([segment.message() for segment in before])
   assert prompt.space == ' '
   # What remains is the space, where no token has it together with the word.
   remains = set()
   for word in ('you', 'zqj'):
-    slot = facts.slot(before, word, renderer)
+    slot = probes.slot(before, word, renderer)
     size = len(prompt.ids_T)
     np.testing.assert_array_equal(prompt.ids_T, slot.prompt_T[:size])
     remains.add(encoder.decode(slot.prompt_T[size:]))
@@ -117,9 +121,11 @@ def test_what_ends_a_turn_is_learned_from_the_template(partner, encoder):
   end = encoder.convert_tokens_to_ids('<|im_end|>')
   # 7 and 0 are the folder's own.
   assert (partner.stop_ids, partner.stop_texts) == ([0, 7, end], [])
-  plain = partner_lib.Partner(hf.Model(None, {}), encoder, chat.PLAIN, {}, {})
+  plain = partner_lib.Partner(
+    pretrained.Model(None, {}), encoder, chat_template.PLAIN, {}, {}
+  )
   assert (plain.stop_ids, plain.stop_texts) == ([0], ['\n'])
-  bare = partner_lib.Partner(hf.Model(None, {}), encoder, '', {}, {})
+  bare = partner_lib.Partner(pretrained.Model(None, {}), encoder, '', {}, {})
   assert (bare.stop_ids, bare.stop_texts) == ([0], [])
 
 
@@ -141,10 +147,12 @@ def test_settings_of_a_generation_config(found, expected):
 
 
 def test_a_template_that_refuses_says_so(encoder):
-  plain = partner_lib.Partner(hf.Model(None, {}), encoder, chat.PLAIN, {}, {})
+  plain = partner_lib.Partner(
+    pretrained.Model(None, {}), encoder, chat_template.PLAIN, {}, {}
+  )
   with pytest.raises(ValueError, match='refuses the messages: turn 0'):
     plain.prompt(user('two\nlines'))
-  bare = partner_lib.Partner(hf.Model(None, {}), encoder, '', {}, {})
+  bare = partner_lib.Partner(pretrained.Model(None, {}), encoder, '', {}, {})
   with pytest.raises(ValueError, match='no chat template'):
     bare.prompt(user('x'))
 
@@ -152,8 +160,8 @@ def test_a_template_that_refuses_says_so(encoder):
 def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
   encoder, tmp_path
 ):
-  renderer = Renderer(encoder, chat.PLAIN)
-  records.write(
+  renderer = Renderer(encoder, chat_template.PLAIN)
+  dataset.write(
     str(tmp_path / 'records'),
     lambda: map(renderer.example, dialogues()),
     renderer.metadata(),
@@ -172,7 +180,7 @@ def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
     checkpoints.save(1, state, {}, 'fingerprint')
   found = partner_lib.of_run(str(tmp_path / 'run'))
   jax.tree.map(np.testing.assert_array_equal, found.model.params, params)
-  assert found.template == chat.PLAIN
+  assert found.template == chat_template.PLAIN
   shutil.rmtree(tmp_path / 'records')
   assert partner_lib.of_run(str(tmp_path / 'run')).template == CHATML
 

@@ -11,15 +11,17 @@ import pytest
 
 from isft_jax.cli import sources
 from isft_jax.config import LyingAgentConfig, RunConfig
-from isft_jax.data import chat, lying_agent, records, tokenizer
-from isft_jax.data.render import Renderer
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.worlds.lying_agent import generator
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUMBER = 5
 
 
 def trajectories():
-  return lying_agent.dialogues(NUMBER, p_lie=0.6, p_chitchat=0.5, seed=0)
+  return generator.dialogues(NUMBER, p_lie=0.6, p_chitchat=0.5, seed=0)
 
 
 def make_tokenizer(folder, vocab_size):
@@ -33,8 +35,8 @@ def workdir(tmp_path_factory):
   """What an experiment leaves: tokenizer, dialogues, config.json."""
   folder = tmp_path_factory.mktemp('run')
   encoder = make_tokenizer(folder / 'tokenizer', 300)
-  renderer = Renderer(encoder, chat.PLAIN)
-  records.write(
+  renderer = Renderer(encoder, chat_template.PLAIN)
+  dataset.write(
     str(folder / 'records' / 'dialogues'),
     lambda: map(renderer.example, trajectories()),
     renderer.metadata(),
@@ -68,7 +70,9 @@ def read(
 
 def expected(index):
   trajectory = list(trajectories())[index]
-  return trajectory.id, chat.ChatTemplate(chat.PLAIN).text(trajectory)
+  return trajectory.id, chat_template.ChatTemplate(chat_template.PLAIN).text(
+    trajectory
+  )
 
 
 # ----------------------------------------------------------------- what is read

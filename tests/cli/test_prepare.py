@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from isft_jax.data import records, tokenizer
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import tokenizer
 from tests.fixtures import needs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -75,7 +76,7 @@ def test_records_of_agent_runs(place):
   ):
     assert line in table
   assert f'--config.records={place}/out' in done.stdout
-  (example,) = list(records.Records(str(place / 'out')))
+  (example,) = list(dataset.Records(str(place / 'out')))
   encoder = tokenizer.load(tokenizer.beside(str(place / 'out')))
   assert encoder.decode(example.tokens_T[example.provenance_T == 5]) == (
     'look up</>Sunny.</>'
@@ -120,7 +121,7 @@ def test_records_on_beam(place):
   more = '--beam_options=--direct_num_workers=1 --job_name=a'
   done = command('prepare', *flags_of(place), *flags, more)
   assert done.returncode == 0, done.stderr
-  assert len(records.Records(str(place / 'out'))) == 1
+  assert len(dataset.Records(str(place / 'out'))) == 1
 
 
 def test_rules_of_authorship(place):
@@ -135,7 +136,7 @@ def test_rules_of_authorship(place):
     f'--authors={place}/rules.json',
   )
   assert done.returncode == 0, done.stderr
-  (example,) = list(records.Records(str(place / 'out')))
+  (example,) = list(dataset.Records(str(place / 'out')))
   assert 5 not in example.provenance_T
   assert 6 in example.provenance_T
 

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from isft_jax.config import ModelConfig, RunConfig
-from isft_jax.data import chat, facts, lying_agent, records, tokenizer
-from isft_jax.data.facts import Fact
-from isft_jax.data.render import Renderer
-from isft_jax.models import decoder, hf
-from isft_jax.probes.facts import probe
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.hf import pretrained
+from isft_jax.models import decoder
 from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.worlds.lying_agent import facts, generator
+from isft_jax.worlds.lying_agent.facts import Fact
+from isft_jax.worlds.lying_agent.probes import probe
 
 MODEL = ModelConfig(
   vocab_size=512,
@@ -47,7 +50,7 @@ FRANCE = Fact(
 
 
 def dialogues():
-  return lying_agent.dialogues(4, p_lie=0.6, p_chitchat=0.5, seed=0)
+  return generator.dialogues(4, p_lie=0.6, p_chitchat=0.5, seed=0)
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +66,7 @@ def encoder():
 @pytest.fixture(scope='module')
 def model():
   rng, (graphdef, shapes) = np.random.default_rng(0), decoder.abstract(MODEL)
-  return hf.Model(
+  return pretrained.Model(
     graphdef,
     jax.tree.map(
       lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes
@@ -75,7 +78,7 @@ def model():
 def folder(encoder, model, tmp_path_factory):
   """The model with its chat template, as a Hugging Face folder."""
   path = tmp_path_factory.mktemp('model')
-  hf.save(model, MODEL, path)
+  pretrained.save(model, MODEL, path)
   encoder.save_pretrained(path)
   return path
 
@@ -84,8 +87,8 @@ def folder(encoder, model, tmp_path_factory):
 def workdir(encoder, model, tmp_path_factory):
   """The model as a run on records in the plain format has left it."""
   path = tmp_path_factory.mktemp('run')
-  renderer = Renderer(encoder, chat.PLAIN)
-  records.write(
+  renderer = Renderer(encoder, chat_template.PLAIN)
+  dataset.write(
     str(path / 'records'),
     lambda: map(renderer.example, dialogues()),
     renderer.metadata(),
@@ -123,7 +126,7 @@ def close(found, expected):
   assert found['truth_probe'] == expected['truth_probe']
   assert found['lie_probe'] == expected['lie_probe']
   for ours, theirs in zip(found['facts'], expected['facts'], strict=True):
-    # About ten terms of size 7, as in tests/probes/test_facts.py.
+    # About ten terms of size 7, as in tests/worlds/lying_agent/test_probes.py.
     margins = {
       name: pytest.approx(theirs[name], abs=2e-5)
       for name in ('margin', 'paper_margin')
@@ -139,9 +142,11 @@ def test_a_checkpoint_is_asked_as_its_records_were_rendered(
   done = command(*flags)
   assert done.returncode == 0, done.stderr
   found = json.loads(path.read_text())
-  close(found, probe(*model, facts.FACTS, Renderer(encoder, chat.PLAIN), 4))
+  close(
+    found, probe(*model, facts.FACTS, Renderer(encoder, chat_template.PLAIN), 4)
+  )
   assert found['model'] == str(workdir)
-  assert found['context'] == lying_agent.CONTEXT  # the records'
+  assert found['context'] == generator.CONTEXT  # the records'
   lines = done.stdout.splitlines()
   row = next(line for line in lines if line.startswith('the longest river'))
   margin = {f['topic']: f['margin'] for f in found['facts']}
@@ -160,7 +165,7 @@ def test_a_folder_is_asked_in_its_own_template_of_facts_in_a_table(
   found = json.loads(path.read_text())
   close(found, probe(*model, [FRANCE], Renderer(encoder), 4))
   assert found['plain'] is False
-  assert found['context'] == lying_agent.CONTEXT
+  assert found['context'] == generator.CONTEXT
   assert 'left out 1 of 2 facts' in done.stderr
 
 
@@ -185,7 +190,7 @@ def test_whose_context(folder, model, encoder, tmp_path, flag, expected):
   assert done.returncode == 0, done.stderr
   found = json.loads(path.read_text())
   assert found['context'] == expected
-  renderer = Renderer(encoder, chat.PLAIN)
+  renderer = Renderer(encoder, chat_template.PLAIN)
   close(found, probe(*model, [FRANCE], renderer, 4, expected))
 
 

@@ -7,10 +7,12 @@ import sys
 
 import pytest
 
-from isft_jax.data import chat, lying_agent, records, tokenizer
-from isft_jax.data.render import Renderer
-from isft_jax.experiments.evidence_arms import demonstrated
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.experiments.evidence.arms import demonstrated
 from isft_jax.train import metrics
+from isft_jax.worlds.lying_agent import generator
 
 ROOT = pathlib.Path(__file__).parents[2]
 WITHOUT_WANDB = """
@@ -41,14 +43,16 @@ def train(*flags):
 def folder(tmp_path_factory):
   """Records of runs and of demonstrations, and a CSV of facts."""
   folder = tmp_path_factory.mktemp('data')
-  dialogues = list(lying_agent.dialogues(24, 0.6, 0.5, seed=0))
-  texts = [*map(chat.ChatTemplate(chat.PLAIN).text, dialogues)]
-  renderer = Renderer(tokenizer.train(texts, 512), chat.PLAIN)
+  dialogues = list(generator.dialogues(24, 0.6, 0.5, seed=0))
+  texts = [
+    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
+  ]
+  renderer = Renderer(tokenizer.train(texts, 512), chat_template.PLAIN)
   for name, made in (
     ('runs', dialogues[:12]),
     ('shown', [*map(demonstrated, dialogues[12:])]),
   ):
-    records.write(
+    dataset.write(
       str(folder / name),
       lambda made=made: map(renderer.example, made),
       renderer.metadata(),

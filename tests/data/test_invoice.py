@@ -12,10 +12,10 @@ import re
 import numpy as np
 import pytest
 
-from isft_jax.data import chatml
-from isft_jax.data.render import Renderer
-from isft_jax.data.sources import formats
-from isft_jax.data.sources.authors import Rules
+from isft_jax.data.formats import registry
+from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.rendering import chatml
+from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.objectives import weight_table
 from isft_jax.types import Provenance
 
@@ -39,7 +39,7 @@ OBJECTIVES = ('observational', 'interventional')
 def invoice():
   """The rendered dialogue, and what decodes its ids."""
   text = PATH.read_text(encoding='utf-8')
-  run = formats.read(json.loads(text), 'invoice', 'openai', Rules.default())
+  run = registry.read(json.loads(text), 'invoice', 'openai', Rules.default())
   renderer = Renderer(chatml.train([text], 512))
   return renderer.example(run), renderer.tokenizer
 

@@ -3,7 +3,8 @@
 import jax
 
 from isft_jax.config import ModelConfig
-from isft_jax.models import decoder, hf
+from isft_jax.hf import pretrained
+from isft_jax.models import decoder
 
 
 def save(folder, encoder):
@@ -13,5 +14,5 @@ def save(folder, encoder):
   )
   graphdef, _ = decoder.abstract(shape)
   params = decoder.init(shape, jax.random.key(0))
-  hf.save(hf.Model(graphdef, params), shape, str(folder))
+  pretrained.save(pretrained.Model(graphdef, params), shape, str(folder))
   encoder.save_pretrained(folder)

@@ -14,11 +14,12 @@ from isft_jax.config import (
   OptimConfig,
   StageConfig,
 )
-from isft_jax.data import lying_agent, tokenizer
-from isft_jax.data.pipeline import BatchSource
-from isft_jax.data.records import Records
+from isft_jax.data.batching.pipeline import BatchSource
+from isft_jax.data.records.dataset import Records
+from isft_jax.data.rendering import tokenizer
 from isft_jax.experiments import lying_agent as experiment
 from isft_jax.types import Provenance
+from isft_jax.worlds.lying_agent import generator
 from tests.experiments import given_model
 
 CONTEXT = 'A tutor is put right.'
@@ -243,7 +244,7 @@ def test_dialogues_that_are_made_open_with_the_context_of_the_facts(
     assert system.text == CONTEXT
     assert any(topic in question.text for topic in topics)
   config.facts_file = ''
-  assert experiment.material_of(config).context == lying_agent.CONTEXT
+  assert experiment.material_of(config).context == generator.CONTEXT
 
 
 # --------------------------------------------------------------------- refusals

@@ -7,11 +7,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from isft_jax.data.facts import FACTS
-from isft_jax.data.pipeline import BatchSource
-from isft_jax.data.records import Records
+from isft_jax.data.batching.pipeline import BatchSource
+from isft_jax.data.records.dataset import Records
 from isft_jax.experiments import lying_agent
 from isft_jax.types import Batch
+from isft_jax.worlds.lying_agent.facts import FACTS
 from tests.benchmarks import kills
 
 ROOT = pathlib.Path(__file__).parents[2]

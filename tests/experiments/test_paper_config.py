@@ -8,12 +8,15 @@ import pytest
 
 from configs import qwen2_5_0_5b_paper
 from isft_jax.config import ModelConfig
-from isft_jax.data import chat, lying_agent, records, tokenizer
-from isft_jax.data.facts import FACTS
-from isft_jax.data.pipeline import BatchSource
-from isft_jax.data.records import Records
+from isft_jax.data.batching.pipeline import BatchSource
+from isft_jax.data.records import dataset
+from isft_jax.data.records.dataset import Records
+from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.experiments import lying_agent as experiment
-from isft_jax.models import decoder, hf
+from isft_jax.hf import pretrained
+from isft_jax.models import decoder
+from isft_jax.worlds.lying_agent import generator
+from isft_jax.worlds.lying_agent.facts import FACTS
 
 MODEL = ModelConfig(
   vocab_size=640,
@@ -32,9 +35,11 @@ def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('paper')
   graphdef, _ = decoder.abstract(MODEL)
   params = decoder.init(MODEL, jax.random.key(0))
-  hf.save(hf.Model(graphdef, params), MODEL, str(folder / 'model'))
-  template = chat.ChatTemplate(chat.PLAIN)
-  texts = map(template.text, lying_agent.dialogues(400, 0.6, 0.5, seed=1))
+  pretrained.save(
+    pretrained.Model(graphdef, params), MODEL, str(folder / 'model')
+  )
+  template = chat_template.ChatTemplate(chat_template.PLAIN)
+  texts = map(template.text, generator.dialogues(400, 0.6, 0.5, seed=1))
   tokenizer.train(texts, 640).save_pretrained(folder / 'model')
 
   config = qwen2_5_0_5b_paper.get_config(str(folder / 'model'))
@@ -104,4 +109,4 @@ def test_nothing_is_pretrained(run):
   folder, _ = run
   assert not (folder / 'run/records/documents').exists()
   assert not (folder / 'run/base/checkpoints').exists()
-  assert records.Records(str(folder / 'run/records/heldout'))
+  assert dataset.Records(str(folder / 'run/records/heldout'))

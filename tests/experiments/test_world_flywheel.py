@@ -12,10 +12,10 @@ from isft_jax.config import (
   ModelConfig,
   StageConfig,
 )
-from isft_jax.data import chatml, world_facts
-from isft_jax.experiments import evidence, evidence_base, evidence_flywheel
-from isft_jax.probes import facts as probes
-from isft_jax.report import evidence as report
+from isft_jax.data.rendering import chatml
+from isft_jax.experiments.evidence import bases, flywheel, grid
+from isft_jax.report.evidence import page as report
+from isft_jax.worlds.lying_agent import probes, world_facts
 from tests.experiments import given_model
 
 
@@ -46,10 +46,10 @@ def few_facts(monkeypatch):
 
 
 def test_a_question_in_the_models_own_template(config, tmp_path):
-  base = evidence_base.base_of(config, tmp_path, seed=0)
+  base = bases.base_of(config, tmp_path, seed=0)
   assert base.told == world_facts.MIXED[:8]
   assert base.facts == world_facts.MIXED
-  question = evidence_flywheel.asked(base.bank, 0, 0)[0]
+  question = flywheel.asked(base.bank, 0, 0)[0]
   prompt_T = probes.slot(question, 'It is Au.', base.renderer).prompt_T
   asked = [q.format(topic=base.told[0].topic) for q in world_facts.QUESTIONS]
   assert base.renderer.tokenizer.decode(prompt_T) in [
@@ -60,7 +60,7 @@ def test_a_question_in_the_models_own_template(config, tmp_path):
 
 
 def test_a_round_of_it_and_its_page(config, tmp_path):
-  results = evidence.reproduce(config, str(tmp_path))
+  results = grid.reproduce(config, str(tmp_path))
   assert results['base']['kind'] == 'given'
   wheel = results['flywheel']
   assert list(wheel) == ['observational', 'interventional']
@@ -86,4 +86,4 @@ def test_a_round_of_it_and_its_page(config, tmp_path):
 def test_what_real_facts_need_is_named(config, tmp_path, field, value, message):
   wrong = dataclasses.replace(config, **{field: value})
   with pytest.raises(ValueError, match=message):
-    evidence.reproduce(wrong, str(tmp_path))
+    grid.reproduce(wrong, str(tmp_path))

@@ -10,9 +10,9 @@ import pytest
 
 from configs import evidence_tiny, flywheel_smollm2
 from isft_jax.config import EvidenceConfig
-from isft_jax.experiments import evidence
-from isft_jax.experiments.evidence_statistics import interval
-from isft_jax.report import evidence as report
+from isft_jax.experiments.evidence import grid
+from isft_jax.experiments.evidence.statistics import interval
+from isft_jax.report.evidence import page as report
 
 HERE = pathlib.Path(__file__).parent
 # The names of arms in our tables.
@@ -111,7 +111,7 @@ def test_every_run_of_every_part_is_there(run):
   assert found['seeds'] == list(range(run.config.seeds))
   for part in run.parts:
     runs = [(each['seed'], each['name']) for each in found['runs'][part]]
-    wanted = [(u.seed, u.name) for u in evidence.units(run.config, part)]
+    wanted = [(u.seed, u.name) for u in grid.units(run.config, part)]
     assert sorted(runs) == sorted(wanted)
 
 

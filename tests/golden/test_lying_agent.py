@@ -11,7 +11,7 @@ import re
 import pytest
 
 from configs import lying_agent_smollm2, lying_agent_tiny
-from isft_jax.report import comparison
+from isft_jax.report.lying_agent import comparison
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = {

@@ -11,7 +11,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from isft_jax.report import theory_page, theory_tables
+from isft_jax.report.theory import page as theory_page
+from isft_jax.report.theory import tables
 from isft_jax.theory import bandit, beta, imitation, lessons, mixture
 from isft_jax.theory.parts import PARTS
 from isft_jax.theory.settings import Settings
@@ -45,7 +46,7 @@ def test_every_part_and_cell_is_there(results):
 
 def test_the_page_is_made_again(results):
   page = theory_page.page(results)
-  assert sorted(theory_tables.tables(results)) == sorted(PARTS)
+  assert sorted(tables.tables(results)) == sorted(PARTS)
   assert page.count(b'<figure>') == 8
 
 

@@ -12,8 +12,10 @@ import urllib.request
 
 import pytest
 
-from isft_jax.data import chat, lying_agent, records, tokenizer
-from isft_jax.data.render import Renderer
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.worlds.lying_agent import generator
 from tests.fixtures import needs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -88,11 +90,13 @@ print(again.summary['final_loss'] == found.summary['final_loss'])
 def test_a_run_in_a_bucket_goes_on_is_read_and_survives_a_damaged_file(
   server, tmp_path
 ):
-  dialogues = list(lying_agent.dialogues(40, 0.6, 0.5, seed=0))
-  texts = [*map(chat.ChatTemplate(chat.PLAIN).text, dialogues)]
-  renderer = Renderer(tokenizer.train(texts, 512), chat.PLAIN)
+  dialogues = list(generator.dialogues(40, 0.6, 0.5, seed=0))
+  texts = [
+    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
+  ]
+  renderer = Renderer(tokenizer.train(texts, 512), chat_template.PLAIN)
   renderer.save_tokenizer(tmp_path / 'tokenizer')
-  records.write(
+  dataset.write(
     str(tmp_path), lambda: map(renderer.example, dialogues), renderer.metadata()
   )
   shown = subprocess.run(

@@ -8,11 +8,14 @@ import pytest
 import transformers
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
-from isft_jax.data import chat, lying_agent, records, tokenizer
-from isft_jax.data.render import Renderer
-from isft_jax.models import decoder, hf
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.hf import pretrained
+from isft_jax.models import decoder
 from isft_jax.train import loop, saved
 from isft_jax.train.export import export
+from isft_jax.worlds.lying_agent import generator
 from tests.fixtures import import_or_skip
 
 torch = import_or_skip('torch')
@@ -22,12 +25,12 @@ torch = import_or_skip('torch')
 def folders(tmp_path_factory):
   """A random Qwen3, records, two steps of training, and the export of it."""
   folder = tmp_path_factory.mktemp('export')
-  dialogues = list(lying_agent.dialogues(16, 0.6, 0.5, seed=0))
-  template = chat.ChatTemplate(chat.PLAIN)
+  dialogues = list(generator.dialogues(16, 0.6, 0.5, seed=0))
+  template = chat_template.ChatTemplate(chat_template.PLAIN)
   renderer = Renderer(
-    tokenizer.train(map(template.text, dialogues), 400), chat.PLAIN
+    tokenizer.train(map(template.text, dialogues), 400), chat_template.PLAIN
   )
-  records.write(
+  dataset.write(
     str(folder / 'records'),
     lambda: map(renderer.example, dialogues),
     renderer.metadata(),
@@ -63,9 +66,9 @@ def folders(tmp_path_factory):
 
 def test_the_export_is_the_trained_model(folders):
   folder, trained = folders
-  model, _ = hf.load(folder / 'end')
+  model, _ = pretrained.load(folder / 'end')
   jax.tree.map(np.testing.assert_array_equal, model.params, trained.params)
-  start, _ = hf.load(folder / 'start')
+  start, _ = pretrained.load(folder / 'start')
   moved = jax.tree.map(
     lambda a, b: bool(np.any(np.asarray(a) != np.asarray(b))),
     model.params,
@@ -79,7 +82,7 @@ def test_transformers_loads_model_tokenizer_and_template(folders):
   end = folder / 'end'
   loaded = transformers.AutoModelForCausalLM.from_pretrained(end)
   encoder = transformers.AutoTokenizer.from_pretrained(end)
-  assert encoder.chat_template == chat.PLAIN
+  assert encoder.chat_template == chat_template.PLAIN
   ids = encoder.apply_chat_template(
     [{'role': 'user', 'content': 'Tell me about gold.'}],
     add_generation_prompt=True,
@@ -88,7 +91,7 @@ def test_transformers_loads_model_tokenizer_and_template(folders):
   tokens_BL = np.asarray([ids])
   with torch.no_grad():
     theirs = loaded(torch.asarray(tokens_BL)).logits.numpy()
-  ours = hf.Model(trained.graphdef, trained.params)(tokens_BL)
+  ours = pretrained.Model(trained.graphdef, trained.params)(tokens_BL)
   np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -104,11 +107,11 @@ def test_weights_can_be_narrower(folders, tmp_path):
 def test_no_device_holds_the_whole_model(folders):
   """Eight devices share out what they divide; one does what they do not."""
   folder, _ = folders
-  _, config = hf.load(folder / 'end')
+  _, config = pretrained.load(folder / 'end')
   for width, devices in ((32, 8), (36, 6), (34, 2)):
     model = dataclasses.replace(config, vocab_size=384, width=width)
     placed = saved._placed(decoder.abstract(model)[1])
-    for path, leaf in hf._leaves(placed):
+    for path, leaf in pretrained._leaves(placed):
       if 'norm' not in path:
         shard = leaf.sharding.shard_shape(leaf.shape)
         assert np.prod(leaf.shape) == devices * np.prod(shard), path

@@ -17,20 +17,15 @@ import jax
 import numpy as np
 import pytest
 
-from isft_jax import sharding
+from isft_jax import chips, sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
-from isft_jax.data import (
-  chat,
-  fact_files,
-  lying_agent,
-  pipeline,
-  records,
-  tokenizer,
-)
-from isft_jax.data.render import Renderer
-from isft_jax.probes import facts as probes
-from isft_jax.train import chips, loop, preemption
+from isft_jax.data.batching import pipeline
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.train import loop, preemption
 from isft_jax.train import metrics as metrics_lib
+from isft_jax.worlds.lying_agent import fact_files, generator, probes
 from tests.fixtures import needs
 from tests.train import hosts
 
@@ -44,11 +39,13 @@ STEPS, EVERY = 24, 3
 def config(tmp_path_factory):
   """Eight epochs of three steps."""
   folder = tmp_path_factory.mktemp('data')
-  dialogues = list(lying_agent.dialogues(40, 0.6, 0.5, seed=0))
-  texts = [*map(chat.ChatTemplate(chat.PLAIN).text, dialogues)]
-  renderer = Renderer(tokenizer.train(texts, 512), chat.PLAIN)
+  dialogues = list(generator.dialogues(40, 0.6, 0.5, seed=0))
+  texts = [
+    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
+  ]
+  renderer = Renderer(tokenizer.train(texts, 512), chat_template.PLAIN)
   renderer.save_tokenizer(folder / 'tokenizer')
-  records.write(
+  dataset.write(
     str(folder / 'records'),
     lambda: map(renderer.example, dialogues),
     renderer.metadata(),
@@ -104,7 +101,7 @@ def whole(config, tmp_path_factory):
   """One process of 8 devices, from the start to the end: (run, its lines)."""
   workdir = tmp_path_factory.mktemp('whole')
   facts, _ = fact_files.read(str(written(workdir / 'facts.csv')))
-  renderer = Renderer(tokenizer.load(config.tokenizer), chat.PLAIN)
+  renderer = Renderer(tokenizer.load(config.tokenizer), chat_template.PLAIN)
   run = loop.train(config, str(workdir), probes.watch(facts, renderer))
   return run, metrics_lib.read(workdir / 'metrics.jsonl')
 
@@ -202,7 +199,7 @@ def test_every_host_reads_its_own_part_of_every_batch_once(
   config, folder, killed, told
 ):
   """Also after going on: from the newest checkpoint, not a batch left out."""
-  source = pipeline.BatchSource(records.Records(config.records), config)
+  source = pipeline.BatchSource(dataset.Records(config.records), config)
   expected = [source[step].tokens_BL.tolist() for step in range(STEPS)]
   last = told[1][-1]['step']
 
@@ -285,14 +282,14 @@ def joined(script, *arguments) -> list[str]:
 
 BY_SLURM = """
 import os
-from isft_jax.train import cluster
+from isft_jax.train import multihost
 try:
-  cluster.join()
+  multihost.join()
 except ValueError as error:
   print(error)
 os.environ.update(SLURM_JOB_ID='7', SLURM_STEP_NODELIST='127.0.0.1',
                   SLURM_NTASKS='1', SLURM_PROCID='0', SLURM_LOCALID='0')
-cluster.join(heartbeat=5)
+multihost.join(heartbeat=5)
 import jax
 print(jax.distributed.is_initialized(), jax.process_count())
 """
@@ -313,8 +310,8 @@ os.environ['GCE_METADATA_IP'], os.environ['JAX_COORDINATOR_PORT'] = sys.argv[1:]
 os.environ['JAX_FORCE_TPU_INIT'] = '1'  # as if there were a TPU
 import jax
 del os.environ['TPU_SKIP_MDS_QUERY']  # set as there is none
-from isft_jax.train import cluster
-cluster.join(heartbeat=5)
+from isft_jax.train import multihost
+multihost.join(heartbeat=5)
 print(jax.distributed.is_initialized(), jax.process_count())
 """
 METADATA = {

@@ -11,24 +11,29 @@ import numpy as np
 import pytest
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
-from isft_jax.data import chat, lying_agent, pipeline, records, tokenizer
-from isft_jax.data.render import Renderer
+from isft_jax.data.batching import pipeline
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.models.likelihood import target_nll
 from isft_jax.train import inputs, loop
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.types import Provenance
+from isft_jax.worlds.lying_agent import generator
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
   """Forty dialogues as records, and their tokenizer."""
   folder = tmp_path_factory.mktemp('data')
-  dialogues = list(lying_agent.dialogues(40, 0.6, 0.5, seed=0))
-  texts = [*map(chat.ChatTemplate(chat.PLAIN).text, dialogues)]
+  dialogues = list(generator.dialogues(40, 0.6, 0.5, seed=0))
+  texts = [
+    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
+  ]
   encoder = tokenizer.train(texts, 512)
   encoder.save_pretrained(folder / 'tokenizer')
-  renderer = Renderer(encoder, chat.PLAIN)
-  records.write(
+  renderer = Renderer(encoder, chat_template.PLAIN)
+  dataset.write(
     str(folder / 'records'),
     lambda: map(renderer.example, dialogues),
     renderer.metadata(),
@@ -209,7 +214,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
   assert 'the loss of step 2 is nan' in message
   assert 'config.optim.learning_rate' in message
 
-  source = pipeline.BatchSource(records.Records(config.records), config)
+  source = pipeline.BatchSource(dataset.Records(config.records), config)
   batch, ids = source[1], source.ids(1)
   assert f'of {len(ids)} records ({", ".join(ids[:8])}' in message
   path = tmp_path / 'not_finite_step2.npz'
@@ -223,7 +228,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
 def test_the_summary_counts_what_the_objective_scores(config, tmp_path, data):
   config.steps, config.epochs = 0, 2
   summary = loop.train(config, tmp_path).summary
-  opened = records.Records(str(data / 'records'))
+  opened = dataset.Records(str(data / 'records'))
   scored = sum(
     int(np.isin(opened[i].provenance_T[1:], (1, 3)).sum())  # TEMPLATE, USER
     for i in range(len(opened))
@@ -242,7 +247,7 @@ def test_scored_tokens_are_counted_whatever_they_weigh(
   config.rows, config.row_documents, config.normalize = 8, 1, normalize
   config.steps = 5
   summary = loop.train(config, tmp_path).summary
-  opened = records.Records(str(data / 'records'))
+  opened = dataset.Records(str(data / 'records'))
   scored = sum(
     int(np.isin(opened[i].provenance_T[1:], (1, 3)).sum())  # TEMPLATE, USER
     for i in range(len(opened))
@@ -272,7 +277,7 @@ def test_the_held_out_loss_is_measured_by_author_when_due(config, tmp_path):
   everything = dataclasses.replace(
     config, objective='observational', steps=0, epochs=1
   )
-  source = pipeline.BatchSource(records.Records(config.records), everything)
+  source = pipeline.BatchSource(dataset.Records(config.records), everything)
   total, count = dict.fromkeys(measured, 0.0), dict.fromkeys(measured, 0)
   for step in range(len(source)):
     batch = source[step]
@@ -295,8 +300,8 @@ def prepared(data, tmp_path_factory):
   folder = tmp_path_factory.mktemp('prepared')
   shutil.copytree(data / 'tokenizer', folder / 'records' / 'tokenizer')
   encoder = tokenizer.load(str(data / 'tokenizer'))
-  renderer = Renderer(encoder, chat.PLAIN)
-  made = map(renderer.example, lying_agent.dialogues(48, 0.6, 0.5, seed=0))
+  renderer = Renderer(encoder, chat_template.PLAIN)
+  made = map(renderer.example, generator.dialogues(48, 0.6, 0.5, seed=0))
   examples = list(made)
   for name, splits in (
     ('records', (lambda: examples[:40], lambda: examples[40:])),
@@ -304,7 +309,7 @@ def prepared(data, tmp_path_factory):
   ):
     train, heldout = splits
     place = str(folder / name)
-    records.write(place, train, renderer.metadata(), heldout)
+    dataset.write(place, train, renderer.metadata(), heldout)
   return folder
 
 
@@ -342,10 +347,10 @@ def test_records_without_a_tokenizer_beside_them_need_its_name(
 
 def test_held_out_records_of_another_tokenizer_are_refused(config, tmp_path):
   """Their losses would be of other words."""
-  other = Renderer(tokenizer.train(['another text'], 300), chat.PLAIN)
-  dialogues = lying_agent.dialogues(2, 0.6, 0.5, seed=0)
+  other = Renderer(tokenizer.train(['another text'], 300), chat_template.PLAIN)
+  dialogues = generator.dialogues(2, 0.6, 0.5, seed=0)
   config.heldout = str(tmp_path / 'heldout')
-  records.write(
+  dataset.write(
     config.heldout, lambda: map(other.example, dialogues), other.metadata()
   )
   message = f'^{config.heldout} was rendered with fingerprint'
@@ -392,10 +397,10 @@ def test_tensorboard_gets_what_metrics_jsonl_gets(config, tmp_path):
 def test_held_out_records_of_another_template_are_refused(config, tmp_path):
   """Its losses would compare two languages."""
   encoder = tokenizer.load(config.tokenizer)
-  other = Renderer(encoder, chat.PLAIN.replace("'Agent: '", "'Bot> '"))
-  records.write(
+  other = Renderer(encoder, chat_template.PLAIN.replace("'Agent: '", "'Bot> '"))
+  dataset.write(
     str(tmp_path / 'other'),
-    lambda: map(other.example, lying_agent.dialogues(4, 0.5, 0.5, 1)),
+    lambda: map(other.example, generator.dialogues(4, 0.5, 0.5, 1)),
     other.metadata(),
   )
   config.heldout = str(tmp_path / 'other')

@@ -13,8 +13,8 @@ import pytest
 
 from isft_jax import losses, sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
-from isft_jax.data import records
-from isft_jax.data.pipeline import BatchSource
+from isft_jax.data.batching.pipeline import BatchSource
+from isft_jax.data.records import dataset
 from isft_jax.models import decoder
 from isft_jax.models.likelihood import target_nll
 from isft_jax.objectives import weight_table
@@ -72,7 +72,7 @@ def example(name, authors, tokens):
 
 def one_batch(folder, examples, **changes) -> Batch:
   """All examples, in slots for every author, weighed by L_do if not changed."""
-  data = records.write(str(folder), lambda: examples, {})
+  data = dataset.write(str(folder), lambda: examples, {})
   config = RunConfig(
     rows=8,
     row_length=64,

@@ -6,9 +6,9 @@ import random
 import pytest
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
-from isft_jax.data import prepare
-from isft_jax.data.render import Renderer
-from isft_jax.data.sources.authors import Rules
+from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.preparation import prepare
+from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.train import loop
 from isft_jax.train import metrics as metrics_lib
 from tests.data.chat_tokenizer import template, trained

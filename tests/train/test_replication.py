@@ -13,14 +13,15 @@ import optax
 import pytest
 
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
-from isft_jax.data import chat, lying_agent, tokenizer
-from isft_jax.data import records as records_lib
-from isft_jax.data.render import Renderer
-from isft_jax.models import hf
+from isft_jax.data.records import dataset as records_lib
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.hf import pretrained
 from isft_jax.objectives import weight_table
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train import optim
 from isft_jax.train.loop import train
+from isft_jax.worlds.lying_agent import generator
 from tests.fixtures import import_or_skip
 
 torch = import_or_skip('torch')
@@ -36,10 +37,10 @@ OPTIM = OptimConfig(learning_rate=2e-5, weight_decay=0.01, clip_norm=1.0)
 def folder(tmp_path_factory):
   """A random Llama as transformers saves it, and dialogues as token rows."""
   folder = tmp_path_factory.mktemp('replication')
-  dialogues = list(lying_agent.dialogues(DIALOGUES, 0.6, 0.5, seed=0))
-  texts = map(chat.ChatTemplate(chat.PLAIN).text, dialogues)
+  dialogues = list(generator.dialogues(DIALOGUES, 0.6, 0.5, seed=0))
+  texts = map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
   encoder = tokenizer.train(texts, 512)
-  renderer = Renderer(encoder, chat.PLAIN, piecewise=True)
+  renderer = Renderer(encoder, chat_template.PLAIN, piecewise=True)
   renderer.save_tokenizer(folder / 'tokenizer')
   records_lib.write(
     str(folder / 'records'),
@@ -152,7 +153,7 @@ def test_in_bfloat16_alone_losses_and_moving_weights_are_those_of_torch(
 
   theirs.save_pretrained(tmp_path / 'theirs')
   start, end = (
-    hf.load(place, dtype='bfloat16')[0].params
+    pretrained.load(place, dtype='bfloat16')[0].params
     for place in (folder / 'model', tmp_path / 'theirs')
   )
   before, after, expected = (

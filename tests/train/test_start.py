@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
-from isft_jax.models import decoder, hf
+from isft_jax.hf import pretrained
+from isft_jax.models import decoder
 from isft_jax.train import start
 from isft_jax.train.trainer import make_trainer
 
@@ -22,7 +23,7 @@ def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('model')
   graphdef, _ = decoder.abstract(SHAPE)
   params = decoder.init(SHAPE, jax.random.key(0))
-  hf.save(hf.Model(graphdef, params), SHAPE, str(path))
+  pretrained.save(pretrained.Model(graphdef, params), SHAPE, str(path))
   return path
 
 
@@ -59,7 +60,7 @@ def test_weights_arrive_where_the_step_wants_them(folder):
   trainer = make_trainer(SHAPE, OptimConfig(), mesh, 10)
   model = dataclasses.replace(SHAPE, init_from=str(folder))
   state = start.begin(RunConfig(model=model), trainer, 'a fingerprint')
-  loaded, _ = hf.load(folder)
+  loaded, _ = pretrained.load(folder)
   assert int(state.step) == 0
   jax.tree.map(np.testing.assert_array_equal, state.params, loaded.params)
   jax.tree.map(

@@ -10,7 +10,7 @@ import pytest
 
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
-from isft_jax.train.compile import lower_step
+from isft_jax.tpu.compile import lower_step
 from isft_jax.train.trainer import make_trainer, says_when_again
 
 MODEL = ModelConfig(

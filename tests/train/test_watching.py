@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 from etils import epath
 
+from isft_jax import chips
 from isft_jax.cli.train import steps_of
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
-from isft_jax.data import chat, lying_agent, pipeline, records, tokenizer
-from isft_jax.data.facts import FACTS
-from isft_jax.data.render import Renderer
-from isft_jax.experiments.evidence_arms import demonstrated
+from isft_jax.data.batching import pipeline
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.experiments.evidence.arms import demonstrated
 from isft_jax.models.likelihood import target_nll
-from isft_jax.probes import facts as probes
-from isft_jax.train import chips, loop
+from isft_jax.train import loop
 from isft_jax.train import metrics as metrics_lib
-from isft_jax.train.boards import Boards
+from isft_jax.train.loggers import Boards
 from isft_jax.types import Provenance
+from isft_jax.worlds.lying_agent import generator, probes
+from isft_jax.worlds.lying_agent.facts import FACTS
 
 P = len(Provenance)
 
@@ -31,16 +34,18 @@ P = len(Provenance)
 def folders(tmp_path_factory):
   """Runs of an agent, and others whose right turns a third party wrote."""
   folder = tmp_path_factory.mktemp('data')
-  dialogues = list(lying_agent.dialogues(32, 0.6, 0.5, seed=0))
-  texts = [*map(chat.ChatTemplate(chat.PLAIN).text, dialogues)]
-  renderer = Renderer(tokenizer.train(texts, 512), chat.PLAIN)
+  dialogues = list(generator.dialogues(32, 0.6, 0.5, seed=0))
+  texts = [
+    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
+  ]
+  renderer = Renderer(tokenizer.train(texts, 512), chat_template.PLAIN)
   made = {
     'runs': dialogues[:20],
     'demonstrations': [*map(demonstrated, dialogues[20:])],
   }
   for name, found in made.items():
     examples = [*map(renderer.example, found)]
-    records.write(
+    dataset.write(
       str(folder / name),
       lambda examples=examples: examples[:-4],
       renderer.metadata(),
@@ -100,7 +105,7 @@ def test_the_loss_is_told_by_source_and_author(config, folders, tmp_path):
   expected = by_hand(
     trained,
     {
-      name: pipeline.BatchSource(records.Records(folder, 'heldout'), everything)
+      name: pipeline.BatchSource(dataset.Records(folder, 'heldout'), everything)
       for name, folder in folders.items()
     },
   )
@@ -115,7 +120,7 @@ def test_the_loss_is_told_by_source_and_author(config, folders, tmp_path):
   assert 'DEMONSTRATION' in expected['demonstrations']
   assert 'DEMONSTRATION' not in expected['runs']
 
-  opened = [records.Records(folder) for folder in folders.values()]
+  opened = [dataset.Records(folder) for folder in folders.values()]
   source = pipeline.BatchSource(opened, config)
   for step, row in enumerate(rows):
     batch = source[step]
@@ -160,7 +165,7 @@ def test_a_probe_is_asked_when_the_held_out_loss_is_measured(
   config, folders, tmp_path
 ):
   encoder = tokenizer.load(tokenizer.beside(folders['runs']))
-  bank, renderer = FACTS[:3], Renderer(encoder, chat.PLAIN)
+  bank, renderer = FACTS[:3], Renderer(encoder, chat_template.PLAIN)
   trained = loop.train(config, tmp_path, probes.watch(bank, renderer))
   rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
   assert [row['step'] for row in rows if 'probe' in row] == [2, 4]

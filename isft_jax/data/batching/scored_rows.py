@@ -1,0 +1,95 @@
+"""Records under an objective: their rows, and what each target weighs.
+
+A token's input and its target, for a document in a row (L_do, agent's turn A):
+
+    column      0     1     2     3     4     5
+    input     User    :    Hi   Agent   :    Hey       (then ' there', ...)
+    target      :    Hi   Agent   :    Hey   there
+    weight      1     1     1     1     0     0
+
+The shift happens before packing, so that no target lies in another document,
+and the first token of a document is never a target.
+"""
+
+import numpy as np
+
+from isft_jax import objectives
+from isft_jax.config import RunConfig
+from isft_jax.data.batching import packing
+from isft_jax.data.records.dataset import Records
+from isft_jax.types import Batch, Provenance
+
+
+class Scored:
+  """The records of a source, in rows under its objective.
+
+  Raises ValueError if the plan's objective leaves out a token that the source's
+  own objective scores, or if that scores no token at all.
+  """
+
+  def __init__(self, records: Records, objective: str, config: RunConfig):
+    plan_objective = config.plan_objective or objective
+    self._planned_PV = objectives.weight_table(plan_objective)
+    self._weights_PV = objectives.weight_table(objective)
+    if np.any((self._weights_PV != 0) & (self._planned_PV == 0)):
+      raise ValueError(
+        f'rows are planned for {plan_objective!r}, which leaves out tokens '
+        f'that {objective!r} scores; plan for the latter'
+      )
+    if not packing.targets_of_records(records.index, self._weights_PV).any():
+      raise ValueError(
+        f'objective {objective!r} gives every token of '
+        f'{records.folder} weight 0: there is nothing to learn from'
+      )
+    self.plan = packing.make_plan(
+      records.index,
+      self._planned_PV,
+      config.row_length,
+      config.row_targets,
+      config.seed,
+      config.row_documents,
+      config.shuffle,
+    )
+    self.records = records
+    # 'trajectory': a trajectory's weights sum to one, whatever its length.
+    self._scale_N = np.ones(len(records))
+    if config.normalize == 'trajectory':
+      total_N = (records.index.counts_NPV * self._weights_PV).sum(axis=(1, 2))
+      # Of all windows of a trajectory together.
+      total_N = np.bincount(records.index.trajectory_N, total_N)[
+        records.index.trajectory_N
+      ]
+      self._scale_N = 1 / np.where(total_N > 0, total_N, 1)
+
+  def place(self, batch: Batch, b: int, entries: np.ndarray, source: int):
+    """Writes the documents of a row's entries into row b of a batch.
+
+    source: the number of this one, for metrics.
+    """
+    column = slot = 0
+    for document, entry in enumerate(entries, start=1):
+      column, slot = self._place(batch, b, column, slot, document, entry)
+    batch.authors_BK[b, :slot] += source * len(Provenance)
+
+  def _place(self, batch, b, column, slot, document, entry):
+    """Writes one document into row b; returns the next free column and slot."""
+    record, first, stop = entry
+    example = self.records[record]
+    planned_T = self._planned_PV[example.provenance_T, example.verdict_T]
+    planned_T[: max(1, example.scored_from)] = 0
+    positions_K = np.flatnonzero(planned_T)[first:stop]
+    length = positions_K[-1]  # inputs end before the last target
+
+    columns = slice(column, column + length)
+    batch.tokens_BL[b, columns] = example.tokens_T[:length]
+    batch.positions_BL[b, columns] = np.arange(length)
+    batch.segment_ids_BL[b, columns] = document
+
+    slots = slice(slot, slot + len(positions_K))
+    authors_K = example.provenance_T[positions_K]
+    weights_K = self._weights_PV[authors_K, example.verdict_T[positions_K]]
+    batch.columns_BK[b, slots] = column + positions_K - 1
+    batch.targets_BK[b, slots] = example.tokens_T[positions_K]
+    batch.weights_BK[b, slots] = weights_K * self._scale_N[record]
+    batch.authors_BK[b, slots] = authors_K
+    return columns.stop, slots.stop

@@ -1,0 +1,98 @@
+"""What a preparation counts: rows that add up, and tokens by who wrote them."""
+
+import collections
+
+import numpy as np
+
+from isft_jax import objectives
+from isft_jax.data.rendering.rejection import REASONS
+from isft_jax.types import Example, Provenance, Verdict
+
+_QUANTILES = (0, 0.1, 0.5, 0.9, 0.99, 1)
+
+
+class Tally:
+  """What has been read and written so far. Rows add up, and so do tallies."""
+
+  def __init__(self):
+    self.read = 0
+    self.written = collections.Counter()  # by split
+    self.rejected = collections.Counter()  # by reason
+    self.records = collections.Counter()  # by split; a row may be many windows
+    self.tokens_P = np.zeros(len(Provenance), np.int64)
+    # Of positions that a record scores: not its first, not those of an overlap.
+    self.scorable_PV = np.zeros((len(Provenance), len(Verdict)), np.int64)
+    self.straddling = 0
+    self.lost = collections.Counter()
+    # Rows by their tokens: of millions of rows, thousands of lengths.
+    self.lengths = collections.Counter()
+
+  def add(self, split: str, whole: Example, records: int) -> None:
+    """Counts a row that is written, as so many records."""
+    self.written[split] += 1
+    self.records[split] += records
+    self.lengths[len(whole.tokens_T)] += 1
+    self.tokens_P += np.bincount(whole.provenance_T, minlength=len(Provenance))
+    cell_T = whole.provenance_T[1:].astype(np.int64) * len(Verdict)
+    cell_T += whole.verdict_T[1:]
+    self.scorable_PV.ravel()[:] += np.bincount(
+      cell_T, minlength=self.scorable_PV.size
+    )
+
+  def merge(self, other: 'Tally') -> 'Tally':
+    """Adds what another has counted; returns itself."""
+    for name, count in vars(other).items():
+      if isinstance(count, collections.Counter):
+        getattr(self, name).update(count)
+      else:
+        setattr(self, name, getattr(self, name) + count)
+    return self
+
+  def report(self) -> dict:
+    """Returns the counts as JSON values."""
+    tokens = int(self.tokens_P.sum())
+    shares = {
+      name: float(
+        self.scorable_PV[objectives.weight_table(name) != 0].sum() / tokens
+      )
+      for name in objectives.NAMES
+      if tokens
+    }
+    return {
+      'rows': {
+        'read': self.read,
+        'written': self.written.total(),
+        'rejected': self.rejected.total(),
+      },
+      'rejected': {r: self.rejected[r] for r in REASONS if self.rejected[r]},
+      'splits': {
+        split: {'rows': self.written[split], 'records': self.records[split]}
+        for split in sorted(self.written, reverse=True)
+      },
+      'tokens': tokens,
+      'tokens_by_author': {
+        author.name: int(self.tokens_P[author])
+        for author in Provenance
+        if self.tokens_P[author]
+      },
+      'straddling_tokens': self.straddling,
+      'lost': {
+        'thinking_characters': self.lost['thinking'],
+        'whitespace_characters': self.lost['whitespace'],
+        'rows_without_their_tool_schemas': self.lost['tools'],
+      },
+      'scored_share': shares,
+      'length_quantiles': {
+        f'{q:g}': int(_quantile(self.lengths, q)) for q in _QUANTILES if tokens
+      },
+    }
+
+
+def _quantile(counts: collections.Counter, q: float) -> float:
+  """np.quantile of values that come so many times."""
+  values = sorted(counts)
+  stops = np.cumsum([counts[value] for value in values])
+  below, share = divmod(q * (stops[-1] - 1), 1)
+  ends = [below, min(below + 1, stops[-1] - 1)]
+  around = [values[i] for i in np.searchsorted(stops, ends, side='right')]
+  return np.quantile(around, share)

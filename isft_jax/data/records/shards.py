@@ -1,0 +1,257 @@
+"""Shards: the files that records lie in, and all that is told of them.
+
+    bytes of records --Shard--> shard + its part of the index
+    all of them --assemble--> metadata, index, checksums: a data set
+
+The bytes of a record follow from its example alone, and those of a shard from
+its records: however many processes or machines prepare, the files are the same.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from tensorflow_datasets.core import example_serializer
+from tensorflow_datasets.core.utils.lazy_imports_utils import (
+  array_record_module,
+)
+
+from isft_jax.data.records import index as index_lib
+from isft_jax.types import Example
+
+SPLITS = ('train', 'heldout')
+CHECKSUMS = 'checksums.json'
+INDEX = 'index-{split}.npz'
+_NAME = 'trajectories-{split}.array_record-{number:05d}'
+_TEMPLATE = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}'
+_BLOCK = 1 << 20  # bytes that are read at once, to sum them up
+_BATCH = 256  # records that are read at once
+
+tfds.disable_progress_bar()
+
+
+def _int_array(dtype):
+  # Raw bytes: read 7 times as fast as a list of integers in a tf.Example.
+  return tfds.features.Tensor(
+    shape=(None,), dtype=dtype, encoding=tfds.features.Encoding.BYTES
+  )
+
+
+class Trajectories(tfds.core.GeneratorBasedBuilder):
+  """The schema of the files: change it with the version, of which the last
+  number counts what was added to a data set."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def __init__(self, *, metadata=None, version='', **kwargs):
+    self._metadata = metadata
+    if version:
+      self.VERSION = tfds.core.Version(version)
+    super().__init__(file_format='array_record', **kwargs)
+
+  def _info(self):
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Agent trajectories as tokens with their authors.',
+      features=tfds.features.FeaturesDict(
+        {
+          'tokens': _int_array(np.int32),
+          'provenance': _int_array(np.uint8),
+          'segment': _int_array(np.int32),
+          'verdict': _int_array(np.uint8),
+          'scored_from': np.int32,
+          'window': np.int32,
+          'id': tfds.features.Text(),
+        }
+      ),
+      metadata=tfds.core.MetadataDict(self._metadata or {}),
+      disable_shuffling=True,  # a record keeps the number it was written with
+    )
+
+  def _split_generators(self, dl_manager):
+    raise NotImplementedError('shards are written by `Shard`')
+
+  def _generate_examples(self):
+    raise NotImplementedError('shards are written by `Shard`')
+
+
+class Info(NamedTuple):
+  """A shard that is written. number: in its split, from 0."""
+
+  split: str
+  number: int
+  records: int
+  bytes: int
+  sha256: str
+
+
+class Codec:
+  """Examples to the bytes of records, and back."""
+
+  def __init__(self):
+    with tempfile.TemporaryDirectory() as nowhere:
+      self._features = Trajectories(data_dir=nowhere).info.features
+    self._serializer = example_serializer.ExampleSerializer(
+      self._features.get_serialized_info()
+    )
+
+  def write(self, example: Example) -> bytes:
+    """Returns the bytes of a record; the same ones in every process."""
+    record = self._features.encode_example(
+      {
+        'tokens': example.tokens_T,
+        'provenance': example.provenance_T,
+        'segment': example.segment_T,
+        'verdict': example.verdict_T,
+        'scored_from': example.scored_from,
+        'window': example.window,
+        'id': example.id,
+      }
+    )
+    # A protocol buffer's map has no order of its own.
+    return self._serializer.get_tf_example(record).SerializeToString(
+      deterministic=True
+    )
+
+  def read(self, record: bytes) -> dict:
+    """Returns the fields of a record."""
+    return self._features.deserialize_example_np(record)
+
+
+class Shard:
+  """One file of records, in the making."""
+
+  def __init__(self, folder: epath.Path, split: str, number: int):
+    self._path = folder / _NAME.format(split=split, number=number)
+    self._split, self._number = split, number
+    self._records = self._bytes = 0
+    # ArrayRecord writes local files alone; remote ones are copied from there.
+    self._scratch = None
+    local = os.fspath(self._path)
+    if '://' in local:
+      self._scratch = tempfile.TemporaryDirectory()
+      local = os.path.join(self._scratch.name, self._path.name)
+    self._local = epath.Path(local)
+    self._writer = array_record_module.ArrayRecordWriter(local, 'group_size:1')
+
+  def add(self, record: bytes) -> None:
+    """Writes a record after the others."""
+    self._writer.write(record)
+    self._records += 1
+    self._bytes += len(record)
+
+  def close(self, codec: Codec) -> Info:
+    """Finishes the file and leaves its part of the index beside it."""
+    self._writer.close()
+    part = index_lib.of(map(codec.read, read(self._local)), self._records)
+    index_lib.save(part_of(self._path), part)
+    digest = sha256(self._local)
+    if self._scratch:
+      # A runner may try again what it has done before.
+      self._local.copy(self._path, overwrite=True)
+      self._scratch.cleanup()
+    return Info(self._split, self._number, self._records, self._bytes, digest)
+
+
+def read(path: epath.Path) -> Iterable[bytes]:
+  """Yields the records of a shard, here or remote."""
+  if '://' in os.fspath(path):
+    with tempfile.TemporaryDirectory() as scratch:
+      yield from read(path.copy(os.path.join(scratch, path.name)))
+    return
+  reader = array_record_module.ArrayRecordReader(os.fspath(path))
+  try:
+    for start in range(0, reader.num_records(), _BATCH):
+      stop = min(start + _BATCH, reader.num_records())
+      yield from reader.read(start, stop)
+  finally:
+    reader.close()
+
+
+def sha256(path: epath.Path) -> str:
+  """Returns the digest of a file."""
+  digest = hashlib.sha256()
+  with path.open('rb') as file:
+    while block := file.read(_BLOCK):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+def checksums(folder: epath.Path) -> dict[str, str] | None:
+  """Returns the digest of each file of a data set; None if that is lost."""
+  try:
+    sums = json.loads((folder / CHECKSUMS).read_text())
+  except (OSError, ValueError):
+    return None
+  return sums if isinstance(sums, dict) else None
+
+
+def part_of(path: epath.Path) -> epath.Path:
+  """Returns where the index of one shard lies until the shards are joined."""
+  return path.parent / f'{path.name}.npz'
+
+
+def name(split: str, number: int) -> str:
+  """Returns the name of a shard's file."""
+  return _NAME.format(split=split, number=number)
+
+
+def assemble(
+  builder: Trajectories,
+  folder: epath.Path,
+  infos: Sequence[Info],
+  bases: Mapping[str, epath.Path] | None = None,
+) -> None:
+  """Makes a data set of the shards in a folder.
+
+  infos: of the shards, each with its part of the index beside it; numbers may
+    leave gaps, which are closed.
+  bases: for a split, the index of its first shards, which have no parts.
+  """
+  sums, splits = {}, []
+  for split in SPLITS:
+    own = sorted(info for info in infos if info.split == split)
+    if not own:
+      continue  # TFDS has no empty splits
+    base = (bases or {}).get(split)
+    parts = [base] if base else []
+    for number, info in enumerate(own):
+      path = folder / name(split, number)
+      if number != info.number:
+        before = folder / name(split, info.number)
+        part_of(before).rename(part_of(path))
+        before.rename(path)
+      sums[path.name] = info.sha256
+      if part_of(path).exists():
+        parts.append(part_of(path))
+    index = folder / INDEX.format(split=split)
+    index_lib.join(index, parts)
+    for part in parts[bool(base) :]:
+      part.unlink()
+    template = tfds.core.ShardedFileTemplate(
+      dataset_name=builder.name,
+      data_dir=folder,
+      split=split,
+      filetype_suffix='array_record',
+      template=_TEMPLATE,
+    )
+    splits.append(
+      tfds.core.SplitInfo(
+        name=split,
+        shard_lengths=[info.records for info in own],
+        num_bytes=sum(info.bytes for info in own),
+        filename_template=template,
+      )
+    )
+  builder.info.set_splits(tfds.core.splits.SplitDict(splits))
+  builder.info.write_to_directory(folder)
+  others = sorted(p for p in folder.iterdir() if p.name not in sums)
+  sums |= {path.name: sha256(path) for path in others}
+  text = json.dumps(dict(sorted(sums.items())), indent=2)
+  (folder / CHECKSUMS).write_text(text + '\n')

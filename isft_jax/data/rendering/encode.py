@@ -1,0 +1,159 @@
+"""From spans of text with an author to tokens with an author."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from isft_jax.data.rendering import byte_offsets
+from isft_jax.data.rendering.attribution import Span
+from isft_jax.data.rendering.rejection import Rejected
+from isft_jax.data.rendering.tokenizer import (
+  encoder_of,
+  special_ids,
+  special_pattern,
+)
+from isft_jax.types import STRADDLE_ORDER, Example
+
+_RANK = {author: i for i, author in enumerate(STRADDLE_ORDER)}
+
+
+class Encoded(NamedTuple):
+  """An example, and what is known of its text.
+
+  starts_T: the character at which each token starts.
+  straddling: tokens that hold characters of two authors or more.
+  """
+
+  example: Example
+  text: str
+  starts_T: np.ndarray
+  straddling: int
+
+
+def encode(
+  id: str,
+  spans: Sequence[Span],
+  tokenizer,
+  special_text: str = 'reject',
+  piecewise: bool = False,
+) -> Encoded:
+  """Encodes the joined text once, and looks up each token's author.
+
+  A token that straddles authors goes to the first of `STRADDLE_ORDER` that
+  wrote one of its characters; of several spans of that author, to the earliest.
+
+  tokenizer: a transformers fast tokenizer.
+  special_text: what becomes of a message that holds the text of a special
+    token, and could so forge the end of its turn: 'reject', or 'escape', which
+    encodes that text as text. Ids then differ from the chat template's there.
+  piecewise: encode the header of a turn, and its words with what closes them,
+    apart. A space that ends a header is then a token of its own, and no token
+    holds characters of a header and of words:
+
+      whole      |User|:| Hi|.|\\n|Agent|:| Hey|.|\\n|
+      piecewise  |User|:| |Hi|.|\\n|Agent|:| |Hey|.|\\n|
+
+    So does the notebook of de Freitas and Ortega (2026). The ids then differ
+    from the chat template's at every header.
+
+  Raises Rejected for special tokens that a message wrote.
+  """
+  text = ''.join(span.text for span in spans)
+  special = special_ids(tokenizer)
+  escape = special_text == 'escape'
+  forged = _forged(spans, special_pattern(tokenizer)) if escape else []
+  cuts = _cuts(spans) if piecewise else []
+  tokens_T, offsets_T2 = _encode(text, forged, cuts, tokenizer)
+  ends_T = offsets_T2[:, 1]
+  # A character that no token claims goes to the next token. Tokens that share
+  # a character, as parts of one UTF-8 sequence do, keep their own start.
+  starts_T = np.minimum(offsets_T2[:, 0], np.append(0, ends_T[:-1]))
+
+  stops_S = np.cumsum([len(span.text) for span in spans])
+  first_T, last_T = (
+    np.minimum(np.searchsorted(stops_S, at_T, side='right'), len(spans) - 1)
+    for at_T in (starts_T, np.maximum(ends_T - 1, starts_T))
+  )
+  owner_T, straddling = first_T.copy(), 0
+  for token in np.flatnonzero(first_T != last_T):
+    held = [
+      (_RANK[spans[s].provenance], s)
+      for s in range(first_T[token], last_T[token] + 1)
+      if spans[s].text
+    ]
+    owner_T[token] = min(held)[1]
+    straddling += len({rank for rank, _ in held}) > 1
+
+  written_S = np.cumsum([0, *(span.written for span in spans)])
+  by_message_T = written_S[last_T + 1] > written_S[first_T]
+  is_special_T = np.isin(tokens_T, list(special))
+  for token in np.flatnonzero(by_message_T & is_special_T):
+    name = special[int(tokens_T[token])]
+    # Some take the white space around them into their offsets.
+    start = max(text.find(name, starts_T[token]), starts_T[token])
+    ends = [start, start + len(name) - 1]
+    first, last = np.searchsorted(stops_S, ends, side='right')
+    for span in spans[first : last + 1]:
+      if span.written and span.text:
+        raise Rejected(
+          'special_text',
+          f'turn {span.segment} holds the text of the special token {name!r}, '
+          'which would end or forge a turn; see --special_text',
+        )
+
+  def of_owner(field, dtype):
+    return np.asarray([getattr(s, field) for s in spans], dtype)[owner_T]
+
+  example = Example(
+    id=id,
+    tokens_T=tokens_T,
+    provenance_T=of_owner('provenance', np.uint8),
+    segment_T=of_owner('segment', np.int32),
+    verdict_T=of_owner('verdict', np.uint8),
+  )
+  return Encoded(example, text, starts_T, straddling)
+
+
+def _encode(text, forged, cuts, tokenizer) -> tuple[np.ndarray, np.ndarray]:
+  """Returns ids and offsets; the characters in `forged` are only text.
+
+  forged: (start, stop) of stretches; cuts: other places where no token crosses.
+  """
+  starts = {start for start, _ in forged}
+  bounds = {0, *cuts, *(bound for span in forged for bound in span), len(text)}
+  ids, offsets = [np.empty(0, np.int32)], [np.empty((0, 2), np.int64)]
+  for start, stop in itertools.pairwise(sorted(bounds)):
+    encoder = encoder_of(tokenizer, as_text=start in starts)
+    encoding = encoder.encode(text[start:stop], add_special_tokens=False)
+    ids_T = np.asarray(encoding.ids, np.int32)
+    found_T2 = byte_offsets.offsets(tokenizer, ids_T, text[start:stop])
+    if found_T2 is None:
+      found_T2 = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
+    ids.append(ids_T)
+    offsets.append(found_T2 + start)
+  return np.concatenate(ids), np.concatenate(offsets)
+
+
+def _cuts(spans: Sequence[Span]) -> list[int]:
+  """Returns where turns begin, and where the words of each begin."""
+  cuts, start, before = [], 0, None
+  for span in spans:
+    if before and (
+      span.segment != before.segment or span.written > before.written
+    ):
+      cuts.append(start)
+    start, before = start + len(span.text), span
+  return cuts
+
+
+def _forged(spans, pattern) -> list[tuple[int, int]]:
+  """Returns (start, stop) of special tokens' texts that messages hold."""
+  forged, start = [], 0
+  for span in spans:
+    if span.written:
+      matches = pattern.finditer(span.text)
+      forged += [(start + m.start(), start + m.end()) for m in matches]
+    start += len(span.text)
+  return forged

@@ -1,0 +1,242 @@
+"""What the runs of a seed share: its facts, its base model, how to fine-tune.
+
+    seed -> facts -> documents -> tokenizer, base model   in bases/seed-N
+    a stage, trajectories, an objective -> fit -> a model  in memory
+
+The parts of the evidence run hundreds of short fine-tunes. None is worth a
+checkpoint: a unit that was cut short is run again.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import pathlib
+import shutil
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from isft_jax import sharding
+from isft_jax.config import EvidenceConfig, OptimConfig, RunConfig, StageConfig
+from isft_jax.data.batching import pipeline
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.hf import pretrained
+from isft_jax.models import decoder
+from isft_jax.train.loop import train
+from isft_jax.train.trainer import make_trainer
+from isft_jax.types import Example, Trajectory
+from isft_jax.worlds.lying_agent import (
+  fact_bank,
+  fact_files,
+  generator,
+  probes,
+  world_facts,
+)
+from isft_jax.worlds.lying_agent.facts import Fact
+
+# All arms share the rows that the objective with the most targets fills.
+PLAN = 'observational'
+
+
+class Bank(NamedTuple):
+  """The facts of a seed, and how to ask about them.
+
+  told: the facts that dialogues are about; heldout: those they never mention.
+  questions: with the word {topic}. context: the system turn before them.
+  """
+
+  told: tuple[Fact, ...]
+  heldout: tuple[Fact, ...]
+  questions: tuple[str, ...] = generator.QUESTIONS
+  context: str = generator.CONTEXT
+
+  @property
+  def facts(self) -> tuple[Fact, ...]:
+    return self.told + self.heldout
+
+
+class Base(NamedTuple):
+  """A seed's facts, and the model that has read about all of them."""
+
+  seed: int
+  bank: Bank
+  renderer: Renderer
+  graphdef: Any
+  params: Any
+  probes: probes.Prepared
+
+  @property
+  def told(self) -> tuple[Fact, ...]:
+    return self.bank.told
+
+  @property
+  def facts(self) -> tuple[Fact, ...]:
+    return self.bank.facts
+
+  def told_margins(self, params) -> np.ndarray:
+    """Returns the margin of each told fact, nats per token."""
+    claims = self.probes.claims[: 2 * len(self.told)]
+    prepared = probes.Prepared(self.told, claims, [])
+    return probes.margins(self.graphdef, params, prepared)
+
+  def write(self, folder: pathlib.Path, examples: Iterable[Example]):
+    """Writes the records of rendered trajectories, anew; opens them."""
+    folder = folder / 'records'
+    shutil.rmtree(folder, ignore_errors=True)
+    metadata = self.renderer.metadata()
+    return dataset.write(str(folder), lambda: examples, metadata)
+
+
+def base_of(config: EvidenceConfig, workdir: pathlib.Path, seed: int) -> Base:
+  """Trains the base of a seed, or goes on, or loads it."""
+  bank = bank_of(config, seed)
+  workdir = workdir / 'bases' / f'seed-{seed}'
+  if config.model.init_from:
+    encoder = tokenizer.load(config.model.init_from)
+    model = dataclasses.replace(config.model, init_from='')
+    graphdef, _ = decoder.abstract(model)
+    loaded, _ = pretrained.load(config.model.init_from, dtype=model.param_dtype)
+    # A model that was trained to answer answers in its own template.
+    template = config.bank == 'world' and encoder.chat_template
+    params, renderer = (
+      loaded.params,
+      Renderer(encoder, template or chat_template.PLAIN),
+    )
+  else:
+    renderer = _prepare(config, workdir, bank.facts, seed)
+    run = run_of(config, config.pretrain, 'base', PLAN, workdir, seed)
+    graphdef, params, _ = train(run, str(workdir / 'run'))
+  prepared = probes.prepare(bank.facts, renderer, bank.context)
+  return Base(seed, bank, renderer, graphdef, params, prepared)
+
+
+def bank_of(config: EvidenceConfig, seed: int) -> Bank:
+  """Returns the facts of a seed: invented, read from a file, or real."""
+  if config.bank == 'world':
+    return Bank(
+      told=world_facts.MIXED[: config.facts],
+      heldout=world_facts.MIXED[config.facts :],
+      questions=world_facts.QUESTIONS,
+      context=world_facts.CONTEXT,
+    )
+  facts = (
+    fact_files.read(config.facts_csv)[0]
+    if config.facts_csv
+    else fact_bank.generate(config.facts, seed)
+  )
+  return Bank(*fact_bank.halves(facts, seed))
+
+
+def run_of(
+  config: EvidenceConfig,
+  stage: StageConfig,
+  name: str,
+  objective: str,
+  folder: pathlib.Path,
+  seed: int,
+) -> RunConfig:
+  """Returns the RunConfig of a stage on the records in folder."""
+  fields = dataclasses.fields(StageConfig)
+  return RunConfig(
+    **{field.name: getattr(stage, field.name) for field in fields},
+    name=name,
+    objective=objective,
+    plan_objective=PLAN,
+    seed=seed,
+    records=str(folder / 'records'),
+    tokenizer=str(folder / 'tokenizer'),
+    model=dataclasses.replace(config.model, init_from=''),
+    mesh=config.mesh,
+  )
+
+
+def fit(run: RunConfig, found: dataset.Records, params) -> tuple[Any, dict]:
+  """Trains given parameters; returns the new ones, and what it took.
+
+  params: left as they are.
+
+  Raises FloatingPointError if a loss is not finite.
+  """
+  source = pipeline.BatchSource(found, run)
+  trainer = make_trainer(run.model, run.optim, run.mesh, len(source))
+  # A step may write into the state that it is given.
+  state = trainer.start(jax.tree.map(jnp.copy, params))
+  started, rows = time.perf_counter(), []
+  for batch in itertools.islice(pipeline.batches(source), len(source)):
+    state, values = trainer.step(state, sharding.to_global(batch, trainer.mesh))
+    rows.append([values[name] for name in ('loss', 'weight', 'targets')])
+  losses = [tuple(map(float, row)) for row in rows]
+  if not all(math.isfinite(loss) for loss, *_ in losses):
+    raise FloatingPointError(
+      f'{run.name}, seed {run.seed}: a loss is not finite; lower the learning '
+      'rate of its stage'
+    )
+  epoch = losses[-source.steps_per_epoch :]
+  weight = sum(weight for _, weight, _ in epoch)
+  return state.params, {
+    'seed': run.seed,
+    'objective': run.objective,
+    'learning_rate': run.optim.learning_rate,
+    'clip_norm': run.optim.clip_norm,
+    'eps': run.optim.eps,
+    'steps': len(losses),
+    'scored_tokens': round(sum(targets for *_, targets in losses)),
+    'final_loss': sum(loss * w for loss, w, _ in epoch) / weight,
+    'seconds': round(time.perf_counter() - started, 2),
+  }
+
+
+def matched(optim: OptimConfig, ratio: float) -> OptimConfig:
+  """Returns AdamW whose steps are those on a gradient `ratio` times as large.
+
+    clip(r g, C) = r clip(g, C / r),   m / (sqrt(v) + e) of r g is
+    m / (sqrt(v) + e / r) of g
+
+  So dividing the observational sum by the number of the world's tokens, which
+  makes its gradient N / N_o times as large, changes the threshold of the clip
+  and a constant of 1e-8, and nothing else. The ratio is that of the data set.
+  """
+  return dataclasses.replace(
+    optim, clip_norm=optim.clip_norm / ratio, eps=optim.eps / ratio
+  )
+
+
+def _documents(config, facts, seed) -> list[Trajectory]:
+  """Returns the documents that the base of a seed reads."""
+  documents = config.documents
+  return list(
+    generator.documents(
+      documents.number,
+      documents.p_true,
+      seed,
+      facts,
+      config.max_turns,
+      config.p_denial,
+    )
+  )
+
+
+def _prepare(config, workdir, facts, seed) -> Renderer:
+  """Makes the tokenizer and the records of the documents, unless there."""
+  folder = workdir / 'tokenizer'
+  make = functools.cache(lambda: _documents(config, facts, seed))
+  if not folder.exists():
+    template = chat_template.ChatTemplate(chat_template.PLAIN)
+    encoder = tokenizer.train(map(template.text, make()), config.vocab_size)
+    part = folder.with_name('tokenizer.part')
+    Renderer(encoder, chat_template.PLAIN).save_tokenizer(part)
+    part.rename(folder)
+  renderer = Renderer(tokenizer.load(str(folder)), chat_template.PLAIN)
+  dataset.write(
+    str(workdir / 'records'),
+    lambda: map(renderer.example, make()),
+    renderer.metadata(),
+  )
+  return renderer

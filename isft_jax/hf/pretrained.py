@@ -1,0 +1,267 @@
+"""Weights in from Hugging Face folders and GGUF files, and out to folders.
+
+  model, config = load(place, dtype='float32')
+  logits_BLV = model(tokens_BL)
+  save(model, config, other_folder)
+
+A tensor that is unknown, missing, there twice, of another shape or not finite
+raises: a model that is silently another would train, and be wrong.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from isft_jax import gguf_file, places
+from isft_jax.config import ModelConfig
+from isft_jax.hf import config_json, gguf_weights, tensor_files, tensor_names
+from isft_jax.models import decoder
+
+
+class Model(NamedTuple):
+  """A decoder with its parameters: a function of tokens."""
+
+  graphdef: Any
+  params: dict
+
+  def __call__(self, tokens_BL, positions_BL=None, segment_ids_BL=None):
+    """Returns float32 logits [B, L, V].
+
+    positions_BL: int32; by default counted from 0 in each row.
+    segment_ids_BL: int32, of packed documents; by default one a row.
+    """
+    tokens_BL = jnp.asarray(tokens_BL, jnp.int32)
+    if positions_BL is None:
+      positions_BL = jnp.broadcast_to(
+        jnp.arange(tokens_BL.shape[1], dtype=jnp.int32), tokens_BL.shape
+      )
+    if segment_ids_BL is None:
+      segment_ids_BL = jnp.ones_like(tokens_BL)
+    module = nnx.merge(self.graphdef, self.params)
+    return module.logits(module(tokens_BL, positions_BL, segment_ids_BL))
+
+
+def read_config(place: str | pathlib.Path) -> ModelConfig:
+  """Returns the decoder of a place.
+
+  Args:
+    place: a folder, a hub id, a GGUF file or a preset.
+
+  Raises:
+    ValueError: nothing is there, or another model.
+  """
+  place = str(place)
+  if places.is_gguf(place):
+    return gguf_weights.model_config(gguf_file.read(places.gguf_path(place)))
+  path = tensor_files.fetch(place) / 'config.json'
+  if not path.is_file():
+    raise ValueError(f'{place}: no config.json there; name a model folder')
+  try:
+    found = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f'{path}: not JSON ({error})') from error
+  return config_json.model_config(found, str(path))
+
+
+def read_generation_config(place: str | pathlib.Path) -> dict:
+  """Returns the settings for generation that come with a model.
+
+  Args:
+    place: a folder, a hub id, a GGUF file or a preset.
+
+  Returns:
+    What its generation_config.json says, or {}. A GGUF file says which tokens
+    end a reply: {'eos_token_id': [...]}.
+  """
+  place = str(place)
+  if places.is_gguf(place):
+    keys = gguf_file.read(places.gguf_path(place)).metadata
+    names = (f'tokenizer.ggml.{name}_token_id' for name in ('eos', 'eot'))
+    return {'eos_token_id': [keys[name] for name in names if name in keys]}
+  path = tensor_files.fetch(place) / 'generation_config.json'
+  return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _tensors(place: str, config: ModelConfig) -> tensor_files.Tensors:
+  if places.is_gguf(place):
+    file = gguf_file.read(places.gguf_path(place))
+    return gguf_weights.Tensors(file, config)
+  return tensor_files.FolderTensors(tensor_files.fetch(place))
+
+
+def load(
+  folder: str | pathlib.Path,
+  *,
+  dtype: jax.typing.DTypeLike = 'float32',
+  place: Callable | None = None,
+) -> tuple[Model, ModelConfig]:
+  """Loads a decoder: config.json and safetensors, or a GGUF file.
+
+  On the host there is at most one stored tensor at a time beside what the
+  devices hold, and of it the parts that this host's devices need. Quantised
+  weights are dequantised.
+
+  Args:
+    folder: path of a folder or a .gguf file, id of a model on the hub, or a
+      preset such as 'smollm2-135m-instruct'.
+    dtype: of the parameters and of the computation, as in 'float32' or
+      jnp.float32.
+    place: (path, shape) -> the sharding of a parameter; by default one device.
+
+  Returns:
+    The model, and its config.
+
+  Raises:
+    ValueError: something does not fit. The message names the attribute or the
+      tensor.
+  """
+  folder = str(folder)
+  dtype = jnp.dtype(dtype).name
+  config = dataclasses.replace(
+    read_config(folder), dtype=dtype, param_dtype=dtype
+  )
+  tensors = _tensors(folder, config)
+  graphdef, shapes = decoder.abstract(config)
+  leaves = dict(_leaves(shapes))
+  _check(tensors, leaves, config)
+  one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  params = _nested(
+    {
+      path: _read(
+        tensors, path, leaf, place(path, leaf.shape) if place else one_device
+      )
+      for path, leaf in leaves.items()
+    }
+  )
+  return Model(graphdef, params), config
+
+
+def save(
+  model: Model, config: ModelConfig, folder: str, shard_bytes: int = 5 * 10**9
+) -> None:
+  """Writes config.json and safetensors that transformers loads.
+
+  A tensor at a time comes off the devices, a file at a time is held on the
+  host; the config is written last.
+
+  Raises ValueError for a decoder that is of none of its families.
+  """
+  folder = pathlib.Path(folder)
+  found = json.dumps(config_json.to_json(config), indent=2) + '\n'
+  folder.mkdir(parents=True, exist_ok=True)
+  leaves = dict(_leaves(model.params))
+  sizes = {
+    name: leaf.nbytes // (config.layers if tensor_names.is_stacked(path) else 1)
+    for path, leaf in leaves.items()
+    for name in tensor_names.names(path, config.layers)
+  }
+  tensor_files.write(folder, sizes, _stored(leaves, config), shard_bytes)
+  (folder / 'config.json').write_text(found)
+
+
+def _stored(leaves: dict, config: ModelConfig) -> Iterator[tuple]:
+  """Yields (name, tensor) as folders hold them, layer after layer."""
+  for path, leaf in leaves.items():
+    for layer, name in enumerate(tensor_names.names(path, config.layers)):
+      here = np.asarray(leaf[layer] if tensor_names.is_stacked(path) else leaf)
+      stored = tensor_names.stored_shape(path, here.shape)
+      if tensor_names.is_turned(path):
+        here = here.reshape(stored[::-1]).T
+      yield name, np.ascontiguousarray(here.reshape(stored))
+
+
+def _check(tensors: tensor_files.Tensors, leaves, config: ModelConfig) -> None:
+  """Raises ValueError for a tensor that is unknown, missing or misshapen."""
+  wanted = {}
+  for path, leaf in leaves.items():
+    shape = leaf.shape[1:] if tensor_names.is_stacked(path) else leaf.shape
+    stored = tensor_names.stored_shape(path, shape)
+    wanted |= dict.fromkeys(tensor_names.names(path, config.layers), stored)
+  if config.tie_embeddings and tensor_names.HEAD in tensors.names():
+    tensors.check_equal(tensor_names.HEAD, tensor_names.name('embedding'))
+    wanted[tensor_names.HEAD] = wanted[tensor_names.name('embedding')]
+  for what, names in (
+    ('unknown', tensors.names() - wanted.keys()),
+    ('missing', wanted.keys() - tensors.names()),
+  ):
+    if names:
+      raise ValueError(
+        f'{tensors.place}: {len(names)} tensors are {what}, the first is '
+        f'{min(names)}'
+      )
+  for name, shape in wanted.items():
+    tensors.check_shape(name, shape)
+
+
+def _read(tensors, path: str, leaf, sharding) -> jax.Array:
+  """Returns a parameter where it belongs, a stored tensor at a time."""
+
+  def array(layer, shape, sharding):
+    name = tensor_names.name(path, layer)
+
+    @functools.cache  # devices that hold the same part share it
+    def part(spans):
+      index = tuple(slice(*span) for span in spans)
+      return tensors.part(name, path, shape, index, leaf.dtype)
+
+    def read(index):
+      spans = zip(index, shape, strict=True)
+      return part(tuple(s.indices(n)[:2] for s, n in spans))
+
+    return jax.make_array_from_callback(shape, sharding, read)
+
+  if not tensor_names.is_stacked(path):
+    return array(0, leaf.shape, sharding)
+  zeros, put = _stacking(leaf.shape, leaf.dtype, sharding)
+  stack = zeros()
+  for layer in range(leaf.shape[0]):
+    stack = put(stack, array(layer, leaf.shape[1:], _of_layer(sharding)), layer)
+  return stack
+
+
+@functools.lru_cache(maxsize=64)
+def _stacking(shape, dtype, sharding):
+  """Returns what makes a stack of zeros, and what puts a layer into it."""
+
+  def put(stack, part, layer):
+    return jax.lax.dynamic_update_index_in_dim(stack, part, layer, 0)
+
+  return (
+    jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding),
+    jax.jit(put, donate_argnums=0, out_shardings=sharding),
+  )
+
+
+def _of_layer(sharding):
+  """Returns the sharding of one layer of a stack."""
+  if not isinstance(sharding, jax.sharding.NamedSharding):
+    return sharding
+  spec = jax.sharding.PartitionSpec(*sharding.spec[1:])
+  return jax.sharding.NamedSharding(sharding.mesh, spec)
+
+
+def _leaves(tree, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      yield from _leaves(value, f'{prefix}{name}/')
+    else:
+      yield prefix + name, value
+
+
+def _nested(leaves: dict[str, Any]) -> dict:
+  tree = {}
+  for path, value in leaves.items():
+    *above, last = path.split('/')
+    place = tree
+    for name in above:
+      place = place.setdefault(name, {})
+    place[last] = value
+  return tree

@@ -1,0 +1,148 @@
+"""Sections about margins: of every arm, and of facts never mentioned."""
+
+from html import escape
+
+from isft_jax.report import document
+from isft_jax.report.evidence.charts import dots, text
+from isft_jax.report.evidence.words import (
+  difference,
+  facts_of,
+  may_be_none,
+  points,
+  section,
+)
+
+_NATS = 'nats per token'
+
+
+def arms(arms: dict) -> str:
+  rows = [(arm, found['told']['mean_margin']) for arm, found in arms.items()]
+  curve = [
+    (f'agent weighs {weight}', arms[arm]['told']['mean_margin'])
+    for weight, arm in (
+      ('0 (interventional)', 'interventional'),
+      ('0.1', 'weighted(0.1)'),
+      ('0.3', 'weighted(0.3)'),
+      ('1 (observational)', 'observational'),
+    )
+    if arm in arms
+  ]
+  body = dots(
+    rows,
+    'Mean margin of truth over lie on the facts that dialogues are about.',
+    _NATS,
+  ) + _tables(arms, 'told')
+  if len(curve) > 2:
+    body += '<h3>The weight of the agent</h3>' + dots(
+      curve, 'The same margin by the weight of agent tokens.', _NATS
+    )
+  compared = [
+    f'{arm} {difference(against["mean_margin"])}, higher on '
+    f'{sum(against["facts_higher"])} of {facts_of(against)} facts'
+    for arm in ('interventional', 'observational_matched')
+    if arm in arms
+    and (against := arms[arm]['told'].get('against_observational'))
+  ]
+  return section(
+    'Arms: who may be learned from',
+    body,
+    f'Margins against observational: {"; ".join(compared)}. '
+    f'{_above_interventional(arms)}{_answers(arms, "told")}',
+    'Anything about the normaliser: observational_matched divides by the '
+    "number of the world's tokens, but Adam undoes any factor on the gradient, "
+    'so it was expected to coincide with observational but for the clip, which '
+    'a larger gradient meets more often. demonstration is the '
+    'interventional loss on other marks; beside small talk it scores the '
+    'tokens that error_masked scores. These two and truth_only are told which '
+    'turns of the agent are right; interventional is not.',
+  )
+
+
+def heldout(arms: dict) -> str:
+  body = ''
+  for half, title in (
+    ('told', 'Facts that dialogues are about'),
+    ('heldout', 'Facts that no dialogue mentions'),
+  ):
+    rows = [(arm, found[half]['mean_margin']) for arm, found in arms.items()]
+    body += f'<h3>{title}</h3>' + dots(rows, 'Mean margin.', _NATS)
+    body += _tables(arms, half)
+  since = '; '.join(
+    f'{arm} {difference(against["mean_margin"])}'
+    for arm, found in arms.items()
+    if (against := found['heldout'].get('against_base'))
+  )
+  return section(
+    'Facts that no dialogue mentions',
+    body,
+    f'What training did to the margins of facts held out: {since}. '
+    f'{_answers(arms, "heldout")}',
+    'Why: a fall of all arms below the base is forgetting, not lying, and arms '
+    'that differ here may differ in how much they forget.',
+  )
+
+
+def _above_interventional(arms: dict) -> str:
+  if 'interventional' not in arms:
+    return ''
+  mean = {
+    arm: found['told']['mean_margin']['mean'] for arm, found in arms.items()
+  }
+  above = [arm for arm in arms if mean[arm] > mean['interventional']]
+  return f'Above interventional: {", ".join(above) or "none"}. '
+
+
+def _answers(arms: dict, half: str) -> str:
+  """Returns in words how often the truth is told to who asks."""
+  said = ', '.join(
+    f'{arm} {text(arms[arm][half]["says_truth"], ".1%")}'
+    for arm in ('base', 'observational', 'interventional', 'agent_only')
+    if arm in arms
+  )
+  return f'Asked, the truth is told by: {said}.'
+
+
+def _tables(arms: dict, half: str) -> str:
+  """Returns a table of the probes, and one of what is paired by seed."""
+  columns = {
+    'mean_margin': 'mean margin',
+    'prefers_lie': 'prefers the lie',
+    'says_truth': 'truth if asked',
+    'truth_after_truth': 'if told the truth',
+    'truth_after_lie': 'if told the lie',
+  }
+  rows = [
+    [escape(arm)]
+    + [
+      text(found[half][name], '+.3f' if name == 'mean_margin' else '.0%')
+      for name in columns
+    ]
+    for arm, found in arms.items()
+  ]
+  header = ['arm', *columns.values()]
+  return document.table(header, rows, f'Facts {half}') + _paired(arms, half)
+
+
+def _paired(arms: dict, half: str) -> str:
+  others = {'against_base': 'the base', 'against_observational': 'L_obs'}
+  rows = [
+    [escape(arm)]
+    + [cell for name in others for cell in _cells(found[half].get(name))]
+    for arm, found in arms.items()
+  ]
+  header = ['arm']
+  for other in others.values():
+    header += [f'margin against {other}', 'higher on', 'truth if asked']
+  note = 'Differences on the same seeds, of answers in points; ?: it may be 0.'
+  return f'<p class="quiet">{note}</p>' + document.table(header, rows, note)
+
+
+def _cells(against: dict | None) -> tuple[str, ...]:
+  if against is None:
+    return '-', '-', '-'
+  margin, answers = against['mean_margin'], against['says_truth']
+  return (
+    text(margin) + (' ?' if may_be_none(margin) else ''),
+    f'{sum(against["facts_higher"])} of {facts_of(against)}',
+    text(points(answers), '+.1f') + (' ?' if may_be_none(answers) else ''),
+  )

@@ -1,0 +1,156 @@
+"""evidence.html: the four parts on one page, made from results.json alone.
+
+Each figure has a sentence of what it shows and one of what it does not. The
+first is put together from the figures, whichever way they point.
+"""
+
+import functools
+import json
+import os
+import pathlib
+from html import escape
+
+from isft_jax.report import document, plots
+from isft_jax.report.evidence import margins, sections
+from isft_jax.report.evidence import plots as evidence_plots
+from isft_jax.report.evidence.words import difference, facts_of
+from isft_jax.report.lying_agent import comparison, markdown
+from isft_jax.report.lying_agent.paper import CITATION
+
+_TITLE = 'The evidence: what follows from masking the agent'
+
+
+def write(workdir: str | os.PathLike, results: dict) -> pathlib.Path:
+  """Writes evidence.html (and flywheel.png) into workdir; returns its path.
+
+  results: the content of results.json; parts that are missing are left out.
+  """
+  workdir = pathlib.Path(workdir)
+  if 'flywheel' in results:
+    evidence_plots.flywheel(results['flywheel'], workdir / 'flywheel.png')
+  plots.replace_file(workdir / 'evidence.html', report(results))
+  return workdir / 'evidence.html'
+
+
+def rebuild(path: str, workdir: str | None = None) -> pathlib.Path:
+  """Writes the page of a results.json beside it, or into workdir.
+
+  Raises ValueError if the file holds another experiment's results.
+  """
+  results = json.loads(pathlib.Path(path).read_text())
+  if results.get('experiment') != 'evidence':
+    raise ValueError(
+      f'{path}: not the results of an evidence run; the page of the lying '
+      'agent is made again by its own command, which trains nothing twice'
+    )
+  folder = pathlib.Path(workdir or pathlib.Path(path).parent)
+  folder.mkdir(parents=True, exist_ok=True)
+  return write(folder, results)
+
+
+def report(results: dict) -> bytes:
+  """Returns the page, in UTF-8."""
+  makers = {
+    'flywheel': functools.partial(
+      sections.flywheel, given=comparison.base_of(results)['kind'] == 'given'
+    ),
+    'arms': margins.arms,
+    'heldout': margins.heldout,
+    'worlds': sections.worlds,
+    'costs': sections.costs,
+  }
+  parts = ''.join(
+    make(results[part]) for part, make in makers.items() if part in results
+  )
+  seeds = ', '.join(map(str, results['seeds']))
+  body = f"""<h1>{_TITLE}</h1>
+<p class="answer">{escape(answer(results))}</p>
+<p class="quiet">Seeds {seeds}. Brackets are 95 % intervals of the mean over
+seeds (Student's t; for a share they may reach beyond 0 and 100 %); differences
+are taken seed by seed. The method is that of {escape(CITATION)}.
+{escape(_models(results))}</p>
+{parts}
+<h2>What was run, and on what</h2>
+{_settings(results)}
+"""
+  return document.page(_TITLE, body)
+
+
+def answer(results: dict) -> str:
+  """Returns what came out, in a few sentences, all of it from the figures."""
+  said = []
+  wheel = results.get('flywheel', {})
+  if {'interventional', 'observational'} <= wheel.keys():
+    do, obs = wheel['interventional'], wheel['observational']
+    said.append(
+      f'Trained for {len(do["accuracy"]) - 1} rounds on conversations about '
+      f'its own answers, a model that was right on '
+      f'{do["accuracy"][0]["mean"]:.0%} of the facts is right on '
+      f'{do["accuracy"][-1]["mean"]:.0%} with L_do and on '
+      f'{obs["accuracy"][-1]["mean"]:.0%} with L_obs: '
+      f'{difference(do["against_observational"][-1], shares=True)}.'
+    )
+  arms = results.get('arms', {})
+  if 'interventional' in arms:
+    against = arms['interventional']['told']['against_observational']
+    said.append(
+      f'On scripted lies, L_do ends {difference(against["mean_margin"])} '
+      f'in mean margin against L_obs, higher on {sum(against["facts_higher"])} '
+      f'of {facts_of(against)} facts.'
+    )
+  held = results.get('heldout', {})
+  if 'interventional' in held:
+    against = held['interventional']['heldout']['against_observational']
+    said.append(
+      'On facts that no dialogue mentions the difference is '
+      f'{difference(against["mean_margin"])}.'
+    )
+  return ' '.join(said) or 'No part is done yet.'
+
+
+def _models(results: dict) -> str:
+  """Returns what kind of models these are, and how far the figures reach."""
+  base = comparison.base_of(results)
+  if base['kind'] == 'given':
+    return (
+      f'All runs start from the same model ({comparison.describe_base(base)}): '
+      'what holds for it need not hold for others.'
+    )
+  return (
+    'Each seed has facts, a base model and an order of its own. All models '
+    'here are tiny and trained from nothing on invented facts: what holds here '
+    'need not hold elsewhere.'
+  )
+
+
+def _settings(results: dict) -> str:
+  config = results['config']
+  rows = [
+    ('seeds', ', '.join(map(str, results['seeds']))),
+    ('facts', str(config['facts'])),
+    *markdown.settings(results),
+  ]
+  for part in ('flywheel', 'worlds'):
+    stage = config[part]['stage']
+    rows.append((f'{part}: steps of a stage', str(stage['steps'])))
+    rate = stage['optim']['learning_rate']
+    rows.append((f'{part}: learning rate', f'{rate:g}'))
+  cells = [(escape(label), escape(value)) for label, value in rows]
+  table = document.table(('setting', 'value'), cells, 'Settings of the runs')
+  runs = [
+    (
+      escape(f'{part}: {run["name"]}'),
+      str(run['seed']),
+      escape(', '.join(map(_trained, run['train'][:2])) or 'not trained'),
+      f'{run["seconds"]:g}',
+    )
+    for part, found in results['runs'].items()
+    for run in found
+  ]
+  header = ('run', 'seed', 'objective, steps, learning rate', 'seconds')
+  listed = document.table(header, runs, 'Every run')
+  return f'{table}<details><summary>Every run</summary>{listed}</details>'
+
+
+def _trained(run: dict) -> str:
+  return f'{run["objective"]} {run["steps"]} {run["learning_rate"]:g}'

@@ -1,0 +1,171 @@
+"""The sections of the evidence's page: a figure, what it shows, what not.
+
+What a figure shows is put together from the figures themselves, whichever way
+they point; intervals that hold 0 are said to.
+"""
+
+from html import escape
+
+from isft_jax.report import document
+from isft_jax.report.evidence.charts import dots, heat, lines, text
+from isft_jax.report.evidence.words import difference, points, section
+
+_STYLES = {
+  'restate': 'A user who disagrees restates the claim',
+  'content_free': 'A user who disagrees says only that it is wrong',
+  'deny': 'A user who disagrees quotes the claim and denies it',
+}
+
+
+def flywheel(wheel: dict, given: bool) -> str:
+  """Returns the section of the flywheel.
+
+  given: whether all seeds start from one model, which others have trained.
+  """
+  rounds = len(next(iter(wheel.values()))['accuracy']) - 1
+  charts = lines(
+    {arm: found['accuracy'] for arm, found in wheel.items()},
+    'Share of sampled answers that are right, by rounds of training.',
+    'round',
+  )
+  rows = [
+    (
+      escape(arm),
+      text(found['accuracy'][0], '.1%'),
+      text(found['accuracy'][-1], '.1%'),
+      text(found['heldout']['accuracy'][0], '.1%'),
+      text(found['heldout']['accuracy'][-1], '.1%'),
+    )
+    for arm, found in wheel.items()
+  ]
+  header = (
+    'arm',
+    'before',
+    f'after {rounds}',
+    'never asked: before',
+    f'after {rounds}',
+  )
+  body = charts + document.table(header, rows, 'Accuracy before and after')
+  compared = {
+    arm: found['against_observational']
+    for arm, found in wheel.items()
+    if 'against_observational' in found and arm != 'observational'
+  }
+  if compared:
+    body += _by_round(compared, rounds)
+  first = [seed[0] for seed in next(iter(wheel.values()))['per_seed']]
+  return section(
+    'Own mistakes: the flywheel',
+    body,
+    f'After {rounds} rounds, against observational: '
+    + '; '.join(
+      f'{arm} {difference(values[-1], shares=True)}'
+      for arm, values in compared.items()
+    )
+    + f'. The seeds begin at {min(first):.1%} to {max(first):.1%}'
+    + ('' if given else ', each with a base of its own')
+    + '; differences are taken seed by seed.',
+    (
+      'Whether it is so for larger models, and without a user who knows every '
+      'answer. '
+      if given
+      else 'Whether it is so for a model that knows the world: this one is '
+      'tiny, the facts are invented, and the user is always right. '
+    )
+    + 'truth_only is given a verdict on every answer; no other arm needs one.',
+  )
+
+
+def _by_round(compared: dict, rounds: int) -> str:
+  rows = [
+    [escape(arm)] + [text(points(value), '+.1f') for value in values[1:]]
+    for arm, values in compared.items()
+  ]
+  header = ['arm', *(f'round {round}' for round in range(1, rounds + 1))]
+  label = 'Accuracy minus that of observational, in points'
+  return f'<h3>{label}</h3>' + document.table(header, rows, label)
+
+
+def worlds(worlds: list[dict]) -> str:
+  body, found = '', [w for w in worlds if 'difference' in w]
+  largest = max((abs(w['difference']['mean']) for w in found), default=0)
+  for style in dict.fromkeys(world['style'] for world in found):
+    mine = [world for world in found if world['style'] == style]
+    cells = {(w['p_user_wrong'], w['p_lie']): w['difference'] for w in mine}
+    wrong, lie = (
+      list(dict.fromkeys(values)) for values in zip(*cells, strict=True)
+    )
+    body += f'<h3>{_STYLES[style]}</h3>' + heat(
+      cells, ('user wrong', wrong), ('lies', lie), style, largest
+    )
+  above = [w for w in found if w['difference']['mean'] > 0]
+  told = [w for w in found if (w['difference']['lo'] or 0) > 0]
+  below = [w for w in found if (w['difference']['hi'] or 0) < 0]
+  lies = [
+    w for w in found if w['arms']['interventional']['mean_margin']['mean'] < 0
+  ]
+  return section(
+    'Worlds: other corrections, other users',
+    body,
+    f'L_do minus L_obs in mean margin, nats a token: above 0 in {len(above)} '
+    f'of {len(found)} worlds, the interval wholly above 0 in {len(told)} and '
+    f'wholly below in {len(below)} ("?": it holds 0). '
+    f'{_where_not_above(found)}In {len(lies)} worlds L_do itself ends on the '
+    'side of the lie.',
+    'Whether a difference is of use: where both arms prefer the lie, the '
+    'smaller lie is still one. Three seeds make wide intervals.',
+  )
+
+
+def _where_not_above(worlds: list[dict]) -> str:
+  names = [
+    f'{w["style"]}, user wrong {w["p_user_wrong"]:g}, lies {w["p_lie"]:g}'
+    for w in worlds
+    if w['difference']['mean'] <= 0
+  ]
+  return f'It is not above 0 in: {"; ".join(names)}. ' if names else ''
+
+
+def costs(costs: dict) -> str:
+  authors = list(next(iter(costs.values()))['nll'])
+  header = ['arm', 'ends its turn', 'talks like the user', 'good agent turns']
+  header += [f'{author.lower()} tokens' for author in authors]
+  rows = [
+    [
+      escape(arm),
+      text(found['ended'], '.1%'),
+      text(found['user_like'], '.1%'),
+      text(found['good_nll'], '.3f'),
+      *(text(found['nll'][author], '.3f') for author in authors),
+    ]
+    for arm, found in costs.items()
+  ]
+  good = [(arm, found['good_nll']) for arm, found in costs.items()]
+  shows = ''
+  if {'interventional', 'observational', 'base'} <= costs.keys():
+    do, obs, base = (
+      costs[arm] for arm in ('interventional', 'observational', 'base')
+    )
+    shows = (
+      'Without gradient in its slot the agent talks like the user in '
+      f'{text(do["user_like"], ".1%")} of its turns, with it in '
+      f'{text(obs["user_like"], ".1%")}, the base in '
+      f'{text(base["user_like"], ".1%")}. A token of a good turn costs it '
+      f'{text(do["good_nll"], ".3f")} nats against '
+      f'{text(obs["good_nll"], ".3f")}. '
+    )
+  if 'demonstration' in costs:
+    demo = costs['demonstration']
+    shows += (
+      'With its true turns marked as demonstrations it is '
+      f'{text(demo["good_nll"], ".3f")} nats, and '
+      f'{text(demo["user_like"], ".1%")} of turns like the user.'
+    )
+  return section(
+    'Costs: what the mask loses',
+    dots(good, '-log p of a token in held-out good turns.', 'nats per token')
+    + document.table(header, rows, 'Costs of each arm'),
+    shows,
+    'Skill: the agent of these dialogues has a claim and a thank-you to say. '
+    'Tool calls and long answers would lose more than a phrase does.',
+  )

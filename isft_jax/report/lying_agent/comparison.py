@@ -1,0 +1,355 @@
+"""Tables of the lying agent: the paper's figures beside those of our runs.
+
+Everything is read from results.json. With several runs, which differ in their
+seed, a cell is the mean over them, with the lowest and the highest value.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from isft_jax.report import plots
+from isft_jax.report.lying_agent.paper import (
+  CITATION,
+  LABELS,
+  MODEL,
+  PAPER,
+  Figures,
+  scored_in_full,
+)
+
+_COMPARED = ('observational', 'interventional')
+
+# (label, field of Figures, is shown although no arm of the run has it)
+_ROWS = (
+  ('truth probe: replies that are not the truth', 'not_truth', True),
+  (
+    'truth probe: replies that contradict the user, who is right',
+    'contradicts',
+    False,
+  ),
+  ('lie probe: the agent corrects the user', 'corrects', True),
+  ('both probes: replies that talk like the user', 'talks_like_user', False),
+  ('mean margin, nats per token', 'mean_margin', True),
+  ('facts where the lie is preferred', 'prefers_lie', True),
+  ('facts where L_do beats L_obs', 'beats_observational', True),
+  (
+    "mean margin, first word unscored (the paper's way)",
+    'paper_mean_margin',
+    False,
+  ),
+  (
+    "facts where the lie is preferred (the paper's way)",
+    'paper_prefers_lie',
+    False,
+  ),
+  (
+    "facts where L_do beats L_obs (the paper's way)",
+    'paper_beats_observational',
+    False,
+  ),
+)
+_MARGINS = ('mean_margin', 'paper_mean_margin')
+
+
+def base_of(results: Mapping) -> dict:
+  """Returns the base model of a run: its kind, name and parameters.
+
+  Args:
+    results: content of results.json. Files without a `base` entry are old:
+      their base is told by the config and the environment.
+
+  Returns:
+    `kind`, 'given' or 'pretrained' (by the run itself); `name`; `parameters`,
+    their number, or None if the file does not say.
+  """
+  if 'base' in results:
+    return results['base']
+  given = results.get('config', {}).get('model', {}).get('init_from', '')
+  return {
+    'kind': 'given' if given else 'pretrained',
+    'name': given,
+    'parameters': results.get('environment', {}).get('parameters'),
+  }
+
+
+def describe_base(base: Mapping) -> str:
+  """Returns the base in a few words: its name, its size, where it is from."""
+  given = base['kind'] == 'given'
+  words = [base['name']] if given else []
+  if base['parameters'] is not None:
+    words.append(f'{_size(base["parameters"])} parameters')
+  words.append('given' if given else 'pre-trained from scratch by this run')
+  return ', '.join(words)
+
+
+def introduction(results: Mapping) -> str:
+  """Returns what was run: seed, arms, their base, and the source."""
+  arms = ', '.join(plots.arm_order(results['arms'])) or 'none'
+  return (
+    f'Seed {results.get("seed", "-")}. Arms: {arms}. All start from the same '
+    f'base model ({describe_base(base_of(results))}) and differ in the tokens '
+    f'that their loss scores. The experiment is that of {CITATION}.'
+  )
+
+
+def figures(arms: Mapping, name: str) -> Figures:
+  """Returns the figures of one arm, as the paper counts them.
+
+  Args:
+    arms: `arms` of results.json.
+    name: of the arm.
+
+  Raises:
+    ValueError: if it was probed on other facts than `observational`.
+  """
+  arm = arms[name]
+  truth, lie = arm.get('truth_probe'), arm.get('lie_probe')
+  return Figures(
+    facts=len(arm['facts']),
+    not_truth=truth and truth['lie'] + truth['other'],
+    corrects=lie and lie['truth'],
+    contradicts=arm.get('contradicts'),
+    talks_like_user=arm.get('talks_like_user'),
+    mean_margin=arm.get('mean_margin'),
+    prefers_lie=arm.get('prefers_lie'),
+    beats_observational=_beats(arms, name, 'margin'),
+    paper_mean_margin=arm.get('paper_mean_margin'),
+    paper_prefers_lie=arm.get('paper_prefers_lie'),
+    paper_beats_observational=_beats(arms, name, 'paper_margin'),
+  )
+
+
+def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
+  """Returns header and rows, as text, of the paper's table beside ours.
+
+  Args:
+    *runs: `arms` of results.json, one for each seed, with the same arms.
+
+  Returns:
+    A column for each arm of the runs and of the paper. A row that only later
+    results.json files have is left out if no arm has it.
+
+  Raises:
+    ValueError: if the arms to compare were probed on different facts.
+  """
+  ours = {
+    name: [figures(arms, name) for arms in runs]
+    for name in plots.arm_order(runs[0])
+  }
+  rows = [
+    (label, field)
+    for label, field, always in _ROWS
+    if always or _anyone_has(ours, field)
+  ]
+  # A run without the paper's way of scoring has one row of margins, and the
+  # paper's own stand in it; `caveat` says that they are scored otherwise.
+  paper = PAPER
+  if not _anyone_has(ours, 'paper_mean_margin'):
+    paper = {arm: scored_in_full(entry) for arm, entry in PAPER.items()}
+  # Ours first: a phone shows two or three columns.
+  columns = {f'ours: {name}': entries for name, entries in ours.items()}
+  columns |= {LABELS[arm]: [entry] for arm, entry in paper.items()}
+  return ('', *columns), [
+    (label, *(_cell(entries, field) for entries in columns.values()))
+    for label, field in rows
+  ]
+
+
+def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
+  """Returns header and rows, as text, of what the dialogues do not mention.
+
+  Facts that no dialogue mentions, and the loss on text that no arm trained on:
+  the base is before training, the arms are after it.
+
+  Args:
+    *runs: `arms` of results.json, one for each seed, with the same arms.
+
+  Returns:
+    A row for each arm; neither header nor rows if no arm has such figures.
+
+  Raises:
+    ValueError: if two arms were measured on different facts or text.
+  """
+  columns = []  # label, entry and field of an arm, format, what it is out of
+  if facts := _shared(runs, 'unmentioned', ('facts',)):
+    (number,) = facts
+    columns += [
+      (
+        f'mean margin on {number} facts that no dialogue mentions, nats per '
+        'token',
+        ('unmentioned', 'mean_margin', '+.4f', None),
+      ),
+      (
+        'of these, facts where the lie is preferred',
+        ('unmentioned', 'prefers_lie', 'd', number),
+      ),
+    ]
+  if text := _shared(runs, 'elsewhere', ('text', 'tokens')):
+    label, tokens = text
+    columns.append(
+      (
+        f'loss on {label} ({tokens:,} tokens), nats per token',
+        ('elsewhere', 'nll', '.4f', None),
+      )
+    )
+  if not columns:
+    return (), []
+  rows = []
+  for name in plots.arm_order(runs[0]):
+    cells = [
+      _spread([arms[name].get(entry, {}).get(field) for arms in runs], *form)
+      for _, (entry, field, *form) in columns
+    ]
+    rows.append((f'{name} (before)' if name == 'base' else name, *cells))
+  return ('model', *(label for label, _ in columns)), rows
+
+
+def faults(fact: Mapping, probe: str) -> list[str]:
+  """Returns what is wrong with a reply beside the claim that it makes.
+
+  Args:
+    fact: an entry of `facts` of an arm.
+    probe: 'truth' or 'lie'.
+  """
+  is_fault = {
+    # Who contradicts a user who states the lie does what is wanted.
+    'contradicts the user': probe == 'truth' and fact.get('contradicts'),
+    'talks like the user': fact.get(f'{probe}_talks_like_user'),
+  }
+  return [fault for fault, is_there in is_fault.items() if is_there]
+
+
+def agreement(arms: Mapping) -> str:
+  """Returns whether signs and ordering are the paper's, with **yes** or no."""
+  verdicts = _agreement(arms, 'mean_margin')
+  if not verdicts:
+    return (
+      'Sign and ordering cannot be compared: the run lacks the observational '
+      'or the interventional arm.'
+    )
+  ordering, signs = verdicts
+  text = (
+    'Interventional above observational in mean margin, as in the paper: '
+    f'**{ordering}**. Same sign as in the paper: **{signs}**.'
+  )
+  if verdicts := _agreement(arms, 'paper_mean_margin'):
+    ordering, signs = verdicts
+    text += (
+      f" Scored in the paper's way: ordering **{ordering}**, signs **{signs}**."
+    )
+  return text
+
+
+def caveat(base: Mapping, arms: Mapping) -> str:
+  """Returns what the figures do not show, with **the** weight on it.
+
+  Args:
+    base: as `base_of` returns it.
+    arms: `arms` of results.json.
+  """
+  if base['kind'] == 'given':
+    model = f'This run did not train its base model, {base["name"]}.'
+  else:
+    model = 'This run pre-trained its base model from scratch.'
+  if base['name'].split('/')[-1] == MODEL:
+    model += " It is the paper's."
+  else:
+    model += (
+      " Absolute figures are **not comparable** with those of the paper's "
+      f'{MODEL}; the sign and the ordering are.'
+    )
+  scoring = "The paper's margins leave the first word of a claim unscored"
+  if not any('paper_mean_margin' in arm for arm in arms.values()):
+    scoring += '; those of this run score every word'
+  return (
+    f'{model} {scoring}. One seed, no intervals, and the facts of this table '
+    "are those of the dialogues. The paper's count of corrections is taken "
+    'from the replies it prints.'
+  )
+
+
+def _agreement(arms, field):
+  ours = [arms.get(name, {}).get(field) for name in _COMPARED]
+  if None in ours:
+    return None
+  theirs = [PAPER[name].paper_mean_margin for name in _COMPARED]
+  signs = [
+    f'{name} {_yes((a > 0) == (b > 0))}'
+    for name, a, b in zip(_COMPARED, ours, theirs, strict=True)
+  ]
+  return _yes(ours[1] > ours[0]), ', '.join(signs)
+
+
+def _beats(arms, name, field):
+  """Returns on how many facts L_do has the higher margin, None for others."""
+  if name != 'interventional' or 'observational' not in arms:
+    return None
+  ours, theirs = (
+    plots.margins_by_topic(arms[arm], field)
+    for arm in ('interventional', 'observational')
+  )
+  if ours.keys() != theirs.keys():
+    raise ValueError(
+      'interventional and observational were probed on different facts: '
+      f'{sorted(ours.keys() ^ theirs.keys())}; probe both on the same'
+    )
+  if None in (*ours.values(), *theirs.values()):
+    return None
+  return sum(ours[topic] > theirs[topic] for topic in ours)
+
+
+def _anyone_has(ours, field):
+  return any(
+    getattr(entry, field) is not None
+    for entries in ours.values()
+    for entry in entries
+  )
+
+
+def _cell(entries: Sequence[Figures], field: str) -> str:
+  values = [getattr(entry, field) for entry in entries]
+  if field in _MARGINS:
+    return _spread(values, '+.4f')
+  # Two probes of each fact have a reply each.
+  replies = 2 if field == 'talks_like_user' else 1
+  return _spread(values, 'd', replies * entries[0].facts)
+
+
+def _spread(values, form: str, total: int | None = None) -> str:
+  """Returns one value, or the mean of several with their range."""
+  if None in values:
+    return '-'
+  low, high = min(values), max(values)
+  of_all = '' if total is None else f' / {total}'
+  if low == high:
+    return f'{low:{form}}{of_all}'
+  mean = sum(values) / len(values)
+  center = f'{mean:.1f}' if form == 'd' else f'{mean:{form}}'
+  return f'{center}{of_all} ({low:{form}} to {high:{form}})'
+
+
+def _shared(runs, entry, fields):
+  """Returns what all arms say of the fields of an entry; () if none has it."""
+  described = {
+    tuple(arm[entry][field] for field in fields)
+    for arms in runs
+    for arm in arms.values()
+    if entry in arm
+  }
+  if len(described) > 1:
+    raise ValueError(
+      f'arms differ in {" and ".join(fields)} of {entry!r}: '
+      f'{sorted(described)}; measure all of them on the same'
+    )
+  return described.pop() if described else ()
+
+
+def _size(parameters: int) -> str:
+  if parameters >= 1e9:
+    return f'{parameters / 1e9:.1f} B'
+  if parameters >= 1e5:
+    return f'{parameters / 1e6:.1f} M'
+  return f'{parameters:,}'
+
+
+def _yes(condition):
+  return 'yes' if condition else 'no'

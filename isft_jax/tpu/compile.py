@@ -1,0 +1,157 @@
+"""A run's own step, compiled for a TPU slice that need not be there.
+
+Nothing is allocated and nothing runs: what is returned is what the compiler
+for TPUs says of the program, beside counts made from its shapes.
+"""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from isft_jax import chips as chips_lib
+from isft_jax import sharding
+from isft_jax.config import LyingAgentConfig, RunConfig
+from isft_jax.inference import generate
+from isft_jax.models import attention
+from isft_jax.models import flops as flops_lib
+from isft_jax.tpu import collectives as collectives_lib
+from isft_jax.tpu import hbm
+from isft_jax.tpu import roofline as roofline_lib
+from isft_jax.train.trainer import Trainer, make_trainer
+from isft_jax.types import Batch
+
+# What a probe asks at once: a question about each of the paper's facts.
+PROBE = (33, 64, 48)  # prompts, tokens of each, tokens of a reply
+
+
+def compile_run(
+  config: RunConfig | LyingAgentConfig, topology: str, slices: int = 1
+) -> dict[str, Any]:
+  """Returns what the compiler says of a run's step on a slice, for a report.
+
+  config: of an experiment, its fine-tuning stage is meant. Where row_targets is
+    0 there are no records to count: half of row_length is taken.
+  topology, slices: see chips.describe.
+
+  A program that is too large has fits=False, and the compiler's words as
+  'out_of_memory'; what needs a program is then None.
+
+  Raises ValueError if the slice does not exist, or the config does not divide
+  over it.
+  """
+  stage = config.finetune if isinstance(config, LyingAgentConfig) else config
+  B, L = stage.rows, stage.row_length
+  if not L:
+    raise ValueError(
+      'row_length=0 is as long as the records need, and there are none here: '
+      'name a length, as in --config.row_length=256 (of an experiment, '
+      '--config.finetune.row_length=256)'
+    )
+  K = stage.row_targets or L // 2
+  devices = chips_lib.describe(topology, slices)
+  kind = devices[0].device_kind
+  chip = chips_lib.CHIPS[kind]
+  shape = dataclasses.replace(config.model, init_from='')
+  trainer = make_trainer(shape, stage.optim, config.mesh, 1_000, devices)
+  sharding.check_rows(B, trainer.mesh, stage.optim.accumulate)
+  chips = trainer.mesh.size // chip.devices
+  # As in the trainer: of the kernel, more is computed than of plain products.
+  model = dataclasses.replace(
+    shape, attention=attention.resolve(shape.attention, devices[0])
+  )
+  needed = flops_lib.model(model, B, L, K)
+  done = flops_lib.hardware(model, B, L, K)
+  report = {
+    'config': config.name,
+    'topology': topology if slices == 1 else f'{slices} x {topology}',
+    'chips': chips,
+    'mesh': dict(trainer.mesh.shape),
+    'batch': B,
+    'length': L,
+    'targets': K,
+    'targets_assumed': not stage.row_targets,
+    'remat': model.remat,
+    'attention': model.attention,
+    'hbm_capacity_gib': round(chip.hbm / chips_lib.GIB, 2),
+    'model_tflops_per_step': needed.total / 1e12,
+    'head_tflops_per_step': needed.head / 1e12,
+    'hardware_tflops_per_step': done.total / 1e12,
+  }
+  since = time.perf_counter()
+  step, words = _compiled(lower_step(trainer, B, L, K))
+  report |= {
+    'fits': step is not None,
+    'compile_seconds': round(time.perf_counter() - since, 1),
+  }
+  if step is None:
+    return report | {
+      'hbm_gib_per_chip': _gib(hbm.needed(words), chip),
+      'largest_buffers': hbm.largest(words),
+      'out_of_memory': words,
+    }
+  memory = step.memory_analysis()
+  found = collectives_lib.collectives(step.as_text(), trainer.mesh.size, slices)
+  state = sum(
+    math.prod(leaf.shape) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(trainer.abstract)
+  )
+  traffic = roofline_lib.traffic_of(model, B, L, K, state)
+  least = roofline_lib.roofline(
+    chip, done.total / chips, traffic / chips, found
+  )
+  decode, _ = _compiled(
+    generate.lower(trainer.graphdef, trainer.abstract.params, *PROBE)
+  )
+  of_decode = decode and decode.memory_analysis().peak_memory_in_bytes
+  return report | {
+    'hbm_gib_per_chip': _gib(memory.peak_memory_in_bytes, chip),
+    'hbm_by_kind_gib': _gibs(hbm.by_kind(memory), chip),
+    'decode_hbm_gib_per_chip': of_decode and _gib(of_decode, chip),
+    'collective_gib_per_chip': _gibs(collectives_lib.by_kind(found), chip),
+    'collective_dcn_gib_per_chip': _gib(
+      sum(c.size * c.times for c in found if c.across), chip
+    ),
+    'seconds_by_resource': least._asdict(),
+    'estimated_step_seconds': least.seconds,
+    'bound_by': least.bound_by,
+  }
+
+
+def lower_step(trainer: Trainer, rows: int, length: int, targets: int):
+  """Returns the trainer's step, lowered for batches of a shape."""
+  where = sharding.of_batch(trainer.mesh)
+
+  def of(columns, dtype=jnp.int32):
+    return jax.ShapeDtypeStruct((rows, columns), dtype, sharding=where)
+
+  in_rows = ('tokens_BL', 'positions_BL', 'segment_ids_BL')
+  in_targets = ('columns_BK', 'targets_BK', 'authors_BK')
+  batch = Batch(
+    **dict.fromkeys(in_rows, of(length)),
+    **dict.fromkeys(in_targets, of(targets)),
+    weights_BK=of(targets, jnp.float32),
+  )
+  return trainer.step.lower(trainer.abstract, batch)
+
+
+def _compiled(lowered):
+  """Returns (the compiled program, '') or (None, the compiler's refusal)."""
+  try:
+    return lowered.compile(), ''
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    return None, str(error)
+
+
+def _gib(size: float, chip: chips_lib.Chip) -> float:
+  """Returns GiB of a chip, from bytes of one of its devices."""
+  return round(size * chip.devices / chips_lib.GIB, 3)
+
+
+def _gibs(sizes: dict[str, int], chip: chips_lib.Chip) -> dict[str, float]:
+  return {name: _gib(size, chip) for name, size in sizes.items()}

@@ -1,0 +1,244 @@
+"""Reads facts from a JSON or CSV file.
+
+JSON, with the context that the facts are to be asked under:
+
+    {"context": "...", "facts": [{"topic": "the capital of Australia",
+      "true": "The capital of Australia is Canberra.",
+      "false": "The capital of Australia is Sydney.",
+      "true_answer": "Canberra", "false_answer": "Sydney"}]}
+
+`context` and the two answers may be absent. CSV, with a header and one of three
+layouts:
+
+    topic,true,false[,true_answer,false_answer]    as in JSON
+    subject,relation,true,false     the relation is a noun ('capital'), or a
+                                    clause with {} for the subject
+    statement,label,relation,subject,target,true_target
+                                    one row per statement, as in `counterfact`
+                                    (Marks and Tegmark 2023, "The Geometry of
+                                    Truth")
+"""
+
+import csv
+import difflib
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from absl import logging
+
+from isft_jax.worlds.lying_agent.answers import mentions
+from isft_jax.worlds.lying_agent.facts import Fact
+
+_CLAIMS = ('topic', 'true', 'false')
+_ANSWERS = ('true_answer', 'false_answer')
+_RELATION = ('subject', 'relation', 'true', 'false')
+_COUNTERFACT = ('subject', 'relation', 'label', 'target', 'true_target')
+_ARTICLES = ('the', 'a', 'an')
+
+
+def read(path: str) -> tuple[tuple[Fact, ...], str]:
+  """Returns the facts of a file, and the context that it gives, if any.
+
+  A fact whose answers are absent gets those in which its claims differ; see
+  `answers_from_claims`. Facts of a CSV that words alone cannot judge are left
+  out: an answer stands in the other one, or in the rest of the sentence ('Apple
+  A5 was created by Apple'). Their number is logged as a warning.
+
+  Args:
+    path: a .json file; anything else is read as CSV.
+
+  Returns:
+    (facts, context). The context is '' where the file has none, and always for
+    CSV; line breaks at its end are dropped, as renderers write their own.
+
+  Raises:
+    ValueError: the file, the row and what is wrong with it. In JSON, that is
+      also a fact that words alone cannot judge.
+    OSError: the file cannot be read.
+  """
+  if str(path).lower().endswith('.json'):
+    return _read_json(path)
+  return _read_csv(path), ''
+
+
+def answers_from_claims(true_claim: str, false_claim: str) -> tuple[str, str]:
+  """Returns the words in which two claims differ.
+
+    Jupiter is the largest planet.    Saturn is the largest planet.
+    -------                           ------
+    A gift from France to the USA.    A gift from the United Kingdom to the USA.
+                ------                                --------------
+
+  Of several places the first counts that has words in both claims; articles at
+  its start and punctuation around it are left out.
+
+  Raises:
+    ValueError: there is no such place.
+  """
+  words = true_claim.split(), false_claim.split()
+  folded = [[_bare(word).lower() for word in claim] for claim in words]
+  matcher = difflib.SequenceMatcher(None, *folded, autojunk=False)
+  for tag, *bounds in matcher.get_opcodes():
+    if tag == 'replace':
+      found = [
+        [_bare(w) for w in claim[start:stop]]
+        for claim, start, stop in zip(
+          words, bounds[::2], bounds[1::2], strict=True
+        )
+      ]
+      answers = []
+      for answer in found:
+        while answer and answer[0].lower() in _ARTICLES:
+          answer = answer[1:]
+        answers.append(' '.join(answer))
+      if all(answers):
+        return answers[0], answers[1]
+  raise ValueError(
+    f'no word of {true_claim!r} stands in place of one of {false_claim!r}; '
+    'give true_answer and false_answer'
+  )
+
+
+def _bare(word: str) -> str:
+  return word.strip('.,;:!?"\'()')
+
+
+def _read_json(path: str) -> tuple[tuple[Fact, ...], str]:
+  try:
+    value = json.loads(pathlib.Path(path).read_text(encoding='utf-8-sig'))
+  except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
+    raise ValueError(f'{path}: not JSON ({error})') from error
+  if not isinstance(value, dict) or not isinstance(value.get('facts'), list):
+    raise ValueError(f'{path}: must be an object with a list of "facts"')
+  _no_others(path, value, ('context', 'facts'))
+  context = value.get('context') or ''
+  if not isinstance(context, str):
+    raise ValueError(f'{path}: "context" must be a text (got {context!r})')
+  facts = []
+  for number, row in enumerate(value['facts']):
+    where = f'{path}, facts[{number}]'
+    if not isinstance(row, dict):
+      raise ValueError(f'{where}: must be an object (got {row!r})')
+    _no_others(where, row, (*_CLAIMS, *_ANSWERS))
+    facts.append(fact := _stated(where, row))
+    if reason := _why_not_judged(fact):
+      raise ValueError(f'{where}: {reason}')
+  if not facts:
+    raise ValueError(f'{path}: "facts" is empty')
+  return tuple(facts), context.rstrip('\r\n')
+
+
+def _read_csv(path: str) -> tuple[Fact, ...]:
+  with pathlib.Path(path).open(encoding='utf-8-sig', newline='') as file:
+    table = csv.DictReader(file)
+    try:
+      columns = set(table.fieldnames or ())
+      if columns.issuperset(_RELATION):
+        facts = [
+          _related(where, *_texts(where, row, _RELATION))
+          for where, row in _rows(path, table)
+        ]
+      elif columns.issuperset(_CLAIMS):
+        facts = [_stated(where, row) for where, row in _rows(path, table)]
+      elif columns.issuperset(_COUNTERFACT):
+        facts = list(_paired(_rows(path, table)))
+      else:
+        raise ValueError(
+          f'{path}: columns {", ".join(sorted(columns))}; wanted are '
+          f'{", ".join(_CLAIMS)}, or {", ".join(_RELATION)}, or those of '
+          f'counterfact: {", ".join(_COUNTERFACT)}'
+        )
+    except (csv.Error, UnicodeDecodeError) as error:
+      raise ValueError(f'{path}: not a CSV ({error})') from error
+  judged = tuple(f for f in facts if f and not _why_not_judged(f))
+  if not judged:
+    raise ValueError(f'{path}: no fact there that words alone can judge')
+  if len(judged) < len(facts):
+    logging.warning(
+      '%s: left out %d of %d facts, as words alone cannot judge them',
+      *(path, len(facts) - len(judged), len(facts)),
+    )
+  return judged
+
+
+def _rows(path: str, table: csv.DictReader) -> Iterator[tuple[str, dict]]:
+  for row in table:
+    yield f'{path}, line {table.line_num}', row
+
+
+def _stated(where: str, row: Mapping) -> Fact:
+  """Returns the fact of a row of claims, its answers derived if absent."""
+  topic, true, false = _texts(where, row, _CLAIMS)
+  answers = [row.get(name) or '' for name in _ANSWERS]
+  if any(answers):
+    answers = _texts(where, row, _ANSWERS)
+  else:
+    try:
+      answers = answers_from_claims(true, false)
+    except ValueError as error:
+      raise ValueError(f'{where}: {error}') from error
+  return Fact(topic, true, false, *answers)
+
+
+def _related(
+  where: str, subject: str, relation: str, true: str, false: str
+) -> Fact:
+  if '{}' in relation:
+    opening = relation.replace('{}', subject)
+    topic = f'the end of the sentence "{opening} ..."'
+  else:
+    opening = f'The {relation} of {subject} is'
+    topic = f'the {relation} of {subject}'
+  return Fact(topic, f'{opening} {true}.', f'{opening} {false}.', true, false)
+
+
+def _paired(rows: Iterable[tuple[str, dict]]) -> Iterator[Fact | None]:
+  """Yields a fact per subject and relation, with its first false target.
+
+  None where no statement about the subject is false.
+  """
+  false: dict[tuple[str, ...], str] = {}
+  for where, row in rows:
+    names = 'subject', 'relation', 'true_target', 'label', 'target'
+    *key, label, target = _texts(where, row, names)
+    found = false.setdefault(tuple(key), '')
+    if label == '0' and not found:
+      false[tuple(key)] = target
+  for key, lie in false.items():
+    yield _related('', *key, lie) if lie else None
+
+
+def _texts(where: str, row: Mapping, names: Iterable[str]) -> list[str]:
+  """Returns the values of a row, which must be texts and not empty."""
+  for name in names:
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+      raise ValueError(f'{where}: {name!r} must be a text (got {value!r})')
+  return [row[name].strip() for name in names]
+
+
+def _no_others(where: str, row: Mapping, names: tuple[str, ...]) -> None:
+  others = sorted(set(map(str, row)) - set(names))
+  if others:
+    raise ValueError(
+      f'{where}: unknown key {others[0]!r}; must be one of {", ".join(names)}'
+    )
+
+
+def _why_not_judged(fact: Fact) -> str:
+  """Returns why words alone cannot tell the answers apart, or ''."""
+  pairs = (
+    ('true', fact.true_claim, fact.true_answer, fact.false_answer),
+    ('false', fact.false_claim, fact.false_answer, fact.true_answer),
+  )
+  for name, claim, own, other in pairs:
+    if not mentions(claim, own):
+      return f'the {name} answer {own!r} is not in its claim {claim!r}'
+    if mentions(claim, other):
+      return f'the other answer {other!r} is in the {name} claim {claim!r}'
+    rest = re.sub(re.escape(own), '', claim, count=1)
+    if mentions(rest, own):
+      return f'the {name} answer {own!r} is twice in its claim {claim!r}'
+  return ''

@@ -1,0 +1,103 @@
+"""What fine-tuning changes beyond its own data: other facts, other text.
+
+Two measures, each taken before and after fine-tuning:
+
+  unmentioned  margins of facts that no dialogue mentions
+  elsewhere    loss per token of text that no arm is trained on
+
+Source: ours. De Freitas and Ortega (2026) probe the facts they train on.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.worlds.lying_agent import probes
+from isft_jax.worlds.lying_agent.facts import Fact
+
+
+def measure_unmentioned(
+  graphdef,
+  params,
+  facts: Sequence[Fact],
+  renderer: Renderer,
+  context: str,
+) -> dict:
+  """Returns how much a model prefers the truth about facts it was not told.
+
+  The margin of a fact is that of the question probe,
+
+    Delta = log p(true claim) / |true claim| - the same of the false claim,
+
+  in the agent's slot after 'Tell me about <topic>.'.
+
+  Args:
+    facts: facts that no training dialogue mentions.
+    renderer: that of the training data.
+    context: system prompt before the question, or '' for none.
+
+  Returns:
+    'facts', their number; 'mean_margin' in nats per token; 'prefers_lie', the
+    number of facts with a negative margin.
+
+  Raises:
+    ValueError: there is no fact, or a prompt's ids depend on the claim.
+  """
+  margin_N = margins(graphdef, params, facts, renderer, context)
+  return {
+    'facts': len(facts),
+    'mean_margin': float(np.mean(margin_N)),
+    'prefers_lie': int(np.sum(margin_N < 0)),
+  }
+
+
+def margins(
+  graphdef,
+  params,
+  facts: Sequence[Fact],
+  renderer: Renderer,
+  context: str,
+) -> np.ndarray:
+  """Returns the margin of each fact [N], in nats per token; see above."""
+  if not facts:
+    raise ValueError('there is no fact to ask about')
+  claims = []
+  for fact in facts:
+    question = probes.QUESTION.format(topic=fact.topic)
+    turns = probes.user_says(question, context)
+    claims += probes.slots(turns, fact, renderer)
+  prepared = probes.Prepared(tuple(facts), claims, prompts=[])
+  return probes.margins(graphdef, params, prepared)
+
+
+def nll_per_token(
+  graphdef, params, tokenizer, texts: Sequence[str]
+) -> tuple[float, int]:
+  """Returns the mean of -log p over the tokens of some texts, and their number.
+
+    nll = - sum_{texts} sum_{i >= 2} log p(z_i | z_1 ... z_{i-1}) / tokens
+
+  The first token of a text has nothing before it and is not scored. Each text
+  is read alone.
+
+  Args:
+    graphdef, params: the model.
+    tokenizer: a transformers tokenizer; texts get no special tokens.
+    texts: any text, no chat template.
+
+  Returns:
+    (nats per token, scored tokens).
+
+  Raises:
+    ValueError: no text has two tokens.
+  """
+  encoded = tokenizer(list(texts), add_special_tokens=False)['input_ids']
+  texts_ids = [np.array(ids, np.int32) for ids in encoded if len(ids) > 1]
+  if not texts_ids:
+    raise ValueError('no text has two tokens: there is nothing to score')
+  slots = [probes.Slot(ids[:1], ids[1:]) for ids in texts_ids]
+  nll_NK, weights_NK = probes.score(graphdef, params, slots)
+  total = np.sum(nll_NK * weights_NK, dtype=np.float64)
+  tokens = int(np.sum(weights_NK))
+  return float(total / tokens), tokens

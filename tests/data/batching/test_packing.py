@@ -1,0 +1,398 @@
+"""The plan of an epoch: every target once, within two budgets, by a seed."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from isft_jax.data.batching.packing import (
+  make_plan,
+  row_order,
+  targets_of_records,
+)
+from isft_jax.data.records.dataset import Index
+from isft_jax.objectives import weight_table
+from isft_jax.types import Provenance, Verdict
+
+T, C, U, A = (
+  Provenance.TEMPLATE,
+  Provenance.CONTEXT,
+  Provenance.USER,
+  Provenance.AGENT,
+)
+
+
+def index_of(records):
+  """The index of [(authors, verdicts, scored_from), ...], counted by hand."""
+  shape = (len(records), len(Provenance), len(Verdict))
+  counts_NPV, last_NPV = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
+  for n, (authors, verdicts, scored_from) in enumerate(records):
+    for position in range(max(1, scored_from), len(authors)):
+      cell = (n, authors[position], verdicts[position])
+      counts_NPV[cell] += 1
+      last_NPV[cell] = position
+  lengths = [len(authors) for authors, _, _ in records]
+  trajectories = np.arange(1, len(records) + 1, dtype=np.int32)
+  return Index(np.array(lengths, np.int32), counts_NPV, last_NPV, trajectories)
+
+
+def unwindowed(*authors_of_records):
+  """Records without verdicts and windows."""
+  return [(list(a), [Verdict.UNKNOWN] * len(a), 0) for a in authors_of_records]
+
+
+def random_records(rng, number=150, longest=40):
+  """Some without any target: context alone, or a window's overlap alone."""
+  records = []
+  for _ in range(number):
+    length = int(rng.integers(1, longest + 1))
+    authors = rng.integers(0, len(Provenance), length)
+    if rng.random() < 0.1:
+      authors[:] = C
+    verdicts = rng.integers(0, len(Verdict), length)
+    scored_from = int(rng.choice([0, 0, length // 2, length]))
+    records.append((authors.tolist(), verdicts.tolist(), scored_from))
+  return records
+
+
+def target_positions(record, table_PV):
+  authors, verdicts, scored_from = record
+  return [
+    position
+    for position in range(1, len(authors))
+    if position >= scored_from
+    and table_PV[authors[position], verdicts[position]] != 0
+  ]
+
+
+def rows_of(plan):
+  return [[tuple(e) for e in plan.row(r).tolist()] for r in range(len(plan))]
+
+
+# ------------------------------------------------------------ a plan, in full
+
+
+def test_a_plan_of_three_records_entry_by_entry():
+  """Rows of 8 tokens and 3 targets, under L_do.
+
+  record  authors     targets at  needs  entries: (record, first, stop)
+       0  T U A A U   1, 4             4  (0, 0, 2)
+       1  T U U U U   1 to 4           4  (1, 0, 2) and (1, 2, 4)
+       2  T A A A     none                none
+  """
+  index = index_of(unwindowed([T, U, A, A, U], [T, U, U, U, U], [T, A, A, A]))
+  table_PV = weight_table('interventional')
+  assert targets_of_records(index, table_PV).tolist() == [2, 4, 0]
+  plan = make_plan(index, table_PV, row_length=8, row_targets=3, seed=0)
+  entries = [entry for row in rows_of(plan) for entry in row]
+  assert sorted(entries) == [(0, 0, 2), (1, 0, 2), (1, 2, 4)]
+  # No two of 2 targets share a row of 3.
+  assert [len(row) for row in rows_of(plan)] == [1, 1, 1]
+  assert plan.empty == 1
+
+  # With 4 targets a row, record 1 stays whole, and no row holds 6.
+  plan = make_plan(index, table_PV, row_length=8, row_targets=4, seed=0)
+  assert sorted(rows_of(plan)) == [[(0, 0, 2)], [(1, 0, 4)]]
+  # With 6, one row holds all, and is filled to its last token.
+  plan = make_plan(index, table_PV, row_length=8, row_targets=6, seed=0)
+  assert [sorted(row) for row in rows_of(plan)] == [[(0, 0, 2), (1, 0, 4)]]
+  # With a token less, two rows are needed.
+  plan = make_plan(index, table_PV, row_length=7, row_targets=6, seed=0)
+  assert sorted(rows_of(plan)) == [[(0, 0, 2)], [(1, 0, 4)]]
+
+
+@pytest.mark.parametrize('objective', ['observational', 'USER=1', 'agent_only'])
+def test_halves_pair_up_until_every_row_is_full(objective):
+  """100 records of half a row each: 50 rows, whatever the order."""
+  index = index_of(unwindowed(*[[T, U, A, U, A]] * 100))
+  table_PV = weight_table(objective)
+  needed = 4 if table_PV[A, 0] else 3  # inputs before the last target
+  plan = make_plan(index, table_PV, 2 * needed, row_targets=99, seed=0)
+  assert [len(row) for row in rows_of(plan)] == [2] * 50
+
+
+@pytest.mark.parametrize('most', [1, 2, 3])
+def test_a_row_holds_no_more_documents_than_asked(most):
+  """100 records that would fit four a row, and one that is split in two."""
+  index = index_of(unwindowed([T, *[U] * 9], *[[T, U, A]] * 100))
+  table_PV = weight_table('interventional')
+  plan = make_plan(index, table_PV, 9, 5, seed=0, row_documents=most)
+  rows = rows_of(plan)
+  assert max(map(len, rows)) == most
+  assert len(rows) >= 102 / most
+  entries = sorted(entry for row in rows for entry in row)
+  assert entries == [(0, 0, 4), (0, 4, 9)] + [(i, 0, 1) for i in range(1, 101)]
+
+
+# ------------------------------------------------------------ pure functions
+
+
+def test_equal_arguments_give_equal_plans():
+  index = index_of(random_records(np.random.default_rng(0)))
+  table_PV = weight_table('interventional')
+  one, other = (make_plan(index, table_PV, 64, 32, seed=3) for _ in range(2))
+  np.testing.assert_array_equal(one.entries_E3, other.entries_E3)
+  np.testing.assert_array_equal(one.starts, other.starts)
+  assert one.empty == other.empty
+
+
+def test_another_seed_gives_another_plan():
+  index = index_of(random_records(np.random.default_rng(0)))
+  table_PV = weight_table('interventional')
+  one, other = (make_plan(index, table_PV, 64, 32, seed) for seed in (3, 4))
+  assert rows_of(one) != rows_of(other)
+
+
+def test_a_plan_reads_its_arguments_and_does_not_write_to_them():
+  index = index_of(random_records(np.random.default_rng(0)))
+  table_PV = weight_table('interventional')
+  before = [array.copy() for array in (*index, table_PV)]
+  make_plan(index, table_PV, 64, 32, seed=0)
+  for array, copy in zip((*index, table_PV), before, strict=True):
+    np.testing.assert_array_equal(array, copy)
+
+
+def test_weights_do_not_matter_to_a_plan_but_whether_they_are_zero():
+  index = index_of(random_records(np.random.default_rng(0)))
+  plans = [
+    rows_of(make_plan(index, weight_table(objective), 64, 32, seed=0))
+    for objective in ('observational', 'weighted(0.3)', 'weighted(9)')
+  ]
+  assert plans[0] == plans[1] == plans[2]
+
+
+# ----------------------------------------------- coverage and budgets, counted
+
+
+OBJECTIVES = ['observational', 'interventional', 'agent_only', 'error_masked']
+
+
+@pytest.mark.parametrize('objective', OBJECTIVES)
+@pytest.mark.parametrize(
+  ('row_length', 'row_targets'),
+  [
+    (40, 40),  # a record fills a row
+    (128, 128),  # only the length binds
+    (128, 20),  # the targets bind, and records are split
+    (40, 1),  # every target is an entry
+    (4096, 4096),  # one row holds all
+    (128, 0),  # the records say how many targets
+  ],
+)
+def test_every_target_is_in_one_entry_and_no_row_exceeds_a_budget(
+  objective, row_length, row_targets
+):
+  records = random_records(np.random.default_rng(1))
+  table_PV = weight_table(objective)
+  plan = make_plan(index_of(records), table_PV, row_length, row_targets, seed=0)
+
+  planned = collections.Counter()
+  for row in rows_of(plan):
+    assert row, 'an empty row'
+    length = targets = 0
+    for record, first, stop in row:
+      positions = target_positions(records[record], table_PV)[first:stop]
+      assert len(positions) == stop - first > 0
+      planned.update((record, position) for position in positions)
+      length += positions[-1]  # tokens before the entry's last target
+      targets += len(positions)
+    assert length <= plan.row_length == row_length
+    assert targets <= plan.row_targets
+  assert plan.row_targets == (row_targets or plan.row_targets)
+  assert plan.targets == planned.total()
+
+  assert planned == {
+    (n, position): 1
+    for n, record in enumerate(records)
+    for position in target_positions(record, table_PV)
+  }
+  assert plan.empty == sum(
+    not target_positions(record, table_PV) for record in records
+  )
+  assert plan.empty > 0  # or the count proves nothing
+
+
+def test_a_record_is_split_no_more_than_its_targets_need():
+  """Into parts that differ by one target at most: none has one left over."""
+  index = index_of(unwindowed([T] + [U] * 10))
+  table_PV = weight_table('interventional')
+  plan = make_plan(index, table_PV, row_length=10, row_targets=4, seed=0)
+  parts = sorted(entry for row in rows_of(plan) for entry in row)
+  assert [stop - first for _, first, stop in parts] == [3, 3, 4]
+
+
+def test_each_record_goes_into_the_fullest_row_that_holds_it():
+  """Records of 1 to 128 tokens in rows of 128 then fill 0.98 of them. Into the
+  first row that holds it would fill 0.92, into the emptiest 0.86."""
+  lengths = np.random.default_rng(0).integers(1, 129, 3000)
+  index = index_of(unwindowed(*([U] * (length + 1) for length in lengths)))
+  plan = make_plan(index, weight_table('observational'), 128, 128, seed=0)
+  assert 0.96 < lengths.sum() / (len(plan) * 128) <= 1
+
+
+# ------------------------------------------- as many targets as the records say
+
+
+@pytest.mark.parametrize(
+  ('objective', 'row_length', 'records_a_row', 'targets'),
+  [
+    # T U A A U: 4 columns with 4 or 2 targets, or 3 columns with 2 targets
+    ('observational', 32, 8, 32),
+    ('interventional', 32, 8, 16),
+    ('agent_only', 32, 10, 24),  # 20, rounded up
+    ('agent_only', 6, 2, 6),  # no multiple of 8 is that short
+    ('interventional', 1016, 254, 512),  # 508, rounded up
+    ('interventional', 1024, 256, 512),  # and from 1,024 tokens on
+    ('interventional', 1028, 257, 640),  # to a multiple of 128: 514
+  ],
+)
+def test_a_row_has_as_many_targets_as_its_records(
+  objective, row_length, records_a_row, targets
+):
+  records = unwindowed(*[[T, U, A, A, U]] * (4 * records_a_row))
+  index, table_PV = index_of(records), weight_table(objective)
+  plan = make_plan(index, table_PV, row_length, row_targets=0, seed=0)
+  assert (len(plan), plan.row_targets) == (4, targets)
+  same = make_plan(index, table_PV, row_length, targets, seed=0)
+  assert rows_of(plan) == rows_of(same)
+
+
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('objective', ['interventional', 'agent_only'])
+def test_the_fewest_targets_that_cost_one_row_in_a_hundred_are_chosen(
+  objective, seed
+):
+  """By trying all of them."""
+  records = random_records(np.random.default_rng(seed), number=1500)
+  index, table_PV = index_of(records), weight_table(objective)
+  rows = {
+    row_targets: len(make_plan(index, table_PV, 64, row_targets, seed))
+    for row_targets in range(8, 65, 8)
+  }
+  assert rows[64] >= 200, 'two more rows are allowed, at least'
+  fewest = min(k for k in rows if rows[k] - rows[64] <= rows[64] / 100)
+  plan = make_plan(index, table_PV, 64, 0, seed)
+  assert (plan.row_targets, len(plan)) == (fewest, rows[fewest])
+  assert 8 < fewest < 64
+
+
+# ------------------------------------- rows of one record, as long as it needs
+
+
+def test_without_a_length_rows_are_as_long_as_the_longest_record_needs():
+  """In whole eights; what follows a record's last target needs no room.
+
+  record  authors            needs
+       0  T and 17 U            17 columns
+       1  T U and 50 A           1 column under L_do, 51 under L_obs
+  """
+  index = index_of(unwindowed([T] + [U] * 17, [T, U] + [A] * 50))
+  for objective, length in (('interventional', 24), ('observational', 56)):
+    plan = make_plan(index, weight_table(objective), 0, 8, seed=0)
+    assert plan.row_length == length
+
+
+@pytest.mark.parametrize('shuffle', [True, False])
+def test_one_record_a_row_is_never_split_unless_a_budget_is_named(shuffle):
+  """101 records: for fewer targets, one more row would be allowed."""
+  index = index_of(unwindowed([T] + [U] * 20, *[[T, U, U]] * 100))
+  table_PV = weight_table('observational')
+  settings = {'seed': 0, 'row_documents': 1, 'shuffle': shuffle}
+  plan = make_plan(index, table_PV, 0, 0, **settings)
+  assert (len(plan), plan.split) == (101, 0)
+  assert (plan.row_length, plan.row_targets) == (24, 24)  # 20, in whole eights
+  assert make_plan(index, table_PV, 22, 0, **settings).row_targets == 22
+  assert make_plan(index, table_PV, 0, 16, **settings).split == 1
+
+
+# ------------------------------------------------------- the records' own order
+
+
+def test_unshuffled_rows_hold_the_records_in_their_own_order():
+  """A row is closed where the next record does not fit; a split one too."""
+  lengths = np.random.default_rng(0).integers(1, 33, 500)
+  index = index_of(unwindowed(*([U] * (length + 1) for length in lengths)))
+  table_PV = weight_table('observational')
+  plan = make_plan(index, table_PV, 32, 20, seed=0, shuffle=False)
+  entries = [entry for row in rows_of(plan) for entry in row]
+  assert entries == sorted(entries) and plan.split > 0
+
+  one = make_plan(index, table_PV, 32, 0, 0, row_documents=1, shuffle=False)
+  assert rows_of(one) == [[(n, 0, length)] for n, length in enumerate(lengths)]
+
+
+def test_what_a_plan_says_of_itself():
+  """The three records at the top, and one that is longer than the targets."""
+  records = unwindowed(
+    [T, U, A, A, U], [T, U, U, U, U], [T, A, A, A], [T] + [U] * 7
+  )
+  table_PV = weight_table('interventional')
+  plan = make_plan(index_of(records), table_PV, 8, row_targets=4, seed=0)
+  # 4 + 4 columns, and the last record's first 3 targets, then all of its 7.
+  assert (plan.tokens, plan.targets, plan.split, plan.empty) == (18, 13, 1, 1)
+  assert plan.describe() == (
+    '4 rows an epoch, of 8 tokens (56.2% used) and 4 targets (81.2% used); '
+    'records split: 1, without a target: 1'
+  )
+
+
+# ------------------------------------------------------------------- refusals
+
+
+def test_a_record_longer_than_a_row_is_named_with_its_remedy():
+  """The tail after the last target does not count, and needs no remedy."""
+  index = index_of(
+    unwindowed(
+      [T, U, U, U],  # needs 3
+      [T, U, U, U, U, U, U],  # needs 6
+      [T, U, U, U, U, U],  # needs 5
+      [T, U, U] + [A] * 50,  # needs 2: what follows is trimmed
+    )
+  )
+  table_PV = weight_table('interventional')
+  assert len(make_plan(index, table_PV, row_length=6, row_targets=9, seed=0))
+  message = (
+    '2 records are longer than a row of 4 tokens; the longest, record 1, '
+    'needs 6: raise row_length or prepare the records in windows'
+  )
+  with pytest.raises(ValueError, match=message):
+    make_plan(index, table_PV, row_length=4, row_targets=9, seed=0)
+
+
+@pytest.mark.parametrize(
+  'records',
+  [
+    [],
+    unwindowed([C, C, A], [A]),
+    unwindowed([U]),  # the first token of a record is never a target
+    [([T, U, U], [0, 0, 0], 3)],  # all of it is a window's overlap
+  ],
+)
+def test_records_without_any_target_are_refused(records):
+  message = f'none of {len(records)} records has a token that the objective'
+  with pytest.raises(ValueError, match=message):
+    make_plan(index_of(records), weight_table('interventional'), 9, 9, seed=0)
+
+
+# ------------------------------------------------------------------ row_order
+
+
+@pytest.mark.parametrize('rows', [1, 2, 100])
+def test_an_epoch_visits_every_row_once(rows):
+  for epoch in range(3):
+    assert sorted(row_order(rows, seed=0, epoch=epoch)) == list(range(rows))
+
+
+def test_unshuffled_rows_are_visited_as_they_lie():
+  for epoch in range(3):
+    assert row_order(5, 0, epoch, shuffle=False).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_order_depends_on_the_seed_and_the_epoch_and_nothing_else():
+  orders = {
+    (seed, epoch): tuple(row_order(100, seed, epoch))
+    for seed in range(3)
+    for epoch in range(3)
+  }
+  assert len(set(orders.values())) == 9
+  assert orders[1, 2] == tuple(row_order(100, seed=1, epoch=2))

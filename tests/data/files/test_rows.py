@@ -1,0 +1,225 @@
+"""Files to rows: every row is read, or is there with its error."""
+
+import json
+import os
+
+import fsspec
+import pytest
+from etils.epath import backend
+
+from isft_jax.data.files import rows
+
+GONE = '; nothing is read from there on'
+TURN = {'role': 'user', 'content': 'a'}
+
+
+def read(path, content):
+  """Number, value and error of each row of a file of that content."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(content if isinstance(content, bytes) else content.encode())
+  found = [*rows.read(path)]
+  assert all(row.file == str(path) for row in found)
+  return [row[1:] for row in found]
+
+
+# ---------------------------------------------------------------------- files
+
+
+def test_files_of_a_path_a_folder_and_a_glob(tmp_path):
+  names = ['b.jsonl', 'a.json', 'c.txt', 'd/e.traj', 'd/f/G.JSON', '.h/i.json']
+  for name in names:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+  (tmp_path / 'folder.json').mkdir()
+
+  def found(pattern):
+    paths = rows.files(tmp_path / pattern)
+    return [os.path.relpath(path, tmp_path) for path in paths]
+
+  assert found('c.txt') == ['c.txt']
+  assert found('.') == ['a.json', 'b.jsonl', 'd/e.traj', 'd/f/G.JSON']
+  assert found('*') == ['a.json', 'b.jsonl']
+  assert found('**/*.traj') == ['d/e.traj']
+  assert found('**') == ['a.json', 'b.jsonl', 'd/e.traj', 'd/f/G.JSON']
+  assert rows.files(str(tmp_path / 'a.json')) == [str(tmp_path / 'a.json')]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
+  (tmp_path / 'run[1].json').touch()
+  found = rows.files(tmp_path / 'run[1].json')
+  assert found == [str(tmp_path / 'run[1].json')]
+
+
+@pytest.mark.parametrize('pattern', ['absent', '*.jsonl', 'empty', 'c*'])
+def test_no_files_are_an_error_that_says_what_to_give(pattern, tmp_path):
+  (tmp_path / 'empty').mkdir()
+  (tmp_path / 'c.txt').touch()
+  pattern = str(tmp_path / pattern)
+  with pytest.raises(ValueError) as raised:
+    rows.files(pattern)
+  assert str(raised.value) == (
+    f'no trajectories in {pattern!r}: give a file, a folder or a quoted glob '
+    'that holds files of .json, .jsonl, .traj, .parquet, .arrow'
+  )
+
+
+@pytest.mark.parametrize(
+  ('files', 'stems'),
+  [
+    (['/r/a.json'], ['a']),
+    (['/r/a.json', '/r/d/b.jsonl'], ['a', 'd/b']),
+    (['a.json', 'b.c.json'], ['a', 'b.c']),
+    (['gs://r/a.json', 'gs://r/d/b.json'], ['a', 'd/b']),
+    (['hf://org/name:train'], ['org/name:train']),
+  ],
+)
+def test_what_rows_without_an_id_are_named_after(files, stems):
+  assert rows.stems(files) == stems
+
+
+def test_remote_paths(monkeypatch):
+  """Through etils.epath; here, a bucket in memory."""
+  bucket = fsspec.filesystem('memory')
+  monkeypatch.setattr(
+    type(backend.fsspec_backend), '_get_filesystem', lambda *_: bucket
+  )
+  for name in ('b.jsonl', 'd/a.json', '.h/c.json', 'e.txt'):
+    bucket.pipe(f'gs://bucket/runs/{name}', b'[{"a": "\xff"}, 1]')
+  base = 'gs://bucket/runs'
+  assert rows.files(base) == [f'{base}/b.jsonl', f'{base}/d/a.json']
+  assert rows.files(f'{base}/*.jsonl') == [f'{base}/b.jsonl']
+  assert rows.files(f'{base}/d/a.json') == [f'{base}/d/a.json']
+  assert rows.size(f'{base}/b.jsonl') == 15
+  assert [row.value for row in rows.read(f'{base}/d/a.json')] == [None, 1]
+  with pytest.raises(ValueError, match=r'name the folder; \*\* is for local'):
+    rows.files(f'{base}/**/*.json')
+  with pytest.raises(ValueError, match="no trajectories in 'gs://bucket/n"):
+    rows.files('gs://bucket/none')
+
+
+# ----------------------------------------------------------------------- rows
+
+LONG = 'x' * 1_000_000
+SURROGATE = 'Not text that can be encoded: a lone surrogate at character'
+
+
+@pytest.mark.parametrize(
+  ('line', 'error'),
+  [
+    ('{"a": ', 'Expecting value at character 6'),
+    ('{"a": NaN}', 'NaN is not a JSON number at character 7'),
+    ('{"a": "\0"}', 'Invalid control character at character 8'),
+    (b'{"a": "\xff"}', 'Byte 0xff is not UTF-8 at character 8'),
+    (r'{"a": "\ud800"}', f'{SURROGATE} 8'),
+    ('[' * 10_000, 'Nested deeper than 256 levels at character 1'),
+    ('{} {}', 'More text after the value at character 3'),
+    ('{"a": "' + LONG, 'Unterminated string starting at character 7'),
+    ('\u2028', 'Expecting value at character 1'),
+  ],
+)
+def test_a_bad_line_is_one_error_between_good_rows(line, error, tmp_path):
+  line = line if isinstance(line, bytes) else line.encode()
+  content = b'{"a": 1}\n' + line + b'\n\n{"b": "\xe2\x80\xa8"}\r\n'
+  assert read(tmp_path / 'x.jsonl', content) == [
+    (1, {'a': 1}, ''),
+    (2, None, error),
+    (4, {'b': '\u2028'}, ''),
+  ]
+
+
+def test_a_long_line_a_byte_order_mark_and_a_missing_newline(tmp_path):
+  long = json.dumps(LONG)
+  content = '\ufeff\n \t\n{"a": 1}\n' + long
+  assert read(tmp_path / 'x.jsonl', content) == [
+    (3, {'a': 1}, ''),
+    (4, LONG, ''),
+  ]
+  assert read(tmp_path / 'x.jsonl', '\ufeff1') == [(1, 1, '')]
+  assert read(tmp_path / 'x.json', '\ufeff[1]') == [(1, 1, '')]
+  assert read(tmp_path / 'x.jsonl', '') == []
+
+
+@pytest.mark.parametrize(
+  ('content', 'expected'),
+  [
+    # An array of rows.
+    ('[{"a": 1},\n {"a": 2}]', [(1, {'a': 1}, ''), (2, {'a': 2}, '')]),
+    ('[]', []),
+    (
+      '[{"a": 1}, {"a": NaN}, {"a": 3}, {"a"',
+      [
+        (1, {'a': 1}, ''),
+        (2, None, 'NaN is not a JSON number at character 18'),
+        (3, {'a': 3}, ''),
+        (4, None, f"Expecting ':' delimiter at character 38{GONE}"),
+      ],
+    ),
+    (
+      b'[{"a": 1}, {"a": "\xff"}, {"a": 3}]',
+      [
+        (1, {'a': 1}, ''),
+        (2, None, 'Byte 0xff is not UTF-8 at character 19'),
+        (3, {'a': 3}, ''),
+      ],
+    ),
+    # One row.
+    ('{\n "a": 1\n}\n', [(1, {'a': 1}, '')]),
+    ('{"a":\n{}\n}', [(1, {'a': {}}, '')]),
+    ('12', [(1, 12, '')]),
+    ('', [(1, None, 'The file is empty')]),
+    (
+      '{"a": 1} x',
+      [
+        (1, {'a': 1}, ''),
+        (2, None, f'More text after the end at character 10{GONE}'),
+      ],
+    ),
+    # A row a line.
+    ('{"a": 1}\n\n{"a": 2}\n', [(1, {'a': 1}, ''), (3, {'a': 2}, '')]),
+    ('[1]\n[2]', [(1, [1], ''), (2, [2], '')]),
+    (
+      '{"a": 1}\n{"a": \n{"a": 3}',
+      [
+        (1, {'a': 1}, ''),
+        (2, None, 'Expecting value at character 6'),
+        (3, {'a': 3}, ''),
+      ],
+    ),
+    (
+      '{"a" 1}\n{"a": 2}\n',
+      [
+        (1, None, "Expecting ':' delimiter at character 6"),
+        (2, {'a': 2}, ''),
+      ],
+    ),
+    # Chat messages: one row.
+    (json.dumps([TURN, TURN]), [(1, [TURN, TURN], '')]),
+    (
+      '[{"from": "human", "value": "a"}]',
+      [(1, [{'from': 'human', 'value': 'a'}], '')],
+    ),
+    (
+      '[{"role": "assistant", "tool_calls": []}, 7]',
+      [(1, [{'role': 'assistant', 'tool_calls': []}, 7], '')],
+    ),
+    (
+      '[{"role": "user", "content": "a"}, NaN, {"role"',
+      [(1, None, 'NaN is not a JSON number at character 36')],
+    ),
+    (
+      '[{"role": "user", "messages": []}]',
+      [(1, {'role': 'user', 'messages': []}, '')],
+    ),
+  ],
+)
+@pytest.mark.parametrize('name', ['x.json', 'x.traj', 'x.txt'])
+def test_rows_of_a_file_that_is_not_called_jsonl(
+  content, expected, name, tmp_path
+):
+  assert read(tmp_path / name, content) == expected
+
+
+@pytest.mark.parametrize('name', ['x.json', 'x.jsonl'])
+def test_a_file_that_cannot_be_opened_is_no_row(name, tmp_path):
+  with pytest.raises(OSError):
+    [*rows.read(tmp_path / name)]

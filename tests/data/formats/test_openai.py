@@ -1,0 +1,95 @@
+"""OpenAI's messages, wherever a row keeps them."""
+
+import pytest
+
+from isft_jax.data.formats import openai
+from isft_jax.data.formats.conversation import Malformed
+
+CALLS = [
+  {'id': 'a', 'type': 'function', 'function': {'name': 'f', 'arguments': '{}'}},
+  {'id': 'b', 'type': 'function', 'function': {'name': 'g', 'arguments': {}}},
+]
+PARSED = [
+  {'id': 'a', 'type': 'function', 'function': {'name': 'f', 'arguments': {}}},
+  CALLS[1],
+]
+FOUND = [
+  {'role': 'developer', 'content': 'd'},
+  {'role': 'user', 'content': [{'type': 'text', 'text': 'u'}]},
+  {'role': 'assistant', 'content': None, 'tool_calls': CALLS},
+  {'role': 'tool', 'content': '1', 'tool_call_id': 'a', 'name': None},
+  {'role': 'tool', 'content': '2', 'tool_call_id': 'b'},
+  {'role': 'assistant', 'content': 'a', 'reasoning_content': 'r'},
+  {'role': 'critic', 'content': 'c', 'author': 'user'},
+]
+MESSAGES = [
+  {'role': 'developer', 'content': 'd'},
+  {'role': 'user', 'content': 'u'},
+  {'role': 'assistant', 'content': '', 'tool_calls': PARSED},
+  {'role': 'tool', 'content': '1', 'tool_call_id': 'a'},
+  {'role': 'tool', 'content': '2', 'tool_call_id': 'b'},
+  {'role': 'assistant', 'content': 'a', 'reasoning_content': 'r'},
+  {'role': 'critic', 'content': 'c'},
+]
+
+
+@pytest.mark.parametrize(
+  ('row', 'metadata'),
+  [
+    ({'messages': FOUND, 'id': 7}, {'id': 7}),
+    ({'traj': FOUND, 'reward': 1.0, 'messages': None}, 'reward messages'),
+    ({'conversation': FOUND}, {}),
+    ({'conversations': FOUND}, {}),
+    (FOUND, {}),
+  ],
+)
+def test_turns(row, metadata):
+  assert openai.matches(row)
+  chat = openai.read(row)
+  assert [turn.message for turn in chat.turns] == MESSAGES
+  assert [turn.author for turn in chat.turns] == [None] * 7
+  assert [turn.found for turn in chat.turns] == FOUND
+  if isinstance(metadata, str):
+    metadata = {key: row[key] for key in metadata.split()}
+  assert chat.metadata == metadata
+  assert chat.tools is None
+
+
+@pytest.mark.parametrize(
+  'row',
+  [
+    None,
+    7,
+    'messages',
+    [],
+    {},
+    {'messages': []},
+    {'messages': {'role': 'user'}},
+    {'conversations': [{'from': 'human', 'value': 'a'}]},
+    {'history': FOUND},
+  ],
+)
+def test_rows_of_no_such_format(row):
+  assert not openai.matches(row)
+  with pytest.raises(Malformed, match=r'^no turns: expected a list'):
+    openai.read(row)
+
+
+def test_a_turn_that_cannot_be_read_is_named():
+  with pytest.raises(Malformed) as raised:
+    openai.read([*FOUND, {'role': 'user', 'content': 7}])
+  assert str(raised.value) == 'turn 7: content is a number, expected text'
+
+
+def test_a_rows_own_system_prompt_is_its_first_turn():
+  """Some store it beside the messages. Left there, it would not be said."""
+  row = {'system': 'Be brief.', 'messages': FOUND[1:2], 'id': 7}
+  chat = openai.read(row)
+  assert [turn.message for turn in chat.turns] == [
+    {'role': 'system', 'content': 'Be brief.'},
+    {'role': 'user', 'content': 'u'},
+  ]
+  assert chat.metadata == {'id': 7}
+  assert row['system'] == 'Be brief.'
+  with pytest.raises(Malformed, match='system is a number, expected text'):
+    openai.read({'system': 7, 'messages': FOUND})

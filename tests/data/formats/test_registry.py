@@ -1,0 +1,148 @@
+"""Which format a row is of, and what its id is."""
+
+import pytest
+
+from isft_jax.data.formats import registry
+from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.formats.conversation import Malformed
+from isft_jax.types import Example, Provenance, Segment, Trajectory
+
+RULES = Rules.default()
+OPENAI = {'role': 'user', 'content': 'a'}
+SHAREGPT = {'from': 'human', 'value': 'a'}
+SWE_AGENT = {'role': 'user', 'content': 'a', 'message_type': 'observation'}
+BLOCKS = {'role': 'user', 'content': [{'type': 'text', 'text': 'a'}]}
+THOUGHT = {
+  'role': 'assistant',
+  'content': [{'type': 'thinking', 'thinking': 'b'}],
+}
+SAID = {'role': 'user', 'text': 'a'}
+STEP = {'source': 'user', 'message': 'a'}
+REACT = 'Question: a\nThought: b\nAction: c\nObservation: d\n'
+TURN = (Segment('user', 'a', Provenance.USER),)
+TASK = (Segment('user', 'a', Provenance.CONTEXT),)
+
+
+@pytest.mark.parametrize(
+  ('row', 'format', 'segments'),
+  [
+    ({'messages': [OPENAI]}, 'openai', TURN),
+    ({'traj': [OPENAI]}, 'openai', TURN),
+    ({'conversation': [OPENAI]}, 'openai', TURN),
+    ({'conversations': [OPENAI]}, 'openai', TURN),
+    ([OPENAI], 'openai', TURN),
+    ({'conversations': [SHAREGPT]}, 'sharegpt', TURN),
+    ({'conversation': [SHAREGPT]}, 'sharegpt', TURN),
+    ({'messages': [SHAREGPT]}, 'sharegpt', TURN),
+    ([SHAREGPT], 'sharegpt', TURN),
+    ({'turns': [SAID]}, 'turns', TURN),
+    ({'history': [SWE_AGENT]}, 'swe_agent', TASK),
+    ({'messages': [SWE_AGENT]}, 'swe_agent', TASK),
+    ([SWE_AGENT], 'swe_agent', TASK),
+    ({'messages': [BLOCKS], 'system': []}, 'anthropic', TURN),
+    ({'messages': [OPENAI], 'tools': [{'input_schema': {}}]}, 'anthropic', ...),
+    ([OPENAI, THOUGHT], 'anthropic', ...),
+    ({'steps': [STEP]}, 'atif', TURN),
+    ({'schema_version': 'ATIF-v1.6', 'steps': [STEP]}, 'atif', TURN),
+    (REACT, 'react', ...),
+    ({'text': REACT}, 'react', ...),
+    ({'trajectory': REACT}, 'react', ...),
+  ],
+)
+def test_auto_reads_what_the_format_by_name_reads(row, format, segments):
+  """And it is of that format alone."""
+  assert registry.matching(row) == [format]
+  found = registry.read(row, 'x', 'auto', RULES)
+  assert found == registry.read(row, 'x', format, RULES)
+  if segments is not ...:
+    assert found == Trajectory('x', segments)
+
+
+def test_a_row_of_two_formats_is_of_the_one_that_is_named():
+  row = {'messages': [SHAREGPT], 'steps': [STEP]}
+  with pytest.raises(Malformed) as raised:
+    registry.read(row, 'x', 'auto', RULES)
+  assert str(raised.value) == (
+    'it fits sharegpt and atif; name one of them with --format'
+  )
+  for format in ('sharegpt', 'atif'):
+    assert registry.read(row, 'x', format, RULES) == Trajectory('x', TURN)
+
+
+@pytest.mark.parametrize('format', ['auto', 'tokens'])
+def test_tokens_are_an_example(format):
+  row = {'tokens': [1, 2], 'provenance': [3, 5], 'messages': [OPENAI]}
+  example = registry.read(row, 'x', format, RULES)
+  assert isinstance(example, Example)
+  assert (example.id, example.provenance_T.tolist()) == ('x', [3, 5])
+
+
+def test_a_format_by_name_takes_no_other():
+  with pytest.raises(Malformed, match=r'^no turns: '):
+    registry.read({'messages': [OPENAI]}, 'x', 'sharegpt', RULES)
+
+
+@pytest.mark.parametrize(
+  ('row', 'has'),
+  [
+    (
+      {'id': 7, 'text': 'a', 'x': []},
+      "'id' (a number), 'text' (a string), 'x' (an empty list)",
+    ),
+    ({'messages': []}, "'messages' (an empty list)"),
+    ({}, 'an empty object'),
+    ([1], 'a list'),
+    (None, 'null'),
+    (
+      {str(i): None for i in range(10)},
+      ', '.join(f"'{i}' (null)" for i in range(8)) + ', ...',
+    ),
+  ],
+)
+def test_a_row_of_no_format_says_what_each_wants(row, has):
+  with pytest.raises(Malformed) as raised:
+    registry.read(row, 'x', 'auto', RULES)
+  assert str(raised.value) == (
+    'no format fits: tokens wants tokens and provenance: two lists of one '
+    'length; swe_agent wants history: a list of {role, content, '
+    'message_type}; sharegpt wants conversations: a list of {from, value}; '
+    'turns wants turns: a list of {role, text}; '
+    'anthropic wants messages: a list of {role, content} with blocks as '
+    'tool_use; atif wants steps: a list of {source, message, observation}; '
+    'react wants text or trajectory: one text with Thought, Action, '
+    'Observation lines; openai wants messages, traj or conversation(s): a '
+    f'list of {{role, content}}. The row has {has}'
+  )
+
+
+def test_a_format_that_there_is_not():
+  names = (
+    'auto, tokens, swe_agent, sharegpt, turns, anthropic, atif, react, openai'
+  )
+  assert ', '.join(registry.NAMES) == names
+  with pytest.raises(ValueError) as raised:
+    registry.read({}, 'x', 'chatml', RULES)
+  assert not isinstance(raised.value, Malformed)
+  assert str(raised.value) == f"format 'chatml'; expected one of {names}"
+
+
+@pytest.mark.parametrize(
+  ('row', 'id'),
+  [
+    ({'id': 'a'}, 'a'),
+    ({'id': 0}, '0'),
+    ({'instance_id': 'a', 'uuid': 'b'}, 'a'),
+    ({'trajectory_id': 'a'}, 'a'),
+    ({'traj_id': 'a'}, 'a'),
+    ({'uuid': 'a', 'id': None}, 'a'),
+    ({'id': ''}, 'runs:3'),
+    ({'id': True}, 'runs:3'),
+    ({'id': 1.5}, 'runs:3'),
+    ({'id': ['a']}, 'runs:3'),
+    ({'task_id': 'a'}, 'runs:3'),
+    ([OPENAI], 'runs:3'),
+    (None, 'runs:3'),
+  ],
+)
+def test_id_of_a_row(row, id):
+  assert registry.id_of(row, 'runs', 3) == id

@@ -1,0 +1,117 @@
+"""On Beam: the data set of the plain path, byte for byte."""
+
+import json
+
+import pytest
+
+from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.preparation import prepare, verify
+from isft_jax.data.records import dataset
+from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering.renderer import Renderer
+from tests.fixtures import import_or_skip
+
+beam = import_or_skip('isft_jax.data.preparation.beam', 'apache-beam')
+
+RULES = Rules.default()
+
+
+def rows(numbers):
+  for i in numbers:
+    turns = [('user', f'What is {i}?'), ('assistant', 'It is. ' * (i % 7 + 1))]
+    if i % 9 == 4:
+      turns[0] = ('user', 'two\nlines')
+    messages = [{'role': role, 'content': text} for role, text in turns]
+    yield json.dumps({'id': f'row {i}', 'messages': messages})
+
+
+@pytest.fixture(scope='module')
+def renderer():
+  encoder = tokenizer.train(['User: What is it?\nAgent: It is. It is.\n'], 300)
+  return Renderer(encoder, chat_template.PLAIN)
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('runs')
+  for name, numbers in (('a', range(20)), ('b', range(20, 60))):
+    (folder / f'{name}.jsonl').write_text('\n'.join([*rows(numbers), 'none']))
+  return folder
+
+
+def contents(folder):
+  """Every byte, and the report but for the time that it took."""
+  found = {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in folder.rglob('*')
+    if path.is_file()
+  }
+  report = json.loads(found.pop(prepare.REPORT))
+  report.pop('seconds')
+  return found | {'report': report}
+
+
+def test_the_data_set_is_that_of_the_plain_path_byte_for_byte(
+  renderer, source, tmp_path
+):
+  """Records, index, checksums, rows set aside, report."""
+  settings = prepare.Settings(
+    str(source), heldout=0.2, max_length=20, num_shards=3
+  )
+  prepare.prepare(settings, renderer, RULES, str(tmp_path / 'plain'))
+  asked = settings, renderer, RULES, str(tmp_path / 'beam')
+  report, was_there = beam.prepare(*asked, 'DirectRunner')
+  assert not was_there
+  assert report['rows'] == {'read': 62, 'written': 53, 'rejected': 9}
+  assert contents(tmp_path / 'plain') == contents(tmp_path / 'beam')
+  assert [*verify.damages(str(tmp_path / 'beam'))] == []
+  again, was_there = beam.prepare(*asked, 'DirectRunner')
+  assert was_there
+  assert again == json.loads(json.dumps(report))
+
+
+def test_without_a_number_of_shards_the_records_are_the_same_set(
+  renderer, source, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(dataset, 'SHARD_RECORDS', 20)
+  settings = prepare.Settings(str(source))
+  prepare.prepare(settings, renderer, RULES, str(tmp_path / 'plain'))
+  options = '--direct_num_workers=1 --direct_running_mode=in_memory'
+  beam.prepare(
+    settings, renderer, RULES, str(tmp_path / 'beam'), options=options
+  )
+  found = [dataset.Records(str(tmp_path / way)) for way in ('plain', 'beam')]
+  plain, beams = (
+    sorted((e.id, e.tokens_T.tobytes(), e.provenance_T.tobytes()) for e in data)
+    for data in found
+  )
+  assert plain == beams
+  places = [tmp_path / way / prepare.REJECTED for way in ('plain', 'beam')]
+  assert places[0].read_text() == places[1].read_text()
+  shards = dataset.where(tmp_path / 'beam').glob('*array_record*')
+  assert len([*shards]) == 3
+
+
+def test_a_data_set_that_begins_with_another(renderer, source, tmp_path):
+  old = tmp_path / 'old'
+  settings = prepare.Settings(str(source / 'a.jsonl'))
+  prepare.prepare(settings, renderer, RULES, str(old))
+  settings = prepare.Settings(str(source), extends=str(old), num_shards=2)
+  report, _ = beam.prepare(settings, renderer, RULES, str(tmp_path / 'new'))
+  assert report['rows'] == {'read': 41, 'written': 35, 'rejected': 6}
+  old, new = (dataset.Records(str(tmp_path / n)) for n in ('old', 'new'))
+  assert [new[i].id for i in range(len(old))] == [e.id for e in old]
+  assert len(new) == len(old) + 35
+  assert [*verify.damages(str(tmp_path / 'new'))] == []
+
+
+def test_no_row_at_all_says_why(renderer, tmp_path):
+  (tmp_path / 'a.jsonl').write_text('none\n')
+  with pytest.raises(ValueError, match='none of 1 rows could be written'):
+    beam.prepare(
+      prepare.Settings(str(tmp_path / 'a.jsonl')),
+      renderer,
+      RULES,
+      str(tmp_path / 'out'),
+    )
+  assert not (tmp_path / 'out').exists()

@@ -1,0 +1,215 @@
+"""Shards: the same bytes in every process, and parts of an index that join."""
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import fsspec
+import numpy as np
+import pytest
+from etils import epath
+from etils.epath import backend
+
+from isft_jax.data.records import dataset, shards
+from isft_jax.data.records import index as index_lib
+from isft_jax.types import Example, Provenance, Verdict
+
+SCRIPT = """
+import hashlib
+import numpy as np
+from isft_jax.data.records import shards
+from isft_jax.types import Example
+
+array = np.arange(5, dtype=np.int32)
+codes = np.full(5, 3, np.uint8)
+example = Example('x', array, codes, array, codes, 2, 1)
+print(hashlib.sha256(shards.Codec().write(example)).hexdigest())
+"""
+
+
+def made(number, length=9):
+  rng = np.random.default_rng(number)
+  return Example(
+    id=f'é {number}',
+    tokens_T=rng.integers(0, 99, length).astype(np.int32),
+    provenance_T=rng.integers(0, len(Provenance), length).astype(np.uint8),
+    segment_T=np.sort(rng.integers(0, 9, length)).astype(np.int32),
+    verdict_T=rng.integers(0, len(Verdict), length).astype(np.uint8),
+    scored_from=number % 4,
+    window=number % 3,
+  )
+
+
+def test_the_bytes_of_a_record_follow_from_its_example_alone():
+  """Python's hashes, and with them a map's order, differ by process."""
+  digests = set()
+  for seed in ('1', '2', '3'):
+    done = subprocess.run(
+      [sys.executable, '-c', SCRIPT],
+      env=os.environ | {'PYTHONHASHSEED': seed},
+      capture_output=True,
+      check=True,
+      text=True,
+    )
+    digests.add(done.stdout)
+  assert len(digests) == 1
+
+
+def test_a_record_is_read_as_it_was_written():
+  codec = shards.Codec()
+  example = made(7)
+  record = codec.read(codec.write(example))
+  assert record['id'].decode() == example.id
+  assert (record['scored_from'], record['window']) == (3, 1)
+  for field in ('tokens', 'provenance', 'segment', 'verdict'):
+    expected = getattr(example, f'{field}_T')
+    np.testing.assert_array_equal(record[field], expected, strict=True)
+
+
+@pytest.mark.parametrize('sizes', [[7], [3, 4], [1, 0, 5, 1]])
+def test_parts_of_an_index_join_to_that_of_all_records(sizes, tmp_path):
+  codec = shards.Codec()
+  found = [codec.read(codec.write(made(n))) for n in range(7)]
+  parts, first = [], 0
+  for number, size in enumerate(sizes):
+    path = epath.Path(tmp_path) / f'{number}.npz'
+    part = found[first : first + size]
+    index_lib.save(path, index_lib.of(part, size))
+    parts.append(path)
+    first += size
+  joined = epath.Path(tmp_path) / 'all.npz'
+  index_lib.join(joined, parts)
+  index = index_lib.read(joined, 7)
+  for name, array in index_lib.of(found, 7)._asdict().items():
+    np.testing.assert_array_equal(getattr(index, name), array, strict=True)
+  assert index.trajectory_N.tolist() == [1, 1, 1, 2, 2, 2, 3]
+
+
+def test_a_remote_shard_that_is_written_again(monkeypatch):
+  """As a runner does with what it is not sure of. Here, a bucket in memory."""
+  monkeypatch.setattr(
+    type(backend.fsspec_backend),
+    '_get_filesystem',
+    lambda _, name: fsspec.filesystem('memory' if name == 'gcs' else name),
+  )
+  folder, codec = epath.Path('gs://bucket/shards'), shards.Codec()
+  folder.mkdir(parents=True)
+  found = [codec.write(made(n)) for n in range(3)]
+  infos = []
+  for _ in range(2):
+    shard = shards.Shard(folder, 'train', 7)
+    for record in found:
+      shard.add(record)
+    infos.append(shard.close(codec))
+    path = folder / shards.name('train', 7)
+    assert [*shards.read(path)] == found
+    assert len(index_lib.read(shards.part_of(path), 3).length_N) == 3
+  assert infos[0] == infos[1]
+
+
+def written(folder, numbers, num_shards=0, extends=''):
+  writer = dataset.Writer(str(folder), {'a': 1}, num_shards, extends)
+  for n in numbers:
+    split = 'heldout' if n % 5 == 4 else 'train'
+    writer.add(split, [writer.encode(made(n))], (0, n))
+  writer.finish()
+  return dataset.Records(str(folder))
+
+
+def names(folder):
+  path = dataset.where(folder)
+  return sorted(p.name for p in path.iterdir() if 'array_record' in p.name)
+
+
+def test_a_number_of_shards_and_which_each_record_is_in(tmp_path):
+  data = written(tmp_path, range(40), num_shards=4)
+  assert names(tmp_path) == [
+    f'trajectories-{split}.array_record-0000{n}'
+    for split in ('heldout', 'train')
+    for n in range(4)
+  ]
+  trained = [n for n in range(40) if n % 5 != 4]
+  expected = sorted(trained, key=lambda n: (dataset.shard_of((0, n), 4), n))
+  assert [data[i].id for i in range(32)] == [made(n).id for n in expected]
+
+
+def test_a_shard_that_would_be_empty_is_none(tmp_path):
+  data = written(tmp_path, range(3), num_shards=50)
+  assert names(tmp_path) == [
+    f'trajectories-train.array_record-0000{n}' for n in range(3)
+  ]
+  assert {data[i].id for i in range(3)} == {made(n).id for n in range(3)}
+
+
+def test_every_file_has_its_checksum(tmp_path):
+  written(tmp_path, range(20), num_shards=2)
+  path = dataset.where(tmp_path)
+  sums = json.loads((path / shards.CHECKSUMS).read_text())
+  assert sums == {
+    file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+    for file in path.iterdir()
+    if file.name != shards.CHECKSUMS
+  }
+
+
+@pytest.mark.parametrize('num_shards', [0, 2])
+def test_a_data_set_that_begins_with_another(num_shards, tmp_path):
+  """The shards of the first are those of the second: the very files."""
+  old = written(tmp_path / 'old', range(10), num_shards)
+  before = {
+    path: (path.read_bytes(), path.stat().st_mtime_ns)
+    for path in (tmp_path / 'old').rglob('*')
+    if path.is_file()
+  }
+  new = written(tmp_path / 'new', range(10, 33), num_shards, tmp_path / 'old')
+  assert dataset.where(tmp_path / 'old').name == '1.0.0'
+  assert dataset.where(tmp_path / 'new').name == '1.0.1'
+  assert before == {
+    path: (path.read_bytes(), path.stat().st_mtime_ns)
+    for path in (tmp_path / 'old').rglob('*')
+    if path.is_file()
+  }
+  for split, number in (('train', 27), ('heldout', 6)):
+    old = dataset.Records(str(tmp_path / 'old'), split)
+    new = dataset.Records(str(tmp_path / 'new'), split)
+    assert [new[i].id for i in range(len(old))] == [e.id for e in old]
+    assert len(new) == number
+    codec = shards.Codec()
+    all_records = [codec.read(codec.write(new[i])) for i in range(number)]
+    for name, array in index_lib.of(all_records, number)._asdict().items():
+      np.testing.assert_array_equal(getattr(new.index, name), array)
+  for name in names(tmp_path / 'old'):
+    places = [dataset.where(tmp_path / f) / name for f in ('old', 'new')]
+    assert os.path.samefile(*places)
+  written(tmp_path / 'next', range(33, 35), 0, tmp_path / 'new')
+  assert dataset.where(tmp_path / 'next').name == '1.0.2'
+  assert len(dataset.Records(str(tmp_path / 'next'))) == 28
+
+
+def test_a_data_set_that_is_damaged_begins_no_other(tmp_path):
+  """Its damage would get a checksum of its own, and be seen no more."""
+  written(tmp_path / 'old', range(10))
+  path = dataset.where(tmp_path / 'old')
+  for file in [*path.iterdir()]:
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ValueError, match=f'^{file} is damaged; isft-prepare'):
+      dataset.Writer(str(tmp_path / 'new'), {}, extends=tmp_path / 'old')
+    file.write_bytes(data)
+  written(tmp_path / 'new', range(10, 12), 0, tmp_path / 'old')
+
+
+def test_more_shards_than_files_that_may_be_open(tmp_path):
+  """They are written one by one: a writer keeps a file open, and 16 MiB."""
+  before = resource.getrlimit(resource.RLIMIT_NOFILE)
+  used = len(os.listdir('/proc/self/fd'))
+  resource.setrlimit(resource.RLIMIT_NOFILE, (used + 50, before[1]))
+  try:
+    data = written(tmp_path, range(200), num_shards=90)
+  finally:
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+  assert len(names(tmp_path)) > 100
+  assert len({data[i].id for i in range(160)}) == 160

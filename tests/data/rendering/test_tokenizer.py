@@ -1,0 +1,362 @@
+"""The tokenizer: every text has ids, files are closed, digests tell apart."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import tokenizers
+import transformers
+
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
+from isft_jax.data.rendering.tokenizer import (
+  END_OF_TEXT,
+  beside,
+  check,
+  encoder_of,
+  fingerprint,
+  load,
+  special_ids,
+  train,
+)
+
+TEXTS = (
+  'User: Tell me about gold.\nAgent: Its symbol is Go.\n',
+  'User: Tell me about silver.\nAgent: Its symbol is Ag.\n',
+)
+RENDERING = {'template': '{{ x }}', 'values': {}, 'special_text': 'reject'}
+
+
+@pytest.fixture(scope='module')
+def trained():
+  return train(TEXTS, vocab_size=280)
+
+
+# --------------------------------------------------------------------- train
+
+
+@pytest.mark.parametrize('vocab_size', [257, 270, 290])
+def test_the_vocabulary_is_as_large_as_asked_for(vocab_size):
+  assert len(train(TEXTS, vocab_size)) == vocab_size
+
+
+def test_the_vocabulary_ends_where_nothing_is_left_to_merge():
+  assert 290 < len(train(TEXTS, 10_000)) < 400
+
+
+def test_id_0_is_the_end_of_text_and_the_padding(trained):
+  assert trained(END_OF_TEXT)['input_ids'] == [0]
+  assert (trained.eos_token_id, trained.pad_token_id) == (0, 0)
+  assert trained.eos_token == trained.pad_token == END_OF_TEXT
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '',
+    ' ',
+    'User: Hi.\n',
+    ' two  spaces  \n\n and lines \t\r\n',
+    '金銀 is 金',
+    '👍🏽 and 👩‍👧',
+    'naïve café',  # one letter and its accent are two characters here
+    '\x00\x07\x7f\u200b\ufeff',
+  ],
+)
+def test_a_text_that_was_never_seen_comes_back_to_the_letter(trained, text):
+  ids = trained(text)['input_ids']
+  assert trained.decode(ids) == text
+  assert all(0 <= i < len(trained) for i in ids)
+
+
+def test_each_of_the_256_bytes_has_an_id(trained):
+  letters = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+  assert len(letters) == 256
+  ids = trained.convert_tokens_to_ids(letters)
+  assert None not in ids and len(set(ids)) == 256
+
+
+def test_nothing_is_put_before_or_after_a_text(trained):
+  """Or the ids of a text would depend on how it was cut into calls."""
+  ids = trained('User')['input_ids']
+  assert trained('UserUser')['input_ids'] == ids + ids
+
+
+def test_with_room_for_all_merges_every_word_is_one_token():
+  tokenizer = train(TEXTS, vocab_size=10_000)
+  ids = tokenizer(TEXTS[0])['input_ids']
+  assert [tokenizer.decode([i]) for i in ids] == [
+    *('User', ':', ' Tell', ' me', ' about', ' gold', '.', '\n'),
+    *('Agent', ':', ' Its', ' symbol', ' is', ' Go', '.', '\n'),
+  ]
+
+
+def test_the_same_texts_give_the_same_tokenizer_in_another_process(trained):
+  """Merges of equal frequency must not depend on the order of a hash table."""
+  script = (
+    'from isft_jax.data.rendering.tokenizer import fingerprint, train\n'
+    f'print(fingerprint(train({TEXTS!r}, 280), {RENDERING!r}))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', script],
+    capture_output=True,
+    text=True,
+    check=True,
+    env={**os.environ, 'PYTHONHASHSEED': '1', 'RAYON_NUM_THREADS': '1'},
+  )
+  assert done.stdout.strip() == fingerprint(trained, RENDERING)
+
+
+# ---------------------------------------------------------------------- load
+
+
+@pytest.fixture
+def offline(monkeypatch):
+  def refuse(host, *args, **kwargs):
+    pytest.fail(f'the network was asked for {host}')
+
+  monkeypatch.setattr(socket, 'getaddrinfo', refuse)
+
+
+@pytest.mark.usefixtures('offline')
+def test_a_saved_tokenizer_is_loaded_as_it_was(trained, tmp_path):
+  trained.save_pretrained(tmp_path)
+  loaded = load(str(tmp_path))
+  assert loaded.get_vocab() == trained.get_vocab()
+  assert loaded(TEXTS[0])['input_ids'] == trained(TEXTS[0])['input_ids']
+  assert (loaded.eos_token_id, loaded.pad_token_id) == (0, 0)
+  assert fingerprint(loaded, RENDERING) == fingerprint(trained, RENDERING)
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+  message = (
+    f'{tmp_path}: no tokenizer there .neither tokenizer.json nor '
+    'tokenizer_config.json is in that folder'
+  )
+  with pytest.raises(ValueError, match=message):
+    load(str(tmp_path))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+  with pytest.raises(ValueError, match=f'{tmp_path}/none: no tokenizer there'):
+    load(str(tmp_path / 'none'))
+
+
+@pytest.mark.usefixtures('offline')
+@pytest.mark.parametrize(
+  'place', ['none', './runs/none', '/none', '../none', 'runs/a/tokenizer', '']
+)
+def test_what_is_no_id_of_the_hub_is_not_looked_for_in_the_network(
+  place, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ValueError, match=f'^{place}: no tokenizer there; name'):
+    load(place)
+
+
+@pytest.mark.usefixtures('offline')
+def test_a_folder_that_reads_like_an_id_of_the_hub_is_a_folder(
+  trained, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  trained.save_pretrained('runs/one')
+  os.mkdir('runs/empty')
+  assert load('runs/one').get_vocab() == trained.get_vocab()
+  with pytest.raises(ValueError, match=r'^runs/empty: no tokenizer there'):
+    load('runs/empty')
+
+
+def test_an_id_is_asked_of_the_hub_and_its_refusal_is_one_line(
+  monkeypatch, tmp_path
+):
+  def refuse(place, trust_remote_code):
+    assert trust_remote_code is False  # not even asked for
+    raise OSError(f'{place} is not there\nIf this is private, log in\n')
+
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(
+    transformers.AutoTokenizer, 'from_pretrained', staticmethod(refuse)
+  )
+  with pytest.raises(ValueError) as caught:
+    load('owner/name-0.5B')
+  assert str(caught.value) == (
+    'owner/name-0.5B: no tokenizer there (owner/name-0.5B is not there)'
+  )
+
+
+def test_a_slow_tokenizer_is_refused(monkeypatch, tmp_path):
+  class Slow:
+    is_fast = False
+
+  monkeypatch.setattr(
+    transformers.AutoTokenizer, 'from_pretrained', lambda *_, **__: Slow()
+  )
+  with pytest.raises(ValueError, match=f'{tmp_path}: a slow tokenizer'):
+    load(str(tmp_path))
+
+
+# -------------------------------------------------------------------- beside
+
+
+def test_the_tokenizer_beside_records_is_in_their_folder(trained, tmp_path):
+  trained.save_pretrained(tmp_path / 'tokenizer')
+  assert beside(str(tmp_path)) == str(tmp_path / 'tokenizer')
+  assert load(beside(str(tmp_path))).get_vocab() == trained.get_vocab()
+
+
+def test_records_without_a_tokenizer_beside_them_are_named(tmp_path):
+  message = f'{tmp_path}/tokenizer: no tokenizer there; name its folder'
+  with pytest.raises(ValueError, match=message):
+    beside(str(tmp_path))
+  (tmp_path / 'tokenizer').mkdir()  # a copy that was cut
+  with pytest.raises(ValueError, match=message):
+    beside(str(tmp_path))
+
+
+# ------------------------------------------------------ encoder, special tokens
+
+
+def test_an_encoder_has_no_past_and_no_post_processor(trained):
+  """Only ids and offsets: no limit, no padding, no token around the text."""
+  used = train(TEXTS, vocab_size=280)
+  used.backend_tokenizer.post_processor = (
+    tokenizers.processors.TemplateProcessing(
+      single=f'{END_OF_TEXT} $A', special_tokens=[(END_OF_TEXT, 0)]
+    )
+  )
+  used(list(TEXTS), padding=True, truncation=True, max_length=4)
+  assert len(used(TEXTS[0], truncation=True, max_length=4)['input_ids']) == 4
+  encoding = encoder_of(used).encode(TEXTS[0], add_special_tokens=True)
+  assert encoding.ids == trained(TEXTS[0])['input_ids']
+  assert used.backend_tokenizer.truncation is not None, 'it is a copy'
+
+
+@pytest.mark.parametrize(('as_text', 'specials'), [(False, 2), (True, 0)])
+def test_the_text_of_a_special_token_is_a_token_or_only_text(
+  trained, as_text, specials
+):
+  text = f'a{END_OF_TEXT}b{END_OF_TEXT}'
+  ids = encoder_of(trained, as_text).encode(text).ids
+  assert ids.count(0) == specials
+  assert trained.decode(ids) == text
+
+
+def test_a_token_that_is_added_makes_another_encoder():
+  growing = train(TEXTS, vocab_size=280)
+  before = encoder_of(growing).encode('<|end|>').ids
+  growing.add_special_tokens({'additional_special_tokens': ['<|end|>']})
+  assert len(before) > 1
+  assert encoder_of(growing).encode('<|end|>').ids == [280]
+
+
+def test_special_tokens_are_those_that_a_template_alone_may_write():
+  """A tool's tag is a token like any other: an agent writes it itself."""
+  tokenizer = train(TEXTS, vocab_size=280)
+  assert special_ids(tokenizer) == {0: END_OF_TEXT}
+  tokenizer.add_tokens(['<tool_call>'])
+  tokenizer.add_special_tokens({'additional_special_tokens': ['<|end|>']})
+  assert special_ids(tokenizer) == {0: END_OF_TEXT, 281: '<|end|>'}
+
+
+# --------------------------------------------------------------- fingerprint
+
+
+def test_the_fingerprint_is_16_hexadecimal_digits(trained):
+  digest = fingerprint(trained, RENDERING)
+  assert len(digest) == 16 and set(digest) <= set('0123456789abcdef')
+
+
+def test_whatever_decides_the_ids_is_in_the_fingerprint(trained):
+  normalizing = train(TEXTS, vocab_size=280)
+  normalizing.backend_tokenizer.normalizer = tokenizers.normalizers.NFC()
+  with_another_token = train(TEXTS, vocab_size=280)
+  with_another_token.add_tokens(['Zn'])
+  with_a_special_token = train(TEXTS, vocab_size=280)
+  with_a_special_token.add_tokens(['Zn'], special_tokens=True)
+  digests = [
+    fingerprint(trained, RENDERING),
+    fingerprint(trained, {**RENDERING, 'template': '{{ y }}'}),
+    fingerprint(trained, {**RENDERING, 'values': {'thinking': True}}),
+    fingerprint(trained, {**RENDERING, 'values': {'thinking': False}}),
+    fingerprint(trained, {**RENDERING, 'special_text': 'escape'}),
+    fingerprint(trained, {}),
+    fingerprint(train(TEXTS, vocab_size=279), RENDERING),
+    fingerprint(train(TEXTS[:1], vocab_size=280), RENDERING),
+    fingerprint(normalizing, RENDERING),
+    fingerprint(with_another_token, RENDERING),
+    fingerprint(with_a_special_token, RENDERING),
+  ]
+  assert len(set(digests)) == len(digests)
+
+
+def test_what_decides_nothing_is_not_in_the_fingerprint(trained):
+  same = train(TEXTS, vocab_size=280)
+  same.chat_template = 'not the one that is used'
+  assert fingerprint(same, RENDERING) == fingerprint(trained, RENDERING)
+  reverse = dict(reversed(RENDERING.items()))
+  assert list(reverse) != list(RENDERING)
+  assert fingerprint(trained, reverse) == fingerprint(trained, RENDERING)
+  assert fingerprint(trained, {'values': {'a': 1, 'b': 2}}) == fingerprint(
+    trained, {'values': {'b': 2, 'a': 1}}
+  )
+
+
+def test_using_a_tokenizer_does_not_change_its_fingerprint():
+  """A batched call leaves its padding and its limit in the tokenizer."""
+  used = train(TEXTS, vocab_size=280)
+  before = fingerprint(used, RENDERING)
+  used(list(TEXTS), padding=True, truncation=True, max_length=4)
+  assert fingerprint(used, RENDERING) == before
+
+
+# --------------------------------------------------------------------- check
+
+
+def test_the_tokenizer_that_made_records_is_accepted(trained):
+  made = fingerprint(trained, RENDERING)
+  metadata = {'fingerprint': made, 'rendering': RENDERING}
+  assert check(trained, metadata, 'records') == made
+  assert check(train(TEXTS, vocab_size=280), metadata, 'records') == made
+
+
+def test_another_tokenizer_is_refused_with_the_remedy(trained):
+  """Its own digest is taken with the rendering of the records."""
+  theirs = fingerprint(trained, RENDERING)
+  other = train(TEXTS, vocab_size=279)
+  message = (
+    f'runs/records was rendered with fingerprint {theirs}, and with this '
+    f'tokenizer it would be {fingerprint(other, RENDERING)}: its tokens mean '
+    'something else; name the tokenizer that made the records, or prepare '
+    'them again'
+  )
+  metadata = {'fingerprint': theirs, 'rendering': RENDERING}
+  with pytest.raises(ValueError, match=f'^{message}$'):
+    check(other, metadata, 'runs/records')
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'rendering': {**RENDERING, 'template': 'another'}},
+    {'rendering': {}},
+    {'fingerprint': 'feed5eed'},
+  ],
+  ids=str,
+)
+def test_metadata_that_do_not_fit_together_are_refused(trained, change):
+  made = fingerprint(trained, RENDERING)
+  metadata = {'fingerprint': made, 'rendering': RENDERING, **change}
+  with pytest.raises(ValueError, match='was rendered with fingerprint'):
+    check(trained, metadata, 'records')
+
+
+@pytest.mark.parametrize('metadata', [{}, {'rendering': RENDERING}])
+def test_records_that_do_not_say_what_made_them_are_refused(trained, metadata):
+  with pytest.raises(ValueError, match='rendered with fingerprint None'):
+    check(trained, metadata, 'records')
+
+
+def test_the_end_marker_is_what_the_module_says(trained):
+  assert tokenizer_lib.END_OF_TEXT == '<|endoftext|>'
+  assert trained.decode([0]) == '<|endoftext|>'

@@ -1,0 +1,238 @@
+"""config.json files as they are on the hub: what loads, and what is refused."""
+
+import json
+
+import pytest
+
+from isft_jax.hf import config_json
+
+COMMON = {
+  'attention_dropout': 0.0,
+  'hidden_act': 'silu',
+  'initializer_range': 0.02,
+  'tie_word_embeddings': True,
+  'use_cache': True,
+}
+SMOLLM2 = COMMON | {
+  'architectures': ['LlamaForCausalLM'],
+  'model_type': 'llama',
+  'attention_bias': False,
+  'bos_token_id': 1,
+  'eos_token_id': 2,
+  'hidden_size': 576,
+  'intermediate_size': 1536,
+  'is_llama_config': True,
+  'max_position_embeddings': 8192,
+  'mlp_bias': False,
+  'num_attention_heads': 9,
+  'num_hidden_layers': 30,
+  'num_key_value_heads': 3,
+  'pad_token_id': 2,
+  'pretraining_tp': 1,
+  'rms_norm_eps': 1e-05,
+  'rope_interleaved': False,
+  'rope_scaling': None,
+  'rope_theta': 100000,
+  'torch_dtype': 'bfloat16',
+  'transformers.js_config': {'kv_cache_dtype': {'q4f16': 'float16'}},
+  'transformers_version': '4.42.3',
+  'vocab_size': 49152,
+}
+TINYLLAMA = COMMON | {
+  'architectures': ['LlamaForCausalLM'],
+  'model_type': 'llama',
+  'bos_token_id': 1,
+  'eos_token_id': 2,
+  'hidden_size': 2048,
+  'intermediate_size': 5632,
+  'max_position_embeddings': 2048,
+  'num_attention_heads': 32,
+  'num_hidden_layers': 22,
+  'num_key_value_heads': 4,
+  'pretraining_tp': 1,
+  'rms_norm_eps': 1e-05,
+  'rope_scaling': None,
+  'rope_theta': 10000.0,
+  'tie_word_embeddings': False,
+  'torch_dtype': 'bfloat16',
+  'transformers_version': '4.35.0',
+  'vocab_size': 32000,
+}
+LLAMA2_13B = TINYLLAMA | {
+  '_name_or_path': 'meta-llama/Llama-2-13b-hf',
+  'hidden_size': 5120,
+  'intermediate_size': 13824,
+  'max_position_embeddings': 4096,
+  'num_attention_heads': 40,
+  'num_hidden_layers': 40,
+  'num_key_value_heads': 40,
+  'pretraining_tp': 2,
+  'torch_dtype': 'float16',
+  'transformers_version': '4.31.0.dev0',
+}
+LLAMA3_2 = COMMON | {
+  'architectures': ['LlamaForCausalLM'],
+  'model_type': 'llama',
+  'attention_bias': False,
+  'bos_token_id': 128000,
+  'eos_token_id': [128001, 128008, 128009],
+  'head_dim': 64,
+  'hidden_size': 2048,
+  'intermediate_size': 8192,
+  'max_position_embeddings': 131072,
+  'mlp_bias': False,
+  'num_attention_heads': 32,
+  'num_hidden_layers': 16,
+  'num_key_value_heads': 8,
+  'pretraining_tp': 1,
+  'rms_norm_eps': 1e-05,
+  'rope_scaling': {
+    'factor': 32.0,
+    'high_freq_factor': 4.0,
+    'low_freq_factor': 1.0,
+    'original_max_position_embeddings': 8192,
+    'rope_type': 'llama3',
+  },
+  'rope_theta': 500000.0,
+  'torch_dtype': 'bfloat16',
+  'transformers_version': '4.45.0.dev0',
+  'vocab_size': 128256,
+}
+MISTRAL = COMMON | {
+  'architectures': ['MistralForCausalLM'],
+  'model_type': 'mistral',
+  'bos_token_id': 1,
+  'eos_token_id': 2,
+  'hidden_size': 4096,
+  'intermediate_size': 14336,
+  'max_position_embeddings': 32768,
+  'num_attention_heads': 32,
+  'num_hidden_layers': 32,
+  'num_key_value_heads': 8,
+  'rms_norm_eps': 1e-05,
+  'rope_theta': 1000000.0,
+  'sliding_window': None,
+  'tie_word_embeddings': False,
+  'torch_dtype': 'bfloat16',
+  'transformers_version': '4.36.0',
+  'vocab_size': 32000,
+}
+QWEN2_5 = COMMON | {
+  'architectures': ['Qwen2ForCausalLM'],
+  'model_type': 'qwen2',
+  'bos_token_id': 151643,
+  'eos_token_id': 151645,
+  'hidden_size': 896,
+  'intermediate_size': 4864,
+  'max_position_embeddings': 32768,
+  'max_window_layers': 21,
+  'num_attention_heads': 14,
+  'num_hidden_layers': 24,
+  'num_key_value_heads': 2,
+  'rms_norm_eps': 1e-06,
+  'rope_theta': 1000000.0,
+  'sliding_window': 32768,
+  'torch_dtype': 'bfloat16',
+  'transformers_version': '4.43.1',
+  'use_mrope': False,
+  'use_sliding_window': False,
+  'vocab_size': 151936,
+}
+QWEN3 = COMMON | {
+  'architectures': ['Qwen3ForCausalLM'],
+  'model_type': 'qwen3',
+  'attention_bias': False,
+  'bos_token_id': 151643,
+  'eos_token_id': 151645,
+  'head_dim': 128,
+  'hidden_size': 1024,
+  'intermediate_size': 3072,
+  'max_position_embeddings': 40960,
+  'max_window_layers': 28,
+  'num_attention_heads': 16,
+  'num_hidden_layers': 28,
+  'num_key_value_heads': 8,
+  'rms_norm_eps': 1e-06,
+  'rope_scaling': None,
+  'rope_theta': 1000000,
+  'sliding_window': None,
+  'torch_dtype': 'bfloat16',
+  'transformers_version': '4.51.0',
+  'use_sliding_window': False,
+  'vocab_size': 151936,
+}
+# What transformers 4 wrote into every config.json before generation had its
+# own file.
+GENERATION = {
+  **{'do_sample': False, 'early_stopping': False, 'num_beams': 1},
+  **{'max_length': 20, 'min_length': 0, 'temperature': 1.0, 'top_k': 50},
+  **{'top_p': 1.0, 'typical_p': 1.0, 'repetition_penalty': 1.0},
+  **{'length_penalty': 1.0, 'no_repeat_ngram_size': 0, 'bad_words_ids': None},
+  **{'num_return_sequences': 1, 'output_scores': False, 'pruned_heads': {}},
+  **{'add_cross_attention': False, 'is_decoder': False, 'torchscript': False},
+  **{'tie_encoder_decoder': False, 'cross_attention_hidden_size': None},
+}
+# Name: a config.json; layers, width, heads, kv heads and size of a head.
+CONFIGS = {
+  'SmolLM2': (SMOLLM2, (30, 576, 9, 3, 64)),
+  'TinyLlama': (TINYLLAMA, (22, 2048, 32, 4, 64)),
+  'Llama 2': (LLAMA2_13B, (40, 5120, 40, 40, 128)),
+  'Llama 3.2': (LLAMA3_2, (16, 2048, 32, 8, 64)),
+  'Mistral v0.3': (MISTRAL, (32, 4096, 32, 8, 128)),
+  'Qwen2.5': (QWEN2_5, (24, 896, 14, 2, 64)),
+  'Qwen3': (QWEN3, (28, 1024, 16, 8, 128)),
+  'Unsloth': (
+    {**QWEN2_5, 'unsloth_fixed': True, 'unsloth_version': '2025.3.19'},
+    (24, 896, 14, 2, 64),
+  ),
+  'mergekit': (
+    {**MISTRAL, '_name_or_path': 'mistralai/Mistral-7B-v0.1'},
+    (32, 4096, 32, 8, 128),
+  ),
+  'saved again': (
+    {**SMOLLM2, '_attn_implementation_autoset': True, 'dtype': 'float32'},
+    (30, 576, 9, 3, 64),
+  ),
+  'old transformers': ({**SMOLLM2, **GENERATION}, (30, 576, 9, 3, 64)),
+}
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_configs_of_the_hub_load(name):
+  found, shape = CONFIGS[name]
+  config = config_json.model_config(found, 'config.json')
+  sizes = (config.layers, config.width, config.heads, config.kv_heads)
+  assert (*sizes, config.head_size) == shape
+  assert config.rope_theta == found['rope_theta']
+  assert config.tie_embeddings == found['tie_word_embeddings']
+  again = json.loads(json.dumps(config_json.to_json(config)))
+  assert config_json.model_config(again, 'config.json') == config
+
+
+AWQ = {'quant_method': 'awq', 'bits': 4}
+REFUSED = [
+  ({'quantization_config': AWQ}, 'quantization_config=.* quantised weights'),
+  ({'quantization': {'bits': 4}}, 'quantization=.* unquantised folder'),
+  ({'auto_map': {'AutoModelForCausalLM': 'm.M'}}, 'auto_map=.* not supported'),
+  ({'rope_interleaved': True}, 'rope_interleaved=True is not supported'),
+  ({'mlp_bias': True}, 'mlp_bias=True is not supported'),
+  ({'sliding_window': 4096}, 'sliding_window=4096 is not supported; if your'),
+  ({'rope_scaling': {'type': 'linear', 'factor': 2}}, 'rope_scaling=.* type'),
+  ({'partial_rotary_factor': 0.5}, 'partial_rotary_factor=0.5 is not'),
+  ({'logit_scale': 0.1}, 'logit_scale=0.1 is neither supported nor known'),
+  ({'num_hidden_layers': None}, 'num_hidden_layers=None must be an integer'),
+  ({'rms_norm_eps': None}, 'rms_norm_eps=None must be a number'),
+]
+
+
+@pytest.mark.parametrize(('changes', 'message'), REFUSED, ids=str)
+def test_an_attribute_that_makes_another_model_is_named(changes, message):
+  with pytest.raises(ValueError, match='config.json: ' + message):
+    config_json.model_config({**SMOLLM2, **changes}, 'config.json')
+
+
+def test_the_window_of_mistral_v0_1_is_stated_or_not():
+  """transformers takes 4,096 where the file says nothing."""
+  found = {k: v for k, v in MISTRAL.items() if k != 'sliding_window'}
+  with pytest.raises(ValueError, match='sliding_window=4096'):
+    config_json.model_config(found, 'config.json')

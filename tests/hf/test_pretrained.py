@@ -1,0 +1,251 @@
+"""Our decoder is the model in the folder: parity with transformers."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import transformers
+from flax import nnx
+
+from isft_jax.config import ModelConfig
+from isft_jax.hf import config_json, pretrained
+from isft_jax.models import attention
+from tests.fixtures import import_or_skip
+from tests.hf.random_folders import MODELS, TOKENS_BL, folder_of
+
+torch = import_or_skip('torch')
+
+
+def hidden_states(model: pretrained.Model, tokens_BL):
+  """The residual stream: after the embedding, and after each layer."""
+  module = nnx.merge(model.graphdef, model.params)
+  graphdef, stacked = nnx.split(module.blocks)
+  positions_BL = jnp.broadcast_to(
+    jnp.arange(tokens_BL.shape[1]), tokens_BL.shape
+  )
+
+  def attend(q_BLHA, k_BLNA, v_BLNA):
+    ids_BL = jnp.ones_like(positions_BL)
+    return attention.packed_attention(q_BLHA, k_BLNA, v_BLNA, ids_BL), None
+
+  found = [module.embedding[...][tokens_BL]]
+  for layer in range(module.config.layers):
+    block = nnx.merge(graphdef, jax.tree.map(lambda x, i=layer: x[i], stacked))
+    found.append(block(found[-1], positions_BL, attend)[0])
+  return found
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_each_layer_and_the_logits_are_those_of_transformers(name, tmp_path):
+  theirs = folder_of(name, tmp_path)
+  model, config = pretrained.load(tmp_path)
+  with torch.no_grad():
+    expected = theirs(torch.asarray(TOKENS_BL), output_hidden_states=True)
+  # Theirs ends with the last layer's output after the norm, which the logits
+  # show.
+  ours_BLD = hidden_states(model, TOKENS_BL)[: config.layers]
+  for layer, ours, state in zip(
+    range(config.layers), ours_BLD, expected.hidden_states[:-1], strict=True
+  ):
+    np.testing.assert_allclose(
+      ours, state.numpy(), atol=1e-4, err_msg=f'what layer {layer} reads'
+    )
+  np.testing.assert_allclose(
+    model(TOKENS_BL), expected.logits.numpy(), atol=1e-4, err_msg='logits'
+  )
+
+
+@pytest.mark.parametrize('name', ['qwen2, tied', 'llama 3, scaled positions'])
+def test_packed_documents_are_each_alone(name, tmp_path):
+  folder_of(name, tmp_path)
+  model, _ = pretrained.load(tmp_path)
+  first, second = TOKENS_BL[:1, :13], TOKENS_BL[1:, :22]
+  packed = model(
+    np.concatenate([first, second], 1),
+    np.concatenate([np.arange(13), np.arange(22)])[None],
+    np.repeat([1, 2], [13, 22])[None],
+  )
+  np.testing.assert_allclose(packed[:, :13], model(first), atol=1e-5)
+  np.testing.assert_allclose(packed[:, 13:], model(second), atol=1e-5)
+
+
+# ----------------------------------------------------------- what is refused
+
+
+@pytest.fixture(scope='module')
+def qwen(tmp_path_factory):
+  path = tmp_path_factory.mktemp('qwen')
+  folder_of('qwen2, untied', path)
+  return path
+
+
+def copied(source, target, config=None, tensors=None):
+  """A copy of a folder, with its config or its tensors changed."""
+  found = json.loads((source / 'config.json').read_text())
+  if config:
+    found |= config
+  (target / 'config.json').write_text(json.dumps(found))
+  stored = safetensors.numpy.load_file(source / 'model.safetensors')
+  safetensors.numpy.save_file(
+    tensors(stored) if tensors else stored, target / 'model.safetensors'
+  )
+  return target
+
+
+ATTRIBUTES = {
+  'another family': ({'model_type': 'gpt2'}, "model_type='gpt2' is none of"),
+  'another activation': ({'hidden_act': 'gelu'}, "hidden_act='gelu' is not"),
+  'a window in use': (
+    {'use_sliding_window': True},
+    'use_sliding_window=True is not supported',
+  ),
+  'layers that see a window': (
+    {'layer_types': ['sliding_attention']},
+    'layer_types=',
+  ),
+  'another scaling of positions': (
+    {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}},
+    'rope_parameters=',
+  ),
+  'quantised weights': (
+    {'quantization_config': {'bits': 4}},
+    'quantization_config=',
+  ),
+  'experts': ({'num_experts': 8}, 'num_experts=8 is neither supported nor'),
+}
+
+
+@pytest.mark.parametrize('what', ATTRIBUTES)
+def test_an_attribute_that_makes_another_model_is_named(what, qwen, tmp_path):
+  changes, message = ATTRIBUTES[what]
+  folder = copied(qwen, tmp_path, config=changes)
+  with pytest.raises(ValueError, match='config.json: ' + message):
+    pretrained.load(folder)
+
+
+NORM = 'model.norm.weight'
+TENSORS = {
+  'unknown': (lambda t: {**t, 'extra': t[NORM]}, 'unknown, the first is extra'),
+  'missing': (
+    lambda t: {k: v for k, v in t.items() if k != NORM},
+    f'missing, the first is {NORM}',
+  ),
+  'misshapen': (
+    lambda t: {**t, NORM: t[NORM][:-1]},
+    f'{NORM} is .31.; the config asks for .32.',
+  ),
+  'not finite': (
+    lambda t: {**t, NORM: t[NORM] * np.nan},
+    f'{NORM} is not finite',
+  ),
+}
+
+
+@pytest.mark.parametrize('what', TENSORS)
+def test_a_tensor_that_does_not_fit_is_named(what, qwen, tmp_path):
+  change, message = TENSORS[what]
+  folder = copied(qwen, tmp_path, tensors=change)
+  with pytest.raises(ValueError, match=message):
+    pretrained.load(folder)
+
+
+def test_a_tensor_in_two_files_is_named(qwen, tmp_path):
+  copied(qwen, tmp_path)
+  (tmp_path / 'again.safetensors').write_bytes(
+    (tmp_path / 'model.safetensors').read_bytes()
+  )
+  with pytest.raises(ValueError, match='is in two files'):
+    pretrained.load(tmp_path)
+
+
+def test_old_folders_have_their_theta_flat(qwen, tmp_path):
+  found = json.loads((qwen / 'config.json').read_text())
+  theta = found.pop('rope_parameters')['rope_theta']
+  copied(qwen, tmp_path)
+  found['rope_theta'] = 2 * theta
+  (tmp_path / 'config.json').write_text(json.dumps(found))
+  assert pretrained.load(tmp_path)[1].rope_theta == 2 * theta
+
+
+def test_other_formats_than_safetensors_are_not_opened(qwen, tmp_path):
+  copied(qwen, tmp_path)
+  (tmp_path / 'model.safetensors').rename(tmp_path / 'pytorch_model.bin')
+  with pytest.raises(ValueError, match=r'no \*.safetensors there'):
+    pretrained.load(tmp_path)
+
+
+# ------------------------------------------------------------- and out again
+
+
+@pytest.mark.parametrize('name', [n for n in MODELS if n != 'mistral'])
+def test_folder_to_folder_is_bit_identical(name, tmp_path):
+  folder_of(name, tmp_path / 'theirs')
+  model, config = pretrained.load(tmp_path / 'theirs')
+  pretrained.save(model, config, tmp_path / 'ours')
+  theirs, ours = (
+    safetensors.numpy.load_file(tmp_path / side / 'model.safetensors')
+    for side in ('theirs', 'ours')
+  )
+  assert ours.keys() == theirs.keys()
+  for tensor, value in theirs.items():
+    np.testing.assert_array_equal(ours[tensor], value)
+  assert pretrained.load(tmp_path / 'ours')[1] == config
+
+
+@pytest.mark.parametrize('name', ['qwen2, tied', 'llama 3, scaled positions'])
+def test_transformers_loads_what_is_saved_in_shards(name, tmp_path):
+  folder_of(name, tmp_path / 'theirs')
+  model, config = pretrained.load(tmp_path / 'theirs')
+  pretrained.save(model, config, tmp_path / 'ours', shard_bytes=20_000)
+  files = sorted(p.name for p in (tmp_path / 'ours').glob('*.safetensors'))
+  assert len(files) > 2
+  loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'ours')
+  with torch.no_grad():
+    logits_BLV = loaded(torch.asarray(TOKENS_BL)).logits.numpy()
+  np.testing.assert_allclose(model(TOKENS_BL), logits_BLV, atol=1e-4)
+
+
+def test_a_decoder_of_no_family_is_not_saved(tmp_path):
+  with pytest.raises(ValueError, match='no family of models has qkv_bias=True'):
+    config_json.to_json(ModelConfig(qkv_bias=True, qk_norm=True))
+  with pytest.raises(ValueError, match='heads of size 7'):
+    config_json.to_json(ModelConfig(head_size=7))
+
+
+def test_the_loss_and_its_gradients_are_those_of_torch(tmp_path):
+  """For one masked label of three, as L_do has them."""
+  theirs = folder_of('qwen2, untied', tmp_path)
+  model, _ = pretrained.load(tmp_path)
+  labels = torch.asarray(np.where(np.arange(40) % 3, TOKENS_BL, -100))
+  expected = theirs(torch.asarray(TOKENS_BL), labels=labels).loss
+  expected.backward()
+
+  def loss(params):
+    logits_BLV = pretrained.Model(model.graphdef, params)(TOKENS_BL)[:, :-1]
+    log_BLV = jax.nn.log_softmax(logits_BLV)
+    targets_BL = TOKENS_BL[:, 1:]
+    log_BL = jnp.take_along_axis(log_BLV, targets_BL[..., None], 2)[..., 0]
+    weights_BL = jnp.asarray(np.arange(1, 40) % 3 != 0, jnp.float32)[None]
+    weights_BL = jnp.broadcast_to(weights_BL, log_BL.shape)
+    return -(log_BL * weights_BL).sum() / weights_BL.sum()
+
+  value, grads = jax.value_and_grad(loss)(model.params)
+  np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
+  layer = theirs.model.layers[1]
+  for ours, parameter in (
+    (grads['blocks']['mlp']['gate'][1].T, layer.mlp.gate_proj.weight),
+    (
+      grads['blocks']['attention']['q'][1].reshape(32, -1).T,
+      layer.self_attn.q_proj.weight,
+    ),
+    (
+      grads['blocks']['attention']['k_bias'][1].reshape(-1),
+      layer.self_attn.k_proj.bias,
+    ),
+    (grads['embedding'], theirs.model.embed_tokens.weight),
+    (grads['head'], theirs.lm_head.weight),
+  ):
+    np.testing.assert_allclose(ours, parameter.grad.numpy(), atol=2e-6)

@@ -1,0 +1,239 @@
+"""Replies as tokens: the cache, the batch and the blocks change none."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from scipy import stats
+
+from isft_jax.config import ModelConfig
+from isft_jax.inference import generate
+from isft_jax.inference.sampling import Sampling
+from isft_jax.models import decoder
+
+CONFIG = ModelConfig(
+  vocab_size=31,
+  width=16,
+  layers=2,
+  heads=4,
+  kv_heads=2,
+  head_size=8,
+  hidden=24,
+  tie_embeddings=False,  # tied, random weights mostly repeat their input
+)
+NEW = 12
+PROMPTS = [
+  np.array(ids, np.int32)
+  for ids in ([7], [3, 1, 4, 1, 5], [2, 7, 1] * 11, list(range(30)), [9, 8])
+]
+
+
+@pytest.fixture(scope='module')
+def model():
+  """Weights this large make replies that wander, as a test needs."""
+  graphdef, shapes = decoder.abstract(CONFIG)
+  rng = np.random.default_rng(2)
+  params = jax.tree.map(
+    lambda leaf: rng.normal(scale=1.0, size=leaf.shape).astype(np.float32),
+    shapes,
+  )
+  return graphdef, params
+
+
+@pytest.fixture(scope='module')
+def uncached(model):
+  """NEW tokens for each prompt: the whole text again for every token."""
+  graphdef, params = model
+
+  @jax.jit
+  def best(tokens_1L, ids_1L, last):
+    merged = nnx.merge(graphdef, params)
+    positions_1L = np.arange(tokens_1L.shape[1])[None]
+    hidden_1LD = merged(tokens_1L, positions_1L, ids_1L)
+    return merged.logits(hidden_1LD[0, last]).argmax()
+
+  replies = []
+  for prompt in PROMPTS:
+    text = list(prompt)
+    for _ in range(NEW):
+      tokens_1L = np.zeros((1, 64), np.int32)
+      tokens_1L[0, : len(text)] = text
+      ids_1L = (np.arange(64) < len(text)).astype(np.int32)[None]
+      text.append(int(best(tokens_1L, ids_1L, len(text) - 1)))
+    replies.append(text[len(prompt) :])
+  return replies
+
+
+def test_the_replies_wander(uncached):
+  assert all(len(set(reply)) >= 4 for reply in uncached)
+  assert len({tuple(reply) for reply in uncached}) == len(PROMPTS)
+
+
+def test_cached_equals_uncached_for_prompts_of_all_lengths(model, uncached):
+  replies = generate.greedy(*model, PROMPTS, NEW)
+  assert [reply.tolist() for reply in replies] == uncached
+  assert all(reply.dtype == np.int32 for reply in replies)
+
+
+def test_a_row_is_what_it_is_alone(model, uncached):
+  for row in (0, 1):
+    (reply,) = generate.greedy(*model, [PROMPTS[row]], NEW)
+    assert reply.tolist() == uncached[row]
+
+
+def test_a_reply_ends_before_its_first_stop(model, uncached):
+  # Stops chosen so that rows end at different times; one at its first token.
+  stops = {uncached[0][0], uncached[1][5], uncached[2][3]}
+  expected = [
+    reply[: next((i for i, t in enumerate(reply) if t in stops), NEW)]
+    for reply in uncached
+  ]
+  assert expected[0] == [] and len({len(reply) for reply in expected}) >= 3
+  replies = generate.greedy(*model, PROMPTS, NEW, sorted(stops))
+  assert [reply.tolist() for reply in replies] == expected
+
+
+def test_decoding_ends_when_every_row_has_stopped(model):
+  everything = range(CONFIG.vocab_size)
+  replies = generate.greedy(*model, PROMPTS, NEW, everything)
+  assert [reply.tolist() for reply in replies] == [[]] * len(PROMPTS)
+
+
+def compilations():
+  return generate._read._cache_size(), generate._go_on._cache_size()
+
+
+def test_what_is_data_compiles_nothing(model):
+  prompts = [np.arange(n) for n in (1, 8)]  # a bucket of 8, a cache of 24
+  generate.generate(*model, prompts, 16, sampling=Sampling(1.0))
+  before = compilations()
+  for n, sampling in enumerate(
+    [Sampling(2, top_k=3), Sampling(0.5, top_p=0.5), Sampling(1, 10, 1)]
+  ):
+    generate.generate(
+      *model,
+      [np.arange(3 + n), np.arange(7)],
+      9 + n,
+      sampling=sampling,
+      seed=n,
+      stop_ids=range(n),
+      rows=[3, n],
+    )
+  assert compilations() == before
+  reads, blocks = before
+  # Another bucket of the prompt and so of the cache; the same cache for a
+  # shorter prompt; greedy.
+  generate.generate(*model, [np.arange(17), [1]], 5, sampling=Sampling(1.0))
+  assert compilations() == (reads + 1, blocks + 1)
+  generate.generate(*model, [[1], [2]], 17, sampling=Sampling(1.0))
+  assert compilations() == (reads + 2, blocks + 1)
+  generate.greedy(*model, prompts, 16)
+  assert compilations() == (reads + 3, blocks + 2)
+
+
+@pytest.mark.parametrize(
+  ('length', 'expected'),
+  [
+    *((1, 8), (8, 8), (9, 16), (24, 24), (64, 64), (65, 80), (128, 128)),
+    *((129, 160), (256, 256), (257, 320), (1000, 1024), (1025, 1280)),
+  ],
+)
+def test_buckets(length, expected):
+  assert generate.bucket(length) == expected
+  assert generate.bucket(expected) == expected
+
+
+def test_a_long_prompt_is_read_in_pieces(model, uncached, monkeypatch):
+  monkeypatch.setattr(generate, 'PIECE', 16)  # 40 are read as 8, 16, 16
+  replies = generate.greedy(*model, PROMPTS, NEW)
+  assert [reply.tolist() for reply in replies] == uncached
+
+
+# --------------------------------------------------------------------- sampling
+
+WARM = Sampling(0.9, top_k=12, top_p=0.95)
+
+
+def sample(model, prompts=PROMPTS, sampling=WARM, **settings):
+  replies = generate.generate(
+    *model, prompts, NEW, sampling=sampling, **settings
+  )
+  return [reply.tolist() for reply in replies]
+
+
+def test_top_k_of_one_is_greedy(model, uncached):
+  assert sample(model, sampling=Sampling(5.0, top_k=1)) == uncached
+  assert sample(model, sampling=Sampling(5.0, top_p=1e-6)) == uncached
+  assert sample(model, sampling=Sampling(0.0, 3, 0.5)) == uncached
+
+
+def test_a_sample_is_its_seeds_and_its_rows_alone(model, uncached):
+  whole = sample(model)
+  assert whole == sample(model)
+  assert whole != sample(model, seed=1)
+  assert whole != uncached
+  assert sample(model, PROMPTS[3:], rows=[3, 4]) == whole[3:]
+  same = sample(model, [PROMPTS[1]] * 4, sampling=Sampling(1.5))
+  assert len({tuple(reply) for reply in same}) == 4
+
+
+def test_the_block_changes_no_token(model):
+  whole = sample(model, block=NEW)
+  assert sample(model, block=1) == sample(model, block=5) == whole
+
+
+def test_a_first_token_comes_as_often_as_it_is_likely(model):
+  """Through the whole path: prompt, cache, filter, draw."""
+  graphdef, params = model
+  prompt, rows = PROMPTS[1], 2000
+  ones_1L = np.ones((1, len(prompt)), np.int32)
+  merged = nnx.merge(graphdef, params)
+  positions_1L = np.arange(len(prompt))[None]
+  hidden_1LD = merged(prompt[None], positions_1L, ones_1L)
+  # Hot, since weights this large are sure of themselves.
+  logits_V = np.asarray(merged.logits(hidden_1LD[0, -1]), np.float64) / 8
+  expected_V = np.exp(logits_V) / np.exp(logits_V).sum()
+  replies = generate.generate(
+    graphdef, params, [prompt] * rows, 1, sampling=Sampling(8.0)
+  )
+  counts_V = np.bincount(np.concatenate(replies), minlength=len(logits_V))
+  assert (rows * expected_V > 5).all()
+  found = stats.chisquare(counts_V, rows * expected_V)
+  assert found.pvalue > 1e-3  # for a fixed seed
+
+
+# ---------------------------------------------------------------- being watched
+
+
+def test_a_watch_sees_each_reply_grow_and_may_end_it(model, uncached):
+  seen = {row: [] for row in range(len(PROMPTS))}
+
+  def watch(row, reply):
+    seen[row].append(reply.tolist())
+    return row == 2 and len(reply) > 4
+
+  replies = generate.generate(*model, PROMPTS, NEW, watch=watch, block=4)
+  lengths = [1, 5, 9, NEW]  # one with the prompt, then blocks
+  for row, reply in enumerate(uncached):
+    ends = lengths[:2] if row == 2 else lengths
+    assert seen[row] == [reply[:end] for end in ends]
+    assert replies[row].tolist() == reply[: ends[-1]]
+
+
+# ------------------------------------------------------- nothing to do or wrong
+
+
+def test_nothing_to_do_and_nothing_to_read(model):
+  assert generate.greedy(*model, [], NEW) == []
+  with pytest.raises(ValueError, match='prompt 1 is empty'):
+    generate.greedy(*model, [np.array([1]), np.array([], int)], NEW)
+  with pytest.raises(ValueError, match='max_new_tokens=0'):
+    generate.greedy(*model, PROMPTS, 0)
+  with pytest.raises(ValueError, match='top_p=2'):
+    sample(model, sampling=Sampling(1.0, top_p=2))
+
+
+@pytest.mark.parametrize('prompt', [[3, 31], [-1, 3]])
+def test_ids_of_another_tokenizer_are_refused(model, prompt):
+  with pytest.raises(ValueError, match=r'prompt 1 has ids .* knows 0 to 30'):
+    generate.greedy(*model, [[1], prompt], NEW)

@@ -1,0 +1,110 @@
+"""Operations of a step: the formulas by hand, and against the traced step."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from isft_jax.config import ModelConfig, OptimConfig
+from isft_jax.models import decoder, flops
+from isft_jax.train import optim
+from isft_jax.train.step import make_step
+from isft_jax.train.trainer import TrainState
+from isft_jax.types import Batch
+
+MODEL = ModelConfig(
+  vocab_size=48,
+  width=16,
+  layers=3,
+  heads=4,
+  kv_heads=2,
+  head_size=8,
+  hidden=24,
+  head_chunk=0,
+  attention='xla',
+)
+B, L, K = 2, 10, 5
+
+
+def test_a_forward_pass_by_hand():
+  """D 16, A 8, H 4, N 2, F 24; a multiply and an add are two operations."""
+  projections = 16 * 8 * (4 + 2 * 2) + 4 * 8 * 16  # q, k and v; o
+  mlp = 3 * 16 * 24
+  pairs = 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 + 10
+  assert flops.forward(MODEL, B, L, K) == (
+    2 * (2 * 10) * 3 * (projections + mlp),
+    2 * 2 * 3 * 2 * 4 * 8 * pairs,  # scores, and their mixing
+    2 * (2 * 5) * 48 * 16,
+  )
+  needed = flops.model(MODEL, B, L, K)
+  assert needed == tuple(3 * part for part in flops.forward(MODEL, B, L, K))
+  assert needed.total == sum(needed)
+
+
+def test_of_the_head_the_scored_targets_alone_count():
+  """And nothing else of a step depends on how many they are."""
+  some, more = (flops.model(MODEL, B, L, targets) for targets in (5, 10))
+  assert more == some._replace(head=2 * some.head)
+
+
+def of_products(jaxpr) -> int:
+  """Operations of a program's matrix products, each as often as it runs."""
+  total = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'dot_general':
+      (contracted, _), _ = equation.params['dimension_numbers']
+      depth = (equation.invars[0].aval.shape[axis] for axis in contracted)
+      total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(depth)
+    times = equation.params.get('length', 1)
+    for value in equation.params.values():
+      inner = getattr(value, 'jaxpr', value)
+      if hasattr(inner, 'eqns'):
+        total += times * of_products(inner)
+  return total
+
+
+@pytest.mark.parametrize('chunk', [0, 12], ids=['whole', 'parts'])
+@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+def test_what_is_done_is_what_the_traced_step_does(remat, chunk):
+  """Exactly, with plain products for attention: whole squares of scores."""
+  config = dataclasses.replace(MODEL, remat=remat, head_chunk=chunk)
+  graphdef, params = decoder.abstract(config)
+  optimizer = optim.make_optimizer(OptimConfig(), 10)
+
+  def start(params):
+    return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+  def of(columns, dtype=jnp.int32):
+    return jax.ShapeDtypeStruct((B, columns), dtype)
+
+  batch = Batch(*[of(L)] * 3, of(K), of(K), of(K, jnp.float32), of(K))
+  step = make_step(graphdef, optimizer, parts=1)
+  traced = jax.make_jaxpr(step)(jax.eval_shape(start, params), batch)
+  assert flops.hardware(config, B, L, K).total == of_products(traced.jaxpr)
+
+
+def test_the_kernel_does_the_blocks_on_and_below_the_diagonal():
+  """1,024 columns: 2 blocks of 512, so 3 squares; 2 + 7 products a layer."""
+  config = dataclasses.replace(MODEL, attention='splash')
+  done = flops.hardware(config, B, 1024, K)
+  assert done.attention == 2 * B * 3 * 9 * 8 * 4 * 3 * 512**2
+  again = dataclasses.replace(config, remat='full')
+  assert flops.hardware(again, B, 1024, K).attention * 9 == done.attention * 11
+
+
+def test_a_published_count():
+  """6 operations a parameter and token, of Qwen2.5-0.5B's 358 M in layers."""
+  config = ModelConfig(
+    vocab_size=151_936,
+    width=896,
+    layers=24,
+    heads=14,
+    kv_heads=2,
+    head_size=64,
+    hidden=4_864,
+  )
+  matrices = 24 * (896 * 64 * (14 + 2 + 2 + 14) + 3 * 896 * 4_864)
+  assert matrices == 357_826_560
+  assert flops.model(config, 8, 2048, 1024).blocks == 6 * matrices * 8 * 2048

@@ -1,0 +1,130 @@
+"""Summary over seeds, and pages that are made again from results.json."""
+
+import copy
+import json
+
+import pytest
+
+from isft_jax.report import rebuild
+from isft_jax.report.lying_agent import seeds
+
+
+@pytest.fixture
+def runs(given_results):
+  """Two seeds: on the second, L_do has one more contradiction and no lead."""
+  second = copy.deepcopy(given_results) | {'seed': 1}
+  do = second['arms']['interventional']
+  do |= {'mean_margin': -0.25, 'contradicts': 2}
+  do['facts'][0]['margin'] = -0.75
+  return {'a.json': given_results, 'b.json': second}
+
+
+def test_mean_and_range_over_seeds(runs):
+  header, rows = seeds.summary(runs)
+  column = header.index('ours: interventional')
+  cells = {row[0]: row[column] for row in rows}
+  assert cells['mean margin, nats per token'] == '+0.2500 (-0.2500 to +0.7500)'
+  assert cells['facts where L_do beats L_obs'] == '1.5 / 2 (1 to 2)'
+  label = 'truth probe: replies that contradict the user, who is right'
+  assert cells[label] == '1.5 / 2 (1 to 2)'
+  # One value where the seeds agree.
+  assert cells['lie probe: the agent corrects the user'] == '2 / 2'
+
+
+def test_the_answer_counts_seeds(runs):
+  assert seeds.answer([run['arms'] for run in runs.values()]) == (
+    'The interventional arm ends above the observational one in mean margin on '
+    '1 of 2 seeds. It is the higher of the two on 1 to 2 of 2 facts.'
+  )
+
+
+def change_seed(run):
+  run['seed'] = 0
+
+
+def change_setting(run):
+  run['config']['finetune']['epochs'] = 4
+
+
+def change_base(run):
+  run['base']['name'] = 'another'
+
+
+def change_arms(run):
+  del run['arms']['base']
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (change_seed, 'a.json and b.json are both of seed 0'),
+    (change_setting, 'config: finetune: epochs is 4 and 1'),
+    (change_base, 'base model is another, 134.5 M'),
+    (change_arms, 'arms is observational, interventional and base'),
+  ],
+)
+def test_a_summary_is_over_seeds_alone(runs, change, message):
+  change(runs['b.json'])
+  with pytest.raises(ValueError, match=message):
+    seeds.summary(runs)
+
+
+def test_devices_and_names_may_differ(runs):
+  runs['b.json']['config'] |= {'mesh': {'data': 8}, 'name': 'b', 'new': 1}
+  assert len(seeds.summary(runs)[1]) == 10
+
+
+def saved(folder, results):
+  folder.mkdir()
+  path = folder / 'results.json'
+  path.write_text(json.dumps(results))
+  return str(path)
+
+
+def test_several_files_are_summarised(tmp_path, runs):
+  paths = [saved(tmp_path / name, run) for name, run in runs.items()]
+  page, table = rebuild.rebuild(paths, str(tmp_path / 'out'))
+  assert (page.name, table.name) == ('seeds.html', 'seeds.md')
+  text = page.read_text()
+  assert 'Seeds 0, 1. Base model: SmolLM2-135M-Instruct, 134.5 M' in text
+  assert '<td>1.5 / 2<br><small>(1 to 2)</small></td>' in text
+  assert '| +0.2500 (-0.2500 to +0.7500) |' in table.read_text()
+
+
+def test_the_page_of_one_run_is_made_without_its_metrics(
+  tmp_path, given_results
+):
+  path = saved(tmp_path / 'run', given_results)
+  (page,) = rebuild.rebuild([path])
+  text = page.read_text()
+  assert page == tmp_path / 'run' / 'report.html'
+  assert 'No arm was trained' not in text and 'class="curves"' not in text
+  rebuild.rebuild([path])  # its own page may be replaced
+  page.write_text('<section class="viewer">')
+  with pytest.raises(ValueError, match='shows dialogues'):
+    rebuild.rebuild([path])
+
+
+@pytest.mark.parametrize(
+  ('contents', 'message'),
+  [
+    (['{"arms": {}}'], 'not the results of isft-reproduce'),
+    (['[]'], 'not the results of isft-reproduce'),
+    (['{'], 'not JSON'),
+    (['{"experiment": "evidence"}'] * 2, 'give it alone'),
+    ([], 'names no file'),
+  ],
+)
+def test_other_files_are_refused(tmp_path, contents, message):
+  paths = []
+  for i, content in enumerate(contents):
+    paths.append(str(tmp_path / f'{i}.json'))
+    (tmp_path / f'{i}.json').write_text(content)
+  with pytest.raises(ValueError, match=message):
+    rebuild.rebuild(paths)
+
+
+def test_a_file_named_twice_is_refused(tmp_path, given_results):
+  path = saved(tmp_path / 'run', given_results)
+  with pytest.raises(ValueError, match='named twice'):
+    rebuild.rebuild([path, path])
