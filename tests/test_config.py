@@ -415,6 +415,42 @@ def test_a_folder_of_another_config_is_refused_and_left_alone(tmp_path):
   assert (tmp_path / 'config.json').read_bytes() == before
 
 
+def leaves(settings, prefix=''):
+  """Yields (dotted name, value) of every setting."""
+  for name, value in settings.items():
+    if isinstance(value, dict):
+      yield from leaves(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
+
+
+def other(value):
+  """Returns another value of the same kind."""
+  if isinstance(value, bool):
+    return not value
+  if isinstance(value, tuple):
+    return (*value, 'x')
+  return value + ('x' if isinstance(value, str) else 1)
+
+
+MAY_CHANGE = {
+  *('mesh.data', 'mesh.fsdp', 'mesh.tensor', 'mesh.fsdp_at_most'),
+  *('keep_last', 'keep_every'),
+}
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'), list(leaves(dataclasses.asdict(run_config())))
+)
+def test_a_folder_is_one_runs_in_every_setting(name, value, tmp_path):
+  claimed(tmp_path)
+  if name in MAY_CHANGE:
+    claimed(tmp_path, **{name: other(value)})
+  else:
+    with pytest.raises(ValueError, match=f'{name} .there '):
+      claimed(tmp_path, **{name: other(value)})
+
+
 def test_an_experiment_does_not_go_on_in_the_folder_of_a_run(tmp_path):
   claimed(tmp_path)
   with pytest.raises(ValueError, match=f'{tmp_path} holds a run of another'):

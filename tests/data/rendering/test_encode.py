@@ -72,6 +72,30 @@ def pieces_and_authors(tokenizer, spans):
   ]
 
 
+def words(*vocabulary):
+  """A tokenizer that leaves white space out of its tokens and their offsets."""
+  made = tokenizers.Tokenizer(
+    tokenizers.models.WordLevel(
+      {word: i for i, word in enumerate(vocabulary)}, unk_token=vocabulary[0]
+    )
+  )
+  made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+  return transformers.PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+def test_white_space_that_no_token_claims_is_the_next_tokens():
+  """It is the agent's, so the world gets no credit for the word behind it."""
+  spans = [
+    Span('Hi', P.USER, 0),
+    Span(' ', P.AGENT, 1),
+    Span('Hey', P.USER, 2),
+  ]
+  assert pieces_and_authors(words('Hi', 'Hey'), spans) == [
+    ('Hi', 'USER', 0, 0),
+    ('Hey', 'AGENT', 1, 2),
+  ]
+
+
 # -------------------------------------------------------- no text, no tokens
 
 

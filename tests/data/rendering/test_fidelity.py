@@ -230,6 +230,15 @@ DROPPED = {
     "turn 0 (assistant): of the call of 'look' the template leaves "
     'out the name',
   ),
+  'the letters of a name': (
+    each(
+      more='{% for c in message.tool_calls %}{{ c.function.name | upper }}'
+      '{{ c.function.arguments | tojson }}{% endfor %}'
+    ),
+    turns(agent('', call('look', city='Rome'))),
+    "turn 0 (assistant): of the call of 'look' the template shows the name "
+    "'LOOK'",
+  ),
   'an argument': (
     each(
       more='{% for c in message.tool_calls %}'
