@@ -6,10 +6,10 @@ Reproduces: nothing of the paper, which scripts the lies. SmolLM2-135M-Instruct
   again, for three rounds. Capitals, currencies and chemical symbols, of which
   12 more are never asked in training.
 Hardware: two CPU cores and 8 GB, or any accelerator.
-Expected: right answers go from 29 % to 92 % (interventional), 69 (observational),
-  64 (truth_only) and 35 (agent_only), means of three seeds. On an H200 the
-  twelve runs took 177 to 219 seconds, side by side; on two cores one after the
-  other we expect three hours.
+Expected: right answers go from 29 % to 92 % (interventional), 69
+  (observational), 64 (truth_only) and 35 (agent_only), means of three seeds.
+  On an H200 the twelve runs took 177 to 219 seconds, side by side; on two
+  cores, one after the other, we expect three hours.
 Command:
 
   isft-reproduce --config=flywheel_smollm2
