@@ -1,7 +1,7 @@
 """A chat template that tells where each character of a conversation is from.
 
 transformers renders a conversation with a Jinja program. The same program is
-run here over tracked text (see `tracked.py` and `jinja.py`):
+run here over tracked text (see `tracked_str.py` and `jinja_env.py`):
 
     Trajectory --wrap--> tracked messages --template--> stretches of one origin
 """

@@ -1,7 +1,7 @@
 """results.json: what the runs of each part say together, with intervals.
 
-Figures are means over seeds, `{mean, lo, hi, per_seed}` (see
-evidence_statistics); differences are taken seed by seed.
+Figures are means over seeds, `{mean, lo, hi, per_seed}` (see `statistics`);
+differences are taken seed by seed.
 """
 
 import dataclasses
@@ -167,7 +167,7 @@ def _arms(names, runs: Runs, halves) -> dict:
 def _against(ours: list[dict], theirs: list[dict]) -> dict:
   """Returns the paired differences, and on how many facts our margin is higher.
 
-  ours, theirs: of each seed, what `evidence_arms` says of a half of the facts.
+  ours, theirs: of each seed, what `arms` says of a half of the facts.
   """
   higher = [
     int(np.sum(np.asarray(a['margins']) > np.asarray(b['margins'])))

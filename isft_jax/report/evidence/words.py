@@ -21,8 +21,7 @@ def points(value: dict) -> dict:
 def difference(value: dict, shares: bool = False) -> str:
   """Returns a paired difference in words, and whether it may be 0.
 
-  value: what `evidence_statistics.paired` returns, in nats a token, or of
-    shares.
+  value: what `statistics.paired` returns, in nats a token, or of shares.
   """
   shown = text(points(value), '+.1f') if shares else text(value)
   unit = 'points' if shares else 'nats a token'

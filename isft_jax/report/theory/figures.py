@@ -1,4 +1,4 @@
-"""theory.json as figures: data and words, drawn by `theory_plots` and `_page`.
+"""theory.json as figures: data and words, drawn by `plots` and `page`.
 
 A part that has not been run has no figure.
 """

@@ -1,7 +1,7 @@
 """What a viewer shows: tokens, who wrote each, what each objective weighs it.
 
-`viewer_terminal` and `viewer_html` draw a `Dialogue`. Neither needs a
-tokenizer or an objective: texts and weights come in as values.
+`terminal` and `html` draw a `Dialogue`. Neither needs a tokenizer or an
+objective: texts and weights come in as values.
 """
 
 import dataclasses
