@@ -5,8 +5,8 @@ Reproduces: the paper's order of objectives, on a real language model of 134.5 M
   Its base is an instruct model and the paper's is not, so margins are not the
   paper's, but their signs should be.
 Hardware: two CPU cores and 8 GB, or any accelerator.
-Time: 46 to 56 minutes on two cores with AVX2 that did other work as well; alone
-  9 to 10 minutes for each arm, which has about 220 steps.
+Time: 46 to 56 minutes on two cores with AVX2 that did other work as well. On
+  idle cores an arm, of about 220 steps, takes about 10 minutes.
   GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in front of the command saves about a
   seventh of it on Linux: memory then comes in huge pages.
 Expected, on seeds 0 to 2: mean margin of the interventional arm +1.12 to +1.17

@@ -219,8 +219,7 @@ class EvidenceConfig(LyingAgentConfig):
   seeds: int = 5  # from config.seed on
   # What dialogues are about: 'invented' facts, of which each seed has its own;
   # or those of the real 'world' that worlds/lying_agent/world_facts.py holds,
-  # asked about in the chat template of a base that is given, for the part
-  # `flywheel` alone.
+  # asked about in the chat template of a given base (only the part `flywheel`).
   bank: str = 'invented'
   # Invented, half of them held out; or of the world, all told and the rest held
   # out. A CSV has its own number.

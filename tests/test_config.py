@@ -442,7 +442,7 @@ MAY_CHANGE = {
 @pytest.mark.parametrize(
   ('name', 'value'), list(leaves(dataclasses.asdict(run_config())))
 )
-def test_a_folder_is_one_runs_in_every_setting(name, value, tmp_path):
+def test_a_folder_belongs_to_one_run_in_every_setting(name, value, tmp_path):
   claimed(tmp_path)
   if name in MAY_CHANGE:
     claimed(tmp_path, **{name: other(value)})

@@ -5,17 +5,17 @@
 
   lying-N       lying_agent_smollm2, seed N
   paper-N       the same with the paper's hyperparameters
-  flywheel-A-N  flywheel_smollm2, arm A of seed N: its arms share no state, so
-                that together they are the run of three seeds
+  flywheel-A-N  flywheel_smollm2, arm A of seed N. The arms share no state:
+                together they are the run of three seeds
   given-S-N     the dialogues of --dialogues instead of ours, with switch S
   given-paper   the authors' whole setting on them: hyperparameters and switches
 
 Products of float32 are computed in float32, not in TF32. Kernels are not tuned:
 on an H200 the step of SmolLM2 compiles in 8 s instead of 68, and then takes 45
-ms instead of 18. Each run is a process of isft-reproduce; FLAGS go to all. A
-run that is done is a line of DIR/results.jsonl: name, command, seconds,
-results. After `limit` seconds what is still running is stopped, and the arms
-that it has finished become its line.
+ms instead of 18. Each run is a process of isft-reproduce, and FLAGS go to all.
+Every run that ends appends a line to DIR/results.jsonl: name, command, seconds,
+results. After `limit` seconds the runs in progress are stopped, and the arms
+that they have finished are kept; no other run is started.
 """
 
 import argparse
@@ -43,7 +43,7 @@ ENVIRONMENT = {
 
 
 def runs(given: str) -> dict[str, str]:
-  """Returns the flags of each run by its name, the longest first.
+  """Returns the flags of each run by its name, in the order to start them.
 
   given: the flags that name someone else's dialogues and facts; '': no such
     runs.
@@ -79,6 +79,8 @@ def run(name: str, flags: str, out: pathlib.Path, deadline: float) -> dict:
   """Runs one; returns its line of results."""
   workdir = out / 'runs' / name
   begun = time.monotonic()
+  if begun > deadline:
+    raise TimeoutError(name)
   entry = 'from isft_jax.cli import reproduce; reproduce.run()'
   with (out / f'{name}.log').open('w') as log:
     process = subprocess.Popen(
@@ -150,7 +152,11 @@ def main():
       if re.search(args.only, name)
     ]
     for future in concurrent.futures.as_completed(futures):
-      line = future.result()
+      try:
+        line = future.result()
+      except TimeoutError as error:
+        print(f'{error}: not started, the time is over', flush=True)
+        continue
       file.write(json.dumps(line) + '\n')
       file.flush()
       print(
