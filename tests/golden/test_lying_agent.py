@@ -96,15 +96,21 @@ def test_the_table_has_the_figures_of_all_runs(place, name):
     assert cells == rows[label]
 
 
-def test_what_the_authors_dialogues_give_is_in_the_readme():
-  """A row a switch; a figure a seed, and a dash for what was not run."""
+def test_the_other_tables_have_the_figures_of_their_runs():
+  """A row a setting; a figure a seed, and a dash for what was not run."""
   folder = ROOT / 'tests/golden/lying_agent_smollm2'
-  given = json.loads((folder / 'given.json').read_text())
+  runs = {
+    name: arms
+    for file in ('given.json', 'paper.json')
+    for name, arms in json.loads((folder / file).read_text()).items()
+  }
   rows = {
-    'as shipped': ['given-none-0', 'given-none-1', 'given-none-2'],
+    'as shipped': [f'given-none-{n}' for n in range(3)],
     'order of the file kept': ['given-kept'],
     'piecewise tokenisation': [f'given-piecewise-{n}' for n in range(3)],
     'all in bfloat16': [f'given-bfloat16-{n}' for n in range(3)],
+    'all three, and `:paper`': ['given-paper'],
+    '`:paper`, our dialogues': [f'paper-{n}' for n in range(3)],
   }
   columns = {
     'mean_margin': '+.3f',
@@ -113,14 +119,14 @@ def test_what_the_authors_dialogues_give_is_in_the_readme():
     'corrects': 'd',
   }
   lines = (folder / 'README.md').read_text().splitlines()
-  for label, runs in rows.items():
-    base = given[runs[0]]['base']
+  for label, names in rows.items():
+    base = runs[names[0]]['base']
     cells = [label, f'{base["mean_margin"]:+.3f}, {base["prefers_lie"]}']
     for arm in ('observational', 'interventional'):
       for field, form in columns.items():
         found = [
-          format(given[run][arm][field], form) if arm in given[run] else '-'
-          for run in runs
+          format(runs[name][arm][field], form) if arm in runs[name] else '-'
+          for name in names
         ]
         cells.append(' / '.join(found) if set(found) != {'-'} else '-')
     assert f'| {" | ".join(cells)} |' in lines
