@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from isft_jax import config as config_lib
 from isft_jax import configs
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -187,14 +186,16 @@ def _spare_tpus(environ, find=glob.glob) -> None:
 
 
 def _unknown_field(message: str) -> str:
-  found = re.match(r"Field (\w+) not found on dataclass <.*\.(\w+)'>", message)
-  holder = found and getattr(config_lib, found[2], None)
+  found = re.match(
+    r"Field (\w+) not found on dataclass <class '(.*)\.(\w+)'>", message
+  )
+  holder = found and getattr(sys.modules.get(found[2]), found[3], None)
   if not holder:
     return message
   names = [field.name for field in dataclasses.fields(holder)]
   close = difflib.get_close_matches(found[1], names, n=1)
   hint = f'did you mean {close[0]}?' if close else f'it has {", ".join(names)}'
-  return f'{found[2]} has no field {found[1]!r}; {hint}'
+  return f'{found[3]} has no field {found[1]!r}; {hint}'
 
 
 def fail(message) -> None:

@@ -16,7 +16,7 @@ several seeds of the lying agent (means and ranges, also as Markdown).
 from absl import flags
 
 from isft_jax.cli import main
-from isft_jax.config import EvidenceConfig
+from isft_jax.experiments.config import EvidenceConfig
 
 FROM = flags.DEFINE_list(
   'from',

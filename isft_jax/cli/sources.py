@@ -6,9 +6,9 @@ import sys
 import tempfile
 
 from isft_jax import config as config_lib
-from isft_jax.config import LyingAgentConfig
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
+from isft_jax.experiments.config import LyingAgentConfig
 
 # What an experiment's data depend on.
 _DATA = ('seed', 'vocab_size', 'dialogues', 'documents', 'facts_sha256')
