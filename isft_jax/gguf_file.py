@@ -125,7 +125,7 @@ class _Reader:
     self.position = end
     return found
 
-  def value(self, code: int):
+  def value(self, code: int) -> object:
     """Returns a metadata value of a type."""
     if code in _NUMBERS:
       return self.numbers(_NUMBERS[code])[0]
