@@ -1,6 +1,7 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
-types <- config, objectives, losses, sharding, {pypi, places, gguf_file, chips}
+types <- config, objectives, losses, sharding,
+         {pypi, places, gguf_file, chips, files}
 all of those <- data <- worlds
                 models <- hf, inference <- train <- tpu
 data: files <- formats, rendering, records <- preparation, batching
@@ -22,7 +23,7 @@ CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
 _DATA = 'data.files data.formats data.rendering data.records data.batching'
 _GROUND = (
-  'types config objectives losses sharding pypi places gguf_file chips '
+  'types config objectives losses sharding pypi places gguf_file chips files '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -36,14 +37,15 @@ MAY_IMPORT = {
   'places': 'pypi',
   'gguf_file': '',
   'chips': '',
-  'config': 'types',
+  'files': '',
+  'config': 'types files',
   'objectives': 'types',
   'losses': 'types',
   'sharding': 'types config',
   'data.files': 'types',
   'data.formats': 'types data.files',
   'data.rendering': 'types places gguf_file',
-  'data.records': 'types',
+  'data.records': 'types files',
   'data.preparation': (
     'types objectives data.files data.formats data.rendering data.records'
   ),
@@ -54,8 +56,8 @@ MAY_IMPORT = {
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
-  'theory': 'types config losses models',
-  'report': 'types report.lying_agent report.evidence report.theory',
+  'theory': 'types config files losses models',
+  'report': 'types files report.lying_agent report.evidence report.theory',
   'report.viewer': 'types report',
   'report.lying_agent': 'report report.viewer',
   'report.evidence': 'report report.lying_agent',
