@@ -3,8 +3,14 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import IO, Literal
 
 from etils import epath
+
+
+def open_bytes(path: epath.Path, mode: Literal['rb', 'wb']) -> IO[bytes]:
+  """Opens a file of bytes, for which etils has the type of a text file."""
+  return path.open(mode)  # type: ignore[return-value]
 
 
 def write_atomically(path: os.PathLike | str, content: str | bytes) -> None:

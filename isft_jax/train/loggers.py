@@ -2,12 +2,16 @@
 
 import dataclasses
 import types
+import typing
 import uuid
 
 import tensorboardX
 from etils import epath
 
 from isft_jax.config import RunConfig
+
+if typing.TYPE_CHECKING:
+  import wandb
 
 
 class Boards:
@@ -41,7 +45,9 @@ class Boards:
       self._wandb.finish()
 
 
-def _open_wandb(folder, config: RunConfig, project: str):
+def _open_wandb(
+  folder: epath.Path, config: RunConfig, project: str
+) -> 'wandb.Run':
   wandb = _imported()
   path = folder / 'wandb_id'  # the run that goes on where the workdir does
   if not path.exists():

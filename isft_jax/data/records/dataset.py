@@ -12,6 +12,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -91,6 +92,7 @@ class Writer:
       staging.rmtree()
     base = where(extends) if extends else None
     version = _next_version(base.name) if base else ''
+    place: dict[str, Any]
     place = {'metadata': dict(metadata), 'version': version}
     self._place = place | {'data_dir': os.fspath(folder)}
     self._builder = Trajectories(**place, data_dir=os.fspath(staging))
