@@ -1,9 +1,9 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
 types <- config, objectives, losses, sharding,
-         {pypi, places, gguf_file, chips, files}
+         {axes, pypi, places, gguf_file, chips, files}
 all of those <- data <- worlds
-                models <- hf, inference <- train <- tpu
+                models <- hf; data, hf <- inference <- train <- tpu
 data: files <- formats, rendering, records <- preparation, batching
 all of those <- experiments
 all <- cli
@@ -23,7 +23,8 @@ CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
 _DATA = 'data.files data.formats data.rendering data.records data.batching'
 _GROUND = (
-  'types config objectives losses sharding pypi places gguf_file chips files '
+  'types axes config objectives losses sharding pypi places gguf_file chips '
+  'files '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -33,6 +34,7 @@ _REPORT = (
 MAY_IMPORT = {
   '': '',  # isft_jax/__init__.py
   'types': '',
+  'axes': '',
   'pypi': '',
   'places': 'pypi',
   'gguf_file': '',
@@ -41,7 +43,7 @@ MAY_IMPORT = {
   'config': 'types files',
   'objectives': 'types',
   'losses': 'types',
-  'sharding': 'types config',
+  'sharding': 'types axes config',
   'data.files': 'types files',
   'data.formats': 'types data.files',
   'data.rendering': 'types places gguf_file',
@@ -50,9 +52,9 @@ MAY_IMPORT = {
     'types objectives data.files data.formats data.rendering data.records'
   ),
   'data.batching': 'types config objectives data.records',
-  'models': 'types config losses',
+  'models': 'types axes config losses',
   'hf': 'types config places gguf_file models',
-  'inference': 'models',
+  'inference': 'data.rendering hf models',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,

@@ -145,7 +145,8 @@ def load(
         tensors, path, leaf, place(path, leaf.shape) if place else one_device
       )
       for path, leaf in leaves.items()
-    }
+    },
+    sep='/',
   )
   return Model(graphdef, params), config
 
