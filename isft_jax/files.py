@@ -9,8 +9,8 @@ from etils import epath
 
 
 def open_bytes(path: epath.Path, mode: Literal['rb', 'wb']) -> IO[bytes]:
-  """Opens a file of bytes, for which etils has the type of a text file."""
-  return path.open(mode)  # type: ignore[return-value]
+  """Opens a file of bytes: epath's own `open` has no type that says so."""
+  return path.open(mode)
 
 
 def write_atomically(path: os.PathLike | str, content: str | bytes) -> None:

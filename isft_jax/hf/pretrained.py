@@ -30,7 +30,7 @@ from isft_jax.models import decoder
 class Model(NamedTuple):
   """A decoder with its parameters: a function of tokens."""
 
-  graphdef: nnx.GraphDef[decoder.Decoder]
+  graphdef: decoder.GraphDef
   params: dict
 
   def __call__(

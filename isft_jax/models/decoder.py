@@ -348,6 +348,10 @@ class Decoder(nnx.Module):
     return rms_norm(x_BLD, self.norm[...], config.norm_eps), stored
 
 
+# What `nnx.split` leaves of a decoder beside its parameters.
+GraphDef = nnx.GraphDef[Decoder]
+
+
 def _by_rows(x_BLD: jax.Array) -> jax.Array:
   """Returns it with its rows split over the mesh in context, if there is one.
 
@@ -359,7 +363,7 @@ def _by_rows(x_BLD: jax.Array) -> jax.Array:
   return jax.lax.with_sharding_constraint(x_BLD, PartitionSpec(ROWS))
 
 
-def abstract(config: ModelConfig) -> tuple[nnx.GraphDef[Decoder], dict]:
+def abstract(config: ModelConfig) -> tuple[GraphDef, dict]:
   """(graphdef, ShapeDtypeStructs of the parameters). Allocates nothing."""
   model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
   graphdef, params = nnx.split(model)

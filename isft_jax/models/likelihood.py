@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from isft_jax import losses
-from isft_jax.models.decoder import Decoder, logits_of
+from isft_jax.models.decoder import GraphDef, logits_of
 from isft_jax.types import Batch
 
 
 def target_nll(
-  graphdef: nnx.GraphDef[Decoder], params: dict, batch: Batch[jax.Array]
+  graphdef: GraphDef, params: dict, batch: Batch[jax.Array]
 ) -> jax.Array:
   """Returns -log p(target), float32 [B, K], in nats.
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from isft_jax.config import ModelConfig
-from isft_jax.models.decoder import Cache, Decoder
+from isft_jax.models.decoder import Cache, GraphDef
 from isft_jax.theory.bandit import Bandit, pick
 from isft_jax.types import PyTree
 
@@ -58,7 +58,7 @@ def model_config(bandit: Bandit, width: int, layers: int) -> ModelConfig:
 
 
 def predict(
-  graphdef: nnx.GraphDef[Decoder],
+  graphdef: GraphDef,
   params: PyTree,
   bandit: Bandit,
   seen: Episodes,
@@ -83,7 +83,7 @@ def predict(
 
 
 def play(
-  graphdef: nnx.GraphDef[Decoder],
+  graphdef: GraphDef,
   params: PyTree,
   bandit: Bandit,
   key: jax.Array,

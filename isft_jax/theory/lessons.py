@@ -25,10 +25,9 @@ teaching; the grid is ours.
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from isft_jax import losses
-from isft_jax.models.decoder import Decoder
+from isft_jax.models.decoder import GraphDef
 from isft_jax.theory import bandit as bandit_lib
 from isft_jax.theory.bandit import Bandit
 from isft_jax.theory.learner import Episodes, Prediction, pay, play
@@ -47,7 +46,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def written(
-  graphdef: nnx.GraphDef[Decoder],
+  graphdef: GraphDef,
   params: PyTree,
   bandit: Bandit,
   key: jax.Array,

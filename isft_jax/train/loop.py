@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from flax import nnx
 
 from isft_jax import chips, files, losses, sharding
 from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
 from isft_jax.models import flops
-from isft_jax.models.decoder import Decoder
+from isft_jax.models.decoder import GraphDef
 from isft_jax.train import inputs, multihost, preemption, start
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
@@ -27,7 +26,7 @@ from isft_jax.types import PyTree
 class Trained(NamedTuple):
   """What a run leaves: a model, and how it got there."""
 
-  graphdef: nnx.GraphDef[Decoder]
+  graphdef: GraphDef
   params: dict
   summary: dict[str, float]
 
@@ -35,8 +34,7 @@ class Trained(NamedTuple):
 def train(
   config: config_lib.RunConfig,
   workdir: epath.PathLike,
-  probe: Callable[[nnx.GraphDef[Decoder], dict], dict[str, float]]
-  | None = None,
+  probe: Callable[[GraphDef, dict], dict[str, float]] | None = None,
   profile: tuple[int, ...] = (),
   wandb: str = '',
   progress: Callable[[int, float], str] | None = None,

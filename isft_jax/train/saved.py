@@ -3,11 +3,11 @@
 from typing import Any, NamedTuple
 
 import jax
-import transformers
 
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
 from isft_jax.models import decoder
 from isft_jax.train import checkpoint
@@ -23,7 +23,7 @@ class Saved(NamedTuple):
 
   model: pretrained.Model
   config: ModelConfig
-  encoder: transformers.PreTrainedTokenizerFast
+  encoder: FastTokenizer
   run: dict[str, Any]
 
 

@@ -6,10 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
 from isft_jax import losses
-from isft_jax.models.decoder import Decoder
+from isft_jax.models.decoder import GraphDef
 from isft_jax.models.likelihood import target_nll
 from isft_jax.types import Batch, PyTree
 
@@ -38,9 +37,7 @@ def _as_they_are(tree: PyTree) -> PyTree:
   return tree
 
 
-def make_evaluate(
-  graphdef: nnx.GraphDef[Decoder], in_use: Move = _as_they_are
-) -> Evaluate:
+def make_evaluate(graphdef: GraphDef, in_use: Move = _as_they_are) -> Evaluate:
   """Returns evaluate(params, batch) -> (sum, count) of the loss by author."""
 
   def evaluate(params: PyTree, batch: Batch[jax.Array]) -> SumAndCount:
@@ -51,7 +48,7 @@ def make_evaluate(
 
 
 def make_step(
-  graphdef: nnx.GraphDef[Decoder],
+  graphdef: GraphDef,
   optimizer: optax.GradientTransformation,
   parts: int,
   in_use: Move = _as_they_are,

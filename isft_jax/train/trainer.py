@@ -9,7 +9,6 @@ from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding
 
@@ -42,7 +41,7 @@ class Trainer:
   """
 
   mesh: Mesh
-  graphdef: nnx.GraphDef[decoder.Decoder]
+  graphdef: decoder.GraphDef
   abstract: TrainState
   init: Callable[[int], TrainState]
   start: Callable[[PyTree], TrainState]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import transformers
 
 from isft_jax.data.files import rows
 from isft_jax.data.formats import registry
@@ -24,6 +23,7 @@ from isft_jax.data.records import shards
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.types import Example, Provenance, Trajectory
 
 # Tokens of these authors alone are nothing to learn from.
@@ -176,7 +176,7 @@ class Preparer:
 
 def _make(
   settings: Settings,
-  encoder: transformers.PreTrainedTokenizerFast,
+  encoder: FastTokenizer,
   rendering: dict[str, Any],
   rules: Rules,
 ) -> Preparer:
