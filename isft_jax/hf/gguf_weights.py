@@ -176,7 +176,7 @@ class Tensors(tensor_files.Tensors):
   Raises ValueError if one is of an unknown type or reaches past the file's end.
   """
 
-  def __init__(self, file: GGUFFile, config: ModelConfig):
+  def __init__(self, file: GGUFFile, config: ModelConfig) -> None:
     super().__init__(file.path)
     # For llama alone, llama.cpp turns the pairs of a head.
     heads = {}
@@ -211,7 +211,9 @@ class _Stored:
     that are half a head apart here; else 0.
   """
 
-  def __init__(self, file: GGUFFile, name: str, tensor: Tensor, heads: int = 0):
+  def __init__(
+    self, file: GGUFFile, name: str, tensor: Tensor, heads: int = 0
+  ) -> None:
     import gguf  # slow to import, and wanted here alone
 
     known = {kind.value: kind for kind in gguf.GGMLQuantizationType}

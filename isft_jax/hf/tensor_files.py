@@ -75,7 +75,7 @@ class Tensors:
   place: for messages.
   """
 
-  def __init__(self, place: pathlib.Path):
+  def __init__(self, place: pathlib.Path) -> None:
     self.place = place
 
   def names(self) -> set[str]:
@@ -154,7 +154,7 @@ class FolderTensors(Tensors):
   Raises ValueError if one is in two files, or not where the index says.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path) -> None:
     super().__init__(folder)
     self._files: dict[str, pathlib.Path] = {}
     index = folder / INDEX

@@ -40,7 +40,7 @@ class ChatModel:
     template: str,
     values: Mapping[str, Any],
     found: Mapping[str, Any],
-  ):
+  ) -> None:
     self.model = model
     self.encoder = encoder
     self.template, self.values = template, values

@@ -120,7 +120,7 @@ def logits_of(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
 class Attention(nnx.Module):
   """Projections, rotation and output of grouped-query attention."""
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
     D, A = config.width, config.head_size
     H, N = config.heads, config.kv_heads
     normal = functools.partial(_normal, rngs, config)
@@ -163,7 +163,7 @@ class Attention(nnx.Module):
 class MLP(nnx.Module):
   """SwiGLU: down(silu(gate x) * up x). Source: Shazeer 2020, equation 6."""
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
     D, F = config.width, config.hidden
     normal = functools.partial(_normal, rngs, config)
     self.gate = normal((D, F), D**-0.5)
@@ -185,7 +185,7 @@ class Block(nnx.Module):
   decoding share every line of this class.
   """
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
     self.config = config
     self.attention = Attention(config, rngs)
     self.attention_norm = _constant(config, (config.width,), 1.0)
@@ -206,7 +206,7 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
   """Tokens to hidden states; hidden states, where wanted, to logits."""
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
     # A copy: the config is a static, hashed part of the graph, and the
     # caller's dataclass is mutable.
     self.config = config = dataclasses.replace(

@@ -48,7 +48,7 @@ State = tuple[PyTree, optax.OptState]  # parameters, moments
 class Learner:
   """The compiled parts: cells of one behaviour share them, and all measures."""
 
-  def __init__(self, bandit: Bandit, lesson: Lesson):
+  def __init__(self, bandit: Bandit, lesson: Lesson) -> None:
     self.bandit, self.lesson = bandit, lesson
     config = model_config(bandit, lesson.width, lesson.layers)
     self.config = config

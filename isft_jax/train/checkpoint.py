@@ -39,7 +39,9 @@ class Checkpoints:
   the data iterator) and `run` (config and fingerprint of the records).
   """
 
-  def __init__(self, workdir: epath.PathLike, config: RunConfig | None = None):
+  def __init__(
+    self, workdir: epath.PathLike, config: RunConfig | None = None
+  ) -> None:
     """Opens the checkpoints of a run.
 
     config: of the run that goes on and writes more. It keeps the newest

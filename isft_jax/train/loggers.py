@@ -19,7 +19,7 @@ class Boards:
 
   def __init__(
     self, folder: epath.Path, config: RunConfig, done: int, wandb: str = ''
-  ):
+  ) -> None:
     """Opens TensorBoard in folder, and a project of W&B if one is named.
 
     done: steps so far; what was drawn of later ones is dropped.

@@ -21,7 +21,7 @@ from isft_jax.types import Provenance, PyTree
 class NotFiniteError(FloatingPointError):
   """A loss is nan or infinite. `step` is the first whose loss is."""
 
-  def __init__(self, message: str, step: int):
+  def __init__(self, message: str, step: int) -> None:
     super().__init__(message)
     self.step = step
 
@@ -51,7 +51,7 @@ class Metrics:
     sources: Sequence[str] = (),
     ideal_seconds: float = 0.0,
     whole: Callable[[int, float], str] | None = None,
-  ):
+  ) -> None:
     """Opens metrics.jsonl, and drops lines of steps that will be done again.
 
     boards: on the first host; None on the others.

@@ -17,7 +17,7 @@ class Profile:
   steps: (first, last), or () for none.
   """
 
-  def __init__(self, steps: tuple[int, ...], workdir: epath.Path):
+  def __init__(self, steps: tuple[int, ...], workdir: epath.Path) -> None:
     self._first, self._last = steps or (0, 0)
     self._folder = str(workdir / 'profile')
     self._running = False

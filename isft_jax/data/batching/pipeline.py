@@ -31,7 +31,7 @@ class BatchSource:
     config: RunConfig,
     host_index: int = 0,
     host_count: int = 1,
-  ):
+  ) -> None:
     if isinstance(records, Records):
       records = [records]
     sources = config_lib.sources_of(config)

@@ -27,7 +27,9 @@ class Scored:
   own objective scores, or if that scores no token at all.
   """
 
-  def __init__(self, records: Records, objective: str, config: RunConfig):
+  def __init__(
+    self, records: Records, objective: str, config: RunConfig
+  ) -> None:
     plan_objective = config.plan_objective or objective
     self._planned_PV = objectives.weight_table(plan_objective)
     self._weights_PV = objectives.weight_table(objective)

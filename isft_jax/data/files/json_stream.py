@@ -52,7 +52,7 @@ class _Text:
   before: characters that came before that part.
   """
 
-  def __init__(self, stream: TextIO):
+  def __init__(self, stream: TextIO) -> None:
     self.before = 0
     self._stream = stream
     self._text = ''

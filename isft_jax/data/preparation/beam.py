@@ -107,7 +107,7 @@ def prepare(
 class _Prepare(beam.DoFn):
   """Tasks to outcomes; notes and counts go aside."""
 
-  def __init__(self, preparer: Preparer):
+  def __init__(self, preparer: Preparer) -> None:
     self._preparer = preparer
 
   def process(self, task: Task) -> Iterator[Outcome | beam.pvalue.TaggedOutput]:

@@ -91,7 +91,9 @@ def check_text(value: object, format: str, renderer: Renderer) -> None:
 class Preparer:
   """Tasks to outcomes. It can be pickled."""
 
-  def __init__(self, settings: Settings, renderer: Renderer, rules: Rules):
+  def __init__(
+    self, settings: Settings, renderer: Renderer, rules: Rules
+  ) -> None:
     self._made_of = (
       settings,
       renderer.tokenizer,

@@ -32,7 +32,7 @@ SHARD_RECORDS = 8192
 class Records:
   """An opened data set: `records[i]` is an `Example`, `records.index` plans."""
 
-  def __init__(self, folder: str, split: str = 'train'):
+  def __init__(self, folder: str, split: str = 'train') -> None:
     """Opens what `write` made. Raises ValueError where there is none."""
     path = where(folder)
     builder = tfds.builder_from_directory(path)
@@ -75,7 +75,7 @@ class Writer:
     metadata: Mapping,
     num_shards: int = 0,
     extends: str = '',
-  ):
+  ) -> None:
     """Begins a data set; what a run that was cut left there is cleared away.
 
     metadata: JSON values; `Renderer.metadata` says how the tokens were made.

@@ -56,7 +56,7 @@ class Trajectories(tfds.core.GeneratorBasedBuilder):
     metadata: Mapping[str, Any] | None = None,
     version: str = '',
     **kwargs: Any,
-  ):
+  ) -> None:
     self._metadata = metadata
     if version:
       self.VERSION = tfds.core.Version(version)
@@ -136,7 +136,7 @@ class Codec:
 class Shard:
   """One file of records, in the making."""
 
-  def __init__(self, folder: epath.Path, split: str, number: int):
+  def __init__(self, folder: epath.Path, split: str, number: int) -> None:
     self._path = folder / _NAME.format(split=split, number=number)
     self._split, self._number = split, number
     self._records = self._bytes = 0

@@ -46,7 +46,7 @@ class TemplateProfile:
 
   def __init__(
     self, ended: str, open: str, special: re.Pattern, closer: str = ''
-  ):
+  ) -> None:
     """Takes apart what the template renders; `learn` renders it.
 
     Args:

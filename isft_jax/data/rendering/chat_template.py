@@ -82,7 +82,7 @@ class Stretch(NamedTuple):
 class ChatTemplate:
   """A compiled template, with the values that it is given beside messages."""
 
-  def __init__(self, template: str, values: Mapping | None = None):
+  def __init__(self, template: str, values: Mapping | None = None) -> None:
     """Compiles a template. Raises ValueError if it is not one."""
     self.source = freeze(template)
     self._values = dict(values or {})
@@ -174,7 +174,7 @@ def messages_of(trajectory: Trajectory) -> list[dict]:
 class _Origins:
   """The code of each origin in one rendering."""
 
-  def __init__(self, turns: int):
+  def __init__(self, turns: int) -> None:
     self._origins: list[Origin] = []
     # By turn; the last, -1, is outside of all turns.
     self.literals = [

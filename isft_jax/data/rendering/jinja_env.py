@@ -43,7 +43,7 @@ _OF_JINJA = ('_loop_vars', '_block_vars')
 class Message(dict):
   """A message of a conversation."""
 
-  def __init__(self, turn: int):
+  def __init__(self, turn: int) -> None:
     super().__init__()
     self._turn = turn  # underscored: no template can ask for it
 

@@ -78,7 +78,7 @@ class Renderer:
     values: Mapping[str, Any] | None = None,
     special_text: str = 'reject',
     piecewise: bool = False,
-  ):
+  ) -> None:
     """Compiles a template; by default the tokenizer's own.
 
     encoder: a transformers fast tokenizer.
