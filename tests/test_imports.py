@@ -45,7 +45,7 @@ MAY_IMPORT = {
   'objectives': 'types',
   'losses': 'types',
   'sharding': 'types axes config',
-  'data.files': 'types',
+  'data.files': 'types files',
   'data.formats': 'types data.files',
   'data.rendering': 'types places gguf_file',
   'data.records': 'types files',

@@ -17,7 +17,7 @@ _DTYPES = ['', 'float32', 'bfloat16', 'float16']
 DTYPE = DEFINE_enum('dtype', '', _DTYPES, 'Of the weights; as they are.')
 
 
-def _export():
+def _export() -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax.train import export
 
@@ -27,6 +27,6 @@ def _export():
   print(f'the model is in {OUTPUT.value}')
 
 
-def run():
+def run() -> None:
   """The console script isft-export."""
   main.run(_export, __doc__, (CHECKPOINT, OUTPUT, DTYPE))

@@ -11,6 +11,7 @@ before isft-prepare makes records of it. An experiment's config stands for the
 dialogues in its --workdir; where there are none yet, they are made for now.
 """
 
+import functools
 import os
 import pathlib
 
@@ -26,9 +27,10 @@ _COLORS = ['auto', 'always', 'never']
 COLOR = DEFINE_enum('color', 'auto', _COLORS, 'auto: in a terminal only.')
 
 
-def _inspect():
+def _inspect() -> None:
   # Imported late: --help need not wait for them.
   from isft_jax.cli import sources
+  from isft_jax.data.rendering import tokenizer
   from isft_jax.objectives import NAMES, weight_table
   from isft_jax.report.viewer import html, terminal
   from isft_jax.report.viewer import shown as viewer
@@ -40,9 +42,15 @@ def _inspect():
       raise ValueError('--input goes with neither --records nor --config')
     example, encoder = trajectories.example(INDEX.value)
   else:
-    source = main.CONFIG, main.WORKDIR, RECORDS, trajectories.TOKENIZER, INDEX
-    example, encoder = sources.read(*(flag.value for flag in source))
-  shown = viewer.dialogue(example, encoder.decode, tables)
+    example, encoder = sources.read(
+      main.CONFIG.value,
+      main.WORKDIR.value,
+      RECORDS.value,
+      trajectories.TOKENIZER.value,
+      INDEX.value,
+    )
+  decode = functools.partial(tokenizer.decode, encoder)
+  shown = viewer.dialogue(example, decode, tables)
   if HTML.value:
     pathlib.Path(HTML.value).write_bytes(html.page(shown, objective))
     print(f'the page is in {HTML.value}')
@@ -50,7 +58,7 @@ def _inspect():
     terminal.show(shown, objective, COLOR.value, os.environ)
 
 
-def run():
+def run() -> None:
   """The console script isft-inspect."""
   ours = (RECORDS, INDEX, OBJECTIVE, HTML, COLOR)
   main.run(

@@ -10,12 +10,17 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
+from absl.flags import FlagHolder
 from ml_collections import config_flags
 
-from isft_jax import configs
+import isft_jax.configs as configs
+
+# A command of a config, of the type that the command expects, and a workdir.
+ConfigCommand = Callable[[Any, str], None]
 
 CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -29,13 +34,15 @@ WORKDIR = flags.DEFINE_string(
 )
 
 
-def run(command: Callable[[], None], doc: str, flag_holders) -> None:
+def run(
+  command: Callable[[], None], doc: str, flag_holders: Iterable[FlagHolder]
+) -> None:
   """Runs a command as a program; a failure exits with 1.
 
   flag_holders: the flags that it reads, for --help.
   """
 
-  def main(argv):
+  def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     _hush()
@@ -58,7 +65,9 @@ def run(command: Callable[[], None], doc: str, flag_holders) -> None:
   app.run(main, flags_parser=parse)
 
 
-def run_config(command: Callable, doc: str, flag_holders=()) -> None:
+def run_config(
+  command: ConfigCommand, doc: str, flag_holders: Iterable[FlagHolder] = ()
+) -> None:
   """Runs command(config, workdir), both from flags, as a program.
 
   flag_holders: of other flags that it reads.
@@ -66,7 +75,7 @@ def run_config(command: Callable, doc: str, flag_holders=()) -> None:
   run(lambda: configured(command), doc, (CONFIG, WORKDIR, *flag_holders))
 
 
-def configured(command: Callable) -> None:
+def configured(command: ConfigCommand) -> None:
   """Calls command(config, workdir), both from flags."""
   config = CONFIG.value
   if config is None:
@@ -142,14 +151,14 @@ def _as_line(error: Exception) -> str | None:
   return None
 
 
-def _remedy(place) -> str:
+def _remedy(place: str | bytes | None) -> str:
   """Returns what to do about a place that may not be read or written."""
   if place and os.path.isfile(place) and not os.access(place, os.R_OK):
     return 'name a file that you may read'
   return 'name a place in a folder that you may write to'
 
 
-def _is_full(error: BaseException) -> bool:
+def _is_full(error: BaseException | None) -> bool:
   # Libraries in C++ wrap what the system said in exceptions of their own.
   return any(os.strerror(number) in str(error) for number in _FULL)
 
@@ -162,10 +171,12 @@ def _hush() -> None:
   hub tells twice, by two loggers, each time that it finds no network.
   """
 
-  def is_news(record):
+  show = sys.unraisablehook
+
+  def is_news(record: std_logging.LogRecord) -> bool:
     return not (record.exc_info and _is_full(record.exc_info[1]))
 
-  def unraisable(lost, show=sys.unraisablehook):
+  def unraisable(lost: 'sys.UnraisableHookArgs') -> None:
     if repr(lost.exc_value) != "RuntimeError('Event loop is closed')":
       show(lost)
 
@@ -176,7 +187,10 @@ def _hush() -> None:
   sys.unraisablehook = unraisable
 
 
-def _spare_tpus(environ, find=glob.glob) -> None:
+def _spare_tpus(
+  environ: MutableMapping[str, str],
+  find: Callable[[str], list[str]] = glob.glob,
+) -> None:
   """Where there is no TPU, keeps libtpu from asking the network for its kind.
 
   It would warn in six lines that nobody answers. Compiling needs libtpu alone.
@@ -189,8 +203,9 @@ def _unknown_field(message: str) -> str:
   found = re.match(
     r"Field (\w+) not found on dataclass <class '(.*)\.(\w+)'>", message
   )
-  holder = found and getattr(sys.modules.get(found[2]), found[3], None)
-  if not holder:
+  module = sys.modules.get(found[2]) if found else None
+  holder = getattr(module, found[3], None) if found else None
+  if not found or not holder:
     return message
   names = [field.name for field in dataclasses.fields(holder)]
   close = difflib.get_close_matches(found[1], names, n=1)
@@ -198,6 +213,6 @@ def _unknown_field(message: str) -> str:
   return f'{found[3]} has no field {found[1]!r}; {hint}'
 
 
-def fail(message) -> None:
+def fail(message: object) -> NoReturn:
   """Prints one line and exits with 1."""
   sys.exit('error: ' + ' '.join(str(message).split()))

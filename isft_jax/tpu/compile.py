@@ -91,8 +91,9 @@ def compile_run(
       'largest_buffers': memory.largest(words),
       'out_of_memory': words,
     }
-  usage = step.memory_analysis()
-  found = collectives_lib.collectives(step.as_text(), trainer.mesh.size, slices)
+  usage = _usage(step)
+  text = step.as_text() or ''
+  found = collectives_lib.collectives(text, trainer.mesh.size, slices)
   state = sum(
     math.prod(leaf.shape) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(trainer.abstract)
@@ -104,7 +105,7 @@ def compile_run(
   decode, _ = _compiled(
     generate.lower(trainer.graphdef, trainer.abstract.params, *PROBE)
   )
-  of_decode = decode and decode.memory_analysis().peak_memory_in_bytes
+  of_decode = decode and _usage(decode).peak_memory_in_bytes
   return report | {
     'hbm_gib_per_chip': _gib(usage.peak_memory_in_bytes, chip),
     'hbm_by_kind_gib': _gibs(memory.by_kind(usage), chip),
@@ -119,11 +120,15 @@ def compile_run(
   }
 
 
-def lower_step(trainer: Trainer, rows: int, length: int, targets: int):
+def lower_step(
+  trainer: Trainer, rows: int, length: int, targets: int
+) -> jax.stages.Lowered:
   """Returns the trainer's step, lowered for batches of a shape."""
   where = sharding.of_batch(trainer.mesh)
 
-  def of(columns, dtype=jnp.int32):
+  def of(
+    columns: int, dtype: jax.typing.DTypeLike = jnp.int32
+  ) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((rows, columns), dtype, sharding=where)
 
   in_rows = ('tokens_BL', 'positions_BL', 'segment_ids_BL')
@@ -136,7 +141,15 @@ def lower_step(trainer: Trainer, rows: int, length: int, targets: int):
   return trainer.step.lower(trainer.abstract, batch)
 
 
-def _compiled(lowered):
+def _usage(program: jax.stages.Compiled) -> memory.Usage:
+  usage = program.memory_analysis()
+  assert usage is not None  # the compiler for TPUs always knows it
+  return usage
+
+
+def _compiled(
+  lowered: jax.stages.Lowered,
+) -> tuple[jax.stages.Compiled | None, str]:
   """Returns (the compiled program, '') or (None, the compiler's refusal)."""
   try:
     return lowered.compile(), ''
