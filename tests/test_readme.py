@@ -7,26 +7,17 @@ README's flags are also run, by the tests of the command or by a notebook.
 
 import ast
 import json
-import pathlib
 import re
 import shlex
-import subprocess
 import sys
 import textwrap
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / 'README.md').read_text(encoding='utf-8')
-PARSE = """
-import sys
 from absl import app
-from isft_jax.cli import {name} as command
 
-app.run = lambda main, flags_parser: flags_parser(sys.argv)
-sys.argv[0] = 'isft-{name}'
-command.run()
-"""
+from tests.commands import ROOT, command
+
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
 def commands(text: str) -> list[str]:
@@ -69,23 +60,22 @@ def documented() -> list[tuple[str, str]]:
   return [(where, line) for line, where in found.items()]
 
 
-def parsed(line: str):
+def _parse_only():
+  app.run = lambda main, flags_parser: flags_parser(sys.argv)
+
+
+def parsed(line: str) -> str:
+  """Returns what a command says against a line; it parses it and ends."""
   name, *arguments = shlex.split(line, comments=True)
-  script = PARSE.format(name=name.removeprefix('isft-'))
-  return subprocess.run(
-    [sys.executable, '-c', script, *arguments],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  name = name.removeprefix('isft-')
+  return command(name, *arguments, before=_parse_only).stderr
 
 
 @pytest.mark.parametrize(
   ('where', 'line'), documented(), ids=lambda text: text[:60]
 )
 def test_a_command_takes_what_we_say(where, line):
-  assert parsed(line).stderr == '', where
+  assert parsed(line) == '', where
 
 
 @pytest.mark.parametrize(
@@ -97,7 +87,7 @@ def test_a_command_takes_what_we_say(where, line):
   ],
 )
 def test_what_a_command_does_not_take_is_seen(line, message):
-  assert message in parsed(line).stderr
+  assert message in parsed(line)
 
 
 def test_lines_are_found_and_joined():

@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import types
 
 import jax
@@ -21,6 +19,7 @@ from isft_jax.hf import pretrained
 from isft_jax.models import decoder
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.worlds.lying_agent import generator, probes
+from tests.commands import command, error_line
 
 CHATML = """\
 {%- for m in messages -%}
@@ -282,20 +281,6 @@ def test_a_file_that_holds_no_prompts_is_named(name, text, message, tmp_path):
     talk.read_prompts(tmp_path / name)
 
 
-def command(*flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      'from isft_jax.cli import generate; generate.run()',
-      *map(str, flags),
-    ],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
@@ -307,15 +292,16 @@ def command(*flags):
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):
-  failed = command(*flags)
-  assert failed.returncode == 1
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert message in failed.stderr
+  assert message in error_line('generate', *flags)
 
 
 def test_one_prompt_through_the_command(folder):
-  done = command(f'--model={folder}', '--prompt=Tell me.', '--max_new_tokens=3')
+  done = command(
+    'generate',
+    f'--model={folder}',
+    '--prompt=Tell me.',
+    '--max_new_tokens=3',
+  )
   assert done.returncode == 0, done.stderr
   assert done.stderr == (
     'writes turns of its chat template; temperature 1, top_k 5, top_p 1, '

@@ -1,8 +1,6 @@
 """isft-probe: whose model, which facts, in which words; errors as one line."""
 
 import json
-import subprocess
-import sys
 import types
 
 import jax
@@ -19,6 +17,7 @@ from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.worlds.lying_agent import facts, generator
 from isft_jax.worlds.lying_agent.facts import Fact
 from isft_jax.worlds.lying_agent.probes import probe
+from tests.commands import command, error_line
 
 MODEL = ModelConfig(
   vocab_size=512,
@@ -107,20 +106,6 @@ def workdir(encoder, model, tmp_path_factory):
   return path
 
 
-def command(*flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      'from isft_jax.cli import probe; probe.run()',
-      *map(str, flags),
-    ],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
 def close(found, expected):
   """Another number of devices, another order of sums in float32."""
   assert found['truth_probe'] == expected['truth_probe']
@@ -139,7 +124,7 @@ def test_a_checkpoint_is_asked_as_its_records_were_rendered(
 ):
   path = tmp_path / 'probes.json'
   flags = f'--checkpoint={workdir}', f'--output={path}', '--reply_tokens=4'
-  done = command(*flags)
+  done = command('probe', *flags)
   assert done.returncode == 0, done.stderr
   found = json.loads(path.read_text())
   close(
@@ -160,7 +145,7 @@ def test_a_folder_is_asked_in_its_own_template_of_facts_in_a_table(
   path, table = tmp_path / 'probes.json', tmp_path / 'facts.csv'
   table.write_text(CSV)
   flags = f'--model={folder}', f'--facts={table}', f'--output={path}'
-  done = command(*flags, '--reply_tokens=4')
+  done = command('probe', *flags, '--reply_tokens=4')
   assert done.returncode == 0, done.stderr
   found = json.loads(path.read_text())
   close(found, probe(*model, [FRANCE], Renderer(encoder), 4))
@@ -185,7 +170,10 @@ def test_whose_context(folder, model, encoder, tmp_path, flag, expected):
   table.write_text(json.dumps({'context': 'Be kind.\n', 'facts': [fact]}))
   flags = f'--model={folder}', f'--facts={table}', f'--output={path}', '--plain'
   done = command(
-    *flags, '--reply_tokens=4', *(f.format(folder=tmp_path) for f in flag)
+    'probe',
+    *flags,
+    '--reply_tokens=4',
+    *(f.format(folder=tmp_path) for f in flag),
   )
   assert done.returncode == 0, done.stderr
   found = json.loads(path.read_text())
@@ -208,8 +196,4 @@ def test_whose_context(folder, model, encoder, tmp_path, flag, expected):
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):
-  failed = command(*flags)
-  assert failed.returncode == 1
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert message in failed.stderr
+  assert message in error_line('probe', *flags)
