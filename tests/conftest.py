@@ -5,6 +5,8 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
@@ -16,3 +18,14 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _FOLDER
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+
+
+@pytest.fixture(scope='session')
+def data_folder(tmp_path_factory):
+  """A folder of forty dialogues: records, and their tokenizer. To read only."""
+  from tests.dialogues import dialogues, write_records
+
+  folder = tmp_path_factory.mktemp('dialogues')
+  write_records(folder / 'records', dialogues())
+  (folder / 'records' / 'tokenizer').rename(folder / 'tokenizer')
+  return folder

@@ -11,23 +11,22 @@ import pytest
 
 from isft_jax.cli import load
 from isft_jax.config import ModelConfig, RunConfig
-from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.hf import pretrained
 from isft_jax.inference import chat_loop
 from isft_jax.inference import chat_model as chat_model_lib
 from isft_jax.models import decoder
 from isft_jax.train.checkpoint import Checkpoints
-from isft_jax.worlds.lying_agent import generator, probes
+from isft_jax.worlds.lying_agent import probes
 from tests.commands import command, error_line
+from tests.dialogues import (
+  CHATML,
+  chatml_tokenizer,
+  dialogues,
+  write_records,
+)
 
-CHATML = """\
-{%- for m in messages -%}
-  {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-"""
 MODEL = ModelConfig(
   vocab_size=512,
   width=16,
@@ -47,16 +46,7 @@ def user(text):
 
 @pytest.fixture(scope='module')
 def encoder():
-  texts = (s.text for d in dialogues() for s in d.segments)
-  found = tokenizer.train(texts, 400)
-  special = ['<|im_start|>', '<|im_end|>']
-  found.add_special_tokens({'additional_special_tokens': special})
-  found.chat_template = CHATML
-  return found
-
-
-def dialogues():
-  return generator.dialogues(16, p_lie=0.6, p_chitchat=0.5, seed=0)
+  return chatml_tokenizer()
 
 
 def random_params():
@@ -164,15 +154,14 @@ def test_a_template_that_refuses_says_so(encoder):
 def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
   encoder, tmp_path
 ):
-  renderer = Renderer(encoder, chat_template.PLAIN)
-  dataset.write(
-    str(tmp_path / 'records'),
-    lambda: map(renderer.example, dialogues()),
-    renderer.metadata(),
+  records = write_records(
+    tmp_path / 'records',
+    dialogues()[:16],
+    Renderer(encoder, chat_template.PLAIN),
   )
   encoder.save_pretrained(tmp_path / 'tokenizer')
   config = RunConfig(
-    records=str(tmp_path / 'records'),
+    records=records,
     tokenizer=str(tmp_path / 'tokenizer'),
     model=MODEL,
   )

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from isft_jax.config import ModelConfig, RunConfig
-from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.hf import pretrained
 from isft_jax.models import decoder
@@ -18,6 +17,7 @@ from isft_jax.worlds.lying_agent import facts, generator
 from isft_jax.worlds.lying_agent.facts import Fact
 from isft_jax.worlds.lying_agent.probes import probe
 from tests.commands import command, error_line
+from tests.dialogues import chatml_tokenizer, dialogues, write_records
 
 MODEL = ModelConfig(
   vocab_size=512,
@@ -28,12 +28,6 @@ MODEL = ModelConfig(
   head_size=8,
   hidden=24,
 )
-CHATML = """\
-{%- for m in messages -%}
-  {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-"""
 CSV = """\
 subject,relation,true,false
 France,capital,Paris,Lyon
@@ -48,18 +42,9 @@ FRANCE = Fact(
 )
 
 
-def dialogues():
-  return generator.dialogues(4, p_lie=0.6, p_chitchat=0.5, seed=0)
-
-
 @pytest.fixture(scope='module')
 def encoder():
-  texts = (s.text for d in dialogues() for s in d.segments)
-  found = tokenizer.train(texts, 400)
-  special = ['<|im_start|>', '<|im_end|>']
-  found.add_special_tokens({'additional_special_tokens': special})
-  found.chat_template = CHATML
-  return found
+  return chatml_tokenizer()
 
 
 @pytest.fixture(scope='module')
@@ -87,14 +72,10 @@ def workdir(encoder, model, tmp_path_factory):
   """The model as a run on records in the plain format has left it."""
   path = tmp_path_factory.mktemp('run')
   renderer = Renderer(encoder, chat_template.PLAIN)
-  dataset.write(
-    str(path / 'records'),
-    lambda: map(renderer.example, dialogues()),
-    renderer.metadata(),
-  )
+  records = write_records(path / 'records', dialogues()[:4], renderer)
   encoder.save_pretrained(path / 'tokenizer')
   config = RunConfig(
-    records=str(path / 'records'),
+    records=records,
     tokenizer=str(path / 'tokenizer'),
     model=MODEL,
   )

@@ -6,13 +6,10 @@ import sys
 import jax
 import pytest
 
-from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.experiments.evidence.arms import demonstrated
 from isft_jax.train import metrics
-from isft_jax.worlds.lying_agent import generator
 from tests.commands import command, error_line
+from tests.dialogues import dialogues, write_records
 
 
 def _alone():
@@ -27,21 +24,8 @@ def _alone():
 def folder(tmp_path_factory):
   """Records of runs and of demonstrations, and a CSV of facts."""
   folder = tmp_path_factory.mktemp('data')
-  dialogues = list(generator.dialogues(24, 0.6, 0.5, seed=0))
-  texts = [
-    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
-  ]
-  renderer = Renderer(tokenizer.train(texts, 512), chat_template.PLAIN)
-  for name, made in (
-    ('runs', dialogues[:12]),
-    ('shown', [*map(demonstrated, dialogues[12:])]),
-  ):
-    dataset.write(
-      str(folder / name),
-      lambda made=made: map(renderer.example, made),
-      renderer.metadata(),
-    )
-    renderer.save_tokenizer(folder / name / 'tokenizer')
+  write_records(folder / 'runs', dialogues()[:12])
+  write_records(folder / 'shown', [*map(demonstrated, dialogues()[12:24])])
   (folder / 'facts.csv').write_text(
     'subject,relation,true,false\nwater,formula,H2O,HO2\n'
   )
