@@ -1,4 +1,4 @@
-"""Set once, before jax starts: 8 virtual devices, strict ranks, a cache."""
+"""Set once, before jax starts: 8 devices, strict ranks, quick compilation."""
 
 import atexit
 import os
@@ -10,6 +10,8 @@ import pytest
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
+# The programs of tests run for a few steps: compiling them is what takes time.
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
 # What one test has compiled, the others need not: workers, and the commands
 # that they run, share a folder of compiled programs while the tests last.
