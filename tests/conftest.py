@@ -21,6 +21,20 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _FOLDER
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 
+# The longest files begin: none of them is then left to one worker at the end.
+_LONGEST = (
+  'tests/experiments/test_lying_agent.py',
+  'tests/colabs/test_notebooks.py',
+  'tests/train/test_hosts.py',
+  'tests/train/test_loop.py',
+  'tests/cli/test_main.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+  turn = {name: number for number, name in enumerate(_LONGEST)}
+  items.sort(key=lambda item: turn.get(item.nodeid.split('::')[0], len(turn)))
+
 
 @pytest.fixture(scope='session')
 def data_folder(tmp_path_factory):
