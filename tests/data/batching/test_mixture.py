@@ -257,13 +257,13 @@ def test_a_mixture_resumes_at_any_step(two):
 def test_what_a_mixture_says_of_itself(two):
   source = BatchSource(two, config_of(two, (3, ''), (1, 'DEMONSTRATION=1')))
   first, runs, demos = source.plan.describe(['runs', 'demos']).splitlines()
-  assert first == '8 rows an epoch'
+  assert first == '8 rows per epoch'
   assert runs.startswith(
-    '    runs: 6 rows (75.0%), 1.50 times its 4 rows an epoch, of 12 tokens '
+    '    runs: 6 rows (75.0%), 1.50 times its 4 rows per epoch, of 12 tokens '
   )
   # 1.5 times 12 records of 3 targets; twice 3 of 2
-  assert runs.endswith('; of all targets 81.8%')
-  assert demos.endswith('; of all targets 18.2%')
+  assert runs.endswith('; 81.8% of all targets')
+  assert demos.endswith('; 18.2% of all targets')
 
 
 # ------------------------------------------------------------------- settings
