@@ -61,7 +61,7 @@ class Mixture:
     Returns:
       The index of the component, and the entries of the row in its plan.
     """
-    # Component of the row, and how many of its rows were read before.
+    # Component of the row, and the number of its rows before this one.
     full_rounds, turn = divmod(number, len(self.turns_W))
     source = int(self.turns_W[turn])
     is_own_W = self.turns_W == source

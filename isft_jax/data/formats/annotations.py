@@ -24,7 +24,7 @@ _SPAN = ('start', 'stop', 'author', 'verdict')  # the verdict is optional
 
 
 def provenance(value: object) -> Provenance | None:
-  """Returns the provenance with a name, in upper or lower case, or None."""
+  """Returns the provenance of a name in upper or lower case, or None."""
   return PROVENANCES.get(value.upper()) if isinstance(value, str) else None
 
 
@@ -70,7 +70,7 @@ def parts(raw: Mapping, text: str, i: int) -> tuple[Part, ...]:
 
   Args:
     raw: the message as it is in the row.
-    text: its content, in whose characters the spans are given.
+    text: its content; spans count its characters.
     i: index of its turn, for messages.
 
   Raises:

@@ -35,7 +35,7 @@ class Task(NamedTuple):
   """A row to prepare."""
 
   file: int  # number of its file
-  stem: str  # of the name of its file
+  stem: str  # of its file, for ids of rows; see `rows.stems`
   row: rows.Row
 
   @property
