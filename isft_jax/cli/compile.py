@@ -22,7 +22,7 @@ from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 
 import isft_jax.configs as configs
 from isft_jax.cli import main
-from isft_jax.config import LyingAgentConfig, RunConfig
+from isft_jax.config import RunConfig
 
 TOPOLOGY = DEFINE_string(
   'topology', '', 'A generation and its chips along each axis: v5e:4x4.'
@@ -45,7 +45,7 @@ def _compile() -> None:
 
   reports = []
   for config, topology, slices in _jobs():
-    report = compile_run(config, topology, slices)
+    report = compile_run(_training_run(config), topology, slices)
     show = json.dumps if JSON.value else report_lib.text
     print(show(report), flush=True)
     reports.append(report)
@@ -56,6 +56,15 @@ def _compile() -> None:
     print(f'the table is in {OUTPUT.value}', file=sys.stderr)
   if not all(report['fits'] for report in reports):
     sys.exit(1)
+
+
+def _training_run(config: 'RunConfig | LyingAgentConfig') -> RunConfig:
+  """Returns a run as it is; of an experiment, its fine-tuning stage."""
+  if isinstance(config, RunConfig):
+    return config
+  return RunConfig.from_stage(
+    config.finetune, name=config.name, model=config.model, mesh=config.mesh
+  )
 
 
 def shipped() -> Iterator[tuple[str, str, str]]:

@@ -18,7 +18,6 @@ from absl.flags import FlagHolder
 from ml_collections import config_flags
 
 import isft_jax.configs as configs
-from isft_jax import config as config_lib
 
 # A command of a config, of the type that the command expects, and a workdir.
 ConfigCommand = Callable[[Any, str], None]
@@ -201,14 +200,18 @@ def _spare_tpus(
 
 
 def _unknown_field(message: str) -> str:
-  found = re.match(r"Field (\w+) not found on dataclass <.*\.(\w+)'>", message)
-  holder = getattr(config_lib, found[2], None) if found else None
-  if not found or not holder:
+  found = re.match(
+    r"Field (\w+) not found on dataclass <class '(.*)\.(\w+)'>", message
+  )
+  if not found:
+    return message
+  holder = getattr(sys.modules.get(found[2]), found[3], None)
+  if not holder:
     return message
   names = [field.name for field in dataclasses.fields(holder)]
   close = difflib.get_close_matches(found[1], names, n=1)
   hint = f'did you mean {close[0]}?' if close else f'it has {", ".join(names)}'
-  return f'{found[2]} has no field {found[1]!r}; {hint}'
+  return f'{found[3]} has no field {found[1]!r}; {hint}'
 
 
 def fail(message: object) -> NoReturn:

@@ -16,7 +16,7 @@ several seeds of the lying agent (means and ranges, also as Markdown).
 from absl import flags
 
 from isft_jax.cli import main
-from isft_jax.config import EvidenceConfig, LyingAgentConfig
+from isft_jax.experiments.config import EvidenceConfig, LyingAgentConfig
 
 FROM = flags.DEFINE_list(
   'from',

@@ -6,10 +6,11 @@ import sys
 import tempfile
 
 from isft_jax import config as config_lib
-from isft_jax.config import LyingAgentConfig, RunConfig
+from isft_jax.config import RunConfig
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.tokenizer import FastTokenizer
+from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.types import Example
 
 # What an experiment's data depend on.

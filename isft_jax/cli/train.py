@@ -107,7 +107,7 @@ def _probe_of(
   from isft_jax.worlds.lying_agent import fact_files, facts, generator, probes
   from isft_jax.worlds.lying_agent.context import shared_context
 
-  config_lib.validate(config)
+  config.check()
   bank, context = facts.FACTS, ''
   if PROBE.value != 'paper':
     bank, context = fact_files.read(PROBE.value)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from isft_jax import chips as chips_lib
 from isft_jax import sharding
-from isft_jax.config import LyingAgentConfig, RunConfig
+from isft_jax.config import RunConfig
 from isft_jax.inference import generate
 from isft_jax.models import attention
 from isft_jax.models import flops as flops_lib
@@ -29,12 +29,11 @@ PROBE = (33, 64, 48)  # prompts, tokens of each, tokens of a reply
 
 
 def compile_run(
-  config: RunConfig | LyingAgentConfig, topology: str, slices: int = 1
+  config: RunConfig, topology: str, slices: int = 1
 ) -> dict[str, Any]:
   """Returns what the compiler says of a run's step on a slice, for a report.
 
-  config: of an experiment, its fine-tuning stage is meant. Where row_targets is
-    0 there are no records to count: half of row_length is taken.
+  config: needs no records. If row_targets is 0, half of row_length is taken.
   topology, slices: see chips.describe.
 
   A program that is too large has fits=False, and the compiler's words as
@@ -43,21 +42,20 @@ def compile_run(
   Raises ValueError if the slice does not exist, or the config does not divide
   over it.
   """
-  stage = config.finetune if isinstance(config, LyingAgentConfig) else config
-  B, L = stage.rows, stage.row_length
+  B, L = config.rows, config.row_length
   if not L:
     raise ValueError(
       'row_length=0 is as long as the records need, and there are none here: '
       'name a length, as in --config.row_length=256 (of an experiment, '
       '--config.finetune.row_length=256)'
     )
-  K = stage.row_targets or L // 2
+  K = config.row_targets or L // 2
   devices = chips_lib.describe(topology, slices)
   kind = devices[0].device_kind
   chip = chips_lib.CHIPS[kind]
   shape = dataclasses.replace(config.model, init_from='')
-  trainer = make_trainer(shape, stage.optim, config.mesh, 1_000, devices)
-  sharding.check_rows(B, trainer.mesh, stage.optim.accumulate)
+  trainer = make_trainer(shape, config.optim, config.mesh, 1_000, devices)
+  sharding.check_rows(B, trainer.mesh, config.optim.accumulate)
   chips = trainer.mesh.size // chip.devices
   # As in the trainer: of the kernel, more is computed than of plain products.
   model = dataclasses.replace(
@@ -73,7 +71,7 @@ def compile_run(
     'batch': B,
     'length': L,
     'targets': K,
-    'targets_assumed': not stage.row_targets,
+    'targets_assumed': not config.row_targets,
     'remat': model.remat,
     'attention': model.attention,
     'hbm_capacity_gib': round(chip.hbm / chips_lib.GIB, 2),

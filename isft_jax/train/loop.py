@@ -54,7 +54,7 @@ def train(
   rendered with the config's tokenizer; FloatingPointError if a loss is not
   finite; SystemExit if it was told to stop (preemption.py), and has saved.
   """
-  config_lib.validate(config)
+  config.check()
   config, names, source, heldout, fingerprint = inputs.open_inputs(config)
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
   batches = pipeline.batches(source)
