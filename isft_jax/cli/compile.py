@@ -23,6 +23,7 @@ from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 import isft_jax.configs as configs
 from isft_jax.cli import main
 from isft_jax.config import RunConfig
+from isft_jax.experiments.config import LyingAgentConfig
 
 TOPOLOGY = DEFINE_string(
   'topology', '', 'A generation and its chips along each axis: v5e:4x4.'
@@ -58,7 +59,7 @@ def _compile() -> None:
     sys.exit(1)
 
 
-def _training_run(config: 'RunConfig | LyingAgentConfig') -> RunConfig:
+def _training_run(config: RunConfig | LyingAgentConfig) -> RunConfig:
   """Returns a run as it is; of an experiment, its fine-tuning stage."""
   if isinstance(config, RunConfig):
     return config
