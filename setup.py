@@ -35,7 +35,7 @@ setuptools.setup(
   package_data={
     'isft_jax': ['py.typed'],
     'isft_jax.cli': ['*.sh'],
-    'isft_jax.report': ['*.css', '*.js'],
+    'isft_jax.report': ['*.css', '*.js', '*.html.j2', '*/*.html.j2'],
   },
   # `.ci/run` runs tests with the lowest of these versions, on Python 3.11.
   install_requires=[
@@ -56,6 +56,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12.8',
     'pyarrow>=21',
+    'rich>=13.9',
     'safetensors>=0.4.3',
     'tensorboardX>=2.6.2',
     'tensorflow-datasets>=4.9.10',

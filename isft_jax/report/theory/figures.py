@@ -1,4 +1,4 @@
-"""theory.json as figures: data and words, drawn by `plots` and `page`.
+"""theory.json as figures: data and words, drawn by `charts`.
 
 A part that has not been run has no figure.
 """
@@ -6,7 +6,7 @@ A part that has not been run has no figure.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-# Numbers of colors in `plots.COLORS`, which are those of --arm-0 .. in pages.
+# Numbers of the colors --arm-0 to --arm-5, as in `colors`.
 GRAY, VERMILION, BLUE, ORANGE, GREEN, PINK = range(6)
 ACCOUNTINGS = {'interventional': BLUE, 'conditional': VERMILION}
 # Behaviours of teaching, in words.

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from isft_jax.report.evidence import charts
+from isft_jax.report.evidence import charts, sections
 from isft_jax.report.evidence import page as evidence
 from isft_jax.report.evidence import words as evidence_words
 
@@ -137,9 +137,14 @@ RESULTS = {
 }
 
 
+def page_of(results):
+  wheel = results.get('flywheel')
+  return evidence.report(results, wheel and charts.flywheel(wheel))
+
+
 def shown(results):
   """The page's words, without its tags."""
-  page = evidence.report(results).decode()
+  page = page_of(results).decode()
   return re.sub(r'\s+', ' ', re.sub(r'<[^>]+>', ' ', page.split('<main>')[1]))
 
 
@@ -242,17 +247,22 @@ def test_the_worlds_are_counted_by_sign():
 
 def test_a_doubtful_cell_of_the_heat_map_is_marked():
   cells = {(0.0, 0.3): of(0.3, 0.1), (0.0, 0.9): of(0.05, 0.1)}
-  table = charts.heat(cells, ('wrong', [0.0]), ('lies', [0.3, 0.9]), 'x', 0.3)
-  assert '+0.30 [+0.20, +0.40]</td>' in table
-  assert '+0.05 [-0.05, +0.15] ?</td>' in table
-  assert 'var(--truth) 55%' in table and 'var(--truth) 9%' in table
+  table = sections.heat(cells, ('wrong', [0.0]), ('lies', [0.3, 0.9]), 'x', 0.3)
+  assert table.header == ['', 'lies 0.3', 'lies 0.9']
+  ((name, sure, doubtful),) = table.rows
+  assert name == 'wrong 0'
+  assert sure.text == '+0.30 [+0.20, +0.40]'
+  assert doubtful.text == '+0.05 [-0.05, +0.15] ?'
+  assert 'var(--truth) 55%' in sure.style
+  assert 'var(--truth) 9%' in doubtful.style
+  assert 'var(--truth) 55%' in page_of(RESULTS).decode()
 
 
 def test_parts_that_are_not_done_are_left_out():
   for part in ('flywheel', 'arms', 'heldout', 'worlds', 'costs'):
     results = copy.deepcopy(RESULTS)
     del results[part]
-    assert evidence.report(results) != evidence.report(RESULTS)
+    assert page_of(results) != page_of(RESULTS)
   nothing = {
     name: RESULTS[name]
     for name in ('experiment', 'config', 'seed', 'seeds', 'environment')
@@ -269,8 +279,9 @@ def test_seeds_and_every_run_are_on_the_page():
 
 
 def test_the_page_needs_no_other_file():
-  page = evidence.report(RESULTS).decode()
+  page = page_of(RESULTS).decode()
   assert not re.search(r'(src|href)="(?!#)', page)
+  assert page.count('<svg class="chart"') == 5
   assert '://' not in page
 
 
@@ -279,7 +290,7 @@ def test_a_page_is_made_again_from_results_alone(tmp_path):
   path.write_text(json.dumps(RESULTS))
   page = evidence.rebuild(str(path))
   assert page == tmp_path / 'evidence.html'
-  assert page.read_bytes() == evidence.report(RESULTS)
+  assert page.read_bytes() == page_of(RESULTS)
   assert (tmp_path / 'flywheel.png').read_bytes().startswith(b'\x89PNG')
   other = evidence.rebuild(str(path), str(tmp_path / 'other'))
   assert other.read_bytes() == page.read_bytes()
@@ -298,3 +309,33 @@ def test_a_single_seed_is_drawn_without_a_band():
     for each in found['accuracy']:
       each['lo'] = each['hi'] = None
   assert '90.0%' in shown(results)
+
+
+def test_what_a_config_says_cannot_become_markup():
+  name = '<script>$x$</script>'
+  text = json.dumps(RESULTS).replace('agent_only', name)
+  results = json.loads(text.replace('"observational"', json.dumps(name)))
+  page = page_of(results).decode()
+  assert page.count('<script>') == 1  # the viewer's own
+  assert '&lt;script&gt;$x$&lt;/script&gt;' in page
+
+
+def test_a_mean_stands_in_its_interval():
+  """Bar from lo to hi, mark at the mean; both say their numbers."""
+  rows = [('a', of(0.5, 0.25)), ('b', of(-0.25, 0.125))]
+  svg = charts.dots('x', rows, 'Means.', 'nats').svg()
+  told = re.findall(r'<title>([^<]*)</title><path d="M (\S+) \S+ L (\S+) ', svg)
+  assert [text for text, *_ in told] == [
+    'a +0.500 [+0.250, +0.750]',
+    'b -0.250 [-0.375, -0.125]',
+    'a +0.500 [+0.250, +0.750]',
+    'b -0.250 [-0.375, -0.125]',
+  ]
+  places = [(float(start), float(stop)) for _, start, stop in told]
+  (low, high), (low_b, high_b), (mark, _), (mark_b, _) = sorted(
+    places, key=lambda place: place[0] == place[1]
+  )
+  assert mark == pytest.approx((low + high) / 2, abs=0.02)
+  assert mark_b == pytest.approx((low_b + high_b) / 2, abs=0.02)
+  # Half as wide an interval is half as long.
+  assert high - low == pytest.approx(2 * (high_b - low_b), abs=0.04)
