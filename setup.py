@@ -50,6 +50,7 @@ setuptools.setup(
     'importlib_resources>=6',  # wanted by tensorflow-datasets, undeclared
     'jax>=0.10.2',
     'jinja2>=3.1.6',  # the first that transformers renders templates with
+    'markupsafe>=2',
     'matplotlib>=3.9',
     'ml_collections>=1.1',
     'numpy>=2',

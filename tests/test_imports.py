@@ -55,7 +55,7 @@ MAY_IMPORT = {
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
   'theory': 'types config losses models',
-  'report': 'types report.lying_agent report.evidence report.theory',
+  'report': 'types report.lying_agent report.evidence',
   'report.viewer': 'types report',
   'report.lying_agent': 'report report.viewer',
   'report.evidence': 'report report.lying_agent',

@@ -48,7 +48,7 @@ _STYLE = {
   'legend.frameon': False,
   'legend.fontsize': 9.5,
   'figure.facecolor': LIGHT['paper'],
-  'figure.dpi': 180,
+  'figure.dpi': 144,
   'axes.facecolor': LIGHT['paper'],
   'axes.edgecolor': LIGHT['quiet'],
   'grid.color': LIGHT['line'],
@@ -176,9 +176,9 @@ def legend_above(figure: Figure, axes: Axes) -> None:
   )
 
 
-def tell(artist: Artist, text: str) -> None:
-  """Gives a part of a chart a tooltip, which readers of screens hear too."""
-  artist.set_gid(f'{_TOLD}{visible_line(text)}')
+def set_tooltip(artist: Artist, text: str) -> None:
+  """Gives an artist a tooltip, which screen readers read out too."""
+  artist.set_gid(f'{_TOOLTIP}{visible_line(text)}')
 
 
 def replace_file(path: str | os.PathLike, content: bytes) -> None:
@@ -192,8 +192,8 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
     temporary.unlink(missing_ok=True)
 
 
-# What the id of a part begins with that has a tooltip.
-_TOLD = 'told: '
+# The id of an artist with a tooltip begins with this.
+_TOOLTIP = 'tooltip: '
 
 
 def _styled():
@@ -215,15 +215,14 @@ def _adapt(element, prefix, kept):
   """
   element.tag = element.tag.split('}')[-1]
   element.tail = None
-  found, element.attrib = element.attrib, {}
-  for name, value in found.items():
+  attributes, element.attrib = element.attrib, {}
+  for name, value in attributes.items():
     name = name.split('}')[-1]
-    if name == 'id' and value.startswith(_TOLD):
-      told = value.removeprefix(_TOLD)
+    if name == 'id' and value.startswith(_TOOLTIP):
       title = ElementTree.Element('title')
-      title.text = told
+      title.text = value.removeprefix(_TOOLTIP)
       element.insert(0, title)
-      element.attrib |= {'role': 'img', 'aria-label': told}
+      element.attrib |= {'role': 'img', 'aria-label': title.text}
     elif name == 'id':
       if value in kept:
         element.set('id', prefix + value)
@@ -242,11 +241,20 @@ def _adapt(element, prefix, kept):
 
 
 def _adapted_style(css):
-  rules = [rule.strip() for rule in css.replace(': ', ':').split(';')]
-  rules = [rule for rule in rules if not rule.startswith('font-family')]
+  # The font is the page's; matplotlib 3.9 writes its weight, size and family
+  # as one rule.
+  css = re.sub(r'font: (\w+ )?([\d.]+px) [^;]*', _font_rules, css)
+  css = re.sub(r'font-family: [^;]*(; )?', '', css)
   return re.sub(
-    r'#[0-9a-f]{6}', lambda match: _VARIABLES[match[0]], ';'.join(rules)
+    r'#[0-9a-f]{6}',
+    lambda match: _VARIABLES[match[0]],
+    re.sub('([:;]) ', r'\1', css),
   )
+
+
+def _font_rules(match):
+  weight = f'font-weight: {match[1].strip()}; ' if match[1] else ''
+  return f'{weight}font-size: {match[2]}'
 
 
 def _short(match):

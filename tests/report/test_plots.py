@@ -181,9 +181,9 @@ def test_png_and_svg_are_of_one_figure(chart, tmp_path):
   *_, svg_width, svg_height = map(
     float, re.findall(r'[0-9.]+', re.search(r'viewBox="[^"]*"', svg)[0])
   )
-  # 180 pixels and 72 units an inch; a pixel is rounded.
+  # 144 pixels and 72 units an inch; a pixel is rounded.
   np.testing.assert_allclose(
-    [width, height], [2.5 * svg_width, 2.5 * svg_height], atol=1
+    [width, height], [2 * svg_width, 2 * svg_height], atol=1
   )
 
 

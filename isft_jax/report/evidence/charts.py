@@ -34,7 +34,7 @@ def flywheel(wheel: Mapping[str, Mapping]) -> plots.Chart:
         linewidth=2,
         label=change,
       )
-      plots.tell(line, change)
+      plots.set_tooltip(line, change)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(10, integer=True))
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
     axes.grid(axis='y')
@@ -66,7 +66,7 @@ def dots(
       mark = axes.vlines(value['mean'], place - 0.4, place + 0.4, linewidth=2.5)
       mark.set(color=LIGHT['ink'])
       for part in bar, mark:
-        plots.tell(part, f'{row} {text(value)}')
+        plots.set_tooltip(part, f'{row} {text(value)}')
     axes.axvline(0, color=LIGHT['ink'], linewidth=0.8)
     axes.set_yticks(range(len(rows)), [visible_line(row) for row, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)  # the first on top

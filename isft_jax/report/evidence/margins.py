@@ -16,7 +16,9 @@ _NATS = 'nats per token'
 
 
 def arms(arms: dict) -> Section:
-  rows = [(arm, found['told']['mean_margin']) for arm, found in arms.items()]
+  rows = [
+    (arm, figures['told']['mean_margin']) for arm, figures in arms.items()
+  ]
   curve = [
     (f'agent weighs {weight}', arms[arm]['told']['mean_margin'])
     for weight, arm in (
@@ -67,13 +69,15 @@ def heldout(arms: dict) -> Section:
     ('told', 'Facts that dialogues are about'),
     ('heldout', 'Facts that no dialogue mentions'),
   ):
-    rows = [(arm, found[half]['mean_margin']) for arm, found in arms.items()]
+    rows = [
+      (arm, figures[half]['mean_margin']) for arm, figures in arms.items()
+    ]
     chart = dots(f'heldout_{half}', rows, 'Mean margin.', _NATS)
     blocks += [Block(chart, heading=title), *_tables(arms, half)]
   since = '; '.join(
     f'{arm} {difference(against["mean_margin"])}'
-    for arm, found in arms.items()
-    if (against := found['heldout'].get('against_base'))
+    for arm, figures in arms.items()
+    if (against := figures['heldout'].get('against_base'))
   )
   return Section(
     'Facts that no dialogue mentions',
@@ -89,7 +93,7 @@ def _above_interventional(arms: dict) -> str:
   if 'interventional' not in arms:
     return ''
   mean = {
-    arm: found['told']['mean_margin']['mean'] for arm, found in arms.items()
+    arm: figures['told']['mean_margin']['mean'] for arm, figures in arms.items()
   }
   above = [arm for arm in arms if mean[arm] > mean['interventional']]
   return f'Above interventional: {", ".join(above) or "none"}. '
@@ -97,12 +101,12 @@ def _above_interventional(arms: dict) -> str:
 
 def _answers(arms: dict, half: str) -> str:
   """Returns in words how often the truth is told to who asks."""
-  said = ', '.join(
+  shares = ', '.join(
     f'{arm} {text(arms[arm][half]["says_truth"], ".1%")}'
     for arm in ('base', 'observational', 'interventional', 'agent_only')
     if arm in arms
   )
-  return f'Asked, the truth is told by: {said}.'
+  return f'Asked, the truth is told by: {shares}.'
 
 
 def _tables(arms: dict, half: str) -> list[Block]:
@@ -117,10 +121,10 @@ def _tables(arms: dict, half: str) -> list[Block]:
   rows = [
     [arm]
     + [
-      text(found[half][name], '+.3f' if name == 'mean_margin' else '.0%')
+      text(figures[half][name], '+.3f' if name == 'mean_margin' else '.0%')
       for name in columns
     ]
-    for arm, found in arms.items()
+    for arm, figures in arms.items()
   ]
   header = ['arm', *columns.values()]
   return [Block(Table(f'Facts {half}', header, rows)), _paired(arms, half)]
@@ -129,8 +133,9 @@ def _tables(arms: dict, half: str) -> list[Block]:
 def _paired(arms: dict, half: str) -> Block:
   others = {'against_base': 'the base', 'against_observational': 'L_obs'}
   rows = [
-    [arm] + [cell for name in others for cell in _cells(found[half].get(name))]
-    for arm, found in arms.items()
+    [arm]
+    + [cell for name in others for cell in _cells(figures[half].get(name))]
+    for arm, figures in arms.items()
   ]
   header = ['arm']
   for other in others.values():

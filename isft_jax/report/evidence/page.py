@@ -83,11 +83,11 @@ def report(results: dict, wheel: plots.Chart | None) -> bytes:
 
 def answer(results: dict) -> str:
   """Returns what came out, in a few sentences, all of it from the figures."""
-  said = []
+  sentences = []
   wheel = results.get('flywheel', {})
   if {'interventional', 'observational'} <= wheel.keys():
     do, obs = wheel['interventional'], wheel['observational']
-    said.append(
+    sentences.append(
       f'Trained for {len(do["accuracy"]) - 1} rounds on conversations about '
       f'its own answers, a model that was right on '
       f'{do["accuracy"][0]["mean"]:.0%} of the facts is right on '
@@ -98,7 +98,7 @@ def answer(results: dict) -> str:
   arms = results.get('arms', {})
   if 'interventional' in arms:
     against = arms['interventional']['told']['against_observational']
-    said.append(
+    sentences.append(
       f'On scripted lies, L_do ends {difference(against["mean_margin"])} '
       f'in mean margin against L_obs, higher on {sum(against["facts_higher"])} '
       f'of {facts_of(against)} facts.'
@@ -106,11 +106,11 @@ def answer(results: dict) -> str:
   held = results.get('heldout', {})
   if 'interventional' in held:
     against = held['interventional']['heldout']['against_observational']
-    said.append(
+    sentences.append(
       'On facts that no dialogue mentions the difference is '
       f'{difference(against["mean_margin"])}.'
     )
-  return ' '.join(said) or 'No part is done yet.'
+  return ' '.join(sentences) or 'No part is done yet.'
 
 
 def _models(base: dict) -> str:

@@ -36,12 +36,12 @@ def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
   rows = [
     (
       arm,
-      text(found['accuracy'][0], '.1%'),
-      text(found['accuracy'][-1], '.1%'),
-      text(found['heldout']['accuracy'][0], '.1%'),
-      text(found['heldout']['accuracy'][-1], '.1%'),
+      text(figures['accuracy'][0], '.1%'),
+      text(figures['accuracy'][-1], '.1%'),
+      text(figures['heldout']['accuracy'][0], '.1%'),
+      text(figures['heldout']['accuracy'][-1], '.1%'),
     )
-    for arm, found in wheel.items()
+    for arm, figures in wheel.items()
   ]
   header = (
     'arm',
@@ -53,9 +53,9 @@ def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
   table = Table('Accuracy before and after', header, rows)
   blocks = [Block(chart), Block(table)]
   compared = {
-    arm: found['against_observational']
-    for arm, found in wheel.items()
-    if 'against_observational' in found and arm != 'observational'
+    arm: figures['against_observational']
+    for arm, figures in wheel.items()
+    if 'against_observational' in figures and arm != 'observational'
   }
   if compared:
     blocks.append(_by_round(compared, rounds))
@@ -93,30 +93,32 @@ def _by_round(compared: dict, rounds: int) -> Block:
 
 
 def worlds(worlds: list[dict]) -> Section:
-  blocks, found = [], [w for w in worlds if 'difference' in w]
-  largest = max((abs(w['difference']['mean']) for w in found), default=0)
-  for style in dict.fromkeys(world['style'] for world in found):
-    mine = [world for world in found if world['style'] == style]
-    cells = {(w['p_user_wrong'], w['p_lie']): w['difference'] for w in mine}
+  blocks, finished = [], [w for w in worlds if 'difference' in w]
+  largest = max((abs(w['difference']['mean']) for w in finished), default=0)
+  for style in dict.fromkeys(world['style'] for world in finished):
+    in_style = [world for world in finished if world['style'] == style]
+    cells = {(w['p_user_wrong'], w['p_lie']): w['difference'] for w in in_style}
     wrong, lie = (
       list(dict.fromkeys(values)) for values in zip(*cells, strict=True)
     )
     table = heat(cells, ('user wrong', wrong), ('lies', lie), style, largest)
     blocks.append(Block(table, heading=_STYLES[style]))
-  above = [w for w in found if w['difference']['mean'] > 0]
-  told = [w for w in found if (w['difference']['lo'] or 0) > 0]
-  below = [w for w in found if (w['difference']['hi'] or 0) < 0]
+  above = [w for w in finished if w['difference']['mean'] > 0]
+  surely_above = [w for w in finished if (w['difference']['lo'] or 0) > 0]
+  surely_below = [w for w in finished if (w['difference']['hi'] or 0) < 0]
   lies = [
-    w for w in found if w['arms']['interventional']['mean_margin']['mean'] < 0
+    w
+    for w in finished
+    if w['arms']['interventional']['mean_margin']['mean'] < 0
   ]
   return Section(
     'Worlds: other corrections, other users',
     blocks,
     f'L_do minus L_obs in mean margin, nats a token: above 0 in {len(above)} '
-    f'of {len(found)} worlds, the interval wholly above 0 in {len(told)} and '
-    f'wholly below in {len(below)} ("?": it holds 0). '
-    f'{_where_not_above(found)}In {len(lies)} worlds L_do itself ends on the '
-    'side of the lie.',
+    f'of {len(finished)} worlds, the interval wholly above 0 in '
+    f'{len(surely_above)} and wholly below in {len(surely_below)} ("?": it '
+    f'holds 0). {_where_not_above(finished)}In {len(lies)} worlds L_do itself '
+    'ends on the side of the lie.',
     'Whether a difference is of use: where both arms prefer the lie, the '
     'smaller lie is still one. Three seeds make wide intervals.',
   )
@@ -144,12 +146,12 @@ def heat(
       'var(--paper))',
     )
 
-  table = [
+  body = [
     [f'{rows[0]} {row:g}', *(cell(cells[row, column]) for column in columns[1])]
     for row in rows[1]
   ]
   header = ['', *(f'{columns[0]} {column:g}' for column in columns[1])]
-  return Table(label, header, table)
+  return Table(label, header, body)
 
 
 def _where_not_above(worlds: list[dict]) -> str:
@@ -168,14 +170,14 @@ def costs(costs: dict) -> Section:
   rows = [
     [
       arm,
-      text(found['ended'], '.1%'),
-      text(found['user_like'], '.1%'),
-      text(found['good_nll'], '.3f'),
-      *(text(found['nll'][author], '.3f') for author in authors),
+      text(figures['ended'], '.1%'),
+      text(figures['user_like'], '.1%'),
+      text(figures['good_nll'], '.3f'),
+      *(text(figures['nll'][author], '.3f') for author in authors),
     ]
-    for arm, found in costs.items()
+    for arm, figures in costs.items()
   ]
-  good = [(arm, found['good_nll']) for arm, found in costs.items()]
+  good = [(arm, figures['good_nll']) for arm, figures in costs.items()]
   shows = ''
   if {'interventional', 'observational', 'base'} <= costs.keys():
     do, obs, base = (

@@ -52,10 +52,10 @@ def difference(value: dict, shares: bool = False) -> str:
   """
   shown = text(points(value), '+.1f') if shares else text(value)
   unit = 'points' if shares else 'nats a token'
-  told = ', not told apart from 0' if may_be_none(value) else ''
+  doubt = ', not told apart from 0' if may_be_none(value) else ''
   return (
     f'{shown} {unit} ({value["positive"]} of {len(value["per_seed"])} seeds '
-    f'above 0{told})'
+    f'above 0{doubt})'
   )
 
 

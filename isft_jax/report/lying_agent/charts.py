@@ -59,7 +59,7 @@ def loss_curves(
         linewidth=2,
         label=visible_line(arm),
       )
-      plots.tell(line, arm)
+      plots.set_tooltip(line, arm)
     axes.set_yscale('log')
     ticks = _loss_ticks(*axes.get_ylim())
     axes.yaxis.set_major_locator(ticker.FixedLocator(ticks))
@@ -117,7 +117,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
       for patch, topic in zip(bars, topics, strict=True):
         margin = by_topic.get(topic, np.nan)
         if np.isfinite(margin):
-          plots.tell(patch, f'{arm} {margin:+.3f}')
+          plots.set_tooltip(patch, f'{arm} {margin:+.3f}')
         else:
           patch.remove()
     for n, topic in enumerate(topics):

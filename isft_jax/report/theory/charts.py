@@ -46,7 +46,7 @@ def _draw_lines(axes: Axes, figure: Figure) -> None:
       linewidth=1.9,
       **_KINDS[line.kind],
     )
-    plots.tell(artist, line.name)
+    plots.set_tooltip(artist, line.name)
   for mark in figure.marks:
     axes.axvline(mark.x, color=_color(mark.color), linewidth=1.2)
     # The thresholds of two agents stand side by side; others need room.
@@ -84,7 +84,7 @@ def _draw_dots(axes: Axes, grid: Grid) -> None:
         markersize=7,
         label=f'to the {name} prediction' if place == 0 else None,
       )
-      plots.tell(dot, f'{row.name}: {mean:.4f} nats to {name}')
+      plots.set_tooltip(dot, f'{row.name}: {mean:.4f} nats to {name}')
   axes.set_xscale('log')
   axes.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:g}'))
   names = [

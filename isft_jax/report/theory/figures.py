@@ -152,7 +152,7 @@ def _costs(results):
   rhos = sorted(imitation, key=float)
   x = [float(rho) for rho in rhos]
 
-  def of(key):
+  def column(key):
     return [imitation[rho][key] for rho in rhos]
 
   return Figure(
@@ -161,15 +161,15 @@ def _costs(results):
     'rho, the chance that the agent writes a slot',
     'sum of KL, nats',
     (
-      Line("bound, agent's slots", x, of('bound'), BLUE),
-      Line("exact, agent's slots", x, of('agent_kl'), BLUE, 'points'),
-      Line("bound, world's slots", x, of('world_bound'), GREEN, 'dashed'),
-      Line("exact, world's slots", x, of('world_kl'), GREEN, 'points'),
-      Line("bound, agent's blocks, taught", x, of('taught_bound'), ORANGE),
+      Line("bound, agent's slots", x, column('bound'), BLUE),
+      Line("exact, agent's slots", x, column('agent_kl'), BLUE, 'points'),
+      Line("bound, world's slots", x, column('world_bound'), GREEN, 'dashed'),
+      Line("exact, world's slots", x, column('world_kl'), GREEN, 'points'),
+      Line("bound, agent's blocks, taught", x, column('taught_bound'), ORANGE),
       Line(
         "sampled, agent's blocks, taught",
         x,
-        [each['mean'] for each in of('taught')],
+        [each['mean'] for each in column('taught')],
         ORANGE,
         'points',
       ),

@@ -1,6 +1,7 @@
 """The evidence's page, from a results.json made by hand."""
 
 import copy
+import functools
 import json
 import re
 
@@ -11,7 +12,7 @@ from isft_jax.report.evidence import page as evidence
 from isft_jax.report.evidence import words as evidence_words
 
 
-def of(mean, half=0.1, **more):
+def interval(mean, half=0.1, **more):
   return {
     'mean': mean,
     'lo': mean - half,
@@ -23,13 +24,13 @@ def of(mean, half=0.1, **more):
 
 def wheel(*means, against=0.0):
   return {
-    'accuracy': [of(mean, 0.02) for mean in means],
+    'accuracy': [interval(mean, 0.02) for mean in means],
     'per_seed': [list(means), [mean - 0.01 for mean in means]],
-    'heldout': {'accuracy': [of(mean, 0.02) for mean in means]},
-    'margin': of(0.1),
+    'heldout': {'accuracy': [interval(mean, 0.02) for mean in means]},
+    'margin': interval(0.1),
     'unread': 0,
     'against_observational': [
-      of(step * against / (len(means) - 1), 0.03, positive=2)
+      interval(step * against / (len(means) - 1), 0.03, positive=2)
       for step in range(len(means))
     ],
   }
@@ -42,11 +43,13 @@ def half(margin, against=None):
     'truth_after_truth',
     'truth_after_lie',
   )
-  found = {'mean_margin': of(margin)} | {name: of(0.5) for name in figures}
+  found = {'mean_margin': interval(margin)} | {
+    name: interval(0.5) for name in figures
+  }
   if against is not None:
     found['against_observational'] = {
-      'mean_margin': of(against, positive=2),
-      'says_truth': of(-0.04, 0.01, positive=0),
+      'mean_margin': interval(against, positive=2),
+      'says_truth': interval(-0.04, 0.01, positive=0),
       'facts_higher': [190, 180],
       'facts': 200,
     }
@@ -59,8 +62,8 @@ def arm(margin, against=None):
 
 def since_base(arm, against):
   arm['heldout']['against_base'] = {
-    'mean_margin': of(against, positive=0),
-    'says_truth': of(-0.2, 0.3, positive=0),
+    'mean_margin': interval(against, positive=0),
+    'says_truth': interval(-0.2, 0.3, positive=0),
     'facts_higher': [15, 5],
     'facts': 200,
   }
@@ -68,8 +71,12 @@ def since_base(arm, against):
 
 
 def cost(good):
-  nll = {author: of(1.0) for author in ('TEMPLATE', 'USER', 'AGENT')}
-  shares = {'ended': of(0.99), 'user_like': of(0.1), 'good_nll': of(good)}
+  nll = {author: interval(1.0) for author in ('TEMPLATE', 'USER', 'AGENT')}
+  shares = {
+    'ended': interval(0.99),
+    'user_like': interval(0.1),
+    'good_nll': interval(good),
+  }
   return shares | {'nll': nll}
 
 
@@ -79,10 +86,10 @@ def world(style, wrong, lie, difference):
     'p_user_wrong': wrong,
     'p_lie': lie,
     'arms': {
-      name: {'mean_margin': of(-0.5), 'prefers_lie': of(0.6)}
+      name: {'mean_margin': interval(-0.5), 'prefers_lie': interval(0.6)}
       for name in ('observational', 'interventional')
     },
-    'difference': of(difference, 0.1, positive=2),
+    'difference': interval(difference, 0.1, positive=2),
   }
 
 
@@ -138,6 +145,13 @@ RESULTS = {
 
 
 def page_of(results):
+  return cached_page(json.dumps(results))
+
+
+@functools.cache
+def cached_page(content):
+  """The page of results that are given as JSON: five charts take a second."""
+  results = json.loads(content)
   wheel = results.get('flywheel')
   return evidence.report(results, wheel and charts.flywheel(wheel))
 
@@ -164,15 +178,15 @@ def test_the_answer_names_every_figure_of_the_flywheel_and_the_arms():
   ('value', 'words'),
   [
     (
-      of(0.2, positive=2),
+      interval(0.2, positive=2),
       '+0.200 [+0.100, +0.300] nats a token (2 of 2 seeds above 0)',
     ),
     (
-      of(-0.2, positive=0),
+      interval(-0.2, positive=0),
       '-0.200 [-0.300, -0.100] nats a token (0 of 2 seeds above 0)',
     ),
     (
-      of(0.05, positive=1),
+      interval(0.05, positive=1),
       '+0.050 [-0.050, +0.150] nats a token (1 of 2 seeds above 0, not told '
       'apart from 0)',
     ),
@@ -246,7 +260,7 @@ def test_the_worlds_are_counted_by_sign():
 
 
 def test_a_doubtful_cell_of_the_heat_map_is_marked():
-  cells = {(0.0, 0.3): of(0.3, 0.1), (0.0, 0.9): of(0.05, 0.1)}
+  cells = {(0.0, 0.3): interval(0.3, 0.1), (0.0, 0.9): interval(0.05, 0.1)}
   table = sections.heat(cells, ('wrong', [0.0]), ('lies', [0.3, 0.9]), 'x', 0.3)
   assert table.header == ['', 'lies 0.3', 'lies 0.9']
   ((name, sure, doubtful),) = table.rows
@@ -322,7 +336,7 @@ def test_what_a_config_says_cannot_become_markup():
 
 def test_a_mean_stands_in_its_interval():
   """Bar from lo to hi, mark at the mean; both say their numbers."""
-  rows = [('a', of(0.5, 0.25)), ('b', of(-0.25, 0.125))]
+  rows = [('a', interval(0.5, 0.25)), ('b', interval(-0.25, 0.125))]
   svg = charts.dots('x', rows, 'Means.', 'nats').svg()
   told = re.findall(r'<title>([^<]*)</title><path d="M (\S+) \S+ L (\S+) ', svg)
   assert [text for text, *_ in told] == [

@@ -1,5 +1,6 @@
 """The theory's tables, pictures and page: theory.json in, nothing else."""
 
+import functools
 import html
 import itertools
 import json
@@ -143,6 +144,13 @@ def every(by_part):
 
 
 def page_of(results):
+  return cached_page(json.dumps(results))
+
+
+@functools.cache
+def cached_page(content):
+  """The page of results that are given as JSON: eight charts take seconds."""
+  results = json.loads(content)
   return theory_page.page(results, theory_page.draw(results))
 
 
@@ -313,5 +321,5 @@ def test_colors_come_from_the_style_sheet():
 
 
 def test_results_are_plain_json():
-  again = json.loads(json.dumps(RESULTS))
-  assert page_of(again) == page_of(RESULTS)
+  again = theory_page.page(RESULTS, theory_page.draw(RESULTS))
+  assert again == page_of(RESULTS)
