@@ -1,19 +1,19 @@
 """Tables as text: for terminals, and as Markdown."""
 
-import io
 import re
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, TextIO
 
-import rich.console
 import rich.table
+from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
 from isft_jax.report.escapes import visible_line
 
-# Columns of a console whose lines never wrap.
-_ENDLESS = 100_000
+# The first column of a table never wraps to less than this, in a terminal.
+_FIRST_WIDTH = 24
 
 
 class Cell(NamedTuple):
@@ -43,29 +43,39 @@ def text(table: Table, justify: str = '') -> str:
   """Returns a table as lines without colour, however wide it is.
 
   Args:
-    table: without a title line if its title is empty.
+    table: without a title line if its title is empty, and without a header line
+      if its header is.
     justify: '<' or '>' for each column, to the left or right; by default only
       the first to the left.
   """
-  stream = io.StringIO()
-  # Neither FORCE_COLOR nor COLUMNS has a say.
-  console = rich.console.Console(file=stream, width=_ENDLESS, _environ={})
-  _print(console, table, justify)
-  return '\n'.join(line.rstrip() for line in stream.getvalue().splitlines())
+  header = [table.header] if any(table.header) else []
+  rows = [
+    [visible_line(cell) for cell in row] for row in header + [*table.rows]
+  ]
+  widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+  justify = justify or '<' + '>' * (len(widths) - 1)
+  lines = [visible_line(table.title)] if table.title else []
+  for row in rows:
+    cells = []
+    for cell, side, width in zip(row, justify, widths, strict=True):
+      space = ' ' * (width - cell_len(cell))
+      cells.append(space + cell if side == '>' else cell + space)
+    lines.append('  '.join(cells).rstrip())
+  return '\n'.join(lines)
 
 
 def show(*tables: Table, stream: TextIO | None = None) -> None:
   """Prints tables, with empty lines between them, as suits where they go.
 
-  In a terminal, header and title are bold, and cells wrap where the lines would
-  be too long. Elsewhere a row is a line without colour.
+  In a terminal, header and title are bold, and the first column wraps where
+  lines would be too long. Elsewhere a row is a line without colour.
   """
   stream = stream or sys.stdout
   for number, table in enumerate(tables):
     if number:
       print(file=stream)
     if stream.isatty():
-      _print(rich.console.Console(file=stream), table, '')
+      _print(Console(file=stream), table)
     else:
       print(text(table), file=stream)
 
@@ -78,27 +88,33 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 
 
-def _print(console, table, justify):
+def _print(console: Console, table: Table) -> None:
+  """Prints a table whose first column wraps, so that other columns fit."""
+  header, *rows = [
+    [visible_line(cell) for cell in row] for row in (table.header, *table.rows)
+  ]
+  first, *others = [
+    max(map(cell_len, column)) for column in zip(header, *rows, strict=True)
+  ]
+  room = console.width - sum(width + 2 for width in others)
+  first = min(first, max(room, _FIRST_WIDTH))
   grid = rich.table.Table(
     box=None,
     pad_edge=False,
     padding=(0, 2, 0, 0),
     header_style='bold',
-    show_header=any(table.header),
+    show_header=any(header),
   )
-  justify = justify or '<' + '>' * (len(table.header) - 1)
-  for name, side in zip(table.header, justify, strict=True):
-    grid.add_column(_text(name), justify='left' if side == '<' else 'right')
-  for row in table.rows:
-    grid.add_row(*map(_text, row))
+  for name, width in zip(header, (first, *others), strict=True):
+    side = 'right' if grid.columns else 'left'
+    grid.add_column(Text(name), justify=side, width=width)
+  for row in rows:
+    grid.add_row(*map(Text, row))  # as Text, no markup is read in them
   if table.title:
     console.print(Text(visible_line(table.title), 'bold'))
+  # A terminal that is too narrow breaks lines; rich would cut numbers short.
+  console.width = max(console.width, first + sum(width + 2 for width in others))
   console.print(grid)
-
-
-def _text(cell: str) -> Text:
-  # As Text, no markup is read in it: it comes from data.
-  return Text(visible_line(cell))
 
 
 def _escape(cell: str) -> str:

@@ -68,6 +68,13 @@ def test_what_a_cell_holds_is_shown_and_not_obeyed(terminal):
   )
 
 
+def test_a_narrow_terminal_shows_every_number_whole(terminal):
+  row = ('who acts', *(f'{number}.024 ± 0.188' for number in range(9)))
+  tables.show(Table('', tuple('abcdefghij'), [row]), stream=terminal)
+  text = re.sub(r'\x1b\[[0-9;]*m', '', terminal.getvalue())
+  assert all(cell in text for cell in row[1:]) and '…' not in text
+
+
 def test_a_pipe_gets_lines_without_color(monkeypatch):
   # As where rich would color a pipe: GitHub's runs, or a shell that asks.
   monkeypatch.setenv('FORCE_COLOR', '1')

@@ -208,8 +208,8 @@ def _one_line(text: str) -> str:
 
 def _fill(author: Provenance, text: str) -> Text:
   filled = Text(text, Style(color=_BLACK, bgcolor=f'color({FILLS[author]})'))
-  # A space stays visible, and quieter than a letter.
-  filled.highlight_regex('·', Style(color=_GRAY))
+  if '·' in text:  # a space stays visible, and quieter than a letter
+    filled.highlight_regex('·', Style(color=_GRAY))
   return filled
 
 

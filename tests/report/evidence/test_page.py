@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import html
 import json
 import re
 
@@ -256,7 +257,7 @@ def test_the_worlds_are_counted_by_sign():
     'lies 0.3; deny, user wrong 0, lies 0.9; deny, user wrong 0.1, lies 0.3; '
     'deny, user wrong 0.1, lies 0.9. In 8 worlds L_do itself ends on the side '
     'of the lie.'
-  ) in page.replace('&quot;', '"')
+  ) in html.unescape(page)
 
 
 def test_a_doubtful_cell_of_the_heat_map_is_marked():
@@ -295,7 +296,7 @@ def test_seeds_and_every_run_are_on_the_page():
 def test_the_page_needs_no_other_file():
   page = page_of(RESULTS).decode()
   assert not re.search(r'(src|href)="(?!#)', page)
-  assert page.count('<svg class="chart"') == 5
+  assert page.count('<svg class="chart"') == 6
   assert '://' not in page
 
 

@@ -296,7 +296,7 @@ def test_lines_run_where_their_numbers_are():
   """A regret of 0.1 is half as high as 0.2, over an axis that begins at 0."""
   (regret,) = theory_figures.figures(RESULTS)['beta']
   svg = charts.draw(regret).svg()
-  (zero,) = re.findall(r'y="(\S+)">0.000</text>', svg)
+  (zero,) = re.findall(r'y="(\S+)">0.00</text>', svg)
   heights = {
     name: float(zero) - float(y)
     for name, y in re.findall(
@@ -304,7 +304,7 @@ def test_lines_run_where_their_numbers_are():
     )
   }
   # The number of a tick stands below its line, by as much for both.
-  (top,) = re.findall(r'y="(\S+)">0.200</text>', svg)
+  (top,) = re.findall(r'y="(\S+)">0.20</text>', svg)
   step = (float(zero) - float(top)) / 2
   offset = heights['interventional'] - step
   assert heights['conditional'] - offset == pytest.approx(2 * step, abs=0.05)
