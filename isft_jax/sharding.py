@@ -16,9 +16,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from isft_jax.axes import AXES, DATA, FSDP, ROWS
 from isft_jax.config import MeshConfig
-
-AXES = ('data', 'fsdp', 'tensor')
 
 # Over what a dimension is split: nothing, an axis, or several, outermost first.
 Axis = str | tuple[str, ...] | None
@@ -144,7 +143,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def of_batch(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of a batch: rows over data and fsdp."""
-  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
 def check_rows(rows: int, mesh: Mesh, parts: int = 1) -> None:
@@ -152,12 +151,12 @@ def check_rows(rows: int, mesh: Mesh, parts: int = 1) -> None:
 
   parts: micro-batches of a step; each is split over the mesh.
   """
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  shards = mesh.shape[DATA] * mesh.shape[FSDP]
   if rows % (shards * parts):
     steps = f' in {parts} micro-batches (optim.accumulate)' if parts > 1 else ''
     raise ValueError(
       f'a batch of {rows} rows{steps} does not divide over config.mesh.data='
-      f'{mesh.shape["data"]} x config.mesh.fsdp={mesh.shape["fsdp"]}'
+      f'{mesh.shape[DATA]} x config.mesh.fsdp={mesh.shape[FSDP]}'
     )
 
 

@@ -1,8 +1,9 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
-types <- config, objectives, losses, sharding, {pypi, places, gguf_file, chips}
+types <- config, objectives, losses, sharding,
+         {axes, pypi, places, gguf_file, chips, files}
 all of those <- data <- worlds
-                models <- hf, inference <- train <- tpu
+                models <- hf; data, hf <- inference <- train <- tpu
 data: files <- formats, rendering, records <- preparation, batching
 all of those <- experiments
 all <- cli
@@ -22,7 +23,8 @@ CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
 _DATA = 'data.files data.formats data.rendering data.records data.batching'
 _GROUND = (
-  'types config objectives losses sharding pypi places gguf_file chips '
+  'types axes config objectives losses sharding pypi places gguf_file chips '
+  'files '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -32,34 +34,36 @@ _REPORT = (
 MAY_IMPORT = {
   '': '',  # isft_jax/__init__.py
   'types': '',
+  'axes': '',
   'pypi': '',
   'places': 'pypi',
   'gguf_file': '',
   'chips': '',
-  'config': 'types',
+  'files': '',
+  'config': 'types files',
   'objectives': 'types',
   'losses': 'types',
-  'sharding': 'types config',
+  'sharding': 'types axes config',
   'data.files': 'types',
   'data.formats': 'types data.files',
   'data.rendering': 'types places gguf_file',
-  'data.records': 'types',
+  'data.records': 'types files',
   'data.preparation': (
     'types objectives data.files data.formats data.rendering data.records'
   ),
   'data.batching': 'types config objectives data.records',
-  'models': 'types config losses',
+  'models': 'types axes config losses',
   'hf': 'types config places gguf_file models',
-  'inference': 'models',
+  'inference': 'data.rendering hf models',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
-  'theory': 'types config losses models',
-  'report': 'types report.lying_agent report.evidence',
+  'theory': 'types config files losses models',
+  'report': 'types files report.lying_agent report.evidence',
   'report.viewer': 'types report',
-  'report.lying_agent': 'report report.viewer',
-  'report.evidence': 'report report.lying_agent',
-  'report.theory': 'report',
+  'report.lying_agent': 'files report report.viewer',
+  'report.evidence': 'files report report.lying_agent',
+  'report.theory': 'files report',
   'experiments': f'{_GROUND} train worlds theory {_REPORT}',
   'cli': (
     f'{_GROUND} data.preparation train tpu worlds theory {_REPORT} experiments '

@@ -60,20 +60,21 @@ def _generate():
   if OUTPUT.value and pathlib.Path(OUTPUT.value).exists():
     raise ValueError(f'{OUTPUT.value} is there already; name another --output')
   # Imported late: --help need not wait for jax.
-  from isft_jax.cli import partner, talk
+  from isft_jax.cli import load
+  from isft_jax.inference import chat_loop
   from isft_jax.inference.sampling import Sampling
 
-  rows = talk.read_prompts(PROMPTS.value) if PROMPTS.value else []
+  rows = chat_loop.read_prompts(PROMPTS.value) if PROMPTS.value else []
   if MODEL.value:
-    model = partner.of_folder(MODEL.value)
+    model = load.chat_model_from_place(MODEL.value)
   else:
-    model = partner.of_run(CHECKPOINT.value)
+    model = load.chat_model_from_run(CHECKPOINT.value)
   flags = {flag.name: flag.value for flag in _SETTINGS}
   given = {name: value for name, value in flags.items() if value is not None}
   settings = _DEFAULTS | model.settings | given
   raw = RAW.value or not model.template
   stop_texts = [*STOP.value, *([] if raw else model.stop_texts)]
-  talk.note(talk.describe(model, settings, stop_texts, raw))
+  chat_loop.note(chat_loop.describe(model, settings, stop_texts, raw))
   settings = {
     'max_new_tokens': settings.pop('max_new_tokens'),
     'sampling': Sampling(**settings),
@@ -81,14 +82,16 @@ def _generate():
     'stop_texts': stop_texts,
   }
   if rows:
-    talk.answer_file(model, rows, raw, OUTPUT.value, BATCH.value, **settings)
+    chat_loop.answer_file(
+      model, rows, raw, OUTPUT.value, BATCH.value, **settings
+    )
     if OUTPUT.value:
       print(f'the replies are in {OUTPUT.value}')
   elif PROMPT.value:
-    said = talk.said_in({'prompt': PROMPT.value}, raw)
-    talk.answer(model, said, **settings)
+    said = chat_loop.prompt_in({'prompt': PROMPT.value}, raw)
+    chat_loop.answer(model, said, **settings)
   else:
-    talk.chat(model, raw, **settings)
+    chat_loop.chat(model, raw, **settings)
 
 
 def run():

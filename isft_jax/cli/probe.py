@@ -45,7 +45,7 @@ def _probe():
   if bool(CHECKPOINT.value) == bool(MODEL.value):
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   # Imported late: --help need not wait for jax.
-  from isft_jax.cli import partner as partner_lib
+  from isft_jax.cli import load
   from isft_jax.data.rendering import chat_template
   from isft_jax.data.rendering.renderer import Renderer
   from isft_jax.report import probes, tables
@@ -59,19 +59,23 @@ def _probe():
   if given and given.startswith('@'):
     given = pathlib.Path(given[1:]).read_text(encoding='utf-8').strip()
   place = MODEL.value or CHECKPOINT.value
-  load = partner_lib.of_folder if MODEL.value else partner_lib.of_run
-  partner = load(place)
-  is_plain = PLAIN.value or not partner.template
+  if MODEL.value:
+    chat_model = load.chat_model_from_place(place)
+  else:
+    chat_model = load.chat_model_from_run(place)
+  is_plain = PLAIN.value or not chat_model.template
   rendering = (
-    (chat_template.PLAIN,) if is_plain else (partner.template, partner.values)
+    (chat_template.PLAIN,)
+    if is_plain
+    else (chat_model.template, chat_model.values)
   )
-  renderer = Renderer(partner.encoder, *rendering)
+  renderer = Renderer(chat_model.encoder, *rendering)
   if given is not None:
     context = given
   elif not context:
     known = _context_of_run(place, renderer) if CHECKPOINT.value else None
     context = generator.CONTEXT if known is None else known
-  found = probe(*partner.model, bank, renderer, TOKENS.value, context)
+  found = probe(*chat_model.model, bank, renderer, TOKENS.value, context)
   tables.show(*probes.tables(found))
   if OUTPUT.value:
     found |= {'model': place, 'plain': is_plain, 'context': context}

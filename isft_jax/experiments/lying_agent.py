@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from isft_jax import config as config_lib
-from isft_jax import objectives
+from isft_jax import files, objectives
 from isft_jax.config import (
   LyingAgentConfig,
   ModelConfig,
@@ -431,9 +431,7 @@ def _shown_dialogues(config, workdir) -> list[shown.Dialogue]:
 
 def _write_json(path: pathlib.Path, value) -> None:
   path.parent.mkdir(exist_ok=True)
-  part = path.with_suffix('.part')
-  part.write_text(json.dumps(value, indent=2) + '\n')
-  part.replace(path)
+  files.write_atomically(path, json.dumps(value, indent=2) + '\n')
 
 
 def _teller(progress: Progress):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, traverse_util
 
 from isft_jax import gguf_file, places
 from isft_jax.config import ModelConfig
@@ -130,16 +130,17 @@ def load(
   )
   tensors = _tensors(folder, config)
   graphdef, shapes = decoder.abstract(config)
-  leaves = dict(_leaves(shapes))
+  leaves = traverse_util.flatten_dict(shapes, sep='/')
   _check(tensors, leaves, config)
   one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  params = _nested(
+  params = traverse_util.unflatten_dict(
     {
       path: _read(
         tensors, path, leaf, place(path, leaf.shape) if place else one_device
       )
       for path, leaf in leaves.items()
-    }
+    },
+    sep='/',
   )
   return Model(graphdef, params), config
 
@@ -157,7 +158,7 @@ def save(
   folder = pathlib.Path(folder)
   found = json.dumps(config_json.to_json(config), indent=2) + '\n'
   folder.mkdir(parents=True, exist_ok=True)
-  leaves = dict(_leaves(model.params))
+  leaves = traverse_util.flatten_dict(model.params, sep='/')
   sizes = {
     name: leaf.nbytes // (config.layers if tensor_names.is_stacked(path) else 1)
     for path, leaf in leaves.items()
@@ -246,22 +247,3 @@ def _of_layer(sharding):
     return sharding
   spec = jax.sharding.PartitionSpec(*sharding.spec[1:])
   return jax.sharding.NamedSharding(sharding.mesh, spec)
-
-
-def _leaves(tree, prefix: str = '') -> Iterator[tuple[str, Any]]:
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      yield from _leaves(value, f'{prefix}{name}/')
-    else:
-      yield prefix + name, value
-
-
-def _nested(leaves: dict[str, Any]) -> dict:
-  tree = {}
-  for path, value in leaves.items():
-    *above, last = path.split('/')
-    place = tree
-    for name in above:
-      place = place.setdefault(name, {})
-    place[last] = value
-  return tree

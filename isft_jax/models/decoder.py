@@ -20,24 +20,24 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from isft_jax.axes import FSDP, ROWS, TENSOR
 from isft_jax.config import ModelConfig
 from isft_jax.models import attention, sharded_embedding
-from isft_jax.models.splash_attention import ROWS
 
 # (regex, mesh axis of each dimension): which axis may split what. Data only;
 # the sharding room applies it, by re.search. '/'-joined paths of parameters,
 # and of optimizer moments with a prefix, each match exactly one rule.
 PARTITION_RULES = (
-  (r'(^|/)(embedding|head)$', (('tensor', 'fsdp'), None)),  # V D
+  (r'(^|/)(embedding|head)$', ((TENSOR, FSDP), None)),  # V D
   (r'(^|/)norm$', (None,)),  # D
   (r'blocks/attention_norm$', (None, None)),  # layers D
   (r'blocks/mlp_norm$', (None, None)),  # layers D
-  (r'blocks/attention/[qkv]$', (None, 'fsdp', 'tensor', None)),  # layers D H A
-  (r'blocks/attention/[qkv]_bias$', (None, 'tensor', None)),  # layers H A
+  (r'blocks/attention/[qkv]$', (None, FSDP, TENSOR, None)),  # layers D H A
+  (r'blocks/attention/[qkv]_bias$', (None, TENSOR, None)),  # layers H A
   (r'blocks/attention/[qk]_norm$', (None, None)),  # layers A
-  (r'blocks/attention/o$', (None, 'tensor', None, 'fsdp')),  # layers H A D
-  (r'blocks/mlp/(gate|up)$', (None, 'fsdp', 'tensor')),  # layers D F
-  (r'blocks/mlp/down$', (None, 'tensor', 'fsdp')),  # layers F D
+  (r'blocks/attention/o$', (None, TENSOR, None, FSDP)),  # layers H A D
+  (r'blocks/mlp/(gate|up)$', (None, FSDP, TENSOR)),  # layers D F
+  (r'blocks/mlp/down$', (None, TENSOR, FSDP)),  # layers F D
 )
 # Where a step has them while it computes, if not where they rest. The tables of
 # the vocabulary rest by rows, which are whole lanes of a TPU's memory, and are

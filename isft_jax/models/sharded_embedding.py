@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from isft_jax.models.splash_attention import ROWS
+from isft_jax.axes import FSDP, ROWS, TENSOR
 
-# Mesh axes, as data: they split the table by ids, and by width.
-IDS, WIDTH = 'tensor', 'fsdp'
+# What splits the table by ids, and by width.
+IDS, WIDTH = TENSOR, FSDP
 
 
 def look_up(table_VD: jax.Array, tokens_BL: jax.Array, dtype: str) -> jax.Array:

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 from jax.sharding import PartitionSpec
 
-# Mesh axes, as data: they split the rows of a batch, and the heads.
-ROWS = ('data', 'fsdp')
-HEADS = 'tensor'
+from isft_jax.axes import DATA, FSDP, ROWS, TENSOR
 
 _LANES = 128  # of a TPU's vector registers: blocks are multiples of them
 # Columns of a block. A block of keys and values is read for as many queries,
@@ -47,16 +45,16 @@ def splash_attention(
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return attend(*arrays)
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  shards = mesh.shape[DATA] * mesh.shape[FSDP]
   B, kv_heads = len(q_BLHA), k_BLNA.shape[2]
-  if B % shards or kv_heads % mesh.shape[HEADS]:
+  if B % shards or kv_heads % mesh.shape[TENSOR]:
     raise ValueError(
       f'splash attention of {B} rows and {kv_heads} key-value heads does not '
-      f'divide over config.mesh.data={mesh.shape["data"]} x '
-      f'config.mesh.fsdp={mesh.shape["fsdp"]} and config.mesh.tensor='
-      f"{mesh.shape[HEADS]}; set config.model.attention='xla', or change them"
+      f'divide over config.mesh.data={mesh.shape[DATA]} x '
+      f'config.mesh.fsdp={mesh.shape[FSDP]} and config.mesh.tensor='
+      f"{mesh.shape[TENSOR]}; set config.model.attention='xla', or change them"
     )
-  heads = PartitionSpec(ROWS, None, HEADS, None)
+  heads = PartitionSpec(ROWS, None, TENSOR, None)
   return jax.shard_map(
     attend,
     in_specs=(heads, heads, heads, PartitionSpec(ROWS, None)),

@@ -20,6 +20,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from isft_jax import files
 from isft_jax.report.colors import CHART_ROLES, LIGHT
 from isft_jax.report.escapes import visible_line
 
@@ -82,7 +83,7 @@ class Chart:
     """Writes `<name>.png` into a folder, atomically; returns its path."""
     path = pathlib.Path(folder) / f'{self.name}.png'
     # matplotlib would sign the file with its version.
-    replace_file(path, self._saved('png', {'Software': None}))
+    files.write_atomically(path, self._saved('png', {'Software': None}))
     return path
 
   def svg(self) -> Markup:
@@ -179,17 +180,6 @@ def legend_above(figure: Figure, axes: Axes) -> None:
 def set_tooltip(artist: Artist, text: str) -> None:
   """Gives an artist a tooltip, which screen readers read out too."""
   artist.set_gid(f'{_TOOLTIP}{visible_line(text)}')
-
-
-def replace_file(path: str | os.PathLike, content: bytes) -> None:
-  """Writes a file whole or not at all: a reader never sees half of it."""
-  path = pathlib.Path(path)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 # The id of an artist with a tooltip begins with this.

@@ -7,6 +7,7 @@ import pathlib
 import time
 from collections.abc import Mapping, Sequence
 
+from isft_jax import files
 from isft_jax.theory.parts import PARTS
 from isft_jax.theory.settings import Settings
 
@@ -72,7 +73,5 @@ def _plain(value):
 
 
 def _write(path: pathlib.Path, results: dict) -> None:
-  part = path.with_suffix('.part')
   text = json.dumps(results, indent=2, allow_nan=False) + '\n'
-  part.write_text(text, encoding='utf-8')
-  part.replace(path)
+  files.write_atomically(path, text)

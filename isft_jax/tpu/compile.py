@@ -19,7 +19,7 @@ from isft_jax.inference import generate
 from isft_jax.models import attention
 from isft_jax.models import flops as flops_lib
 from isft_jax.tpu import collectives as collectives_lib
-from isft_jax.tpu import hbm
+from isft_jax.tpu import memory
 from isft_jax.tpu import roofline as roofline_lib
 from isft_jax.train.trainer import Trainer, make_trainer
 from isft_jax.types import Batch
@@ -89,11 +89,11 @@ def compile_run(
   }
   if step is None:
     return report | {
-      'hbm_gib_per_chip': _gib(hbm.needed(words), chip),
-      'largest_buffers': hbm.largest(words),
+      'hbm_gib_per_chip': _gib(memory.needed(words), chip),
+      'largest_buffers': memory.largest(words),
       'out_of_memory': words,
     }
-  memory = step.memory_analysis()
+  usage = step.memory_analysis()
   found = collectives_lib.collectives(step.as_text(), trainer.mesh.size, slices)
   state = sum(
     math.prod(leaf.shape) * leaf.dtype.itemsize
@@ -108,8 +108,8 @@ def compile_run(
   )
   of_decode = decode and decode.memory_analysis().peak_memory_in_bytes
   return report | {
-    'hbm_gib_per_chip': _gib(memory.peak_memory_in_bytes, chip),
-    'hbm_by_kind_gib': _gibs(hbm.by_kind(memory), chip),
+    'hbm_gib_per_chip': _gib(usage.peak_memory_in_bytes, chip),
+    'hbm_by_kind_gib': _gibs(memory.by_kind(usage), chip),
     'decode_hbm_gib_per_chip': of_decode and _gib(of_decode, chip),
     'collective_gib_per_chip': _gibs(collectives_lib.by_kind(found), chip),
     'collective_dcn_gib_per_chip': _gib(

@@ -1,6 +1,14 @@
-"""Checkpoints: the whole run, so that it can go on as if never interrupted."""
+"""Checkpoints of a run: writes them, detects damaged ones, resumes from them.
+
+Orbax moves a checkpoint into its place when all of it is written. If a file is
+lost or cut later, Orbax notices when it reads the file, if at all: it takes
+some missing files for zeros. So each checkpoint has a manifest, `files.json`,
+with the size of every file.
+"""
 
 import dataclasses
+import json
+from collections.abc import Iterator
 
 import jax
 import orbax.checkpoint as ocp
@@ -8,9 +16,10 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from isft_jax.config import RunConfig
-from isft_jax.train import multihost, whole
+from isft_jax.train import multihost
 
 _STEP = 'step'
+_MANIFEST = 'files.json'
 
 
 def folder_of(workdir: str) -> epath.Path:
@@ -49,7 +58,7 @@ class Checkpoints:
         create=config is not None,
         # Of a run that is still writing they are not left behind.
         cleanup_tmp_directories=config is not None,
-        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._finish),
       ),
       item_names=('params', 'opt_state', 'data', 'run'),
     )
@@ -68,7 +77,7 @@ class Checkpoints:
 
   def _newest_whole(self) -> int | None:
     for step in sorted(self._manager.all_steps(), reverse=True):
-      if damage := whole.damage(self._folder_of(step)):
+      if damage := _damage(self._folder_of(step)):
         multihost.tell(f'{damage}: an older checkpoint is taken')
       else:
         return step
@@ -78,7 +87,7 @@ class Checkpoints:
     """Starts to save; returns once the arrays are copied from the devices."""
     if step == self.latest():
       return
-    self.wait()  # as Orbax would: the one before is sealed by its own step
+    self.wait()  # as Orbax would: the one before needs its own step's manifest
     self._saving = step
     self._manager.save(
       step,
@@ -149,12 +158,12 @@ class Checkpoints:
   def _folder_of(self, step: int) -> epath.Path:
     return self._folder / f'{_STEP}_{step}'
 
-  def _seal(self) -> None:
+  def _finish(self) -> None:
     # Orbax calls it on the first host, when all is written and before it is
     # moved into its place; in buckets, where nothing is moved, it is there.
     folder = self._folder_of(self._saving)
     parts = [*self._folder.glob(f'{folder.name}.orbax-checkpoint-tmp*')]
-    whole.seal(parts[0] if parts else folder)
+    _write_manifest(parts[0] if parts else folder)
 
   def _put_aside(self) -> None:
     found = {
@@ -163,7 +172,7 @@ class Checkpoints:
       if (number := folder.name.removeprefix(f'{_STEP}_')).isdecimal()
     }
     for _, folder in sorted(found.items(), reverse=True):
-      if damage := whole.damage(folder):
+      if damage := _damage(folder):
         aside = folder.with_name(f'damaged_{folder.name}')
         if aside.exists():  # of an earlier time
           aside.rmtree()
@@ -172,5 +181,51 @@ class Checkpoints:
           f'{damage}: the run goes on from an older one, or from the start; '
           f'what is left of this one is in {aside}'
         )
-      elif whole.is_sealed(folder):
+      elif (folder / _MANIFEST).exists():
         return  # nobody will ask for an older one
+
+
+def _write_manifest(folder: epath.Path) -> None:
+  """Writes the size of every file of a finished checkpoint."""
+  sizes = json.dumps(_sizes(folder), indent=1) + '\n'
+  (folder / _MANIFEST).write_text(sizes)
+
+
+def _damage(folder: epath.Path) -> str:
+  """Returns what a checkpoint lacks by its manifest, or ''.
+
+  Sizes are compared, and contents are not read. A checkpoint without a
+  manifest counts as undamaged.
+  """
+  path = folder / _MANIFEST
+  if not path.exists():
+    return ''
+  try:
+    expected = json.loads(path.read_text())
+  except ValueError:
+    return f'{path} is damaged'
+  sizes = _sizes(folder)
+  for name, size in expected.items():
+    if name not in sizes:
+      return f'{folder / name} is missing'
+    if sizes[name] < size:
+      return f'{folder / name} has {sizes[name]:,} of {size:,} bytes'
+  return ''
+
+
+def _sizes(folder: epath.Path) -> dict[str, int]:
+  """Returns the bytes of each file in the folders of a checkpoint's items."""
+  items = (path for path in folder.iterdir() if path.is_dir())
+  return {
+    str(path.relative_to(folder)): path.stat().length
+    for item in items
+    for path in sorted(_files(item))
+  }
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+  for path in folder.iterdir():
+    if path.is_dir():
+      yield from _files(path)
+    else:
+      yield path

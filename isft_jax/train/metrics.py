@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 from etils import epath
+from flax import traverse_util
 
+from isft_jax import files
 from isft_jax.train import multihost
 from isft_jax.train.loggers import Boards
 from isft_jax.types import Provenance
@@ -71,9 +73,8 @@ class Metrics:
     if '://' in str(path):  # nothing can be appended to what is in a bucket
       self._draft = epath.Path(tempfile.mkdtemp()) / path.name
     kept = [row for row in read(path) if row['step'] <= self._done]
-    part = self._draft.with_suffix('.part')
-    part.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-    part.replace(self._draft)
+    lines = ''.join(json.dumps(row) + '\n' for row in kept)
+    files.write_atomically(self._draft, lines)
     self._file = self._draft.open('a')
 
   def __enter__(self):
@@ -131,7 +132,7 @@ class Metrics:
         f'{what}_per_second': row[what] / row['seconds']
         for what in ('tokens', 'targets')
       }
-      self._boards.add(row['step'], _flat(row | rates))
+      self._boards.add(row['step'], _scalars(row | rates))
 
   def _progress(self, rows) -> str:
     seconds = sum(row['seconds'] for row in rows)
@@ -172,11 +173,7 @@ def _plain(value, sources: Sequence[str]):
   }
 
 
-def _flat(row: dict, prefix: str = '') -> dict[str, float]:
-  flat = {}
-  for name, value in row.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f'{prefix}{name}/')
-    elif name != 'step':
-      flat[prefix + name] = value
-  return flat
+def _scalars(row: dict) -> dict[str, float]:
+  """Returns the curves of a row of metrics.jsonl: {'loss': ..., 'A/B': ...}."""
+  curves = {name: value for name, value in row.items() if name != 'step'}
+  return traverse_util.flatten_dict(curves, sep='/')

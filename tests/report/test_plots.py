@@ -202,20 +202,6 @@ def test_same_input_same_bytes(name, tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == [f'{first.name}.png']
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-  path = tmp_path / 'report.html'
-  plots.replace_file(path, b'old')
-
-  def fail(*_):
-    raise OSError('disk full')
-
-  monkeypatch.setattr('os.replace', fail)
-  with pytest.raises(OSError, match='disk full'):
-    plots.replace_file(path, b'new')
-  assert [p.name for p in tmp_path.iterdir()] == ['report.html']
-  assert path.read_bytes() == b'old'
-
-
 def test_charts_need_no_jax_and_no_pyplot():
   code = (
     'import sys\n'

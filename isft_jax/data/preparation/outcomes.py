@@ -1,6 +1,6 @@
 """What becomes of a row: records, or the reason why there are none.
 
-    row --format, rules--> Trajectory --render, prove--> Example --windows-->
+    row --format, rules--> Trajectory --render--> Example --windows-->
 
 The same function prepares rows here, in worker processes and on Beam: it
 travels as what it is made of, and is made anew where it arrives.
@@ -143,10 +143,9 @@ class Preparer:
     found = registry.read(row.value, id, self._settings.format, self._rules)
     lost, straddling = {}, 0
     if isinstance(found, Trajectory):
-      proved = self._renderer.prove(found)
-      lost = proved.lost
-      encoded = self._renderer.encode_proved(found, proved)
-      found, straddling = encoded.example, encoded.straddling
+      rendered = self._renderer.render(found)
+      found = rendered.example
+      lost, straddling = rendered.lost, rendered.straddling
     elif found.tokens_T.max() >= self._ids:
       raise Malformed(
         f'id {found.tokens_T.max()}; the tokenizer has ids below {self._ids}'

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from isft_jax import files
 from isft_jax.types import Provenance, Verdict
 
 
@@ -70,17 +71,18 @@ def read(path: epath.Path, records: int) -> Index:
 
 def save(path: epath.Path, index: Index) -> None:
   """Writes an index as a file, whole or not at all."""
-  part = path.with_suffix('.part')
-  with part.open('wb') as file:
+  with files.replacing(path) as part, part.open('wb') as file:
     np.savez(file, **index._asdict())
-  part.replace(path)
 
 
 def join(path: epath.Path, parts: Sequence[epath.Path]) -> None:
   """Writes one index of many, in their order; holds one of them at a time."""
   lengths = [len(_field(part, 'length_N')) for part in parts]
-  cut = path.with_suffix('.part')
-  with cut.open('wb') as file, zipfile.ZipFile(file, 'w') as archive:
+  with (
+    files.replacing(path) as joined,
+    joined.open('wb') as file,
+    zipfile.ZipFile(file, 'w') as archive,
+  ):
     for name in Index._fields:
       # A ZipInfo of its own would carry the time of day.
       with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
@@ -95,7 +97,6 @@ def join(path: epath.Path, parts: Sequence[epath.Path]) -> None:
             header = {'descr': '<i4', 'fortran_order': False, 'shape': shape}
             np.lib.format.write_array_header_1_0(member, header)
           member.write(np.ascontiguousarray(array, '<i4').tobytes())
-  cut.replace(path)
 
 
 def _field(path: epath.Path, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import datetime
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jinja2
@@ -94,16 +94,27 @@ class ChatTemplate:
     except jinja2.TemplateError as error:
       raise ValueError(f'the chat template is not one: {error}') from error
 
-  def render(self, trajectory: Trajectory) -> list[Stretch]:
+  def render(
+    self, trajectory: Trajectory, messages: Sequence[dict] | None = None
+  ) -> list[Stretch]:
     """Returns the rendered conversation, in stretches.
 
-    Raises whatever the template raises.
+    Args:
+      trajectory: the conversation.
+      messages: its `messages_of`, if they are known already.
+
+    Raises:
+      Exception: whatever the template raises.
     """
     origins = _Origins(len(trajectory.segments))
-    messages = [
+    tracked = [
       _wrap(message, segment, turn, origins)
       for turn, (message, segment) in enumerate(
-        zip(messages_of(trajectory), trajectory.segments, strict=True)
+        zip(
+          messages_of(trajectory) if messages is None else messages,
+          trajectory.segments,
+          strict=True,
+        )
       )
     ]
     tools = trajectory.tools
@@ -111,7 +122,7 @@ class ChatTemplate:
       code = origins.code(Origin(-1, 'tools'))
       tools = [tracked_str.track(dict(tool), code) for tool in tools]
     context = {
-      'messages': messages,
+      'messages': tracked,
       'tools': tools,
       'documents': None,
       'add_generation_prompt': False,

@@ -20,7 +20,7 @@ _RANK = {author: i for i, author in enumerate(STRADDLE_ORDER)}
 
 
 class Encoded(NamedTuple):
-  """An example, and what is known of its text.
+  """An example, and its text.
 
   starts_T: the character at which each token starts.
   straddling: tokens that hold characters of two authors or more.

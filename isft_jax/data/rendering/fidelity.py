@@ -1,4 +1,4 @@
-"""Proves that a rendering holds what was written, and nothing unaccounted for.
+"""Checks that a rendering holds all that was written, and nothing twice.
 
 Allowed and counted: white space stripped at the ends of a message, and
 thinking that a template drops from earlier turns. Anything else that is missing
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from isft_jax.data.rendering.chat_template import PROTOCOL, Stretch, messages_of
+from isft_jax.data.rendering.chat_template import PROTOCOL, Stretch
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.types import Trajectory
 
@@ -20,13 +20,25 @@ _THINKING = '<think>'
 _SYNTAX = re.compile(r'(?:[\s{}\[\]()",:=\']|[tT]rue|[fF]alse|null|None)*')
 
 
-def prove(trajectory: Trajectory, stretches: Sequence[Stretch]) -> dict:
-  """Returns what is lost: characters of 'thinking' and 'whitespace', 'tools'.
+def count_losses(
+  trajectory: Trajectory,
+  messages: Sequence[Mapping],
+  stretches: Sequence[Stretch],
+) -> dict[str, int]:
+  """Counts what the template leaves out and may.
 
-  'tools' is 1 if there are tool schemas and the template shows none of them.
+  Args:
+    trajectory: the conversation.
+    messages: its messages, as the template got them.
+    stretches: what the template made of them.
 
-  Raises Rejected for text of unknown origin, for words of the agent outside of
-  its turn, and for words that are missing or stand there twice.
+  Returns:
+    Characters of 'thinking' and of 'whitespace'; 'tools' is 1 if there are tool
+    schemas and the template shows none of them.
+
+  Raises:
+    Rejected: text of unknown origin, words of the agent outside of its turn,
+      and words that are missing or stand there twice.
   """
   _check_origins(trajectory, stretches)
   said = collections.defaultdict(str)
@@ -38,7 +50,7 @@ def prove(trajectory: Trajectory, stretches: Sequence[Stretch]) -> dict:
     ] += text
 
   lost = {'thinking': 0, 'whitespace': 0, 'tools': 0}
-  for turn, message in enumerate(messages_of(trajectory)):
+  for turn, message in enumerate(messages):
     where = f'turn {turn} ({message["role"]})'
     may_think = trajectory.segments[turn].in_agents_slot
     thinking = _reasoning(message)

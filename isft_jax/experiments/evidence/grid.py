@@ -13,13 +13,13 @@ no dialogue mentions, the model's own mistakes, users who are wrong.
 
 import dataclasses
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from isft_jax import config as config_lib
+from isft_jax import files
 from isft_jax.config import EvidenceConfig
 from isft_jax.experiments import environment
 from isft_jax.experiments.evidence import arms as evidence_arms
@@ -133,6 +133,4 @@ def _path(workdir: pathlib.Path, unit: Unit) -> pathlib.Path:
 
 
 def _write_json(path: pathlib.Path, value) -> None:
-  part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-  part.write_text(json.dumps(value, indent=1) + '\n')
-  part.replace(path)
+  files.write_atomically(path, json.dumps(value, indent=1) + '\n')

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 
+from isft_jax import files
 from isft_jax.report import document, plots
 from isft_jax.report.evidence import charts, margins, sections
 from isft_jax.report.evidence.words import difference, facts_of
@@ -27,7 +28,7 @@ def write(workdir: str | os.PathLike, results: dict) -> pathlib.Path:
   if 'flywheel' in results:
     wheel = charts.flywheel(results['flywheel'])
     wheel.save_png(workdir)
-  plots.replace_file(path, report(results, wheel))
+  files.write_atomically(path, report(results, wheel))
   return path
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from isft_jax import files
 from isft_jax.report import document, plots
 from isft_jax.report.escapes import visible_line
 from isft_jax.report.lying_agent import charts, comparison
@@ -56,7 +57,7 @@ def write(
   page = report(results, losses, margins, dialogues)
   for chart in filter(None, (losses, margins)):
     chart.save_png(workdir)
-  plots.replace_file(path, page)
+  files.write_atomically(path, page)
   return path
 
 

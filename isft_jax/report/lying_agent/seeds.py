@@ -99,7 +99,7 @@ def write(
   files = {'seeds.html': page(runs), 'seeds.md': _markdown(runs)}
   workdir.mkdir(parents=True, exist_ok=True)
   for name, content in files.items():
-    plots.replace_file(workdir / name, content)
+    files.write_atomically(workdir / name, content)
   return [workdir / name for name in files]
 
 

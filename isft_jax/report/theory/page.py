@@ -5,6 +5,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
+from isft_jax import files
 from isft_jax.report import document, plots
 from isft_jax.report.document import Block
 from isft_jax.report.tables import Table
@@ -40,7 +41,7 @@ def write(workdir: str | os.PathLike, results: Mapping) -> pathlib.Path:
   for part_charts in drawn.values():
     for chart in part_charts:
       chart.save_png(workdir)
-  plots.replace_file(path, page(results, drawn))
+  files.write_atomically(path, page(results, drawn))
   return path
 
 

@@ -49,7 +49,7 @@ def slot(before: Sequence[Segment], claim: str, renderer: Renderer) -> Slot:
   also holds the space before it belongs to the claim, as in training.
   """
   turn = Segment('assistant', claim, Provenance.AGENT)
-  encoded = renderer.encode(Trajectory('probe', (*before, turn)))
+  encoded = renderer.render(Trajectory('probe', (*before, turn)))
   start = encoded.text.rindex(claim)
   first = np.searchsorted(encoded.starts_T, start, side='right') - 1
   last = np.searchsorted(encoded.starts_T, start + len(claim))
@@ -100,7 +100,7 @@ def paper_slot(
   Source: the notebook of de Freitas and Ortega 2026, question probe.
   """
   turn = Segment('assistant', claim, Provenance.AGENT)
-  text = renderer.encode(Trajectory('probe', (*before, turn))).text
+  text = renderer.render(Trajectory('probe', (*before, turn))).text
   start = text.rindex(claim)
   prompt_T, tokens_T = (
     np.asarray(

@@ -54,7 +54,7 @@ def test_the_spans_of_every_role():
     Segment('user', 'Retry.', P.HARNESS),
   )
   unknown, right, wrong = Verdict
-  assert bytes_alone().prove(trajectory).spans == [
+  assert bytes_alone().render(trajectory).spans == [
     Span('Be brief.', P.CONTEXT, 0, unknown, written=True),
     Span('\n', P.CONTEXT, 0, unknown, written=False),
     Span('User: ', P.TEMPLATE, 1, unknown, written=False),
@@ -233,7 +233,7 @@ def test_words_that_look_like_a_header_stay_with_who_said_them():
     Segment('user', 'Agent: I agree.', P.USER),
     Segment('assistant', 'User: Agent: ', P.AGENT),
   )
-  spans = bytes_alone().prove(trajectory).spans
+  spans = bytes_alone().render(trajectory).spans
   assert [(span.text, span.provenance.name) for span in spans] == [
     ('User: ', 'TEMPLATE'),
     ('Agent: I agree.', 'USER'),

@@ -15,24 +15,24 @@ class Buffer(NamedTuple):
   made_by: str
 
 
-def by_kind(memory) -> dict[str, int]:
+def by_kind(usage) -> dict[str, int]:
   """Returns the bytes of a compiled program on a device, by what they are.
 
   state: arguments that the results replace, in place.
   batch: the other arguments. outputs: the other results.
   temporary: the rest of the peak; code: the program.
 
-  memory: of compiled.memory_analysis().
+  usage: the result of compiled.memory_analysis().
   """
-  state, code = memory.alias_size_in_bytes, memory.generated_code_size_in_bytes
-  batch = memory.argument_size_in_bytes - state
-  outputs = memory.output_size_in_bytes - state
+  state, code = usage.alias_size_in_bytes, usage.generated_code_size_in_bytes
+  batch = usage.argument_size_in_bytes - state
+  outputs = usage.output_size_in_bytes - state
   known = state + batch + outputs + code
   return {
     'state': state,
     'batch': batch,
     'outputs': outputs,
-    'temporary': max(0, memory.peak_memory_in_bytes - known),
+    'temporary': max(0, usage.peak_memory_in_bytes - known),
     'code': code,
   }
 

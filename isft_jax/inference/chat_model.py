@@ -1,4 +1,4 @@
-"""A model to talk to: its weights, its tokenizer, and how a turn is written."""
+"""A model to chat with: weights, tokenizer, chat template and stop rules."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,12 +6,9 @@ from typing import NamedTuple
 import jinja2
 import numpy as np
 
-from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer
-from isft_jax.data.rendering.chat_template import ChatTemplate
 from isft_jax.hf import pretrained
 from isft_jax.inference.replies import Reply, reply
-from isft_jax.train import saved
 
 _WORD = 'zqj'
 # Of generation_config.json, beside the ids that end a reply.
@@ -25,7 +22,7 @@ class Prompt(NamedTuple):
   space: str = ''
 
 
-class Partner:
+class ChatModel:
   """A model, and the template that its turns are written in.
 
   template, values: '' for a model that only continues text; what the template
@@ -124,45 +121,3 @@ def settings_of(found: dict) -> dict:
     length = settings.get('max_new_tokens')
     return {'temperature': 0.0} | ({'max_new_tokens': length} if length else {})
   return {'temperature': 1.0} | settings
-
-
-def of_folder(place: str) -> Partner:
-  """Returns the model of a folder, hub id, GGUF file or preset.
-
-  Raises ValueError if it, or its tokenizer, is not there.
-  """
-  encoder = tokenizer.load(place)
-  model, _ = pretrained.load(place)
-  found = pretrained.read_generation_config(place)
-  return Partner(model, encoder, _own_template(encoder), {}, found)
-
-
-def of_run(workdir: str) -> Partner:
-  """Returns the model of a run's newest checkpoint.
-
-  It is talked to as its records were rendered; where they are gone, in the
-  tokenizer's own template.
-
-  Raises ValueError if there is no checkpoint, or if its records were encoded
-  piecewise.
-  """
-  model, _, encoder, run = saved.load(workdir)
-  try:
-    rendering = Records(run['records']).metadata['rendering']
-  except (OSError, ValueError, KeyError):
-    rendering = {'template': _own_template(encoder), 'values': {}}
-  if rendering.get('piecewise'):
-    raise ValueError(
-      f'{workdir} was trained on turns whose headers were encoded apart from '
-      'the words (config.piecewise), and prompts here are encoded whole; its '
-      'own results.json has its probes'
-    )
-  template, values = rendering['template'], rendering.get('values', {})
-  return Partner(model, encoder, template, values, {})
-
-
-def _own_template(encoder) -> str:
-  template = encoder.chat_template
-  if isinstance(template, dict):
-    template = template.get('default')
-  return ChatTemplate(template).source if template else ''
