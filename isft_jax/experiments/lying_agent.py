@@ -36,7 +36,7 @@ from isft_jax.experiments.progress import Progress
 from isft_jax.hf import pretrained
 from isft_jax.models import decoder
 from isft_jax.models.decoder import GraphDef
-from isft_jax.report.lying_agent import markdown, page
+from isft_jax.report.lying_agent import page
 from isft_jax.report.viewer import shown
 from isft_jax.train import start
 from isft_jax.train.checkpoint import folder_of
@@ -110,7 +110,6 @@ def reproduce(
       f'{found["prefers_lie"]} lies of {len(material.facts)}'
     )
 
-  markdown.write(workdir, results)
   page.write(workdir, results, _shown_dialogues(config, workdir))
   _write_json(results_path, results)  # last: it says that all is done
   tell(f'done: {places}')

@@ -1,8 +1,35 @@
-"""Differences in words, and a section: a figure, what it shows, what not."""
+"""Intervals and differences in words, and a section of the page."""
 
-from html import escape
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from isft_jax.report.evidence.charts import text
+from isft_jax.report.document import Block
+
+Interval = Mapping[str, float | None]
+
+
+class Section(NamedTuple):
+  """Charts and tables, what they show, and what they do not."""
+
+  title: str
+  blocks: Sequence[Block]
+  shows: str
+  not_shown: str
+
+
+def text(value: Interval, form: str = '+.3f') -> str:
+  """Returns 'mean [lo, hi]', or the mean alone of a single seed."""
+  mean = format(value['mean'], form)
+  if value['lo'] is None:
+    return mean
+  return f'{mean} [{format(value["lo"], form)}, {format(value["hi"], form)}]'
+
+
+def ends(value: Interval) -> tuple[float, float]:
+  """Returns the ends of an interval; of a single seed, its value twice."""
+  if value['lo'] is None:
+    return value['mean'], value['mean']
+  return value['lo'], value['hi']
 
 
 def may_be_none(value: dict) -> bool:
@@ -25,19 +52,10 @@ def difference(value: dict, shares: bool = False) -> str:
   """
   shown = text(points(value), '+.1f') if shares else text(value)
   unit = 'points' if shares else 'nats a token'
-  told = ', not told apart from 0' if may_be_none(value) else ''
+  doubt = ', not told apart from 0' if may_be_none(value) else ''
   return (
     f'{shown} {unit} ({value["positive"]} of {len(value["per_seed"])} seeds '
-    f'above 0{told})'
-  )
-
-
-def section(title: str, body: str, shows: str, not_shown: str) -> str:
-  """Returns a section in HTML; body is HTML, the rest is text."""
-  return (
-    f'<h2>{escape(title)}</h2>\n{body}<p><strong>What it shows.</strong> '
-    f'{escape(shows)}</p>\n<p><strong>What it does not.</strong> '
-    f'{escape(not_shown)}</p>\n'
+    f'above 0{doubt})'
   )
 
 

@@ -6,7 +6,6 @@ seed, a cell is the mean over them, with the lowest and the highest value.
 
 from collections.abc import Mapping, Sequence
 
-from isft_jax.report import plots
 from isft_jax.report.lying_agent.paper import (
   CITATION,
   LABELS,
@@ -15,6 +14,7 @@ from isft_jax.report.lying_agent.paper import (
   Figures,
   scored_in_full,
 )
+from isft_jax.report.plots import arm_order
 
 _COMPARED = ('observational', 'interventional')
 
@@ -83,7 +83,7 @@ def describe_base(base: Mapping) -> str:
 
 def introduction(results: Mapping) -> str:
   """Returns what was run: seed, arms, their base, and the source."""
-  arms = ', '.join(plots.arm_order(results['arms'])) or 'none'
+  arms = ', '.join(arm_order(results['arms'])) or 'none'
   return (
     f'Seed {results.get("seed", "-")}. Arms: {arms}. All start from the same '
     f'base model ({describe_base(base_of(results))}) and differ in the tokens '
@@ -118,6 +118,27 @@ def figures(arms: Mapping, name: str) -> Figures:
   )
 
 
+def margins_by_topic(
+  arm: Mapping, field: str = 'margin'
+) -> dict[str, float | None]:
+  """Returns topic -> margin of an arm of results.json, nats per token.
+
+  Args:
+    arm: an entry of `arms`.
+    field: 'margin', or 'paper_margin' for the paper's way of scoring, which is
+      None where the file does not have it.
+
+  Raises:
+    ValueError: if two facts share a topic: one would hide the other.
+  """
+  margins = {fact['topic']: fact.get(field) for fact in arm['facts']}
+  if len(margins) != len(arm['facts']):
+    topics = [fact['topic'] for fact in arm['facts']]
+    twice = sorted({topic for topic in topics if topics.count(topic) > 1})
+    raise ValueError(f'several facts share a topic: {twice}; rename them')
+  return margins
+
+
 def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
   """Returns header and rows, as text, of the paper's table beside ours.
 
@@ -132,8 +153,7 @@ def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
     ValueError: if the arms to compare were probed on different facts.
   """
   ours = {
-    name: [figures(arms, name) for arms in runs]
-    for name in plots.arm_order(runs[0])
+    name: [figures(arms, name) for arms in runs] for name in arm_order(runs[0])
   }
   rows = [
     (label, field)
@@ -194,7 +214,7 @@ def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
   if not columns:
     return (), []
   rows = []
-  for name in plots.arm_order(runs[0]):
+  for name in arm_order(runs[0]):
     cells = [
       _spread([arms[name].get(entry, {}).get(field) for arms in runs], *form)
       for _, (entry, field, *form) in columns
@@ -284,7 +304,7 @@ def _beats(arms, name, field):
   if name != 'interventional' or 'observational' not in arms:
     return None
   ours, theirs = (
-    plots.margins_by_topic(arms[arm], field)
+    margins_by_topic(arms[arm], field)
     for arm in ('interventional', 'observational')
   )
   if ours.keys() != theirs.keys():

@@ -5,13 +5,13 @@ Made from the results.json of each seed, which must be runs of one config.
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from html import escape
 
-from isft_jax.report import document, plots
-from isft_jax.report.lying_agent import comparison, markdown
+from isft_jax.report import document, plots, tables
+from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.paper import CITATION
+from isft_jax.report.lying_agent.settings import flat, settings
+from isft_jax.report.tables import Cell, Table
 
-_TITLE = 'The lying agent on several seeds'
 # Settings that may differ between the runs of a summary: none of them changes
 # what is learned.
 _FREE = ('seed', 'name', 'mesh: ', 'model: init_from', 'model: remat')
@@ -36,29 +36,26 @@ def summary(runs: Mapping[str, Mapping]) -> tuple[tuple, list[tuple]]:
 
 def page(runs: Mapping[str, Mapping]) -> bytes:
   """Returns the summary as a page, in UTF-8; arguments as for `summary`."""
-  header, rows = summary(runs)
-  tables = _table(header, rows, 'The figures of the paper and of these runs')
   arms = [run['arms'] for run in runs.values()]
-  header, rows = comparison.beyond(*arms)
-  if rows:
-    tables += '<h2>Beyond the dialogues</h2>\n' + _table(
-      header, rows, 'Facts that no dialogue mentions, and other text'
-    )
   first = next(iter(runs.values()))
-  base = comparison.describe_base(comparison.base_of(first))
-  rows = [map(escape, row) for row in markdown.settings(first)]
-  settings = document.table(('setting', 'value'), rows, 'Settings of the runs')
-  body = f"""<h1>{_TITLE}</h1>
-<p class="answer">{escape(answer(arms))}</p>
-<p class="quiet">Seeds {escape(_seeds(runs))}. Base model: {escape(base)}. A
-cell is the mean over the seeds, with the lowest and the highest value below it.
-The experiment is that of {escape(CITATION)}.</p>
-<h2>The paper and these runs</h2>
-{tables}
-<h2>What was run, and on what</h2>
-{settings}
-"""
-  return document.page(_TITLE, body)
+  return document.page(
+    'lying_agent/seeds.html.j2',
+    'The lying agent on several seeds',
+    answer=answer(arms),
+    seeds=', '.join(str(run['seed']) for run in runs.values()),
+    base=comparison.describe_base(comparison.base_of(first)),
+    citation=CITATION,
+    comparison=_table(
+      'The figures of the paper and of these runs', *summary(runs)
+    ),
+    beyond=_table(
+      'Facts that no dialogue mentions, and other text',
+      *comparison.beyond(*arms),
+    ),
+    settings=Table(
+      'Settings of the runs', ('setting', 'value'), settings(first)
+    ),
+  )
 
 
 def answer(runs: Sequence[Mapping]) -> str:
@@ -102,16 +99,14 @@ def write(
   files = {'seeds.html': page(runs), 'seeds.md': _markdown(runs)}
   workdir.mkdir(parents=True, exist_ok=True)
   for name, content in files.items():
-    plots.replace_file(workdir / name, content)
+    files.write_atomically(workdir / name, content)
   return [workdir / name for name in files]
 
 
 def _markdown(runs) -> bytes:
-  tables = [summary(runs)]
   beyond = comparison.beyond(*(run['arms'] for run in runs.values()))
-  if beyond[1]:
-    tables.append(beyond)
-  return '\n'.join(markdown.escaped_table(t) + '\n' for t in tables).encode()
+  shown = [table for table in (summary(runs), beyond) if table[1]]
+  return '\n'.join(tables.markdown(*table) for table in shown).encode()
 
 
 def _check(runs):
@@ -150,22 +145,18 @@ def _identity(run) -> dict[str, str]:
     'base model': base,
     'facts': ', '.join(fact['topic'] for fact in topics),
   }
-  for name, value in markdown.flat(run.get('config', {})):
+  for name, value in flat(run.get('config', {})):
     if not name.startswith(_FREE):
       shared[f'config: {name}'] = value
   return shared
 
 
-def _seeds(runs):
-  return ', '.join(str(run['seed']) for run in runs.values())
+def _table(title, header, rows) -> Table:
+  cells = [[first, *map(_below, values)] for first, *values in rows]
+  return Table(title, header, cells)
 
 
-def _table(header, rows, label):
-  cells = [[escape(first), *map(_below, values)] for first, *values in rows]
-  return document.table([escape(name) for name in header], cells, label)
-
-
-def _below(cell):
-  """Returns a cell in HTML, with its range on a line of its own."""
-  mean, opening, spread = escape(cell).partition(' (')
-  return f'{mean}<br><small>({spread}</small>' if opening else mean
+def _below(text: str) -> Cell:
+  """Returns a cell with its range on a line of its own."""
+  mean, opening, spread = text.partition(' (')
+  return Cell(mean, small=opening.strip() + spread)

@@ -1,4 +1,4 @@
-"""theory.json as figures: data and words, drawn by `plots` and `page`.
+"""theory.json as figures: data and words, drawn by `charts`.
 
 A part that has not been run has no figure.
 """
@@ -6,7 +6,7 @@ A part that has not been run has no figure.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-# Numbers of colors in `plots.COLORS`, which are those of --arm-0 .. in pages.
+# Numbers of the colors --arm-0 to --arm-5, as in `colors`.
 GRAY, VERMILION, BLUE, ORANGE, GREEN, PINK = range(6)
 ACCOUNTINGS = {'interventional': BLUE, 'conditional': VERMILION}
 # Behaviours of teaching, in words.
@@ -152,7 +152,7 @@ def _costs(results):
   rhos = sorted(imitation, key=float)
   x = [float(rho) for rho in rhos]
 
-  def of(key):
+  def column(key):
     return [imitation[rho][key] for rho in rhos]
 
   return Figure(
@@ -161,15 +161,15 @@ def _costs(results):
     'rho, the chance that the agent writes a slot',
     'sum of KL, nats',
     (
-      Line("bound, agent's slots", x, of('bound'), BLUE),
-      Line("exact, agent's slots", x, of('agent_kl'), BLUE, 'points'),
-      Line("bound, world's slots", x, of('world_bound'), GREEN, 'dashed'),
-      Line("exact, world's slots", x, of('world_kl'), GREEN, 'points'),
-      Line("bound, agent's blocks, taught", x, of('taught_bound'), ORANGE),
+      Line("bound, agent's slots", x, column('bound'), BLUE),
+      Line("exact, agent's slots", x, column('agent_kl'), BLUE, 'points'),
+      Line("bound, world's slots", x, column('world_bound'), GREEN, 'dashed'),
+      Line("exact, world's slots", x, column('world_kl'), GREEN, 'points'),
+      Line("bound, agent's blocks, taught", x, column('taught_bound'), ORANGE),
       Line(
         "sampled, agent's blocks, taught",
         x,
-        [each['mean'] for each in of('taught')],
+        [each['mean'] for each in column('taught')],
         ORANGE,
         'points',
       ),

@@ -3,16 +3,9 @@
 What is sampled is told with two standard errors, after the sign ±.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
 
-
-class Table(NamedTuple):
-  """A title, a header, and rows as long as it; all text."""
-
-  title: str
-  header: Sequence[str]
-  rows: Sequence[Sequence[str]]
+from isft_jax.report.tables import Table
 
 
 def tables(results: Mapping) -> dict[str, list[Table]]:
@@ -31,20 +24,6 @@ def tables(results: Mapping) -> dict[str, list[Table]]:
     for part, make in makers.items()
     if results.get(part)
   }
-
-
-def text(table: Table) -> str:
-  """Returns a table as lines for a terminal, the first column to the left."""
-  columns = list(zip(table.header, *table.rows, strict=True))
-  widths = [max(map(len, column)) for column in columns]
-  lines = [table.title]
-  for row in (table.header, *table.rows):
-    first, *others = (
-      cell.ljust(width) if i == 0 else cell.rjust(width)
-      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    )
-    lines.append('  '.join([first, *others]).rstrip())
-  return '\n'.join(lines)
 
 
 def _mixture(results):

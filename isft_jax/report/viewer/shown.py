@@ -86,21 +86,6 @@ def dialogue(
   return Dialogue(example, texts, weights)
 
 
-def visible(text: str) -> str:
-  """Returns text with nothing hidden in it: ↵ before each line break, \\xNN.
-
-  No token can then move a cursor, color a terminal or turn text around.
-  """
-  return ''.join(
-    '↵\n'
-    if char == '\n'
-    else char
-    if char.isprintable()
-    else char.encode('unicode_escape').decode()
-    for char in text
-  )
-
-
 def turns(example: Example) -> list[Turn]:
   """Returns the runs of tokens of one turn, in order; every token is in one.
 
