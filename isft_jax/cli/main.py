@@ -203,10 +203,9 @@ def _unknown_field(message: str) -> str:
   found = re.match(
     r"Field (\w+) not found on dataclass <class '(.*)\.(\w+)'>", message
   )
-  if not found:
-    return message
-  holder = getattr(sys.modules.get(found[2]), found[3], None)
-  if not holder:
+  module = sys.modules.get(found[2]) if found else None
+  holder = getattr(module, found[3], None) if found else None
+  if not found or not holder:
     return message
   names = [field.name for field in dataclasses.fields(holder)]
   close = difflib.get_close_matches(found[1], names, n=1)
