@@ -192,7 +192,9 @@ def cells(line):
   return found[:1] + [each.replace('**', '') for each in found[1:]]
 
 
-@pytest.mark.parametrize('readme', ['README.md', 'tests/golden/{}/README.md'])
+@pytest.mark.parametrize(
+  'readme', ['docs/evidence.md', 'tests/golden/{}/README.md']
+)
 def test_the_tables_of_the_readmes_are_the_runs(readme):
   path = HERE.parents[1] / readme.format('flywheel_smollm2')
   lines = [cells(line) for line in path.read_text().splitlines()]
