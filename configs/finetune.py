@@ -1,16 +1,18 @@
 """Fine-tunes a model of yours on your records, on whatever this machine has.
 
+Reproduces: no published run.
 Hardware: two CPU cores and 8 GB for a model of 135 M parameters; one GPU or TPU
   for a few billion. The other configs here are for named models and slices.
-Time: on two cores the 24 short runs of docs/shop_runs.jsonl take 2 to 3
-  minutes with SmolLM2-135M-Instruct.
-Resumes when run again.
+Time: on two cores that did other work as well, 6 minutes for the 24 short runs
+  of docs/shop_runs.jsonl with SmolLM2-135M-Instruct.
+Expected: on those runs the loss falls from 2.7 to 0.14, and the model answers
+  "Where is my order 2222?" with LOOKUP 2222.
 Commands:
 
-  isft-prepare --input=docs/shop_runs.jsonl --output=records \\
-    --tokenizer=smollm2-135m-instruct
+  isft-prepare --input=docs/shop_runs.jsonl --authors=docs/shop_authors.json \\
+    --tokenizer=smollm2-135m-instruct --output=records
   isft-train --config=finetune --config.records=records \\
-    --config.model.init_from=smollm2-135m-instruct
+    --config.row_length=256 --config.model.init_from=smollm2-135m-instruct
 """
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig

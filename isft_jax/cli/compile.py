@@ -16,12 +16,14 @@ import os
 import pathlib
 import runpy
 import sys
+from collections.abc import Iterator
 
 from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 
-from isft_jax import configs
+import isft_jax.configs as configs
 from isft_jax.cli import main
-from isft_jax.config import LyingAgentConfig, RunConfig
+from isft_jax.config import RunConfig
+from isft_jax.experiments.config import LyingAgentConfig
 
 TOPOLOGY = DEFINE_string(
   'topology',
@@ -45,7 +47,7 @@ OUTPUT = DEFINE_string(
 )
 
 
-def _compile():
+def _compile() -> None:
   os.environ['JAX_PLATFORMS'] = 'cpu'
   # Imported late: jax reads the environment, and --help need not wait for it.
   from isft_jax.report import compile as report_lib
@@ -53,7 +55,7 @@ def _compile():
 
   reports = []
   for config, topology, slices in _jobs():
-    report = compile_run(config, topology, slices)
+    report = compile_run(_training_run(config), topology, slices)
     show = json.dumps if JSON.value else report_lib.text
     print(show(report), flush=True)
     reports.append(report)
@@ -66,19 +68,28 @@ def _compile():
     sys.exit(1)
 
 
-def shipped():
+def _training_run(config: RunConfig | LyingAgentConfig) -> RunConfig:
+  """Returns a run as it is; of an experiment, its fine-tuning stage."""
+  if isinstance(config, RunConfig):
+    return config
+  return RunConfig.from_stage(
+    config.finetune, name=config.name, model=config.model, mesh=config.mesh
+  )
+
+
+def shipped() -> Iterator[tuple[str, str, str]]:
   """Yields (config, its argument, slice) of all that come with the package."""
   for path in sorted(pathlib.Path(configs.__path__[0]).glob('[!_]*.py')):
-    for argument, topology in runpy.run_path(path).get('SLICES', ()):
+    for argument, topology in runpy.run_path(str(path)).get('SLICES', ()):
       yield path.stem, argument, topology
 
 
-def _jobs():
+def _jobs() -> Iterator[tuple[RunConfig | LyingAgentConfig, str, int]]:
   """Yields (config, topology, slices) of what the flags ask for."""
   if ALL.value:
     for name, argument, topology in shipped():
       path = pathlib.Path(configs.__path__[0]) / f'{name}.py'
-      get_config = runpy.run_path(path)['get_config']
+      get_config = runpy.run_path(str(path))['get_config']
       yield get_config(*filter(None, [argument])), topology, 1
   elif main.CONFIG.value is None or not TOPOLOGY.value:
     raise ValueError(
@@ -88,7 +99,7 @@ def _jobs():
     yield main.CONFIG.value, TOPOLOGY.value, SLICES.value
 
 
-def run():
+def run() -> None:
   """The console script isft-compile."""
   flags = main.CONFIG, TOPOLOGY, SLICES, JSON, ALL, OUTPUT
   main.run(_compile, __doc__, flags, (RunConfig, LyingAgentConfig))

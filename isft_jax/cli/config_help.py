@@ -13,6 +13,7 @@ import shlex
 import textwrap
 import tokenize
 from collections.abc import Iterator
+from typing import Any
 
 WIDTH = 80  # columns
 
@@ -37,7 +38,7 @@ class Section:
   fields: list[Field]
 
 
-def describe(config) -> str:
+def describe(config: Any) -> str:
   """Returns the help of all fields of a config.
 
   A dataclass that a config contains more than once (a stage of training, say)
@@ -47,7 +48,7 @@ def describe(config) -> str:
     config: a dataclass instance.
   """
   blocks = []
-  first = {}  # dataclass -> path of its first section
+  first: dict[type, str] = {}  # dataclass -> path of its first section
   for section in sections(config):
     explained = first.setdefault(section.owner, section.path)
     is_first = explained == section.path
@@ -65,7 +66,7 @@ def describe(config) -> str:
 
 
 def sections(
-  config, path: str = 'config', comment: str = ''
+  config: Any, path: str = 'config', comment: str = ''
 ) -> Iterator[Section]:
   """Yields the Section of a dataclass, then those of dataclasses in it.
 
@@ -137,7 +138,7 @@ def _own_comments(owner: type) -> dict[str, str]:
   return found
 
 
-def suggest(config, name: str) -> list[str]:
+def suggest(config: Any, name: str) -> list[str]:
   """Returns the flags of the fields that a name may stand for.
 
   Args:
@@ -158,7 +159,7 @@ def suggest(config, name: str) -> list[str]:
   return [f'--{p}' for p in paths if close and p.endswith(f'.{close[0]}')]
 
 
-def explain_unknown(config, path: str) -> str | None:
+def explain_unknown(config: Any, path: str) -> str | None:
   """Returns what to do about a field that a config does not have.
 
   Args:
@@ -223,13 +224,13 @@ def _wrap(text: str, indent: int, next_indent: int) -> list[str]:
   )
 
 
-def _type_name(annotation) -> str:
+def _type_name(annotation: Any) -> str:
   if isinstance(annotation, str):
     return annotation
   return inspect.formatannotation(annotation)
 
 
-def _quoted(value) -> str:
+def _quoted(value: object) -> str:
   """Returns a value as a shell takes it, a tuple in double quotes."""
   text = str(value)
   if isinstance(value, tuple) and not set('"$`\\!') & set(text):

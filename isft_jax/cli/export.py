@@ -23,7 +23,7 @@ DTYPE = DEFINE_enum(
 )
 
 
-def _export():
+def _export() -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax.train import export
 
@@ -33,6 +33,6 @@ def _export():
   print(f'the model is in {OUTPUT.value}')
 
 
-def run():
+def run() -> None:
   """The console script isft-export."""
   main.run(_export, __doc__, (CHECKPOINT, OUTPUT, DTYPE))

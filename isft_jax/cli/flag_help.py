@@ -40,7 +40,7 @@ def sentence(flag: flags.Flag) -> str:
   return f'{text} ({"; ".join(details)}).' if details else f'{text}.'
 
 
-def _shown(default) -> str:
+def _shown(default: object) -> str:
   if isinstance(default, bool):
     return str(default).lower()
   if isinstance(default, list):

@@ -80,7 +80,7 @@ _SETTINGS = (TEMPERATURE, TOP_K, TOP_P, MAX_NEW_TOKENS)
 _FLAGS = (CHECKPOINT, MODEL, PROMPT, PROMPTS, OUTPUT, RAW, *_SETTINGS)
 
 
-def _generate():
+def _generate() -> None:
   if bool(CHECKPOINT.value) == bool(MODEL.value):
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   if PROMPT.value and PROMPTS.value:
@@ -124,6 +124,6 @@ def _generate():
     chat_loop.chat(model, raw, **settings)
 
 
-def run():
+def run() -> None:
   """The console script isft-generate."""
   main.run(_generate, __doc__, (*_FLAGS, SEED, STOP, BATCH))

@@ -11,13 +11,15 @@ makes records of it. With the config of an experiment, the dialogues in its
 --workdir are shown. If there are none yet, they are generated temporarily.
 """
 
+import functools
 import os
 import pathlib
 
 from absl.flags import DEFINE_enum, DEFINE_integer, DEFINE_string
 
 from isft_jax.cli import main, trajectories
-from isft_jax.config import LyingAgentConfig, RunConfig
+from isft_jax.config import RunConfig
+from isft_jax.experiments.config import LyingAgentConfig
 
 RECORDS = DEFINE_string('records', '', 'Folder of records to read.')
 INDEX = DEFINE_integer('index', 0, 'Index of the record or row, from 0.')
@@ -35,9 +37,10 @@ COLOR = DEFINE_enum(
 )
 
 
-def _inspect():
+def _inspect() -> None:
   # Imported late: --help need not wait for them.
   from isft_jax.cli import sources
+  from isft_jax.data.rendering import tokenizer
   from isft_jax.objectives import NAMES, weight_table
   from isft_jax.report.viewer import html, terminal
   from isft_jax.report.viewer import shown as viewer
@@ -49,9 +52,15 @@ def _inspect():
       raise ValueError('--input goes with neither --records nor --config')
     example, encoder = trajectories.example(INDEX.value)
   else:
-    source = main.CONFIG, main.WORKDIR, RECORDS, trajectories.TOKENIZER, INDEX
-    example, encoder = sources.read(*(flag.value for flag in source))
-  shown = viewer.dialogue(example, encoder.decode, tables)
+    example, encoder = sources.read(
+      main.CONFIG.value,
+      main.WORKDIR.value,
+      RECORDS.value,
+      trajectories.TOKENIZER.value,
+      INDEX.value,
+    )
+  decode = functools.partial(tokenizer.decode, encoder)
+  shown = viewer.dialogue(example, decode, tables)
   if HTML.value:
     pathlib.Path(HTML.value).write_bytes(html.page(shown, objective))
     print(f'the page is in {HTML.value}')
@@ -59,7 +68,7 @@ def _inspect():
     terminal.show(shown, objective, COLOR.value, os.environ)
 
 
-def run():
+def run() -> None:
   """The console script isft-inspect."""
   ours = (RECORDS, INDEX, OBJECTIVE, HTML, COLOR)
   main.run(

@@ -15,14 +15,19 @@ import re
 import runpy
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
+from absl.flags import FlagHolder
 from ml_collections import config_flags
 
 import isft_jax
-from isft_jax import configs
+import isft_jax.configs as configs
 from isft_jax.cli import config_help, flag_help
+
+# A command of a config, of the type that the command expects, and a workdir.
+ConfigCommand = Callable[[Any, str], None]
 
 CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -42,7 +47,7 @@ _HELP = '-h', '--help', '-help', '--helpshort', '-helpshort'
 def run(
   command: Callable[[], None],
   doc: str,
-  flag_holders,
+  flag_holders: Sequence[FlagHolder],
   config_types: tuple[type, ...] = (),
 ) -> None:
   """Runs a command as a program; a failure exits with 1.
@@ -54,7 +59,7 @@ def run(
     config_types: dataclasses that --config may return, the usual one first.
   """
 
-  def main(argv):
+  def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     _hush()
@@ -81,9 +86,9 @@ def run(
 
 
 def run_config(
-  command: Callable,
+  command: ConfigCommand,
   doc: str,
-  flag_holders=(),
+  flag_holders: Sequence[FlagHolder] = (),
   config_types: tuple[type, ...] = (),
 ) -> None:
   """Runs command(config, workdir), both from flags, as a program.
@@ -98,7 +103,7 @@ def run_config(
   run(lambda: configured(command), doc, holders, config_types)
 
 
-def configured(command: Callable) -> None:
+def configured(command: ConfigCommand) -> None:
   """Calls command(config, workdir), both from flags."""
   config = CONFIG.value
   if config is None:
@@ -122,7 +127,7 @@ def resumable(workdir: str) -> Iterator[None]:
 def parse(
   argv: list[str],
   doc: str = '',
-  flag_holders=(),
+  flag_holders: Sequence[FlagHolder] = (),
   config_types: tuple[type, ...] = (),
 ) -> list[str]:
   """Parses flags, prints help, and makes one line of every error.
@@ -202,7 +207,12 @@ def version() -> str:
 # ------------------------------------------------------------------------- help
 
 
-def _help(argv, doc, flag_holders, config_types) -> str:
+def _help(
+  argv: list[str],
+  doc: str,
+  flag_holders: Sequence[FlagHolder],
+  config_types: tuple[type, ...],
+) -> str:
   """Returns what --help prints."""
   holders = sorted(flag_holders, key=lambda holder: holder.name)
   listed = [flag_help.describe(flags.FLAGS[holder.name]) for holder in holders]
@@ -219,11 +229,11 @@ def _help(argv, doc, flag_holders, config_types) -> str:
   return '\n\n'.join(blocks)
 
 
-def _takes_config(flag_holders) -> bool:
+def _takes_config(flag_holders: Sequence[FlagHolder]) -> bool:
   return CONFIG.name in [holder.name for holder in flag_holders]
 
 
-def _configs_help(config_types) -> str:
+def _configs_help(config_types: tuple[type, ...]) -> str:
   """Returns the names of the packaged configs that suit a command."""
   lines = ['Packaged configs (--config=NAME --help lists their fields):']
   paths = [path for path in _packaged() if _suits(path, config_types)]
@@ -240,12 +250,12 @@ def _configs_help(config_types) -> str:
   return '\n'.join(lines)
 
 
-def _suits(path: pathlib.Path, config_types) -> bool:
+def _suits(path: pathlib.Path, config_types: tuple[type, ...]) -> bool:
   config = runpy.run_path(str(path))['get_config']()
   return isinstance(config, config_types or object)
 
 
-def _fields_help(argv, config_types) -> str:
+def _fields_help(argv: list[str], config_types: tuple[type, ...]) -> str:
   """Returns the fields of the config that argv names, or of the usual one."""
   path = _config_argument(argv)
   try:
@@ -262,7 +272,7 @@ def _fields_help(argv, config_types) -> str:
   )
 
 
-def _config_argument(argv) -> str:
+def _config_argument(argv: list[str]) -> str:
   """Returns FILE[:ARGUMENT] of --config, or '' if it is not set."""
   for argument in argv[1:]:
     if found := re.fullmatch(r'--?config=(.+)', argument):
@@ -270,7 +280,7 @@ def _config_argument(argv) -> str:
   return ''
 
 
-def _default_config(argv, config_types):
+def _default_config(argv: list[str], config_types: tuple[type, ...]) -> Any:
   """Returns the config that argv names, without overrides, or the usual one."""
   path = _config_argument(argv)
   if not path:
@@ -302,14 +312,14 @@ def _as_line(error: Exception) -> str | None:
   return None
 
 
-def _remedy(place) -> str:
+def _remedy(place: str | bytes | None) -> str:
   """Returns what to do about a place that may not be read or written."""
   if place and os.path.isfile(place) and not os.access(place, os.R_OK):
     return 'name a file that you may read'
   return 'name a place in a folder that you may write to'
 
 
-def _is_full(error: BaseException) -> bool:
+def _is_full(error: BaseException | None) -> bool:
   # Libraries in C++ wrap what the system said in exceptions of their own.
   return any(os.strerror(number) in str(error) for number in _FULL)
 
@@ -322,10 +332,12 @@ def _hush() -> None:
   hub tells twice, by two loggers, each time that it finds no network.
   """
 
-  def is_news(record):
+  show = sys.unraisablehook
+
+  def is_news(record: std_logging.LogRecord) -> bool:
     return not (record.exc_info and _is_full(record.exc_info[1]))
 
-  def unraisable(lost, show=sys.unraisablehook):
+  def unraisable(lost: 'sys.UnraisableHookArgs') -> None:
     if repr(lost.exc_value) != "RuntimeError('Event loop is closed')":
       show(lost)
 
@@ -336,7 +348,10 @@ def _hush() -> None:
   sys.unraisablehook = unraisable
 
 
-def _spare_tpus(environ, find=glob.glob) -> None:
+def _spare_tpus(
+  environ: MutableMapping[str, str],
+  find: Callable[[str], list[str]] = glob.glob,
+) -> None:
   """Where there is no TPU, keeps libtpu from asking the network for its kind.
 
   It would warn in six lines that nobody answers. Compiling needs libtpu alone.
@@ -345,7 +360,9 @@ def _spare_tpus(environ, find=glob.glob) -> None:
     environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
 
 
-def _unknown_flag(name: str, flag_holders, config) -> str:
+def _unknown_flag(
+  name: str, flag_holders: Sequence[FlagHolder], config: Any
+) -> str:
   """Returns one line that names the flag, or the field, probably meant."""
   hints = config_help.suggest(config, name) if config else []
   if not any(hint.endswith(f'.{name}') for hint in hints):
@@ -373,6 +390,6 @@ def _unknown_field(argv: list[str]) -> str | None:
   return None
 
 
-def fail(message) -> None:
+def fail(message: object) -> NoReturn:
   """Prints one line and exits with 1."""
   sys.exit('error: ' + ' '.join(str(message).split()))

@@ -17,6 +17,8 @@ The records do not depend on the number of processes, nor on Beam.
 
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from absl.flags import (
   DEFINE_enum,
@@ -27,6 +29,10 @@ from absl.flags import (
 
 from isft_jax.cli import main, trajectories
 
+if TYPE_CHECKING:
+  from isft_jax.data.preparation.counters import Tally
+
+Value = TypeVar('Value')
 OUTPUT = DEFINE_string('output', '', 'Folder to create for the records.')
 HELDOUT = DEFINE_float(
   'heldout',
@@ -76,11 +82,11 @@ BEAM_OPTIONS = DEFINE_string(
 )
 
 
-def _now_and_then(tell):
+def _now_and_then(tell: Callable[[Value], str]) -> Callable[[Value], None]:
   """Returns a function that tells at most once a second, what it is given."""
   shown = time.perf_counter()
 
-  def progress(value):
+  def progress(value: Value) -> None:
     nonlocal shown
     now = time.perf_counter()
     if now - shown > 1:
@@ -90,7 +96,7 @@ def _now_and_then(tell):
   return progress
 
 
-def _verify(folder):
+def _verify(folder: str) -> None:
   from isft_jax.data.preparation import verify
 
   number = 0
@@ -106,7 +112,7 @@ def _verify(folder):
   print(f'{folder} is whole')
 
 
-def _prepare():
+def _prepare() -> None:
   # Imported late: --help need not wait for them.
   from isft_jax.data.preparation import prepare
   from isft_jax.report import preparation
@@ -132,7 +138,7 @@ def _prepare():
   start = time.perf_counter()
 
   @_now_and_then
-  def progress(tally):
+  def progress(tally: 'Tally') -> str:
     rejected, tokens = tally.rejected.total(), int(tally.tokens_P.sum())
     seconds = time.perf_counter() - start
     return preparation.progress(tally.read, rejected, tokens, seconds)
@@ -155,7 +161,7 @@ def _prepare():
   print(f'  isft-train --config=train_tiny --config.records={OUTPUT.value}')
 
 
-def run():
+def run() -> None:
   """The console script isft-prepare."""
   ours = (
     *(OUTPUT, HELDOUT, MAX_LENGTH, OVERLONG, OVERLAP),

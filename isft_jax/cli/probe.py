@@ -17,10 +17,14 @@ tokenizer's. Without a template, or with --plain, they have the paper's format.
 
 import json
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 
 from isft_jax.cli import main
+
+if TYPE_CHECKING:
+  from isft_jax.data.rendering.renderer import Renderer
 
 CHECKPOINT = DEFINE_string(
   'checkpoint', '', 'Workdir of the run whose newest checkpoint is probed.'
@@ -44,7 +48,7 @@ OUTPUT = DEFINE_string('output', '', 'File for the probes, as JSON.')
 TOKENS = DEFINE_integer('reply_tokens', 48, 'Maximum tokens per reply.', 1)
 
 
-def _probe():
+def _probe() -> None:
   if bool(CHECKPOINT.value) == bool(MODEL.value):
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   # Imported late: --help need not wait for jax.
@@ -86,7 +90,7 @@ def _probe():
     print(f'the probes are in {OUTPUT.value}')
 
 
-def _context_of_run(workdir, renderer) -> str | None:
+def _context_of_run(workdir: str, renderer: 'Renderer') -> str | None:
   """Returns the context of a run's records, or None if it is not known."""
   from isft_jax.data.records.dataset import Records
   from isft_jax.train.checkpoint import Checkpoints
@@ -101,7 +105,7 @@ def _context_of_run(workdir, renderer) -> str | None:
   return shared_context(records, renderer)
 
 
-def run():
+def run() -> None:
   """The console script isft-probe."""
   flags = CHECKPOINT, MODEL, FACTS, CONTEXT, PLAIN, OUTPUT, TOKENS
   main.run(_probe, __doc__, flags)

@@ -16,7 +16,7 @@ of several seeds of the lying agent (means and ranges, also as Markdown).
 from absl import flags
 
 from isft_jax.cli import main
-from isft_jax.config import EvidenceConfig, LyingAgentConfig
+from isft_jax.experiments.config import EvidenceConfig, LyingAgentConfig
 
 FROM = flags.DEFINE_list(
   'from',
@@ -39,28 +39,31 @@ FACTS = flags.DEFINE_string(
 )
 
 
-def _reproduce(config, workdir):
+def _reproduce(config: LyingAgentConfig, workdir: str) -> None:
   config.dialogues.file = DIALOGUES.value or config.dialogues.file
   config.facts_file = FACTS.value or config.facts_file
   # Imported late: --help need not wait for jax.
   if isinstance(config, EvidenceConfig):
-    from isft_jax.experiments.evidence import grid as experiment
+    from isft_jax.experiments.evidence import grid
+
+    grid.reproduce(config, workdir)
   else:
-    from isft_jax.experiments import lying_agent as experiment
+    from isft_jax.experiments import lying_agent
 
-  experiment.reproduce(config, workdir)
+    lying_agent.reproduce(config, workdir)
 
 
-def _run():
+def _run() -> None:
   if FROM.value is None:
-    return main.configured(_reproduce)
+    main.configured(_reproduce)
+    return
   from isft_jax.report import rebuild
 
   page, *others = rebuild.rebuild(FROM.value, main.WORKDIR.value)
   print(', or read '.join([f'open {page}', *map(str, others)]))
 
 
-def run():
+def run() -> None:
   """The console script isft-reproduce."""
   holders = main.CONFIG, main.WORKDIR, DIALOGUES, FACTS, FROM
   main.run(_run, __doc__, holders, (LyingAgentConfig,))

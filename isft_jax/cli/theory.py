@@ -22,7 +22,7 @@ ONLY = flags.DEFINE_list(
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of all random numbers.')
 
 
-def _theory():
+def _theory() -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax.experiments import environment
   from isft_jax.report.theory import figures as theory_figures
@@ -50,7 +50,7 @@ def _theory():
   print(f'\nopen {page.write(workdir, results)}')
 
 
-def run():
+def run() -> None:
   """The console script isft-theory."""
   flags.set_default(main.WORKDIR, 'runs/theory')
   flags.FLAGS[main.WORKDIR.name].help = 'Folder for results.'

@@ -19,11 +19,17 @@ again to resume.
 """
 
 import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 
 from isft_jax.cli import main
 from isft_jax.config import RunConfig
+
+if TYPE_CHECKING:
+  from isft_jax.models.decoder import GraphDef
+  from isft_jax.types import PyTree
 
 MULTIHOST = DEFINE_boolean(
   'multihost',
@@ -66,7 +72,7 @@ PROBE = DEFINE_string(
 )
 
 
-def _train(config, workdir):
+def _train(config: RunConfig, workdir: str) -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax.train import loop, multihost
 
@@ -104,7 +110,9 @@ def steps_of(text: str) -> tuple[int, ...]:
   return int(found[1]), int(found[2])
 
 
-def _probe_of(config):
+def _probe_of(
+  config: RunConfig,
+) -> 'Callable[[GraphDef, PyTree], dict[str, float]]':
   """Returns what asks a model about facts, rendered as the records are."""
   from isft_jax import config as config_lib
   from isft_jax.data.records.dataset import Records
@@ -113,7 +121,7 @@ def _probe_of(config):
   from isft_jax.worlds.lying_agent import fact_files, facts, generator, probes
   from isft_jax.worlds.lying_agent.context import shared_context
 
-  config_lib.validate(config)
+  config.check()
   bank, context = facts.FACTS, ''
   if PROBE.value != 'paper':
     bank, context = fact_files.read(PROBE.value)
@@ -127,7 +135,7 @@ def _probe_of(config):
   return probes.watch(bank, renderer, context)
 
 
-def run():
+def run() -> None:
   """The console script isft-train."""
   main.run_config(
     _train,

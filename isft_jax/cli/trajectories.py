@@ -6,8 +6,15 @@ isft-prepare and isft-inspect share them.
 import itertools
 import json
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl.flags import DEFINE_enum, DEFINE_string
+
+if TYPE_CHECKING:
+  from isft_jax.data.formats.author_rules import Rules
+  from isft_jax.data.rendering.renderer import Renderer
+  from isft_jax.data.rendering.tokenizer import FastTokenizer
+  from isft_jax.types import Example
 
 INPUT = DEFINE_string(
   'input',
@@ -75,7 +82,7 @@ def input() -> str:
   return INPUT.value
 
 
-def renderer():
+def renderer() -> 'Renderer':
   """Returns the renderer that the flags ask for. Raises ValueError."""
   from isft_jax.data.rendering import chat_template, tokenizer
   from isft_jax.data.rendering.renderer import Renderer
@@ -106,14 +113,14 @@ def renderer():
   return Renderer(encoder, template, values, SPECIAL_TEXT.value)
 
 
-def rules():
+def rules() -> 'Rules':
   """Returns the rules of --authors, or none. Raises ValueError."""
   from isft_jax.data.formats.author_rules import Rules
 
   return Rules.load(AUTHORS.value) if AUTHORS.value else Rules.default()
 
 
-def example(index: int):
+def example(index: int) -> 'tuple[Example, FastTokenizer]':
   """Returns a row as an `Example`, and its tokenizer.
 
   Raises ValueError, with the reason, for one that would be set aside.

@@ -8,7 +8,8 @@ import platform
 
 import jax
 
-from isft_jax.config import LyingAgentConfig, ModelConfig
+from isft_jax.config import ModelConfig
+from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.models import decoder
 
 _PACKAGES = ('isft_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')

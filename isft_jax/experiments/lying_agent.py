@@ -23,17 +23,13 @@ import numpy as np
 
 from isft_jax import config as config_lib
 from isft_jax import files, objectives
-from isft_jax.config import (
-  LyingAgentConfig,
-  ModelConfig,
-  RunConfig,
-  StageConfig,
-)
+from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.data.batching.pipeline import BatchSource
 from isft_jax.data.records import dataset, shards
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.experiments import environment
+from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.experiments.progress import Progress
 from isft_jax.hf import pretrained
 from isft_jax.models import decoder
@@ -74,7 +70,7 @@ class Material(NamedTuple):
 
 def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   """Runs the experiment into workdir; returns what results.json holds."""
-  config_lib.validate(config)
+  config.check()
   for arm in config.arms:
     objectives.weight_table(arm)  # raises for one that is unknown
   config = resolved(config)
@@ -308,15 +304,13 @@ def run_of(
   """
   is_base = arm == 'base'
   stage = config.pretrain if is_base else config.finetune
-  fields = dataclasses.fields(StageConfig)
-  shared = {field.name: getattr(stage, field.name) for field in fields}
   data = 'documents' if is_base else 'dialogues'
   heldout = '' if is_base else str(workdir / 'records' / 'heldout')
   model = config.model
   if not is_base and not model.init_from:
     model = dataclasses.replace(model, init_from=str(workdir / 'base'))
-  return RunConfig(
-    **shared,
+  return RunConfig.from_stage(
+    stage,
     name=arm,
     objective=PLAN if is_base else arm,
     plan_objective=PLAN,

@@ -61,7 +61,7 @@ BAD = {
   ),
   'a value out of range': (
     [f'--config={SMOKE}', '--config.dialogues.p_lie=1.5'],
-    'config.dialogues.p_lie=1.5 must be 0 to 1',
+    'config.dialogues.p_lie must be from 0 to 1 (got 1.5)',
   ),
   'unknown arm': (
     [f'--config={SMOKE}', "--config.arms=('observatoinal',)"],

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from configs import evidence_tiny, flywheel_smollm2
-from isft_jax.config import EvidenceConfig
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import grid
 from isft_jax.experiments.evidence.statistics import interval
 from isft_jax.report.evidence import page as report

@@ -16,8 +16,8 @@ import pathlib
 import numpy as np
 
 from isft_jax import objectives
-from isft_jax.config import EvidenceConfig
 from isft_jax.data.batching.packing import targets_of_records
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import bases
 from isft_jax.experiments.evidence.bases import Base
 from isft_jax.types import Provenance, Trajectory, Verdict

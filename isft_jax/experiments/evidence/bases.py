@@ -22,11 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from isft_jax import sharding
-from isft_jax.config import EvidenceConfig, OptimConfig, RunConfig, StageConfig
+from isft_jax.config import OptimConfig, RunConfig, StageConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.hf import pretrained
 from isft_jax.models import decoder
 from isft_jax.train.loop import train
@@ -143,9 +144,8 @@ def run_of(
   seed: int,
 ) -> RunConfig:
   """Returns the RunConfig of a stage on the records in folder."""
-  fields = dataclasses.fields(StageConfig)
-  return RunConfig(
-    **{field.name: getattr(stage, field.name) for field in fields},
+  return RunConfig.from_stage(
+    stage,
     name=name,
     objective=objective,
     plan_objective=PLAN,

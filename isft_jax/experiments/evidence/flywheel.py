@@ -15,8 +15,8 @@ import shutil
 
 import numpy as np
 
-from isft_jax.config import EvidenceConfig
 from isft_jax.data.rendering.rejection import Rejected
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import bases
 from isft_jax.experiments.evidence.bases import Bank, Base
 from isft_jax.inference.sampling import Sampling

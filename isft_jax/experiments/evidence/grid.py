@@ -20,15 +20,13 @@ from typing import NamedTuple
 
 from isft_jax import config as config_lib
 from isft_jax import files
-from isft_jax.config import EvidenceConfig
 from isft_jax.experiments import environment
+from isft_jax.experiments.config import PARTS, EvidenceConfig
 from isft_jax.experiments.evidence import arms as evidence_arms
 from isft_jax.experiments.evidence import bases, flywheel, users
 from isft_jax.experiments.evidence import results as evidence_results
 from isft_jax.report.evidence import page as report
 from isft_jax.train import start
-
-PARTS = ('flywheel', 'arms', 'heldout', 'worlds')
 
 
 class Unit(NamedTuple):
@@ -75,7 +73,7 @@ _RUN: dict[str, Callable] = {
 
 def reproduce(config: EvidenceConfig, workdir: str) -> dict:
   """Runs a part, or all, into workdir; returns what results.json holds."""
-  config_lib.validate(config)
+  config.check()
   arms = (*config.arms, *config.heldout_arms)
   for arm in (*arms, *config.flywheel.arms, *config.worlds.arms):
     evidence_arms.objective_of(arm)  # raises for one that is unknown

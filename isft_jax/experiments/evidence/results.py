@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isft_jax.config import EvidenceConfig
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.environment import describe_base
 from isft_jax.experiments.evidence import users
 from isft_jax.experiments.evidence.arms import HALVES

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isft_jax.config import EvidenceConfig
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import bases
 from isft_jax.experiments.evidence.bases import Base
 from isft_jax.worlds.lying_agent import generator
