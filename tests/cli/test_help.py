@@ -150,6 +150,22 @@ def test_a_list_of_fields_is_80_columns_wide():
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_every_field_has_a_comment_that_stands_on_its_own(path):
+  config = config_of(path)
+  for section in config_help.sections(config):
+    assert section.comment[:1].isupper() and section.comment.endswith('.')
+    for field in section.fields:
+      assert re.match("[A-Z'0-9].{9,}\\.$", field.comment), field
+      assert not re.match('(Of|At|In|From|Or|For|By|See) ', field.comment), (
+        field
+      )
+      assert re.match(r'(bool|int|float|str|tuple\[.+\])$', field.type), field
+  shown = config_help.describe(config)
+  for flag in re.findall(r'^  (--config\.\S+)=', shown, re.MULTILINE):
+    assert shown.count(f'  {flag}=') == 1
+
+
 # --------------------------------------------------------------- suggestions
 
 
