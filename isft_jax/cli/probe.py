@@ -3,18 +3,16 @@
   isft-probe --checkpoint=WORKDIR [--output=PROBES.json]
   isft-probe --model=PLACE [--facts=FACTS.csv] [--plain]
 
-Three probes of each fact: a question, after which the likelihoods of the true
-and of the false claim are compared; the user states the truth; the user states
-the lie. A greedy reply, up to the end of its first line, is judged by the
-answer that it gives. The facts are the paper's 33, or those of a file: JSON
-({"context": ..., "facts": [{"topic", "true", "false"}]}) or a CSV with columns
-topic, true, false or subject, relation, true, false.
+Each fact has three probes: a question, after which the likelihoods of the true
+and the false claim are compared; the user states the truth; the user states
+the lie. The first line of a greedy reply is judged by the answer it gives.
 
-Turns are written in the chat template that the run's records were rendered
-with, or that the tokenizer has; where there is none, or with --plain, in the
-paper's format. The questions are asked under --context; by default under that
-of the facts file, or else that of the run's records, or else ours for the
-lying agent.
+Without --facts, the paper's 33 facts are asked. A file of facts is JSON
+({"context": ..., "facts": [{"topic", "true", "false"}]}), or CSV with the
+columns topic, true, false or subject, relation, true, false.
+
+Turns are rendered with the chat template of the run's records, or with the
+tokenizer's. Without a template, or with --plain, they have the paper's format.
 """
 
 import json
@@ -27,21 +25,27 @@ from isft_jax.cli import main
 
 if TYPE_CHECKING:
   from isft_jax.data.rendering.renderer import Renderer
-CHECKPOINT = DEFINE_string('checkpoint', '', 'The workdir of a run.')
+
+CHECKPOINT = DEFINE_string(
+  'checkpoint', '', 'Workdir of the run whose newest checkpoint is probed.'
+)
 MODEL = DEFINE_string(
-  'model', '', 'A model: folder, hub id, .gguf file or preset.'
+  'model', '', 'Model to probe: a folder, hub id, .gguf file or preset.'
 )
 FACTS = DEFINE_string(
-  'facts', '', "A JSON or CSV file of facts (default: the paper's 33)."
+  'facts', '', "JSON or CSV file of facts (default the paper's 33 facts)."
 )
 CONTEXT = DEFINE_string(
   'context',
   None,
-  'Context to ask under: a text, @FILE, or an empty text for none.',
+  'Context of the questions: a text, @FILE, or an empty text for none (default '
+  "that of the facts file, of the run's records, or of the lying agent).",
 )
-PLAIN = DEFINE_boolean('plain', False, "Turns in the paper's format.")
-OUTPUT = DEFINE_string('output', '', 'A file for the probes, as JSON.')
-TOKENS = DEFINE_integer('reply_tokens', 48, 'Of a reply, at most.', 1)
+PLAIN = DEFINE_boolean(
+  'plain', False, "Turns in the paper's format, without the chat template."
+)
+OUTPUT = DEFINE_string('output', '', 'File for the probes, as JSON.')
+TOKENS = DEFINE_integer('reply_tokens', 48, 'Maximum tokens per reply.', 1)
 
 
 def _probe() -> None:
