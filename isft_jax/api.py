@@ -533,8 +533,9 @@ def export(
 
 
 def _open_records(place: str | os.PathLike | Records, split: str) -> Records:
-  is_folder = isinstance(place, str | os.PathLike)
-  return records(place, split) if is_folder else place
+  if isinstance(place, str | os.PathLike):
+    return records(place, split)
+  return place
 
 
 def _shape(model: ModelConfig, init_from: str) -> ModelConfig:
@@ -547,7 +548,7 @@ def _shape(model: ModelConfig, init_from: str) -> ModelConfig:
   from isft_jax.train import start
   from isft_jax.train.checkpoint import Checkpoints
 
-  shape = {}
+  shape: dict[str, Any] = {}
   if start.is_run(init_from):
     with Checkpoints(init_from) as checkpoints:
       theirs = checkpoints.restore_run()['config']['model']

@@ -51,16 +51,16 @@ class ModelConfig:
   qkv_bias: bool = True
   qk_norm: bool = False  # RMSNorm of queries and keys, as in Qwen3
   dtype: str = 'float32'  # data type of the computation
-  # Data type of parameters, gradients and Adam's moments. In bfloat16, an update
-  # smaller than half the distance to the next number is lost: 2e-5 moves no
-  # weight of 2^-7 or more.
+  # Data type of parameters, gradients and Adam's moments. In bfloat16, an
+  # update smaller than half the distance to the next number is lost: 2e-5 moves
+  # no weight of 2^-7 or more.
   param_dtype: str = 'float32'
   # Activations of a layer that are recomputed in the backward pass. 'none':
   # recompute nothing. 'dots': keep products with parameters, recompute the
   # rest. 'full': keep only the layer's input.
   remat: str = 'none'
-  # Attention in training. 'xla' stores L x L scores; 'splash' is JAX's TPU kernel, which
-  # does not. 'auto': splash on TPUs from v4 on, xla elsewhere.
+  # Attention in training. 'xla' stores L x L scores; 'splash' is JAX's TPU
+  # kernel, which does not. 'auto': splash on TPUs from v4 on, xla elsewhere.
   attention: str = 'auto'
   # Size of the vocabulary chunks for which the loss computes logits, which take
   # 4 x targets x head_chunk bytes per device. 0: the whole vocabulary at once.
