@@ -6,6 +6,7 @@ Made from the results.json of each seed, which must be runs of one config.
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from isft_jax import files
 from isft_jax.report import document, plots, tables
 from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.paper import CITATION
@@ -96,11 +97,11 @@ def write(
     workdir: a folder, which is made if it does not exist.
     runs: as for `summary`.
   """
-  files = {'seeds.html': page(runs), 'seeds.md': _markdown(runs)}
+  pages = {'seeds.html': page(runs), 'seeds.md': _markdown(runs)}
   workdir.mkdir(parents=True, exist_ok=True)
-  for name, content in files.items():
+  for name, content in pages.items():
     files.write_atomically(workdir / name, content)
-  return [workdir / name for name in files]
+  return [workdir / name for name in pages]
 
 
 def _markdown(runs) -> bytes:
