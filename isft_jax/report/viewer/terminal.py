@@ -107,7 +107,7 @@ def colored(shown: Dialogue, objective: str, width: int = 80) -> str:
 
 
 def plain(shown: Dialogue, objective: str) -> str:
-  """Returns one line per token: index, turn, author, weight, id, text."""
+  """Returns a table with one line per token."""
   example = shown.example
   header = ('index', 'turn', 'author', 'verdict', 'weight', 'id', 'text')
   rows = [
