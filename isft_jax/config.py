@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 # ----------------------------------------------------------------- the settings
 
@@ -235,7 +235,7 @@ class RunConfig(StageConfig, WorkdirConfig):
   mesh: MeshConfig = field(default_factory=MeshConfig)
 
   @classmethod
-  def from_stage(cls, stage: StageConfig, **settings) -> 'RunConfig':
+  def from_stage(cls, stage: StageConfig, **settings: Any) -> 'RunConfig':
     """Returns the run of one stage.
 
     Args:
@@ -414,9 +414,9 @@ def _to_json(config: WorkdirConfig) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
 
 
-def _leaves(tree: dict, prefix: str = '') -> dict:
+def _leaves(tree: dict[str, Any], prefix: str = '') -> dict[str, object]:
   """Returns the values of nested dicts by their dotted names."""
-  leaves = {}
+  leaves: dict[str, object] = {}
   for name, value in tree.items():
     if isinstance(value, dict):
       leaves |= _leaves(value, f'{prefix}{name}.')

@@ -94,7 +94,12 @@ def test_a_wheel_holds_all_of_the_package_and_nothing_else(wheel):
     f'isft_jax/configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')
   }
   assert names == ours | configs
-  assert {'isft_jax/py.typed', 'isft_jax/report/page.css'} < names
+  assert {
+    'isft_jax/py.typed',
+    'isft_jax/report/page.css',
+    'isft_jax/report/page.html.j2',
+    'isft_jax/report/viewer/viewer.html.j2',
+  } < names
 
 
 def test_a_wheel_says_what_it_is(wheel):

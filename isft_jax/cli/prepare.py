@@ -115,7 +115,7 @@ def _verify(folder: str) -> None:
 def _prepare() -> None:
   # Imported late: --help need not wait for them.
   from isft_jax.data.preparation import prepare
-  from isft_jax.report import preparation
+  from isft_jax.report import preparation, tables
 
   if VERIFY.value:
     _verify(VERIFY.value)
@@ -155,7 +155,7 @@ def _prepare() -> None:
     report, was_there = beam.prepare(*asked, *options)
   else:
     report, was_there = prepare.prepare(*asked, progress, NUM_WORKERS.value)
-  print(preparation.table(report))
+  tables.show(preparation.table(report))
   done = 'were there already' if was_there else 'are ready'
   print(f'the records in {OUTPUT.value} {done}; train on them with')
   print(f'  isft-train --config=train_tiny --config.records={OUTPUT.value}')

@@ -55,7 +55,7 @@ def _probe() -> None:
   from isft_jax.cli import load
   from isft_jax.data.rendering import chat_template
   from isft_jax.data.rendering.renderer import Renderer
-  from isft_jax.report import probes
+  from isft_jax.report import probes, tables
   from isft_jax.worlds.lying_agent import fact_files, facts, generator
   from isft_jax.worlds.lying_agent.probes import probe
 
@@ -83,7 +83,7 @@ def _probe() -> None:
     known = _context_of_run(place, renderer) if CHECKPOINT.value else None
     context = generator.CONTEXT if known is None else known
   found = probe(*chat_model.model, bank, renderer, TOKENS.value, context)
-  print(probes.table(found))
+  tables.show(*probes.tables(found))
   if OUTPUT.value:
     found |= {'model': place, 'plain': is_plain, 'context': context}
     pathlib.Path(OUTPUT.value).write_text(json.dumps(found, indent=2) + '\n')

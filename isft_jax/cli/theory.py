@@ -25,8 +25,8 @@ SEED = flags.DEFINE_integer('seed', 0, 'Seed of all random numbers.')
 def _theory() -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax.experiments import environment
-  from isft_jax.report.theory import figures as theory_figures
-  from isft_jax.report.theory import page, plots
+  from isft_jax.report import tables
+  from isft_jax.report.theory import page
   from isft_jax.report.theory import tables as theory_tables
   from isft_jax.theory.bandit import Bandit
   from isft_jax.theory.learner import model_config
@@ -41,12 +41,9 @@ def _theory() -> None:
   )
   with main.resumable(workdir):
     results = run_parts(workdir, ONLY.value, SEED.value, settings, found)
-  for tables in theory_tables.tables(results).values():
-    for table in tables:
-      print(f'\n{theory_tables.text(table)}')
-  for figures in theory_figures.figures(results).values():
-    for figure in figures:
-      plots.draw(figure, workdir)
+  for part_tables in theory_tables.tables(results).values():
+    print()
+    tables.show(*part_tables)
   print(f'\nopen {page.write(workdir, results)}')
 
 
