@@ -569,3 +569,29 @@ def test_a_split_knows_how_many_bytes_its_records_have(examples, tmp_path):
   for split, own in (('train', examples[:9]), ('heldout', examples[9:11])):
     assert splits[split].num_examples == len(own)
     assert splits[split].num_bytes == sum(len(codec.write(e)) for e in own)
+
+
+# ------------------------------------------------------- data, and no program
+
+
+class Bomb:
+  """An object that makes a file when it is unpickled."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return pathlib.Path.touch, (self.path,)
+
+
+def test_an_index_with_a_program_in_it_is_refused_and_not_run(
+  examples, tmp_path
+):
+  """A data set may come from anybody: numpy's files can hold pickles."""
+  write(str(tmp_path), lambda: examples[:5], {})
+  path, mark = index_path(tmp_path), tmp_path / 'it ran'
+  bombs = np.array([Bomb(mark)] * 5, object)
+  np.savez(path, **dict.fromkeys(Index._fields, bombs))
+  with pytest.raises(ValueError, match=f'{path}: missing or damaged; prepare'):
+    Records(str(tmp_path))
+  assert not mark.exists()

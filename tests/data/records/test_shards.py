@@ -13,6 +13,9 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 from etils.epath import backend
+from tensorflow_datasets.core.utils.lazy_imports_utils import (
+  array_record_module,
+)
 
 from isft_jax.data.records import dataset, shards
 from isft_jax.data.records import index as index_lib
@@ -270,3 +273,29 @@ def test_checksums_that_cannot_be_read_are_lost(text, tmp_path):
   (tmp_path / shards.CHECKSUMS).write_text(text)
   assert shards.checksums(epath.Path(tmp_path)) is None
   assert shards.checksums(epath.Path(tmp_path / 'none')) is None
+
+
+def test_a_record_is_read_without_its_neighbours(tmp_path):
+  """ArrayRecord reads whole groups: rows in a random order would read 65,536
+  records for each."""
+  written(tmp_path, range(4))
+  (name,) = (name for name in names(tmp_path) if 'train' in name)
+  reader = array_record_module.ArrayRecordReader(
+    os.fspath(dataset.where(tmp_path) / name)
+  )
+  assert 'group_size:1,' in reader.writer_options_string() + ','
+  reader.close()
+
+
+def test_records_that_wait_for_their_shard_lie_beside_it(tmp_path):
+  """Where the data set has room: a machine's folder for scratch may not."""
+  writer = dataset.Writer(str(tmp_path), {}, num_shards=2)
+  for n in range(9):
+    # More than the 64 KiB that a queue keeps in memory.
+    writer.add('train', [writer.encode(made(n, length=30_000))], (0, n))
+  waiting = [path for path in tmp_path.rglob('train-*') if path.is_file()]
+  assert len(waiting) == 2
+  assert sum(path.stat().st_size for path in waiting) > 9 * 30_000 * 8
+  writer.finish()
+  assert not any(path.exists() for path in waiting)
+  assert len(dataset.Records(str(tmp_path))) == 9
