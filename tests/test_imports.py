@@ -56,7 +56,7 @@ MAY_IMPORT = {
   'models': 'types axes config losses',
   'models.presets': 'config',
   'hf': 'types config places gguf_file models',
-  'inference': 'data.rendering hf models',
+  'inference': 'types data.rendering hf models',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
