@@ -85,6 +85,7 @@ setuptools.setup(
   },
   entry_points={
     'console_scripts': [
+      'isft=isft_jax.cli.commands:main',
       'isft-compile=isft_jax.cli.compile:run',
       'isft-export=isft_jax.cli.export:run',
       'isft-generate=isft_jax.cli.generate:run',

@@ -8,7 +8,6 @@ by a notebook.
 
 import ast
 import json
-import pathlib
 import re
 import shlex
 import subprocess
@@ -16,22 +15,15 @@ import sys
 import textwrap
 
 import pytest
+from absl import app
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.commands import ROOT, command
+
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 PAGES = {
   str(path.relative_to(ROOT)): path.read_text(encoding='utf-8')
   for path in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')))
 }
-PARSE = """
-import sys
-from absl import app
-from isft_jax.cli import {name} as command
-
-app.run = lambda main, flags_parser: flags_parser(sys.argv)
-sys.argv[0] = 'isft-{name}'
-command.run()
-"""
 
 
 def commands(text: str) -> list[str]:
@@ -74,23 +66,22 @@ def documented() -> list[tuple[str, str]]:
   return [(where, line) for line, where in found.items()]
 
 
-def parsed(line: str):
+def _parse_only():
+  app.run = lambda main, flags_parser: flags_parser(sys.argv)
+
+
+def parsed(line: str) -> str:
+  """Returns what a command says against a line; it parses it and ends."""
   name, *arguments = shlex.split(line, comments=True)
-  script = PARSE.format(name=name.removeprefix('isft-'))
-  return subprocess.run(
-    [sys.executable, '-c', script, *arguments],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  name = name.removeprefix('isft-')
+  return command(name, *arguments, before=_parse_only).stderr
 
 
 @pytest.mark.parametrize(
   ('where', 'line'), documented(), ids=lambda text: text[:60]
 )
 def test_a_command_takes_what_we_say(where, line):
-  assert parsed(line).stderr == '', where
+  assert parsed(line) == '', where
 
 
 @pytest.mark.parametrize(
@@ -102,7 +93,7 @@ def test_a_command_takes_what_we_say(where, line):
   ],
 )
 def test_what_a_command_does_not_take_is_seen(line, message):
-  assert message in parsed(line).stderr
+  assert message in parsed(line)
 
 
 def test_lines_are_found_and_joined():

@@ -17,9 +17,9 @@ ONLY = flags.DEFINE_list(
   'only',
   [],
   'Parts to run, separated by commas: mixture, fire_engine, bandit, imitation, '
-  'beta, boxes, teaching. By default all.',
+  'beta, boxes, teaching (default all).',
 )
-SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is drawn.')
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of all random numbers.')
 
 
 def _theory() -> None:
@@ -49,4 +49,6 @@ def _theory() -> None:
 
 def run() -> None:
   """The console script isft-theory."""
+  flags.set_default(main.WORKDIR, 'runs/theory')
+  flags.FLAGS[main.WORKDIR.name].help = 'Folder for results.'
   main.run(_theory, __doc__, (ONLY, main.WORKDIR, SEED))
