@@ -46,8 +46,7 @@ class ModelConfig:
   rope_scaling: tuple[float, ...] = ()
   norm_eps: float = 1e-6  # added to the mean square in RMSNorm
   tie_embeddings: bool = True  # use the embedding as the output head
-  # Biases of queries, keys and values. Qwen2 has them, Llama and Qwen3 do
-  # not.
+  # Biases of queries, keys and values, as in Qwen2. Llama and Qwen3 have none.
   qkv_bias: bool = True
   qk_norm: bool = False  # RMSNorm of queries and keys, as in Qwen3
   dtype: str = 'float32'  # data type of the computation

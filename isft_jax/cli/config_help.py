@@ -125,19 +125,17 @@ def _own_comments(owner: type) -> dict[str, str]:
       if token.line.lstrip().startswith('#'):
         full_lines.add(token.start[0])
   found = {}
-  (definition,) = ast.parse(source).body
-  assert isinstance(definition, ast.ClassDef)
-  for node in definition.body:
-    if not isinstance(node, ast.AnnAssign) or node.end_lineno is None:
+  (tree,) = ast.parse(source).body
+  for node in getattr(tree, 'body', ()):
+    if not isinstance(node, ast.AnnAssign):
       continue
-    assert isinstance(node.target, ast.Name)
     start = node.lineno
     while start - 1 in full_lines:
       start -= 1
-    lines = range(start, node.end_lineno + 1)
+    lines = range(start, (node.end_lineno or node.lineno) + 1)
     text = ' '.join(comments[line] for line in lines if line in comments)
     if text:
-      found[node.target.id] = text
+      found[ast.unparse(node.target)] = text
   return found
 
 
