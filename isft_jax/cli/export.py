@@ -11,13 +11,19 @@ from absl.flags import DEFINE_enum, DEFINE_string
 
 from isft_jax.cli import main
 
-CHECKPOINT = DEFINE_string('checkpoint', '', 'The workdir of a run.')
-OUTPUT = DEFINE_string('output', '', 'The folder to make.')
-_DTYPES = ['', 'float32', 'bfloat16', 'float16']
-DTYPE = DEFINE_enum('dtype', '', _DTYPES, 'Of the weights; as they are.')
+CHECKPOINT = DEFINE_string(
+  'checkpoint', '', 'Workdir of the run whose newest checkpoint is exported.'
+)
+OUTPUT = DEFINE_string('output', '', 'Folder to create for the model.')
+DTYPE = DEFINE_enum(
+  'dtype',
+  '',
+  ['', 'float32', 'bfloat16', 'float16'],
+  'Data type of the exported weights (default that of the checkpoint).',
+)
 
 
-def _export():
+def _export() -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax.train import export
 
@@ -27,6 +33,6 @@ def _export():
   print(f'the model is in {OUTPUT.value}')
 
 
-def run():
+def run() -> None:
   """The console script isft-export."""
   main.run(_export, __doc__, (CHECKPOINT, OUTPUT, DTYPE))

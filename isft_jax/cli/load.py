@@ -3,6 +3,7 @@
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer
 from isft_jax.data.rendering.chat_template import ChatTemplate
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
 from isft_jax.inference.chat_model import ChatModel
 from isft_jax.train import saved
@@ -45,7 +46,7 @@ def chat_model_from_run(workdir: str) -> ChatModel:
   return ChatModel(model, encoder, template, values, {})
 
 
-def _own_template(encoder) -> str:
+def _own_template(encoder: FastTokenizer) -> str:
   template = encoder.chat_template
   if isinstance(template, dict):
     template = template.get('default')

@@ -17,12 +17,12 @@ ONLY = flags.DEFINE_list(
   'only',
   [],
   'Parts to run, separated by commas: mixture, fire_engine, bandit, imitation, '
-  'beta, boxes, teaching. By default all.',
+  'beta, boxes, teaching (default all).',
 )
-SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is drawn.')
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of all random numbers.')
 
 
-def _theory():
+def _theory() -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax.experiments import environment
   from isft_jax.report import tables
@@ -33,7 +33,7 @@ def _theory():
   from isft_jax.theory.run import run as run_parts
   from isft_jax.theory.settings import Settings
 
-  workdir = main.WORKDIR.value or 'runs/theory'
+  workdir = main.WORKDIR.value
   settings = Settings()
   lesson = settings.lesson
   found = environment.describe(
@@ -47,6 +47,8 @@ def _theory():
   print(f'\nopen {page.write(workdir, results)}')
 
 
-def run():
+def run() -> None:
   """The console script isft-theory."""
+  flags.set_default(main.WORKDIR, 'runs/theory')
+  flags.FLAGS[main.WORKDIR.name].help = 'Folder for results.'
   main.run(_theory, __doc__, (ONLY, main.WORKDIR, SEED))

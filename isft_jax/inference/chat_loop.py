@@ -6,6 +6,7 @@ import pathlib
 import signal
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
   for number, line in enumerate(file.read_text('utf-8').split('\n'), 1):
     if not line.strip():
       continue
-    row = {'prompt': line.rstrip('\r')}
+    row: Any = {'prompt': line.rstrip('\r')}
     if file.suffix == '.jsonl':
       row = None
       with contextlib.suppress(ValueError):
@@ -150,7 +151,7 @@ def answer(
   """Prints a reply as it comes; returns it, whole or up to a Ctrl-C."""
   shown = ''
 
-  def show(index, text):
+  def show(index: int, text: str) -> bool:
     nonlocal shown
     del index
     print(text[len(shown) :], end='', flush=True)
@@ -171,9 +172,9 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
   An exception in the middle of a step would leave a computation running, and
   Python must not end beneath it.
   """
-  pressed = []
+  pressed: list[int] = []
 
-  def press(number, frame):
+  def press(number: int, frame: types.FrameType | None) -> None:
     if pressed:
       signal.default_int_handler(number, frame)
     pressed.append(number)
@@ -193,7 +194,7 @@ def chat(chat_model: ChatModel, raw: bool, **settings: Any) -> None:
   with contextlib.suppress(ImportError):  # not on every system
     import readline  # noqa: F401 (input() then has a history)
   note('Ctrl-D leaves, Ctrl-C interrupts a reply')
-  messages = []
+  messages: list[dict[str, str]] = []
   while True:
     try:
       line = input('you> ')

@@ -1,13 +1,15 @@
 """A model to chat with: weights, tokenizer, chat template and stop rules."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Unpack
 
 import jinja2
 import numpy as np
 
 from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
+from isft_jax.inference.generate import DrawRows
 from isft_jax.inference.replies import Reply, reply
 
 _WORD = 'zqj'
@@ -31,7 +33,14 @@ class ChatModel:
   settings: those of `SETTINGS` that come with the model.
   """
 
-  def __init__(self, model: pretrained.Model, encoder, template, values, found):
+  def __init__(
+    self,
+    model: pretrained.Model,
+    encoder: FastTokenizer,
+    template: str,
+    values: Mapping[str, Any],
+    found: Mapping[str, Any],
+  ) -> None:
     self.model = model
     self.encoder = encoder
     self.template, self.values = template, values
@@ -72,11 +81,16 @@ class ChatModel:
     return Prompt(np.asarray(ids, np.int32), text[len(kept) :])
 
   def reply(
-    self, prompts: Sequence[Prompt], max_new_tokens: int, stop_texts, **settings
+    self,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    stop_texts: Sequence[str],
+    show: Callable[[int, str], bool] | None = None,
+    **settings: Unpack[DrawRows],
   ) -> list[Reply]:
     """Returns a reply to each prompt; see `inference.replies.reply`."""
 
-    def decode(index, ids):
+    def decode(index: int, ids: np.ndarray) -> str:
       # After its predecessor: some tokenizers drop a space that opens a text.
       last = prompts[index].ids_T[-1:]
       before, text = map(self._decode, (last, np.append(last, ids)))
@@ -89,23 +103,29 @@ class ChatModel:
       decode,
       stop_ids=self.stop_ids,
       stop_texts=stop_texts,
+      show=show,
       **settings,
     )
 
-  def _decode(self, ids):
-    return self.encoder.decode(
-      ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+  def _decode(self, ids: np.ndarray) -> str:
+    return tokenizer.decode(
+      self.encoder,
+      ids,
+      skip_special_tokens=True,
+      clean_up_tokenization_spaces=False,
     )
 
-  def _render(self, messages, **more):
-    return self.encoder.apply_chat_template(
+  def _render(self, messages: Sequence[dict], **more: bool) -> str:
+    text = self.encoder.apply_chat_template(
       list(messages),
       chat_template=self.template,
       tokenize=False,
       **{**self.values, **more},
     )
+    assert isinstance(text, str)  # and not ids
+    return text
 
-  def _closer(self):
+  def _closer(self) -> str:
     """Returns what the template writes after the words of the agent."""
     turns = [{'role': r, 'content': _WORD} for r in ('user', 'assistant')]
     try:
@@ -114,7 +134,7 @@ class ChatModel:
       return ''
 
 
-def settings_of(found: dict) -> dict:
+def settings_of(found: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the `SETTINGS` in a generation_config.json, greedy if it is."""
   settings = {name: found[name] for name in SETTINGS if found.get(name)}
   if not found.get('do_sample'):

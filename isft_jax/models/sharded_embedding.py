@@ -35,7 +35,9 @@ def look_up(table_VD: jax.Array, tokens_BL: jax.Array, dtype: str) -> jax.Array:
   )(table_VD, tokens_BL)
 
 
-def _look_up(table_VD, tokens_BL, dtype):
+def _look_up(
+  table_VD: jax.Array, tokens_BL: jax.Array, dtype: str
+) -> jax.Array:
   """What one device does: its part of the ids, its part of the columns."""
   ids, parts = len(table_VD), jax.lax.axis_size(IDS)
   known_BL1 = ((tokens_BL >= 0) & (tokens_BL < ids * parts))[..., None]

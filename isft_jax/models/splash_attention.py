@@ -4,6 +4,7 @@ Source: jax.experimental.pallas.ops.tpu.splash_attention.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,13 @@ def blocks(length: int) -> tuple[int, int]:
   return count, -(-length // (count * _LANES)) * _LANES
 
 
-def _attend(q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, interpret):
+def _attend(
+  q_BLHA: jax.Array,
+  k_BLNA: jax.Array,
+  v_BLNA: jax.Array,
+  segment_ids_BL: jax.Array,
+  interpret: bool,
+) -> jax.Array:
   L, H, A = q_BLHA.shape[1:]
   count, block = blocks(L)
   fill = count * block - L
@@ -82,7 +89,7 @@ def _attend(q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, interpret):
 
   # Heads up to a multiple of 128, the sizes that jax tests the kernel for: the
   # zeros add nothing to a product. Its tiles have that width in any case.
-  def filled(x_BLHA):
+  def filled(x_BLHA: jax.Array) -> jax.Array:
     padding = ((0, 0), (0, fill), (0, 0), (0, -A % _LANES))
     return jnp.pad(x_BLHA, padding).swapaxes(1, 2)
 
@@ -97,7 +104,9 @@ def _attend(q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, interpret):
   return mixed_BHLA.swapaxes(1, 2)[:, :L, :, :A]
 
 
-def _kernel(length: int, heads: int, block: int, interpret: bool):
+def _kernel(
+  length: int, heads: int, block: int, interpret: bool
+) -> Callable[..., jax.Array]:
   """The kernel of one row: q [H, L, A], k and v [N, L, A] -> [H, L, A].
 
   Query heads of a group share the keys they read. The backward pass is in two

@@ -10,7 +10,7 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -19,6 +19,7 @@ from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from isft_jax import files
 from isft_jax.report.colors import CHART_ROLES, LIGHT
@@ -149,15 +150,15 @@ def dashes(pattern: str) -> str | tuple:
 
 
 @contextlib.contextmanager
-def drawing(height: float):
+def drawing(height: float) -> Iterator[Figure]:
   """Yields a figure to draw on, `WIDTH` wide; its layout is fixed at the end.
 
   height: in inches.
   """
   with _styled():
-    figure = Figure(figsize=(WIDTH, height), layout='constrained')
     # Inches: tick labels must not touch the edge of the picture.
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure(figsize=(WIDTH, height), layout=layout)
     yield figure
     # Each drawing would move the axes a little: PNG and SVG share one layout.
     figure.draw_without_rendering()
@@ -186,11 +187,13 @@ def set_tooltip(artist: Artist, text: str) -> None:
 _TOOLTIP = 'tooltip: '
 
 
-def _styled():
+def _styled() -> contextlib.AbstractContextManager[None]:
   return style.context(['default', _STYLE])
 
 
-def _adapt(element, prefix, kept):
+def _adapt(
+  element: ElementTree.Element, prefix: str, kept: Collection[str]
+) -> None:
   """Rewrites an element of matplotlib's SVG for a page.
 
   Colors become variables, numbers lose digits, ids get a prefix or go, and
@@ -223,7 +226,7 @@ def _adapt(element, prefix, kept):
     element.text = None
 
 
-def _adapted_style(css):
+def _adapted_style(css: str) -> str:
   # The font is the page's; matplotlib 3.9 writes its weight, size and family
   # as one rule.
   css = re.sub(r'font: (\w+ )?([\d.]+px) [^;]*', _font_rules, css)
@@ -235,10 +238,10 @@ def _adapted_style(css):
   )
 
 
-def _font_rules(match):
+def _font_rules(match: re.Match[str]) -> str:
   weight = f'font-weight: {match[1].strip()}; ' if match[1] else ''
   return f'{weight}font-size: {match[2]}'
 
 
-def _short(match):
+def _short(match: re.Match[str]) -> str:
   return f'{float(match[0]):.2f}'.rstrip('0').rstrip('.')

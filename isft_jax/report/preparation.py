@@ -11,6 +11,7 @@ def table(report: Mapping) -> Table:
   report: what `data.prepare.prepare` returns.
   """
   rows, tokens = report['rows'], report['tokens']
+  lines: list[tuple[str] | tuple[str, int] | tuple[str, int, float]]
   lines = [('rows read', rows['read']), ('  written', rows['written'])]
   lines += [
     (f'    {split}, {counts["records"]:,} records', counts['rows'])
@@ -57,7 +58,9 @@ def _quantile(q: float) -> str:
   return names.get(q, f'{q:.0%} are shorter')
 
 
-def _row(name: str, number: int | None = None, share: float | None = None):
+def _row(
+  name: str, number: int | None = None, share: float | None = None
+) -> tuple[str, str, str]:
   return (
     name,
     '' if number is None else f'{number:,}',

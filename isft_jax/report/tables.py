@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple, TextIO
+from typing import Generic, Literal, NamedTuple, TextIO, TypeVar
 
 import rich.table
 from rich.cells import cell_len
@@ -31,15 +31,18 @@ class Cell(NamedTuple):
   faults: Sequence[str] = ()
 
 
-class Table(NamedTuple):
+Content = TypeVar('Content', str, str | Cell)
+
+
+class Table(NamedTuple, Generic[Content]):
   """A title, a header, and rows as long as it; all text, or cells on pages."""
 
   title: str
-  header: Sequence[str | Cell]
-  rows: Sequence[Sequence[str | Cell]]
+  header: Sequence[Content]
+  rows: Sequence[Sequence[Content]]
 
 
-def text(table: Table, justify: str = '') -> str:
+def text(table: Table[str], justify: str = '') -> str:
   """Returns a table as lines without colour, however wide it is.
 
   Args:
@@ -64,7 +67,7 @@ def text(table: Table, justify: str = '') -> str:
   return '\n'.join(lines)
 
 
-def show(*tables: Table, stream: TextIO | None = None) -> None:
+def show(*tables: Table[str], stream: TextIO | None = None) -> None:
   """Prints tables, with empty lines between them, as suits where they go.
 
   In a terminal, header and title are bold, and the first column wraps where
@@ -88,7 +91,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 
 
-def _print(console: Console, table: Table) -> None:
+def _print(console: Console, table: Table[str]) -> None:
   """Prints a table whose first column wraps, so that other columns fit."""
   header, *rows = [
     [visible_line(cell) for cell in row] for row in (table.header, *table.rows)
@@ -106,7 +109,7 @@ def _print(console: Console, table: Table) -> None:
     show_header=any(header),
   )
   for name, width in zip(header, (first, *others), strict=True):
-    side = 'right' if grid.columns else 'left'
+    side: Literal['left', 'right'] = 'right' if grid.columns else 'left'
     grid.add_column(Text(name), justify=side, width=width)
   for row in rows:
     grid.add_row(*map(Text, row))  # as Text, no markup is read in them

@@ -1,7 +1,7 @@
 """The memory of a program for TPUs, as its compiler reports or refuses it."""
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 _SIZE = r'([\d.]+)([KMGT]?)B?'
@@ -15,7 +15,17 @@ class Buffer(NamedTuple):
   made_by: str
 
 
-def by_kind(usage) -> dict[str, int]:
+class Usage(Protocol):
+  """The result of compiled.memory_analysis(), for which jax has no type."""
+
+  alias_size_in_bytes: int
+  argument_size_in_bytes: int
+  generated_code_size_in_bytes: int
+  output_size_in_bytes: int
+  peak_memory_in_bytes: int
+
+
+def by_kind(usage: Usage) -> dict[str, int]:
   """Returns the bytes of a compiled program on a device, by what they are.
 
   state: arguments that the results replace, in place.
@@ -54,6 +64,7 @@ def largest(refusal: str, count: int = 5) -> list[Buffer]:
   found = []
   for part in re.split(r'\n\s*\d+\. Size: ', refusal)[1 : count + 1]:
     size = re.match(_SIZE, part)
+    assert size is not None, part
     shape = re.search(r'Shape: (\S+?)(?:\{|\s|$)', part)
     operator = re.search(r'op_name="([^"]*)"', part)
     found.append(

@@ -9,6 +9,7 @@ with the size of every file.
 import dataclasses
 import json
 from collections.abc import Iterator
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -17,12 +18,14 @@ from jax.experimental import multihost_utils
 
 from isft_jax.config import RunConfig
 from isft_jax.train import multihost
+from isft_jax.train.step import TrainState
+from isft_jax.types import PyTree
 
 _STEP = 'step'
 _MANIFEST = 'files.json'
 
 
-def folder_of(workdir: str) -> epath.Path:
+def folder_of(workdir: epath.PathLike) -> epath.Path:
   """Returns where the checkpoints of a run are, here or in a bucket."""
   folder = epath.Path(workdir) / 'checkpoints'
   # Of gs://... pathlib would make a folder named gs: in this one.
@@ -36,7 +39,9 @@ class Checkpoints:
   the data iterator) and `run` (config and fingerprint of the records).
   """
 
-  def __init__(self, workdir: str, config: RunConfig | None = None):
+  def __init__(
+    self, workdir: epath.PathLike, config: RunConfig | None = None
+  ) -> None:
     """Opens the checkpoints of a run.
 
     config: of the run that goes on and writes more. It keeps the newest
@@ -62,13 +67,13 @@ class Checkpoints:
       ),
       item_names=('params', 'opt_state', 'data', 'run'),
     )
-    self._saving = None
+    self._saving: int | None = None
     self._newest = None if config else self._newest_whole()
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *error):
+  def __exit__(self, *error: object) -> None:
     self._manager.close()  # waits for what is being written
 
   def latest(self) -> int | None:
@@ -83,8 +88,11 @@ class Checkpoints:
         return step
     return None
 
-  def save(self, step: int, state, data: dict, fingerprint: str) -> None:
+  def save(
+    self, step: int, state: TrainState, data: dict[str, Any], fingerprint: str
+  ) -> None:
     """Starts to save; returns once the arrays are copied from the devices."""
+    assert self._config is not None
     if step == self.latest():
       return
     self.wait()  # as Orbax would: the one before needs its own step's manifest
@@ -108,7 +116,7 @@ class Checkpoints:
     """Returns once what was saved is in its place."""
     self._manager.wait_until_finished()
 
-  def restore(self, abstract):
+  def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """Returns (state, data) of the newest checkpoint.
 
     abstract: the state as ShapeDtypeStructs with shardings. They need not be
@@ -131,11 +139,11 @@ class Checkpoints:
     )
     return state, restored['data']
 
-  def restore_run(self) -> dict:
+  def restore_run(self) -> dict[str, Any]:
     """Returns the config of the run and the fingerprint of its records."""
     return self._read(run=ocp.args.JsonRestore())['run']
 
-  def restore_params(self, abstract_params):
+  def restore_params(self, abstract_params: PyTree) -> tuple[PyTree, str]:
     """Returns (params, fingerprint of the records they were trained on)."""
     restored = self._read(
       params=ocp.args.StandardRestore(abstract_params),
@@ -143,7 +151,7 @@ class Checkpoints:
     )
     return restored['params'], restored['run']['fingerprint']
 
-  def _read(self, **items):
+  def _read(self, **items: ocp.args.CheckpointArgs) -> dict[str, Any]:
     step = self.latest()
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -155,7 +163,7 @@ class Checkpoints:
         ': move it away, and the one before is taken'
       ) from error
 
-  def _folder_of(self, step: int) -> epath.Path:
+  def _folder_of(self, step: int | None) -> epath.Path:
     return self._folder / f'{_STEP}_{step}'
 
   def _finish(self) -> None:

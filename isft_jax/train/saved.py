@@ -1,16 +1,18 @@
 """The newest checkpoint of a run, as a model."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
 from isft_jax.models import decoder
 from isft_jax.train import checkpoint
 from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.types import PyTree
 
 
 class Saved(NamedTuple):
@@ -21,8 +23,8 @@ class Saved(NamedTuple):
 
   model: pretrained.Model
   config: ModelConfig
-  encoder: object
-  run: dict
+  encoder: FastTokenizer
+  run: dict[str, Any]
 
 
 def load(workdir: str, dtype: str = '') -> Saved:
@@ -52,7 +54,7 @@ def load(workdir: str, dtype: str = '') -> Saved:
   return Saved(pretrained.Model(graphdef, params), config, encoder, run)
 
 
-def _placed(shapes):
+def _placed(shapes: PyTree) -> PyTree:
   """Returns shapes with shardings over as many devices as divide them."""
   devices = jax.local_devices()
   for number in range(len(devices), 0, -1):

@@ -1,23 +1,8 @@
 """isft-export: its flags, and errors as one line."""
 
-import subprocess
-import sys
-
 import pytest
 
-
-def command(*flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      'from isft_jax.cli import export; export.run()',
-      *map(str, flags),
-    ],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+from tests.commands import command, error_line
 
 
 @pytest.mark.parametrize(
@@ -29,15 +14,11 @@ def command(*flags):
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):
-  failed = command(*flags)
-  assert failed.returncode == 1
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert message in failed.stderr
+  assert message in error_line('export', *flags)
 
 
 def test_help_shows_the_command_and_its_flags():
-  shown = command('--help').stdout
+  shown = command('export', '--help').stdout
   assert 'isft-export --checkpoint=WORKDIR --output=FOLDER' in shown
   for flag in ('checkpoint', 'output', 'dtype'):
     assert f'--{flag}:' in shown

@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import types
 
 import jax
@@ -13,22 +11,22 @@ import pytest
 
 from isft_jax.cli import load
 from isft_jax.config import ModelConfig, RunConfig
-from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.hf import pretrained
 from isft_jax.inference import chat_loop
 from isft_jax.inference import chat_model as chat_model_lib
 from isft_jax.models import decoder
 from isft_jax.train.checkpoint import Checkpoints
-from isft_jax.worlds.lying_agent import generator, probes
+from isft_jax.worlds.lying_agent import probes
+from tests.commands import command, error_line
+from tests.dialogues import (
+  CHATML,
+  chatml_tokenizer,
+  dialogues,
+  write_records,
+)
 
-CHATML = """\
-{%- for m in messages -%}
-  {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-"""
 MODEL = ModelConfig(
   vocab_size=512,
   width=16,
@@ -48,16 +46,7 @@ def user(text):
 
 @pytest.fixture(scope='module')
 def encoder():
-  texts = (s.text for d in dialogues() for s in d.segments)
-  found = tokenizer.train(texts, 400)
-  special = ['<|im_start|>', '<|im_end|>']
-  found.add_special_tokens({'additional_special_tokens': special})
-  found.chat_template = CHATML
-  return found
-
-
-def dialogues():
-  return generator.dialogues(16, p_lie=0.6, p_chitchat=0.5, seed=0)
+  return chatml_tokenizer()
 
 
 def random_params():
@@ -165,15 +154,14 @@ def test_a_template_that_refuses_says_so(encoder):
 def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
   encoder, tmp_path
 ):
-  renderer = Renderer(encoder, chat_template.PLAIN)
-  dataset.write(
-    str(tmp_path / 'records'),
-    lambda: map(renderer.example, dialogues()),
-    renderer.metadata(),
+  records = write_records(
+    tmp_path / 'records',
+    dialogues()[:16],
+    Renderer(encoder, chat_template.PLAIN),
   )
   encoder.save_pretrained(tmp_path / 'tokenizer')
   config = RunConfig(
-    records=str(tmp_path / 'records'),
+    records=records,
     tokenizer=str(tmp_path / 'tokenizer'),
     model=MODEL,
   )
@@ -289,20 +277,6 @@ def test_a_file_that_holds_no_prompts_is_named(name, text, message, tmp_path):
     chat_loop.read_prompts(tmp_path / name)
 
 
-def command(*flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      'from isft_jax.cli import generate; generate.run()',
-      *map(str, flags),
-    ],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
@@ -314,15 +288,16 @@ def command(*flags):
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):
-  failed = command(*flags)
-  assert failed.returncode == 1
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert message in failed.stderr
+  assert message in error_line('generate', *flags)
 
 
 def test_one_prompt_through_the_command(folder):
-  done = command(f'--model={folder}', '--prompt=Tell me.', '--max_new_tokens=3')
+  done = command(
+    'generate',
+    f'--model={folder}',
+    '--prompt=Tell me.',
+    '--max_new_tokens=3',
+  )
   assert done.returncode == 0, done.stderr
   assert done.stderr == (
     'writes turns of its chat template; temperature 1, top_k 5, top_p 1, '

@@ -5,14 +5,9 @@ import re
 
 import pytest
 
-from isft_jax.config import (
-  EvidenceConfig,
-  FlywheelConfig,
-  MeshConfig,
-  ModelConfig,
-  StageConfig,
-)
+from isft_jax.config import MeshConfig, ModelConfig, StageConfig
 from isft_jax.data.rendering import chatml
+from isft_jax.experiments.config import EvidenceConfig, FlywheelConfig
 from isft_jax.experiments.evidence import bases, flywheel, grid
 from isft_jax.worlds.lying_agent import probes, world_facts
 from tests.experiments import given_model
@@ -78,7 +73,7 @@ def test_a_round_of_it_and_its_page(config, tmp_path):
   [
     ('only', '', "config.only must be 'flywheel'"),
     ('facts_csv', 'x.csv', 'config.facts_csv must be left empty'),
-    ('facts', 212, 'facts=212 must be 2 to 211'),
+    ('facts', 212, 'config.facts must be from 2 to 211 .got 212'),
     ('model', ModelConfig(), 'config.model.init_from must be a model'),
   ],
 )

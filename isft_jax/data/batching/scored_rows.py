@@ -27,7 +27,9 @@ class Scored:
   own objective scores, or if that scores no token at all.
   """
 
-  def __init__(self, records: Records, objective: str, config: RunConfig):
+  def __init__(
+    self, records: Records, objective: str, config: RunConfig
+  ) -> None:
     plan_objective = config.plan_objective or objective
     self._planned_PV = objectives.weight_table(plan_objective)
     self._weights_PV = objectives.weight_table(objective)
@@ -61,7 +63,9 @@ class Scored:
       ]
       self._scale_N = 1 / np.where(total_N > 0, total_N, 1)
 
-  def place(self, batch: Batch, b: int, entries: np.ndarray, source: int):
+  def place(
+    self, batch: Batch[np.ndarray], b: int, entries: np.ndarray, source: int
+  ) -> None:
     """Writes the documents of a row's entries into row b of a batch.
 
     source: the number of this one, for metrics.
@@ -71,7 +75,15 @@ class Scored:
       column, slot = self._place(batch, b, column, slot, document, entry)
     batch.authors_BK[b, :slot] += source * len(Provenance)
 
-  def _place(self, batch, b, column, slot, document, entry):
+  def _place(
+    self,
+    batch: Batch[np.ndarray],
+    b: int,
+    column: int,
+    slot: int,
+    document: int,
+    entry: np.ndarray,
+  ) -> tuple[int, int]:
     """Writes one document into row b; returns the next free column and slot."""
     record, first, stop = entry
     example = self.records[record]

@@ -58,7 +58,7 @@ def of(records: Iterable[dict], number: int) -> Index:
 def read(path: epath.Path, records: int) -> Index:
   """Returns the index of a file. Raises ValueError if it is damaged."""
   try:
-    with path.open('rb') as file:
+    with files.open_bytes(path, 'rb') as file:
       index = Index(**np.load(file, allow_pickle=False))
     if {len(array) for array in index} != {records}:
       raise ValueError('it is of another number of records')
@@ -71,7 +71,7 @@ def read(path: epath.Path, records: int) -> Index:
 
 def save(path: epath.Path, index: Index) -> None:
   """Writes an index as a file, whole or not at all."""
-  with files.replacing(path) as part, part.open('wb') as file:
+  with files.replacing(path) as part, files.open_bytes(part, 'wb') as file:
     np.savez(file, **index._asdict())
 
 
@@ -80,7 +80,7 @@ def join(path: epath.Path, parts: Sequence[epath.Path]) -> None:
   lengths = [len(_field(part, 'length_N')) for part in parts]
   with (
     files.replacing(path) as joined,
-    joined.open('wb') as file,
+    files.open_bytes(joined, 'wb') as file,
     zipfile.ZipFile(file, 'w') as archive,
   ):
     for name in Index._fields:
@@ -100,5 +100,8 @@ def join(path: epath.Path, parts: Sequence[epath.Path]) -> None:
 
 
 def _field(path: epath.Path, name: str) -> np.ndarray:
-  with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
+  with (
+    files.open_bytes(path, 'rb') as file,
+    np.load(file, allow_pickle=False) as arrays,
+  ):
     return arrays[name]

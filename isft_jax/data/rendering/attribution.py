@@ -12,11 +12,11 @@ Else L_do would teach the model when to call a tool, and when to stop.
 
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from isft_jax.data.rendering.chat_template import Origin, Stretch
-from isft_jax.types import Provenance, Segment, Trajectory, Verdict
+from isft_jax.types import Part, Provenance, Segment, Trajectory, Verdict
 
 
 class Span(NamedTuple):
@@ -46,7 +46,7 @@ class TemplateProfile:
 
   def __init__(
     self, ended: str, open: str, special: re.Pattern, closer: str = ''
-  ):
+  ) -> None:
     """Takes apart what the template renders; `learn` renders it.
 
     Args:
@@ -81,7 +81,7 @@ class TemplateProfile:
     apply: Callable[..., str],
     before: list[dict],
     special: re.Pattern,
-    tools: Sequence[dict] | None = None,
+    tools: Sequence[Mapping] | None = None,
   ) -> 'TemplateProfile | None':
     """Learns from how the template renders a short conversation.
 
@@ -116,8 +116,10 @@ class TemplateProfile:
     self, trajectory: Trajectory, stretches: Sequence[Stretch]
   ) -> list[Span]:
     """Returns the rendered text as spans, in order."""
-    first, last = {}, {}
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
     for i, (_, origin, home) in enumerate(stretches):
+      assert origin is not None  # as `fidelity` has checked
       turn = home if origin.field == 'name' else origin.turn
       first.setdefault(turn, i)
       last[turn] = i
@@ -125,6 +127,7 @@ class TemplateProfile:
     spans, turn = [], 0
     open_turn = None  # of the agent, whose end is not written yet
     for i, (text, origin, home) in enumerate(stretches):
+      assert origin is not None
       is_literal = origin.field == 'literal'
       if open_turn is not None and is_literal:
         segment = trajectory.segments[open_turn]
@@ -215,7 +218,13 @@ def _end(text: str, start: int) -> int:
   return stop if stop > start else len(text)
 
 
-def _split(text, found, inside, outside, turn) -> list[Span]:
+def _split(
+  text: str,
+  found: Iterable[tuple[int, int]],
+  inside: Provenance,
+  outside: Provenance,
+  turn: int,
+) -> list[Span]:
   spans, done = [], 0
   for start, stop in found:
     spans.append(Span(text[done:start], outside, turn))
@@ -229,7 +238,7 @@ def _all_of(text: str, segment: Segment, turn: int) -> Span:
 
 
 def _written(text: str, segment: Segment, origin: Origin, turn: int) -> Span:
-  author = segment
+  author: Segment | Part = segment
   if origin.field == 'content' and origin.number:
     author = segment.parts[origin.number - 1]
   return Span(text, author.provenance, turn, author.verdict, written=True)

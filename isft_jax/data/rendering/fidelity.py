@@ -8,7 +8,7 @@ rejects the trajectory: it would be trained on as if it had not been said.
 import collections
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from isft_jax.data.rendering.chat_template import PROTOCOL, Stretch
 from isft_jax.data.rendering.rejection import Rejected
@@ -41,8 +41,9 @@ def count_losses(
       and words that are missing or stand there twice.
   """
   _check_origins(trajectory, stretches)
-  said = collections.defaultdict(str)
+  said: dict[tuple[int, str, int], str] = collections.defaultdict(str)
   for text, origin, home in stretches:
+    assert origin is not None  # as has been checked
     is_elsewhere = origin.field == 'name' and home != origin.turn
     number = origin.number if origin.field in ('name', 'call') else 0
     said[
@@ -94,7 +95,9 @@ def _names(fields: Mapping) -> Iterable[str]:
       yield str(value)
 
 
-def _check_origins(trajectory, stretches):
+def _check_origins(
+  trajectory: Trajectory, stretches: Sequence[Stretch]
+) -> None:
   for text, origin, home in stretches:
     if origin is None:
       raise Rejected(
@@ -122,7 +125,13 @@ def _reasoning(message: Mapping) -> str:
   return ''
 
 
-def _add(lost, missing, where, written, shown):
+def _add(
+  lost: dict[str, int],
+  missing: tuple[int, int] | None,
+  where: str,
+  written: str,
+  shown: str,
+) -> None:
   if missing is None:
     raise Rejected(
       'content_dropped',
@@ -172,10 +181,11 @@ def _json_forms(text: str) -> Iterable[str]:
     yield quoted[1:-1]
 
 
-def _check_call(call: Mapping, name: str, arguments: str, where: str):
+def _check_call(call: object, name: str, arguments: str, where: str) -> None:
   """Checks what a template shows of a call: its name and its arguments."""
   function = call.get('function', call) if isinstance(call, Mapping) else None
-  named = isinstance(function, Mapping) and function.get('name')
+  function = function if isinstance(function, Mapping) else {}
+  named = function.get('name')
   if not isinstance(named, str) or not named:
     raise Rejected('malformed', f'{where}: a tool call without a name')
   # Some templates show it twice: in the header of the call, and in the call.
@@ -205,7 +215,7 @@ def _check_call(call: Mapping, name: str, arguments: str, where: str):
     )
 
 
-def _has(shown: str, leaf) -> bool:
+def _has(shown: str, leaf: object) -> bool:
   return any(form in shown for form in _forms(leaf))
 
 
@@ -224,7 +234,9 @@ def _spells(shown: str, leaves: Iterable) -> bool:
   return _SYNTAX.fullmatch(shown, done) is not None
 
 
-def _leaves(value, order) -> Iterable:
+def _leaves(
+  value: object, order: Callable[[Iterable[str]], list[str]]
+) -> Iterable[object]:
   if isinstance(value, Mapping):
     for key in order(value):
       yield key
@@ -237,7 +249,7 @@ def _leaves(value, order) -> Iterable:
     yield value
 
 
-def _forms(leaf) -> Iterable[str]:
+def _forms(leaf: object) -> Iterable[str]:
   if not isinstance(leaf, str):
     yield str(leaf)
     yield json.dumps(leaf)

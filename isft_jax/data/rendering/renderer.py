@@ -17,8 +17,9 @@ The newline that ends an agent's turn is the agent's: to stop is its action.
 """
 
 import copy
-from collections.abc import Mapping
-from typing import NamedTuple
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,12 +73,12 @@ class Renderer:
 
   def __init__(
     self,
-    encoder,
+    encoder: tokenizer.FastTokenizer,
     template: str | None = None,
-    values: Mapping | None = None,
+    values: Mapping[str, Any] | None = None,
     special_text: str = 'reject',
     piecewise: bool = False,
-  ):
+  ) -> None:
     """Compiles a template; by default the tokenizer's own.
 
     encoder: a transformers fast tokenizer.
@@ -100,7 +101,7 @@ class Renderer:
         'trajectory'
       )
     self._chat = ChatTemplate(template, encoder.special_tokens_map | values)
-    self.rendering = {
+    self.rendering: dict[str, Any] = {
       'template': self._chat.source,
       'values': values,
       'special_text': special_text,
@@ -117,7 +118,9 @@ class Renderer:
     self._profile = next(filter(None, learned), None)
 
   @classmethod
-  def from_rendering(cls, encoder, rendering: Mapping) -> 'Renderer':
+  def from_rendering(
+    cls, encoder: tokenizer.FastTokenizer, rendering: Mapping[str, Any]
+  ) -> 'Renderer':
     """Returns the renderer that has the `rendering` of some records."""
     return cls(
       encoder,
@@ -127,7 +130,7 @@ class Renderer:
       rendering.get('piecewise', False),
     )
 
-  def metadata(self) -> dict:
+  def metadata(self) -> dict[str, Any]:
     """Returns what records that it renders must carry."""
     fingerprint = tokenizer.fingerprint(self.tokenizer, self.rendering)
     return {'fingerprint': fingerprint, 'rendering': self.rendering}
@@ -161,7 +164,7 @@ class Renderer:
     """Returns the example of `render`: what a record holds."""
     return self.render(trajectory).example
 
-  def save_tokenizer(self, folder) -> None:
+  def save_tokenizer(self, folder: str | os.PathLike) -> None:
     """Saves the tokenizer, with the template that was in force."""
     tokenizer = copy.deepcopy(self.tokenizer)
     tokenizer.chat_template = self.rendering['template']
@@ -198,14 +201,21 @@ class Renderer:
       )
     return stretches
 
-  def _apply(self, messages, tools=None, **more) -> str:
-    return self.tokenizer.apply_chat_template(
+  def _apply(
+    self,
+    messages: list[dict],
+    tools: Sequence[Mapping] | None = None,
+    **more: bool,
+  ) -> str:
+    text = self.tokenizer.apply_chat_template(
       messages,
-      tools=None if tools is None else list(tools),
+      tools=None if tools is None else [dict(tool) for tool in tools],
       chat_template=self.rendering['template'],
       tokenize=False,
       **{**self.rendering['values'], **more},
     )
+    assert isinstance(text, str)  # and not ids
+    return text
 
   def _profile_from(
     self, messages: list[dict], trajectory: Trajectory
@@ -214,10 +224,12 @@ class Renderer:
     slots = [s.in_agents_slot for s in trajectory.segments]
     first = slots.index(True) if True in slots else len(slots)
     before = messages[:first]
-    profile = before and TemplateProfile.learn(
-      self._apply, before, self._special, trajectory.tools
-    )
-    if not profile:
+    profile = None
+    if before:
+      profile = TemplateProfile.learn(
+        self._apply, before, self._special, trajectory.tools
+      )
+    if profile is None:
       raise Rejected(
         'unknown_origin',
         'the template does not show how a turn of the agent begins: it refuses '

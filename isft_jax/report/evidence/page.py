@@ -7,11 +7,13 @@ first is put together from the figures, whichever way they point.
 import json
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 from isft_jax import files
 from isft_jax.report import document, plots
 from isft_jax.report.evidence import charts, margins, sections
-from isft_jax.report.evidence.words import difference, facts_of
+from isft_jax.report.evidence.words import Section, difference, facts_of
 from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.paper import CITATION
 from isft_jax.report.lying_agent.settings import settings
@@ -57,10 +59,10 @@ def report(results: dict, wheel: plots.Chart | None) -> bytes:
   """
   base = comparison.base_of(results)
   shown = []
-  if 'flywheel' in results:
+  if wheel is not None:
     given = base['kind'] == 'given'
     shown.append(sections.flywheel(results['flywheel'], wheel, given))
-  makers = {
+  makers: dict[str, Callable[[Any], Section]] = {
     'arms': margins.arms,
     'heldout': margins.heldout,
     'worlds': sections.worlds,

@@ -137,7 +137,7 @@ def heat(
   largest: the absolute value that has the full color.
   """
 
-  def cell(value):
+  def cell(value: Interval) -> Cell:
     side = 'truth' if value['mean'] > 0 else 'lie'
     share = min(abs(value['mean']) / largest, 1) if largest else 0
     return Cell(

@@ -13,7 +13,9 @@ from isft_jax.report.escapes import visible_line
 from isft_jax.report.lying_agent.comparison import margins_by_topic
 
 
-def running_mean(values: Sequence[float], window: int) -> np.ndarray:
+def running_mean(
+  values: Sequence[float] | np.ndarray, window: int
+) -> np.ndarray:
   """Returns the mean of `window` (odd) values around each, fewer at the ends.
 
   Centered, because a mean of past values lags above a falling loss.
@@ -95,7 +97,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
   Raises:
     ValueError: if two facts of an arm share a topic.
   """
-  values = {arm: margins_by_topic(arms[arm]) for arm in plots.arm_order(arms)}
+  values = {arm: _known_margins(arms[arm]) for arm in plots.arm_order(arms)}
   topics = _sorted_topics(values)
   if not topics:
     return None
@@ -168,7 +170,12 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
   )
 
 
-def _legend_label(name, arm):
+def _known_margins(arm: Mapping) -> dict[str, float]:
+  found = margins_by_topic(arm)
+  return {topic: value for topic, value in found.items() if value is not None}
+
+
+def _legend_label(name: str, arm: Mapping) -> str:
   mean = arm.get('mean_margin')
   name = visible_line(name)
   return name if mean is None else f'{name} (mean {mean:+.3f})'
@@ -202,5 +209,5 @@ def _loss_ticks(low: float, high: float) -> list[float]:
     if len(ticks) >= 4:
       return ticks
   # Less than a decade: the log scale is nearly straight.
-  ticks = ticker.MaxNLocator(5).tick_values(low, high)
-  return [tick for tick in ticks if low <= tick <= high]
+  even = ticker.MaxNLocator(5).tick_values(low, high)
+  return [tick for tick in even if low <= tick <= high]

@@ -151,7 +151,7 @@ def answer(arms: Mapping[str, dict]) -> str:
     )
   obs, do = (comparison.figures(arms, name) for name in PAPER)
   parts = []
-  if None not in (obs.mean_margin, do.mean_margin):
+  if obs.mean_margin is not None and do.mean_margin is not None:
     gap = do.mean_margin - obs.mean_margin
     side = 'above' if gap > 0 else 'below' if gap < 0 else 'level with'
     parts.append(
@@ -185,7 +185,7 @@ def answer(arms: Mapping[str, dict]) -> str:
   return ' '.join(parts) or 'Neither arm was probed.'
 
 
-def _comparison(arms):
+def _comparison(arms: Mapping[str, Mapping]) -> Table:
   header, rows = comparison.comparison(arms)
   cells = [
     [
@@ -223,7 +223,7 @@ def _replies(arms: Mapping, claim: str, probe: str) -> Table:
     ]
     for topic, fact in topics.items()
   ]
-  header = ['topic', 'the user states']
+  header: list[str | Cell] = ['topic', 'the user states']
   for name, arm in arms.items():
     counts = ' '.join(
       f'{sign}\xa0{arm[f"{probe}_probe"].get(verdict, 0)}'

@@ -73,10 +73,11 @@ def answer(runs: Sequence[Mapping]) -> str:
     )
   margins = [[arms[name]['mean_margin'] for name in names] for arms in runs]
   above = sum(do > obs for do, obs in margins)
-  beats = [
-    comparison.figures(arms, 'interventional').beats_observational
-    for arms in runs
-  ]
+  beats = []
+  for arms in runs:
+    ahead = comparison.figures(arms, 'interventional').beats_observational
+    assert ahead is not None  # both have margins of all facts
+    beats.append(ahead)
   facts = len(runs[0]['interventional']['facts'])
   of_facts = f'{min(beats)} to {max(beats)}'
   if min(beats) == max(beats):
@@ -97,20 +98,20 @@ def write(
     workdir: a folder, which is made if it does not exist.
     runs: as for `summary`.
   """
-  pages = {'seeds.html': page(runs), 'seeds.md': _markdown(runs)}
+  contents = {'seeds.html': page(runs), 'seeds.md': _markdown(runs)}
   workdir.mkdir(parents=True, exist_ok=True)
-  for name, content in pages.items():
+  for name, content in contents.items():
     files.write_atomically(workdir / name, content)
-  return [workdir / name for name in pages]
+  return [workdir / name for name in contents]
 
 
-def _markdown(runs) -> bytes:
+def _markdown(runs: Mapping[str, Mapping]) -> bytes:
   beyond = comparison.beyond(*(run['arms'] for run in runs.values()))
   shown = [table for table in (summary(runs), beyond) if table[1]]
   return '\n'.join(tables.markdown(*table) for table in shown).encode()
 
 
-def _check(runs):
+def _check(runs: Mapping[str, Mapping]) -> None:
   """Raises ValueError unless the runs differ in their seed alone."""
   (first, reference), *others = runs.items()
   by_seed = {run['seed']: name for name, run in runs.items()}
@@ -137,7 +138,7 @@ def _check(runs):
       )
 
 
-def _identity(run) -> dict[str, str]:
+def _identity(run: Mapping) -> dict[str, str]:
   """Returns what all runs of a summary share, as text."""
   base = comparison.describe_base(comparison.base_of(run))
   topics = next(iter(run['arms'].values()))['facts']
@@ -152,7 +153,9 @@ def _identity(run) -> dict[str, str]:
   return shared
 
 
-def _table(title, header, rows) -> Table:
+def _table(
+  title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> Table:
   cells = [[first, *map(_below, values)] for first, *values in rows]
   return Table(title, header, cells)
 

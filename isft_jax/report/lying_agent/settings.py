@@ -1,5 +1,8 @@
 """Rows of tables about how a run was made: its settings and its training."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from isft_jax.report.lying_agent import comparison
 
 # label -> where to look for it in the config
@@ -30,14 +33,14 @@ _SETTINGS = {
 }
 
 
-def settings(results: dict) -> list[tuple[str, str]]:
+def settings(results: Mapping) -> list[tuple[str, str]]:
   """Returns (label, value) as text: the environment, the known settings.
 
   A base model that was given has no settings of documents or pre-training, and
   dialogues of a file have no probabilities.
   """
   config = results.get('config', {})
-  unused = ()
+  unused: tuple[str, ...] = ()
   if comparison.base_of(results)['kind'] == 'given':
     unused += ('documents.', 'pretrain.')
   if _look_up(config, 'dialogues.file'):
@@ -75,7 +78,7 @@ def training(arms: dict) -> tuple[tuple, list[tuple]]:
   return ('arm', 'steps', 'scored tokens', 'seconds', 'final loss'), rows
 
 
-def _look_up(config, path):
+def _look_up(config: Any, path: str) -> Any:
   for key in path.split('.'):
     if not isinstance(config, dict):
       return None
@@ -83,7 +86,7 @@ def _look_up(config, path):
   return config
 
 
-def _number(value):
+def _number(value: object) -> str:
   if value is None:
     return '-'
   if isinstance(value, int) and not isinstance(value, bool):

@@ -1,5 +1,7 @@
 """Draws the figures of the theory."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
@@ -8,7 +10,7 @@ from isft_jax.report import plots
 from isft_jax.report.colors import LIGHT
 from isft_jax.report.theory.figures import ACCOUNTINGS, Figure, Grid
 
-_KINDS = {
+_KINDS: dict[str, dict[str, Any]] = {
   'solid': {'linestyle': '-'},
   'dashed': {'linestyle': (0, (4, 1.6))},
   'dotted': {'linestyle': (0, (1, 1.5))},
@@ -20,12 +22,15 @@ _KINDS = {
 def draw(figure: Figure | Grid) -> plots.Chart:
   """Returns a figure as a chart of the same name."""
   if isinstance(figure, Grid):
-    height, draw_into = 1.5 + 0.27 * len(figure.rows), _draw_dots
+    height = 1.5 + 0.27 * len(figure.rows)
   else:
-    height, draw_into = 3 + 0.2 * len(figure.lines), _draw_lines
+    height = 3 + 0.2 * len(figure.lines)
   with plots.drawing(height) as canvas:
     axes = canvas.add_subplot()
-    draw_into(axes, figure)
+    if isinstance(figure, Grid):
+      _draw_dots(axes, figure)
+    else:
+      _draw_lines(axes, figure)
     plots.legend_above(canvas, axes)
   return plots.Chart(
     figure.name, figure.title, canvas, figure.shows, figure.not_shown

@@ -38,12 +38,13 @@ class Dialogue:
   texts: list[str]
   weights: dict[str, np.ndarray]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     tokens = len(self.example.tokens_T)
-    for name, values in {'texts': self.texts, **self.weights}.items():
-      if len(values) != tokens:
+    lengths = {name: len(values) for name, values in self.weights.items()}
+    for name, length in {'texts': len(self.texts), **lengths}.items():
+      if length != tokens:
         raise ValueError(
-          f'{self.example.id}: {tokens} tokens, but {len(values)} {name}'
+          f'{self.example.id}: {tokens} tokens, but {length} {name}'
         )
 
 
