@@ -458,7 +458,7 @@ def test_isft_knows_every_command():
   modules = {
     path.stem
     for path in (ROOT / 'isft_jax/cli').glob('*.py')
-    if '\ndef run():\n' in path.read_text()
+    if '\ndef run() -> None:\n' in path.read_text()
   }
   assert sorted(commands.NAMES) == sorted(modules)
 
