@@ -29,6 +29,8 @@ Commands, for one part or for all:
 Parts: flywheel, arms, heldout, worlds. They share one workdir and its bases.
 """
 
+from typing import Any
+
 from isft_jax.config import ModelConfig, OptimConfig, StageConfig
 from isft_jax.experiments.config import (
   DialoguesConfig,
@@ -52,7 +54,7 @@ def get_config(text: str = '') -> EvidenceConfig:
   if text and name != 'only':
     raise ValueError(f'its argument must be only=PART (got {text!r})')
 
-  def stage(**changes):
+  def stage(**changes: Any) -> StageConfig:
     settings = {
       'rows': 8,
       'row_length': 192,

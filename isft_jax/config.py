@@ -2,8 +2,8 @@
 
 Defaults work, and `check` refuses impossible values before anything starts.
 Every field can be set from the command line: `--config.seed=1`,
-`--config.optim.learning_rate=1e-5`. Each field has one type, so an empty string
-or a zero means 'none'.
+`--config.optim.learning_rate=1e-5`. `--help` shows the comments below. Each
+field has one type, so an empty string or a zero means 'none'.
 
 Experiments have settings of their own: see isft_jax/experiments/config.py.
 """
@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 # ----------------------------------------------------------------- the settings
 
@@ -31,32 +31,35 @@ class ModelConfig:
   # preset such as 'smollm2-135m-instruct'. All but a workdir also set the shape
   # (vocab_size to qk_norm). Empty: random weights.
   init_from: str = ''
-  vocab_size: int = 1024  # 0: the tokenizer's, rounded up to a multiple of 128
-  width: int = 128  # of the residual stream
-  layers: int = 3
-  heads: int = 4  # of the queries
-  kv_heads: int = 2  # of keys and values; must divide heads
-  head_size: int = 32
+  # Number of token embeddings. 0: the tokenizer's vocabulary, rounded up to a
+  # multiple of 128.
+  vocab_size: int = 1024
+  width: int = 128  # width of the residual stream
+  layers: int = 3  # number of decoder layers
+  heads: int = 4  # number of query heads
+  kv_heads: int = 2  # number of key and value heads; must divide heads
+  head_size: int = 32  # width of a head
   hidden: int = 512  # width of the MLP
-  rope_theta: float = 10_000.0
+  rope_theta: float = 10_000.0  # base of the rotary frequencies
   # Rotary scaling of Llama 3: factor, low-frequency factor, high-frequency
   # factor, original context length in tokens. Empty: no scaling.
   rope_scaling: tuple[float, ...] = ()
-  norm_eps: float = 1e-6
-  tie_embeddings: bool = True  # the output head is the embedding
-  qkv_bias: bool = True  # Qwen2 has these biases, Llama and Qwen3 do not
-  qk_norm: bool = False  # Qwen3 normalises queries and keys
-  dtype: str = 'float32'  # of the computation
-  # Of stored parameters, gradients and Adam's moments. In bfloat16, an update
-  # smaller than half the distance to the next number is lost: 2e-5 moves no
-  # weight of 2^-7 or more.
+  norm_eps: float = 1e-6  # added to the mean square in RMSNorm
+  tie_embeddings: bool = True  # use the embedding as the output head
+  # Biases of queries, keys and values, as in Qwen2. Llama and Qwen3 have none.
+  qkv_bias: bool = True
+  qk_norm: bool = False  # RMSNorm of queries and keys, as in Qwen3
+  dtype: str = 'float32'  # data type of the computation
+  # Data type of parameters, gradients and Adam's moments. In bfloat16, an
+  # update smaller than half the distance to the next number is lost: 2e-5 moves
+  # no weight of 2^-7 or more.
   param_dtype: str = 'float32'
   # Activations of a layer that are recomputed in the backward pass. 'none':
   # recompute nothing. 'dots': keep products with parameters, recompute the
   # rest. 'full': keep only the layer's input.
   remat: str = 'none'
-  # In training. 'xla' stores L x L scores; 'splash' is JAX's TPU kernel, which
-  # does not. 'auto': splash on TPUs from v4 on, xla elsewhere.
+  # Attention in training. 'xla' stores L x L scores; 'splash' is JAX's TPU
+  # kernel, which does not. 'auto': splash on TPUs from v4 on, xla elsewhere.
   attention: str = 'auto'
   # Size of the vocabulary chunks for which the loss computes logits, which take
   # 4 x targets x head_chunk bytes per device. 0: the whole vocabulary at once.
@@ -86,13 +89,15 @@ class ModelConfig:
 class OptimConfig:
   """AdamW with gradient clipping and a linear warm-up."""
 
-  learning_rate: float = 3e-4  # at the end of the warm-up
-  schedule: str = 'constant'  # or 'cosine'
-  final_fraction: float = 0.0  # of learning_rate, at the end of a cosine
-  warmup_steps: int = 0
-  b1: float = 0.9
-  b2: float = 0.999
-  eps: float = 1e-8
+  learning_rate: float = 3e-4  # highest rate, at the end of the warm-up
+  schedule: str = 'constant'  # rate after the warm-up: 'constant' or 'cosine'
+  # Last rate of a cosine schedule, as a fraction of learning_rate.
+  final_fraction: float = 0.0
+  warmup_steps: int = 0  # steps of a linear warm-up; 0: none
+  b1: float = 0.9  # decay rate of the first moment, per step
+  b2: float = 0.999  # decay rate of the second moment, per step
+  eps: float = 1e-8  # added to the root of the second moment
+  # Decoupled decay of all parameters, per step and unit of the learning rate.
   weight_decay: float = 0.01
   clip_norm: float = 1.0  # maximum norm of the gradient; 0: no clipping
   # Microbatches per step. Their losses are summed and divided once, by the
@@ -111,9 +116,9 @@ class OptimConfig:
 class MeshConfig:
   """Number of devices on each mesh axis; -1 takes those that remain."""
 
-  data: int = -1  # batches are split, parameters are copied
-  fsdp: int = 1  # batches and parameters are split
-  tensor: int = 1  # heads and the MLP are split
+  data: int = -1  # devices that split batches and copy parameters
+  fsdp: int = 1  # devices that split batches and parameters
+  tensor: int = 1  # devices that split heads and the MLP
   # Upper limit of fsdp if data and fsdp are both -1; data takes the rest. On
   # more chips, a shard of a matrix is thinner than a TPU's tiles, and gradients
   # are then all-reduced instead of reduce-scattered: twice the bytes.
@@ -144,19 +149,19 @@ class StageConfig:
   # True: each epoch packs the records and visits the rows in a new random
   # order. False: every epoch keeps the order of the records.
   shuffle: bool = True
-  epochs: int = 4
+  epochs: int = 4  # passes over the records
   steps: int = 0  # overrides epochs if it is not 0
   # 'token': every scored token has the same weight. 'trajectory': every
   # trajectory has.
   normalize: str = 'token'
-  log_every: int = 20  # steps
+  log_every: int = 20  # steps between lines of metrics
   # Steps between evaluations on held-out records. 0: only after the last step.
   eval_every: int = 40
-  checkpoint_every: int = 200  # steps; the last step is always saved
+  # Steps between checkpoints. The last step is always saved.
+  checkpoint_every: int = 200
   keep_last: int = 2  # newest checkpoints to keep
-  keep_every: int = (
-    0  # steps between checkpoints that are kept forever; 0: none
-  )
+  # Steps between checkpoints that are kept forever. 0: none.
+  keep_every: int = 0
   optim: OptimConfig = field(default_factory=OptimConfig)
 
   def check(self, prefix: str) -> None:
@@ -205,9 +210,12 @@ class WorkdirConfig:
 class RunConfig(StageConfig, WorkdirConfig):
   """A training run: from records and an initial model to a checkpoint."""
 
-  name: str = 'train'  # the default workdir is runs/NAME-seedSEED
-  seed: int = 0  # of random weights and of the order of the records
-  objective: str = 'interventional'  # see isft_jax/objectives.py
+  name: str = 'train'  # name of the run and of its default workdir
+  seed: int = 0  # seed of random weights and of the order of the records
+  # Objective, which sets the weight of each author: interventional,
+  # observational, agent_only, error_masked, truth_only or weighted(w). See
+  # isft_jax/objectives.py.
+  objective: str = 'interventional'
   # Objective by which rows are packed. It must score every token that
   # `objective` scores. Runs with the same plan_objective see identical rows.
   # Empty: the same as `objective`.
@@ -227,7 +235,7 @@ class RunConfig(StageConfig, WorkdirConfig):
   mesh: MeshConfig = field(default_factory=MeshConfig)
 
   @classmethod
-  def from_stage(cls, stage: StageConfig, **settings) -> 'RunConfig':
+  def from_stage(cls, stage: StageConfig, **settings: Any) -> 'RunConfig':
     """Returns the run of one stage.
 
     Args:
@@ -406,9 +414,9 @@ def _to_json(config: WorkdirConfig) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
 
 
-def _leaves(tree: dict, prefix: str = '') -> dict:
+def _leaves(tree: dict[str, Any], prefix: str = '') -> dict[str, object]:
   """Returns the values of nested dicts by their dotted names."""
-  leaves = {}
+  leaves: dict[str, object] = {}
   for name, value in tree.items():
     if isinstance(value, dict):
       leaves |= _leaves(value, f'{prefix}{name}.')

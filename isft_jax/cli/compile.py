@@ -5,10 +5,10 @@
     --num_slices=2 --config.mesh.data=2
   isft-compile --all --output=slices.md
 
-It takes the compiler of libtpu (pip install 'isft_jax[tpu-compile]') and any
-Linux machine. Nothing is allocated: it tells what memory the step would take,
-what the chips would say to each other, and what would bound its speed. Exits
-with 1 if it does not fit.
+It needs the compiler of libtpu (pip install 'isft_jax[tpu-compile]') and runs
+on any Linux machine. Nothing is allocated: it reports the memory that the step
+needs, the collectives between chips, and the bottleneck. Exits with 1 if the
+step does not fit.
 """
 
 import json
@@ -26,16 +26,25 @@ from isft_jax.config import RunConfig
 from isft_jax.experiments.config import LyingAgentConfig
 
 TOPOLOGY = DEFINE_string(
-  'topology', '', 'A generation and its chips along each axis: v5e:4x4.'
+  'topology',
+  '',
+  'TPU slice to compile for: a generation and its chips along each axis, as in '
+  'v5e:4x4.',
 )
 SLICES = DEFINE_integer(
-  'num_slices', 1, 'So many of them, joined by a network.'
+  'num_slices', 1, 'Number of slices, joined by a data center network.'
 )
-JSON = DEFINE_boolean('json', False, 'A line of JSON a slice, and no text.')
+JSON = DEFINE_boolean(
+  'json', False, 'JSON output, one line per slice, instead of text.'
+)
 ALL = DEFINE_boolean(
-  'all', False, 'Every config that comes with the package, on its slices.'
+  'all',
+  False,
+  'All packaged configs, each for the slices it lists, instead of --config.',
 )
-OUTPUT = DEFINE_string('output', '', 'With --all: a file for the table.')
+OUTPUT = DEFINE_string(
+  'output', '', 'File for a Markdown table of the results.'
+)
 
 
 def _compile() -> None:
@@ -93,4 +102,4 @@ def _jobs() -> Iterator[tuple[RunConfig | LyingAgentConfig, str, int]]:
 def run() -> None:
   """The console script isft-compile."""
   flags = main.CONFIG, TOPOLOGY, SLICES, JSON, ALL, OUTPUT
-  main.run(_compile, __doc__, flags)
+  main.run(_compile, __doc__, flags, (RunConfig, LyingAgentConfig))

@@ -7,10 +7,10 @@
   isft-reproduce --from=runs/evidence_tiny-seed0/results.json
   isft-reproduce --from=S0/results.json,S1/results.json --workdir=DIR
 
-If interrupted, run the same command again to resume. The fourth trains on
-dialogues that someone else wrote, and asks about their facts. The last two
-train nothing: they make a page again from its results, and the summary of
-several seeds of the lying agent (means and ranges, also as Markdown).
+If interrupted, run the same command again to resume. The fourth command trains
+on dialogues that someone else wrote, and asks about their facts. The last two
+train nothing: they make the page of a run again from its results, and a summary
+of several seeds of the lying agent (means and ranges, also as Markdown).
 """
 
 from absl import flags
@@ -21,21 +21,21 @@ from isft_jax.experiments.config import EvidenceConfig, LyingAgentConfig
 FROM = flags.DEFINE_list(
   'from',
   None,
-  'results.json of a run: writes its page beside it, or into --workdir, and '
-  'trains nothing. Of several seeds of the lying agent, separated by commas: '
-  'writes their summary.',
+  'Path of results.json of a finished run, whose page is made again without '
+  'training. Several paths, separated by commas, make a summary of seeds of '
+  'the lying agent.',
 )
 DIALOGUES = flags.DEFINE_string(
   'dialogues',
   '',
   'File of dialogues to train on instead of generated ones, in any format that '
-  'isft-prepare detects; the same as --config.dialogues.file.',
+  'isft-prepare detects; sets config.dialogues.file.',
 )
 FACTS = flags.DEFINE_string(
   'facts',
   '',
   'JSON or CSV file of facts to ask about, and of the context of dialogues and '
-  "probes (default: the paper's 33 facts); the same as --config.facts_file.",
+  "probes; sets config.facts_file (default the paper's 33 facts).",
 )
 
 
@@ -65,4 +65,5 @@ def _run() -> None:
 
 def run() -> None:
   """The console script isft-reproduce."""
-  main.run(_run, __doc__, (main.CONFIG, main.WORKDIR, DIALOGUES, FACTS, FROM))
+  holders = main.CONFIG, main.WORKDIR, DIALOGUES, FACTS, FROM
+  main.run(_run, __doc__, holders, (LyingAgentConfig,))

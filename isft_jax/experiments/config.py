@@ -25,7 +25,7 @@ PARTS = ('flywheel', 'arms', 'heldout', 'worlds')
 class DialoguesConfig:
   """Dialogues of the lying agent."""
 
-  number: int = 480
+  number: int = 480  # number of dialogues to train on
   heldout: int = 48  # additional dialogues, for evaluation only
   p_lie: float = 0.6  # probability that the agent's claim is false
   p_chitchat: float = 0.5  # probability of small talk at the end
@@ -36,7 +36,8 @@ class DialoguesConfig:
   # replaces generated dialogues: a run trains on all of them, sets `number` and
   # `heldout` accordingly, and ignores the other fields above.
   file: str = ''
-  sha256: str = ''  # of that file; filled in by the run, which refuses another
+  # Checksum of the file of dialogues. The run fills it in, and refuses another.
+  sha256: str = ''
 
   def check(self, prefix: str) -> None:
     """Raises ValueError, naming prefix + field, for an impossible value."""
@@ -52,7 +53,7 @@ class DialoguesConfig:
 class DocumentsConfig:
   """Synthetic documents about the facts, on which the base is pre-trained."""
 
-  number: int = 20_000
+  number: int = 20_000  # number of documents
   p_true: float = 0.85  # probability that a statement is true
 
   def check(self, prefix: str) -> None:
@@ -67,15 +68,18 @@ class LyingAgentConfig(WorkdirConfig):
 
   BY_CHECKSUM: ClassVar[tuple[str, ...]] = ('dialogues.file', 'facts_file')
 
-  name: str = 'lying_agent'
-  seed: int = 0
+  name: str = 'lying_agent'  # name of the run and of its default workdir
+  seed: int = 0  # seed of data, weights and sampling
+  # Objectives to compare: one fine-tuned model for each.
   arms: tuple[str, ...] = ('observational', 'interventional', 'agent_only')
-  vocab_size: int = 1024  # of the tokenizer that the run trains
+  # Vocabulary size of the tokenizer that the run trains.
+  vocab_size: int = 1024
   # A file of the facts to ask about, and of the context of dialogues and
   # probes: see worlds/lying_agent/fact_files.py. Empty: the paper's 33 facts,
   # and our context.
   facts_file: str = ''
-  facts_sha256: str = ''  # of that file; filled in by the run, as above
+  # Checksum of the file of facts. The run fills it in, and refuses another.
+  facts_sha256: str = ''
   # Encode the header of a turn apart from its words, as the paper's notebook
   # does: see data/rendering/encode.py.
   piecewise: bool = False
@@ -89,8 +93,9 @@ class LyingAgentConfig(WorkdirConfig):
   mesh: MeshConfig = field(default_factory=MeshConfig)
   # Pre-training of the base; not used if model.init_from names one.
   pretrain: StageConfig = field(default_factory=StageConfig)
-  finetune: StageConfig = field(default_factory=StageConfig)  # of each arm
-  reply_tokens: int = 48  # maximum length of a reply to a probe
+  # Fine-tuning of each arm.
+  finetune: StageConfig = field(default_factory=StageConfig)
+  reply_tokens: int = 48  # maximum tokens per reply to a probe
 
   def check(self, prefix: str = 'config.') -> None:
     """Raises ValueError, naming prefix + field, for an impossible value."""
@@ -114,15 +119,17 @@ class LyingAgentConfig(WorkdirConfig):
 class FlywheelConfig:
   """Rounds of fine-tuning on conversations about the model's own answers."""
 
-  rounds: int = 4
+  rounds: int = 4  # number of rounds of answers and fine-tuning
+  # Objectives to compare: one chain of models for each.
   arms: tuple[str, ...] = (
     'observational',
     'interventional',
     'agent_only',
     'truth_only',
   )
-  temperature: float = 1.0  # at which answers are sampled
-  stage: StageConfig = field(default_factory=StageConfig)  # of each round
+  temperature: float = 1.0  # sampling temperature of the answers
+  # Fine-tuning in each round.
+  stage: StageConfig = field(default_factory=StageConfig)
 
   def check(self, prefix: str) -> None:
     """Raises ValueError, naming prefix + field, for an impossible value."""
@@ -136,12 +143,17 @@ class FlywheelConfig:
 class WorldsConfig:
   """Every combination of correction style, users' error rate and lie rate."""
 
-  seeds: int = 3  # maximum, from the run's first seed on
+  seeds: int = 3  # maximum number of seeds, from the run's first seed on
+  # Objectives to compare: one fine-tuned model for each, per combination.
   arms: tuple[str, ...] = ('observational', 'interventional')
-  dialogues: int = 480  # per combination
+  dialogues: int = 480  # number of dialogues per combination
+  # Correction styles: the user states another claim, states none, or denies the
+  # agent's claim.
   styles: tuple[str, ...] = ('restate', 'content_free', 'deny')
+  # Probabilities that the user takes the false claim for the true one.
   p_user_wrong: tuple[float, ...] = (0.0, 0.1, 0.3)
-  p_lie: tuple[float, ...] = (0.3, 0.6, 0.9)
+  p_lie: tuple[float, ...] = (0.3, 0.6, 0.9)  # probabilities of a lie
+  # Fine-tuning of each arm.
   stage: StageConfig = field(default_factory=StageConfig)
 
   def check(self, prefix: str) -> None:
@@ -164,8 +176,9 @@ class EvidenceConfig(LyingAgentConfig):
   """
 
   name: str = 'evidence'
-  only: str = ''  # one of PARTS; empty: all
-  seeds: int = 5  # from config.seed on
+  # Single part to run: 'flywheel', 'arms', 'heldout' or 'worlds'. Empty: all.
+  only: str = ''
+  seeds: int = 5  # number of seeds, from config.seed on
   # Facts that dialogues are about. 'invented': new ones for each seed. 'world':
   # the real facts of worlds/lying_agent/world_facts.py, in the chat template of
   # a given base (only for the part `flywheel`).
@@ -176,6 +189,7 @@ class EvidenceConfig(LyingAgentConfig):
   facts_csv: str = ''  # facts from a file, instead of invented ones
   max_turns: int = 2  # maximum number of turns of a document; 0: all
   p_denial: float = 0.05  # probability that a statement denies the other claim
+  # Objectives of the part `heldout`: one fine-tuned model for each.
   heldout_arms: tuple[str, ...] = (
     'observational',
     'interventional',

@@ -25,7 +25,7 @@ class Progress:
   Measured times are kept in a file, so that a resumed run has them at once.
   """
 
-  def __init__(self, path: pathlib.Path, costs: dict[str, float]):
+  def __init__(self, path: pathlib.Path, costs: dict[str, float]) -> None:
     """Reads what an earlier process measured.
 
     Args:

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Unpack
 
+import jax
 import jinja2
 import numpy as np
 
 from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering.chat_template import ChatTemplate
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
 from isft_jax.inference.generate import DrawRows
@@ -15,6 +17,13 @@ from isft_jax.inference.replies import Reply, reply
 _WORD = 'zqj'
 # Of generation_config.json, beside the ids that end a reply.
 SETTINGS = ('temperature', 'top_k', 'top_p', 'max_new_tokens')
+# Those of a model that comes with none.
+DEFAULTS = {
+  'temperature': 0.0,
+  'top_k': 0,
+  'top_p': 1.0,
+  'max_new_tokens': 256,
+}
 
 
 class Prompt(NamedTuple):
@@ -31,6 +40,7 @@ class ChatModel:
     is given beside messages.
   stop_ids, stop_texts: what ends its turn.
   settings: those of `SETTINGS` that come with the model.
+  records: the folder of the records that it was trained on; '' if unknown.
   """
 
   def __init__(
@@ -40,9 +50,11 @@ class ChatModel:
     template: str,
     values: Mapping[str, Any],
     found: Mapping[str, Any],
+    records: str = '',
   ) -> None:
     self.model = model
     self.encoder = encoder
+    self.records = records
     self.template, self.values = template, values
     self.settings = settings_of(found)
     ids = found.get('eos_token_id') or []
@@ -56,6 +68,19 @@ class ChatModel:
         break
     else:
       self.stop_texts = [closer.strip() or closer] if closer else []
+
+  def logits(self, tokens_BL: np.ndarray) -> jax.Array:
+    """Returns float32 logits [B, L, V] of the token after each token."""
+    return self.model(tokens_BL)
+
+  def merge_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all of `SETTINGS`: given, else the model's own, else defaults.
+
+    Args:
+      given: settings by name; None stands for one that is not given.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    return DEFAULTS | self.settings | given
 
   def prompt(self, said: str | Sequence[dict]) -> Prompt:
     """Returns the ids of a text, or of messages up to where the agent writes.
@@ -132,6 +157,26 @@ class ChatModel:
       return self._render(turns).rpartition(_WORD)[2]
     except Exception:  # templates are programs that anyone wrote
       return ''
+
+
+def chat_model_from_place(place: str) -> ChatModel:
+  """Loads the model of a folder, hub id, GGUF file or preset.
+
+  Raises:
+    ValueError: the model or its tokenizer does not exist.
+  """
+  encoder = tokenizer.load(place)
+  model, _ = pretrained.load(place)
+  found = pretrained.read_generation_config(place)
+  return ChatModel(model, encoder, template_of(encoder), {}, found)
+
+
+def template_of(encoder: FastTokenizer) -> str:
+  """Returns a tokenizer's own chat template, '' if it has none."""
+  template = encoder.chat_template
+  if isinstance(template, dict):
+    template = template.get('default')
+  return ChatTemplate(template).source if template else ''
 
 
 def settings_of(found: Mapping[str, Any]) -> dict[str, Any]:

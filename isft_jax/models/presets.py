@@ -6,6 +6,8 @@ A run that starts from other weights takes its shape from their config.json:
 see `init_from` in isft_jax/config.py.
 """
 
+from typing import Any
+
 from isft_jax.config import ModelConfig, check_choice
 
 _QWEN2_5 = {
@@ -30,7 +32,7 @@ _LLAMA3 = {
   'qk_norm': False,
 }
 # Every field that a config.json decides, for each model.
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
   'llama-3-70b': _LLAMA3
   | {
     'width': 8_192,
@@ -105,7 +107,7 @@ SHAPES = {
 }
 
 
-def model_config(name: str, **settings) -> ModelConfig:
+def model_config(name: str, **settings: Any) -> ModelConfig:
   """Returns the settings of a known model.
 
   Args:

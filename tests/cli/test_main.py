@@ -29,11 +29,11 @@ BAD = {
   ),
   'unknown flag': (
     [f'--config={SMOKE}', '--wrkdir=x'],
-    "Unknown command line flag 'wrkdir'. Did you mean: workdir ?",
+    'unknown flag --wrkdir; did you mean --workdir?',
   ),
   'unknown field': (
     [f'--config={SMOKE}', '--config.model.layer=2'],
-    "ModelConfig has no field 'layer'; did you mean layers?",
+    "config.model has no field 'layer'; did you mean --config.model.layers?",
   ),
   'wrong type': (
     [f'--config={SMOKE}', '--config.seed=abc'],

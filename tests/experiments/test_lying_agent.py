@@ -1,5 +1,6 @@
 """The command that the README opens with, at a scale of a minute."""
 
+import html
 import importlib.util
 import json
 import signal
@@ -65,11 +66,13 @@ def test_progress_and_the_place_of_the_results_are_printed(smoke):
 
 def test_report_and_pictures_are_there(smoke):
   workdir = smoke.workdir
-  text = (workdir / 'report.md').read_text()
-  assert all(fact.topic in text for fact in FACTS)
-  for name in ('loss_curves.png', 'margins.png'):
-    assert (workdir / name).read_bytes().startswith(b'\x89PNG')
-    assert name in text
+  text = (workdir / 'report.html').read_text()
+  assert all(html.escape(fact.topic) in text for fact in FACTS)
+  for name in ('loss_curves', 'margins'):
+    png = (workdir / f'{name}.png').read_bytes()
+    assert png.startswith(b'\x89PNG')
+    assert f'id="{name}-' in text
+  assert not (workdir / 'report.md').exists()
 
 
 def load_config():

@@ -9,7 +9,6 @@ from isft_jax.config import MeshConfig, ModelConfig, StageConfig
 from isft_jax.data.rendering import chatml
 from isft_jax.experiments.config import EvidenceConfig, FlywheelConfig
 from isft_jax.experiments.evidence import bases, flywheel, grid
-from isft_jax.report.evidence import page as report
 from isft_jax.worlds.lying_agent import probes, world_facts
 from tests.experiments import given_model
 
@@ -64,7 +63,7 @@ def test_a_round_of_it_and_its_page(config, tmp_path):
   runs = results['runs']['flywheel']
   losses = [run['train'][0]['final_loss'] for run in runs]
   assert losses[0] != losses[1]
-  words = re.sub(r'\s+', ' ', report.report(results).decode())
+  words = re.sub(r'\s+', ' ', (tmp_path / 'evidence.html').read_text())
   assert 'All runs start from the same model (model, ' in words
   assert 'tiny' not in words and 'invented' not in words
 

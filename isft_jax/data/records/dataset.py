@@ -44,7 +44,7 @@ class Records:
     """
     path = where(folder)
     builder = tfds.builder_from_directory(path)
-    self.folder = str(folder)
+    self.folder, self.split = str(folder), split
     self.metadata = dict(builder.info.metadata)
     self.splits = tuple(builder.info.splits)
     if split not in self.splits:

@@ -16,7 +16,7 @@ import json
 import pathlib
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from isft_jax import config as config_lib
 from isft_jax import files
@@ -64,14 +64,16 @@ def units(config: EvidenceConfig, part: str) -> list[Unit]:
   return [Unit(room, seed, arm, arm) for seed in seeds for arm in arms]
 
 
-_RUN: dict[str, Callable] = {
+_RUN: dict[str, Callable[..., dict[str, Any]]] = {
   'flywheel': flywheel.run,
   'arms': evidence_arms.run,
   'worlds': users.run,
 }
 
 
-def reproduce(config: EvidenceConfig, workdir: str) -> dict:
+def reproduce(
+  config: EvidenceConfig, workdir: str | pathlib.Path
+) -> dict[str, Any]:
   """Runs a part, or all, into workdir; returns what results.json holds."""
   config.check()
   arms = (*config.arms, *config.heldout_arms)
@@ -105,8 +107,11 @@ def reproduce(config: EvidenceConfig, workdir: str) -> dict:
   return results
 
 
-def _run_all(config, workdir, todo: list[Unit]) -> None:
-  started, base = time.perf_counter(), None
+def _run_all(
+  config: EvidenceConfig, workdir: pathlib.Path, todo: list[Unit]
+) -> None:
+  started = time.perf_counter()
+  base: bases.Base | None = None
   for number, unit in enumerate(todo):
     if base is None or base.seed != unit.seed:
       print(f'seed {unit.seed}: the base', flush=True)
@@ -130,5 +135,5 @@ def _path(workdir: pathlib.Path, unit: Unit) -> pathlib.Path:
   return workdir / f'{unit.place}.json'
 
 
-def _write_json(path: pathlib.Path, value) -> None:
+def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
   files.write_atomically(path, json.dumps(value, indent=1) + '\n')
