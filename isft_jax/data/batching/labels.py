@@ -92,6 +92,7 @@ def write(
       f'objective {objective!r} gives every token of {records.folder} weight '
       '0: there is no label to write; choose another objective'
     )
+  # Fail before reading the records.
   _check_replaceable(path)
   weighted = is_weighted(table_PV)
   schema = _schema(records, objective, weighted)
@@ -102,6 +103,7 @@ def write(
     parquet.ParquetWriter(file, schema) as writer,
   ):
     for group in _groups(records, group_tokens):
+      # One row group per group of records, so that memory is bounded.
       weights = [target_weights(example, table_PV) for example in group]
       writer.write_table(_table(group, weights, schema))
       number_of = [int(np.count_nonzero(weights_T)) for weights_T in weights]
@@ -147,6 +149,7 @@ def _groups(records: Records, group_tokens: int) -> Iterator[list[Example]]:
 def _table(
   group: list[Example], weights: list[np.ndarray], schema: pa.Schema
 ) -> pa.Table:
+  # Lists of all rows in one array, with the start of each row.
   starts = np.cumsum([0] + [len(example.tokens_T) for example in group])
   tokens_T = np.concatenate([example.tokens_T for example in group])
   weights_T = np.concatenate(weights)
@@ -161,6 +164,7 @@ def _table(
     'window': pa.array([example.window for example in group], pa.int32()),
     'input_ids': lists(tokens_T.astype(np.int32)),
     'labels': lists(labels_from_weights(tokens_T, weights_T)),
+    # Dropped below if the schema has no weights.
     'weights': lists(weights_T.astype(np.float32)),
   }
   return pa.table([columns[name] for name in schema.names], schema=schema)
