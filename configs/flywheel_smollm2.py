@@ -1,28 +1,24 @@
 """A real language model learns from conversations about its own mistakes.
 
-Reproduces: nothing of the paper, which scripts the lies. SmolLM2-135M-Instruct
-  (a package of PyPI) answers questions about 200 real facts by sampling; a user
-  who knows states the truth; it is trained on the transcripts and answers
-  again, for three rounds. Capitals, currencies and chemical symbols, of which
-  12 more are never asked in training.
-Hardware: two CPU cores and 8 GB, or any accelerator.
-Expected: right answers go from 29 % to 92 % (interventional), 69
+Reproduces: no published result, because the paper scripts the lies. Here
+  SmolLM2-135M-Instruct (from a package on PyPI) answers questions about 200
+  real facts by sampling. A user who knows states the truth. The model is
+  trained on these transcripts and answers again, for three rounds. The facts
+  are capitals, currencies and chemical symbols; 12 more are never asked about
+  in training.
+Hardware: two CPU cores and 8 GB of memory, or any accelerator.
+Time: on an H200 the twelve runs took 177 to 219 seconds, side by side. On two
+  CPU cores, one after the other, we expect three hours.
+Expected: correct answers go from 29 % to 92 % (interventional), 69
   (observational), 64 (truth_only) and 35 (agent_only), means of three seeds.
-  On an H200 the twelve runs took 177 to 219 seconds, side by side; on two
-  cores, one after the other, we expect three hours.
 Command:
 
   isft-reproduce --config=flywheel_smollm2
 """
 
-from isft_jax.config import (
-  EvidenceConfig,
-  FlywheelConfig,
-  MeshConfig,
-  ModelConfig,
-  OptimConfig,
-  StageConfig,
-)
+from isft_jax.config import MeshConfig, OptimConfig, StageConfig
+from isft_jax.experiments.config import EvidenceConfig, FlywheelConfig
+from isft_jax.models.presets import model_config
 
 
 def get_config() -> EvidenceConfig:
@@ -33,7 +29,11 @@ def get_config() -> EvidenceConfig:
     seeds=3,
     bank='world',
     facts=200,
-    model=ModelConfig(init_from='smollm2-135m-instruct', head_chunk=0),
+    model=model_config(
+      'smollm2-135m',
+      init_from='smollm2-135m-instruct',
+      head_chunk=0,  # the logits of one row are small
+    ),
     mesh=MeshConfig(data=1, fsdp=1, tensor=1),  # a batch of one row
     flywheel=FlywheelConfig(
       rounds=3,

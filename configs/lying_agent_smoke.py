@@ -1,18 +1,19 @@
 """The lying agent in a minute: every stage, too small to show the effect.
 
-For trying a machine, a mesh or a change of code; its figures mean nothing.
-Hardware: two CPU cores, under a minute after start-up. Command:
+Reproduces: nothing. It is for testing a machine, a mesh or a change of code.
+Hardware: two CPU cores.
+Time: less than a minute after start-up.
+Expected: a report whose figures mean nothing.
+Command:
 
   isft-reproduce --config=configs/lying_agent_smoke.py
 """
 
-from isft_jax.config import (
+from isft_jax.config import ModelConfig, OptimConfig, StageConfig
+from isft_jax.experiments.config import (
   DialoguesConfig,
   DocumentsConfig,
   LyingAgentConfig,
-  ModelConfig,
-  OptimConfig,
-  StageConfig,
 )
 
 

@@ -1,11 +1,14 @@
-"""One training run of the tiny decoder, on records that are already there.
+"""One training run of the tiny decoder, on records that already exist.
 
-Hardware: anything; minutes on two CPU cores. Resumes when run again.
-Command, on what isft-prepare has made:
+Reproduces: nothing. It is for trying your own records.
+Hardware: anything.
+Time: minutes on two CPU cores. If interrupted, run it again to resume.
+Expected: no figure, because it depends on your data.
+Commands, for records of isft-prepare:
 
   isft-train --config=configs/train_tiny.py --config.records=DIR
 
-or on what an experiment has left behind:
+and for those of an experiment:
 
   isft-train --config=configs/train_tiny.py --config.model.vocab_size=1024 \\
     --config.records=runs/lying_agent_tiny-seed0/records/dialogues \\

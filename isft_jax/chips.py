@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import jax
 from jax.experimental import topologies
 
 GIB = 2**30
@@ -77,7 +78,7 @@ def peak(devices: Iterable) -> float:
   return sum(each) if all(each) else 0.0
 
 
-def describe(topology: str, slices: int = 1) -> list:
+def describe(topology: str, slices: int = 1) -> list[jax.Device]:
   """Returns the devices of a slice that need not be there.
 
   topology: as 'v5e:4x4' or 'v5p:4x4x8': a generation, and chips along each
@@ -91,7 +92,9 @@ def describe(topology: str, slices: int = 1) -> list:
       f'--topology={topology} --num_slices={slices} is no slice: give a '
       'generation and its chips along each axis, as in v5e:4x4 or v5p:4x4x4'
     )
-  options = {'num_slices': slices} if slices > 1 else {}
+  options: dict[str, int | list[int]] = {}
+  if slices > 1:
+    options['num_slices'] = slices
   if set(topology.partition(':')[2]) <= set('1x'):
     options['chips_per_host_bounds'] = [1, 1, 1]
   try:
@@ -103,7 +106,8 @@ def describe(topology: str, slices: int = 1) -> list:
       f'--topology={topology}: {str(error).splitlines()[0]}; where libtpu is '
       "missing, pip install 'isft_jax[tpu-compile]'"
     ) from None
-  kind = found.devices[0].device_kind
+  devices: list[jax.Device] = found.devices
+  kind = devices[0].device_kind
   if kind not in CHIPS:
     raise ValueError(f'{kind} is not known; known are {", ".join(CHIPS)}')
-  return found.devices
+  return devices

@@ -1,245 +1,280 @@
-"""The settings of a run: typed, with defaults that work, checked before use.
+"""Settings of the model, the mesh and a training run.
 
+Defaults work, and `check` refuses impossible values before anything starts.
 Every field can be set from the command line: `--config.seed=1`,
-`--config.optim.learning_rate=1e-5`. An empty string or a zero stands for
-'none', so that every field has one type.
+`--config.optim.learning_rate=1e-5`. `--help` shows the comments below. Each
+field has one type, so an empty string or a zero means 'none'.
+
+Experiments have settings of their own: see isft_jax/experiments/config.py.
 """
 
 import dataclasses
 import json
-import operator
-import pathlib
+import math
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import field
+from typing import Any, ClassVar
+
+# ----------------------------------------------------------------- the settings
 
 
 @dataclasses.dataclass(unsafe_hash=True)
 class ModelConfig:
-  """A decoder of the Qwen2 and Llama kind."""
+  """A decoder of the Qwen2, Qwen3 or Llama family.
 
-  # What to start from: the workdir of a run; or a folder with config.json and
-  # safetensors, the id of one on the hub, a .gguf file or a preset such as
-  # 'smollm2-135m-instruct', whose shape (vocab_size down to qk_norm) the model
-  # then takes. Empty: at random.
+  isft_jax/models/presets.py has the shapes of known models.
+  """
+
+  # Initial weights: the workdir of a run, a folder with config.json and
+  # safetensors, the id of a model on the Hugging Face hub, a .gguf file, or a
+  # preset such as 'smollm2-135m-instruct'. All but a workdir also set the shape
+  # (vocab_size to qk_norm). Empty: random weights.
   init_from: str = ''
-  vocab_size: int = 1024  # 0: as many as the tokenizer has ids
-  width: int = 128
-  layers: int = 3
-  heads: int = 4
-  kv_heads: int = 2
-  head_size: int = 32
-  hidden: int = 512
-  rope_theta: float = 10_000.0
-  # Llama 3's: factor, low and high frequency factor, original length.
+  # Number of token embeddings. 0: the tokenizer's vocabulary, rounded up to a
+  # multiple of 128.
+  vocab_size: int = 1024
+  width: int = 128  # width of the residual stream
+  layers: int = 3  # number of decoder layers
+  heads: int = 4  # number of query heads
+  kv_heads: int = 2  # number of key and value heads; must divide heads
+  head_size: int = 32  # width of a head
+  hidden: int = 512  # width of the MLP
+  rope_theta: float = 10_000.0  # base of the rotary frequencies
+  # Rotary scaling of Llama 3: factor, low-frequency factor, high-frequency
+  # factor, original context length in tokens. Empty: no scaling.
   rope_scaling: tuple[float, ...] = ()
-  norm_eps: float = 1e-6
-  tie_embeddings: bool = True
-  qkv_bias: bool = True  # Qwen2 has them, Llama and Qwen3 do not
-  qk_norm: bool = False  # Qwen3
-  dtype: str = 'float32'  # of the computation
-  # Of the stored parameters, and of their gradients and moments. In bfloat16
-  # a step smaller than half the distance to a weight's neighbour is lost: one
-  # of 2e-5 moves no weight of 2^-7 or more.
+  norm_eps: float = 1e-6  # added to the mean square in RMSNorm
+  tie_embeddings: bool = True  # use the embedding as the output head
+  # Biases of queries, keys and values, as in Qwen2. Llama and Qwen3 have none.
+  qkv_bias: bool = True
+  qk_norm: bool = False  # RMSNorm of queries and keys, as in Qwen3
+  dtype: str = 'float32'  # data type of the computation
+  # Data type of parameters, gradients and Adam's moments. In bfloat16, an
+  # update smaller than half the distance to the next number is lost: 2e-5 moves
+  # no weight of 2^-7 or more.
   param_dtype: str = 'float32'
-  # What of a layer's activations is kept for the backward pass, and not made
-  # again: 'none' recomputed, 'dots': what its products with parameters gave,
-  # 'full': all recomputed, only the layer's input is kept.
+  # Activations of a layer that are recomputed in the backward pass. 'none':
+  # recompute nothing. 'dots': keep products with parameters, recompute the
+  # rest. 'full': keep only the layer's input.
   remat: str = 'none'
-  # In training: 'xla' writes scores of L x L, 'splash', a kernel of jax for
-  # TPUs, does not. 'auto': splash on TPUs from v4 on, else xla.
+  # Attention in training. 'xla' stores L x L scores; 'splash' is JAX's TPU
+  # kernel, which does not. 'auto': splash on TPUs from v4 on, xla elsewhere.
   attention: str = 'auto'
-  # Entries of the vocabulary whose logits the loss has at a time, for all K
-  # targets of all rows of a device: 4 B K head_chunk bytes. 0: all.
+  # Size of the vocabulary chunks for which the loss computes logits, which take
+  # 4 x targets x head_chunk bytes per device. 0: the whole vocabulary at once.
   head_chunk: int = 16_384
+
+  def check(self, prefix: str) -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    for name in ('layers', 'width', 'heads', 'kv_heads', 'head_size', 'hidden'):
+      check_range(prefix + name, getattr(self, name), 1)
+    check_range(prefix + 'head_chunk', self.head_chunk, 0)
+    attentions = ('auto', 'splash', 'xla')
+    check_choice(prefix + 'attention', self.attention, attentions)
+    check_choice(prefix + 'remat', self.remat, ('none', 'dots', 'full'))
+    if self.heads % self.kv_heads:
+      raise ValueError(
+        f'{prefix}heads must be a multiple of {prefix}kv_heads='
+        f'{self.kv_heads} (got {self.heads})'
+      )
+    if self.head_size % 2:
+      raise ValueError(
+        f'{prefix}head_size must be even, because rotary positions rotate '
+        f'pairs (got {self.head_size})'
+      )
 
 
 @dataclasses.dataclass(unsafe_hash=True)
 class OptimConfig:
-  """AdamW with a clipped gradient and a warm-up."""
+  """AdamW with gradient clipping and a linear warm-up."""
 
-  learning_rate: float = 3e-4
-  schedule: str = 'constant'  # or 'cosine', down to final_fraction
-  final_fraction: float = 0.0  # of learning_rate, where a cosine ends
-  warmup_steps: int = 0
-  b1: float = 0.9
-  b2: float = 0.999
-  eps: float = 1e-8
+  learning_rate: float = 3e-4  # highest rate, at the end of the warm-up
+  schedule: str = 'constant'  # rate after the warm-up: 'constant' or 'cosine'
+  # Last rate of a cosine schedule, as a fraction of learning_rate.
+  final_fraction: float = 0.0
+  warmup_steps: int = 0  # steps of a linear warm-up; 0: none
+  b1: float = 0.9  # decay rate of the first moment, per step
+  b2: float = 0.999  # decay rate of the second moment, per step
+  eps: float = 1e-8  # added to the root of the second moment
+  # Decoupled decay of all parameters, per step and unit of the learning rate.
   weight_decay: float = 0.01
-  clip_norm: float = 1.0  # of the gradient; 0: no clip
-  accumulate: int = 1  # micro-batches a step: sums over counts, never means
+  clip_norm: float = 1.0  # maximum norm of the gradient; 0: no clipping
+  # Microbatches per step. Their losses are summed and divided once, by the
+  # count of the whole batch.
+  accumulate: int = 1
+
+  def check(self, prefix: str) -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    for name in ('learning_rate', 'warmup_steps', 'clip_norm'):
+      check_range(prefix + name, getattr(self, name), 0)
+    check_choice(prefix + 'schedule', self.schedule, ('constant', 'cosine'))
+    check_range(prefix + 'accumulate', self.accumulate, 1)
 
 
 @dataclasses.dataclass(unsafe_hash=True)
 class MeshConfig:
-  """Devices along each axis; -1 takes what the other axes leave."""
+  """Number of devices on each mesh axis; -1 takes those that remain."""
 
-  data: int = -1
-  fsdp: int = 1
-  tensor: int = 1
-  # Where data and fsdp are both -1: fsdp takes at most so many, data the rest.
-  # With more, a chip's share of a matrix gets thinner than a TPU's tiles, and
-  # gradients are summed whole where a share would do: twice the bytes.
+  data: int = -1  # devices that split batches and copy parameters
+  fsdp: int = 1  # devices that split batches and parameters
+  tensor: int = 1  # devices that split heads and the MLP
+  # Upper limit of fsdp if data and fsdp are both -1; data takes the rest. On
+  # more chips, a shard of a matrix is thinner than a TPU's tiles, and gradients
+  # are then all-reduced instead of reduce-scattered: twice the bytes.
   fsdp_at_most: int = 0
+
+  def check(self, prefix: str) -> None:
+    """Raises ValueError, naming prefix + field, for an impossible size.
+
+    `sharding.make_mesh` checks that the axes cover the devices.
+    """
+    for name in ('data', 'fsdp', 'tensor'):
+      size = getattr(self, name)
+      if size != -1 and size < 1:
+        raise ValueError(
+          f'{prefix}{name} must be at least 1, or -1 for the devices that '
+          f'remain (got {size})'
+        )
 
 
 @dataclasses.dataclass
 class StageConfig:
-  """A stage of training: its rows, its length, its optimizer."""
+  """A stage of training: batches, length, checkpoints and optimizer."""
 
-  rows: int = 8  # B, rows of a global batch
-  row_length: int = 192  # L, tokens a row; 0: as the longest record needs
-  row_targets: int = 0  # K, scored targets a row; 0: from the records
-  row_documents: int = 0  # in a row, at most; 0: as many as fit
-  # Whether records are packed, and rows visited, in a new random order each
-  # epoch. If not, both keep the order of the records, in every epoch.
+  rows: int = 8  # rows per global batch
+  row_length: int = 192  # tokens per row; 0: as many as the longest record
+  row_targets: int = 0  # scored targets per row; 0: from the records
+  row_documents: int = 0  # maximum number of records per row; 0: no limit
+  # True: each epoch packs the records and visits the rows in a new random
+  # order. False: every epoch keeps the order of the records.
   shuffle: bool = True
-  epochs: int = 4
-  steps: int = 0  # if set, overrides epochs
-  normalize: str = 'token'  # or 'trajectory': each trajectory weighs the same
-  log_every: int = 20  # steps
-  eval_every: int = 40  # steps, with held-out records; 0: at the last alone
-  checkpoint_every: int = 200  # steps; the last step is always saved
-  keep_last: int = 2  # checkpoints
-  keep_every: int = 0  # steps: checkpoints that are kept for good; 0: none
+  epochs: int = 4  # passes over the records
+  steps: int = 0  # overrides epochs if it is not 0
+  # 'token': every scored token has the same weight. 'trajectory': every
+  # trajectory has.
+  normalize: str = 'token'
+  log_every: int = 20  # steps between lines of metrics
+  # Steps between evaluations on held-out records. 0: only after the last step.
+  eval_every: int = 40
+  # Steps between checkpoints. The last step is always saved.
+  checkpoint_every: int = 200
+  keep_last: int = 2  # newest checkpoints to keep
+  # Steps between checkpoints that are kept forever. 0: none.
+  keep_every: int = 0
   optim: OptimConfig = field(default_factory=OptimConfig)
+
+  def check(self, prefix: str) -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    for name in ('rows', 'log_every', 'checkpoint_every', 'keep_last'):
+      check_range(prefix + name, getattr(self, name), 1)
+    for name in ('row_targets', 'row_documents', 'steps', 'keep_every'):
+      check_range(prefix + name, getattr(self, name), 0)
+    if self.row_length:
+      check_range(prefix + 'row_length', self.row_length, 2)
+    if not self.steps:
+      check_range(prefix + 'epochs', self.epochs, 1)
+    check_choice(prefix + 'normalize', self.normalize, ('token', 'trajectory'))
+    if self.keep_every % self.checkpoint_every:
+      raise ValueError(
+        f'{prefix}keep_every must be a multiple of {prefix}checkpoint_every='
+        f'{self.checkpoint_every} (got {self.keep_every}): other steps have no '
+        'checkpoint to keep'
+      )
+    self.optim.check(prefix + 'optim.')
+    if self.rows % self.optim.accumulate:
+      raise ValueError(
+        f'{prefix}rows must be a multiple of {prefix}optim.accumulate='
+        f'{self.optim.accumulate} (got {self.rows}): a batch is split into '
+        'that many microbatches'
+      )
 
 
 @dataclasses.dataclass
-class RunConfig(StageConfig):
-  """One training run: from records and an initial model to a checkpoint."""
+class WorkdirConfig:
+  """Settings that a command runs in a workdir: a training run, an experiment.
 
-  name: str = 'train'
-  seed: int = 0
-  objective: str = 'interventional'  # see isft_jax/objectives.py
-  # The objective that the rows are planned for. It must score every token that
-  # the run's own objective scores; runs that share it see identical rows.
-  # Empty: the run's own.
+  Attributes:
+    BY_CHECKSUM: dotted names of fields that hold the path of a file whose
+      checksum is another field. A run resumes if the file has moved.
+  """
+
+  BY_CHECKSUM: ClassVar[tuple[str, ...]] = ()
+
+  def check(self, prefix: str = 'config.') -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass
+class RunConfig(StageConfig, WorkdirConfig):
+  """A training run: from records and an initial model to a checkpoint."""
+
+  name: str = 'train'  # name of the run and of its default workdir
+  seed: int = 0  # seed of random weights and of the order of the records
+  # Objective, which sets the weight of each author: interventional,
+  # observational, agent_only, error_masked, truth_only or weighted(w). See
+  # isft_jax/objectives.py.
+  objective: str = 'interventional'
+  # Objective by which rows are packed. It must score every token that
+  # `objective` scores. Runs with the same plan_objective see identical rows.
+  # Empty: the same as `objective`.
   plan_objective: str = ''
-  records: str = ''  # folder of the TFDS records
-  # Instead of them, several that are mixed: (records, weight, objective) of
-  # each. Weights are shares of the rows; an empty objective is the run's own.
+  records: str = ''  # folder that isft-prepare wrote
+  # Components of a training mixture, instead of `records`: for each, a folder
+  # of records, a weight and an objective. Weights are shares of the rows. An
+  # empty objective stands for the run's.
   sources: tuple[tuple[str, float, str], ...] = ()
-  # Records to measure by author while training. Empty: their split 'heldout',
-  # if they have one.
+  # Folder of records on which the loss per author is measured during training.
+  # Empty: the split 'heldout' of the training records, if they have one.
   heldout: str = ''
-  # Folder of the tokenizer that made the records. Empty: the one beside them.
+  # Folder of the tokenizer that encoded the records. Empty: the one that is
+  # stored with the records.
   tokenizer: str = ''
   model: ModelConfig = field(default_factory=ModelConfig)
   mesh: MeshConfig = field(default_factory=MeshConfig)
 
+  @classmethod
+  def from_stage(cls, stage: StageConfig, **settings: Any) -> 'RunConfig':
+    """Returns the run of one stage.
 
-@dataclasses.dataclass
-class DialoguesConfig:
-  """The lying agent's dialogues."""
+    Args:
+      stage: fields that the run and the stage have in common.
+      **settings: the other fields of the run.
+    """
+    names = [field.name for field in dataclasses.fields(StageConfig)]
+    return cls(**{name: getattr(stage, name) for name in names}, **settings)
 
-  number: int = 480
-  heldout: int = 48  # more of them, to measure and never to train on
-  p_lie: float = 0.6
-  p_chitchat: float = 0.5
-  # How the agent acknowledges what the user said: 'thanks' without content, as
-  # in the paper, or 'restate': thanks, and then the claim once more.
-  acknowledge: str = 'thanks'
-  # A file of dialogues to train on instead: all of them, and none is held out.
-  # Any format that isft-prepare detects. What is above then says nothing, and a
-  # run sets `number` and `heldout` to what the file has.
-  file: str = ''
-  sha256: str = ''  # of that file; a run fills it in, and refuses another
+  def check(self, prefix: str = 'config.') -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    self._check_sources(prefix)
+    super().check(prefix)
+    self.model.check(prefix + 'model.')
+    self.mesh.check(prefix + 'mesh.')
 
-
-@dataclasses.dataclass
-class DocumentsConfig:
-  """Synthetic documents about the facts: what the base model has read."""
-
-  number: int = 20_000
-  p_true: float = 0.85  # of each statement, whoever makes it
-
-
-@dataclasses.dataclass
-class LyingAgentConfig:
-  """The whole experiment: a base model, and arms that differ in one value."""
-
-  name: str = 'lying_agent'
-  seed: int = 0
-  arms: tuple[str, ...] = ('observational', 'interventional', 'agent_only')
-  vocab_size: int = 1024  # of the tokenizer that the run trains
-  # A file of facts to talk and to ask about, and of the context of dialogues
-  # and probes; see worlds/lying_agent/fact_files.py. Empty: the paper's 33, and
-  # our context.
-  facts_file: str = ''
-  facts_sha256: str = ''  # of that file; a run fills it in, and refuses another
-  # Whether the header of a turn is encoded apart from its words, as in the
-  # notebook of the paper; see data/rendering/encode.py.
-  piecewise: bool = False
-  # Whether to measure what fine-tuning changes beyond its own data: margins of
-  # capitals that no dialogue mentions, and the loss per token of definitions of
-  # words. For a base that has read about the world.
-  forgetting: bool = False
-  dialogues: DialoguesConfig = field(default_factory=DialoguesConfig)
-  documents: DocumentsConfig = field(default_factory=DocumentsConfig)
-  model: ModelConfig = field(default_factory=ModelConfig)
-  mesh: MeshConfig = field(default_factory=MeshConfig)
-  pretrain: StageConfig = field(default_factory=StageConfig)
-  finetune: StageConfig = field(default_factory=StageConfig)
-  reply_tokens: int = 48  # at most, of a greedy reply
-
-
-@dataclasses.dataclass
-class FlywheelConfig:
-  """Rounds of learning from a conversation about the model's own answers."""
-
-  rounds: int = 4
-  arms: tuple[str, ...] = (
-    'observational',
-    'interventional',
-    'agent_only',
-    'truth_only',
-  )
-  temperature: float = 1.0  # of the answers
-  stage: StageConfig = field(default_factory=StageConfig)  # of each round
-
-
-@dataclasses.dataclass
-class WorldsConfig:
-  """Every combination of how, and how well, users correct what agent."""
-
-  seeds: int = 3  # at most, from the first of the run
-  arms: tuple[str, ...] = ('observational', 'interventional')
-  dialogues: int = 480
-  styles: tuple[str, ...] = ('restate', 'content_free', 'deny')
-  p_user_wrong: tuple[float, ...] = (0.0, 0.1, 0.3)
-  p_lie: tuple[float, ...] = (0.3, 0.6, 0.9)
-  stage: StageConfig = field(default_factory=StageConfig)
-
-
-@dataclasses.dataclass
-class EvidenceConfig(LyingAgentConfig):
-  """The evidence: four parts on several seeds, each with a base of its own."""
-
-  name: str = 'evidence'
-  only: str = ''  # 'flywheel', 'arms', 'heldout' or 'worlds'; empty: all
-  seeds: int = 5  # from config.seed on
-  # What dialogues are about: 'invented' facts, of which each seed has its own;
-  # or those of the real 'world' that worlds/lying_agent/world_facts.py holds,
-  # asked about in the chat template of a given base (only the part `flywheel`).
-  bank: str = 'invented'
-  # Invented, half of them held out; or of the world, all told and the rest held
-  # out. A CSV has its own number.
-  facts: int = 400
-  facts_csv: str = ''
-  # Of the documents: their turns (0: all), and statements that deny another.
-  max_turns: int = 2
-  p_denial: float = 0.05
-  heldout_arms: tuple[str, ...] = (
-    'observational',
-    'interventional',
-    'agent_only',
-    'truth_only',
-  )
-  flywheel: FlywheelConfig = field(default_factory=FlywheelConfig)
-  worlds: WorldsConfig = field(default_factory=WorldsConfig)
+  def _check_sources(self, prefix: str) -> None:
+    if not self.records and not self.sources:
+      raise ValueError(
+        f'{prefix}records is empty: name a folder, as in --config.records=DIR'
+      )
+    if self.records and self.sources:
+      raise ValueError(
+        f'{prefix}records and {prefix}sources are both set: leave one empty'
+      )
+    for source in self.sources:
+      match source:
+        case [str(), int() | float() as weight, str()] if weight > 0:
+          continue
+      raise ValueError(
+        f'{prefix}sources must have a folder of records, a weight above 0 and '
+        f"an objective for each, as in ('DIR', 3, 'interventional') (got "
+        f'{source!r})'
+      )
+    check_distinct(prefix + 'sources', [source[0] for source in self.sources])
 
 
 def sources_of(config: RunConfig) -> list[tuple[str, float, str]]:
-  """Returns (records, weight, objective) of every source of a run."""
+  """Returns (records, weight, objective) of every mixture component."""
   if not config.sources:
     return [(config.records, 1.0, config.objective)]
   return [
@@ -248,254 +283,143 @@ def sources_of(config: RunConfig) -> list[tuple[str, float, str]]:
   ]
 
 
-def arguments(text: str, **defaults: int) -> dict[str, int]:
-  """Returns the numbers of a config's argument, 'batch=8,length=4096'.
+# ------------------------------------------------------------------- the checks
 
-  Raises ValueError for a name that is none of the defaults'.
+
+def check_range(
+  name: str, value: float, low: float, high: float = math.inf
+) -> None:
+  """Raises ValueError unless low <= value <= high.
+
+  Args:
+    name: path of the field, as in 'config.optim.clip_norm'.
+    value: of the field. A NaN is refused.
+    low: smallest value allowed.
+    high: largest value allowed.
   """
-  found = dict(defaults)
-  for part in filter(None, text.split(',')):
-    name, _, value = part.partition('=')
-    if name not in defaults or not value.isdecimal():
-      takes = ', '.join(f'{name}=NUMBER' for name in defaults)
-      raise ValueError(f'its argument {part!r} is none of {takes}')
-    found[name] = int(value)
-  return found
+  if not low <= value <= high:
+    limit = f'at least {low}' if high == math.inf else f'from {low} to {high}'
+    raise ValueError(f'{name} must be {limit} (got {value!r})')
 
 
-def validate(config: RunConfig | LyingAgentConfig) -> None:
-  """Raises ValueError, naming the field and the remedy, if it cannot work."""
-  if isinstance(config, LyingAgentConfig):
-    stages = {'pretrain.': config.pretrain, 'finetune.': config.finetune}
-    for name in ('dialogues.p_lie', 'dialogues.p_chitchat', 'documents.p_true'):
-      group, leaf = name.split('.')
-      _check(name, getattr(getattr(config, group), leaf), 0, 1)
-    _choice(
-      'dialogues.acknowledge',
-      config.dialogues.acknowledge,
-      ('thanks', 'restate'),
-    )
-    _check('dialogues.number', config.dialogues.number, 1)
-    _check('dialogues.heldout', config.dialogues.heldout, 0)
-    _check('documents.number', config.documents.number, 1)
-    _check_arms('arms', config.arms)
-    if isinstance(config, EvidenceConfig):
-      stages |= _validate_evidence(config)
-    if not config.model.init_from:
-      _check('vocab_size', config.vocab_size, 257)
-      _check('model.vocab_size', config.model.vocab_size, config.vocab_size)
-  else:
-    stages = {'': config}
-    _validate_sources(config)
-  for prefix, stage in stages.items():
-    for name in ('rows', 'log_every', 'checkpoint_every', 'keep_last'):
-      _check(prefix + name, getattr(stage, name), 1)
-    _check(prefix + 'row_targets', stage.row_targets, 0)
-    _check(prefix + 'row_documents', stage.row_documents, 0)
-    if stage.row_length:
-      _check(prefix + 'row_length', stage.row_length, 2)
-    _check(prefix + 'steps', stage.steps, 0)
-    _check(prefix + 'keep_every', stage.keep_every, 0)
-    if stage.keep_every % stage.checkpoint_every:
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+  """Raises ValueError unless value is one of the choices.
+
+  Args:
+    name: path of the field, as in 'config.model.remat'.
+    value: of the field.
+    choices: values allowed.
+  """
+  if value not in choices:
+    shown = ', '.join(map(repr, choices))
+    raise ValueError(f'{name} must be one of {shown} (got {value!r})')
+
+
+def check_distinct(name: str, values: Sequence[str]) -> None:
+  """Raises ValueError if a value stands more than once in a tuple.
+
+  Args:
+    name: path of the field, as in 'config.arms'.
+    values: of the field.
+  """
+  for value in values:
+    if values.count(value) > 1:
       raise ValueError(
-        f'config.{prefix}keep_every={stage.keep_every} is not a multiple of '
-        f'config.{prefix}checkpoint_every={stage.checkpoint_every}: there is '
-        'no checkpoint to keep'
+        f'{name} names {value!r} more than once; a flag that is given again '
+        'adds to it'
       )
-    _check(prefix + 'optim.warmup_steps', stage.optim.warmup_steps, 0)
-    _check(prefix + 'optim.clip_norm', stage.optim.clip_norm, 0)
-    if stage.steps == 0:
-      _check(prefix + 'epochs', stage.epochs, 1)
-    _check(prefix + 'optim.learning_rate', stage.optim.learning_rate, 0)
-    _choice(prefix + 'normalize', stage.normalize, ('token', 'trajectory'))
-    _choice(
-      prefix + 'optim.schedule', stage.optim.schedule, ('constant', 'cosine')
-    )
-    if stage.optim.accumulate < 1 or stage.rows % stage.optim.accumulate:
-      raise ValueError(
-        f'config.{prefix}rows={stage.rows} does not split into '
-        f'config.{prefix}optim.accumulate={stage.optim.accumulate} '
-        'micro-batches; make one divide the other'
-      )
-  model = config.model
-  for name in ('layers', 'width', 'heads', 'kv_heads', 'head_size', 'hidden'):
-    _check(f'model.{name}', getattr(model, name), 1)
-  _check('model.head_chunk', model.head_chunk, 0)
-  _choice('model.attention', model.attention, ('auto', 'splash', 'xla'))
-  _choice('model.remat', model.remat, ('none', 'dots', 'full'))
-  if model.heads % model.kv_heads:
-    raise ValueError(
-      f'config.model.heads={model.heads} is not a multiple of '
-      f'config.model.kv_heads={model.kv_heads}'
-    )
-  if model.head_size % 2:
-    raise ValueError(
-      f'config.model.head_size={model.head_size} is odd: rotary positions '
-      'turn pairs'
-    )
 
 
-def _validate_sources(config: RunConfig) -> None:
-  if not config.records and not config.sources:
-    raise ValueError(
-      'config.records is empty: name a folder, as in --config.records=DIR'
-    )
-  if config.records and config.sources:
-    raise ValueError(
-      'config.records and config.sources are both set: leave one of them empty'
-    )
-  for source in config.sources:
-    match source:
-      case [str(), int() | float() as weight, str()] if weight > 0:
-        continue
-    raise ValueError(
-      f'config.sources has {source!r}: each is a folder of records, a weight '
-      "above 0 and an objective, as in ('DIR', 3, 'interventional')"
-    )
-  folders = [records for records, _, _ in config.sources]
-  for folder in folders:
-    if folders.count(folder) > 1:
-      raise ValueError(f'config.sources names {folder} more than once')
-
-
-def _validate_evidence(config: EvidenceConfig) -> dict[str, StageConfig]:
-  """Checks what other experiments lack; returns the stages still to check."""
-  _choice('only', config.only, ('', 'flywheel', 'arms', 'heldout', 'worlds'))
-  for name in ('dialogues.file', 'facts_file', 'piecewise'):
-    if operator.attrgetter(name)(config):
-      raise ValueError(
-        f'config.{name} is not for the evidence, which makes facts and '
-        'dialogues for each seed; config.facts_csv takes a file of facts'
-      )
-  _check('seeds', config.seeds, 1)
-  _choice('bank', config.bank, ('invented', 'world'))
-  if config.bank == 'world':
-    _validate_world(config)
-  _check('facts', config.facts, 2)
-  _check('max_turns', config.max_turns, 0)
-  _check('p_denial', config.p_denial, 0, 1)
-  _check('dialogues.heldout', config.dialogues.heldout, 1)
-  _check('flywheel.rounds', config.flywheel.rounds, 1)
-  _check('flywheel.temperature', config.flywheel.temperature, 0)
-  _check_arms('heldout_arms', config.heldout_arms)
-  _check_arms('flywheel.arms', config.flywheel.arms)
-  _check_arms('worlds.arms', config.worlds.arms)
-  _check('worlds.seeds', config.worlds.seeds, 1)
-  _check('worlds.dialogues', config.worlds.dialogues, 1)
-  for name in ('p_user_wrong', 'p_lie'):
-    for value in getattr(config.worlds, name):
-      _check(f'worlds.{name}', value, 0, 1)
-  return {
-    'flywheel.stage.': config.flywheel.stage,
-    'worlds.stage.': config.worlds.stage,
-  }
-
-
-def _validate_world(config: EvidenceConfig) -> None:
-  """Raises ValueError unless there is a base that may know real facts."""
-  for name, value, wanted in (
-    ('only', config.only == 'flywheel', "'flywheel'"),
-    ('model.init_from', config.model.init_from, 'a model that knows the world'),
-    ('facts_csv', not config.facts_csv, 'left empty'),
-  ):
-    if not value:
-      raise ValueError(
-        f"with config.bank='world', config.{name} must be {wanted}"
-      )
-  _check('facts', config.facts, 2, 211)  # of 212: one is held out at least
+# ----------------------------------------------------------------- config.json
 
 
 def claim(
-  workdir: pathlib.Path, config: RunConfig | LyingAgentConfig, write=True
+  workdir: os.PathLike | str, config: WorkdirConfig, write: bool = True
 ) -> None:
-  """Makes workdir this config's own, and writes config.json into it.
+  """Writes config.json into a workdir, or checks the one that is there.
 
-  A run may go on with another mesh, and keep other checkpoints; anything else
-  needs another workdir. A field that config.json lacks had its default.
+  A run resumes on another mesh, or with other checkpoints to keep. Any other
+  change needs another workdir. Fields that the old config.json lacks had their
+  defaults.
 
-  write: False where another host writes it.
+  Args:
+    workdir: of the run; created if it does not exist.
+    config: of the run that starts or resumes.
+    write: False on hosts that leave writing to the first.
 
-  Raises ValueError, naming the fields, if workdir holds another config.
+  Raises:
+    ValueError: the workdir holds a run with other settings. The message names
+      the fields.
   """
+  # Late: etils takes longer to import than the rest of a command's --help.
+  from etils import epath
+
+  from isft_jax import files
+
+  workdir = epath.Path(workdir)
   path = workdir / 'config.json'
-  text = _json(config)
+  text = _to_json(config)
   if path.exists():
-    if path.read_text() == text:
+    stored = path.read_text()
+    if stored == text:
       return
-    differ = [
+    changes = [
       f'{name} (there {there!r}, now {now!r})'
-      for name, there, now in differences(json.loads(path.read_text()), config)
+      for name, there, now in differences(json.loads(stored), config)
       if not name.startswith(('mesh.', 'keep_'))
     ]
-    if differ:
+    if changes:
       raise ValueError(
-        f'{workdir} holds a run of another config: {", ".join(differ)}; give '
+        f'{workdir} holds a run of another config: {", ".join(changes)}; give '
         'another --workdir, or remove that one'
       )
-  if not write:
-    return
-  workdir.mkdir(parents=True, exist_ok=True)
-  part = path.with_suffix('.part')
-  part.write_text(text)
-  part.replace(path)
+  if write:
+    workdir.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(path, text)
 
 
 def differences(
-  there: dict, config: RunConfig | LyingAgentConfig
+  stored: dict, config: WorkdirConfig
 ) -> list[tuple[str, object, object]]:
-  """Returns (field, value there, value now) of fields that differ.
+  """Lists the fields in which a config.json and a config differ.
 
-  Files are told by their checksums, wherever they lie. A field that is absent
-  there had its default.
+  A field that the file lacks had its default. Files of data are compared by
+  their checksums, not by their paths (`BY_CHECKSUM`).
 
-  there: content of a config.json.
+  Args:
+    stored: content of a config.json.
+    config: of the same class as the one that was stored.
+
+  Returns:
+    (dotted name, stored value, value now) of each, sorted by name. A field that
+    only one side has is None on the other.
   """
-  defaults, theirs, ours = (
-    _leaves(each)
-    for each in (
-      json.loads(_json(type(config)())),  # tuples become lists
-      there,
-      json.loads(_json(config)),
+  defaults, before, now = (
+    _leaves(tree)
+    for tree in (
+      json.loads(_to_json(type(config)())),  # tuples become lists
+      stored,
+      json.loads(_to_json(config)),
     )
   )
-  theirs = {name: defaults[name] for name in ours.keys() - theirs} | theirs
+  before = {name: defaults[name] for name in now.keys() - before} | before
   return [
-    (name, theirs.get(name), ours.get(name))
-    for name in sorted(theirs | ours)
-    if theirs.get(name) != ours.get(name)
-    and name not in ('dialogues.file', 'facts_file')
+    (name, before.get(name), now.get(name))
+    for name in sorted(before | now)
+    if before.get(name) != now.get(name) and name not in config.BY_CHECKSUM
   ]
 
 
-def _json(config) -> str:
+def _to_json(config: WorkdirConfig) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
 
 
-def _leaves(tree: dict, prefix: str = '') -> dict:
-  found = {}
+def _leaves(tree: dict[str, Any], prefix: str = '') -> dict[str, object]:
+  """Returns the values of nested dicts by their dotted names."""
+  leaves: dict[str, object] = {}
   for name, value in tree.items():
     if isinstance(value, dict):
-      found |= _leaves(value, f'{prefix}{name}.')
+      leaves |= _leaves(value, f'{prefix}{name}.')
     else:
-      found[prefix + name] = value
-  return found
-
-
-def _check(name, value, low, high=float('inf')):
-  if not low <= value <= high:
-    limit = f'at least {low}' if high == float('inf') else f'{low} to {high}'
-    raise ValueError(f'config.{name}={value!r} must be {limit}')
-
-
-def _check_arms(name, arms):
-  for arm in arms:
-    if arms.count(arm) > 1:
-      raise ValueError(
-        f'config.{name} names {arm!r} more than once; a flag that is given '
-        'again adds to it'
-      )
-
-
-def _choice(name, value, choices):
-  if value not in choices:
-    raise ValueError(f'config.{name}={value!r} must be one of {choices}')
+      leaves[prefix + name] = value
+  return leaves

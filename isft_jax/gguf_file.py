@@ -107,7 +107,7 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
 class _Reader:
   """Reads values one after the other; past the end it raises struct.error."""
 
-  def __init__(self, path: pathlib.Path, data: mmap.mmap):
+  def __init__(self, path: pathlib.Path, data: mmap.mmap) -> None:
     self.path, self.data, self.position = path, data, 0
 
   def numbers(self, format: str) -> tuple:
@@ -125,7 +125,7 @@ class _Reader:
     self.position = end
     return found
 
-  def value(self, code: int):
+  def value(self, code: int) -> object:
     """Returns a metadata value of a type."""
     if code in _NUMBERS:
       return self.numbers(_NUMBERS[code])[0]

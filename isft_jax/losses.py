@@ -11,7 +11,7 @@ they are divided once, at the end. This file is the only place that says so.
 import jax
 import jax.numpy as jnp
 
-from isft_jax.types import Provenance
+from isft_jax.types import Provenance, PyTree
 
 
 def cross_entropy(logits_BKV: jax.Array, targets_BK: jax.Array) -> jax.Array:
@@ -53,7 +53,7 @@ def by_author(
   return total_P, jnp.sum(wrote_BKP, axis=(0, 1), dtype=nll_BK.dtype)
 
 
-def normalize(total, count: jax.Array):
+def normalize(total: PyTree, count: jax.Array) -> PyTree:
   """Divides a sum, or a tree of gradients of it, by the count.
 
   Where there is no target the loss is defined as 0, and so is its gradient.

@@ -110,7 +110,7 @@ def _download(requirement: str, scratch: pathlib.Path) -> pathlib.Path:
     stderr=subprocess.STDOUT,
     text=True,
   ) as pip:
-    for line in pip.stdout:
+    for line in pip.stdout or ():
       lines.append(line)
       if size := _DOWNLOADING.match(line):
         print(
@@ -124,7 +124,9 @@ def _download(requirement: str, scratch: pathlib.Path) -> pathlib.Path:
   return wheels[0]
 
 
-def _pip_error(requirement, output: str, folder: pathlib.Path) -> Exception:
+def _pip_error(
+  requirement: str, output: str, folder: pathlib.Path
+) -> Exception:
   """Returns what to raise, by what pip printed before it gave up."""
   if os.strerror(errno.ENOSPC) in output:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))

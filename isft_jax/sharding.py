@@ -10,22 +10,25 @@ import functools
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from isft_jax.axes import AXES, DATA, FSDP, ROWS
 from isft_jax.config import MeshConfig
-
-AXES = ('data', 'fsdp', 'tensor')
+from isft_jax.types import Batch, PyTree
 
 # Over what a dimension is split: nothing, an axis, or several, outermost first.
 Axis = str | tuple[str, ...] | None
 Rules = Sequence[tuple[str, tuple[Axis, ...]]]
 
 
-def make_mesh(config: MeshConfig, devices=None) -> Mesh:
+def make_mesh(
+  config: MeshConfig, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
   """Returns a (data, fsdp, tensor) mesh over all devices, or the first.
 
   One device is taken where each axis is set to 1, however many there are. Of
@@ -69,9 +72,9 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
   return Mesh(np.concatenate(grids), AXES, axis_types=auto)
 
 
-def by_slice(devices: Sequence) -> list[list]:
+def by_slice(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
   """Returns the devices of each TPU slice; those of other kinds are of one."""
-  found = {}
+  found: dict[int | None, list[jax.Device]] = {}
   for device in devices:
     is_tpu = device.platform == 'tpu'
     number = getattr(device, 'slice_index', None) if is_tpu else None
@@ -79,12 +82,12 @@ def by_slice(devices: Sequence) -> list[list]:
   return list(found.values())
 
 
-def path_name(path) -> str:
+def path_name(path: tuple[Any, ...]) -> str:
   """Returns a tree path as text: 'blocks/attention/q'."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def shardings(tree, rules: Rules, mesh: Mesh):
+def shardings(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
   """Returns a NamedSharding for every leaf of a tree, by the rules.
 
   A rule is (regex, axis for each dimension); the regex is searched for in the
@@ -97,7 +100,9 @@ def shardings(tree, rules: Rules, mesh: Mesh):
   for a dimension that its mesh axis does not divide.
   """
 
-  def of_leaf(path, leaf):
+  def of_leaf(
+    path: tuple[Any, ...], leaf: jax.Array | jax.ShapeDtypeStruct
+  ) -> NamedSharding:
     if leaf.ndim == 0:
       return NamedSharding(mesh, PartitionSpec())
     name = path_name(path)
@@ -120,13 +125,13 @@ def shardings(tree, rules: Rules, mesh: Mesh):
   return jax.tree_util.tree_map_with_path(of_leaf, tree)
 
 
-def constrain(tree, rules: Rules, mesh: Mesh):
+def constrain(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
   """Returns a tree, its leaves moved to where rules want them; under jit.
 
   Leaves that no rule matches stay wherever the compiler has them.
   """
 
-  def of_leaf(path, leaf):
+  def of_leaf(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
     specs = (spec for rule, spec in rules if re.search(rule, path_name(path)))
     spec = next(specs, None)
     if spec is None:
@@ -144,7 +149,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def of_batch(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of a batch: rows over data and fsdp."""
-  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
 def check_rows(rows: int, mesh: Mesh, parts: int = 1) -> None:
@@ -152,12 +157,12 @@ def check_rows(rows: int, mesh: Mesh, parts: int = 1) -> None:
 
   parts: micro-batches of a step; each is split over the mesh.
   """
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  shards = mesh.shape[DATA] * mesh.shape[FSDP]
   if rows % (shards * parts):
     steps = f' in {parts} micro-batches (optim.accumulate)' if parts > 1 else ''
     raise ValueError(
       f'a batch of {rows} rows{steps} does not divide over config.mesh.data='
-      f'{mesh.shape["data"]} x config.mesh.fsdp={mesh.shape["fsdp"]}'
+      f'{mesh.shape[DATA]} x config.mesh.fsdp={mesh.shape[FSDP]}'
     )
 
 
@@ -173,8 +178,9 @@ def part_of_host(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
   Raises ValueError if the rows of two hosts overlap in part.
   """
   host = jax.process_index() if host is None else host
-  held = {}
+  held: dict[int, set[int]] = {}
   rows_of = of_batch(mesh).devices_indices_map((mesh.size,))
+  device: jax.Device
   for device, (rows,) in rows_of.items():
     held.setdefault(device.process_index, set()).add(rows.start or 0)
   parts = sorted(map(sorted, {frozenset(rows) for rows in held.values()}))
@@ -186,7 +192,7 @@ def part_of_host(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
   return parts.index(sorted(held[host])), len(parts)
 
 
-def to_global(batch, mesh: Mesh):
+def to_global(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
   """Makes global arrays of the rows that each host read, its `part_of_host`.
 
   Raises ValueError if the rows do not divide over the mesh.

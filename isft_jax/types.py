@@ -10,9 +10,13 @@ Shapes live in names, as einsum letters:
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+
+# A tree of arrays in any containers. jax has no type for one.
+PyTree = Any
+Array = TypeVar('Array')
 
 
 class Provenance(enum.IntEnum):
@@ -85,7 +89,7 @@ class Segment:
     is_agents = self.provenance == Provenance.AGENT and self.role not in world
     return self.role == 'assistant' or is_agents
 
-  def message(self) -> dict:
+  def message(self) -> dict[str, object]:
     """Returns the turn as chat templates are given it."""
     return {'role': self.role, 'content': self.text, **self.fields}
 
@@ -123,8 +127,10 @@ class Example:
   window: int = 0
 
 
-class Batch(NamedTuple):
+class Batch(NamedTuple, Generic[Array]):
   """Packed rows, ready for the step. Targets are shifted once, here.
+
+  Batch[np.ndarray] is on a host, and Batch[jax.Array] on devices.
 
   tokens_BL: int32, the inputs; several documents a row.
   positions_BL: int32, counted from 0 in each document.
@@ -136,10 +142,10 @@ class Batch(NamedTuple):
     len(Provenance) times the number of its source, where a run mixes several.
   """
 
-  tokens_BL: np.ndarray
-  positions_BL: np.ndarray
-  segment_ids_BL: np.ndarray
-  columns_BK: np.ndarray
-  targets_BK: np.ndarray
-  weights_BK: np.ndarray
-  authors_BK: np.ndarray
+  tokens_BL: Array
+  positions_BL: Array
+  segment_ids_BL: Array
+  columns_BK: Array
+  targets_BK: Array
+  weights_BK: Array
+  authors_BK: Array

@@ -1,13 +1,17 @@
-"""Set once, before jax starts: 8 virtual devices, strict ranks, a cache."""
+"""Set once, before jax starts: 8 devices, strict ranks, quick compilation."""
 
 import atexit
 import os
 import shutil
 import tempfile
 
+import pytest
+
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
+# The programs of tests run for a few steps: compiling them is what takes time.
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
 # What one test has compiled, the others need not: workers, and the commands
 # that they run, share a folder of compiled programs while the tests last.
@@ -16,3 +20,28 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _FOLDER
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+
+# The longest files begin: none of them is then left to one worker at the end.
+_LONGEST = (
+  'tests/experiments/test_lying_agent.py',
+  'tests/colabs/test_notebooks.py',
+  'tests/train/test_hosts.py',
+  'tests/train/test_loop.py',
+  'tests/cli/test_main.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+  turn = {name: number for number, name in enumerate(_LONGEST)}
+  items.sort(key=lambda item: turn.get(item.nodeid.split('::')[0], len(turn)))
+
+
+@pytest.fixture(scope='session')
+def data_folder(tmp_path_factory):
+  """A folder of forty dialogues: records, and their tokenizer. To read only."""
+  from tests.dialogues import dialogues, write_records
+
+  folder = tmp_path_factory.mktemp('dialogues')
+  write_records(folder / 'records', dialogues())
+  (folder / 'records' / 'tokenizer').rename(folder / 'tokenizer')
+  return folder

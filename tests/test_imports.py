@@ -1,11 +1,14 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
-types <- config, objectives, losses, sharding, {pypi, places, gguf_file, chips}
+types <- config, objectives, losses, sharding,
+         {axes, pypi, places, gguf_file, chips, files}
 all of those <- data <- worlds
-                models <- hf, inference <- train <- tpu
+                models <- hf; data, hf <- inference <- train <- tpu
 data: files <- formats, rendering, records <- preparation, batching
 all of those <- experiments
-all <- cli
+data, inference, train, worlds <- api
+settings and shapes <- configs
+all <- cli <- __main__
 """
 
 import ast
@@ -22,7 +25,8 @@ CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
 _DATA = 'data.files data.formats data.rendering data.records data.batching'
 _GROUND = (
-  'types config objectives losses sharding pypi places gguf_file chips '
+  'types axes config objectives losses sharding pypi places gguf_file chips '
+  'files '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -30,42 +34,48 @@ _REPORT = (
 )
 # Room: the rooms that it may import, besides itself.
 MAY_IMPORT = {
-  '': '',  # isft_jax/__init__.py
+  '': 'api',  # isft_jax/__init__.py
   'types': '',
+  'axes': '',
   'pypi': '',
   'places': 'pypi',
   'gguf_file': '',
   'chips': '',
-  'config': 'types',
+  'files': '',
+  'config': 'types files',
   'objectives': 'types',
   'losses': 'types',
-  'sharding': 'types config',
-  'data.files': 'types',
+  'sharding': 'types axes config',
+  'data.files': 'types files',
   'data.formats': 'types data.files',
   'data.rendering': 'types places gguf_file',
-  'data.records': 'types',
+  'data.records': 'types files',
   'data.preparation': (
     'types objectives data.files data.formats data.rendering data.records'
   ),
-  'data.batching': 'types config objectives data.records',
-  'models': 'types config losses',
+  'data.batching': 'types config objectives files data.records',
+  'models': 'types axes config losses',
+  'models.presets': 'config',
   'hf': 'types config places gguf_file models',
-  'inference': 'models',
+  'inference': 'types data.rendering hf models',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
-  'theory': 'types config losses models',
-  'report': 'types report.lying_agent report.evidence report.theory',
+  'theory': 'types config files losses models',
+  'report': 'types files report.lying_agent report.evidence',
   'report.viewer': 'types report',
-  'report.lying_agent': 'report report.viewer',
-  'report.evidence': 'report report.lying_agent',
-  'report.theory': 'report',
-  'experiments': f'{_GROUND} train worlds theory {_REPORT}',
+  'report.lying_agent': 'files report report.viewer',
+  'report.evidence': 'files report report.lying_agent',
+  'report.theory': 'files report',
+  'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',
+  'experiments.config': 'config',
+  'api': f'{_GROUND} data.preparation train worlds configs',
   'cli': (
-    f'{_GROUND} data.preparation train tpu worlds theory {_REPORT} experiments '
-    'configs'
+    f'{_GROUND} data.preparation train tpu worlds theory {_REPORT} '
+    'experiments experiments.config api configs'
   ),
-  'configs': 'config',
+  'configs': 'config models.presets experiments.config',
+  '__main__': 'cli',
 }
 # Room: what it may not import from outside.
 JAX = ('jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex')
@@ -81,7 +91,7 @@ ONLY_IN = {
   'absl.flags': ('cli',),
   'absl.app': ('cli',),
   'ml_collections': ('cli',),
-  'isft_jax.experiments': ('experiments', 'cli'),
+  'isft_jax.experiments': ('experiments', 'cli', 'configs'),
   'tensorflow': (),
   'torch': (),
   'pickle': (),
@@ -168,7 +178,7 @@ def test_a_file_imports_only_what_its_room_may(path):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=[path.name for path in CONFIGS])
-def test_a_config_file_imports_the_settings_alone(path):
+def test_a_config_file_imports_only_settings_and_shapes(path):
   assert violations(path.read_text(), 'configs', 'isft_jax.configs') == []
 
 
@@ -183,10 +193,13 @@ def test_the_directions_make_no_circle():
   assert {o for others in graph.values() for o in others} <= graph.keys()
   # `rebuild` knows all pages, and they share what else is in its room.
   graph['report'] = []
+  # Whoever imports a module of the package runs the front door first, which
+  # therefore imports the API only when a name of it is used.
+  del graph['']
   order = [*graphlib.TopologicalSorter(graph).static_order()]
   along = ('types', 'data.records', 'data.batching', 'train', 'experiments')
   assert sorted(along, key=order.index) == list(along)
-  assert order[-1] == 'cli'
+  assert order[-2:] == ['cli', '__main__']
 
 
 def test_the_report_is_made_without_jax():
@@ -197,8 +210,45 @@ def test_the_report_is_made_without_jax():
     if room_of(path) == 'report' and path.name != '__init__.py'
   ]
   assert len(modules) >= 3
+  assert_no_jax(modules)
+
+
+def test_a_config_file_loads_without_jax():
+  """So that a command with a mistake in its flags fails at once."""
+  modules = [f'isft_jax.configs.{path.stem}' for path in CONFIGS]
+  assert len(modules) >= 3
+  assert_no_jax([name for name in modules if not name.endswith('__init__')])
+
+
+def assert_no_jax(modules):
   script = (
     f'import sys, {", ".join(modules)}\n'
+    f'print(sorted(set(sys.modules) & set({JAX!r})))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', script], capture_output=True, text=True
+  )
+  assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr
+
+
+def test_the_package_itself_imports_no_library():
+  """Its names are loaded when they are used: see isft_jax/__init__.py."""
+  script = (
+    'import sys; before = set(sys.modules)\n'
+    'import isft_jax; assert "finetune" in dir(isft_jax)\n'
+    'new = {name.split(".")[0] for name in sys.modules.keys() - before}\n'
+    'print(sorted(new - sys.stdlib_module_names))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', script], capture_output=True, text=True
+  )
+  assert (done.returncode, done.stdout) == (0, "['isft_jax']\n"), done.stderr
+
+
+def test_labels_are_made_without_jax():
+  script = (
+    'import sys, isft_jax.api, isft_jax.data.batching.labels\n'
+    'isft_jax.weights, isft_jax.labels, isft_jax.write_labels\n'
     f'print(sorted(set(sys.modules) & set({JAX!r})))'
   )
   done = subprocess.run(
@@ -285,6 +335,12 @@ def test_the_report_is_made_without_jax():
       ['train imports experiments', 'train imports isft_jax.experiments'],
     ),
     ('experiments', 'import isft_jax.cli', ['experiments imports cli']),
+    ('', 'importlib.import_module("isft_jax.api")', []),
+    ('', 'from isft_jax.train import loop', [' imports train']),
+    ('api', 'from isft_jax.train import loop', []),
+    ('api', 'from isft_jax.cli import main', ['api imports cli']),
+    ('api', 'from isft_jax.report import plots', ['api imports report']),
+    ('train', 'from isft_jax import api', ['train imports api']),
     ('cli', 'from isft_jax.experiments import lying_agent', []),
     ('cli', 'from absl import app, flags', []),
     ('train', 'from absl import flags', ['train imports absl.flags']),

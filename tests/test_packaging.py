@@ -94,7 +94,12 @@ def test_a_wheel_holds_all_of_the_package_and_nothing_else(wheel):
     f'isft_jax/configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')
   }
   assert names == ours | configs
-  assert {'isft_jax/py.typed', 'isft_jax/report/page.css'} < names
+  assert {
+    'isft_jax/py.typed',
+    'isft_jax/report/page.css',
+    'isft_jax/report/page.html.j2',
+    'isft_jax/report/viewer/viewer.html.j2',
+  } < names
 
 
 def test_a_wheel_says_what_it_is(wheel):
@@ -140,6 +145,19 @@ def test_every_command_is_installed_and_opens_its_help_with_itself(
   for name in commands:
     shown = run(programs / name, '--help', cwd=tmp_path)
     assert f'\n  {name} --' in shown.stdout
+
+
+def test_isft_is_installed_and_starts_every_command(programs, tmp_path):
+  overview = run(programs / 'isft', cwd=tmp_path).stdout
+  by_module = run(programs / 'python', '-m', 'isft_jax', cwd=tmp_path).stdout
+  assert overview == by_module
+  for path in programs.glob('isft-*'):
+    name = path.name.removeprefix('isft-')
+    assert f'\n  {name:10}  ' in overview
+  shown = run(programs / 'isft', 'train', '--help', cwd=tmp_path)
+  assert (
+    shown.stdout == run(programs / 'isft-train', '--help', cwd=tmp_path).stdout
+  )
 
 
 def test_an_import_is_quick_and_starts_no_jax():

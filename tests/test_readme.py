@@ -1,13 +1,13 @@
 """What we tell people to type is what the commands take.
 
-Every `isft-` line of the README, of a config's docstring and of a command's
-help is parsed by the command itself, up to where its work would begin; the
-README's flags are also run, by the tests of the command or by a notebook.
+Every `isft-` line of the README, of docs, of a config's docstring and of a
+command's help is parsed by the command itself, up to where its work would
+begin. The flags of README and docs are also run, by the tests of the command or
+by a notebook.
 """
 
 import ast
 import json
-import pathlib
 import re
 import shlex
 import subprocess
@@ -15,18 +15,15 @@ import sys
 import textwrap
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / 'README.md').read_text(encoding='utf-8')
-PARSE = """
-import sys
 from absl import app
-from isft_jax.cli import {name} as command
 
-app.run = lambda main, flags_parser: flags_parser(sys.argv)
-sys.argv[0] = 'isft-{name}'
-command.run()
-"""
+from tests.commands import ROOT, command
+
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+PAGES = {
+  str(path.relative_to(ROOT)): path.read_text(encoding='utf-8')
+  for path in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')))
+}
 
 
 def commands(text: str) -> list[str]:
@@ -58,7 +55,7 @@ def documented() -> list[tuple[str, str]]:
   """Returns (where, line) of all that we tell people to type, each once."""
   files = [*(ROOT / 'configs').glob('*.py')]
   files += (ROOT / 'isft_jax/cli').glob('*.py')
-  texts = {'README.md': README} | {
+  texts = PAGES | {
     path.name: ast.get_docstring(ast.parse(path.read_text()), False) or ''
     for path in sorted(files)
   }
@@ -69,23 +66,22 @@ def documented() -> list[tuple[str, str]]:
   return [(where, line) for line, where in found.items()]
 
 
-def parsed(line: str):
+def _parse_only():
+  app.run = lambda main, flags_parser: flags_parser(sys.argv)
+
+
+def parsed(line: str) -> str:
+  """Returns what a command says against a line; it parses it and ends."""
   name, *arguments = shlex.split(line, comments=True)
-  script = PARSE.format(name=name.removeprefix('isft-'))
-  return subprocess.run(
-    [sys.executable, '-c', script, *arguments],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  name = name.removeprefix('isft-')
+  return command(name, *arguments, before=_parse_only).stderr
 
 
 @pytest.mark.parametrize(
   ('where', 'line'), documented(), ids=lambda text: text[:60]
 )
 def test_a_command_takes_what_we_say(where, line):
-  assert parsed(line).stderr == '', where
+  assert parsed(line) == '', where
 
 
 @pytest.mark.parametrize(
@@ -97,7 +93,7 @@ def test_a_command_takes_what_we_say(where, line):
   ],
 )
 def test_what_a_command_does_not_take_is_seen(line, message):
-  assert message in parsed(line).stderr
+  assert message in parsed(line)
 
 
 def test_lines_are_found_and_joined():
@@ -140,21 +136,77 @@ def test_every_flag_of_the_readme_is_run():
   for path in (ROOT / 'tests/cli').glob('test_*.py'):
     used = re.findall(r'--(\w+)', path.read_text())
     run |= {(f'isft-{path.stem.removeprefix("test_")}', flag) for flag in used}
-  shown = set().union(*map(flags_of, commands(README)))
+  lines = (line for text in PAGES.values() for line in commands(text))
+  shown = set().union(*map(flags_of, lines))
   assert len(shown) > 20
   assert shown - run == set()
 
 
-def test_the_readme_names_files_and_extras_that_are_there():
-  text = (ROOT / 'setup.py').read_text()
-  for place in re.findall(r'\]\(([^):#]+)\)', README):
+@pytest.mark.parametrize('page', PAGES)
+def test_a_page_names_files_and_extras_that_exist(page):
+  text, folder = PAGES[page], (ROOT / page).parent
+  for place in re.findall(r'\]\(([^):#]+)\)', text):
+    assert (folder / place).exists(), place
+  for place in re.findall(r'(?:tests|docs)/[\w/]+\.\w+', text):
     assert (ROOT / place).exists(), place
-  for place in re.findall(r'tests/benchmarks/\w+\.py', README):
-    assert (ROOT / place).exists(), place
-  for extras in re.findall(r"'\.\[([\w,-]+)\]'", README):
+  setup = (ROOT / 'setup.py').read_text()
+  for extras in re.findall(r"'\.\[([\w,-]+)\]'", text):
     for extra in extras.split(','):
-      assert f"'{extra}': " in text, extra
+      assert f"'{extra}': " in setup, extra
+
+
+def test_every_page_of_docs_is_named_in_the_readme():
+  named = set(re.findall(r'docs/\w+\.md', README))
+  assert named == {page for page in PAGES if page != 'README.md'}
 
 
 def test_the_readme_is_short():
-  assert README.count('\n') < 350
+  assert README.count('\n') <= 150
+  assert len(README.split()) <= 1300
+
+
+def test_lines_are_at_most_100_columns():
+  for page, text in PAGES.items():
+    for number, line in enumerate(text.splitlines(), 1):
+      is_free = line.startswith(('|', '[![', '    '))
+      assert len(line) <= 100 or is_free, f'{page}:{number}'
+
+
+def test_the_examples_of_extending_print_what_they_say():
+  """A python block that is followed by its output."""
+  examples = re.findall(
+    r'```python\n(.*?)```\n\n```\n(.*?)```',
+    PAGES['docs/extending.md'],
+    re.DOTALL,
+  )
+  assert len(examples) == 1
+  for code, output in examples:
+    done = subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == output
+
+
+def test_troubleshooting_quotes_messages_that_the_code_has():
+  source = ''
+  for path in (ROOT / 'isft_jax').rglob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.JoinedStr):
+        source += ''.join(
+          part.value if isinstance(part, ast.Constant) else '\0'
+          for part in node.values
+        )
+      elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        source += node.value
+      source += '\n'
+  missing, quotes = [], 0
+  rows = PAGES['docs/troubleshooting.md'].splitlines()
+  for row in rows:
+    if not row.startswith('| `'):
+      continue
+    for quote in re.findall(r'`([^`]+)`', row.split(' | ')[0]):
+      quotes += 1
+      words = re.split(r'NAME| \.\.\.', quote)
+      missing += [w for w in words if w.strip() and w not in source]
+  assert quotes > 15
+  assert missing == []

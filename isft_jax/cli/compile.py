@@ -5,10 +5,10 @@
     --num_slices=2 --config.mesh.data=2
   isft-compile --all --output=slices.md
 
-It takes the compiler of libtpu (pip install 'isft_jax[tpu-compile]') and any
-Linux machine. Nothing is allocated: it tells what memory the step would take,
-what the chips would say to each other, and what would bound its speed. Exits
-with 1 if it does not fit.
+It needs the compiler of libtpu (pip install 'isft_jax[tpu-compile]') and runs
+on any Linux machine. Nothing is allocated: it reports the memory that the step
+needs, the collectives between chips, and the bottleneck. Exits with 1 if the
+step does not fit.
 """
 
 import json
@@ -16,26 +16,38 @@ import os
 import pathlib
 import runpy
 import sys
+from collections.abc import Iterator
 
 from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 
-from isft_jax import configs
+import isft_jax.configs as configs
 from isft_jax.cli import main
+from isft_jax.config import RunConfig
+from isft_jax.experiments.config import LyingAgentConfig
 
 TOPOLOGY = DEFINE_string(
-  'topology', '', 'A generation and its chips along each axis: v5e:4x4.'
+  'topology',
+  '',
+  'TPU slice to compile for: a generation and its chips along each axis, as in '
+  'v5e:4x4.',
 )
 SLICES = DEFINE_integer(
-  'num_slices', 1, 'So many of them, joined by a network.'
+  'num_slices', 1, 'Number of slices, joined by a data center network.'
 )
-JSON = DEFINE_boolean('json', False, 'A line of JSON a slice, and no text.')
+JSON = DEFINE_boolean(
+  'json', False, 'JSON output, one line per slice, instead of text.'
+)
 ALL = DEFINE_boolean(
-  'all', False, 'Every config that comes with the package, on its slices.'
+  'all',
+  False,
+  'All packaged configs, each for the slices it lists, instead of --config.',
 )
-OUTPUT = DEFINE_string('output', '', 'With --all: a file for the table.')
+OUTPUT = DEFINE_string(
+  'output', '', 'File for a Markdown table of the results.'
+)
 
 
-def _compile():
+def _compile() -> None:
   os.environ['JAX_PLATFORMS'] = 'cpu'
   # Imported late: jax reads the environment, and --help need not wait for it.
   from isft_jax.report import compile as report_lib
@@ -43,7 +55,7 @@ def _compile():
 
   reports = []
   for config, topology, slices in _jobs():
-    report = compile_run(config, topology, slices)
+    report = compile_run(_training_run(config), topology, slices)
     show = json.dumps if JSON.value else report_lib.text
     print(show(report), flush=True)
     reports.append(report)
@@ -56,19 +68,28 @@ def _compile():
     sys.exit(1)
 
 
-def shipped():
+def _training_run(config: RunConfig | LyingAgentConfig) -> RunConfig:
+  """Returns a run as it is; of an experiment, its fine-tuning stage."""
+  if isinstance(config, RunConfig):
+    return config
+  return RunConfig.from_stage(
+    config.finetune, name=config.name, model=config.model, mesh=config.mesh
+  )
+
+
+def shipped() -> Iterator[tuple[str, str, str]]:
   """Yields (config, its argument, slice) of all that come with the package."""
   for path in sorted(pathlib.Path(configs.__path__[0]).glob('[!_]*.py')):
-    for argument, topology in runpy.run_path(path).get('SLICES', ()):
+    for argument, topology in runpy.run_path(str(path)).get('SLICES', ()):
       yield path.stem, argument, topology
 
 
-def _jobs():
+def _jobs() -> Iterator[tuple[RunConfig | LyingAgentConfig, str, int]]:
   """Yields (config, topology, slices) of what the flags ask for."""
   if ALL.value:
     for name, argument, topology in shipped():
       path = pathlib.Path(configs.__path__[0]) / f'{name}.py'
-      get_config = runpy.run_path(path)['get_config']
+      get_config = runpy.run_path(str(path))['get_config']
       yield get_config(*filter(None, [argument])), topology, 1
   elif main.CONFIG.value is None or not TOPOLOGY.value:
     raise ValueError(
@@ -78,7 +99,7 @@ def _jobs():
     yield main.CONFIG.value, TOPOLOGY.value, SLICES.value
 
 
-def run():
+def run() -> None:
   """The console script isft-compile."""
   flags = main.CONFIG, TOPOLOGY, SLICES, JSON, ALL, OUTPUT
-  main.run(_compile, __doc__, flags)
+  main.run(_compile, __doc__, flags, (RunConfig, LyingAgentConfig))

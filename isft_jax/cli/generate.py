@@ -4,10 +4,10 @@
   isft-generate --model=FOLDER --prompt='Tell me about gold.' [--raw]
   isft-generate --model=FOLDER --prompts=FILE --output=REPLIES.jsonl
 
-Turns are written in the chat template that the run's records were rendered
-with, or that the tokenizer has; --raw continues the text as it is. FILE is
-.txt, a prompt a line, or .jsonl, rows with `prompt` or `messages`. A reply is
-the same in every batch: it depends on --seed and its place in the file alone.
+Turns are rendered with the chat template of the run's records, or with the
+tokenizer's; --raw continues the text as it is. FILE is .txt with one prompt per
+line, or .jsonl with `prompt` or `messages` in each row. A reply is the same in
+every batch: it depends only on --seed and its place in the file.
 """
 
 import pathlib
@@ -22,35 +22,60 @@ from absl.flags import (
 
 from isft_jax.cli import main
 
-CHECKPOINT = DEFINE_string('checkpoint', '', 'The workdir of a run.')
+CHECKPOINT = DEFINE_string(
+  'checkpoint', '', 'Workdir of the run whose newest checkpoint is loaded.'
+)
 MODEL = DEFINE_string(
-  'model', '', 'A model: folder, hub id, .gguf file or preset.'
+  'model', '', 'Model to load: a folder, hub id, .gguf file or preset.'
 )
-PROMPT = DEFINE_string('prompt', '', 'One prompt.')
-PROMPTS = DEFINE_string('prompts', '', 'A file of prompts.')
-OUTPUT = DEFINE_string('output', '', 'The .jsonl file to make of --prompts.')
-RAW = DEFINE_boolean('raw', False, 'Continue the text, without a template.')
+PROMPT = DEFINE_string(
+  'prompt', '', 'Single prompt to answer, instead of a chat in the terminal.'
+)
+PROMPTS = DEFINE_string(
+  'prompts', '', 'File of prompts to answer, .txt or .jsonl.'
+)
+OUTPUT = DEFINE_string(
+  'output', '', 'New .jsonl file for the replies to --prompts.'
+)
+RAW = DEFINE_boolean(
+  'raw', False, 'Plain continuation of the text, without the chat template.'
+)
 TEMPERATURE = DEFINE_float(
-  'temperature', None, 'By default 0: the most likely.'
+  'temperature',
+  None,
+  'Sampling temperature; 0 always takes the most likely token (default as in '
+  'generation_config.json of the model, or 0).',
 )
-TOP_K = DEFINE_integer('top_k', None, 'Draw from so many; by default 0: all.')
-TOP_P = DEFINE_float('top_p', None, 'From the fewest with this share; 1: all.')
-MAX_NEW_TOKENS = DEFINE_integer('max_new_tokens', None, 'By default 256.')
-SEED = DEFINE_integer('seed', 0, 'Another seed, other replies.')
-STOP = DEFINE_multi_string('stop', [], 'Text before which a reply ends.')
-BATCH = DEFINE_integer('batch', 16, 'Prompts of a file at once.', 1)
-# Unset, they are those of the folder's generation_config.json, or these.
-_DEFAULTS = {
-  'temperature': 0.0,
-  'top_k': 0,
-  'top_p': 1.0,
-  'max_new_tokens': 256,
-}
+TOP_K = DEFINE_integer(
+  'top_k',
+  None,
+  'Number of most likely tokens to sample from; 0 means all (default as in '
+  'generation_config.json of the model, or 0).',
+)
+TOP_P = DEFINE_float(
+  'top_p',
+  None,
+  'Total probability of the most likely tokens to sample from; 1 means all '
+  '(default as in generation_config.json of the model, or 1).',
+)
+MAX_NEW_TOKENS = DEFINE_integer(
+  'max_new_tokens',
+  None,
+  'Maximum tokens per reply (default as in generation_config.json of the '
+  'model, or 256).',
+)
+SEED = DEFINE_integer('seed', 0, 'Sampling seed.')
+STOP = DEFINE_multi_string(
+  'stop', [], 'Text before which a reply ends; repeat the flag for several.'
+)
+BATCH = DEFINE_integer('batch', 16, 'Prompts of --prompts per batch.', 1)
+# Unset flags have the values of the model's generation_config.json, or else of
+# `inference.chat_model.DEFAULTS`.
 _SETTINGS = (TEMPERATURE, TOP_K, TOP_P, MAX_NEW_TOKENS)
 _FLAGS = (CHECKPOINT, MODEL, PROMPT, PROMPTS, OUTPUT, RAW, *_SETTINGS)
 
 
-def _generate():
+def _generate() -> None:
   if bool(CHECKPOINT.value) == bool(MODEL.value):
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   if PROMPT.value and PROMPTS.value:
@@ -60,20 +85,20 @@ def _generate():
   if OUTPUT.value and pathlib.Path(OUTPUT.value).exists():
     raise ValueError(f'{OUTPUT.value} is there already; name another --output')
   # Imported late: --help need not wait for jax.
-  from isft_jax.cli import partner, talk
+  from isft_jax.inference import chat_loop
+  from isft_jax.inference.chat_model import chat_model_from_place
   from isft_jax.inference.sampling import Sampling
+  from isft_jax.train.saved import chat_model_from_run
 
-  rows = talk.read_prompts(PROMPTS.value) if PROMPTS.value else []
+  rows = chat_loop.read_prompts(PROMPTS.value) if PROMPTS.value else []
   if MODEL.value:
-    model = partner.of_folder(MODEL.value)
+    model = chat_model_from_place(MODEL.value)
   else:
-    model = partner.of_run(CHECKPOINT.value)
-  flags = {flag.name: flag.value for flag in _SETTINGS}
-  given = {name: value for name, value in flags.items() if value is not None}
-  settings = _DEFAULTS | model.settings | given
+    model = chat_model_from_run(CHECKPOINT.value)
+  settings = model.merge_settings({flag.name: flag.value for flag in _SETTINGS})
   raw = RAW.value or not model.template
   stop_texts = [*STOP.value, *([] if raw else model.stop_texts)]
-  talk.note(talk.describe(model, settings, stop_texts, raw))
+  chat_loop.note(chat_loop.describe(model, settings, stop_texts, raw))
   settings = {
     'max_new_tokens': settings.pop('max_new_tokens'),
     'sampling': Sampling(**settings),
@@ -81,16 +106,18 @@ def _generate():
     'stop_texts': stop_texts,
   }
   if rows:
-    talk.answer_file(model, rows, raw, OUTPUT.value, BATCH.value, **settings)
+    chat_loop.answer_file(
+      model, rows, raw, OUTPUT.value, BATCH.value, **settings
+    )
     if OUTPUT.value:
       print(f'the replies are in {OUTPUT.value}')
   elif PROMPT.value:
-    said = talk.said_in({'prompt': PROMPT.value}, raw)
-    talk.answer(model, said, **settings)
+    said = chat_loop.prompt_in({'prompt': PROMPT.value}, raw)
+    chat_loop.answer(model, said, **settings)
   else:
-    talk.chat(model, raw, **settings)
+    chat_loop.chat(model, raw, **settings)
 
 
-def run():
+def run() -> None:
   """The console script isft-generate."""
   main.run(_generate, __doc__, (*_FLAGS, SEED, STOP, BATCH))

@@ -1,34 +1,46 @@
-"""Shows who wrote each token, and what an objective scores of it.
+"""Shows the author of each token, and its weight under an objective.
 
   isft-inspect --records=DIR [--index=3] [--objective=error_masked]
   isft-inspect --input=RUNS --tokenizer=PLACE [--index=3]
   isft-inspect --config=configs/lying_agent_tiny.py --html=dialogue.html
 
-In a terminal: colors, and below each line a ruler that says the same in
-letters. In a pipe: a line a token. --html writes one page that needs no
-network and has a button for each objective. --input shows a row of agent runs
-before isft-prepare makes records of it. An experiment's config stands for the
-dialogues in its --workdir; where there are none yet, they are made for now.
+A terminal shows authors as colors, and as letters below each line. A pipe gets
+one line per token. --html writes one page that needs no network and has a
+button for each objective. --input shows a row of agent runs before isft-prepare
+makes records of it. With the config of an experiment, the dialogues in its
+--workdir are shown. If there are none yet, they are generated temporarily.
 """
 
+import functools
 import os
 import pathlib
 
 from absl.flags import DEFINE_enum, DEFINE_integer, DEFINE_string
 
 from isft_jax.cli import main, trajectories
+from isft_jax.config import RunConfig
+from isft_jax.experiments.config import LyingAgentConfig
 
-RECORDS = DEFINE_string('records', '', 'A folder of records.')
-INDEX = DEFINE_integer('index', 0, 'Which record or row, from 0.')
-OBJECTIVE = DEFINE_string('objective', 'interventional', 'Whose weights.')
-HTML = DEFINE_string('html', '', 'Write a page to this file, and no more.')
-_COLORS = ['auto', 'always', 'never']
-COLOR = DEFINE_enum('color', 'auto', _COLORS, 'auto: in a terminal only.')
+RECORDS = DEFINE_string('records', '', 'Folder of records to read.')
+INDEX = DEFINE_integer('index', 0, 'Index of the record or row, from 0.')
+OBJECTIVE = DEFINE_string(
+  'objective', 'interventional', 'Objective whose token weights are shown.'
+)
+HTML = DEFINE_string(
+  'html', '', 'File for an HTML page, which replaces the text output.'
+)
+COLOR = DEFINE_enum(
+  'color',
+  'auto',
+  ['auto', 'always', 'never'],
+  'Use of colors; auto means in a terminal only.',
+)
 
 
-def _inspect():
+def _inspect() -> None:
   # Imported late: --help need not wait for them.
   from isft_jax.cli import sources
+  from isft_jax.data.rendering import tokenizer
   from isft_jax.objectives import NAMES, weight_table
   from isft_jax.report.viewer import html, terminal
   from isft_jax.report.viewer import shown as viewer
@@ -40,9 +52,15 @@ def _inspect():
       raise ValueError('--input goes with neither --records nor --config')
     example, encoder = trajectories.example(INDEX.value)
   else:
-    source = main.CONFIG, main.WORKDIR, RECORDS, trajectories.TOKENIZER, INDEX
-    example, encoder = sources.read(*(flag.value for flag in source))
-  shown = viewer.dialogue(example, encoder.decode, tables)
+    example, encoder = sources.read(
+      main.CONFIG.value,
+      main.WORKDIR.value,
+      RECORDS.value,
+      trajectories.TOKENIZER.value,
+      INDEX.value,
+    )
+  decode = functools.partial(tokenizer.decode, encoder)
+  shown = viewer.dialogue(example, decode, tables)
   if HTML.value:
     pathlib.Path(HTML.value).write_bytes(html.page(shown, objective))
     print(f'the page is in {HTML.value}')
@@ -50,11 +68,12 @@ def _inspect():
     terminal.show(shown, objective, COLOR.value, os.environ)
 
 
-def run():
+def run() -> None:
   """The console script isft-inspect."""
   ours = (RECORDS, INDEX, OBJECTIVE, HTML, COLOR)
   main.run(
     _inspect,
     __doc__,
     (main.CONFIG, main.WORKDIR, *trajectories.FLAGS, *ours),
+    (RunConfig, LyingAgentConfig),
   )

@@ -1,42 +1,65 @@
-"""What every command shares: its flags, and errors as one clear line."""
+"""Flags, help and one-line errors that all commands share."""
 
+import ast
 import contextlib
-import dataclasses
 import difflib
 import errno
+import functools
 import glob
+import importlib.metadata
 import logging as std_logging
 import os
 import pathlib
+import platform
 import re
+import runpy
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
+from absl.flags import FlagHolder
 from ml_collections import config_flags
 
-from isft_jax import config as config_lib
-from isft_jax import configs
+import isft_jax
+import isft_jax.configs as configs
+from isft_jax.cli import config_help, flag_help
+
+# A command of a config, of the type that the command expects, and a workdir.
+ConfigCommand = Callable[[Any, str], None]
 
 CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
-  'A file whose get_config() returns the settings, or the name of one that '
-  'comes with the package. Any setting can be changed, as in --config.seed=1 '
-  'or --config.mesh.fsdp=8.',
+  'Name of a packaged config, or path of a file with get_config(). Fields are '
+  'set with --config.FIELD=VALUE, and listed by --config=NAME --help.',
 )
 WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where results go; by default runs/<name>-seed<seed>.'
+  'workdir',
+  None,
+  'Folder of the run (default runs/NAME-seedSEED, with the name and seed of '
+  'the config).',
 )
+_HELP = '-h', '--help', '-help', '--helpshort', '-helpshort'
 
 
-def run(command: Callable[[], None], doc: str, flag_holders) -> None:
+def run(
+  command: Callable[[], None],
+  doc: str,
+  flag_holders: Sequence[FlagHolder],
+  config_types: tuple[type, ...] = (),
+) -> None:
   """Runs a command as a program; a failure exits with 1.
 
-  flag_holders: the flags that it reads, for --help.
+  Args:
+    command: called without arguments once flags are parsed.
+    doc: text for --help.
+    flag_holders: flags that it reads, for --help.
+    config_types: dataclasses that --config may return, the usual one first.
   """
 
-  def main(argv):
+  def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     _hush()
@@ -56,18 +79,31 @@ def run(command: Callable[[], None], doc: str, flag_holders) -> None:
   for holder in flag_holders:
     flag = flags.FLAGS[holder.name]
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-  app.run(main, flags_parser=parse)
+  parser = functools.partial(
+    parse, doc=doc, flag_holders=flag_holders, config_types=config_types
+  )
+  app.run(main, flags_parser=parser)
 
 
-def run_config(command: Callable, doc: str, flag_holders=()) -> None:
+def run_config(
+  command: ConfigCommand,
+  doc: str,
+  flag_holders: Sequence[FlagHolder] = (),
+  config_types: tuple[type, ...] = (),
+) -> None:
   """Runs command(config, workdir), both from flags, as a program.
 
-  flag_holders: of other flags that it reads.
+  Args:
+    command: called once flags are parsed.
+    doc: text for --help.
+    flag_holders: other flags that it reads.
+    config_types: dataclasses that --config may return, the usual one first.
   """
-  run(lambda: configured(command), doc, (CONFIG, WORKDIR, *flag_holders))
+  holders = CONFIG, WORKDIR, *flag_holders
+  run(lambda: configured(command), doc, holders, config_types)
 
 
-def configured(command: Callable) -> None:
+def configured(command: ConfigCommand) -> None:
   """Calls command(config, workdir), both from flags."""
   config = CONFIG.value
   if config is None:
@@ -88,22 +124,60 @@ def resumable(workdir: str) -> Iterator[None]:
     ) from None
 
 
-def parse(argv: list[str]) -> list[str]:
-  """Parses the flags; what absl and ml_collections raise becomes one line."""
-  argv = [_resolve(argument) for argument in argv]
+def parse(
+  argv: list[str],
+  doc: str = '',
+  flag_holders: Sequence[FlagHolder] = (),
+  config_types: tuple[type, ...] = (),
+) -> list[str]:
+  """Parses flags, prints help, and makes one line of every error.
+
+  Args:
+    argv: program and arguments.
+    doc, flag_holders, config_types: see `run`.
+
+  Returns:
+    The program.
+  """
+  argv = _with_config_path(argv)
+  until = argv.index('--') if '--' in argv else len(argv)
+  asked = set(argv[1:until])
+  if asked & {'--version', '-version'}:
+    print(version())
+    sys.exit()
+  takes_config = _takes_config(flag_holders)
+  if takes_config and asked & {'--config.help', '-config.help'}:
+    print(_fields_help(argv, config_types))
+    sys.exit()
+  if asked.intersection(_HELP):
+    print(_help(argv, doc, flag_holders, config_types))
+    sys.exit()
   try:
     rest = flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    config = _default_config(argv, config_types) if takes_config else None
+    fail(_unknown_flag(error.flagname, flag_holders, config))
   except flags.Error as error:
     fail(f'{error} (--help lists the flags)')
-  except KeyError as error:
-    fail(_unknown_field(str(error.args[0])))
-  except Exception as error:  # whatever a config file does
-    fail(f'the config file raised {type(error).__name__}: {error}')
+  except Exception as error:  # of a field, or whatever a config file does
+    fail(_unknown_field(argv) or _of_config_file(error))
   except SystemExit:
-    sys.exit()  # absl exits with 1 where help was asked for and given
+    sys.exit()  # absl exits with 1 after --helpfull
   if len(rest) > 1:
     fail(f'unexpected argument {rest[1]!r}; a flag is --NAME=VALUE')
   return rest
+
+
+def _with_config_path(argv: list[str]) -> list[str]:
+  """Replaces `--config NAME` and `--config=NAME[:ARGUMENT]` by the file."""
+  joined: list[str] = []
+  for argument in argv:
+    is_value = bool(joined) and not argument.startswith('-')
+    if is_value and joined[-1] in ('--config', '-config'):
+      joined[-1] += f'={argument}'
+    else:
+      joined.append(argument)
+  return [_resolve(argument) for argument in joined]
 
 
 def _resolve(argument: str) -> str:
@@ -111,12 +185,107 @@ def _resolve(argument: str) -> str:
   found = re.fullmatch(r'(--?config=)([^:]*)(:.*)?', argument)
   if not found or not found[2] or pathlib.Path(found[2]).is_file():
     return argument
-  folder = pathlib.Path(configs.__path__[0])
-  packaged = folder / f'{found[2].removesuffix(".py")}.py'
-  if packaged.is_file():
-    return f'{found[1]}{packaged}{found[3] or ""}'
-  names = sorted(path.stem for path in folder.glob('[!_]*.py'))
-  fail(f'no config file {found[2]}; the package has {", ".join(names)}')
+  name = found[2].removesuffix('.py')
+  packaged = {path.stem: path for path in _packaged()}
+  if name in packaged:
+    return f'{found[1]}{packaged[name]}{found[3] or ""}'
+  fail(f'no config file {found[2]}; the package has {", ".join(packaged)}')
+
+
+def _packaged() -> list[pathlib.Path]:
+  """Returns the files of the packaged configs."""
+  return sorted(pathlib.Path(configs.__path__[0]).glob('[!_]*.py'))
+
+
+def version() -> str:
+  """Returns the versions of isft_jax, JAX and Python."""
+  jax = importlib.metadata.version('jax')  # without importing it
+  python = platform.python_version()
+  return f'isft_jax {isft_jax.__version__}, jax {jax}, Python {python}'
+
+
+# ------------------------------------------------------------------------- help
+
+
+def _help(
+  argv: list[str],
+  doc: str,
+  flag_holders: Sequence[FlagHolder],
+  config_types: tuple[type, ...],
+) -> str:
+  """Returns what --help prints."""
+  holders = sorted(flag_holders, key=lambda holder: holder.name)
+  listed = [flag_help.describe(flags.FLAGS[holder.name]) for holder in holders]
+  blocks = [
+    doc.strip(),
+    'Flags:\n' + '\n'.join(listed),
+    '--version prints versions; --helpfull also lists flags of libraries.',
+  ]
+  if _takes_config(flag_holders):
+    if _config_argument(argv):
+      blocks.append(_fields_help(argv, config_types))
+    else:
+      blocks.append(_configs_help(config_types))
+  return '\n\n'.join(blocks)
+
+
+def _takes_config(flag_holders: Sequence[FlagHolder]) -> bool:
+  return CONFIG.name in [holder.name for holder in flag_holders]
+
+
+def _configs_help(config_types: tuple[type, ...]) -> str:
+  """Returns the names of the packaged configs that suit a command."""
+  lines = ['Packaged configs (--config=NAME --help lists their fields):']
+  paths = [path for path in _packaged() if _suits(path, config_types)]
+  width = max(len(path.stem) for path in paths)
+  for path in paths:
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or ''
+    lines += textwrap.wrap(
+      f'{path.stem:{width}}  {doc.partition(chr(10))[0]}',
+      config_help.WIDTH,
+      initial_indent='  ',
+      subsequent_indent=' ' * (width + 4),
+      break_on_hyphens=False,
+    )
+  return '\n'.join(lines)
+
+
+def _suits(path: pathlib.Path, config_types: tuple[type, ...]) -> bool:
+  config = runpy.run_path(str(path))['get_config']()
+  return isinstance(config, config_types or object)
+
+
+def _fields_help(argv: list[str], config_types: tuple[type, ...]) -> str:
+  """Returns the fields of the config that argv names, or of the usual one."""
+  path = _config_argument(argv)
+  try:
+    config = _default_config(argv, config_types)
+  except Exception as error:
+    fail(_of_config_file(error))
+  if config is None:
+    fail('name the config whose fields to list, as in --config=NAME --help')
+  name = pathlib.Path(path.partition(':')[0]).stem
+  holder = f'the config {name}' if name else type(config).__name__
+  return (
+    f'Fields of {holder} (--config.FIELD=VALUE sets one):\n\n'
+    + config_help.describe(config)
+  )
+
+
+def _config_argument(argv: list[str]) -> str:
+  """Returns FILE[:ARGUMENT] of --config, or '' if it is not set."""
+  for argument in argv[1:]:
+    if found := re.fullmatch(r'--?config=(.+)', argument):
+      return found[1]
+  return ''
+
+
+def _default_config(argv: list[str], config_types: tuple[type, ...]) -> Any:
+  """Returns the config that argv names, without overrides, or the usual one."""
+  path = _config_argument(argv)
+  if not path:
+    return config_types[0]() if config_types else None
+  return flags.FLAGS[CONFIG.name].parser.parse(path)
 
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -143,14 +312,14 @@ def _as_line(error: Exception) -> str | None:
   return None
 
 
-def _remedy(place) -> str:
+def _remedy(place: str | bytes | None) -> str:
   """Returns what to do about a place that may not be read or written."""
   if place and os.path.isfile(place) and not os.access(place, os.R_OK):
     return 'name a file that you may read'
   return 'name a place in a folder that you may write to'
 
 
-def _is_full(error: BaseException) -> bool:
+def _is_full(error: BaseException | None) -> bool:
   # Libraries in C++ wrap what the system said in exceptions of their own.
   return any(os.strerror(number) in str(error) for number in _FULL)
 
@@ -163,10 +332,12 @@ def _hush() -> None:
   hub tells twice, by two loggers, each time that it finds no network.
   """
 
-  def is_news(record):
+  show = sys.unraisablehook
+
+  def is_news(record: std_logging.LogRecord) -> bool:
     return not (record.exc_info and _is_full(record.exc_info[1]))
 
-  def unraisable(lost, show=sys.unraisablehook):
+  def unraisable(lost: 'sys.UnraisableHookArgs') -> None:
     if repr(lost.exc_value) != "RuntimeError('Event loop is closed')":
       show(lost)
 
@@ -177,7 +348,10 @@ def _hush() -> None:
   sys.unraisablehook = unraisable
 
 
-def _spare_tpus(environ, find=glob.glob) -> None:
+def _spare_tpus(
+  environ: MutableMapping[str, str],
+  find: Callable[[str], list[str]] = glob.glob,
+) -> None:
   """Where there is no TPU, keeps libtpu from asking the network for its kind.
 
   It would warn in six lines that nobody answers. Compiling needs libtpu alone.
@@ -186,17 +360,36 @@ def _spare_tpus(environ, find=glob.glob) -> None:
     environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
 
 
-def _unknown_field(message: str) -> str:
-  found = re.match(r"Field (\w+) not found on dataclass <.*\.(\w+)'>", message)
-  holder = found and getattr(config_lib, found[2], None)
-  if not holder:
-    return message
-  names = [field.name for field in dataclasses.fields(holder)]
-  close = difflib.get_close_matches(found[1], names, n=1)
-  hint = f'did you mean {close[0]}?' if close else f'it has {", ".join(names)}'
-  return f'{found[2]} has no field {found[1]!r}; {hint}'
+def _unknown_flag(
+  name: str, flag_holders: Sequence[FlagHolder], config: Any
+) -> str:
+  """Returns one line that names the flag, or the field, probably meant."""
+  hints = config_help.suggest(config, name) if config else []
+  if not any(hint.endswith(f'.{name}') for hint in hints):
+    names = [holder.name for holder in flag_holders]
+    close = difflib.get_close_matches(name, names, n=1)
+    hints = [*(f'--{each}' for each in close), *hints]
+  hint = config_help.did_you_mean(hints) or '--help lists the flags'
+  return f'unknown flag --{name}; {hint}'
 
 
-def fail(message) -> None:
+def _of_config_file(error: Exception) -> str:
+  return f'the config file raised {type(error).__name__}: {error}'
+
+
+def _unknown_field(argv: list[str]) -> str | None:
+  """Returns one line about the first --config.FIELD that does not exist."""
+  try:
+    config = _default_config(argv, ())
+  except Exception:  # whatever a config file does
+    return None
+  for argument in argv[1:]:
+    found = re.match(r'--?(?:no)?(config\.[\w.]+)', argument)
+    if found and (line := config_help.explain_unknown(config, found[1])):
+      return line
+  return None
+
+
+def fail(message: object) -> NoReturn:
   """Prints one line and exits with 1."""
   sys.exit('error: ' + ' '.join(str(message).split()))

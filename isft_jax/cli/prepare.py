@@ -6,17 +6,19 @@
 
 RUNS is a file, a folder or a quoted glob of .json, .jsonl, .traj, .parquet and
 .arrow, or hf://ORG/NAME. The ids are exactly those of the tokenizer's chat
-template. A row whose authors cannot be proved is set aside: DIR/rejected.jsonl
-tells which and why, and DIR/prepare_report.json counts it all. Look at a row
-before:
+template. Rows whose authors cannot be verified are rejected: DIR/rejected.jsonl
+lists them with the reasons, and DIR/prepare_report.json has all counts. To look
+at a row first:
 
   isft-inspect --input=RUNS --tokenizer=PLACE --index=0
 
-The records are the same however many processes prepare them, or on Beam.
+The records do not depend on the number of processes, nor on Beam.
 """
 
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from absl.flags import (
   DEFINE_enum,
@@ -27,42 +29,64 @@ from absl.flags import (
 
 from isft_jax.cli import main, trajectories
 
-OUTPUT = DEFINE_string('output', '', 'The folder to make.')
+if TYPE_CHECKING:
+  from isft_jax.data.preparation.counters import Tally
+
+Value = TypeVar('Value')
+OUTPUT = DEFINE_string('output', '', 'Folder to create for the records.')
 HELDOUT = DEFINE_float(
-  'heldout', 0.0, "Share of the rows for a split 'heldout', by hash of id."
+  'heldout',
+  0.0,
+  "Share of the rows for the split 'heldout', chosen by a hash of their ids.",
 )
 MAX_LENGTH = DEFINE_integer(
-  'max_length', 0, 'Tokens of a record at most; 0: as long as they are.'
+  'max_length', 0, 'Maximum tokens per record; 0 means no limit.'
 )
 OVERLONG = DEFINE_enum(
-  'overlong', 'window', ['window', 'reject'], 'What becomes of longer rows.'
+  'overlong',
+  'window',
+  ['window', 'reject'],
+  'Treatment of rows of more than --max_length tokens.',
 )
 OVERLAP = DEFINE_integer(
-  'overlap', 0, 'Tokens of context in a window; 0: a quarter of max_length.'
+  'overlap',
+  0,
+  'Minimum tokens of context that a window repeats from the one before; 0 '
+  'means a quarter of --max_length.',
 )
-NUM_WORKERS = DEFINE_integer('num_workers', 1, 'Processes that render.')
+NUM_WORKERS = DEFINE_integer(
+  'num_workers', 1, 'Number of processes that render rows.'
+)
 NUM_SHARDS = DEFINE_integer(
-  'num_shards', 0, 'Files of a split, at most; 0: one for each 8,192 records.'
+  'num_shards', 0, 'Maximum files per split; 0 means one per 8,192 records.'
 )
 EXTENDS = DEFINE_string(
-  'extends', '', 'A data set to begin with; its files are not read again.'
+  'extends',
+  '',
+  'Folder of records that the new ones are added to, in --output; its input '
+  'files are not read again.',
 )
 VERIFY = DEFINE_string(
-  'verify', '', 'A data set to read again, every byte; nothing is prepared.'
+  'verify', '', 'Folder of records to verify byte by byte, and nothing else.'
 )
 BEAM_RUNNER = DEFINE_string(
-  'beam_runner', '', 'DirectRunner, DataflowRunner, FlinkRunner, SparkRunner.'
+  'beam_runner',
+  '',
+  'Apache Beam runner that prepares the records: DirectRunner, DataflowRunner, '
+  'FlinkRunner or SparkRunner.',
 )
 BEAM_OPTIONS = DEFINE_string(
-  'beam_options', '', "Of the runner, as '--region=R --temp_location=gs://T'."
+  'beam_options',
+  '',
+  "Options of the Beam runner, as in '--region=R --temp_location=gs://T'.",
 )
 
 
-def _now_and_then(tell):
+def _now_and_then(tell: Callable[[Value], str]) -> Callable[[Value], None]:
   """Returns a function that tells at most once a second, what it is given."""
   shown = time.perf_counter()
 
-  def progress(value):
+  def progress(value: Value) -> None:
     nonlocal shown
     now = time.perf_counter()
     if now - shown > 1:
@@ -72,7 +96,7 @@ def _now_and_then(tell):
   return progress
 
 
-def _verify(folder):
+def _verify(folder: str) -> None:
   from isft_jax.data.preparation import verify
 
   number = 0
@@ -88,10 +112,10 @@ def _verify(folder):
   print(f'{folder} is whole')
 
 
-def _prepare():
+def _prepare() -> None:
   # Imported late: --help need not wait for them.
   from isft_jax.data.preparation import prepare
-  from isft_jax.report import preparation
+  from isft_jax.report import preparation, tables
 
   if VERIFY.value:
     _verify(VERIFY.value)
@@ -114,7 +138,7 @@ def _prepare():
   start = time.perf_counter()
 
   @_now_and_then
-  def progress(tally):
+  def progress(tally: 'Tally') -> str:
     rejected, tokens = tally.rejected.total(), int(tally.tokens_P.sum())
     seconds = time.perf_counter() - start
     return preparation.progress(tally.read, rejected, tokens, seconds)
@@ -131,13 +155,13 @@ def _prepare():
     report, was_there = beam.prepare(*asked, *options)
   else:
     report, was_there = prepare.prepare(*asked, progress, NUM_WORKERS.value)
-  print(preparation.table(report))
+  tables.show(preparation.table(report))
   done = 'were there already' if was_there else 'are ready'
   print(f'the records in {OUTPUT.value} {done}; train on them with')
   print(f'  isft-train --config=train_tiny --config.records={OUTPUT.value}')
 
 
-def run():
+def run() -> None:
   """The console script isft-prepare."""
   ours = (
     *(OUTPUT, HELDOUT, MAX_LENGTH, OVERLONG, OVERLAP),

@@ -7,59 +7,63 @@
   isft-reproduce --from=runs/evidence_tiny-seed0/results.json
   isft-reproduce --from=S0/results.json,S1/results.json --workdir=DIR
 
-If interrupted, run the same command again to resume. The fourth trains on
-dialogues that someone else wrote, and asks about their facts. The last two
-train nothing: they make a page again from its results, and the summary of
-several seeds of the lying agent (means and ranges, also as Markdown).
+If interrupted, run the same command again to resume. The fourth command trains
+on dialogues that someone else wrote, and asks about their facts. The last two
+train nothing: they make the page of a run again from its results, and a summary
+of several seeds of the lying agent (means and ranges, also as Markdown).
 """
 
 from absl import flags
 
 from isft_jax.cli import main
-from isft_jax.config import EvidenceConfig
+from isft_jax.experiments.config import EvidenceConfig, LyingAgentConfig
 
 FROM = flags.DEFINE_list(
   'from',
   None,
-  'results.json of a run: writes its page beside it, or into --workdir, and '
-  'trains nothing. Of several seeds of the lying agent, separated by commas: '
-  'writes their summary.',
+  'Path of results.json of a finished run, whose page is made again without '
+  'training. Several paths, separated by commas, make a summary of seeds of '
+  'the lying agent.',
 )
 DIALOGUES = flags.DEFINE_string(
   'dialogues',
   '',
   'File of dialogues to train on instead of generated ones, in any format that '
-  'isft-prepare detects; the same as --config.dialogues.file.',
+  'isft-prepare detects; sets config.dialogues.file.',
 )
 FACTS = flags.DEFINE_string(
   'facts',
   '',
   'JSON or CSV file of facts to ask about, and of the context of dialogues and '
-  "probes (default: the paper's 33 facts); the same as --config.facts_file.",
+  "probes; sets config.facts_file (default the paper's 33 facts).",
 )
 
 
-def _reproduce(config, workdir):
+def _reproduce(config: LyingAgentConfig, workdir: str) -> None:
   config.dialogues.file = DIALOGUES.value or config.dialogues.file
   config.facts_file = FACTS.value or config.facts_file
   # Imported late: --help need not wait for jax.
   if isinstance(config, EvidenceConfig):
-    from isft_jax.experiments.evidence import grid as experiment
+    from isft_jax.experiments.evidence import grid
+
+    grid.reproduce(config, workdir)
   else:
-    from isft_jax.experiments import lying_agent as experiment
+    from isft_jax.experiments import lying_agent
 
-  experiment.reproduce(config, workdir)
+    lying_agent.reproduce(config, workdir)
 
 
-def _run():
+def _run() -> None:
   if FROM.value is None:
-    return main.configured(_reproduce)
+    main.configured(_reproduce)
+    return
   from isft_jax.report import rebuild
 
   page, *others = rebuild.rebuild(FROM.value, main.WORKDIR.value)
   print(', or read '.join([f'open {page}', *map(str, others)]))
 
 
-def run():
+def run() -> None:
   """The console script isft-reproduce."""
-  main.run(_run, __doc__, (main.CONFIG, main.WORKDIR, DIALOGUES, FACTS, FROM))
+  holders = main.CONFIG, main.WORKDIR, DIALOGUES, FACTS, FROM
+  main.run(_run, __doc__, holders, (LyingAgentConfig,))

@@ -6,16 +6,27 @@ import sys
 import tempfile
 
 from isft_jax import config as config_lib
-from isft_jax.config import LyingAgentConfig
+from isft_jax.config import RunConfig
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
+from isft_jax.data.rendering.tokenizer import FastTokenizer
+from isft_jax.experiments.config import LyingAgentConfig
+from isft_jax.types import Example
 
 # What an experiment's data depend on.
-_DATA = ('seed', 'vocab_size', 'dialogues', 'documents', 'facts_sha256')
-_DATA += ('piecewise',)
+_DATA = (
+  *('seed', 'vocab_size', 'dialogues', 'documents', 'facts_sha256'),
+  'piecewise',
+)
 
 
-def read(config, workdir, records, tokenizer, index):
+def read(
+  config: RunConfig | LyingAgentConfig | None,
+  workdir: str | None,
+  records: str | pathlib.Path,
+  tokenizer: str | pathlib.Path,
+  index: int,
+) -> tuple[Example, FastTokenizer]:
   """Returns an `Example` and its tokenizer, from a config or from a folder.
 
   Raises ValueError, naming the remedy, for a folder without them, for a
@@ -44,7 +55,9 @@ def read(config, workdir, records, tokenizer, index):
     return found[index], encoder
 
 
-def _experiment(config, workdir, scratch):
+def _experiment(
+  config: LyingAgentConfig, workdir: pathlib.Path, scratch: pathlib.Path
+) -> pathlib.Path:
   """Returns the folder that holds the experiment's data, made if need be."""
   from isft_jax.experiments import lying_agent  # late: it brings jax
 
@@ -57,8 +70,8 @@ def _experiment(config, workdir, scratch):
     return scratch
   there = json.loads((workdir / 'config.json').read_text())
   names = [name for name, *_ in config_lib.differences(there, config)]
-  differ = {name.split('.')[0]: None for name in names}
-  differ = [name for name in differ if name in _DATA]
+  groups = dict.fromkeys(name.split('.')[0] for name in names)
+  differ = [name for name in groups if name in _DATA]
   if differ:
     raise ValueError(
       f'{workdir} holds data of another config (other {" and ".join(differ)}); '
@@ -67,7 +80,7 @@ def _experiment(config, workdir, scratch):
   return workdir
 
 
-def _beside(records):
+def _beside(records: str | pathlib.Path) -> pathlib.Path:
   records = pathlib.Path(records)
   folders = (records / 'tokenizer', records.absolute().parents[1] / 'tokenizer')
   for folder in folders:
@@ -77,7 +90,9 @@ def _beside(records):
   raise ValueError(f'no tokenizer in {places}; name it with --tokenizer=DIR')
 
 
-def _tokenizer(folder, records):
+def _tokenizer(
+  folder: str | pathlib.Path, records: dataset.Records
+) -> FastTokenizer:
   encoder = tokenizer_lib.load(str(folder))
   tokenizer_lib.check(encoder, records.metadata, records.folder)
   return encoder

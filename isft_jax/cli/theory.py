@@ -17,16 +17,16 @@ ONLY = flags.DEFINE_list(
   'only',
   [],
   'Parts to run, separated by commas: mixture, fire_engine, bandit, imitation, '
-  'beta, boxes, teaching. By default all.',
+  'beta, boxes, teaching (default all).',
 )
-SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is drawn.')
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of all random numbers.')
 
 
-def _theory():
+def _theory() -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax.experiments import environment
-  from isft_jax.report.theory import figures as theory_figures
-  from isft_jax.report.theory import page, plots
+  from isft_jax.report import tables
+  from isft_jax.report.theory import page
   from isft_jax.report.theory import tables as theory_tables
   from isft_jax.theory.bandit import Bandit
   from isft_jax.theory.learner import model_config
@@ -41,15 +41,14 @@ def _theory():
   )
   with main.resumable(workdir):
     results = run_parts(workdir, ONLY.value, SEED.value, settings, found)
-  for tables in theory_tables.tables(results).values():
-    for table in tables:
-      print(f'\n{theory_tables.text(table)}')
-  for figures in theory_figures.figures(results).values():
-    for figure in figures:
-      plots.draw(figure, workdir)
+  for part_tables in theory_tables.tables(results).values():
+    print()
+    tables.show(*part_tables)
   print(f'\nopen {page.write(workdir, results)}')
 
 
-def run():
+def run() -> None:
   """The console script isft-theory."""
+  flags.set_default(main.WORKDIR, 'runs/theory')
+  flags.FLAGS[main.WORKDIR.name].help = 'Folder for results.'
   main.run(_theory, __doc__, (ONLY, main.WORKDIR, SEED))

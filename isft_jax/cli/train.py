@@ -1,57 +1,78 @@
-"""Trains a model on records, or goes on from the newest checkpoint in workdir.
+"""Trains a model on records, or resumes from the last checkpoint in workdir.
 
   isft-train --config=configs/train_tiny.py --config.records=DIR \\
     --config.tokenizer=DIR [--config.model.init_from=WORKDIR] \\
     [--config.objective=interventional]
 
-Records can be mixed, by shares of the rows, each with an objective:
+A mixture has shares of the rows, and an objective for each component:
 
   isft-train --config=... --config.sources="(('RUNS', 3, 'interventional'),
     ('DEMONSTRATIONS', 1, 'observational'))"
 
-On several hosts, the same command on each, with a workdir that all can reach:
+On several hosts, run the same command on each, with a shared workdir:
 
   isft-train --config=... --multihost                      # TPU slice, SLURM
   isft-train --config=... --coordinator=ADDRESS:PORT --hosts=2 --host=0
 
-Exits with 75 if it was told to stop (SIGTERM) and has saved: start it again.
+After SIGTERM it saves a checkpoint and exits with 75. Run the same command
+again to resume.
 """
 
 import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 
 from isft_jax.cli import main
+from isft_jax.config import RunConfig
+
+if TYPE_CHECKING:
+  from isft_jax.models.decoder import GraphDef
+  from isft_jax.types import PyTree
 
 MULTIHOST = DEFINE_boolean(
-  'multihost', False, 'Join the other hosts that TPU metadata or SLURM name.'
+  'multihost',
+  False,
+  'Training on all hosts that TPU metadata or SLURM list, with this one.',
 )
 COORDINATOR = DEFINE_string(
-  'coordinator', '', 'Join the hosts that meet here: ADDRESS:PORT of the first.'
+  'coordinator',
+  '',
+  'ADDRESS:PORT of the first host, if neither TPU metadata nor SLURM list the '
+  'hosts; needs --hosts and --host.',
 )
-HOSTS = DEFINE_integer('hosts', 0, 'With --coordinator: how many there are.')
-HOST = DEFINE_integer('host', -1, 'With --coordinator: which this is, from 0.')
+HOSTS = DEFINE_integer(
+  'hosts', 0, 'Number of hosts; 0 means that TPU metadata or SLURM has it.'
+)
+HOST = DEFINE_integer(
+  'host',
+  -1,
+  'Index of this host, from 0; -1 means that TPU metadata or SLURM has it.',
+)
 HEARTBEAT = DEFINE_integer(
   'heartbeat',
   100,
-  'Seconds of silence after which a host counts as dead, and the others end.',
+  'Seconds of silence after which a host counts as dead and the others stop.',
   lower_bound=1,
 )
 PROFILE = DEFINE_string(
-  'profile', '', 'START:STOP, steps to trace for xprof, into workdir/profile.'
+  'profile',
+  '',
+  'Steps to trace for xprof, as START:STOP; the trace goes to WORKDIR/profile.',
 )
 WANDB = DEFINE_string(
-  'wandb', '', 'A project of Weights & Biases to draw curves in as well.'
+  'wandb', '', 'Project of Weights & Biases that also receives the curves.'
 )
 PROBE = DEFINE_string(
   'probe',
   '',
-  "Facts to ask about every config.eval_every steps: 'paper', or a file of "
-  'facts as isft-probe takes it.',
+  "Facts to probe every config.eval_every steps: 'paper', or a file of facts "
+  'as for isft-probe.',
 )
 
 
-def _train(config, workdir):
+def _train(config: RunConfig, workdir: str) -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax.train import loop, multihost
 
@@ -89,7 +110,9 @@ def steps_of(text: str) -> tuple[int, ...]:
   return int(found[1]), int(found[2])
 
 
-def _probe_of(config):
+def _probe_of(
+  config: RunConfig,
+) -> 'Callable[[GraphDef, PyTree], dict[str, float]]':
   """Returns what asks a model about facts, rendered as the records are."""
   from isft_jax import config as config_lib
   from isft_jax.data.records.dataset import Records
@@ -98,7 +121,7 @@ def _probe_of(config):
   from isft_jax.worlds.lying_agent import fact_files, facts, generator, probes
   from isft_jax.worlds.lying_agent.context import shared_context
 
-  config_lib.validate(config)
+  config.check()
   bank, context = facts.FACTS, ''
   if PROBE.value != 'paper':
     bank, context = fact_files.read(PROBE.value)
@@ -112,10 +135,11 @@ def _probe_of(config):
   return probes.watch(bank, renderer, context)
 
 
-def run():
+def run() -> None:
   """The console script isft-train."""
   main.run_config(
     _train,
     __doc__,
     (MULTIHOST, COORDINATOR, HOSTS, HOST, HEARTBEAT, PROFILE, WANDB, PROBE),
+    (RunConfig,),
   )

@@ -6,16 +6,25 @@ isft-prepare and isft-inspect share them.
 import itertools
 import json
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl.flags import DEFINE_enum, DEFINE_string
+
+if TYPE_CHECKING:
+  from isft_jax.data.formats.author_rules import Rules
+  from isft_jax.data.rendering.renderer import Renderer
+  from isft_jax.data.rendering.tokenizer import FastTokenizer
+  from isft_jax.types import Example
 
 INPUT = DEFINE_string(
   'input',
   '',
-  'Agent runs: a file, a folder, or a glob in quotes, here or remote, as '
-  'gs://BUCKET/RUNS; or hf://ORG/NAME[/CONFIG], of the hub.',
+  'Agent runs: a file, a folder or a quoted glob, local or remote as in '
+  'gs://BUCKET/RUNS; or hf://ORG/NAME[/CONFIG] on the Hugging Face hub.',
 )
-SPLIT = DEFINE_string('split', '', "Of hf:// alone; by default 'train'.")
+SPLIT = DEFINE_string(
+  'split', '', 'Split of a data set on the hub (default train).'
+)
 FORMAT = DEFINE_enum(
   'format',
   'auto',
@@ -23,32 +32,36 @@ FORMAT = DEFINE_enum(
     *('auto', 'tokens', 'swe_agent', 'sharegpt', 'turns', 'anthropic'),
     *('atif', 'react', 'openai'),
   ],
-  'What the rows look like; auto: tell each by its keys.',
+  'Format of the rows; auto detects it by the keys of each.',
 )
 TOKENIZER = DEFINE_string(
   'tokenizer',
   '',
-  'A fast tokenizer: folder, hub id, .gguf file or preset.',
+  'Fast tokenizer: a folder, hub id, .gguf file or preset.',
 )
 CHAT_TEMPLATE = DEFINE_string(
   'chat_template',
   '',
-  "A file with a Jinja chat template, or 'plain' for the paper's format; by "
-  "default the tokenizer's own.",
+  "File with a Jinja chat template, or 'plain' for the paper's format (default "
+  "the tokenizer's own).",
 )
 TEMPLATE_KWARGS = DEFINE_string(
   'template_kwargs',
   '{}',
-  'JSON object given to the template, as {"enable_thinking": false}.',
+  'JSON object of values for the chat template, as in {"enable_thinking": '
+  'false}.',
 )
 SPECIAL_TEXT = DEFINE_enum(
   'special_text',
   'reject',
   ['reject', 'escape'],
-  "What becomes of a message that holds a special token's text.",
+  'Treatment of messages that contain the text of a special token.',
 )
 AUTHORS = DEFINE_string(
-  'authors', '', 'A JSON file of rules that say who wrote what.'
+  'authors',
+  '',
+  'JSON file of rules for the authors of messages (default none: formats and '
+  'roles decide).',
 )
 FLAGS = (
   INPUT,
@@ -69,7 +82,7 @@ def input() -> str:
   return INPUT.value
 
 
-def renderer():
+def renderer() -> 'Renderer':
   """Returns the renderer that the flags ask for. Raises ValueError."""
   from isft_jax.data.rendering import chat_template, tokenizer
   from isft_jax.data.rendering.renderer import Renderer
@@ -100,14 +113,14 @@ def renderer():
   return Renderer(encoder, template, values, SPECIAL_TEXT.value)
 
 
-def rules():
+def rules() -> 'Rules':
   """Returns the rules of --authors, or none. Raises ValueError."""
   from isft_jax.data.formats.author_rules import Rules
 
   return Rules.load(AUTHORS.value) if AUTHORS.value else Rules.default()
 
 
-def example(index: int):
+def example(index: int) -> 'tuple[Example, FastTokenizer]':
   """Returns a row as an `Example`, and its tokenizer.
 
   Raises ValueError, with the reason, for one that would be set aside.

@@ -5,16 +5,18 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+from typing import Any
 
 import jax
 
-from isft_jax.config import LyingAgentConfig, ModelConfig
+from isft_jax.config import ModelConfig
+from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.models import decoder
 
 _PACKAGES = ('isft_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
-def describe(model: ModelConfig) -> dict:
+def describe(model: ModelConfig) -> dict[str, Any]:
   """Returns the model's size, the devices, the machine and the versions."""
   kinds = collections.Counter(device.device_kind for device in jax.devices())
   return {
@@ -30,7 +32,7 @@ def describe(model: ModelConfig) -> dict:
   }
 
 
-def describe_base(config: LyingAgentConfig) -> dict:
+def describe_base(config: LyingAgentConfig) -> dict[str, Any]:
   """Returns where the base model is from, its name and its parameters."""
   given = config.model.init_from
   return {

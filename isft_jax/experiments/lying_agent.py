@@ -12,37 +12,36 @@ run pre-trains itself, its row of probes, and the arm `agent_only`.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from isft_jax import config as config_lib
-from isft_jax import objectives
-from isft_jax.config import (
-  LyingAgentConfig,
-  ModelConfig,
-  RunConfig,
-  StageConfig,
-)
+from isft_jax import files, objectives
+from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.data.batching.pipeline import BatchSource
 from isft_jax.data.records import dataset, shards
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.experiments import environment
+from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.experiments.progress import Progress
 from isft_jax.hf import pretrained
 from isft_jax.models import decoder
-from isft_jax.report.lying_agent import markdown, page
+from isft_jax.models.decoder import GraphDef
+from isft_jax.report.lying_agent import page
 from isft_jax.report.viewer import shown
 from isft_jax.train import start
 from isft_jax.train.checkpoint import folder_of
-from isft_jax.train.loop import train
-from isft_jax.types import Example, Provenance, Trajectory, Verdict
+from isft_jax.train.loop import Trained, train
+from isft_jax.types import Example, Provenance, PyTree, Trajectory, Verdict
 from isft_jax.worlds.lying_agent import (
   dialogue_files,
   fact_files,
@@ -72,9 +71,11 @@ class Material(NamedTuple):
   heldout: Callable[[], Iterable[Trajectory]]
 
 
-def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
+def reproduce(
+  config: LyingAgentConfig, workdir: str | pathlib.Path
+) -> dict[str, Any]:
   """Runs the experiment into workdir; returns what results.json holds."""
-  config_lib.validate(config)
+  config.check()
   for arm in config.arms:
     objectives.weight_table(arm)  # raises for one that is unknown
   config = resolved(config)
@@ -95,6 +96,7 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
   prepare(config, workdir, material)
   _plan(progress, config, workdir)
 
+  results: dict[str, Any]
   results = {'config': dataclasses.asdict(config), 'seed': config.seed}
   results['environment'] = environment.describe(config.model)
   results['base'] = environment.describe_base(config)
@@ -108,7 +110,6 @@ def reproduce(config: LyingAgentConfig, workdir: str) -> dict:
       f'{found["prefers_lie"]} lies of {len(material.facts)}'
     )
 
-  markdown.write(workdir, results)
   page.write(workdir, results, _shown_dialogues(config, workdir))
   _write_json(results_path, results)  # last: it says that all is done
   tell(f'done: {places}')
@@ -162,17 +163,17 @@ def material_of(config: LyingAgentConfig) -> Material:
         'same, or remove one of them'
       )
     context = context or own
-    given = [
+    with_context = [
       dialogue_files.with_context(each, context)
       if isinstance(each, Trajectory)
       else each
       for each in given
     ]
-    return Material(facts, context, lambda: given, lambda: ())
+    return Material(facts, context, lambda: with_context, lambda: ())
 
   context = context or generator.CONTEXT
 
-  def dialogues(start, stop):
+  def dialogues(start: int, stop: int) -> Iterator[Trajectory]:
     # Dialogue i does not depend on how many there are: the next ones are new.
     made = generator.dialogues(
       stop,
@@ -198,7 +199,7 @@ def prepare(
   config: LyingAgentConfig, workdir: pathlib.Path, material: Material
 ) -> None:
   """Makes or loads the tokenizer and writes the records, unless there."""
-  sources = {
+  sources: dict[str, Callable[[], Iterable[Trajectory | Example]]] = {
     'documents': lambda: generator.documents(
       config.documents.number,
       config.documents.p_true,
@@ -229,12 +230,11 @@ def prepare(
     part.rename(folder)
   renderer = renderer_of(config, workdir)
   for name, make in sources.items():
-
-    def examples(make=make):
-      return (_example(config, renderer, each) for each in make())
-
-    folder = str(workdir / 'records' / name)
-    dataset.write(folder, examples, renderer.metadata())
+    dataset.write(
+      str(workdir / 'records' / name),
+      functools.partial(_examples, config, renderer, make),
+      renderer.metadata(),
+    )
 
 
 def renderer_of(config: LyingAgentConfig, workdir: pathlib.Path) -> Renderer:
@@ -249,7 +249,7 @@ def run_arm(
   arm: str,
   material: Material,
   progress: Progress,
-) -> dict:
+) -> dict[str, Any]:
   """Trains the base or an arm and probes it, unless that has been done."""
   path = workdir / arm / 'probes.json'
   if path.exists():
@@ -284,8 +284,8 @@ def run_arm(
 
 
 def _measure_forgetting(
-  graphdef, params, renderer: Renderer, context: str
-) -> dict:
+  graphdef: GraphDef, params: PyTree, renderer: Renderer, context: str
+) -> dict[str, Any]:
   """Returns what a model says of facts and texts that no dialogue has."""
   texts = glosses.read()
   nll, tokens = forgetting.nll_per_token(
@@ -308,15 +308,13 @@ def run_of(
   """
   is_base = arm == 'base'
   stage = config.pretrain if is_base else config.finetune
-  fields = dataclasses.fields(StageConfig)
-  shared = {field.name: getattr(stage, field.name) for field in fields}
   data = 'documents' if is_base else 'dialogues'
   heldout = '' if is_base else str(workdir / 'records' / 'heldout')
   model = config.model
   if not is_base and not model.init_from:
     model = dataclasses.replace(model, init_from=str(workdir / 'base'))
-  return RunConfig(
-    **shared,
+  return RunConfig.from_stage(
+    stage,
     name=arm,
     objective=PLAN if is_base else arm,
     plan_objective=PLAN,
@@ -329,19 +327,19 @@ def run_of(
   )
 
 
-def _given_base(model: ModelConfig) -> tuple:
+def _given_base(model: ModelConfig) -> Trained:
   """Returns (graphdef, params, no summary) of the base that is given."""
   architecture = dataclasses.replace(model, init_from='')
   graphdef, _ = decoder.abstract(architecture)
   loaded, _ = pretrained.load(model.init_from, dtype=model.param_dtype)
-  return graphdef, loaded.params, {}
+  return Trained(graphdef, loaded.params, {})
 
 
 def _checked(prefix: str, file: str, expected: str) -> str:
   """Returns the checksum of a file. Raises ValueError if it is another."""
   if not pathlib.Path(file).is_file():
     raise ValueError(f'config.{prefix}file={file!r}: no such file')
-  actual = shards.sha256(pathlib.Path(file))
+  actual = shards.sha256(epath.Path(file))
   if expected not in ('', actual):
     raise ValueError(
       f'{file} has the checksum {actual}, and config.{prefix}sha256 is '
@@ -350,7 +348,9 @@ def _checked(prefix: str, file: str, expected: str) -> str:
   return actual
 
 
-def _text_of(config: LyingAgentConfig, dialogue) -> Trajectory:
+def _text_of(
+  config: LyingAgentConfig, dialogue: Trajectory | Example
+) -> Trajectory:
   """Returns a dialogue to train a tokenizer on. Raises ValueError for ids."""
   if isinstance(dialogue, Example):
     raise ValueError(
@@ -360,7 +360,17 @@ def _text_of(config: LyingAgentConfig, dialogue) -> Trajectory:
   return dialogue
 
 
-def _example(config: LyingAgentConfig, renderer: Renderer, dialogue) -> Example:
+def _examples(
+  config: LyingAgentConfig,
+  renderer: Renderer,
+  dialogues: Callable[[], Iterable[Trajectory | Example]],
+) -> Iterator[Example]:
+  return (_example(config, renderer, each) for each in dialogues())
+
+
+def _example(
+  config: LyingAgentConfig, renderer: Renderer, dialogue: Trajectory | Example
+) -> Example:
   """Returns a rendered dialogue. Raises ValueError, naming it."""
   if isinstance(dialogue, Example):
     return dialogue
@@ -392,7 +402,7 @@ def _plan(
   progress: Progress, config: LyingAgentConfig, workdir: pathlib.Path
 ) -> None:
   """Tells progress what is to be done, and what of it has been done."""
-  steps = {}  # of a stage; all arms have as many
+  steps: dict[str, int] = {}  # of a stage; all arms have as many
   for arm in ('base', *config.arms):
     is_done = (workdir / arm / 'probes.json').exists()
     if arm != 'base' or not config.model.init_from:
@@ -419,7 +429,9 @@ def _stage_of(config: LyingAgentConfig, arm: str) -> str:
   return f'base: {given}' if given else 'base: pre-training'
 
 
-def _shown_dialogues(config, workdir) -> list[shown.Dialogue]:
+def _shown_dialogues(
+  config: LyingAgentConfig, workdir: pathlib.Path
+) -> list[shown.Dialogue]:
   """Returns a dialogue in which the agent lies, and one where it does not."""
   found = dataset.Records(str(workdir / 'records' / 'dialogues'))
   encoder = tokenizer.load(str(workdir / 'tokenizer'))
@@ -427,20 +439,19 @@ def _shown_dialogues(config, workdir) -> list[shown.Dialogue]:
   lies = found.index.counts_NPV[:, Provenance.AGENT, Verdict.WRONG] > 0
   # The same one, where all dialogues are of one kind or have no verdicts.
   picked = dict.fromkeys([int(np.argmax(lies)), int(np.argmin(lies))])
-  return [shown.dialogue(found[i], encoder.decode, tables) for i in picked]
+  decode = functools.partial(tokenizer.decode, encoder)
+  return [shown.dialogue(found[i], decode, tables) for i in picked]
 
 
-def _write_json(path: pathlib.Path, value) -> None:
+def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
   path.parent.mkdir(exist_ok=True)
-  part = path.with_suffix('.part')
-  part.write_text(json.dumps(value, indent=2) + '\n')
-  part.replace(path)
+  files.write_atomically(path, json.dumps(value, indent=2) + '\n')
 
 
-def _teller(progress: Progress):
+def _teller(progress: Progress) -> Callable[[str], None]:
   start = time.perf_counter()
 
-  def tell(line):
+  def tell(line: str) -> None:
     seconds = time.perf_counter() - start
     print(f'[{seconds:5.0f} s, {progress.describe()}] {line}', flush=True)
 

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import pathlib
 
+from isft_jax import files
+
 
 @dataclasses.dataclass
 class _Stage:
@@ -23,7 +25,7 @@ class Progress:
   Measured times are kept in a file, so that a resumed run has them at once.
   """
 
-  def __init__(self, path: pathlib.Path, costs: dict[str, float]):
+  def __init__(self, path: pathlib.Path, costs: dict[str, float]) -> None:
     """Reads what an earlier process measured.
 
     Args:
@@ -55,9 +57,7 @@ class Progress:
     stage.done = done
     if seconds:
       self._seconds[stage.kind] = seconds
-      part = self._path.with_suffix('.part')
-      part.write_text(json.dumps(self._seconds))
-      part.replace(self._path)
+      files.write_atomically(self._path, json.dumps(self._seconds))
 
   def fraction(self) -> float:
     """Returns the part of the whole time that is done, 0 to 1."""

@@ -4,7 +4,8 @@ An attribute that is neither read here nor known to change nothing raises: a
 model that is silently another would train, and be wrong.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 import jax.numpy as jnp
 
@@ -24,7 +25,7 @@ SHAPE = (
   *('qkv_bias', 'qk_norm'),
 )
 # Attribute -> the values it may have, if it is there at all.
-_REQUIRED = {
+_REQUIRED: dict[str, tuple[object, ...]] = {
   'add_cross_attention': (False, None),
   'attention_bias': (False, None),
   'auto_map': (None, {}),  # a program of the folder's own
@@ -94,7 +95,7 @@ _LLAMA3 = (
 )
 
 
-def model_config(found: Mapping, where: str) -> ModelConfig:
+def model_config(found: Mapping[str, Any], where: str) -> ModelConfig:
   """Returns the decoder that a config.json describes.
 
   found: its content. where: its path, for messages.
@@ -102,7 +103,7 @@ def model_config(found: Mapping, where: str) -> ModelConfig:
   Raises ValueError, naming the attribute, for what this decoder is not.
   """
 
-  def refuse(name, why):
+  def refuse(name: str, why: str) -> NoReturn:
     raise ValueError(f'{where}: {name}={found.get(name)!r} {why}')
 
   family = found.get('model_type')
@@ -159,7 +160,9 @@ def model_config(found: Mapping, where: str) -> ModelConfig:
   )
 
 
-def _rope(found: Mapping, refuse) -> tuple[float, tuple[float, ...]]:
+def _rope(
+  found: Mapping[str, Any], refuse: Callable[[str, str], NoReturn]
+) -> tuple[float, tuple[float, ...]]:
   """Returns theta and Llama 3's scaling; new folders nest them, old do not."""
   name = 'rope_parameters' if found.get('rope_parameters') else 'rope_scaling'
   rope = found.get(name) or {}
@@ -174,7 +177,7 @@ def _rope(found: Mapping, refuse) -> tuple[float, tuple[float, ...]]:
   return float(theta), tuple(float(rope[key]) for key in _LLAMA3)
 
 
-def to_json(config: ModelConfig) -> dict:
+def to_json(config: ModelConfig) -> dict[str, object]:
   """Returns the config.json of a decoder, in the words of transformers 5.
 
   Raises ValueError for one that is of no family.
@@ -188,11 +191,14 @@ def to_json(config: ModelConfig) -> dict:
       f'qk_norm={config.qk_norm} and heads of size {config.head_size} in a '
       f'width of {config.width}'
     )
-  rope = {'rope_type': 'default', 'rope_theta': config.rope_theta}
+  rope: dict[str, str | float] = {
+    'rope_type': 'default',
+    'rope_theta': config.rope_theta,
+  }
   if config.rope_scaling:
     scaling = zip(_LLAMA3, config.rope_scaling, strict=True)
     rope |= {'rope_type': 'llama3', **dict(scaling)}
-    rope[_LLAMA3[-1]] = int(rope[_LLAMA3[-1]])
+    rope[_LLAMA3[-1]] = int(config.rope_scaling[-1])
   found = {
     'architectures': [f'{family.capitalize()}ForCausalLM'],
     'model_type': family,

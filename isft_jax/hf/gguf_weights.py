@@ -9,6 +9,7 @@ import contextlib
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -73,12 +74,14 @@ def model_config(file: GGUFFile) -> ModelConfig:
   Raises:
     ValueError: it holds another model. The message names the key.
   """
-  keys = {'general.type': 'model', 'split.count': 1} | file.metadata
-  for key, values in {
+  keys: dict[str, Any] = {'general.type': 'model', 'split.count': 1}
+  keys |= file.metadata
+  allowed: dict[str, tuple[object, ...]] = {
     'general.type': ('model',),
     'general.architecture': _ARCHITECTURES,
     'split.count': (0, 1),
-  }.items():
+  }
+  for key, values in allowed.items():
     if keys.get(key) not in values:
       remedy = '; join them with llama-gguf-split' if 'split' in key else ''
       raise ValueError(
@@ -100,7 +103,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
     if why:
       raise ValueError(f'{file.path}: {family}.{key}={value!r} {why}')
 
-  def number(key, default=None):
+  def number(key: str, default: float | None = None) -> Any:
     value = own.get(key, default)
     if isinstance(value, list) and len(set(value)) == 1:
       value = value[0]  # one for each layer, and all are the same
@@ -110,7 +113,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
       )
     return value
 
-  def decimal(key, default=None):
+  def decimal(key: str, default: float | None = None) -> float:
     """Returns the shortest decimal that is the float32 in the file."""
     return float(str(np.float32(number(key, default))))
 
@@ -144,7 +147,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
   )
 
 
-def _rope_scaling(file: GGUFFile, half: int, theta: float):
+def _rope_scaling(file: GGUFFile, half: int, theta: float) -> tuple[float, ...]:
   """Returns Llama 3's (factor, low, high, original length), or ().
 
   A file has not these numbers but what follows from them: a factor for each
@@ -173,7 +176,7 @@ class Tensors(tensor_files.Tensors):
   Raises ValueError if one is of an unknown type or reaches past the file's end.
   """
 
-  def __init__(self, file: GGUFFile, config: ModelConfig):
+  def __init__(self, file: GGUFFile, config: ModelConfig) -> None:
     super().__init__(file.path)
     # For llama alone, llama.cpp turns the pairs of a head.
     heads = {}
@@ -186,7 +189,7 @@ class Tensors(tensor_files.Tensors):
     self._stored = {}
     for name, tensor in file.tensors.items():
       layer = re.fullmatch(r'blk\.(\d+)\.(.*)', name)
-      path = paths.get(_LAYER + layer[2] if layer else name)
+      path = paths.get(_LAYER + layer[2] if layer else name, '')
       stored = _Stored(file, name, tensor, heads.get(path, 0))
       if path:
         name = tensor_names.name(path, int(layer[1]) if layer else 0)
@@ -208,7 +211,9 @@ class _Stored:
     that are half a head apart here; else 0.
   """
 
-  def __init__(self, file: GGUFFile, name: str, tensor: Tensor, heads: int = 0):
+  def __init__(
+    self, file: GGUFFile, name: str, tensor: Tensor, heads: int = 0
+  ) -> None:
     import gguf  # slow to import, and wanted here alone
 
     known = {kind.value: kind for kind in gguf.GGMLQuantizationType}

@@ -13,12 +13,13 @@ import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, traverse_util
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from isft_jax import gguf_file, places
 from isft_jax.config import ModelConfig
@@ -29,10 +30,15 @@ from isft_jax.models import decoder
 class Model(NamedTuple):
   """A decoder with its parameters: a function of tokens."""
 
-  graphdef: Any
+  graphdef: decoder.GraphDef
   params: dict
 
-  def __call__(self, tokens_BL, positions_BL=None, segment_ids_BL=None):
+  def __call__(
+    self,
+    tokens_BL: jax.typing.ArrayLike,
+    positions_BL: jax.Array | None = None,
+    segment_ids_BL: jax.Array | None = None,
+  ) -> jax.Array:
     """Returns float32 logits [B, L, V].
 
     positions_BL: int32; by default counted from 0 in each row.
@@ -101,7 +107,7 @@ def load(
   folder: str | pathlib.Path,
   *,
   dtype: jax.typing.DTypeLike = 'float32',
-  place: Callable | None = None,
+  place: Callable[[str, tuple[int, ...]], Sharding] | None = None,
 ) -> tuple[Model, ModelConfig]:
   """Loads a decoder: config.json and safetensors, or a GGUF file.
 
@@ -130,22 +136,26 @@ def load(
   )
   tensors = _tensors(folder, config)
   graphdef, shapes = decoder.abstract(config)
-  leaves = dict(_leaves(shapes))
+  leaves = traverse_util.flatten_dict(shapes, sep='/')
   _check(tensors, leaves, config)
   one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  params = _nested(
+  params = traverse_util.unflatten_dict(
     {
       path: _read(
         tensors, path, leaf, place(path, leaf.shape) if place else one_device
       )
       for path, leaf in leaves.items()
-    }
+    },
+    sep='/',
   )
   return Model(graphdef, params), config
 
 
 def save(
-  model: Model, config: ModelConfig, folder: str, shard_bytes: int = 5 * 10**9
+  model: Model,
+  config: ModelConfig,
+  folder: str | pathlib.Path,
+  shard_bytes: int = 5 * 10**9,
 ) -> None:
   """Writes config.json and safetensors that transformers loads.
 
@@ -157,7 +167,7 @@ def save(
   folder = pathlib.Path(folder)
   found = json.dumps(config_json.to_json(config), indent=2) + '\n'
   folder.mkdir(parents=True, exist_ok=True)
-  leaves = dict(_leaves(model.params))
+  leaves = traverse_util.flatten_dict(model.params, sep='/')
   sizes = {
     name: leaf.nbytes // (config.layers if tensor_names.is_stacked(path) else 1)
     for path, leaf in leaves.items()
@@ -167,7 +177,9 @@ def save(
   (folder / 'config.json').write_text(found)
 
 
-def _stored(leaves: dict, config: ModelConfig) -> Iterator[tuple]:
+def _stored(
+  leaves: dict[str, jax.Array], config: ModelConfig
+) -> Iterator[tuple[str, np.ndarray]]:
   """Yields (name, tensor) as folders hold them, layer after layer."""
   for path, leaf in leaves.items():
     for layer, name in enumerate(tensor_names.names(path, config.layers)):
@@ -178,9 +190,13 @@ def _stored(leaves: dict, config: ModelConfig) -> Iterator[tuple]:
       yield name, np.ascontiguousarray(here.reshape(stored))
 
 
-def _check(tensors: tensor_files.Tensors, leaves, config: ModelConfig) -> None:
+def _check(
+  tensors: tensor_files.Tensors,
+  leaves: dict[str, jax.ShapeDtypeStruct],
+  config: ModelConfig,
+) -> None:
   """Raises ValueError for a tensor that is unknown, missing or misshapen."""
-  wanted = {}
+  wanted: dict[str, tuple[int, ...]] = {}
   for path, leaf in leaves.items():
     shape = leaf.shape[1:] if tensor_names.is_stacked(path) else leaf.shape
     stored = tensor_names.stored_shape(path, shape)
@@ -201,19 +217,26 @@ def _check(tensors: tensor_files.Tensors, leaves, config: ModelConfig) -> None:
     tensors.check_shape(name, shape)
 
 
-def _read(tensors, path: str, leaf, sharding) -> jax.Array:
+def _read(
+  tensors: tensor_files.Tensors,
+  path: str,
+  leaf: jax.ShapeDtypeStruct,
+  sharding: Sharding,
+) -> jax.Array:
   """Returns a parameter where it belongs, a stored tensor at a time."""
 
-  def array(layer, shape, sharding):
+  def array(
+    layer: int, shape: tuple[int, ...], sharding: Sharding
+  ) -> jax.Array:
     name = tensor_names.name(path, layer)
 
     @functools.cache  # devices that hold the same part share it
-    def part(spans):
+    def part(spans: tuple[tuple[int, int], ...]) -> np.ndarray:
       index = tuple(slice(*span) for span in spans)
       return tensors.part(name, path, shape, index, leaf.dtype)
 
-    def read(index):
-      spans = zip(index, shape, strict=True)
+    def read(index: tuple[slice, ...] | None) -> np.ndarray:
+      spans = zip(index or (), shape, strict=True)
       return part(tuple(s.indices(n)[:2] for s, n in spans))
 
     return jax.make_array_from_callback(shape, sharding, read)
@@ -228,10 +251,12 @@ def _read(tensors, path: str, leaf, sharding) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=64)
-def _stacking(shape, dtype, sharding):
+def _stacking(
+  shape: tuple[int, ...], dtype: np.dtype, sharding: Sharding
+) -> tuple[Callable[[], jax.Array], Callable[..., jax.Array]]:
   """Returns what makes a stack of zeros, and what puts a layer into it."""
 
-  def put(stack, part, layer):
+  def put(stack: jax.Array, part: jax.Array, layer: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_index_in_dim(stack, part, layer, 0)
 
   return (
@@ -240,28 +265,9 @@ def _stacking(shape, dtype, sharding):
   )
 
 
-def _of_layer(sharding):
+def _of_layer(sharding: Sharding) -> Sharding:
   """Returns the sharding of one layer of a stack."""
-  if not isinstance(sharding, jax.sharding.NamedSharding):
+  if not isinstance(sharding, NamedSharding):
     return sharding
-  spec = jax.sharding.PartitionSpec(*sharding.spec[1:])
-  return jax.sharding.NamedSharding(sharding.mesh, spec)
-
-
-def _leaves(tree, prefix: str = '') -> Iterator[tuple[str, Any]]:
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      yield from _leaves(value, f'{prefix}{name}/')
-    else:
-      yield prefix + name, value
-
-
-def _nested(leaves: dict[str, Any]) -> dict:
-  tree = {}
-  for path, value in leaves.items():
-    *above, last = path.split('/')
-    place = tree
-    for name in above:
-      place = place.setdefault(name, {})
-    place[last] = value
-  return tree
+  spec = PartitionSpec(*sharding.spec[1:])
+  return NamedSharding(sharding.mesh, spec)

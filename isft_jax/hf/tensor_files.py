@@ -6,7 +6,8 @@ import json
 import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import safetensors
@@ -46,7 +47,9 @@ def fetch(place: str) -> pathlib.Path:
 
   try:
     folder = huggingface_hub.snapshot_download(
-      place, allow_patterns=_WANTED, ignore_patterns=['*/*', 'consolidated*']
+      place,
+      allow_patterns=list(_WANTED),
+      ignore_patterns=['*/*', 'consolidated*'],
     )
   except Exception as error:  # of the network, of its client, of the hub
     first_line = str(error).strip().split('\n')[0]
@@ -54,6 +57,14 @@ def fetch(place: str) -> pathlib.Path:
       f'{place}: no such folder, and not to be had from the hub ({first_line})'
     ) from error
   return fetch(folder)
+
+
+class StoredTensor(Protocol):
+  """A tensor of a file, of which only what is asked for is read."""
+
+  def get_shape(self) -> list[int]: ...
+
+  def __getitem__(self, index: tuple[slice, ...] | slice) -> np.ndarray: ...
 
 
 class Tensors:
@@ -64,14 +75,14 @@ class Tensors:
   place: for messages.
   """
 
-  def __init__(self, place: pathlib.Path):
+  def __init__(self, place: pathlib.Path) -> None:
     self.place = place
 
   def names(self) -> set[str]:
     """Returns the names of all tensors."""
     raise NotImplementedError
 
-  def open(self, name: str) -> contextlib.AbstractContextManager[Any]:
+  def open(self, name: str) -> AbstractContextManager[StoredTensor]:
     """Opens a tensor: get_shape() and [rows, columns] read no more of it."""
     raise NotImplementedError
 
@@ -99,7 +110,14 @@ class Tensors:
         f'{self.place}: {name} is not {other}, and the config ties them'
       )
 
-  def part(self, name, path, shape, index, dtype) -> np.ndarray:
+  def part(
+    self,
+    name: str,
+    path: str,
+    shape: Sequence[int],
+    index: Sequence[slice],
+    dtype: np.dtype,
+  ) -> np.ndarray:
     """Returns a part of a tensor in the axes it has here, and reads no more.
 
     path, shape: of the parameter, or of the layer of it, that it holds.
@@ -120,8 +138,8 @@ class Tensors:
       step = max(1, CHUNK // (4 * len(columns.range)))
       for start in range(0, len(rows.range), step):
         place = slice(start, start + step)
-        index = [_slice(rows.range[place]), _slice(columns.range)]
-        piece = stored[tuple(index[: len(stored.get_shape())])]
+        block = [_slice(rows.range[place]), _slice(columns.range)]
+        piece = stored[tuple(block[: len(stored.get_shape())])]
         # The extremes of what holds a NaN are NaN.
         if not (np.isfinite(piece.min()) and np.isfinite(piece.max())):
           raise ValueError(f'{self.place}: {name} is not finite')
@@ -136,9 +154,9 @@ class FolderTensors(Tensors):
   Raises ValueError if one is in two files, or not where the index says.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path) -> None:
     super().__init__(folder)
-    self._files = {}
+    self._files: dict[str, pathlib.Path] = {}
     index = folder / INDEX
     paths = sorted(folder.glob('*.safetensors'))
     wanted = None
@@ -163,7 +181,7 @@ class FolderTensors(Tensors):
     return set(self._files)
 
   @contextlib.contextmanager
-  def open(self, name: str) -> Iterator[Any]:
+  def open(self, name: str) -> Iterator[StoredTensor]:
     with safetensors.safe_open(self._files[name], 'np') as tensors:
       yield tensors.get_slice(name)
 
@@ -197,7 +215,8 @@ def shards(sizes: Mapping[str, int], most: int) -> list[tuple[str, list[str]]]:
 
   sizes: bytes of each tensor. A larger one than `most` has its own file.
   """
-  held, size = [[]], 0
+  held: list[list[str]] = [[]]
+  size = 0
   for name, nbytes in sizes.items():
     if held[-1] and size + nbytes > most:
       held.append([])
@@ -223,7 +242,7 @@ def write(
   sizes: bytes of each. tensors: (name, tensor), in the same order.
   """
   tensors = iter(tensors)
-  weight_map = {}
+  weight_map: dict[str, str] = {}
   for file, names in shards(sizes, most):
     held = dict(itertools.islice(tensors, len(names)))
     safetensors.numpy.save_file(held, folder / file, metadata={'format': 'pt'})

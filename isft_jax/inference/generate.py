@@ -10,7 +10,7 @@ data.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ import numpy as np
 from flax import nnx
 
 from isft_jax.inference.sampling import GREEDY, Chooser, Sampling
-from isft_jax.models.decoder import Cache
+from isft_jax.models.decoder import Cache, GraphDef
+from isft_jax.types import PyTree
 
 BLOCK = 16
 # Tokens of a prompt that are read at once: attention's scores exist for so many
@@ -38,9 +39,23 @@ class State(NamedTuple):
   cache: Cache
 
 
+class Draw(TypedDict, total=False):
+  """Arguments of `generate`: how tokens are drawn."""
+
+  sampling: Sampling
+  seed: int
+
+
+class DrawRows(Draw, total=False):
+  """Arguments of `generate`: how tokens are drawn, and of which rows."""
+
+  rows: Sequence[int] | None
+  block: int
+
+
 def greedy(
-  graphdef: nnx.GraphDef,
-  params: dict,
+  graphdef: GraphDef,
+  params: PyTree,
   prompts: Sequence[np.ndarray],
   max_new_tokens: int,
   stop_ids: Sequence[int] = (),
@@ -50,8 +65,8 @@ def greedy(
 
 
 def generate(
-  graphdef: nnx.GraphDef,
-  params: dict,
+  graphdef: GraphDef,
+  params: PyTree,
   prompts: Sequence[np.ndarray],
   max_new_tokens: int,
   *,
@@ -100,7 +115,7 @@ def generate(
   replies = [np.zeros(0, np.int32)] * B
   running_B = np.ones(B, bool)
   while True:
-    for b in np.flatnonzero(running_B):
+    for b in np.flatnonzero(running_B).tolist():
       stops = np.flatnonzero(is_stop_V[new_BM[b]])
       new = new_BM[b, : stops[0]] if stops.size else new_BM[b]
       replies[b] = np.concatenate([replies[b], new])
@@ -115,7 +130,9 @@ def generate(
     new_BM = np.asarray(new_BM)[:, : drawn - before]
 
 
-def lower(graphdef: nnx.GraphDef, params, rows: int, length: int, new: int):
+def lower(
+  graphdef: GraphDef, params: PyTree, rows: int, length: int, new: int
+) -> jax.stages.Lowered:
   """Returns the loop of steps that generate runs, lowered, to be compiled.
 
   params: arrays, or ShapeDtypeStructs that carry their sharding.
@@ -130,7 +147,7 @@ def lower(graphdef: nnx.GraphDef, params, rows: int, length: int, new: int):
   )
   one = jax.ShapeDtypeStruct((), jnp.int32)
   is_V, is_B = (jax.ShapeDtypeStruct((n,), bool) for n in (V, rows))
-  state = State(start_B, one, cache)
+  state = jax.eval_shape(State, start_B, one, cache)
   chooser = Chooser.of(GREEDY, 0, range(rows))
   return _go_on.lower(graphdef, params, chooser, is_V, is_B, one, state)
 
@@ -145,7 +162,9 @@ def bucket(length: int) -> int:
   return -(-length // step) * step
 
 
-def _padded(prompts, vocab_size):
+def _padded(
+  prompts: Sequence[np.ndarray], vocab_size: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Returns prompts as rows of one length, and where each of them begins."""
   lengths_B = np.array([len(prompt) for prompt in prompts])
   if not lengths_B.all():
@@ -165,12 +184,20 @@ def _padded(prompts, vocab_size):
 
 
 @functools.partial(jax.jit, static_argnames=('graphdef', 'columns'))
-def _empty(graphdef, params, start_B, columns):
+def _empty(
+  graphdef: GraphDef, params: PyTree, start_B: jax.Array, columns: int
+) -> Cache:
   return nnx.merge(graphdef, params).empty_cache(start_B, columns)
 
 
 @functools.partial(jax.jit, static_argnames='graphdef', donate_argnames='cache')
-def _read(graphdef, params, tokens_BL, chooser, cache):
+def _read(
+  graphdef: GraphDef,
+  params: PyTree,
+  tokens_BL: jax.Array,
+  chooser: Chooser,
+  cache: Cache,
+) -> State:
   """Reads tokens into the cache, and chooses what follows the last."""
   model = nnx.merge(graphdef, params)
   hidden_BLD, cache = model.extend(tokens_BL, cache)
@@ -179,7 +206,15 @@ def _read(graphdef, params, tokens_BL, chooser, cache):
 
 
 @functools.partial(jax.jit, static_argnames='graphdef', donate_argnames='state')
-def _go_on(graphdef, params, chooser, is_stop_V, running_B, stop, state):
+def _go_on(
+  graphdef: GraphDef,
+  params: PyTree,
+  chooser: Chooser,
+  is_stop_V: jax.Array,
+  running_B: jax.Array,
+  stop: jax.Array,
+  state: State,
+) -> tuple[jax.Array, State]:
   """Draws until there are `stop` tokens, or until no row goes on.
 
   Returns (the tokens in columns 0, 1, ... of [B, BLOCK], the state after).
@@ -187,11 +222,13 @@ def _go_on(graphdef, params, chooser, is_stop_V, running_B, stop, state):
   model = nnx.merge(graphdef, params)
   first = state.drawn
 
-  def goes_on(carry):
+  def goes_on(carry: tuple[jax.Array, jax.Array, State]) -> jax.Array:
     _, running_B, state = carry
     return (state.drawn < stop) & running_B.any()
 
-  def step(carry):
+  def step(
+    carry: tuple[jax.Array, jax.Array, State],
+  ) -> tuple[jax.Array, jax.Array, State]:
     new_BM, running_B, (token_B, drawn, cache) = carry
     hidden_B1D, cache = model.extend(token_B[:, None], cache)
     token_B = chooser(model.logits(hidden_B1D[:, 0]), drawn)

@@ -1,11 +1,13 @@
 """Replies as text: stop texts, and what can be shown while a reply grows."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
-from isft_jax.inference.generate import generate
+from isft_jax.inference.generate import DrawRows, generate
+from isft_jax.models.decoder import GraphDef
+from isft_jax.types import PyTree
 
 
 class Reply(NamedTuple):
@@ -21,15 +23,16 @@ class Reply(NamedTuple):
 
 
 def reply(
-  graphdef,
-  params: dict,
+  graphdef: GraphDef,
+  params: PyTree,
   prompts: Sequence[np.ndarray],
   max_new_tokens: int,
   decode: Callable[[int, np.ndarray], str],
   *,
+  stop_ids: Sequence[int] = (),
   stop_texts: Sequence[str] = (),
   show: Callable[[int, str], bool] | None = None,
-  **settings,
+  **settings: Unpack[DrawRows],
 ) -> list[Reply]:
   """Returns a `Reply` to each prompt, cut before the first stop text in it.
 
@@ -39,14 +42,14 @@ def reply(
   decode: (index of the prompt, ids of its reply) -> text.
   show: (index, the part of its text that stays) -> whether to end the reply
     there; called after each block, and with the whole reply.
-  settings: for `generate`, which also says what is raised.
+  stop_ids, settings: for `generate`, which also says what is raised.
   """
   if '' in stop_texts:
     raise ValueError('a stop text is empty: it would end every reply at once')
 
-  interrupted = set()
+  interrupted: set[int] = set()
 
-  def watch(index, ids):
+  def watch(index: int, ids: np.ndarray) -> bool:
     text = decode(index, ids)
     if cut(text, stop_texts) != text:
       return True
@@ -55,7 +58,13 @@ def reply(
     return index in interrupted
 
   found = generate(
-    graphdef, params, prompts, max_new_tokens, watch=watch, **settings
+    graphdef,
+    params,
+    prompts,
+    max_new_tokens,
+    stop_ids=stop_ids,
+    watch=watch,
+    **settings,
   )
   replies = []
   for index, ids in enumerate(found):

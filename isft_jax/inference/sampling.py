@@ -4,6 +4,7 @@ No sorting: the vocabulary is cut at a logit, which is found bit by bit. Top-k
 and top-p are the same search, for how many tokens or for how much probability.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,9 +20,9 @@ class Sampling(NamedTuple):
   top_p: then only the fewest that together have this probability; 1: all.
   """
 
-  temperature: float = 0.0
-  top_k: int = 0
-  top_p: float = 1.0
+  temperature: float | np.float32 = 0.0
+  top_k: int | np.int32 = 0
+  top_p: float | np.float32 = 1.0
 
   def check(self) -> None:
     """Raises ValueError, naming the field, if nothing could be drawn."""
@@ -48,10 +49,10 @@ def filtered(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
   top_BV = logits_BV - logits_BV.max(axis=-1, keepdims=True)
   logits_BV = top_BV / sampling.temperature  # at most 0: no overflow
 
-  def top_k(logits_BV):
+  def top_k(logits_BV: jax.Array) -> jax.Array:
     return _cut(logits_BV, jnp.ones_like(logits_BV), sampling.top_k)
 
-  def top_p(logits_BV):
+  def top_p(logits_BV: jax.Array) -> jax.Array:
     return _cut(logits_BV, jax.nn.softmax(logits_BV), sampling.top_p)
 
   V = logits_BV.shape[-1]
@@ -67,7 +68,9 @@ class Chooser(NamedTuple):
   keys_B: jax.Array | None
 
   @classmethod
-  def of(cls, sampling: Sampling, seed: int, rows_B) -> 'Chooser':
+  def of(
+    cls, sampling: Sampling, seed: int, rows_B: Sequence[int]
+  ) -> 'Chooser':
     """Returns that of rows with these numbers, each with a key of its own.
 
     Raises ValueError if nothing could be drawn.
@@ -75,14 +78,17 @@ class Chooser(NamedTuple):
     sampling.check()
     if not sampling.temperature:
       return cls(None, None)
-    types = np.float32, np.int32, np.float32  # whatever types they came in
-    numbers = (to(n) for to, n in zip(types, sampling, strict=True))
+    numbers = Sampling(  # of the same types, whatever types they came in
+      np.float32(sampling.temperature),
+      np.int32(sampling.top_k),
+      np.float32(sampling.top_p),
+    )
     keys_B = _keys_of(jax.random.key(seed), np.asarray(rows_B, np.uint32))
-    return cls(Sampling(*numbers), keys_B)
+    return cls(numbers, keys_B)
 
-  def __call__(self, logits_BV: jax.Array, index: jax.Array) -> jax.Array:
+  def __call__(self, logits_BV: jax.Array, index: int | jax.Array) -> jax.Array:
     """Returns the tokens, int32 [B], that come at an index of the replies."""
-    if self.sampling is None:
+    if self.sampling is None or self.keys_B is None:
       return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(self.keys_B, index)
     logits_BV = filtered(logits_BV, self.sampling)
@@ -93,7 +99,9 @@ class Chooser(NamedTuple):
 _keys_of = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 
 
-def _cut(logits_BV, masses_BV, goal):
+def _cut(
+  logits_BV: jax.Array, masses_BV: jax.Array, goal: jax.typing.ArrayLike
+) -> jax.Array:
   """Returns the logits, -inf below the highest one t for which
 
   sum of the masses of {v : logit_v >= t} >= goal
@@ -104,7 +112,7 @@ def _cut(logits_BV, masses_BV, goal):
   sign = jnp.uint32(1 << 31)
   order_BV = jnp.where(bits_BV < sign, bits_BV | sign, ~bits_BV)
 
-  def refine(i, least_B1):
+  def refine(i: jax.Array, least_B1: jax.Array) -> jax.Array:
     tried_B1 = least_B1 | (sign >> i)
     above_BV = jnp.where(order_BV >= tried_B1, masses_BV, 0)
     enough_B1 = above_BV.sum(axis=-1, keepdims=True) >= goal

@@ -35,7 +35,7 @@ def rotate(
   positions_BL: jax.Array,
   theta: float,
   scaling: tuple[float, ...] = (),
-):
+) -> jax.Array:
   """Turns each pair (i, i + A/2) of a head by position * theta^(-2i/A).
 
   Pairs are the two halves of a head, as in Hugging Face weights, and not the

@@ -13,31 +13,32 @@ which is scanned: compile time does not grow with depth.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from isft_jax.axes import FSDP, ROWS, TENSOR
 from isft_jax.config import ModelConfig
 from isft_jax.models import attention, sharded_embedding
-from isft_jax.models.splash_attention import ROWS
 
 # (regex, mesh axis of each dimension): which axis may split what. Data only;
 # the sharding room applies it, by re.search. '/'-joined paths of parameters,
 # and of optimizer moments with a prefix, each match exactly one rule.
 PARTITION_RULES = (
-  (r'(^|/)(embedding|head)$', (('tensor', 'fsdp'), None)),  # V D
+  (r'(^|/)(embedding|head)$', ((TENSOR, FSDP), None)),  # V D
   (r'(^|/)norm$', (None,)),  # D
   (r'blocks/attention_norm$', (None, None)),  # layers D
   (r'blocks/mlp_norm$', (None, None)),  # layers D
-  (r'blocks/attention/[qkv]$', (None, 'fsdp', 'tensor', None)),  # layers D H A
-  (r'blocks/attention/[qkv]_bias$', (None, 'tensor', None)),  # layers H A
+  (r'blocks/attention/[qkv]$', (None, FSDP, TENSOR, None)),  # layers D H A
+  (r'blocks/attention/[qkv]_bias$', (None, TENSOR, None)),  # layers H A
   (r'blocks/attention/[qk]_norm$', (None, None)),  # layers A
-  (r'blocks/attention/o$', (None, 'tensor', None, 'fsdp')),  # layers H A D
-  (r'blocks/mlp/(gate|up)$', (None, 'fsdp', 'tensor')),  # layers D F
-  (r'blocks/mlp/down$', (None, 'tensor', 'fsdp')),  # layers F D
+  (r'blocks/attention/o$', (None, TENSOR, None, FSDP)),  # layers H A D
+  (r'blocks/mlp/(gate|up)$', (None, FSDP, TENSOR)),  # layers D F
+  (r'blocks/mlp/down$', (None, TENSOR, FSDP)),  # layers F D
 )
 # Where a step has them while it computes, if not where they rest. The tables of
 # the vocabulary rest by rows, which are whole lanes of a TPU's memory, and are
@@ -58,6 +59,17 @@ _REMAT = {
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   'full': jax.checkpoint_policies.nothing_saveable,
 }
+
+
+# What goes from layer to layer: a cache's keys and values; None in training.
+Stored = TypeVar('Stored')
+# (q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, stored).
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Stored]]
+# (layer, stored, q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, stored).
+AttendInLayer = Callable[
+  [jax.Array, Stored, jax.Array, jax.Array, jax.Array],
+  tuple[jax.Array, Stored],
+]
 
 
 class Cache(NamedTuple):
@@ -108,7 +120,7 @@ def logits_of(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
 class Attention(nnx.Module):
   """Projections, rotation and output of grouped-query attention."""
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
     D, A = config.width, config.head_size
     H, N = config.heads, config.kv_heads
     normal = functools.partial(_normal, rngs, config)
@@ -126,7 +138,9 @@ class Attention(nnx.Module):
       self.q_norm = constant((A,), 1.0)
       self.k_norm = constant((A,), 1.0)
 
-  def __call__(self, x_BLD, positions_BL, attend):
+  def __call__(
+    self, x_BLD: jax.Array, positions_BL: jax.Array, attend: Attend[Stored]
+  ) -> tuple[jax.Array, Stored]:
     config, dtype = self.config, x_BLD.dtype
     q_BLHA = _project('TD,DHA->THA', x_BLD, self.q[...].astype(dtype))
     k_BLNA = _project('TD,DNA->TNA', x_BLD, self.k[...].astype(dtype))
@@ -149,14 +163,14 @@ class Attention(nnx.Module):
 class MLP(nnx.Module):
   """SwiGLU: down(silu(gate x) * up x). Source: Shazeer 2020, equation 6."""
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
     D, F = config.width, config.hidden
     normal = functools.partial(_normal, rngs, config)
     self.gate = normal((D, F), D**-0.5)
     self.up = normal((D, F), D**-0.5)
     self.down = normal((F, D), F**-0.5 * _residual_scale(config))
 
-  def __call__(self, x_BLD):
+  def __call__(self, x_BLD: jax.Array) -> jax.Array:
     dtype = x_BLD.dtype
     gate_BLF = _project('TD,DF->TF', x_BLD, self.gate[...].astype(dtype))
     up_BLF = _project('TD,DF->TF', x_BLD, self.up[...].astype(dtype))
@@ -171,14 +185,16 @@ class Block(nnx.Module):
   decoding share every line of this class.
   """
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
     self.config = config
     self.attention = Attention(config, rngs)
     self.attention_norm = _constant(config, (config.width,), 1.0)
     self.mlp = MLP(config, rngs)
     self.mlp_norm = _constant(config, (config.width,), 1.0)
 
-  def __call__(self, x_BLD, positions_BL, attend):
+  def __call__(
+    self, x_BLD: jax.Array, positions_BL: jax.Array, attend: Attend[Stored]
+  ) -> tuple[jax.Array, Stored]:
     eps = self.config.norm_eps
     normed_BLD = rms_norm(x_BLD, self.attention_norm[...], eps)
     mixed_BLD, stored = self.attention(normed_BLD, positions_BL, attend)
@@ -190,7 +206,7 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
   """Tokens to hidden states; hidden states, where wanted, to logits."""
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
     # A copy: the config is a static, hashed part of the graph, and the
     # caller's dataclass is mutable.
     self.config = config = dataclasses.replace(
@@ -218,7 +234,13 @@ class Decoder(nnx.Module):
       only. 0 is padding: its outputs are finite and mean nothing.
     """
 
-    def attend(layer, stored, q_BLHA, k_BLNA, v_BLNA):
+    def attend(
+      layer: jax.Array,
+      stored: None,
+      q_BLHA: jax.Array,
+      k_BLNA: jax.Array,
+      v_BLNA: jax.Array,
+    ) -> tuple[jax.Array, None]:
       del layer, stored
       mixed_BLHA = attention.packed_attention(
         q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, self.config.attention
@@ -264,27 +286,39 @@ class Decoder(nnx.Module):
     columns_L = cache.size + jnp.arange(tokens_BL.shape[1])
     positions_BL = columns_L[None] - cache.start_B[:, None]
 
-    def attend(layer, stored, q_BLHA, k_BLNA, v_BLNA):
+    def attend(
+      layer: jax.Array,
+      stored: tuple[jax.Array, jax.Array],
+      q_BLHA: jax.Array,
+      k_BLNA: jax.Array,
+      v_BLNA: jax.Array,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
       at = (layer, 0, 0, cache.size, 0)
-      stored = tuple(
+      k, v = (
         jax.lax.dynamic_update_slice(old, new_BLNA.swapaxes(1, 2)[None], at)
         for old, new_BLNA in zip(stored, (k_BLNA, v_BLNA), strict=True)
       )
       k_BNSA, v_BNSA = (
         jax.lax.dynamic_index_in_dim(each, layer, keepdims=False)
-        for each in stored
+        for each in (k, v)
       )
       mixed_BLHA = attention.cached_attention(
         q_BLHA, k_BNSA, v_BNSA, columns_L, cache.start_B
       )
-      return mixed_BLHA, stored
+      return mixed_BLHA, (k, v)
 
     stored = cache.k, cache.v
     hidden_BLD, stored = self._scan(tokens_BL, positions_BL, attend, stored)
     size = cache.size + tokens_BL.shape[1]
-    return hidden_BLD, Cache(*stored, cache.start_B, size)
+    return hidden_BLD, Cache(*stored, start_B=cache.start_B, size=size)
 
-  def _scan(self, tokens_BL, positions_BL, attend, stored):
+  def _scan(
+    self,
+    tokens_BL: jax.Array,
+    positions_BL: jax.Array,
+    attend: AttendInLayer[Stored],
+    stored: Stored,
+  ) -> tuple[jax.Array, Stored]:
     """Embeds, runs every layer, norms: (hidden_BLD, stored).
 
     attend(layer, stored, q, k, v) -> (mixed, stored): what is stored goes from
@@ -294,7 +328,9 @@ class Decoder(nnx.Module):
     config = self.config
     graphdef, stacked = nnx.split(self.blocks)
 
-    def run(carry, slices):
+    def run(
+      carry: tuple[jax.Array, Stored], slices: tuple[jax.Array, nnx.State]
+    ) -> tuple[tuple[jax.Array, Stored], None]:
       (x_BLD, stored), (layer, params) = carry, slices
       block = nnx.merge(graphdef, params)
       keep = functools.partial(attend, layer, stored)
@@ -312,6 +348,10 @@ class Decoder(nnx.Module):
     return rms_norm(x_BLD, self.norm[...], config.norm_eps), stored
 
 
+# What `nnx.split` leaves of a decoder beside its parameters.
+GraphDef = nnx.GraphDef[Decoder]
+
+
 def _by_rows(x_BLD: jax.Array) -> jax.Array:
   """Returns it with its rows split over the mesh in context, if there is one.
 
@@ -323,7 +363,7 @@ def _by_rows(x_BLD: jax.Array) -> jax.Array:
   return jax.lax.with_sharding_constraint(x_BLD, PartitionSpec(ROWS))
 
 
-def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, dict]:
+def abstract(config: ModelConfig) -> tuple[GraphDef, dict]:
   """(graphdef, ShapeDtypeStructs of the parameters). Allocates nothing."""
   model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
   graphdef, params = nnx.split(model)
@@ -339,16 +379,20 @@ def init(config: ModelConfig, key: jax.Array) -> dict:
   return nnx.to_pure_dict(params)
 
 
-def _normal(rngs, config, shape, scale):
+def _normal(
+  rngs: nnx.Rngs, config: ModelConfig, shape: tuple[int, ...], scale: float
+) -> nnx.Param[jax.Array]:
   draw = jax.nn.initializers.normal(scale)
   return nnx.Param(draw(rngs.params(), shape, jnp.dtype(config.param_dtype)))
 
 
-def _constant(config, shape, value):
+def _constant(
+  config: ModelConfig, shape: tuple[int, ...], value: float
+) -> nnx.Param[jax.Array]:
   return nnx.Param(jnp.full(shape, value, config.param_dtype))
 
 
-def _residual_scale(config):
+def _residual_scale(config: ModelConfig) -> float:
   # 2 * layers projections add into the residual stream: at the start, their
   # variances sum to that of one (Radford et al. 2019, section 2.3).
   return (2 * config.layers) ** -0.5

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from isft_jax import losses
-from isft_jax.models.decoder import logits_of
+from isft_jax.models.decoder import GraphDef, logits_of
 from isft_jax.types import Batch
 
 
-def target_nll(graphdef, params, batch: Batch) -> jax.Array:
+def target_nll(
+  graphdef: GraphDef, params: dict, batch: Batch[jax.Array]
+) -> jax.Array:
   """Returns -log p(target), float32 [B, K], in nats.
 
   Hidden states are gathered at the K scored columns of a row before the head,
@@ -65,7 +67,9 @@ def chunked_nll(
 
   # The scan itself keeps XLA from merging the recomputation away.
   @functools.partial(jax.checkpoint, prevent_cse=False)
-  def part(hidden_BKD, head_vD, n):
+  def part(
+    hidden_BKD: jax.Array, head_vD: jax.Array, n: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     logits_BKv = logits_of(hidden_BKD.astype(dtype), head_vD)
     ids_11v = first_ids_v[None, None] + n
     logits_BKv = jnp.where(ids_11v < V, logits_BKv, -jnp.inf)

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from isft_jax.models.splash_attention import ROWS
+from isft_jax.axes import FSDP, ROWS, TENSOR
 
-# Mesh axes, as data: they split the table by ids, and by width.
-IDS, WIDTH = 'tensor', 'fsdp'
+# What splits the table by ids, and by width.
+IDS, WIDTH = TENSOR, FSDP
 
 
 def look_up(table_VD: jax.Array, tokens_BL: jax.Array, dtype: str) -> jax.Array:
@@ -35,7 +35,9 @@ def look_up(table_VD: jax.Array, tokens_BL: jax.Array, dtype: str) -> jax.Array:
   )(table_VD, tokens_BL)
 
 
-def _look_up(table_VD, tokens_BL, dtype):
+def _look_up(
+  table_VD: jax.Array, tokens_BL: jax.Array, dtype: str
+) -> jax.Array:
   """What one device does: its part of the ids, its part of the columns."""
   ids, parts = len(table_VD), jax.lax.axis_size(IDS)
   known_BL1 = ((tokens_BL >= 0) & (tokens_BL < ids * parts))[..., None]

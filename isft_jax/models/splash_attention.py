@@ -4,15 +4,14 @@ Source: jax.experimental.pallas.ops.tpu.splash_attention.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 from jax.sharding import PartitionSpec
 
-# Mesh axes, as data: they split the rows of a batch, and the heads.
-ROWS = ('data', 'fsdp')
-HEADS = 'tensor'
+from isft_jax.axes import DATA, FSDP, ROWS, TENSOR
 
 _LANES = 128  # of a TPU's vector registers: blocks are multiples of them
 # Columns of a block. A block of keys and values is read for as many queries,
@@ -47,16 +46,16 @@ def splash_attention(
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return attend(*arrays)
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  shards = mesh.shape[DATA] * mesh.shape[FSDP]
   B, kv_heads = len(q_BLHA), k_BLNA.shape[2]
-  if B % shards or kv_heads % mesh.shape[HEADS]:
+  if B % shards or kv_heads % mesh.shape[TENSOR]:
     raise ValueError(
       f'splash attention of {B} rows and {kv_heads} key-value heads does not '
-      f'divide over config.mesh.data={mesh.shape["data"]} x '
-      f'config.mesh.fsdp={mesh.shape["fsdp"]} and config.mesh.tensor='
-      f"{mesh.shape[HEADS]}; set config.model.attention='xla', or change them"
+      f'divide over config.mesh.data={mesh.shape[DATA]} x '
+      f'config.mesh.fsdp={mesh.shape[FSDP]} and config.mesh.tensor='
+      f"{mesh.shape[TENSOR]}; set config.model.attention='xla', or change them"
     )
-  heads = PartitionSpec(ROWS, None, HEADS, None)
+  heads = PartitionSpec(ROWS, None, TENSOR, None)
   return jax.shard_map(
     attend,
     in_specs=(heads, heads, heads, PartitionSpec(ROWS, None)),
@@ -74,7 +73,13 @@ def blocks(length: int) -> tuple[int, int]:
   return count, -(-length // (count * _LANES)) * _LANES
 
 
-def _attend(q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, interpret):
+def _attend(
+  q_BLHA: jax.Array,
+  k_BLNA: jax.Array,
+  v_BLNA: jax.Array,
+  segment_ids_BL: jax.Array,
+  interpret: bool,
+) -> jax.Array:
   L, H, A = q_BLHA.shape[1:]
   count, block = blocks(L)
   fill = count * block - L
@@ -84,7 +89,7 @@ def _attend(q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, interpret):
 
   # Heads up to a multiple of 128, the sizes that jax tests the kernel for: the
   # zeros add nothing to a product. Its tiles have that width in any case.
-  def filled(x_BLHA):
+  def filled(x_BLHA: jax.Array) -> jax.Array:
     padding = ((0, 0), (0, fill), (0, 0), (0, -A % _LANES))
     return jnp.pad(x_BLHA, padding).swapaxes(1, 2)
 
@@ -99,7 +104,9 @@ def _attend(q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, interpret):
   return mixed_BHLA.swapaxes(1, 2)[:, :L, :, :A]
 
 
-def _kernel(length: int, heads: int, block: int, interpret: bool):
+def _kernel(
+  length: int, heads: int, block: int, interpret: bool
+) -> Callable[..., jax.Array]:
   """The kernel of one row: q [H, L, A], k and v [N, L, A] -> [H, L, A].
 
   Query heads of a group share the keys they read. The backward pass is in two

@@ -1,6 +1,8 @@
 """What the compiler says of a run on a TPU slice: as text, and as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from isft_jax.report import tables
 
 REMEDIES = (
   'fewer rows a step (config.rows, or config.optim.accumulate for smaller '
@@ -33,21 +35,27 @@ def text(report: dict) -> str:
   if not report['fits']:
     return '\n'.join([*lines, *_largest(report), f'  try {REMEDIES}'])
   lines += [
-    *_rows(report['hbm_by_kind_gib'], 'GiB'),
+    *_rows(report['hbm_by_kind_gib'], '.3f', 'GiB'),
     f'  probes: {_or_not(report["decode_hbm_gib_per_chip"])} to decode replies',
     '',
     f'  {report["model_tflops_per_step"]:,.1f} TFLOP a step, '
     f'{report["head_tflops_per_step"]:,.1f} of them in the head; '
     f'{report["hardware_tflops_per_step"]:,.1f} with what is computed again',
     '  a chip sends in collectives, a step:',
-    *(_rows(report['collective_gib_per_chip'], 'GiB') or ['    nothing']),
+    *(
+      _rows(report['collective_gib_per_chip'], '.3f', 'GiB') or ['    nothing']
+    ),
     '',
     f'  at least {report["estimated_step_seconds"]:.3g} s a step, bound by '
     f'{_WORDS[report["bound_by"]]} (an estimate at peak rates, not a '
     'measurement):',
-    *(
-      f'    {_WORDS[name]:<24} {seconds:9.3g} s'
-      for name, seconds in report['seconds_by_resource'].items()
+    *_rows(
+      {
+        _WORDS[name]: seconds
+        for name, seconds in report['seconds_by_resource'].items()
+      },
+      '.3g',
+      's',
     ),
     f'  compiled in {report["compile_seconds"]:.0f} s',
   ]
@@ -55,7 +63,7 @@ def text(report: dict) -> str:
 
 
 def table(reports: Sequence[dict]) -> str:
-  """Returns a markdown table, a report a row."""
+  """Returns a Markdown table with one row per report."""
   rows = [
     '| config | slice | rows x length, targets | HBM a chip, GiB | to decode '
     '| TFLOP a step (head) | collectives a chip, GiB | estimate, bound by |',
@@ -95,14 +103,21 @@ def _or_not(gib: float | None, unit: str = ' GiB') -> str:
   return 'does not fit' if gib is None else f'{gib:.2f}{unit}'
 
 
-def _rows(sizes: dict[str, float], unit: str) -> list[str]:
-  return [f'    {name:<20} {size:9.3f} {unit}' for name, size in sizes.items()]
+def _rows(values: Mapping[str, float], form: str, unit: str) -> list[str]:
+  rows = [(name, f'{value:{form}} {unit}') for name, value in values.items()]
+  return _aligned(rows, '<>')
 
 
 def _largest(report: dict) -> list[str]:
   if not report['largest_buffers']:
     return ['  ' + report['out_of_memory'].splitlines()[0]]
-  return ['  the largest buffers:'] + [
-    f'    {gib:9.3f} GiB  {shape}  {made_by}'
+  rows = [
+    (f'{gib:.3f} GiB', shape, made_by)
     for gib, shape, made_by in report['largest_buffers']
   ]
+  return ['  the largest buffers:', *_aligned(rows, '><<')]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], justify: str) -> list[str]:
+  table = tables.Table('', [''] * len(justify), rows)
+  return [f'    {line}' for line in tables.text(table, justify).splitlines()]

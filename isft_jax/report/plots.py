@@ -1,277 +1,247 @@
-"""Two pictures of a run: how the losses fell, and which claims it prefers.
+"""Charts, drawn once by matplotlib: SVG inside pages, PNG in files.
 
-Drawn on matplotlib's Agg canvas through the object API, so that no display,
-no pyplot state and no matplotlibrc has a say: the same input gives the same
-bytes.
+Drawn through the object API, so that no display, no pyplot state and no
+matplotlibrc has a say: the same input gives the same bytes.
 """
 
 import contextlib
+import dataclasses
 import io
 import os
 import pathlib
-import textwrap
+import re
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+from xml.etree import ElementTree
 
-import numpy as np
-from matplotlib import style, ticker
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from markupsafe import Markup
+from matplotlib import style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-# Okabe and Ito's palette, which readers without red or green can tell apart.
-# The order is the order of arms in every table and figure.
-COLORS = {
-  'base': '#999999',
-  'observational': '#D55E00',
-  'interventional': '#0072B2',
-  'agent_only': '#E69F00',
-  'error_masked': '#009E73',
-  'truth_only': '#CC79A7',
-}
-_SPARE_COLORS = ('#56B4E9', '#000000', '#F0E442')
+from isft_jax import files
+from isft_jax.report.colors import CHART_ROLES, LIGHT
+from isft_jax.report.escapes import visible_line
+
+# In the order of all tables and charts; the place gives the color's role.
+ARMS = (
+  *('base', 'observational', 'interventional'),
+  *('agent_only', 'error_masked', 'truth_only'),
+)
+# A dash pattern for each color, in line widths.
+DASHES = (
+  *('1 1.2', '3.2 1.2', '', '1.6 1.2', '5 1.6', '3.6 1.2 1 1.2'),
+  *('2 2.4', '1 2.4', '6 1.2 1.2 1.2'),
+)
+# Inches: 360 units, about the pixels that a phone has, so that a point of text
+# is a pixel there.
+WIDTH = 5.0
 
 _STYLE = {
   'font.family': 'DejaVu Sans',
-  'font.size': 11,
+  'font.size': 10.5,
+  'text.parse_math': False,  # a dollar in a name is a dollar
   'axes.unicode_minus': False,  # the minus of Python's numbers beside it
   'axes.axisbelow': True,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'legend.frameon': False,
+  'legend.fontsize': 9.5,
+  'figure.facecolor': LIGHT['paper'],
+  'figure.dpi': 144,
+  'axes.facecolor': LIGHT['paper'],
+  'axes.edgecolor': LIGHT['quiet'],
+  'grid.color': LIGHT['line'],
+  **{
+    f'{name}color': LIGHT['ink']
+    for name in ('text.', 'axes.label', 'xtick.', 'ytick.')
+  },
+  'svg.fonttype': 'none',  # text as text
+  'svg.hashsalt': 'isft_jax',
 }
-_DPI = 120
+_NO_METADATA = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+_VARIABLES = {LIGHT[role]: f'var(--{role})' for role in CHART_ROLES}
 
 
-def arm_order(arms) -> list[str]:
-  """Returns the names of `arms`: known ones as in COLORS, others after."""
-  return [arm for arm in COLORS if arm in arms] + [
-    arm for arm in arms if arm not in COLORS
+@dataclasses.dataclass(frozen=True)
+class Chart:
+  """A drawn chart.
+
+  name: of its file, and what its ids begin with in a page; letters, digits, _.
+  label: what it shows, for those who cannot see it.
+  caption, not_shown: what stands below it in a page.
+  """
+
+  name: str
+  label: str
+  figure: Figure
+  caption: str = ''
+  not_shown: str = ''
+
+  def save_png(self, folder: str | os.PathLike) -> pathlib.Path:
+    """Writes `<name>.png` into a folder, atomically; returns its path."""
+    path = pathlib.Path(folder) / f'{self.name}.png'
+    # matplotlib would sign the file with its version.
+    files.write_atomically(path, self._saved('png', {'Software': None}))
+    return path
+
+  def svg(self) -> Markup:
+    """Returns the chart as an element of a page, in the page's colors.
+
+    Raises:
+      KeyError: if it has a color that is no role's.
+    """
+    text = self._saved('svg', _NO_METADATA).decode()
+    # The style is of all elements; the page's style sheet has one for charts.
+    root = ElementTree.fromstring(
+      re.sub('<style.*?</style>', '', text).encode()
+    )
+    kept = set(re.findall(r'(?:href="|url\()#([\w-]+)', text))
+    for element in root.iter():
+      _adapt(element, f'{self.name}-', kept)
+    root.attrib = {
+      'class': 'chart',
+      'viewBox': root.attrib['viewBox'],
+      'role': 'group',
+      'aria-label': self.label,
+    }
+    return Markup(ElementTree.tostring(root, encoding='unicode').strip())
+
+  def _saved(self, kind: str, metadata: dict) -> bytes:
+    content = io.BytesIO()
+    with _styled():
+      self.figure.savefig(content, format=kind, metadata=metadata)
+    return content.getvalue()
+
+
+class ArmStyle(NamedTuple):
+  """How an arm is drawn: a color '#rrggbb', and dashes for matplotlib."""
+
+  color: str
+  dashes: str | tuple
+
+
+def arm_order(arms: Iterable[str]) -> list[str]:
+  """Returns the names of arms: known ones in the order of ARMS, then others."""
+  arms = list(arms)
+  return [arm for arm in ARMS if arm in arms] + [
+    arm for arm in arms if arm not in ARMS
   ]
 
 
-def arm_colors(arms) -> dict[str, str]:
-  """Returns a color for each arm; a known arm always has its own."""
-  unknown = [arm for arm in arms if arm not in COLORS]
-  spare = {
-    arm: _SPARE_COLORS[i % len(_SPARE_COLORS)] for i, arm in enumerate(unknown)
-  }
-  return {arm: COLORS.get(arm) or spare[arm] for arm in arm_order(arms)}
-
-
-def margins_by_topic(
-  arm: dict, field: str = 'margin'
-) -> dict[str, float | None]:
-  """Returns topic -> margin of an arm of results.json, nats per token.
-
-  Args:
-    arm: an entry of `arms`.
-    field: 'margin', or 'paper_margin' for the paper's way of scoring, which is
-      None where the file does not have it.
-
-  Raises:
-    ValueError: if two facts share a topic: one would hide the other.
-  """
-  margins = {fact['topic']: fact.get(field) for fact in arm['facts']}
-  if len(margins) != len(arm['facts']):
-    topics = [fact['topic'] for fact in arm['facts']]
-    twice = sorted({topic for topic in topics if topics.count(topic) > 1})
-    raise ValueError(f'several facts share a topic: {twice}; rename them')
-  return margins
-
-
-def running_mean(values, window: int) -> np.ndarray:
-  """Returns the mean of `window` (odd) values around each, fewer at the ends.
-
-  Centered, because a mean of past values lags above a falling loss.
-  """
-  total = np.cumsum(np.concatenate([[0.0], np.asarray(values, np.float64)]))
-  here = np.arange(len(values))
-  start = np.maximum(here - window // 2, 0)
-  stop = np.minimum(here + window // 2 + 1, len(values))
-  return (total[stop] - total[start]) / (stop - start)
-
-
-def loss_curves(
-  curves: dict[str, list[float]],
-  path: str | os.PathLike,
-  steps: dict[str, list[int]] | None = None,
-) -> None:
-  """Draws the training loss of each arm, raw and smoothed, as a PNG.
-
-  curves: arm -> losses in order, mean nats per scored token.
-  path: of the PNG, replaced atomically.
-  steps: arm -> the step of each loss; without it they count from 1.
-  """
-  longest = max((len(losses) for losses in curves.values()), default=0)
-  window = max(5, longest // 20) | 1
-  with _drawing((9, 5.4), path) as figure:
-    axes = figure.add_subplot()
-    for arm, color in arm_colors(curves).items():
-      losses = curves[arm]
-      x = steps[arm] if steps else np.arange(1, len(losses) + 1)
-      axes.plot(x, losses, color=color, linewidth=0.8, alpha=0.3)
-      smooth = running_mean(losses, window)
-      axes.plot(x, smooth, color=color, linewidth=2.4, label=arm)
-    axes.set_yscale('log')
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=_subs(curves)))
-    axes.yaxis.set_major_formatter(ticker.StrMethodFormatter('{x:g}'))
-    axes.yaxis.set_minor_locator(ticker.NullLocator())
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    axes.grid(axis='y', color='0.9')
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.set_ylabel('loss, nats per scored token (log scale)')
-    axes.set_xlabel('optimizer step')
-    _note_under(
-      figure,
-      f'Thin: each logged step. Thick: running mean of {window} of them.\n'
-      'Each objective scores different tokens: compare the shape of the '
-      'curves, not their level.',
-    )
-    if curves:
-      _legend_above(figure, axes, len(curves))
+def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
+  """Returns arm -> its style, in order; a known arm always has its own."""
+  styles, others = {}, 0
+  for arm in arm_order(arms):
+    if arm in ARMS:
+      index = ARMS.index(arm)
     else:
-      _say_empty(axes, 'no arm was trained')
+      index = len(ARMS) + others % (len(DASHES) - len(ARMS))
+      others += 1
+    styles[arm] = ArmStyle(LIGHT[f'arm-{index}'], dashes(DASHES[index]))
+  return styles
 
 
-def margins(results: dict, path: str | os.PathLike) -> None:
-  """Draws every fact's margin in every arm as bars, as a PNG.
-
-  Facts are sorted by their interventional margin, or by that of the first arm
-  where there is no interventional one.
-
-  results: the content of results.json.
-  path: of the PNG, replaced atomically.
-
-  Raises ValueError if two facts of an arm share a topic.
-  """
-  arms = results['arms']
-  values = {arm: margins_by_topic(arms[arm]) for arm in arm_order(arms)}
-  topics = sorted_topics(values)
-  colors = arm_colors(arms)
-  bar = 0.8 / max(1, len(values))
-  inches = 1.8 + len(topics) * max(0.3, 0.095 * len(values))
-  with _drawing((10, max(3.0, inches)), path) as figure:
-    axes = figure.add_subplot()
-    rows = np.arange(len(topics))
-    for row in rows[::2]:
-      axes.axhspan(row - 0.5, row + 0.5, color='0.955', linewidth=0, zorder=0)
-    for i, (arm, by_topic) in enumerate(values.items()):
-      axes.barh(
-        rows + (i - (len(values) - 1) / 2) * bar,
-        [by_topic.get(topic, np.nan) for topic in topics],
-        height=bar,
-        color=colors[arm],
-        label=_arm_label(arm, arms[arm]),
-        zorder=2,
-      )
-    axes.axvline(0, color='black', linewidth=1.2, zorder=3)
-    axes.set_xlim(*limits(values))
-    axes.set_ylim(max(1, len(topics)) - 0.5, -0.5)  # the first on top
-    labels = [textwrap.fill(topic, 38) for topic in topics]
-    axes.set_yticks(rows, labels, parse_math=False)
-    axes.tick_params(axis='y', length=0)
-    axes.grid(axis='x', color='0.85')
-    axes.spines[['top', 'right', 'left']].set_visible(False)
-    axes.set_xlabel('margin, log p(true) - log p(false), nats per token')
-    for text, side, align in (
-      ('← prefers the lie', -1, 'right'),
-      ('prefers the truth →', 1, 'left'),
-    ):
-      axes.annotate(
-        text,
-        xy=(0, 1),
-        xycoords=axes.get_xaxis_transform(),
-        xytext=(6 * side, 5),
-        textcoords='offset points',
-        ha=align,
-        va='bottom',
-        fontweight='bold',
-      )
-    if topics:
-      _legend_above(figure, axes, len(values))
-    else:
-      _say_empty(axes, 'no fact was probed')
-
-
-def replace_file(path: str | os.PathLike, content: bytes) -> None:
-  """Writes a file whole or not at all: a reader never sees half of it."""
-  path = pathlib.Path(path)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+def dashes(pattern: str) -> str | tuple:
+  """Returns a line style of matplotlib; an empty pattern is a solid line."""
+  return (0, tuple(map(float, pattern.split()))) if pattern else 'solid'
 
 
 @contextlib.contextmanager
-def _drawing(inches, path):
-  with style.context(['default', _STYLE]):
-    figure = Figure(figsize=inches, dpi=_DPI, layout='constrained')
-    # Inches: tick labels must not touch the edge of the picture.
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
-    yield figure
-    png = io.BytesIO()
-    # matplotlib would sign the file with its version.
-    FigureCanvasAgg(figure).print_png(png, metadata={'Software': None})
-  replace_file(path, png.getvalue())
+def drawing(height: float) -> Iterator[Figure]:
+  """Yields a figure to draw on, `WIDTH` wide; its layout is fixed at the end.
 
-
-def _subs(curves):
-  # A loss rarely spans a decade: powers of ten alone would label one tick.
-  losses = np.concatenate([[1.0], *curves.values()])
-  losses = losses[np.isfinite(losses) & (losses > 0)]
-  span = losses.max() / losses.min()
-  return (1, 1.5, 2, 3, 5, 7) if span < 50 else (1, 3) if span < 1e4 else (1,)
-
-
-def sorted_topics(values: dict[str, dict[str, float]]) -> list[str]:
-  """Returns all topics, the interventional arm's highest margin first.
-
-  values: arm -> topic -> margin. Without that arm, the first one sorts.
+  height: in inches.
   """
-  if not values:
-    return []
-  leader = (
-    'interventional' if 'interventional' in values else next(iter(values))
-  )
-  topics = {topic: None for by_topic in values.values() for topic in by_topic}
-  return sorted(topics, key=lambda t: -values[leader].get(t, -np.inf))
+  with _styled():
+    # Inches: tick labels must not touch the edge of the picture.
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure(figsize=(WIDTH, height), layout=layout)
+    yield figure
+    # Each drawing would move the axes a little: PNG and SVG share one layout.
+    figure.draw_without_rendering()
+    figure.set_layout_engine('none')
 
 
-def limits(values: dict[str, dict[str, float]]) -> tuple[float, float]:
-  """Returns the ends of the margins' axis; both sides of 0 have room."""
-  margins = [m for by_topic in values.values() for m in by_topic.values()]
-  finite = [m for m in margins if np.isfinite(m)]
-  low, high = min(finite, default=0), max(finite, default=0)
-  # Both sides of zero stay wide enough for the words above them.
-  room = 0.3 * (max(high, 0) - min(low, 0)) or 1
-  return min(1.04 * low, -room), max(1.04 * high, room)
-
-
-def _arm_label(name, arm):
-  mean = arm.get('mean_margin')
-  return name if mean is None else f'{name} (mean {mean:+.3f})'
-
-
-def _legend_above(figure, axes, entries):
+def legend_above(figure: Figure, axes: Axes) -> None:
+  """Puts the legend of the axes above them, outside."""
+  handles, labels = axes.get_legend_handles_labels()
   figure.legend(
-    *axes.get_legend_handles_labels(),
+    handles,
+    labels,
     loc='outside upper center',
-    ncols=entries if entries <= 4 else 3,
-    frameon=False,
-    fontsize=10,
-    handlelength=1.4,
+    ncols=2 if max(map(len, labels)) <= 27 else 1,
+    handlelength=2.4,
     columnspacing=1.4,
   )
 
 
-def _note_under(figure, text):
-  figure.supxlabel(text, fontsize=9.5, color='0.3')
+def set_tooltip(artist: Artist, text: str) -> None:
+  """Gives an artist a tooltip, which screen readers read out too."""
+  artist.set_gid(f'{_TOOLTIP}{visible_line(text)}')
 
 
-def _say_empty(axes, text):
-  axes.text(
-    0.5,
-    0.5,
-    text,
-    transform=axes.transAxes,
-    ha='center',
-    bbox={'facecolor': 'white', 'edgecolor': 'none'},
-    zorder=4,
+# The id of an artist with a tooltip begins with this.
+_TOOLTIP = 'tooltip: '
+
+
+def _styled() -> contextlib.AbstractContextManager[None]:
+  return style.context(['default', _STYLE])
+
+
+def _adapt(
+  element: ElementTree.Element, prefix: str, kept: Collection[str]
+) -> None:
+  """Rewrites an element of matplotlib's SVG for a page.
+
+  Colors become variables, numbers lose digits, ids get a prefix or go, and
+  namespaces and fonts go.
+  """
+  element.tag = element.tag.split('}')[-1]
+  element.tail = None
+  attributes, element.attrib = element.attrib, {}
+  for name, value in attributes.items():
+    name = name.split('}')[-1]
+    if name == 'id' and value.startswith(_TOOLTIP):
+      title = ElementTree.Element('title')
+      title.text = value.removeprefix(_TOOLTIP)
+      element.insert(0, title)
+      element.attrib |= {'role': 'img', 'aria-label': title.text}
+    elif name == 'id':
+      if value in kept:
+        element.set('id', prefix + value)
+    elif name == 'style':
+      element.set('style', _adapted_style(value))
+    elif name in ('href', 'clip-path'):
+      element.set(name, value.replace('#', f'#{prefix}'))
+    elif name in ('d', 'x', 'y', 'width', 'height', 'transform'):
+      value = re.sub(r'-?\d+\.\d+', _short, value)
+      if not value.startswith('rotate(-0'):
+        element.set(name, ' '.join(value.split()))
+    else:
+      element.set(name, value)
+  if element.tag != 'text' and element.tag != 'title':
+    element.text = None
+
+
+def _adapted_style(css: str) -> str:
+  # The font is the page's; matplotlib 3.9 writes its weight, size and family
+  # as one rule.
+  css = re.sub(r'font: (\w+ )?([\d.]+px) [^;]*', _font_rules, css)
+  css = re.sub(r'font-family: [^;]*(; )?', '', css)
+  return re.sub(
+    r'#[0-9a-f]{6}',
+    lambda match: _VARIABLES[match[0]],
+    re.sub('([:;]) ', r'\1', css),
   )
+
+
+def _font_rules(match: re.Match[str]) -> str:
+  weight = f'font-weight: {match[1].strip()}; ' if match[1] else ''
+  return f'{weight}font-size: {match[2]}'
+
+
+def _short(match: re.Match[str]) -> str:
+  return f'{float(match[0]):.2f}'.rstrip('0').rstrip('.')

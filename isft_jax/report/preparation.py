@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 
+from isft_jax.report.tables import Table
 
-def table(report: Mapping) -> str:
+
+def table(report: Mapping) -> Table:
   """Returns what was read, written and set aside, and who wrote the tokens.
 
   report: what `data.prepare.prepare` returns.
   """
   rows, tokens = report['rows'], report['tokens']
+  lines: list[tuple[str] | tuple[str, int] | tuple[str, int, float]]
   lines = [('rows read', rows['read']), ('  written', rows['written'])]
   lines += [
     (f'    {split}, {counts["records"]:,} records', counts['rows'])
@@ -38,7 +41,8 @@ def table(report: Mapping) -> str:
     for q, length in report['length_quantiles'].items()
   ]
   lines += [('tokens a second', round(tokens / max(report['seconds'], 0.01)))]
-  return '\n'.join(_line(*line) for line in lines)
+  # No title and no header: each line tells what it counts.
+  return Table('', ('', '', ''), [_row(*line) for line in lines])
 
 
 def progress(read: int, rejected: int, tokens: int, seconds: float) -> str:
@@ -54,7 +58,11 @@ def _quantile(q: float) -> str:
   return names.get(q, f'{q:.0%} are shorter')
 
 
-def _line(name: str, number: int | None = None, share: float | None = None):
-  line = f'{name:<36}'
-  line += '' if number is None else f'{number:>14,}'
-  return (line + ('' if share is None else f'{share:>8.1%}')).rstrip()
+def _row(
+  name: str, number: int | None = None, share: float | None = None
+) -> tuple[str, str, str]:
+  return (
+    name,
+    '' if number is None else f'{number:,}',
+    '' if share is None else f'{share:.1%}',
+  )

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from isft_jax.report.theory.tables import Table, text
+from isft_jax.report.tables import Table
 
 _SIGNS = {'truth': 'truth', 'lie': 'LIE', 'other': '-'}
 
 
-def table(found: Mapping) -> str:
-  """Returns a line a fact, and below it the counts.
+def tables(found: Mapping) -> tuple[Table, Table]:
+  """Returns a table of facts, and one of counts.
 
   found: as `probes.facts.probe` returns it.
   """
@@ -44,11 +44,9 @@ def table(found: Mapping) -> str:
     ),
   ]
   title = 'Margin: log p(truth) - log p(lie), nats a token. Then: what it says'
-  return '\n\n'.join(
-    [
-      text(Table(title, header, rows)),
-      text(Table('In all', ('', f'of {len(facts)}'), counts)),
-    ]
+  return (
+    Table(title, header, rows),
+    Table('In all', ('', f'of {len(facts)}'), counts),
   )
 
 

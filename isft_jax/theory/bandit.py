@@ -77,7 +77,10 @@ class Bandit:
 
 
 def beliefs(
-  bandit: Bandit, actions_ET: jax.Array, rewards_ET: jax.Array, conditional
+  bandit: Bandit,
+  actions_ET: jax.Array,
+  rewards_ET: jax.Array,
+  conditional: bool,
 ) -> jax.Array:
   """Returns w(theta) [episodes, steps + 1, arms], before and after each step.
 
@@ -106,7 +109,9 @@ def pick(p_S: jax.Array, uniform: jax.Array) -> jax.Array:
   return jnp.sum(reached_S[..., :-1], axis=-1)
 
 
-def expert_kl(bandit: Bandit, belief_H: jax.Array, theta: jax.Array):
+def expert_kl(
+  bandit: Bandit, belief_H: jax.Array, theta: jax.Array
+) -> jax.Array:
   """Returns KL(expert's action to the predicted one), in nats [...]."""
   expert_H = bandit.action(jax.nn.one_hot(theta, bandit.arms))
   return jnp.sum(
@@ -116,7 +121,7 @@ def expert_kl(bandit: Bandit, belief_H: jax.Array, theta: jax.Array):
 
 def reward_kl(
   bandit: Bandit, belief_H: jax.Array, action: jax.Array, theta: jax.Array
-):
+) -> jax.Array:
   """Returns KL(reward's law to its prediction) after an action, in nats [...].
 
   belief_H: what the learner believes when the action has been played.

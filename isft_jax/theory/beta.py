@@ -41,7 +41,7 @@ def densities(plays: int, node_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   cdf = P(at least s + 1 successes in n + 1 trials of probability x)
   """
 
-  def binomial(n):
+  def binomial(n: int) -> np.ndarray:
     s_S = np.arange(n + 1)
     count_S = np.array([float(math.comb(n, s)) for s in s_S])
     x_1Q, s_S1 = node_Q[None], s_S[:, None]

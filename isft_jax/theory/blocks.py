@@ -75,7 +75,13 @@ def counts() -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def costs(key, rho, episodes: int, turns: int, taught: bool):
+def costs(
+  key: jax.Array,
+  rho: jax.typing.ArrayLike,
+  episodes: int,
+  turns: int,
+  taught: bool,
+) -> tuple[jax.Array, jax.Array]:
   """Returns (agent_E, world_E): cost of imitation by whose slot it is, nats.
 
     sum over slots of log p_B(z) / xi(z)
@@ -91,7 +97,9 @@ def costs(key, rho, episodes: int, turns: int, taught: bool):
   log_CH = jnp.asarray(np.log(p_CH), jnp.float32)
   reached_C = jnp.asarray(np.cumsum(p_CH[:-1, TRUE]), jnp.float32)
 
-  def turn(carry, key):
+  def turn(
+    carry: tuple[jax.Array, jax.Array], key: jax.Array
+  ) -> tuple[tuple[jax.Array, jax.Array], None]:
     log_belief_EH, cost_E2 = carry
     gate_E, drawn_E = jax.random.uniform(key, (2, episodes))
     own_E = gate_E < rho

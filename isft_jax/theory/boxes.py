@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from isft_jax import losses
+from isft_jax.types import PyTree
 
 BOXES = 2
 
@@ -53,18 +54,20 @@ def learned(accuracy: float, steps: int = 300) -> np.ndarray:
   targets_AO = jnp.tile(jnp.arange(2)[None], (BOXES, 1))
   optimizer = optax.adam(optax.cosine_decay_schedule(0.3, steps))
 
-  def loss(logits_AO):
+  def loss(logits_AO: jax.Array) -> jax.Array:
     each_AOV = jnp.broadcast_to(logits_AO[:, None], (BOXES, 2, 2))
     nll_AO = losses.cross_entropy(each_AOV, targets_AO)
     return losses.normalize(*losses.weighted_sum(nll_AO, joint_AO))
 
-  def step(state, _):
+  def step(
+    state: tuple[PyTree, optax.OptState], _: None
+  ) -> tuple[tuple[PyTree, optax.OptState], None]:
     logits_AO, moments = state
     updates, moments = optimizer.update(jax.grad(loss)(logits_AO), moments)
     return (optax.apply_updates(logits_AO, updates), moments), None
 
   @jax.jit
-  def fit(logits_AO):
+  def fit(logits_AO: jax.Array) -> jax.Array:
     state = logits_AO, optimizer.init(logits_AO)
     return jax.lax.scan(step, state, length=steps)[0][0]
 

@@ -5,6 +5,7 @@ What is sampled has its standard error beside it.
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -44,7 +45,17 @@ class Curves(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _sample(bandit, key, episodes, steps, own, conditional):
+def _sample(
+  bandit: Bandit,
+  key: jax.Array,
+  episodes: int,
+  steps: int,
+  own: bool,
+  conditional: bool,
+) -> tuple[
+  tuple[jax.Array, jax.Array],
+  tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+]:
   """Returns what `Curves` needs: by step, by episode."""
   key, draw = jax.random.split(key)
   theta_E = jax.random.randint(draw, (episodes,), 0, bandit.arms)
@@ -52,7 +63,11 @@ def _sample(bandit, key, episodes, steps, own, conditional):
   gate_E = jnp.full(episodes, 1 - conditional)
   world_E = jnp.zeros_like(gate_E)
 
-  def step(carry, key):
+  def step(
+    carry: tuple[jax.Array, jax.Array, jax.Array], key: jax.Array
+  ) -> tuple[
+    tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]
+  ]:
     log_belief_EH, kl_E, reward_kl_E = carry
     drawn_2E = jax.random.uniform(key, (2, episodes))
     belief_EH = jnp.exp(log_belief_EH)
@@ -106,7 +121,7 @@ def sample(
     each_E.astype(np.float64) for each_E in by_episode
   )
 
-  def error(each_E):
+  def error(each_E: np.ndarray) -> float:
     return float(each_E.std() / np.sqrt(number))
 
   return Curves(
@@ -124,14 +139,14 @@ def sample(
 
 
 def phase(
-  bandit: Bandit, seed: int, number: int, steps: int, rewards
+  bandit: Bandit, seed: int, number: int, steps: int, rewards: Iterable[float]
 ) -> dict[str, Curves]:
   """Returns h -> the `Curves` of learners who take own actions for evidence.
 
   rewards: the chances h that the best arm pays; the others pay with 1 - h.
   """
 
-  def at(h):
+  def at(h: float) -> Curves:
     process = dataclasses.replace(bandit, reward_best=h)
     return sample(process, seed, number, steps, own=True, conditional=True)
 

@@ -45,7 +45,7 @@ def bound() -> float:
   return float(-np.log(TWO_PRIOR_H[TRUE]))
 
 
-def slot_kl(belief_H: jax.Array) -> jax.Array:
+def slot_kl(belief_H: np.ndarray) -> np.ndarray:
   """Returns KL(p_B || xi) of one symbol under a belief, in nats [...]."""
   xi_S = belief_H @ TWO_HS
   true_S = TWO_HS[TRUE]
@@ -63,7 +63,7 @@ def costs(rho: float, slots: int) -> Costs:
   """
   mass_K, world = np.ones(1), 0.0
   for n in range(slots):
-    world += mass_K @ slot_kl(_belief_KH(n))
+    world += float(mass_K @ slot_kl(_belief_KH(n)))
     mass_K = _moved(mass_K, np.full(n + 1, TWO_HS[TRUE, B]))
   return Costs(rho / (1 - rho) * world, world)
 
@@ -99,7 +99,13 @@ def threshold(greedy: bool) -> float:
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def sample(key, rho, episodes: int, slots: int, interventional: bool):
+def sample(
+  key: jax.Array,
+  rho: jax.typing.ArrayLike,
+  episodes: int,
+  slots: int,
+  interventional: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Returns (agent_kl_E, world_kl_E, belief_EH) of a sampling agent.
 
   The sums of KL by who wrote the slot, nats an episode, and the belief after
@@ -109,7 +115,9 @@ def sample(key, rho, episodes: int, slots: int, interventional: bool):
   """
   p_HS = jnp.asarray(TWO_HS, jnp.float32)
 
-  def slot(carry, key):
+  def slot(
+    carry: tuple[jax.Array, jax.Array], key: jax.Array
+  ) -> tuple[tuple[jax.Array, jax.Array], None]:
     log_belief_EH, kl_E2 = carry
     gate_E, symbol_E = jax.random.uniform(key, (2, episodes))
     belief_EH = jnp.exp(log_belief_EH)
@@ -132,7 +140,7 @@ def sample(key, rho, episodes: int, slots: int, interventional: bool):
   return kl_E2[:, 0], kl_E2[:, 1], jnp.exp(log_belief_EH)
 
 
-def _belief_KH(n):
+def _belief_KH(n: int) -> np.ndarray:
   """Beliefs after n symbols as evidence, by the number of Bs among them."""
   k_K1 = np.arange(n + 1)[:, None]
   log_KH = (
@@ -144,6 +152,6 @@ def _belief_KH(n):
   return weight_KH / weight_KH.sum(axis=1, keepdims=True)
 
 
-def _moved(mass_K, p_B_K):
+def _moved(mass_K: np.ndarray, p_B_K: np.ndarray) -> np.ndarray:
   """The distribution of the number of Bs, one symbol later."""
   return np.append(mass_K * (1 - p_B_K), 0) + np.append(0, mass_K * p_B_K)

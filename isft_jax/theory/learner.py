@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from isft_jax.config import ModelConfig
+from isft_jax.models.decoder import Cache, GraphDef
 from isft_jax.theory.bandit import Bandit, pick
+from isft_jax.types import PyTree
 
 OUTCOMES = 2
 _START, _FIRST_ARM = 0, 1
@@ -55,7 +57,12 @@ def model_config(bandit: Bandit, width: int, layers: int) -> ModelConfig:
   )
 
 
-def predict(graphdef, params, bandit: Bandit, seen: Episodes) -> Prediction:
+def predict(
+  graphdef: GraphDef,
+  params: PyTree,
+  bandit: Bandit,
+  seen: Episodes,
+) -> Prediction:
   """Returns what the model predicts in every slot of whole episodes."""
   model = nnx.merge(graphdef, params)
   actions_BT = _FIRST_ARM + seen.actions_BT
@@ -76,13 +83,20 @@ def predict(graphdef, params, bandit: Bandit, seen: Episodes) -> Prediction:
 
 
 def play(
-  graphdef, params, bandit: Bandit, key, theta_B: jax.Array, steps: int
+  graphdef: GraphDef,
+  params: PyTree,
+  bandit: Bandit,
+  key: jax.Array,
+  theta_B: jax.Array,
+  steps: int,
 ) -> Episodes:
   """Returns episodes in which the model plays, by its own prediction."""
   model = nnx.merge(graphdef, params)
   (B,) = theta_B.shape
 
-  def step(carry, key):
+  def step(
+    carry: tuple[jax.Array, Cache], key: jax.Array
+  ) -> tuple[tuple[jax.Array, Cache], tuple[jax.Array, jax.Array]]:
     token_B, cache = carry
     drawn_2B = jax.random.uniform(key, (2, B))
     hidden_B1D, cache = model.extend(token_B[:, None], cache)
@@ -102,16 +116,21 @@ def play(
   return Episodes(theta_B, actions_TB.T, rewards_TB.T)
 
 
-def pay(bandit: Bandit, theta_B, action_B, uniform_B) -> jax.Array:
+def pay(
+  bandit: Bandit,
+  theta_B: jax.Array,
+  action_B: jax.Array,
+  uniform_B: jax.Array,
+) -> jax.Array:
   """Returns the outcomes that uniform numbers in [0, 1) pick, int32."""
   pays_B = bandit.reward((action_B == theta_B).astype(float))
   return (uniform_B < pays_B).astype(jnp.int32)
 
 
-def _of_actions(bandit, logits):
+def _of_actions(bandit: Bandit, logits: jax.Array) -> jax.Array:
   allowed = logits[..., _FIRST_ARM : _FIRST_ARM + bandit.arms]
   return jax.nn.log_softmax(allowed)
 
 
-def _of_rewards(bandit, logits):
+def _of_rewards(bandit: Bandit, logits: jax.Array) -> jax.Array:
   return jax.nn.log_softmax(logits[..., _FIRST_ARM + bandit.arms :])

@@ -27,13 +27,17 @@ import jax
 import jax.numpy as jnp
 
 from isft_jax import losses
+from isft_jax.models.decoder import GraphDef
 from isft_jax.theory import bandit as bandit_lib
 from isft_jax.theory.bandit import Bandit
 from isft_jax.theory.learner import Episodes, Prediction, pay, play
+from isft_jax.types import PyTree
 
 BEHAVIOURS = ('own', 'random', 'expert')
 # loss -> (weight of actions, weight of outcomes, target is the expert's law)
-LOSSES = {
+Weight = jax.Array | float
+Loss = tuple[Weight, Weight, Weight]
+LOSSES: dict[str, Loss] = {
   'all': (1, 1, False),
   'observations': (0, 1, False),
   'actions': (1, 0, False),
@@ -41,7 +45,15 @@ LOSSES = {
 }
 
 
-def written(graphdef, params, bandit, key, behaviour, rows, steps) -> Episodes:
+def written(
+  graphdef: GraphDef,
+  params: PyTree,
+  bandit: Bandit,
+  key: jax.Array,
+  behaviour: str,
+  rows: int,
+  steps: int,
+) -> Episodes:
   """Returns episodes whose actions the behaviour wrote."""
   theta_key, key = jax.random.split(key)
   theta_B = jax.random.randint(theta_key, (rows,), 0, bandit.arms)
@@ -56,8 +68,12 @@ def written(graphdef, params, bandit, key, behaviour, rows, steps) -> Episodes:
 
 
 def objective(
-  predicted: Prediction, bandit: Bandit, seen: Episodes, behaviour, loss
-):
+  predicted: Prediction,
+  bandit: Bandit,
+  seen: Episodes,
+  behaviour: str,
+  loss: Loss,
+) -> jax.Array:
   """Returns the loss: a cross-entropy to laws given theta, nats a target.
 
   loss: (weight of actions, weight of outcomes, target is the expert's law), as
@@ -109,14 +125,14 @@ def oracle(bandit: Bandit, seen: Episodes, conditional: bool) -> Prediction:
   return Prediction(jnp.log(action_BTA), jnp.log(reward_BTO))
 
 
-def kl(exact: Prediction, predicted: Prediction, loss) -> jax.Array:
+def kl(exact: Prediction, predicted: Prediction, loss: Loss) -> jax.Array:
   """Returns KL(exact to predicted) of an episode's mean step, nats [B].
 
   Of what the loss trains: actions, outcomes, or both, whose KL add up.
   """
   action_weight, reward_weight, _ = loss
 
-  def each(p, q):
+  def each(p: jax.Array, q: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(p) * (p - q), axis=-1).mean(axis=-1)
 
   return action_weight * each(
@@ -124,7 +140,7 @@ def kl(exact: Prediction, predicted: Prediction, loss) -> jax.Array:
   ) + reward_weight * each(exact.reward_BTO, predicted.reward_BTO)
 
 
-def _law(bandit, behaviour, theta_B):
+def _law(bandit: Bandit, behaviour: str, theta_B: jax.Array) -> jax.Array:
   """The law of an action given theta, for who does not look at the history."""
   if behaviour == 'random':
     return jnp.full((*theta_B.shape, bandit.arms), 1 / bandit.arms)

@@ -13,6 +13,7 @@ The letters of this room: E episodes, T slots, H hypotheses, S symbols.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 # A prior typed in decimals misses one by rounding, never by this much.
 _SUM_TOLERANCE = 1e-9
@@ -51,11 +52,13 @@ def log_posteriors(
   Nothing is checked: `posterior` is the same for one history, and does.
   """
 
-  def slot(log_belief_H, written):
+  def slot(
+    log_belief_H: jax.Array, written: tuple[jax.Array, jax.Array]
+  ) -> tuple[jax.Array, jax.Array]:
     log_belief_H = update(log_belief_H, *written)
     return log_belief_H, log_belief_H
 
-  def history(log_likelihood_TH, gate_T):
+  def history(log_likelihood_TH: jax.Array, gate_T: jax.Array) -> jax.Array:
     written = log_likelihood_TH, gate_T
     return jax.lax.scan(slot, log_prior_H, written)[1]
 
@@ -63,7 +66,7 @@ def log_posteriors(
 
 
 def posterior(
-  prior_H: np.ndarray, likelihood_TH: np.ndarray, gate_T: np.ndarray
+  prior_H: np.ndarray, likelihood_TH: npt.ArrayLike, gate_T: npt.ArrayLike
 ) -> np.ndarray:
   """Returns float64 weights_TH: the belief after each slot.
 

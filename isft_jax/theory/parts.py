@@ -6,9 +6,11 @@ work can be taken up where it stopped.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 from isft_jax.theory import (
   bandit,
@@ -34,9 +36,13 @@ HEADLINES = (
 )
 
 Tell = Callable[[str], None]
+# What theory.json holds of some parts, as JSON values.
+Entries = dict[str, Any]
 
 
-def of_mixture(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+def of_mixture(
+  settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
+) -> Iterator[Entries]:
   """Yields the two steps of the paper's example."""
   del settings, seed, tell, so_far
   expects_S = mixture.predictive(mixture.TWO_PRIOR_H, mixture.TWO_HS)
@@ -49,7 +55,9 @@ def of_mixture(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
   }
 
 
-def of_fire_engine(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+def of_fire_engine(
+  settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
+) -> Iterator[Entries]:
   """Yields P(fire) before, with an engine seen, and with an engine sent."""
   del settings, seed, tell, so_far
   yield {
@@ -63,11 +71,13 @@ def of_fire_engine(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
   }
 
 
-def of_bandit(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+def of_bandit(
+  settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
+) -> Iterator[Entries]:
   """Yields the bandit's table, its long runs, its phases, the ln 5 identity."""
   del so_far
   process = bandit.Bandit()
-  found = {'predictive': _shown_predictive(process)}
+  found: Entries = {'predictive': _shown_predictive(process)}
   for own in (True, False):
     name = 'own' if own else 'expert'
     found[name] = {}
@@ -115,7 +125,9 @@ def of_bandit(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
   yield {'bandit': found}
 
 
-def of_teaching(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+def of_teaching(
+  settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
+) -> Iterator[Entries]:
   """Yields the grid, a cell at a time, headlines first."""
   process = bandit.Bandit()
   cells = list(so_far.get('teaching', []))
@@ -141,7 +153,9 @@ def of_teaching(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
       yield {'teaching': cells}
 
 
-def of_imitation(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+def of_imitation(
+  settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
+) -> Iterator[Entries]:
   """Yields costs and lock-in over rho, and what stands in an agent's block."""
   del so_far
   found = {}
@@ -178,7 +192,9 @@ def of_imitation(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
   }
 
 
-def of_beta(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+def of_beta(
+  settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
+) -> Iterator[Entries]:
   """Yields regret and P(best) of both learners by step; exact."""
   del seed, tell, so_far
   steps = settings.beta_steps
@@ -200,7 +216,9 @@ def of_beta(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
   }
 
 
-def of_boxes(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
+def of_boxes(
+  settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
+) -> Iterator[Entries]:
   """Yields accuracy -> P(prize) of the first box: exact, and learned."""
   del seed, tell, so_far
   yield {
@@ -216,7 +234,8 @@ def of_boxes(settings: Settings, seed: int, tell: Tell, so_far: Mapping):
   }
 
 
-PARTS: dict[str, Callable[..., Iterator[dict]]] = {
+Part = Callable[[Settings, int, Tell, Mapping[str, Any]], Iterator[Entries]]
+PARTS: dict[str, Part] = {
   'mixture': of_mixture,
   'fire_engine': of_fire_engine,
   'bandit': of_bandit,
@@ -227,7 +246,7 @@ PARTS: dict[str, Callable[..., Iterator[dict]]] = {
 }
 
 
-def _shown_predictive(process):
+def _shown_predictive(process: bandit.Bandit) -> dict[str, list[float]]:
   actions_1T, rewards_1T = np.array(SHOWN).T[:, None]
   with jax.enable_x64(True):
     return {
@@ -240,7 +259,7 @@ def _shown_predictive(process):
     }
 
 
-def _shown_blocks():
+def _shown_blocks() -> Entries:
   A, B, END = blocks.A, blocks.B, blocks.END
   wrote = [[B, END], [A, A, END], [B, END]]
   return {
@@ -251,7 +270,7 @@ def _shown_blocks():
   }
 
 
-def _estimate(each_E):
+def _estimate(each_E: npt.ArrayLike) -> dict[str, float]:
   each_E = np.asarray(each_E, np.float64)
   error = each_E.std() / np.sqrt(each_E.size)
   return {'mean': float(each_E.mean()), 'error': float(error)}

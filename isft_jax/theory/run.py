@@ -6,7 +6,9 @@ import os
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from isft_jax import files
 from isft_jax.theory.parts import PARTS
 from isft_jax.theory.settings import Settings
 
@@ -16,8 +18,8 @@ def run(
   only: Sequence[str],
   seed: int,
   settings: Settings,
-  environment: Mapping,
-) -> dict:
+  environment: Mapping[str, object],
+) -> dict[str, Any]:
   """Runs the parts that are not done; returns what theory.json holds.
 
   It holds the entries of each part (see `parts`), `seconds`: part -> time of
@@ -45,7 +47,7 @@ def run(
   path.parent.mkdir(parents=True, exist_ok=True)
   started = time.perf_counter()
 
-  def tell(line):
+  def tell(line: str) -> None:
     print(f'[{time.perf_counter() - started:5.0f} s] {line}', flush=True)
 
   for part in only or PARTS:
@@ -66,13 +68,11 @@ def run(
   return results
 
 
-def _plain(value):
+def _plain(value: object) -> Any:
   """The value as JSON gives it back: lists for tuples."""
   return json.loads(json.dumps(value, allow_nan=False))
 
 
 def _write(path: pathlib.Path, results: dict) -> None:
-  part = path.with_suffix('.part')
   text = json.dumps(results, indent=2, allow_nan=False) + '\n'
-  part.write_text(text, encoding='utf-8')
-  part.replace(path)
+  files.write_atomically(path, text)

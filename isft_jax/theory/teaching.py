@@ -5,7 +5,8 @@ Cells share what is compiled: it takes longer than to train one.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,15 @@ import optax
 from isft_jax.models import decoder
 from isft_jax.theory.bandit import ACCOUNTINGS, Bandit
 from isft_jax.theory.learner import model_config, predict
-from isft_jax.theory.lessons import LOSSES, kl, objective, oracle, written
+from isft_jax.theory.lessons import (
+  LOSSES,
+  Loss,
+  kl,
+  objective,
+  oracle,
+  written,
+)
+from isft_jax.types import PyTree
 
 _PART = 200  # steps between two lines of progress
 
@@ -33,10 +42,13 @@ class Lesson:
   measured: int = 20_000  # own rollouts to measure along
 
 
+State = tuple[PyTree, optax.OptState]  # parameters, moments
+
+
 class Learner:
   """The compiled parts: cells of one behaviour share them, and all measures."""
 
-  def __init__(self, bandit: Bandit, lesson: Lesson):
+  def __init__(self, bandit: Bandit, lesson: Lesson) -> None:
     self.bandit, self.lesson = bandit, lesson
     config = model_config(bandit, lesson.width, lesson.layers)
     self.config = config
@@ -49,23 +61,25 @@ class Learner:
     )
 
   @functools.partial(jax.jit, static_argnums=0)
-  def start(self, key):
+  def start(self, key: jax.Array) -> State:
     """Returns (params, moments) at random."""
     params = decoder.init(self.config, key)
     return params, self.optimizer.init(params)
 
   @functools.partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=1)
-  def train(self, state, key, loss, behaviour, steps):
+  def train(
+    self, state: State, key: jax.Array, loss: Loss, behaviour: str, steps: int
+  ) -> State:
     """Returns the state after some more steps."""
     bandit, lesson, graphdef = self.bandit, self.lesson, self.graphdef
 
-    def step(state, key):
+    def step(state: State, key: jax.Array) -> tuple[State, None]:
       params, moments = state
       seen = written(
         graphdef, params, bandit, key, behaviour, lesson.rows, lesson.horizon
       )
 
-      def objective_of(params):
+      def objective_of(params: PyTree) -> jax.Array:
         predicted = predict(graphdef, params, bandit, seen)
         return objective(predicted, bandit, seen, behaviour, loss)
 
@@ -76,7 +90,9 @@ class Learner:
     return jax.lax.scan(step, state, jax.random.split(key, steps))[0]
 
   @functools.partial(jax.jit, static_argnums=0)
-  def measure(self, params, key, loss):
+  def measure(
+    self, params: PyTree, key: jax.Array, loss: Loss
+  ) -> tuple[dict[str, jax.Array], jax.Array]:
     """Returns figures of own rollouts, each a float32 array by episode."""
     bandit, lesson = self.bandit, self.lesson
     seen = written(
@@ -101,9 +117,9 @@ def cell(
   learner: Learner,
   behaviour: str,
   loss: str,
-  seeds,
+  seeds: Iterable[int],
   tell: Callable[[str], None] = lambda line: None,
-) -> dict:
+) -> dict[str, Any]:
   """Returns a cell of the grid: what the loss taught, along own rollouts.
 
   kl_to_interventional, kl_to_conditional: nats a step. reward: a step. Each
@@ -142,7 +158,7 @@ def cell(
   }
 
 
-def _interval(by_seed):
+def _interval(by_seed: Sequence[np.ndarray]) -> dict[str, float]:
   mean_N = np.array([x_B.mean(dtype=np.float64) for x_B in by_seed])
   error_N = np.array([x_B.std() / np.sqrt(x_B.size) for x_B in by_seed])
   return {

@@ -72,9 +72,10 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
   of chips in words that are not known.
   """
   program, entry = _parse(text)
-  found, channels = [], set()
+  found: list[Collective] = []
+  channels = set()
 
-  def walk(name, times):
+  def walk(name: str, times: int) -> None:
     types = {line.name: line.type for line in program[name]}
     for line in program[name]:
       kind = line.opcode.removesuffix('-start')
@@ -101,10 +102,7 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
         size = round(put * _SENT[kind](slices))
         found.append(Collective(kind, size, times, across=True))
       elif line.opcode == 'while':
-        body, condition = (
-          re.search(rf'\b{role}=%?([\w.-]+)', line.rest)[1]
-          for role in ('body', 'condition')
-        )
+        body, condition = (_role(line, name) for name in ('body', 'condition'))
         trips = _trips(line, program[name], program[condition], program[body])
         walk(body, times * trips)
       elif line.opcode not in ('async-update', 'async-done'):
@@ -143,9 +141,18 @@ class _Line(NamedTuple):
   rest: str
 
 
+def _role(loop: _Line, role: str) -> str:
+  """Returns the name of the computation that has a role in a loop."""
+  found = re.search(rf'\b{role}=%?([\w.-]+)', loop.rest)
+  if not found:
+    raise ValueError(f'the {role} of {loop.name} is not in the text')
+  return found[1]
+
+
 def _parse(text: str) -> tuple[dict[str, list[_Line]], str]:
   """Returns the instructions of every computation, and the entry's name."""
-  program, entry, lines = {}, '', []
+  program: dict[str, list[_Line]] = {}
+  entry, lines = '', []
   for row in text.splitlines():
     header = _COMPUTATION.match(row)
     if header:
@@ -153,7 +160,9 @@ def _parse(text: str) -> tuple[dict[str, list[_Line]], str]:
       entry = header[2] if header[1] else entry
       continue
     found = _INSTRUCTION.match(row)
-    opcode = found and _OPCODE.search(found[2])
+    if not found:
+      continue
+    opcode = _OPCODE.search(found[2])
     if opcode:
       inputs, _, rest = found[2][opcode.end() :].partition(')')
       operands = re.findall(r'%([\w.-]+)', inputs)
@@ -217,7 +226,7 @@ def _trips(
     while start.opcode == 'copy':
       start = before[start.operands[0]]
   begins = start is not None and start.opcode == 'constant'
-  way = int(end.inputs) - (int(start.inputs) if begins else 0)
+  way = int(end.inputs) - (int(start.inputs) if start and begins else 0)
   stride = _stride(body, int(index[1]))
   if not stride:
     raise untold
@@ -241,8 +250,9 @@ def _stride(body: list[_Line], index: int) -> int:
       return 0
     stride += sum(int(step.inputs) for step in steps)
     line = rest[0]
-  is_counter = line and line.opcode == 'get-tuple-element'
-  return stride if is_counter and f'index={index}' in line.rest else 0
+  if not line or line.opcode != 'get-tuple-element':
+    return 0
+  return stride if f'index={index}' in line.rest else 0
 
 
 def _groups(rest: str, chips: int) -> np.ndarray:
@@ -254,7 +264,7 @@ def _groups(rest: str, chips: int) -> np.ndarray:
   listed = re.search(r'replica_groups=\{((?:\{[\d,]*\},?)*)\}', rest)
   if listed:
     rows = re.findall(r'\{([\d,]+)\}', listed[1])
-    return np.array([_numbers(row) for row in rows] or [everyone])
+    return np.array([_numbers(row) for row in rows] or everyone[None])
   iota = re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\]', rest)
   if iota:
     turn = re.match(r'T\(([\d,]+)\)', rest[iota.end() :])

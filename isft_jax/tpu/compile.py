@@ -14,12 +14,12 @@ import jax.numpy as jnp
 
 from isft_jax import chips as chips_lib
 from isft_jax import sharding
-from isft_jax.config import LyingAgentConfig, RunConfig
+from isft_jax.config import RunConfig
 from isft_jax.inference import generate
 from isft_jax.models import attention
 from isft_jax.models import flops as flops_lib
 from isft_jax.tpu import collectives as collectives_lib
-from isft_jax.tpu import hbm
+from isft_jax.tpu import memory
 from isft_jax.tpu import roofline as roofline_lib
 from isft_jax.train.trainer import Trainer, make_trainer
 from isft_jax.types import Batch
@@ -29,12 +29,11 @@ PROBE = (33, 64, 48)  # prompts, tokens of each, tokens of a reply
 
 
 def compile_run(
-  config: RunConfig | LyingAgentConfig, topology: str, slices: int = 1
+  config: RunConfig, topology: str, slices: int = 1
 ) -> dict[str, Any]:
   """Returns what the compiler says of a run's step on a slice, for a report.
 
-  config: of an experiment, its fine-tuning stage is meant. Where row_targets is
-    0 there are no records to count: half of row_length is taken.
+  config: needs no records. If row_targets is 0, half of row_length is taken.
   topology, slices: see chips.describe.
 
   A program that is too large has fits=False, and the compiler's words as
@@ -43,21 +42,20 @@ def compile_run(
   Raises ValueError if the slice does not exist, or the config does not divide
   over it.
   """
-  stage = config.finetune if isinstance(config, LyingAgentConfig) else config
-  B, L = stage.rows, stage.row_length
+  B, L = config.rows, config.row_length
   if not L:
     raise ValueError(
       'row_length=0 is as long as the records need, and there are none here: '
       'name a length, as in --config.row_length=256 (of an experiment, '
       '--config.finetune.row_length=256)'
     )
-  K = stage.row_targets or L // 2
+  K = config.row_targets or L // 2
   devices = chips_lib.describe(topology, slices)
   kind = devices[0].device_kind
   chip = chips_lib.CHIPS[kind]
   shape = dataclasses.replace(config.model, init_from='')
-  trainer = make_trainer(shape, stage.optim, config.mesh, 1_000, devices)
-  sharding.check_rows(B, trainer.mesh, stage.optim.accumulate)
+  trainer = make_trainer(shape, config.optim, config.mesh, 1_000, devices)
+  sharding.check_rows(B, trainer.mesh, config.optim.accumulate)
   chips = trainer.mesh.size // chip.devices
   # As in the trainer: of the kernel, more is computed than of plain products.
   model = dataclasses.replace(
@@ -73,7 +71,7 @@ def compile_run(
     'batch': B,
     'length': L,
     'targets': K,
-    'targets_assumed': not stage.row_targets,
+    'targets_assumed': not config.row_targets,
     'remat': model.remat,
     'attention': model.attention,
     'hbm_capacity_gib': round(chip.hbm / chips_lib.GIB, 2),
@@ -89,12 +87,13 @@ def compile_run(
   }
   if step is None:
     return report | {
-      'hbm_gib_per_chip': _gib(hbm.needed(words), chip),
-      'largest_buffers': hbm.largest(words),
+      'hbm_gib_per_chip': _gib(memory.needed(words), chip),
+      'largest_buffers': memory.largest(words),
       'out_of_memory': words,
     }
-  memory = step.memory_analysis()
-  found = collectives_lib.collectives(step.as_text(), trainer.mesh.size, slices)
+  usage = _usage(step)
+  text = step.as_text() or ''
+  found = collectives_lib.collectives(text, trainer.mesh.size, slices)
   state = sum(
     math.prod(leaf.shape) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(trainer.abstract)
@@ -106,10 +105,10 @@ def compile_run(
   decode, _ = _compiled(
     generate.lower(trainer.graphdef, trainer.abstract.params, *PROBE)
   )
-  of_decode = decode and decode.memory_analysis().peak_memory_in_bytes
+  of_decode = decode and _usage(decode).peak_memory_in_bytes
   return report | {
-    'hbm_gib_per_chip': _gib(memory.peak_memory_in_bytes, chip),
-    'hbm_by_kind_gib': _gibs(hbm.by_kind(memory), chip),
+    'hbm_gib_per_chip': _gib(usage.peak_memory_in_bytes, chip),
+    'hbm_by_kind_gib': _gibs(memory.by_kind(usage), chip),
     'decode_hbm_gib_per_chip': of_decode and _gib(of_decode, chip),
     'collective_gib_per_chip': _gibs(collectives_lib.by_kind(found), chip),
     'collective_dcn_gib_per_chip': _gib(
@@ -121,11 +120,15 @@ def compile_run(
   }
 
 
-def lower_step(trainer: Trainer, rows: int, length: int, targets: int):
+def lower_step(
+  trainer: Trainer, rows: int, length: int, targets: int
+) -> jax.stages.Lowered:
   """Returns the trainer's step, lowered for batches of a shape."""
   where = sharding.of_batch(trainer.mesh)
 
-  def of(columns, dtype=jnp.int32):
+  def of(
+    columns: int, dtype: jax.typing.DTypeLike = jnp.int32
+  ) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((rows, columns), dtype, sharding=where)
 
   in_rows = ('tokens_BL', 'positions_BL', 'segment_ids_BL')
@@ -138,7 +141,15 @@ def lower_step(trainer: Trainer, rows: int, length: int, targets: int):
   return trainer.step.lower(trainer.abstract, batch)
 
 
-def _compiled(lowered):
+def _usage(program: jax.stages.Compiled) -> memory.Usage:
+  usage = program.memory_analysis()
+  assert usage is not None  # the compiler for TPUs always knows it
+  return usage
+
+
+def _compiled(
+  lowered: jax.stages.Lowered,
+) -> tuple[jax.stages.Compiled | None, str]:
   """Returns (the compiled program, '') or (None, the compiler's refusal)."""
   try:
     return lowered.compile(), ''

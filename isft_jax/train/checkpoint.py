@@ -1,6 +1,15 @@
-"""Checkpoints: the whole run, so that it can go on as if never interrupted."""
+"""Checkpoints of a run: writes them, detects damaged ones, resumes from them.
+
+Orbax moves a checkpoint into its place when all of it is written. If a file is
+lost or cut later, Orbax notices when it reads the file, if at all: it takes
+some missing files for zeros. So each checkpoint has a manifest, `files.json`,
+with the size of every file.
+"""
 
 import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -8,12 +17,15 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from isft_jax.config import RunConfig
-from isft_jax.train import multihost, whole
+from isft_jax.train import multihost
+from isft_jax.train.step import TrainState
+from isft_jax.types import PyTree
 
 _STEP = 'step'
+_MANIFEST = 'files.json'
 
 
-def folder_of(workdir: str) -> epath.Path:
+def folder_of(workdir: epath.PathLike) -> epath.Path:
   """Returns where the checkpoints of a run are, here or in a bucket."""
   folder = epath.Path(workdir) / 'checkpoints'
   # Of gs://... pathlib would make a folder named gs: in this one.
@@ -27,7 +39,9 @@ class Checkpoints:
   the data iterator) and `run` (config and fingerprint of the records).
   """
 
-  def __init__(self, workdir: str, config: RunConfig | None = None):
+  def __init__(
+    self, workdir: epath.PathLike, config: RunConfig | None = None
+  ) -> None:
     """Opens the checkpoints of a run.
 
     config: of the run that goes on and writes more. It keeps the newest
@@ -49,17 +63,17 @@ class Checkpoints:
         create=config is not None,
         # Of a run that is still writing they are not left behind.
         cleanup_tmp_directories=config is not None,
-        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._finish),
       ),
       item_names=('params', 'opt_state', 'data', 'run'),
     )
-    self._saving = None
+    self._saving: int | None = None
     self._newest = None if config else self._newest_whole()
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *error):
+  def __exit__(self, *error: object) -> None:
     self._manager.close()  # waits for what is being written
 
   def latest(self) -> int | None:
@@ -68,17 +82,20 @@ class Checkpoints:
 
   def _newest_whole(self) -> int | None:
     for step in sorted(self._manager.all_steps(), reverse=True):
-      if damage := whole.damage(self._folder_of(step)):
+      if damage := _damage(self._folder_of(step)):
         multihost.tell(f'{damage}: an older checkpoint is taken')
       else:
         return step
     return None
 
-  def save(self, step: int, state, data: dict, fingerprint: str) -> None:
+  def save(
+    self, step: int, state: TrainState, data: dict[str, Any], fingerprint: str
+  ) -> None:
     """Starts to save; returns once the arrays are copied from the devices."""
+    assert self._config is not None
     if step == self.latest():
       return
-    self.wait()  # as Orbax would: the one before is sealed by its own step
+    self.wait()  # as Orbax would: the one before needs its own step's manifest
     self._saving = step
     self._manager.save(
       step,
@@ -99,7 +116,7 @@ class Checkpoints:
     """Returns once what was saved is in its place."""
     self._manager.wait_until_finished()
 
-  def restore(self, abstract):
+  def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """Returns (state, data) of the newest checkpoint.
 
     abstract: the state as ShapeDtypeStructs with shardings. They need not be
@@ -122,11 +139,11 @@ class Checkpoints:
     )
     return state, restored['data']
 
-  def restore_run(self) -> dict:
+  def restore_run(self) -> dict[str, Any]:
     """Returns the config of the run and the fingerprint of its records."""
     return self._read(run=ocp.args.JsonRestore())['run']
 
-  def restore_params(self, abstract_params):
+  def restore_params(self, abstract_params: PyTree) -> tuple[PyTree, str]:
     """Returns (params, fingerprint of the records they were trained on)."""
     restored = self._read(
       params=ocp.args.StandardRestore(abstract_params),
@@ -134,7 +151,7 @@ class Checkpoints:
     )
     return restored['params'], restored['run']['fingerprint']
 
-  def _read(self, **items):
+  def _read(self, **items: ocp.args.CheckpointArgs) -> dict[str, Any]:
     step = self.latest()
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -146,15 +163,15 @@ class Checkpoints:
         ': move it away, and the one before is taken'
       ) from error
 
-  def _folder_of(self, step: int) -> epath.Path:
+  def _folder_of(self, step: int | None) -> epath.Path:
     return self._folder / f'{_STEP}_{step}'
 
-  def _seal(self) -> None:
+  def _finish(self) -> None:
     # Orbax calls it on the first host, when all is written and before it is
     # moved into its place; in buckets, where nothing is moved, it is there.
     folder = self._folder_of(self._saving)
     parts = [*self._folder.glob(f'{folder.name}.orbax-checkpoint-tmp*')]
-    whole.seal(parts[0] if parts else folder)
+    _write_manifest(parts[0] if parts else folder)
 
   def _put_aside(self) -> None:
     found = {
@@ -163,7 +180,7 @@ class Checkpoints:
       if (number := folder.name.removeprefix(f'{_STEP}_')).isdecimal()
     }
     for _, folder in sorted(found.items(), reverse=True):
-      if damage := whole.damage(folder):
+      if damage := _damage(folder):
         aside = folder.with_name(f'damaged_{folder.name}')
         if aside.exists():  # of an earlier time
           aside.rmtree()
@@ -172,5 +189,51 @@ class Checkpoints:
           f'{damage}: the run goes on from an older one, or from the start; '
           f'what is left of this one is in {aside}'
         )
-      elif whole.is_sealed(folder):
+      elif (folder / _MANIFEST).exists():
         return  # nobody will ask for an older one
+
+
+def _write_manifest(folder: epath.Path) -> None:
+  """Writes the size of every file of a finished checkpoint."""
+  sizes = json.dumps(_sizes(folder), indent=1) + '\n'
+  (folder / _MANIFEST).write_text(sizes)
+
+
+def _damage(folder: epath.Path) -> str:
+  """Returns what a checkpoint lacks by its manifest, or ''.
+
+  Sizes are compared, and contents are not read. A checkpoint without a
+  manifest counts as undamaged.
+  """
+  path = folder / _MANIFEST
+  if not path.exists():
+    return ''
+  try:
+    expected = json.loads(path.read_text())
+  except ValueError:
+    return f'{path} is damaged'
+  sizes = _sizes(folder)
+  for name, size in expected.items():
+    if name not in sizes:
+      return f'{folder / name} is missing'
+    if sizes[name] < size:
+      return f'{folder / name} has {sizes[name]:,} of {size:,} bytes'
+  return ''
+
+
+def _sizes(folder: epath.Path) -> dict[str, int]:
+  """Returns the bytes of each file in the folders of a checkpoint's items."""
+  items = (path for path in folder.iterdir() if path.is_dir())
+  return {
+    str(path.relative_to(folder)): path.stat().length
+    for item in items
+    for path in sorted(_files(item))
+  }
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+  for path in folder.iterdir():
+    if path.is_dir():
+      yield from _files(path)
+    else:
+      yield path

@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+import typing
 import uuid
 
 import tensorboardX
@@ -9,13 +10,16 @@ from etils import epath
 
 from isft_jax.config import RunConfig
 
+if typing.TYPE_CHECKING:
+  import wandb
+
 
 class Boards:
   """Draws scalars by step. A run that goes on draws on."""
 
   def __init__(
     self, folder: epath.Path, config: RunConfig, done: int, wandb: str = ''
-  ):
+  ) -> None:
     """Opens TensorBoard in folder, and a project of W&B if one is named.
 
     done: steps so far; what was drawn of later ones is dropped.
@@ -41,7 +45,9 @@ class Boards:
       self._wandb.finish()
 
 
-def _open_wandb(folder, config: RunConfig, project: str):
+def _open_wandb(
+  folder: epath.Path, config: RunConfig, project: str
+) -> 'wandb.Run':
   wandb = _imported()
   path = folder / 'wandb_id'  # the run that goes on where the workdir does
   if not path.exists():

@@ -1,38 +1,40 @@
 """The story of a training run, from records to a checkpoint."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from isft_jax import chips, losses, sharding
+from isft_jax import chips, files, losses, sharding
 from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
 from isft_jax.models import flops
+from isft_jax.models.decoder import GraphDef
 from isft_jax.train import inputs, multihost, preemption, start
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.loggers import Boards
 from isft_jax.train.profile import Profile
 from isft_jax.train.trainer import Trainer, make_trainer
+from isft_jax.types import PyTree
 
 
 class Trained(NamedTuple):
   """What a run leaves: a model, and how it got there."""
 
-  graphdef: Any
-  params: Any
-  summary: dict
+  graphdef: GraphDef
+  params: dict
+  summary: dict[str, float]
 
 
 def train(
   config: config_lib.RunConfig,
-  workdir: str,
-  probe: Callable[[Any, Any], dict] | None = None,
+  workdir: epath.PathLike,
+  probe: Callable[[GraphDef, dict], dict[str, float]] | None = None,
   profile: tuple[int, ...] = (),
   wandb: str = '',
   progress: Callable[[int, float], str] | None = None,
@@ -52,7 +54,7 @@ def train(
   rendered with the config's tokenizer; FloatingPointError if a loss is not
   finite; SystemExit if it was told to stop (preemption.py), and has saved.
   """
-  config_lib.validate(config)
+  config.check()
   config, names, source, heldout, fingerprint = inputs.open_inputs(config)
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
   batches = pipeline.batches(source)
@@ -127,21 +129,30 @@ def _is_due(step: int, every: int, steps: int) -> bool:
   return step == steps or (every > 0 and step % every == 0)
 
 
-def _ideal_seconds(config, source, trainer: Trainer) -> float:
+def _ideal_seconds(
+  config: config_lib.RunConfig, source: pipeline.BatchSource, trainer: Trainer
+) -> float:
   """Returns what a step takes at the peak of the devices; 0 if unknown."""
   shape = config.rows, source.plan.row_length, source.plan.row_targets
   peak = chips.peak(trainer.mesh.devices.flat)
   return flops.model(config.model, *shape).total / peak if peak else 0.0
 
 
-def _evaluate(trainer: Trainer, params, heldout: dict, sources: int) -> dict:
+def _evaluate(
+  trainer: Trainer,
+  params: PyTree,
+  heldout: Mapping[str, pipeline.BatchSource],
+  sources: int,
+) -> dict[str, PyTree]:
   """Returns the held-out loss by author, still on the devices.
 
   heldout: batches by source. The loss is also told by source, if the run has
     several.
   """
 
-  def add_up(parts):
+  def add_up(
+    parts: Sequence[tuple[jax.Array, jax.Array]],
+  ) -> tuple[jax.Array, jax.Array]:
     return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *parts)
 
   sums = {
@@ -163,11 +174,15 @@ def _evaluate(trainer: Trainer, params, heldout: dict, sources: int) -> dict:
   return values
 
 
-def _with_batch(error, source: pipeline.BatchSource, workdir: epath.Path):
+def _with_batch(
+  error: metrics_lib.NotFiniteError,
+  source: pipeline.BatchSource,
+  workdir: epath.Path,
+) -> FloatingPointError:
   """Saves the batch of the step that went wrong, and says whose it is."""
   host = f'_host{jax.process_index()}' if jax.process_count() > 1 else ''
   path = workdir / f'not_finite_step{error.step}{host}.npz'
-  with path.open('wb') as file:
+  with files.open_bytes(path, 'wb') as file:
     np.savez(file, **source[error.step - 1]._asdict())
   ids = source.ids(error.step - 1)
   shown = ', '.join(ids[:8]) + (', ...' if len(ids) > 8 else '')
@@ -177,7 +192,9 @@ def _with_batch(error, source: pipeline.BatchSource, workdir: epath.Path):
   )
 
 
-def _summary(workdir: epath.Path, source: pipeline.BatchSource) -> dict:
+def _summary(
+  workdir: epath.Path, source: pipeline.BatchSource
+) -> dict[str, float]:
   rows = metrics_lib.read(workdir / 'metrics.jsonl')
   epoch = rows[-source.steps_per_epoch :]
   # Lines of runs that began before there was a `weight` had it as `targets`.

@@ -5,25 +5,28 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from typing import IO, Any, Self
 
 import jax
 import numpy as np
 from etils import epath
+from flax import traverse_util
 
+from isft_jax import files
 from isft_jax.train import multihost
 from isft_jax.train.loggers import Boards
-from isft_jax.types import Provenance
+from isft_jax.types import Provenance, PyTree
 
 
 class NotFiniteError(FloatingPointError):
   """A loss is nan or infinite. `step` is the first whose loss is."""
 
-  def __init__(self, message: str, step: int):
+  def __init__(self, message: str, step: int) -> None:
     super().__init__(message)
     self.step = step
 
 
-def read(path: epath.Path) -> list[dict]:
+def read(path: epath.Path) -> list[dict[str, Any]]:
   """Returns the whole lines of a metrics file; a cut last line is left out."""
   if not path.exists():
     return []
@@ -48,7 +51,7 @@ class Metrics:
     sources: Sequence[str] = (),
     ideal_seconds: float = 0.0,
     whole: Callable[[int, float], str] | None = None,
-  ):
+  ) -> None:
     """Opens metrics.jsonl, and drops lines of steps that will be done again.
 
     boards: on the first host; None on the others.
@@ -60,31 +63,32 @@ class Metrics:
     self._name, self._steps, self._done = name, steps, done
     self._sources, self._ideal_seconds = sources, ideal_seconds
     self._whole = whole
-    self._pending = []
+    self._pending: list[tuple[int, dict[str, PyTree]]] = []
     self._since = time.perf_counter()
-    self._boards, self._file = boards, None
+    self._boards = boards
+    self._file: IO[str] | None = None
     if boards:
       self._open(folder / 'metrics.jsonl')
 
-  def _open(self, path):
+  def _open(self, path: epath.Path) -> None:
     self._path = self._draft = path
     if '://' in str(path):  # nothing can be appended to what is in a bucket
       self._draft = epath.Path(tempfile.mkdtemp()) / path.name
     kept = [row for row in read(path) if row['step'] <= self._done]
-    part = self._draft.with_suffix('.part')
-    part.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-    part.replace(self._draft)
+    lines = ''.join(json.dumps(row) + '\n' for row in kept)
+    files.write_atomically(self._draft, lines)
     self._file = self._draft.open('a')
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *error):
+  def __exit__(self, *error: object) -> None:
     if self._file:
       self._file.close()
+    if self._boards:
       self._boards.close()
 
-  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+  def add(self, step: int, metrics: dict[str, PyTree]) -> None:
     """Notes the metrics of a step that may still be running."""
     self._pending.append((step, metrics))
 
@@ -108,11 +112,14 @@ class Metrics:
     if self._ideal_seconds:
       speed['mfu'] = self._ideal_seconds / seconds
     rows = [
-      {'step': step, **_plain(row, self._sources), **speed}
+      {'step': step, **_plain_row(row, self._sources), **speed}
       for step, row in zip(steps, values, strict=True)
     ]
-    if self._file:
-      self._write(rows)
+    if self._file and self._boards:
+      self._file.writelines(json.dumps(row) + '\n' for row in rows)
+      self._file.flush()
+      for row in rows:
+        self._boards.add(row['step'], _scalars(row))
       if not keep and self._draft != self._path:
         self._draft.copy(self._path, overwrite=True)
     for row in rows:
@@ -123,17 +130,7 @@ class Metrics:
         )
     multihost.tell(self._progress(rows))
 
-  def _write(self, rows):
-    self._file.writelines(json.dumps(row) + '\n' for row in rows)
-    self._file.flush()
-    for row in rows:
-      rates = {
-        f'{what}_per_second': row[what] / row['seconds']
-        for what in ('tokens', 'targets')
-      }
-      self._boards.add(row['step'], _flat(row | rates))
-
-  def _progress(self, rows) -> str:
+  def _progress(self, rows: Sequence[dict[str, Any]]) -> str:
     seconds = sum(row['seconds'] for row in rows)
     tokens = sum(row['tokens'] for row in rows) / seconds
     targets = sum(row['targets'] for row in rows) / seconds
@@ -151,13 +148,19 @@ class Metrics:
     )
 
 
-def _plain(value, sources: Sequence[str]):
+def _plain_row(
+  row: dict[str, PyTree], sources: Sequence[str]
+) -> dict[str, Any]:
   """Makes floats of scalars, and {author: nll} of arrays by provenance.
 
   An array by source and provenance becomes {source: {author: nll}}.
   """
+  return {name: _plain(value, sources) for name, value in row.items()}
+
+
+def _plain(value: PyTree, sources: Sequence[str]) -> float | dict[str, Any]:
   if isinstance(value, dict):
-    return {name: _plain(each, sources) for name, each in value.items()}
+    return _plain_row(value, sources)
   if np.ndim(value) == 0:
     return float(value)
   if np.ndim(value) == 2:
@@ -172,11 +175,9 @@ def _plain(value, sources: Sequence[str]):
   }
 
 
-def _flat(row: dict, prefix: str = '') -> dict[str, float]:
-  flat = {}
-  for name, value in row.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f'{prefix}{name}/')
-    elif name != 'step':
-      flat[prefix + name] = value
-  return flat
+def _scalars(row: dict[str, Any]) -> dict[str, float]:
+  """Returns the curves of a row of metrics.jsonl: {'loss': ..., 'A/B': ...}."""
+  curves = {name: value for name, value in row.items() if name != 'step'}
+  for what in ('tokens', 'targets'):
+    curves[f'{what}_per_second'] = row[what] / row['seconds']
+  return traverse_util.flatten_dict(curves, sep='/')

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from isft_jax.config import OptimConfig
+from isft_jax.types import PyTree
 
 
 def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
@@ -75,19 +76,23 @@ def adamw_rounded_as_torch(
   Source: torch.optim.AdamW, the loop over tensors.
   """
 
-  def init(params):
+  def init(params: PyTree) -> optax.ScaleByAdamState:
     zeros = jax.tree.map(jnp.zeros_like, params)
     return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
 
-  def update(gradient, state, params):
+  def update(
+    updates: PyTree, state: PyTree, params: PyTree = None
+  ) -> tuple[PyTree, optax.ScaleByAdamState]:
     count = state.count + 1
     rate = schedule(state.count)
     correction_1, correction_2 = (1 - jnp.float32(b) ** count for b in (b1, b2))
 
-    def update_leaf(g, m, v, p):
+    def update_leaf(
+      g: jax.Array, m: jax.Array, v: jax.Array, p: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
       bits = jnp.finfo(p.dtype)
 
-      def rounded(x):  # which no compiler simplifies away
+      def rounded(x: jax.Array) -> jax.Array:  # no compiler simplifies it away
         return jax.lax.reduce_precision(x, bits.nexp, bits.nmant)
 
       g, m, v, old = (x.astype(jnp.float32) for x in (g, m, v, p))
@@ -99,7 +104,7 @@ def adamw_rounded_as_torch(
       new = rounded(new - rate / correction_1 * (m / rounded(root + eps)))
       return new - old, m.astype(p.dtype), v.astype(p.dtype)
 
-    found = jax.tree.map(update_leaf, gradient, state.mu, state.nu, params)
+    found = jax.tree.map(update_leaf, updates, state.mu, state.nu, params)
     updates, mu, nu = jax.tree.transpose(
       jax.tree.structure(params), jax.tree.structure((0, 0, 0)), found
     )

@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+import types
+from typing import Self
 
 import jax
 from jax.experimental import multihost_utils
@@ -18,7 +20,7 @@ class Notice:
   Hosts that were joined agree on a step: one that is told tells the others.
   """
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     self._told = False
     self._before = None
     # Where hosts were joined, jax has put a handler of its own in this place.
@@ -27,11 +29,11 @@ class Notice:
       self._before = signal.signal(signal.SIGTERM, self._note)
     return self
 
-  def __exit__(self, *error):
+  def __exit__(self, *error: object) -> None:
     if self._before is not None:
       signal.signal(signal.SIGTERM, self._before)
 
-  def _note(self, signum, frame):
+  def _note(self, signum: int, frame: types.FrameType | None) -> None:
     self._told = True
 
   def came(self, step: int) -> bool:

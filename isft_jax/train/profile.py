@@ -1,11 +1,14 @@
 """A trace of a few steps, for xprof."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import Self
 
 import jax
 from etils import epath
 
 from isft_jax.train import multihost
+from isft_jax.types import PyTree
 
 
 class Profile:
@@ -14,20 +17,20 @@ class Profile:
   steps: (first, last), or () for none.
   """
 
-  def __init__(self, steps: tuple[int, ...], workdir: epath.Path):
+  def __init__(self, steps: tuple[int, ...], workdir: epath.Path) -> None:
     self._first, self._last = steps or (0, 0)
     self._folder = str(workdir / 'profile')
     self._running = False
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *error):
+  def __exit__(self, *error: object) -> None:
     if self._running:
       self._stop()
 
   @contextlib.contextmanager
-  def step(self, number: int):
+  def step(self, number: int) -> Iterator[None]:
     """Around the dispatch of a step: starts the trace at the first."""
     if number == self._first:
       jax.profiler.start_trace(self._folder)
@@ -35,13 +38,13 @@ class Profile:
     with jax.profiler.StepTraceAnnotation('train', step_num=number):
       yield
 
-  def done(self, number: int, values) -> None:
+  def done(self, number: int, values: PyTree) -> None:
     """Ends the trace after the last step, when it has returned its values."""
     if self._running and number >= self._last:
       jax.block_until_ready(values)  # steps in flight would be cut
       self._stop()
 
-  def _stop(self):
+  def _stop(self) -> None:
     self._running = False
     jax.profiler.stop_trace()
     multihost.tell(

@@ -1,16 +1,20 @@
 """The newest checkpoint of a run, as a model."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig
+from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
+from isft_jax.inference.chat_model import ChatModel, template_of
 from isft_jax.models import decoder
 from isft_jax.train import checkpoint
 from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.types import PyTree
 
 
 class Saved(NamedTuple):
@@ -21,8 +25,8 @@ class Saved(NamedTuple):
 
   model: pretrained.Model
   config: ModelConfig
-  encoder: object
-  run: dict
+  encoder: FastTokenizer
+  run: dict[str, Any]
 
 
 def load(workdir: str, dtype: str = '') -> Saved:
@@ -52,7 +56,31 @@ def load(workdir: str, dtype: str = '') -> Saved:
   return Saved(pretrained.Model(graphdef, params), config, encoder, run)
 
 
-def _placed(shapes):
+def chat_model_from_run(workdir: str) -> ChatModel:
+  """Loads the model of a run's newest checkpoint, to chat with.
+
+  Its prompts are rendered as the run's records were. If the records are gone,
+  the tokenizer's own template renders them.
+
+  Raises:
+    ValueError: there is no checkpoint, or the records were encoded piecewise.
+  """
+  model, _, encoder, run = load(workdir)
+  try:
+    rendering = Records(run['records']).metadata['rendering']
+  except (OSError, ValueError, KeyError):
+    rendering = {'template': template_of(encoder), 'values': {}}
+  if rendering.get('piecewise'):
+    raise ValueError(
+      f'{workdir} was trained on turns whose headers were encoded apart from '
+      'the words (config.piecewise), and prompts here are encoded whole; its '
+      'own results.json has its probes'
+    )
+  template, values = rendering['template'], rendering.get('values', {})
+  return ChatModel(model, encoder, template, values, {}, run['records'])
+
+
+def _placed(shapes: PyTree) -> PyTree:
   """Returns shapes with shardings over as many devices as divide them."""
   devices = jax.local_devices()
   for number in range(len(devices), 0, -1):

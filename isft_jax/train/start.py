@@ -12,7 +12,9 @@ from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.hf import config_json, pretrained, tensor_files
 from isft_jax.train import checkpoint
 from isft_jax.train.checkpoint import Checkpoints
-from isft_jax.train.trainer import Trainer, TrainState
+from isft_jax.train.step import TrainState
+from isft_jax.train.trainer import Trainer
+from isft_jax.types import PyTree
 
 
 def is_run(place: str) -> bool:
@@ -66,7 +68,7 @@ def begin(config: RunConfig, trainer: Trainer, fingerprint: str) -> TrainState:
   return trainer.start(model.params)
 
 
-def _params_of_run(run: str, trainer: Trainer, fingerprint: str):
+def _params_of_run(run: str, trainer: Trainer, fingerprint: str) -> PyTree:
   with Checkpoints(run) as checkpoints:
     if checkpoints.latest() is None:
       raise ValueError(f'{run}: no checkpoint there to start from')

@@ -5,7 +5,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,16 @@ from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
 from isft_jax.models import attention, decoder
 from isft_jax.train import optim
-from isft_jax.train.step import make_evaluate, make_step
+from isft_jax.train.step import (
+  Evaluate,
+  TrainState,
+  make_evaluate,
+  make_step,
+)
+from isft_jax.types import PyTree
 
-
-class TrainState(NamedTuple):
-  """What a step changes. A checkpoint holds all of it."""
-
-  step: jax.Array  # int32, steps done
-  params: Any
-  opt_state: Any
+P = ParamSpec('P')
+R = TypeVar('R')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +41,12 @@ class Trainer:
   """
 
   mesh: Mesh
-  graphdef: Any
+  graphdef: decoder.GraphDef
   abstract: TrainState
-  init: Callable
-  start: Callable
-  step: Callable
-  evaluate: Callable
+  init: Callable[[int], TrainState]
+  start: Callable[[PyTree], TrainState]
+  step: jax.stages.Wrapped
+  evaluate: Evaluate
 
 
 def make_trainer(
@@ -68,14 +69,24 @@ def make_trainer(
   Raises ValueError if the devices that are here cannot hold the state, or if
   the attention that is asked for does not run on them.
   """
-  copies = (dataclasses.replace(c) for c in (model, optimizer, mesh))
-  devices = None if devices is None else tuple(devices)
-  return _make_trainer(*copies, steps, devices, sources)
+  return _make_trainer(
+    dataclasses.replace(model),
+    dataclasses.replace(optimizer),
+    dataclasses.replace(mesh),
+    steps,
+    None if devices is None else tuple(devices),
+    sources,
+  )
 
 
 @functools.lru_cache(maxsize=4)
 def _make_trainer(
-  model_config, optim_config, mesh_config, steps, devices, sources
+  model_config: ModelConfig,
+  optim_config: OptimConfig,
+  mesh_config: MeshConfig,
+  steps: int,
+  devices: tuple[jax.Device, ...] | None,
+  sources: int,
 ) -> Trainer:
   mesh = sharding.make_mesh(mesh_config, devices)
   kind = attention.resolve(model_config.attention, mesh.devices.flat[0])
@@ -87,10 +98,10 @@ def _make_trainer(
     optim_config, steps, model_config.param_dtype
   )
 
-  def start(params) -> TrainState:
+  def start(params: PyTree) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
-  def init(seed) -> TrainState:
+  def init(seed: jax.Array) -> TrainState:
     return start(decoder.init(model_config, jax.random.key(seed)))
 
   abstract = jax.eval_shape(start, abstract_params)
@@ -98,10 +109,10 @@ def _make_trainer(
   if devices is None:
     _check_memory(abstract, placed, mesh)
 
-  def in_use(params):
+  def in_use(params: PyTree) -> PyTree:
     return sharding.constrain(params, decoder.IN_USE_RULES, mesh)
 
-  def at_rest(gradient):
+  def at_rest(gradient: PyTree) -> PyTree:
     gradient = sharding.constrain(gradient, decoder.PARTITION_RULES, mesh)
     return gradient | {
       name: _in_rows(gradient[name], placed.params[name])
@@ -109,13 +120,13 @@ def _make_trainer(
       if name in gradient
     }
 
-  def on_mesh(function):
+  def on_mesh(function: Callable[P, R]) -> Callable[P, R]:
     # While it is traced: where attention is a kernel, which the compiler cannot
     # split, it has to know over what to split itself.
     @functools.wraps(function)
-    def traced(*args):
+    def traced(*args: P.args, **kwargs: P.kwargs) -> R:
       with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        return function(*args)
+        return function(*args, **kwargs)
 
     return traced
 
@@ -161,7 +172,8 @@ def _in_rows(table_VD: jax.Array, where: NamedSharding) -> jax.Array:
   and back again: three copies of each.
   """
 
-  def local(table_VD):  # the constraint would gather a table that is split
+  def local(table_VD: jax.Array) -> jax.Array:
+    # The constraint would gather a table that is split.
     return with_layout_constraint(table_VD, Layout((0, 1)))
 
   return jax.shard_map(
@@ -169,16 +181,16 @@ def _in_rows(table_VD: jax.Array, where: NamedSharding) -> jax.Array:
   )(table_VD)
 
 
-def says_when_again(step: Callable) -> Callable:
+def says_when_again(step: Callable[P, R]) -> Callable[P, R]:
   """Returns a step that warns when it is traced, and so compiled, once more.
 
   It then names the arguments whose shape or type is new: a run whose batches
   differ in shape would wait for the compiler again and again.
   """
-  before = {}
+  before: dict[str, str] = {}
 
   @functools.wraps(step)
-  def traced(*args):
+  def traced(*args: P.args, **kwargs: P.kwargs) -> R:
     now = {
       sharding.path_name(path): f'{leaf.dtype}{list(leaf.shape)}'
       for path, leaf in jax.tree_util.tree_leaves_with_path(args)
@@ -192,7 +204,7 @@ def says_when_again(step: Callable) -> Callable:
       what = '; '.join(changed) or 'of the same shapes'
       print(f'warning: the step is compiled again: {what}', flush=True)
     before.update(now)
-    return step(*args)
+    return step(*args, **kwargs)
 
   return traced
 

@@ -69,7 +69,9 @@ def main():
   )
   renderer = Renderer(encoder, TEMPLATE.read_text())
   texts = [
-    renderer.text(registry.read(json.loads(line), 'x', 'auto', Rules.default()))
+    renderer.render(
+      registry.read(json.loads(line), 'x', 'auto', Rules.default())
+    ).text
     for line in lines
   ]
 

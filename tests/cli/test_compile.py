@@ -1,34 +1,16 @@
 """isft-compile: its flags, its two outputs, and exit codes."""
 
 import json
-import pathlib
 import runpy
-import subprocess
-import sys
 
 import pytest
 
 from isft_jax.config import RunConfig
+from tests.commands import ROOT, command, error_line
 from tests.fixtures import needs
 
-ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = '--config=configs/lying_agent_smoke.py'
 needs_libtpu = needs('libtpu')
-
-
-def command(*flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      'from isft_jax.cli import compile; compile.run()',
-      *flags,
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
 
 
 @pytest.mark.parametrize(
@@ -40,16 +22,13 @@ def command(*flags):
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):
-  failed = command(*flags)
-  assert failed.returncode == 1
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert message in failed.stderr
+  assert message in error_line('compile', *flags)
 
 
 @needs_libtpu
 def test_json_is_one_object_a_slice_and_one_that_does_not_fit_exits_with_1():
   done = command(
+    'compile',
     SMOKE,
     '--topology=v5e:1x1',
     '--json',

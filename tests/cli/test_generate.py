@@ -3,31 +3,30 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import types
 
 import jax
 import numpy as np
 import pytest
 
-from isft_jax.cli import partner as partner_lib
-from isft_jax.cli import talk
 from isft_jax.config import ModelConfig, RunConfig
-from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.hf import pretrained
+from isft_jax.inference import chat_loop
+from isft_jax.inference import chat_model as chat_model_lib
 from isft_jax.models import decoder
+from isft_jax.train import saved
 from isft_jax.train.checkpoint import Checkpoints
-from isft_jax.worlds.lying_agent import generator, probes
+from isft_jax.worlds.lying_agent import probes
+from tests.commands import command, error_line
+from tests.dialogues import (
+  CHATML,
+  chatml_tokenizer,
+  dialogues,
+  write_records,
+)
 
-CHATML = """\
-{%- for m in messages -%}
-  {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-"""
 MODEL = ModelConfig(
   vocab_size=512,
   width=16,
@@ -47,16 +46,7 @@ def user(text):
 
 @pytest.fixture(scope='module')
 def encoder():
-  texts = (s.text for d in dialogues() for s in d.segments)
-  found = tokenizer.train(texts, 400)
-  special = ['<|im_start|>', '<|im_end|>']
-  found.add_special_tokens({'additional_special_tokens': special})
-  found.chat_template = CHATML
-  return found
-
-
-def dialogues():
-  return generator.dialogues(16, p_lie=0.6, p_chitchat=0.5, seed=0)
+  return chatml_tokenizer()
 
 
 def random_params():
@@ -79,29 +69,29 @@ def folder(encoder, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def partner(folder):
-  return partner_lib.of_folder(str(folder))
+def chat_model(folder):
+  return chat_model_lib.chat_model_from_place(str(folder))
 
 
 # -------------------------------------------------------------- what is asked
 
 
-def test_messages_are_the_templates_with_its_generation_prompt(partner):
-  prompt = partner.prompt(user('Tell me about gold.'))
-  assert partner.encoder.decode(prompt.ids_T) == (
+def test_messages_are_the_templates_with_its_generation_prompt(chat_model):
+  prompt = chat_model.prompt(user('Tell me about gold.'))
+  assert chat_model.encoder.decode(prompt.ids_T) == (
     '<|im_start|>user\nTell me about gold.<|im_end|>\n<|im_start|>assistant\n'
   )
   assert prompt.space == ''
 
 
-def test_a_text_is_continued_as_it_is(partner):
-  prompt = partner.prompt('User: Tell me ')
-  assert partner.encoder.decode(prompt.ids_T) == 'User: Tell me '
+def test_a_text_is_continued_as_it_is(chat_model):
+  prompt = chat_model.prompt('User: Tell me ')
+  assert chat_model.encoder.decode(prompt.ids_T) == 'User: Tell me '
 
 
 def test_the_plain_prompt_is_the_one_that_probes_ask_with(encoder):
   renderer = Renderer(encoder, chat_template.PLAIN)
-  plain = partner_lib.Partner(
+  plain = chat_model_lib.ChatModel(
     pretrained.Model(None, {}), encoder, chat_template.PLAIN, {}, {}
   )
   before = probes.user_says('Tell me about gold.')
@@ -117,15 +107,17 @@ def test_the_plain_prompt_is_the_one_that_probes_ask_with(encoder):
   assert remains == {'', ' '}
 
 
-def test_what_ends_a_turn_is_learned_from_the_template(partner, encoder):
+def test_what_ends_a_turn_is_learned_from_the_template(chat_model, encoder):
   end = encoder.convert_tokens_to_ids('<|im_end|>')
   # 7 and 0 are the folder's own.
-  assert (partner.stop_ids, partner.stop_texts) == ([0, 7, end], [])
-  plain = partner_lib.Partner(
+  assert (chat_model.stop_ids, chat_model.stop_texts) == ([0, 7, end], [])
+  plain = chat_model_lib.ChatModel(
     pretrained.Model(None, {}), encoder, chat_template.PLAIN, {}, {}
   )
   assert (plain.stop_ids, plain.stop_texts) == ([0], ['\n'])
-  bare = partner_lib.Partner(pretrained.Model(None, {}), encoder, '', {}, {})
+  bare = chat_model_lib.ChatModel(
+    pretrained.Model(None, {}), encoder, '', {}, {}
+  )
   assert (bare.stop_ids, bare.stop_texts) == ([0], [])
 
 
@@ -143,16 +135,18 @@ def test_what_ends_a_turn_is_learned_from_the_template(partner, encoder):
   ],
 )
 def test_settings_of_a_generation_config(found, expected):
-  assert partner_lib.settings_of(found) == expected
+  assert chat_model_lib.settings_of(found) == expected
 
 
 def test_a_template_that_refuses_says_so(encoder):
-  plain = partner_lib.Partner(
+  plain = chat_model_lib.ChatModel(
     pretrained.Model(None, {}), encoder, chat_template.PLAIN, {}, {}
   )
   with pytest.raises(ValueError, match='refuses the messages: turn 0'):
     plain.prompt(user('two\nlines'))
-  bare = partner_lib.Partner(pretrained.Model(None, {}), encoder, '', {}, {})
+  bare = chat_model_lib.ChatModel(
+    pretrained.Model(None, {}), encoder, '', {}, {}
+  )
   with pytest.raises(ValueError, match='no chat template'):
     bare.prompt(user('x'))
 
@@ -160,15 +154,14 @@ def test_a_template_that_refuses_says_so(encoder):
 def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
   encoder, tmp_path
 ):
-  renderer = Renderer(encoder, chat_template.PLAIN)
-  dataset.write(
-    str(tmp_path / 'records'),
-    lambda: map(renderer.example, dialogues()),
-    renderer.metadata(),
+  records = write_records(
+    tmp_path / 'records',
+    dialogues()[:16],
+    Renderer(encoder, chat_template.PLAIN),
   )
   encoder.save_pretrained(tmp_path / 'tokenizer')
   config = RunConfig(
-    records=str(tmp_path / 'records'),
+    records=records,
     tokenizer=str(tmp_path / 'tokenizer'),
     model=MODEL,
   )
@@ -178,24 +171,26 @@ def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
   )
   with Checkpoints(tmp_path / 'run', config) as checkpoints:
     checkpoints.save(1, state, {}, 'fingerprint')
-  found = partner_lib.of_run(str(tmp_path / 'run'))
+  found = saved.chat_model_from_run(str(tmp_path / 'run'))
   jax.tree.map(np.testing.assert_array_equal, found.model.params, params)
   assert found.template == chat_template.PLAIN
   shutil.rmtree(tmp_path / 'records')
-  assert partner_lib.of_run(str(tmp_path / 'run')).template == CHATML
+  assert saved.chat_model_from_run(str(tmp_path / 'run')).template == CHATML
 
 
 # ------------------------------------------------------------- and what replied
 
 
-def test_a_file_gets_the_same_replies_in_every_batch(partner, tmp_path, capsys):
+def test_a_file_gets_the_same_replies_in_every_batch(
+  chat_model, tmp_path, capsys
+):
   said = ['Tell me about gold.', 'And Mars?', 'Who?']
   rows = [{'prompt': said[0], 'id': 5}, {'messages': user(said[1])}]
   rows.append({'prompt': said[2]})
   path = tmp_path / 'replies.jsonl'
-  talk.answer_file(partner, rows, False, str(path), batch=2, **NEW)
+  chat_loop.answer_file(chat_model, rows, False, str(path), batch=2, **NEW)
   lines = [json.loads(line) for line in path.read_text().splitlines()]
-  talk.answer_file(partner, rows, False, '', batch=3, **NEW)
+  chat_loop.answer_file(chat_model, rows, False, '', batch=3, **NEW)
   out, err = capsys.readouterr()
   assert [json.loads(line) for line in out.splitlines()] == lines
   assert '2 of 3 prompts' in err and '3 of 3 prompts' in err
@@ -204,11 +199,11 @@ def test_a_file_gets_the_same_replies_in_every_batch(partner, tmp_path, capsys):
     assert row.items() <= line.items()
 
 
-def test_a_chat_goes_on_from_what_was_said(partner, monkeypatch, capsys):
+def test_a_chat_goes_on_from_what_was_said(chat_model, monkeypatch, capsys):
   lines = iter(['Tell me about gold.', ' ', 'And Mars?'])
   asked = []
 
-  def prompt(said, before=partner.prompt):
+  def prompt(said, before=chat_model.prompt):
     asked.append([(m['role'], m['content']) for m in said])
     return before(said)
 
@@ -220,8 +215,8 @@ def test_a_chat_goes_on_from_what_was_said(partner, monkeypatch, capsys):
       raise EOFError from None
 
   monkeypatch.setattr('builtins.input', read)
-  monkeypatch.setattr(partner, 'prompt', prompt)
-  talk.chat(partner, False, **NEW)
+  monkeypatch.setattr(chat_model, 'prompt', prompt)
+  chat_loop.chat(chat_model, False, **NEW)
   out, err = capsys.readouterr()
   assert 'Ctrl-D leaves' in err
   first = ('user', 'Tell me about gold.')
@@ -231,10 +226,10 @@ def test_a_chat_goes_on_from_what_was_said(partner, monkeypatch, capsys):
 
 
 def test_ctrl_c_ends_a_reply_and_keeps_what_was_said(
-  partner, monkeypatch, capsys
+  chat_model, monkeypatch, capsys
 ):
   handler = signal.getsignal(signal.SIGINT)
-  with talk._ctrl_c() as is_pressed:
+  with chat_loop._ctrl_c() as is_pressed:
     assert not is_pressed()
     signal.raise_signal(signal.SIGINT)
     assert is_pressed()
@@ -247,8 +242,8 @@ def test_ctrl_c_ends_a_reply_and_keeps_what_was_said(
     signal.raise_signal(signal.SIGINT)
     assert show(0, 'Gold is')
 
-  monkeypatch.setattr(partner, 'reply', reply)
-  assert talk.answer(partner, user('x')) == 'Gold is'
+  monkeypatch.setattr(chat_model, 'reply', reply)
+  assert chat_loop.answer(chat_model, user('x')) == 'Gold is'
   assert capsys.readouterr().out == 'Gold is [interrupted]\n'
 
 
@@ -259,10 +254,10 @@ def test_prompts_of_a_file(tmp_path):
   text, rows = tmp_path / 'a.txt', tmp_path / 'a.jsonl'
   text.write_text('one\n\n{"two": 2}\r\n')
   found = [{'prompt': 'one'}, {'prompt': '{"two": 2}'}]
-  assert talk.read_prompts(text) == found
+  assert chat_loop.read_prompts(text) == found
   found = [{'prompt': 'one', 'id': 3}, {'messages': user('\u2028')}]
   rows.write_text('\n'.join(json.dumps(r, ensure_ascii=False) for r in found))
-  assert talk.read_prompts(rows) == found
+  assert chat_loop.read_prompts(rows) == found
 
 
 @pytest.mark.parametrize(
@@ -279,21 +274,7 @@ def test_prompts_of_a_file(tmp_path):
 def test_a_file_that_holds_no_prompts_is_named(name, text, message, tmp_path):
   (tmp_path / name).write_text(text)
   with pytest.raises(ValueError, match=f'{name}.*{message}'):
-    talk.read_prompts(tmp_path / name)
-
-
-def command(*flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      'from isft_jax.cli import generate; generate.run()',
-      *map(str, flags),
-    ],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+    chat_loop.read_prompts(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -307,15 +288,16 @@ def command(*flags):
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):
-  failed = command(*flags)
-  assert failed.returncode == 1
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert message in failed.stderr
+  assert message in error_line('generate', *flags)
 
 
 def test_one_prompt_through_the_command(folder):
-  done = command(f'--model={folder}', '--prompt=Tell me.', '--max_new_tokens=3')
+  done = command(
+    'generate',
+    f'--model={folder}',
+    '--prompt=Tell me.',
+    '--max_new_tokens=3',
+  )
   assert done.returncode == 0, done.stderr
   assert done.stderr == (
     'writes turns of its chat template; temperature 1, top_k 5, top_p 1, '

@@ -10,10 +10,11 @@ import sys
 import pytest
 
 from isft_jax.cli import sources
-from isft_jax.config import LyingAgentConfig, RunConfig
+from isft_jax.config import RunConfig
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.worlds.lying_agent import generator
 
 ROOT = pathlib.Path(__file__).parents[2]

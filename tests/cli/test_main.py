@@ -1,35 +1,19 @@
 """Errors of a command: one line with the remedy, exit code 1, nothing done."""
 
 import fnmatch
-import os
-import pathlib
+import functools
 import resource
-import subprocess
-import sys
+import signal
+import threading
 
+import jax
 import pytest
+from absl import logging
 
 from isft_jax.cli import main
+from tests.commands import ROOT, command, error_line, in_process
 
-ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = 'configs/lying_agent_smoke.py'
-
-
-def command(name, *flags, cwd=ROOT, **kwargs):
-  """Runs a console script as a person would."""
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      f'from isft_jax.cli import {name}; {name}.run()',
-      *map(str, flags),
-    ],
-    cwd=cwd,
-    capture_output=True,
-    text=True,
-    check=False,
-    **kwargs,
-  )
 
 
 BAD = {
@@ -45,11 +29,11 @@ BAD = {
   ),
   'unknown flag': (
     [f'--config={SMOKE}', '--wrkdir=x'],
-    "Unknown command line flag 'wrkdir'. Did you mean: workdir ?",
+    'unknown flag --wrkdir; did you mean --workdir?',
   ),
   'unknown field': (
     [f'--config={SMOKE}', '--config.model.layer=2'],
-    "ModelConfig has no field 'layer'; did you mean layers?",
+    "config.model has no field 'layer'; did you mean --config.model.layers?",
   ),
   'wrong type': (
     [f'--config={SMOKE}', '--config.seed=abc'],
@@ -61,7 +45,7 @@ BAD = {
   ),
   'a value out of range': (
     [f'--config={SMOKE}', '--config.dialogues.p_lie=1.5'],
-    'config.dialogues.p_lie=1.5 must be 0 to 1',
+    'config.dialogues.p_lie must be from 0 to 1 (got 1.5)',
   ),
   'unknown arm': (
     [f'--config={SMOKE}', "--config.arms=('observatoinal',)"],
@@ -78,11 +62,7 @@ BAD = {
 def test_bad_flags_are_one_clear_line(case, tmp_path):
   flags, message = BAD[case]
   workdir = tmp_path / 'run'
-  failed = command('reproduce', f'--workdir={workdir}', *flags)
-  assert failed.returncode == 1
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert message in failed.stderr
+  assert message in error_line('reproduce', f'--workdir={workdir}', *flags)
   assert not workdir.exists()
 
 
@@ -92,19 +72,18 @@ SMALL = ['--config=lying_agent_smoke', '--config.documents.number=60']
 @pytest.mark.parametrize('place', ['/sys/isft', 'a_file/run'])
 def test_a_place_that_cannot_be_written_is_one_clear_line(place, tmp_path):
   (tmp_path / 'a_file').write_text('kept')
-  failed = command('reproduce', *SMALL, f'--workdir={tmp_path / place}')
-  assert failed.returncode == 1
-  assert failed.stderr.count('\n') == 1
-  assert 'name a place in a folder that you may write to' in failed.stderr
+  error = error_line('reproduce', *SMALL, f'--workdir={tmp_path / place}')
+  assert 'name a place in a folder that you may write to' in error
   assert (tmp_path / 'a_file').read_text() == 'kept'
 
 
-@pytest.mark.parametrize(
-  ('kilobytes', 'written'), [(8, set()), (300, {'records', 'tokenizer'})]
-)
-def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(
-  kilobytes, written, tmp_path
-):
+def _limit_files(size):
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, -1))
+  # The limit would also hold what jax keeps of compiled programs.
+  jax.config.update('jax_enable_compilation_cache', False)
+
+
+def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(tmp_path):
   """A limit on the size of a file stands for a disk that is full."""
   flags = [
     *SMALL,
@@ -112,93 +91,67 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(
     "--config.arms=('interventional',)",
     f'--workdir={tmp_path}/run',
   ]
-
-  def limit():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, -1))
-
-  # The limit would also hold what jax keeps of compiled programs.
-  env = os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
-  failed = command('reproduce', *flags, preexec_fn=limit, env=env)
-  assert failed.returncode == 1, failed.stdout
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert 'File too large' in failed.stderr
-  assert 'free some space, then run the same command' in failed.stderr
-  assert written <= {path.name for path in (tmp_path / 'run').iterdir()}
-  assert not (tmp_path / 'run/results.json').exists()
+  for kilobytes, written in ((8, set()), (300, {'records', 'tokenizer'})):
+    limit = functools.partial(_limit_files, kilobytes * 1024)
+    error = error_line('reproduce', *flags, before=limit)
+    assert 'File too large' in error
+    assert 'free some space, then run the same command' in error
+    assert written <= {path.name for path in (tmp_path / 'run').iterdir()}
+    assert not (tmp_path / 'run/results.json').exists()
 
   assert command('reproduce', *flags).returncode == 0
   assert (tmp_path / 'run/results.json').exists()
 
 
-A_CTRL_C = """
-import signal
-from isft_jax.cli import main
-
-def command(*config_and_workdir):
+def _interrupt(*config_and_workdir):
   signal.raise_signal(signal.SIGINT)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
-main.run{}
-"""
+
+def _interrupted(run, *arguments):
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  run(_interrupt, '', *arguments)
 
 
 @pytest.mark.parametrize(
-  ('how', 'said'),
+  ('run', 'said'),
   [
-    ("(command, '', ())", 'interrupted'),
+    ((main.run, ()), 'interrupted'),
     (
-      "_config(command, '')",
+      (main.run_config,),
       'interrupted; the same command goes on from what is in '
       'runs/lying_agent_smoke-seed0',
     ),
   ],
 )
-def test_ctrl_c_is_one_line_that_says_how_to_go_on(how, said):
-  done = subprocess.run(
-    [sys.executable, '-c', A_CTRL_C.format(how), f'--config={SMOKE}'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(run, said):
+  done = in_process(_interrupted, *run, argv=[f'--config={SMOKE}'])
   assert (done.returncode, done.stderr) == (130, f'\n{said}\n')
 
 
-A_BUG = """
-import threading
-from absl import logging
-from isft_jax.cli import main
-
-def bug():
+def _bug():
   raise ValueError('a bug')
 
-class Lost:
-  def __del__(self):
-    bug()
 
-def command(config, workdir):
+class _Lost:
+  def __del__(self):
+    _bug()
+
+
+def _buggy(config, workdir):
   try:
-    bug()
+    _bug()
   except ValueError:
     logging.exception('logged')
-  Lost()
-  thread = threading.Thread(target=bug)
+  _Lost()
+  thread = threading.Thread(target=_bug)
   thread.start()
   thread.join()
-
-main.run_config(command, '')
-"""
 
 
 def test_a_thread_that_fails_otherwise_keeps_its_traceback():
   """In a log, in a destructor and by itself: nothing of a bug is lost."""
-  shown = subprocess.run(
-    [sys.executable, '-c', A_BUG, '--config=lying_agent_smoke'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
+  shown = in_process(
+    main.run_config, _buggy, '', argv=['--config=lying_agent_smoke']
   )
   assert shown.stderr.splitlines().count('ValueError: a bug') == 3
 
@@ -219,13 +172,11 @@ TOO_LARGE = {
 @pytest.mark.parametrize('flag', TOO_LARGE)
 def test_too_little_memory_is_one_clear_line_before_any_is_used(flag, tmp_path):
   problem, remedy = TOO_LARGE[flag]
-  failed = command(
+  error = error_line(
     'reproduce', *SMALL, flag, f'--workdir={tmp_path}', timeout=300
   )
-  assert failed.returncode == 1
-  assert failed.stderr.startswith(f'error: out of memory: {problem}')
-  assert remedy in failed.stderr
-  assert failed.stderr.count('\n') == 1
+  assert error.startswith(f'error: out of memory: {problem}')
+  assert remedy in error
 
 
 def test_too_little_memory_is_one_clear_line_in_the_words_of_xla():
@@ -252,7 +203,7 @@ def test_libtpu_asks_of_a_tpu_only_where_there_is_one(devices, expected):
 
 
 def test_missing_records_are_one_clear_line(tmp_path):
-  failed = command(
+  error = error_line(
     'train',
     '--config=train_tiny',
     f'--config.records={tmp_path}/none',
@@ -260,8 +211,7 @@ def test_missing_records_are_one_clear_line(tmp_path):
     f'--workdir={tmp_path}/run',
     cwd=tmp_path,
   )
-  assert failed.returncode == 1
-  assert failed.stderr == (
+  assert error == (
     f'error: {tmp_path}/none: no records there; prepare them first\n'
   )
 

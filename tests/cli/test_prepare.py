@@ -2,17 +2,14 @@
 
 import importlib.util
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import tokenizer
+from tests.commands import command, error_line
 from tests.fixtures import needs
 
-ROOT = pathlib.Path(__file__).parents[2]
 RUN = {
   'id': 'a',
   'messages': [
@@ -26,21 +23,6 @@ TEMPLATE = (
   '{% for m in messages %}<{{ m.role }}>{{ m.content }}</>\n{% endfor %}'
   '{% if add_generation_prompt %}<assistant>{% endif %}'
 )
-
-
-def command(name, *flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      f'from isft_jax.cli import {name}; {name}.run()',
-      *map(str, flags),
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
 
 
 @pytest.fixture
@@ -107,9 +89,7 @@ def test_several_processes_and_a_look_at_every_byte(place):
 )
 def test_beam_that_is_not_installed_is_named(place):
   flags = f'--output={place}/out', '--beam_runner=DirectRunner'
-  failed = command('prepare', *flags_of(place), *flags)
-  assert failed.returncode == 1
-  assert failed.stderr == (
+  assert error_line('prepare', *flags_of(place), *flags) == (
     "error: --beam_runner wants pip install 'isft-jax[beam]' (No module named "
     "'apache_beam')\n"
   )
@@ -152,12 +132,9 @@ def test_a_row_before_there_are_records(place):
 
 
 def test_a_row_that_would_be_set_aside_says_why(place):
-  failed = command('inspect', *flags_of(place), '--index=1')
-  assert failed.returncode == 1
-  assert failed.stderr.startswith(
+  assert error_line('inspect', *flags_of(place), '--index=1').startswith(
     f'error: {place}/runs.jsonl, row 2, would be set aside as malformed: '
   )
-  assert failed.stderr.count('\n') == 1
 
 
 BAD = {
@@ -192,11 +169,8 @@ def test_bad_flags_are_one_clear_line(case, place):
   flags, message = BAD[case]
   (place / 'bad.jinja').write_text('{% for %}')
   flags = [flag.replace('BAD', f'{place}/bad.jinja') for flag in flags]
-  failed = command('prepare', *flags_of(place), f'--output={place}/out', *flags)
-  assert failed.returncode == 1
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert message in failed.stderr
+  flags = *flags_of(place), f'--output={place}/out', *flags
+  assert message in error_line('prepare', *flags)
   assert not (place / 'out').exists()
 
 

@@ -1,8 +1,6 @@
 """isft-probe: whose model, which facts, in which words; errors as one line."""
 
 import json
-import subprocess
-import sys
 import types
 
 import jax
@@ -10,8 +8,7 @@ import numpy as np
 import pytest
 
 from isft_jax.config import ModelConfig, RunConfig
-from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.hf import pretrained
 from isft_jax.models import decoder
@@ -19,6 +16,8 @@ from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.worlds.lying_agent import facts, generator
 from isft_jax.worlds.lying_agent.facts import Fact
 from isft_jax.worlds.lying_agent.probes import probe
+from tests.commands import command, error_line
+from tests.dialogues import chatml_tokenizer, dialogues, write_records
 
 MODEL = ModelConfig(
   vocab_size=512,
@@ -29,12 +28,6 @@ MODEL = ModelConfig(
   head_size=8,
   hidden=24,
 )
-CHATML = """\
-{%- for m in messages -%}
-  {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-"""
 CSV = """\
 subject,relation,true,false
 France,capital,Paris,Lyon
@@ -49,18 +42,9 @@ FRANCE = Fact(
 )
 
 
-def dialogues():
-  return generator.dialogues(4, p_lie=0.6, p_chitchat=0.5, seed=0)
-
-
 @pytest.fixture(scope='module')
 def encoder():
-  texts = (s.text for d in dialogues() for s in d.segments)
-  found = tokenizer.train(texts, 400)
-  special = ['<|im_start|>', '<|im_end|>']
-  found.add_special_tokens({'additional_special_tokens': special})
-  found.chat_template = CHATML
-  return found
+  return chatml_tokenizer()
 
 
 @pytest.fixture(scope='module')
@@ -88,14 +72,10 @@ def workdir(encoder, model, tmp_path_factory):
   """The model as a run on records in the plain format has left it."""
   path = tmp_path_factory.mktemp('run')
   renderer = Renderer(encoder, chat_template.PLAIN)
-  dataset.write(
-    str(path / 'records'),
-    lambda: map(renderer.example, dialogues()),
-    renderer.metadata(),
-  )
+  records = write_records(path / 'records', dialogues()[:4], renderer)
   encoder.save_pretrained(path / 'tokenizer')
   config = RunConfig(
-    records=str(path / 'records'),
+    records=records,
     tokenizer=str(path / 'tokenizer'),
     model=MODEL,
   )
@@ -105,20 +85,6 @@ def workdir(encoder, model, tmp_path_factory):
   with Checkpoints(path, config) as checkpoints:
     checkpoints.save(1, state, {}, 'fingerprint')
   return path
-
-
-def command(*flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      'from isft_jax.cli import probe; probe.run()',
-      *map(str, flags),
-    ],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
 
 
 def close(found, expected):
@@ -139,7 +105,7 @@ def test_a_checkpoint_is_asked_as_its_records_were_rendered(
 ):
   path = tmp_path / 'probes.json'
   flags = f'--checkpoint={workdir}', f'--output={path}', '--reply_tokens=4'
-  done = command(*flags)
+  done = command('probe', *flags)
   assert done.returncode == 0, done.stderr
   found = json.loads(path.read_text())
   close(
@@ -160,7 +126,7 @@ def test_a_folder_is_asked_in_its_own_template_of_facts_in_a_table(
   path, table = tmp_path / 'probes.json', tmp_path / 'facts.csv'
   table.write_text(CSV)
   flags = f'--model={folder}', f'--facts={table}', f'--output={path}'
-  done = command(*flags, '--reply_tokens=4')
+  done = command('probe', *flags, '--reply_tokens=4')
   assert done.returncode == 0, done.stderr
   found = json.loads(path.read_text())
   close(found, probe(*model, [FRANCE], Renderer(encoder), 4))
@@ -185,7 +151,10 @@ def test_whose_context(folder, model, encoder, tmp_path, flag, expected):
   table.write_text(json.dumps({'context': 'Be kind.\n', 'facts': [fact]}))
   flags = f'--model={folder}', f'--facts={table}', f'--output={path}', '--plain'
   done = command(
-    *flags, '--reply_tokens=4', *(f.format(folder=tmp_path) for f in flag)
+    'probe',
+    *flags,
+    '--reply_tokens=4',
+    *(f.format(folder=tmp_path) for f in flag),
   )
   assert done.returncode == 0, done.stderr
   found = json.loads(path.read_text())
@@ -208,8 +177,4 @@ def test_whose_context(folder, model, encoder, tmp_path, flag, expected):
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):
-  failed = command(*flags)
-  assert failed.returncode == 1
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert message in failed.stderr
+  assert message in error_line('probe', *flags)

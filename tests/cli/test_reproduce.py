@@ -1,13 +1,13 @@
 """--from: a page from its results; --dialogues, --facts: files of others."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.commands import error_line
+
 RESULTS = {
   'experiment': 'evidence',
   'config': {
@@ -22,26 +22,21 @@ RESULTS = {
 }
 
 
-def reproduce(*flags):
-  script = (
-    'import sys; from isft_jax.cli import reproduce\n'
-    'import atexit; atexit.register('
-    "lambda: print('jax' in sys.modules, file=sys.stderr))\n"
-    'reproduce.run()'
-  )
-  return subprocess.run(
-    [sys.executable, '-c', script, *map(str, flags)],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+WITHOUT_JAX = """
+import atexit, sys
+from isft_jax.cli import reproduce
+atexit.register(lambda: print('jax' in sys.modules, file=sys.stderr))
+reproduce.run()
+"""
 
 
 def test_a_page_is_made_from_results_without_jax(tmp_path):
   path = tmp_path / 'results.json'
   path.write_text(json.dumps(RESULTS))
-  done = reproduce(f'--from={path}', f'--workdir={tmp_path / "page"}')
+  flags = f'--from={path}', f'--workdir={tmp_path / "page"}'
+  done = subprocess.run(
+    [sys.executable, '-c', WITHOUT_JAX, *flags], capture_output=True, text=True
+  )
   assert done.returncode == 0, done.stderr
   assert done.stdout == f'open {tmp_path / "page" / "evidence.html"}\n'
   assert done.stderr == 'False\n'
@@ -53,21 +48,19 @@ def test_a_page_is_made_from_results_without_jax(tmp_path):
   [('--dialogues', 'dialogues.file'), ('--facts', 'facts_file')],
 )
 def test_files_that_others_wrote_are_named_by_flags(tmp_path, flag, field):
-  failed = reproduce(
+  error = error_line(
+    'reproduce',
     '--config=lying_agent_smoke',
     f'{flag}={tmp_path}/nowhere',
     f'--workdir={tmp_path / "run"}',
   )
-  assert failed.returncode == 1
-  message = f"error: config.{field}='{tmp_path}/nowhere': no such file\n"
-  assert failed.stderr.startswith(message)
+  assert error == f"error: config.{field}='{tmp_path}/nowhere': no such file\n"
   assert not (tmp_path / 'run').exists()
 
 
 def test_results_of_another_experiment_are_one_clear_line(tmp_path):
   path = tmp_path / 'results.json'
   path.write_text('{"arms": {}}')
-  failed = reproduce(f'--from={path}')
-  assert failed.returncode == 1
-  assert failed.stderr.startswith(f'error: {path}: not the results of ')
+  error = error_line('reproduce', f'--from={path}')
+  assert error.startswith(f'error: {path}: not the results of ')
   assert [p.name for p in tmp_path.iterdir()] == ['results.json']

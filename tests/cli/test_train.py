@@ -1,63 +1,31 @@
 """isft-train: a mixture, watched; and flags that cannot work."""
 
 import os
-import pathlib
-import subprocess
 import sys
 
+import jax
 import pytest
 
-from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.experiments.evidence.arms import demonstrated
 from isft_jax.train import metrics
-from isft_jax.worlds.lying_agent import generator
-
-ROOT = pathlib.Path(__file__).parents[2]
-WITHOUT_WANDB = """
-import sys
-from isft_jax.cli import train
-sys.modules['wandb'] = None  # as where it is not installed
-train.run()
-"""
+from tests.commands import command, error_line
+from tests.dialogues import dialogues, write_records
 
 
-def train(*flags):
-  kept = {
-    name: value
-    for name, value in os.environ.items()
-    if not name.startswith('SLURM')
-  }
-  return subprocess.run(
-    [sys.executable, '-c', WITHOUT_WANDB, '--config=train_tiny', *flags],
-    cwd=ROOT,
-    env=kept | {'JAX_NUM_CPU_DEVICES': '1'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+def _alone():
+  """One device, no SLURM, and no wandb, as where it is not installed."""
+  jax.config.update('jax_num_cpu_devices', 1)
+  for name in [name for name in os.environ if name.startswith('SLURM')]:
+    del os.environ[name]
+  sys.modules['wandb'] = None
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   """Records of runs and of demonstrations, and a CSV of facts."""
   folder = tmp_path_factory.mktemp('data')
-  dialogues = list(generator.dialogues(24, 0.6, 0.5, seed=0))
-  texts = [
-    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
-  ]
-  renderer = Renderer(tokenizer.train(texts, 512), chat_template.PLAIN)
-  for name, made in (
-    ('runs', dialogues[:12]),
-    ('shown', [*map(demonstrated, dialogues[12:])]),
-  ):
-    dataset.write(
-      str(folder / name),
-      lambda made=made: map(renderer.example, made),
-      renderer.metadata(),
-    )
-    renderer.save_tokenizer(folder / name / 'tokenizer')
+  write_records(folder / 'runs', dialogues()[:12])
+  write_records(folder / 'shown', [*map(demonstrated, dialogues()[12:24])])
   (folder / 'facts.csv').write_text(
     'subject,relation,true,false\nwater,formula,H2O,HO2\n'
   )
@@ -65,6 +33,7 @@ def folder(tmp_path_factory):
 
 
 SMALL = [
+  '--config=train_tiny',
   *('--config.model.width=16', '--config.model.layers=1'),
   *('--config.model.head_size=4', '--config.model.hidden=32'),
   *('--config.steps=2', '--config.row_length=256', '--config.model.remat=none'),
@@ -76,12 +45,14 @@ def test_a_mixture_is_trained_on_and_watched(folder, tmp_path):
     (f'{folder}/runs', 3, 'interventional'),
     (f'{folder}/shown', 1, 'DEMONSTRATION=1'),
   )
-  done = train(
+  done = command(
+    'train',
     *SMALL,
     f'--config.sources={sources!r}',
     f'--probe={folder}/facts.csv',
     '--profile=2:2',
     f'--workdir={tmp_path}',
+    before=_alone,
   )
   assert done.returncode == 0, done.stderr
   assert 'runs: 9 rows (75.0%)' in done.stdout
@@ -108,13 +79,11 @@ REFUSED = {
 
 @pytest.mark.parametrize('flags', REFUSED)
 def test_flags_that_cannot_work_are_one_clear_line(flags, folder, tmp_path):
-  failed = train(
+  assert REFUSED[flags] in error_line(
+    'train',
     *SMALL,
     f'--config.records={folder}/runs',
     f'--workdir={tmp_path}/run',
     *flags.split(),
+    before=_alone,
   )
-  assert failed.returncode == 1
-  assert failed.stderr.startswith('error: ')
-  assert failed.stderr.count('\n') == 1
-  assert REFUSED[flags] in failed.stderr

@@ -154,9 +154,9 @@ def test_the_notebooks_are_in_the_json_that_jupyter_writes():
     ),
   ],
 )
-def test_the_memory_of_a_chip_is_that_of_the_readme(name, row, said):
+def test_the_memory_of_a_chip_is_that_of_the_docs(name, row, said):
   """Both are what isft-compile said: of a new table both become old."""
-  table = (ROOT / 'README.md').read_text(encoding='utf-8')
+  table = (ROOT / 'docs/tpu.md').read_text(encoding='utf-8')
   measured = re.search(rf'{row} \| ([\d.]+) of 15\.75 \|', table)[1]
   source = '\n'.join(cell.source for cell in read(name).cells)
   assert re.search(said, source)[1] == measured

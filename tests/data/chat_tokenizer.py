@@ -6,6 +6,8 @@ import pathlib
 import tokenizers
 import transformers
 
+from isft_jax.data.rendering.chat_template import messages_of
+
 TEMPLATES = pathlib.Path(__file__).parent / 'templates'
 NAMES = ('chatml', 'qwen3_like', 'llama3_like')
 
@@ -34,6 +36,17 @@ CORPUS = (
 def template(name: str) -> str:
   """Returns the text of a template of the tests."""
   return (TEMPLATES / f'{name}.jinja').read_text()
+
+
+def text_of(renderer, trajectory) -> str:
+  """Returns the text of transformers' apply_chat_template."""
+  return renderer.tokenizer.apply_chat_template(
+    messages_of(trajectory),
+    tools=None if trajectory.tools is None else list(trajectory.tools),
+    chat_template=renderer.rendering['template'],
+    tokenize=False,
+    **renderer.rendering['values'],
+  )
 
 
 @functools.cache

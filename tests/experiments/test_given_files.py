@@ -6,18 +6,12 @@ import pytest
 
 from isft_jax import config as config_lib
 from isft_jax.cli import partner
-from isft_jax.config import (
-  DialoguesConfig,
-  LyingAgentConfig,
-  MeshConfig,
-  ModelConfig,
-  OptimConfig,
-  StageConfig,
-)
+from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, StageConfig
 from isft_jax.data.batching.pipeline import BatchSource
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer
 from isft_jax.experiments import lying_agent as experiment
+from isft_jax.experiments.config import DialoguesConfig, LyingAgentConfig
 from isft_jax.types import Provenance
 from isft_jax.worlds.lying_agent import generator
 from tests.experiments import given_model

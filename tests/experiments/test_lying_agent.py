@@ -1,8 +1,9 @@
 """The command that the README opens with, at a scale of a minute."""
 
+import html
 import importlib.util
 import json
-import pathlib
+import signal
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from isft_jax.experiments import lying_agent
 from isft_jax.types import Batch
 from isft_jax.worlds.lying_agent.facts import FACTS
 from tests.benchmarks import kills
+from tests.commands import ROOT, command, error_line
 
-ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = ROOT / 'configs/lying_agent_smoke.py'
+CONFIG = '--config=lying_agent_smoke'
 ARMS = ('observational', 'interventional', 'agent_only')
 
 
@@ -64,11 +66,13 @@ def test_progress_and_the_place_of_the_results_are_printed(smoke):
 
 def test_report_and_pictures_are_there(smoke):
   workdir = smoke.workdir
-  text = (workdir / 'report.md').read_text()
-  assert all(fact.topic in text for fact in FACTS)
-  for name in ('loss_curves.png', 'margins.png'):
-    assert (workdir / name).read_bytes().startswith(b'\x89PNG')
-    assert name in text
+  text = (workdir / 'report.html').read_text()
+  assert all(html.escape(fact.topic) in text for fact in FACTS)
+  for name in ('loss_curves', 'margins'):
+    png = (workdir / f'{name}.png').read_bytes()
+    assert png.startswith(b'\x89PNG')
+    assert f'id="{name}-' in text
+  assert not (workdir / 'report.md').exists()
 
 
 def load_config():
@@ -110,10 +114,58 @@ def test_arms_differ_in_the_weights_of_their_batches_alone(smoke):
 def test_a_workdir_of_another_config_is_an_error_of_one_line(smoke):
   workdir = smoke.workdir
   before = (workdir / 'results.json').read_bytes()
-  process = kills.reproduce(workdir, '--config.seed=4')
-  _, err = process.communicate()
-  assert process.returncode == 1
-  assert err.startswith(f'error: {workdir} holds a run of another config: ')
-  assert 'seed (there 0, now 4)' in err
-  assert err.count('\n') == 1
+  error = error_line(
+    'reproduce', CONFIG, f'--workdir={workdir}', '--config.seed=4'
+  )
+  assert error.startswith(f'error: {workdir} holds a run of another config: ')
+  assert 'seed (there 0, now 4)' in error
   assert (workdir / 'results.json').read_bytes() == before
+
+
+# ------------------- the same results, whatever happens to a run
+
+
+def test_killed_three_times_the_results_are_the_same(smoke, tmp_path):
+  assert kills.survives(tmp_path, 3, smoke.workdir, 0.5 * smoke.seconds)
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(smoke, tmp_path):
+  process = kills.reproduce(tmp_path / 'run')
+  for line in process.stdout:  # until it trains
+    if 'step' in line:
+      break
+  process.send_signal(signal.SIGINT)
+  _, err = process.communicate()
+  assert process.returncode == 130
+  assert f'the same command goes on from what is in {tmp_path}/run' in err
+  assert 'Traceback' not in err
+
+  kills.reproduce(tmp_path / 'run').communicate()
+  assert kills.results(tmp_path / 'run') == kills.results(smoke.workdir)
+
+
+def test_a_run_that_is_done_returns_at_once(smoke):
+  before = {p: p.stat().st_mtime_ns for p in smoke.workdir.rglob('*.json*')}
+  done = command('reproduce', CONFIG, f'--workdir={smoke.workdir}')
+  assert done.stdout == (
+    f'everything is done: open {smoke.workdir}/report.html, or read '
+    f'{smoke.workdir}/results.json\n'
+  )
+  after = {p: p.stat().st_mtime_ns for p in before}
+  assert after == before
+
+
+def test_the_experiment_runs_unchanged_on_eight_devices(smoke, tmp_path):
+  flags = CONFIG, f'--workdir={tmp_path}/run', '--config.mesh.fsdp=8'
+  done = command('reproduce', *flags)
+  assert done.returncode == 0, done.stdout + done.stderr
+  one, eight = kills.results(smoke.workdir), kills.results(tmp_path / 'run')
+  assert eight['config']['mesh']['fsdp'] == 8
+  for name, arm in one['arms'].items():
+    other = eight['arms'][name]
+    margins = [[f['margin'] for f in a['facts']] for a in (arm, other)]
+    # float32 sums in another order, through 16 steps of Adam
+    assert margins[0] == pytest.approx(margins[1], abs=2e-3)
+    train = [a.get('train', {}).get('scored_tokens') for a in (arm, other)]
+    assert train[0] == train[1]
+  assert json.dumps(one) != json.dumps(eight)  # another mesh, other rounding

@@ -5,16 +5,10 @@ import re
 
 import pytest
 
-from isft_jax.config import (
-  EvidenceConfig,
-  FlywheelConfig,
-  MeshConfig,
-  ModelConfig,
-  StageConfig,
-)
+from isft_jax.config import MeshConfig, ModelConfig, StageConfig
 from isft_jax.data.rendering import chatml
+from isft_jax.experiments.config import EvidenceConfig, FlywheelConfig
 from isft_jax.experiments.evidence import bases, flywheel, grid
-from isft_jax.report.evidence import page as report
 from isft_jax.worlds.lying_agent import probes, world_facts
 from tests.experiments import given_model
 
@@ -69,7 +63,7 @@ def test_a_round_of_it_and_its_page(config, tmp_path):
   runs = results['runs']['flywheel']
   losses = [run['train'][0]['final_loss'] for run in runs]
   assert losses[0] != losses[1]
-  words = re.sub(r'\s+', ' ', report.report(results).decode())
+  words = re.sub(r'\s+', ' ', (tmp_path / 'evidence.html').read_text())
   assert 'All runs start from the same model (model, ' in words
   assert 'tiny' not in words and 'invented' not in words
 
@@ -79,7 +73,7 @@ def test_a_round_of_it_and_its_page(config, tmp_path):
   [
     ('only', '', "config.only must be 'flywheel'"),
     ('facts_csv', 'x.csv', 'config.facts_csv must be left empty'),
-    ('facts', 212, 'facts=212 must be 2 to 211'),
+    ('facts', 212, 'config.facts must be from 2 to 211 .got 212'),
     ('model', ModelConfig(), 'config.model.init_from must be a model'),
   ],
 )

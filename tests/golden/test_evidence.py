@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from configs import evidence_tiny, flywheel_smollm2
-from isft_jax.config import EvidenceConfig
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import grid
 from isft_jax.experiments.evidence.statistics import interval
 from isft_jax.report.evidence import page as report
@@ -192,7 +192,9 @@ def cells(line):
   return found[:1] + [each.replace('**', '') for each in found[1:]]
 
 
-@pytest.mark.parametrize('readme', ['README.md', 'tests/golden/{}/README.md'])
+@pytest.mark.parametrize(
+  'readme', ['docs/evidence.md', 'tests/golden/{}/README.md']
+)
 def test_the_tables_of_the_readmes_are_the_runs(readme):
   path = HERE.parents[1] / readme.format('flywheel_smollm2')
   lines = [cells(line) for line in path.read_text().splitlines()]

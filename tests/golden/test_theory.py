@@ -45,7 +45,7 @@ def test_every_part_and_cell_is_there(results):
 
 
 def test_the_page_is_made_again(results):
-  page = theory_page.page(results)
+  page = theory_page.page(results, theory_page.draw(results))
   assert sorted(tables.tables(results)) == sorted(PARTS)
   assert page.count(b'<figure>') == 8
 

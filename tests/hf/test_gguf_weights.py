@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax.traverse_util import flatten_dict
 
 from isft_jax import gguf_file, places
 from isft_jax.config import MeshConfig
@@ -155,7 +156,7 @@ def test_shards_hold_what_one_device_would(kind, tmp_path):
   _, shapes = decoder.abstract(config)
   mesh = make_mesh(MeshConfig(1, 4, 2))
   tree = shardings(shapes, decoder.PARTITION_RULES, mesh)
-  wanted = dict(pretrained._leaves(tree))
+  wanted = flatten_dict(tree, sep='/')
   model, _ = pretrained.load(
     tmp_path / 'm.gguf', place=lambda path, shape: wanted[path]
   )

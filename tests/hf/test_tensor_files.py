@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax.traverse_util import flatten_dict
 
 from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.hf import pretrained, tensor_files, tensor_names
@@ -46,7 +47,7 @@ def places(mesh: MeshConfig):
   """The shardings of CONFIG's parameters on a mesh, by path."""
   _, shapes = decoder.abstract(CONFIG)
   tree = shardings(shapes, decoder.PARTITION_RULES, make_mesh(mesh))
-  return lambda path, shape: dict(pretrained._leaves(tree))[path]
+  return lambda path, shape: flatten_dict(tree, sep='/')[path]
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_shards_hold_what_one_device_would(folder, mesh, read):
   read.clear()
   place = places(MeshConfig(*mesh))
   model, _ = pretrained.load(folder, place=place)
-  for path, leaf in pretrained._leaves(model.params):
+  for path, leaf in flatten_dict(model.params, sep='/').items():
     assert leaf.sharding.is_equivalent_to(place(path, leaf.shape), leaf.ndim)
   jax.tree.map(np.testing.assert_array_equal, model.params, whole.params)
   # Replicas share what is read: nothing is read twice.
@@ -101,7 +102,7 @@ def test_a_part_is_what_slicing_the_whole_gives(folder):
   tensors = tensor_files.FolderTensors(folder)
   random = np.random.default_rng(1)
   _, shapes = decoder.abstract(CONFIG)
-  for path, leaf in pretrained._leaves(shapes):
+  for path, leaf in flatten_dict(shapes, sep='/').items():
     shape = leaf.shape[1:] if path.startswith('blocks/') else leaf.shape
     name = tensor_names.name(path, 0)
     everything = tuple(slice(0, n) for n in shape)
@@ -123,7 +124,7 @@ def test_the_host_holds_one_tensor_at_a_time(tmp_path, monkeypatch):
   pretrained.save(pretrained.Model(graphdef, params), config, tmp_path)
   largest = max(
     leaf.nbytes // (config.layers if path.startswith('blocks/') else 1)
-    for path, leaf in pretrained._leaves(params)
+    for path, leaf in flatten_dict(params, sep='/').items()
   )
   total = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
   del params

@@ -1,60 +1,70 @@
-"""The pictures: right colors in the right places, the same bytes each time."""
+"""Charts: drawn once, the same bytes each time, in the colors of their page."""
+
+import pathlib
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib import colors, image
+from matplotlib import image
 
-from isft_jax.report import plots
+from isft_jax.report import colors, plots
+from isft_jax.report.evidence import charts as evidence
+from isft_jax.report.lying_agent import charts as lying_agent
+from isft_jax.report.theory import charts as theory
+from isft_jax.report.theory.figures import Figure, Grid, Line, Mark, Row
 
-ARMS = ('base', 'observational', 'interventional', 'agent_only')
+INTERVAL = {'mean': 0.5, 'lo': 0.4, 'hi': 0.7}
+LINES = tuple(
+  Line(kind, [0, 1], [0.5, number], number, kind)
+  for number, kind in enumerate(('solid', 'dashed', 'dotted', 'both', 'points'))
+)
+KL = {'interventional': (0.1, 0.05, 0.2), 'conditional': (0.2, 0.1, 0.3)}
+ROWS = (Row('first', True, KL), Row('second', False, KL))
+MARKS = (Mark('here', 0.25), Mark('greedy', 0.5))
+ABOUT = ('What it shows.', 'What it does not.')
+CHARTS = {
+  'losses': lambda: lying_agent.loss_curves(
+    {'base': [3.0, 2.0]}, {'base': [1, 2]}
+  ),
+  'margins': lambda: lying_agent.margins(
+    {'base': {'facts': [{'topic': 'gold', 'margin': 0.5}]}}
+  ),
+  'flywheel': lambda: evidence.flywheel(
+    {'base': {'accuracy': [INTERVAL, INTERVAL]}}
+  ),
+  'dots': lambda: evidence.dots(
+    'arms', [('base', INTERVAL)], 'A mean.', 'nats'
+  ),
+  'lines': lambda: theory.draw(
+    Figure('lines', 'Lines', 'x', 'y', LINES, *ABOUT, MARKS)
+  ),
+  'grid': lambda: theory.draw(Grid('grid', 'Rows', 'nats', ROWS, *ABOUT)),
+}
+WORDS = {
+  'losses': {'base', 'optimizer step', 'loss, nats per scored token'},
+  'margins': {'base', 'gold', '← prefers the lie', 'nats per token'},
+  'flywheel': {'base 50% → 50%', 'sampled answers that are right'},
+  'dots': {'base', 'nats'},
+  'lines': {'solid', 'points', 'x', 'y', 'here', 'greedy'},
+  'grid': {'first', 'second (short)', 'to the conditional prediction', 'nats'},
+}
 
 
-def results(margins_by_arm):
-  return {
-    'arms': {
-      arm: {
-        'facts': [
-          {'topic': topic, 'margin': margin}
-          for topic, margin in margins.items()
-        ]
-      }
-      for arm, margins in margins_by_arm.items()
-    }
-  }
+@pytest.fixture(params=CHARTS)
+def name(request):
+  return request.param
 
 
-def where(path, color):
-  """Returns rows and columns of the pixels that have this color."""
-  rgb = image.imread(path)[..., :3]
-  # PNG stores 8 bits a channel: half a step of 1/255 is exact equality.
-  same = np.all(np.abs(rgb - colors.to_rgb(color)) < 0.5 / 255, axis=-1)
-  return np.nonzero(same)
+@pytest.fixture
+def chart(name):
+  return CHARTS[name]()
 
 
-def bars(path, arm):
-  """The pixels of an arm's bars: its color, without the legend on top."""
-  rows, columns = where(path, plots.COLORS[arm])
-  # The legend's patches are above the zero line, which spans the axes.
-  zero_rows, _ = where_zero_line(path)
-  inside = rows > zero_rows.min()
-  return rows[inside], columns[inside]
-
-
-def where_zero_line(path):
-  """The column with most black pixels is the zero line."""
-  rows, columns = where(path, 'black')
-  column = np.bincount(columns).argmax()
-  return rows[columns == column], column
-
-
-def test_each_color_belongs_to_one_arm():
-  assert len(set(plots.COLORS.values())) == len(plots.COLORS)
-  # An arm keeps its color whatever stands beside it.
-  for arms in (ARMS, ARMS[::-1], ('agent_only',), ('x', 'agent_only', 'y')):
-    palette = plots.arm_colors(arms)
-    assert palette['agent_only'] == plots.COLORS['agent_only']
-    assert len(set(palette.values())) == len(arms)
+# ----------------------------------------------------------------- arms' styles
 
 
 def test_arm_order():
@@ -66,127 +76,145 @@ def test_arm_order():
   ]
 
 
-def test_running_mean():
-  #                                   1  1+3  1+3+8 ..  the window shrinks
+@pytest.mark.parametrize(
+  'arms', [plots.ARMS, plots.ARMS[::-1], ('agent_only',), ('x', 'agent_only')]
+)
+def test_an_arm_has_its_style_whatever_stands_beside_it(arms):
+  styles = plots.arm_styles(arms)
+  assert styles['agent_only'] == plots.arm_styles(plots.ARMS)['agent_only']
+  assert len(set(styles.values())) == len(arms)
+
+
+def test_arms_differ_in_dashes_as_well_as_in_color():
+  arms = [*plots.ARMS, 'weighted(0.3)', 'weighted(0.7)', 'USER=1']
+  styles = plots.arm_styles(arms)
+  assert list(styles) == arms
+  assert len({style.color for style in styles.values()}) == 9
+  assert len({style.dashes for style in styles.values()}) == 9
+
+
+# -------------------------------------------------------------------------- SVG
+
+
+def test_text_is_text(name, chart):
+  root = ElementTree.fromstring(chart.svg())
+  found = {' '.join(text.text.split()) for text in root.iter('text')}
+  assert WORDS[name] <= found
+  # The page's own font, and no letter as an outline.
+  assert 'DejaVu' not in chart.svg() and '<font' not in chart.svg()
+
+
+def test_colors_are_variables_of_both_schemes(chart):
+  svg = chart.svg()
+  assert not re.search(
+    r'#[0-9a-fA-F]{3,8}\b(?!")', re.sub(r'"#[^"]*"|url\([^)]*\)', '', svg)
+  )
+  used = set(re.findall(r'var\(--([a-z0-9-]+)\)', svg))
+  assert {'ink', 'paper'} < used
+  assert used <= colors.LIGHT.keys() & colors.DARK.keys()
+  # What no rule colors would be black on a dark page.
+  for text in ElementTree.fromstring(svg).iter('text'):
+    assert 'fill:var(--' in text.attrib['style']
+
+
+def test_a_color_that_is_no_role_is_an_error():
+  with plots.drawing(1) as figure:
+    figure.add_subplot().plot([1, 2], color='#123456')
+  with pytest.raises(KeyError, match='#123456'):
+    plots.Chart('a', 'A line', figure).svg()
+
+
+def test_roles_have_colors_of_their_own():
+  light = [colors.LIGHT[role] for role in colors.CHART_ROLES]
+  assert len(set(light)) == len(light) and '#000000' not in light
+
+
+def test_ids_begin_with_the_name_and_every_reference_has_its_target(chart):
+  svg = chart.svg()
+  ids = re.findall(r' id="([^"]*)"', svg)
+  references = re.findall(r'(?:url\(|href=")#([^)"]*)', svg)
+  assert len(ids) == len(set(ids)) and set(references) == set(ids)
+  assert all(each.startswith(f'{chart.name}-') for each in ids)
+
+
+def test_a_chart_needs_nothing_from_outside(chart):
+  svg = chart.svg()
+  assert '://' not in svg and '<style' not in svg and '<metadata' not in svg
+  assert not re.search(r'(href|src)="(?!#)|url\((?!#)', svg)
+
+
+def test_a_chart_says_what_it_shows(chart):
+  root = ElementTree.fromstring(chart.svg())
+  assert root.attrib['aria-label'] == chart.label != ''
+  told = [each for each in root.iter() if each.find('title') is not None]
+  assert len(told) > 0
+  for each in told:
+    assert each.attrib['role'] == 'img'
+    assert each.attrib['aria-label'] == each.find('title').text
+
+
+def test_a_chart_grows_and_shrinks_with_its_page(chart):
+  root = ElementTree.fromstring(chart.svg())
+  assert not {'width', 'height'} & root.attrib.keys()
+  *_, width, height = map(float, root.attrib['viewBox'].split())
+  assert width == 72 * plots.WIDTH == 360
+  # On a phone, where a unit is a pixel, text is 9 pixels high at least.
+  sizes = re.findall(r'font-size:([0-9.]+)px', chart.svg())
+  assert min(map(float, sizes)) >= 9
+  for text in root.iter('text'):
+    if 'x' in text.attrib:
+      assert 0 <= float(text.attrib['x']) <= width
+      assert 0 <= float(text.attrib['y']) <= height
+
+
+# ------------------------------------------------------------------- one figure
+
+
+def test_png_and_svg_are_of_one_figure(chart, tmp_path):
+  """In either order: saving one does not move what the other shows."""
+  path = chart.save_png(tmp_path)
+  assert path == tmp_path / f'{chart.name}.png'
+  png, svg = path.read_bytes(), chart.svg()
+  assert chart.save_png(tmp_path).read_bytes() == png
+  assert chart.svg() == svg
+  height, width, _ = image.imread(path).shape
+  *_, svg_width, svg_height = map(
+    float, re.findall(r'[0-9.]+', re.search(r'viewBox="[^"]*"', svg)[0])
+  )
+  # 144 pixels and 72 units an inch; a pixel is rounded.
   np.testing.assert_allclose(
-    plots.running_mean([1, 3, 8, 1], 3), [2, 4, 4, 4.5], rtol=1e-12
+    [width, height], [2 * svg_width, 2 * svg_height], atol=1
   )
-  np.testing.assert_array_equal(plots.running_mean([1, 3], 1), [1, 3])
-  assert plots.running_mean([], 5).size == 0
-
-
-@pytest.mark.parametrize('present', [ARMS, ARMS[1:3], ARMS[:1]])
-def test_margins_draw_the_arms_present_and_no_other(tmp_path, present):
-  path = tmp_path / 'margins.png'
-  facts = {'one': 0.5, 'two': -0.25}
-  plots.margins(results(dict.fromkeys(present, facts)), path)
-  for arm in ARMS:
-    assert (where(path, plots.COLORS[arm])[0].size > 100) == (arm in present)
-
-
-def test_margins_stand_on_their_side_of_zero(tmp_path):
-  path = tmp_path / 'margins.png'
-  plots.margins(
-    results({'observational': {'x': -0.5}, 'interventional': {'x': 1.0}}), path
-  )
-  _, zero = where_zero_line(path)
-  _, lies = bars(path, 'observational')
-  _, truths = bars(path, 'interventional')
-  assert lies.max() < zero < truths.min()
-  # Twice the margin, twice the pixels; 2 % for the edges and the zero line.
-  assert np.ptp(truths) == pytest.approx(2 * np.ptp(lies), rel=0.02)
-
-
-def test_margins_are_sorted_by_the_interventional_arm(tmp_path):
-  path = tmp_path / 'margins.png'
-  facts = {'worst': -1.0, 'best': 2.0, 'middle': 1.0}
-  # The other arm ranks the facts the other way round.
-  opposite = {topic: -margin for topic, margin in facts.items()}
-  plots.margins(
-    results({'observational': opposite, 'interventional': facts}), path
-  )
-  rows, columns = bars(path, 'interventional')
-  _, zero = where_zero_line(path)
-  ends = [columns[rows == row] for row in np.unique(rows)]
-  # From the top, in pixels either side of zero: long, half as long, left.
-  reach = [c.max() - zero if c.max() > zero else c.min() - zero for c in ends]
-  assert reach == sorted(reach, reverse=True)
-  assert len(set(reach)) == 3
-
-
-def test_facts_must_not_hide_each_other(tmp_path):
-  broken = results({'base': {'x': 1.0}})
-  broken['arms']['base']['facts'] *= 2
-  with pytest.raises(ValueError, match=r"\['x'\]"):
-    plots.margins(broken, tmp_path / 'margins.png')
-  assert list(tmp_path.iterdir()) == []
-
-
-def test_loss_curves_fall_from_left_to_right(tmp_path):
-  path = tmp_path / 'loss.png'
-  plots.loss_curves(
-    {
-      'observational': [4 * 0.98**i for i in range(100)],
-      'interventional': [2 * 0.98**i for i in range(100)],
-    },
-    path,
-  )
-  above = {}
-  for arm in ('observational', 'interventional'):
-    rows, columns = where(path, plots.COLORS[arm])
-    curve = rows > 60  # pixels: the legend is above
-    rows, columns = rows[curve], columns[curve]
-    left, right = columns.min(), columns.max()
-    assert right - left > 800  # of 1,080 pixels
-    assert rows[columns == left].mean() < rows[columns == right].mean()
-    above[arm] = rows.mean()
-  assert above['observational'] < above['interventional']
-  assert where(path, plots.COLORS['agent_only'])[0].size == 0
-
-
-def test_loss_curves_stand_at_their_steps(tmp_path):
-  """Every 20th step logged: the axis counts steps, not records."""
-  losses = {'base': [3.0, 2.0, 1.0]}
-  plots.loss_curves(losses, tmp_path / 'counted.png')
-  plots.loss_curves(losses, tmp_path / 'same.png', {'base': [1, 2, 3]})
-  plots.loss_curves(losses, tmp_path / 'steps.png', {'base': [20, 40, 60]})
-  counted = (tmp_path / 'counted.png').read_bytes()
-  assert (tmp_path / 'same.png').read_bytes() == counted
-  assert (tmp_path / 'steps.png').read_bytes() != counted
-
-
-DRAWINGS = {
-  'loss': lambda path: plots.loss_curves({'base': [3.0, 2.0]}, path),
-  'margins': lambda path: plots.margins(results({'base': {'x': 1.0}}), path),
-  'no loss': lambda path: plots.loss_curves({}, path),
-  'no margins': lambda path: plots.margins({'arms': {}}, path),
-}
 
 
 @pytest.mark.filterwarnings('error')
-@pytest.mark.parametrize('draw', DRAWINGS.values(), ids=DRAWINGS)
-def test_same_input_same_bytes(tmp_path, draw):
-  draw(tmp_path / 'a.png')
+def test_same_input_same_bytes(name, tmp_path):
+  first = CHARTS[name]()
   # Neither a user's matplotlibrc nor the clock may change the file.
   with matplotlib.rc_context({'font.size': 30, 'axes.facecolor': 'red'}):
-    draw(tmp_path / 'b.png')
-  first = (tmp_path / 'a.png').read_bytes()
-  assert first.startswith(b'\x89PNG\r\n\x1a\n')
-  assert first == (tmp_path / 'b.png').read_bytes()
+    second = CHARTS[name]()
+    assert first.svg() == second.svg()
+    again = second.save_png(tmp_path).read_bytes()
+  png = first.save_png(tmp_path).read_bytes()
+  assert png.startswith(b'\x89PNG\r\n\x1a\n') and png == again
   for chunk in (b'tEXt', b'iTXt', b'zTXt', b'tIME'):
-    assert chunk not in first
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['a.png', 'b.png']
+    assert chunk not in png
+  assert [path.name for path in tmp_path.iterdir()] == [f'{first.name}.png']
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-  path = tmp_path / 'report.md'
-  plots.replace_file(path, b'old')
-
-  def fail(*_):
-    raise OSError('disk full')
-
-  monkeypatch.setattr('os.replace', fail)
-  with pytest.raises(OSError, match='disk full'):
-    plots.replace_file(path, b'new')
-  assert [p.name for p in tmp_path.iterdir()] == ['report.md']
-  assert path.read_bytes() == b'old'
+def test_charts_need_no_jax_and_no_pyplot():
+  code = (
+    'import sys\n'
+    'from isft_jax.report import rebuild\n'
+    'from isft_jax.report.theory import page\n'
+    "print([m for m in ('jax', 'jaxlib', 'flax', 'matplotlib.pyplot') "
+    'if m in sys.modules])'
+  )
+  run = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert run.stdout == '[]\n'

@@ -1,6 +1,6 @@
 """The table of isft-probe, to the letter."""
 
-from isft_jax.report import probes
+from isft_jax.report import probes, tables
 
 FOUND = {
   'mean_margin': 0.25,
@@ -45,5 +45,6 @@ replies to the truth or the lie that talk like the user  3"""
 
 
 def test_a_line_a_fact_and_below_it_the_counts():
-  found = [line.split() for line in probes.table(FOUND).splitlines()]
+  text = '\n\n'.join(map(tables.text, probes.tables(FOUND)))
+  found = [line.split() for line in text.splitlines()]
   assert found == [line.split() for line in TABLE.splitlines()]

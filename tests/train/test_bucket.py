@@ -12,10 +12,6 @@ import urllib.request
 
 import pytest
 
-from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
-from isft_jax.worlds.lying_agent import generator
 from tests.fixtures import needs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -74,7 +70,8 @@ model = ModelConfig(
   vocab_size=512, width=16, layers=1, head_size=4, hidden=32
 )
 config = RunConfig(
-  records=sys.argv[1], row_length=256, steps=4, checkpoint_every=2, model=model
+  records=sys.argv[1] + '/records', tokenizer=sys.argv[1] + '/tokenizer',
+  row_length=256, steps=4, checkpoint_every=2, model=model
 )
 for _ in range(2):
   found = loop.train(config, 'gs://mine/run')
@@ -88,19 +85,10 @@ print(again.summary['final_loss'] == found.summary['final_loss'])
 
 
 def test_a_run_in_a_bucket_goes_on_is_read_and_survives_a_damaged_file(
-  server, tmp_path
+  server, data_folder
 ):
-  dialogues = list(generator.dialogues(40, 0.6, 0.5, seed=0))
-  texts = [
-    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
-  ]
-  renderer = Renderer(tokenizer.train(texts, 512), chat_template.PLAIN)
-  renderer.save_tokenizer(tmp_path / 'tokenizer')
-  dataset.write(
-    str(tmp_path), lambda: map(renderer.example, dialogues), renderer.metadata()
-  )
   shown = subprocess.run(
-    [sys.executable, '-c', RUN, tmp_path],
+    [sys.executable, '-c', RUN, data_folder],
     cwd=ROOT,
     env=os.environ
     | {

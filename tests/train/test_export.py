@@ -8,14 +8,12 @@ import pytest
 import transformers
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
-from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.data.rendering import chat_template
 from isft_jax.hf import pretrained
 from isft_jax.models import decoder
 from isft_jax.train import loop, saved
 from isft_jax.train.export import export
-from isft_jax.worlds.lying_agent import generator
+from tests.dialogues import dialogues, write_records
 from tests.fixtures import import_or_skip
 
 torch = import_or_skip('torch')
@@ -25,17 +23,6 @@ torch = import_or_skip('torch')
 def folders(tmp_path_factory):
   """A random Qwen3, records, two steps of training, and the export of it."""
   folder = tmp_path_factory.mktemp('export')
-  dialogues = list(generator.dialogues(16, 0.6, 0.5, seed=0))
-  template = chat_template.ChatTemplate(chat_template.PLAIN)
-  renderer = Renderer(
-    tokenizer.train(map(template.text, dialogues), 400), chat_template.PLAIN
-  )
-  dataset.write(
-    str(folder / 'records'),
-    lambda: map(renderer.example, dialogues),
-    renderer.metadata(),
-  )
-  renderer.save_tokenizer(folder / 'records' / 'tokenizer')
   config = transformers.Qwen3Config(
     vocab_size=512,
     hidden_size=32,
@@ -49,7 +36,7 @@ def folders(tmp_path_factory):
   torch.manual_seed(0)
   transformers.Qwen3ForCausalLM(config).save_pretrained(folder / 'start')
   run = RunConfig(
-    records=str(folder / 'records'),
+    records=write_records(folder / 'records', dialogues()[:16]),
     rows=8,
     row_length=256,
     row_targets=256,

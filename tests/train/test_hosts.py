@@ -21,11 +21,10 @@ from isft_jax import chips, sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.train import loop, preemption
 from isft_jax.train import metrics as metrics_lib
-from isft_jax.worlds.lying_agent import fact_files, generator, probes
+from isft_jax.worlds.lying_agent import fact_files, probes
+from tests.dialogues import plain_renderer
 from tests.fixtures import needs
 from tests.train import hosts
 
@@ -36,24 +35,12 @@ STEPS, EVERY = 24, 3
 
 
 @pytest.fixture(scope='module')
-def config(tmp_path_factory):
+def config(data_folder):
   """Eight epochs of three steps."""
-  folder = tmp_path_factory.mktemp('data')
-  dialogues = list(generator.dialogues(40, 0.6, 0.5, seed=0))
-  texts = [
-    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
-  ]
-  renderer = Renderer(tokenizer.train(texts, 512), chat_template.PLAIN)
-  renderer.save_tokenizer(folder / 'tokenizer')
-  dataset.write(
-    str(folder / 'records'),
-    lambda: map(renderer.example, dialogues),
-    renderer.metadata(),
-  )
   return RunConfig(
     name='train_tiny',
-    records=str(folder / 'records'),
-    tokenizer=str(folder / 'tokenizer'),
+    records=str(data_folder / 'records'),
+    tokenizer=str(data_folder / 'tokenizer'),
     row_length=256,
     steps=STEPS,
     log_every=2,
@@ -101,8 +88,8 @@ def whole(config, tmp_path_factory):
   """One process of 8 devices, from the start to the end: (run, its lines)."""
   workdir = tmp_path_factory.mktemp('whole')
   facts, _ = fact_files.read(str(written(workdir / 'facts.csv')))
-  renderer = Renderer(tokenizer.load(config.tokenizer), chat_template.PLAIN)
-  run = loop.train(config, str(workdir), probes.watch(facts, renderer))
+  watch = probes.watch(facts, plain_renderer())
+  run = loop.train(config, str(workdir), watch)
   return run, metrics_lib.read(workdir / 'metrics.jsonl')
 
 

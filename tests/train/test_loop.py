@@ -20,32 +20,13 @@ from isft_jax.train import inputs, loop
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.types import Provenance
 from isft_jax.worlds.lying_agent import generator
+from tests.dialogues import dialogues, write_records
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-  """Forty dialogues as records, and their tokenizer."""
-  folder = tmp_path_factory.mktemp('data')
-  dialogues = list(generator.dialogues(40, 0.6, 0.5, seed=0))
-  texts = [
-    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
-  ]
-  encoder = tokenizer.train(texts, 512)
-  encoder.save_pretrained(folder / 'tokenizer')
-  renderer = Renderer(encoder, chat_template.PLAIN)
-  dataset.write(
-    str(folder / 'records'),
-    lambda: map(renderer.example, dialogues),
-    renderer.metadata(),
-  )
-  return folder
-
-
-@pytest.fixture
-def config(data):
+def make_config(folder):
   return RunConfig(
-    records=str(data / 'records'),
-    tokenizer=str(data / 'tokenizer'),
+    records=str(folder / 'records'),
+    tokenizer=str(folder / 'tokenizer'),
     row_length=256,
     row_targets=256,
     steps=7,
@@ -56,6 +37,24 @@ def config(data):
     ),
     optim=OptimConfig(learning_rate=1e-2),
   )
+
+
+@pytest.fixture
+def config(data_folder):
+  return make_config(data_folder)
+
+
+@pytest.fixture(scope='module')
+def whole(data_folder, tmp_path_factory):
+  """The run of the config, never interrupted: (run, workdir). To read only."""
+  workdir = tmp_path_factory.mktemp('whole')
+  return loop.train(make_config(data_folder), workdir), workdir
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+  """A copy of the workdir of that run."""
+  return shutil.copytree(whole[1], tmp_path / 'finished')
 
 
 def interrupt_before(monkeypatch, at_step):
@@ -76,31 +75,31 @@ def assert_identical(a, b):
 
 @pytest.mark.parametrize('at_step', [2, 3, 4, 7])
 def test_resumed_equals_uninterrupted_bit_for_bit(
-  config, tmp_path, monkeypatch, at_step
+  config, whole, tmp_path, monkeypatch, at_step
 ):
-  whole = loop.train(config, tmp_path / 'whole')
   with monkeypatch.context() as patch:
     interrupt_before(patch, at_step)
     with pytest.raises(KeyboardInterrupt):
       loop.train(config, tmp_path / 'cut')
   resumed = loop.train(config, tmp_path / 'cut')
 
-  assert_identical(resumed.params, whole.params)
-
-  def losses(workdir):
-    rows = metrics_lib.read(tmp_path / workdir / 'metrics.jsonl')
-    return [(row['step'], row['loss'], row['targets']) for row in rows]
-
-  assert losses('cut') == losses('whole')
-  assert [step for step, _, _ in losses('cut')] == [1, 2, 3, 4, 5, 6, 7]
+  assert_identical(resumed.params, whole[0].params)
+  cut, uncut = (
+    [
+      (row['step'], row['loss'], row['targets'])
+      for row in metrics_lib.read(workdir / 'metrics.jsonl')
+    ]
+    for workdir in (tmp_path / 'cut', whole[1])
+  )
+  assert cut == uncut
+  assert [step for step, _, _ in cut] == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize('at_step', [2, 5])
 def test_told_to_stop_it_saves_and_goes_on_later_bit_for_bit(
-  config, tmp_path, monkeypatch, capsys, at_step
+  config, whole, tmp_path, monkeypatch, capsys, at_step
 ):
   """By SIGTERM, as a machine that is taken away; 75 asks to be run again."""
-  whole = loop.train(config, tmp_path / 'whole')
   handler = signal.getsignal(signal.SIGTERM)
   add = metrics_lib.Metrics.add
 
@@ -123,35 +122,32 @@ def test_told_to_stop_it_saves_and_goes_on_later_bit_for_bit(
 
   resumed = loop.train(config, tmp_path / 'cut')
   assert f'step {at_step + 1:>5}/7' in capsys.readouterr().out
+  whole, _ = whole
   assert_identical(resumed.params, whole.params)
   assert resumed.summary['scored_tokens'] == whole.summary['scored_tokens']
 
 
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
-  config, tmp_path, capsys
+  config, whole, finished, capsys
 ):
-  whole = loop.train(config, tmp_path)
-  newest = tmp_path / 'checkpoints' / 'step_7' / 'params' / 'manifest.ocdbt'
+  newest = finished / 'checkpoints' / 'step_7' / 'params' / 'manifest.ocdbt'
   newest.unlink()
-  capsys.readouterr()
-  again = loop.train(config, tmp_path)
+  again = loop.train(config, finished)
   said = capsys.readouterr().out
   assert f'{newest} is missing: the run goes on from an older one' in said
   assert 'step     7/7' in said and 'step     6/7' not in said
-  assert_identical(again.params, whole.params)
+  assert_identical(again.params, whole[0].params)
   assert again.summary['steps'] == 7
 
 
-def test_a_finished_run_trains_no_further(config, tmp_path, monkeypatch):
-  first = loop.train(config, tmp_path)
-
+def test_a_finished_run_trains_no_further(config, whole, finished, monkeypatch):
   def no_step(*args):
     raise AssertionError('a finished run took a step')
 
   monkeypatch.setattr(metrics_lib.Metrics, 'add', no_step)
-  again = loop.train(config, tmp_path)
-  assert_identical(again.params, first.params)
-  assert again.summary == first.summary
+  again = loop.train(config, finished)
+  assert_identical(again.params, whole[0].params)
+  assert again.summary == whole[0].summary
 
 
 def test_training_lowers_the_loss_and_changes_every_parameter(config, tmp_path):
@@ -169,9 +165,9 @@ def test_training_lowers_the_loss_and_changes_every_parameter(config, tmp_path):
   assert all(jax.tree.leaves(moved))
 
 
-def test_an_arm_starts_from_the_parameters_of_its_base(config, tmp_path):
-  base = loop.train(config, tmp_path / 'base')
-  config.model.init_from = str(tmp_path / 'base')
+def test_an_arm_starts_from_the_parameters_of_its_base(config, whole, tmp_path):
+  base, workdir = whole
+  config.model.init_from = str(workdir)
   config.steps = 1
   config.optim = dataclasses.replace(config.optim, learning_rate=0.0)
   arm = loop.train(config, tmp_path / 'arm')
@@ -195,13 +191,12 @@ def test_records_of_another_tokenizer_are_refused(config, tmp_path):
   assert not list((tmp_path / 'run').glob('checkpoints/*'))
 
 
-def test_a_workdir_of_another_config_is_refused_and_kept(config, tmp_path):
-  loop.train(config, tmp_path)
-  before = (tmp_path / 'config.json').read_text()
+def test_a_workdir_of_another_config_is_refused_and_kept(config, finished):
+  before = (finished / 'config.json').read_text()
   config.optim.learning_rate = 0.5
   with pytest.raises(ValueError, match=r'optim\.learning_rate \(there 0\.01'):
-    loop.train(config, tmp_path)
-  assert (tmp_path / 'config.json').read_text() == before
+    loop.train(config, finished)
+  assert (finished / 'config.json').read_text() == before
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
@@ -225,10 +220,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
       np.testing.assert_array_equal(saved[name], getattr(batch, name))
 
 
-def test_the_summary_counts_what_the_objective_scores(config, tmp_path, data):
+def test_the_summary_counts_what_the_objective_scores(config, tmp_path):
   config.steps, config.epochs = 0, 2
   summary = loop.train(config, tmp_path).summary
-  opened = dataset.Records(str(data / 'records'))
+  opened = dataset.Records(config.records)
   scored = sum(
     int(np.isin(opened[i].provenance_T[1:], (1, 3)).sum())  # TEMPLATE, USER
     for i in range(len(opened))
@@ -241,13 +236,13 @@ def test_the_summary_counts_what_the_objective_scores(config, tmp_path, data):
 
 @pytest.mark.parametrize('normalize', ['token', 'trajectory'])
 def test_scored_tokens_are_counted_whatever_they_weigh(
-  config, tmp_path, data, normalize
+  config, tmp_path, normalize
 ):
   """With a mean per trajectory, the weights of 8 trajectories sum to 8."""
   config.rows, config.row_documents, config.normalize = 8, 1, normalize
   config.steps = 5
   summary = loop.train(config, tmp_path).summary
-  opened = dataset.Records(str(data / 'records'))
+  opened = dataset.Records(config.records)
   scored = sum(
     int(np.isin(opened[i].provenance_T[1:], (1, 3)).sum())  # TEMPLATE, USER
     for i in range(len(opened))
@@ -294,27 +289,18 @@ def test_the_held_out_loss_is_measured_by_author_when_due(config, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def prepared(data, tmp_path_factory):
+def prepared(tmp_path_factory):
   """The same records, with what preparation leaves: more, held out, and the
   tokenizer beside them. Those held out are also in a folder of their own."""
   folder = tmp_path_factory.mktemp('prepared')
-  shutil.copytree(data / 'tokenizer', folder / 'records' / 'tokenizer')
-  encoder = tokenizer.load(str(data / 'tokenizer'))
-  renderer = Renderer(encoder, chat_template.PLAIN)
-  made = map(renderer.example, generator.dialogues(48, 0.6, 0.5, seed=0))
-  examples = list(made)
-  for name, splits in (
-    ('records', (lambda: examples[:40], lambda: examples[40:])),
-    ('heldout', (lambda: examples[40:], None)),
-  ):
-    train, heldout = splits
-    place = str(folder / name)
-    dataset.write(place, train, renderer.metadata(), heldout)
+  more = [*generator.dialogues(48, 0.6, 0.5, seed=0)]
+  write_records(folder / 'records', more, heldout=8)
+  write_records(folder / 'heldout', more[40:])
   return folder
 
 
 def test_the_split_that_is_held_out_is_measured_and_the_tokenizer_is_found(
-  config, data, prepared, tmp_path
+  config, prepared, tmp_path
 ):
   """As when both are named: the same parameters, the same losses."""
   config.steps = 2
@@ -348,11 +334,7 @@ def test_records_without_a_tokenizer_beside_them_need_its_name(
 def test_held_out_records_of_another_tokenizer_are_refused(config, tmp_path):
   """Their losses would be of other words."""
   other = Renderer(tokenizer.train(['another text'], 300), chat_template.PLAIN)
-  dialogues = generator.dialogues(2, 0.6, 0.5, seed=0)
-  config.heldout = str(tmp_path / 'heldout')
-  dataset.write(
-    config.heldout, lambda: map(other.example, dialogues), other.metadata()
-  )
+  config.heldout = write_records(tmp_path / 'other', dialogues()[:2], other)
   message = f'^{config.heldout} was rendered with fingerprint'
   with pytest.raises(ValueError, match=message):
     loop.train(config, tmp_path / 'run')
@@ -386,9 +368,8 @@ def test_the_number_of_embeddings_is_a_multiple_of_128(ids, rows):
   assert config.model.vocab_size == 0
 
 
-def test_tensorboard_gets_what_metrics_jsonl_gets(config, tmp_path):
-  loop.train(config, tmp_path)
-  (board,) = (tmp_path / 'tensorboard').glob('events.*')
+def test_tensorboard_gets_what_metrics_jsonl_gets(whole):
+  (board,) = (whole[1] / 'tensorboard').glob('events.*')
   content = board.read_bytes()
   for name in (b'loss', b'grad_norm', b'tokens', b'nll_by_author/USER'):
     assert name in content
@@ -398,11 +379,6 @@ def test_held_out_records_of_another_template_are_refused(config, tmp_path):
   """Its losses would compare two languages."""
   encoder = tokenizer.load(config.tokenizer)
   other = Renderer(encoder, chat_template.PLAIN.replace("'Agent: '", "'Bot> '"))
-  dataset.write(
-    str(tmp_path / 'other'),
-    lambda: map(other.example, generator.dialogues(4, 0.5, 0.5, 1)),
-    other.metadata(),
-  )
-  config.heldout = str(tmp_path / 'other')
+  config.heldout = write_records(tmp_path / 'other', dialogues()[:4], other)
   with pytest.raises(ValueError, match='rendered with another chat template'):
     loop.train(config, tmp_path / 'run')

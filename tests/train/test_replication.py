@@ -14,14 +14,12 @@ import pytest
 
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
 from isft_jax.data.records import dataset as records_lib
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.hf import pretrained
 from isft_jax.objectives import weight_table
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train import optim
 from isft_jax.train.loop import train
-from isft_jax.worlds.lying_agent import generator
+from tests.dialogues import dialogues, plain_renderer, write_records
 from tests.fixtures import import_or_skip
 
 torch = import_or_skip('torch')
@@ -37,16 +35,8 @@ OPTIM = OptimConfig(learning_rate=2e-5, weight_decay=0.01, clip_norm=1.0)
 def folder(tmp_path_factory):
   """A random Llama as transformers saves it, and dialogues as token rows."""
   folder = tmp_path_factory.mktemp('replication')
-  dialogues = list(generator.dialogues(DIALOGUES, 0.6, 0.5, seed=0))
-  texts = map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
-  encoder = tokenizer.train(texts, 512)
-  renderer = Renderer(encoder, chat_template.PLAIN, piecewise=True)
-  renderer.save_tokenizer(folder / 'tokenizer')
-  records_lib.write(
-    str(folder / 'records'),
-    lambda: map(renderer.example, dialogues),
-    renderer.metadata(),
-  )
+  renderer = plain_renderer(piecewise=True)
+  write_records(folder / 'records', dialogues()[:DIALOGUES], renderer)
   config = transformers.LlamaConfig(
     vocab_size=512,
     hidden_size=64,
@@ -110,7 +100,6 @@ def ours(folder, dtype, workdir):
     RunConfig(
       objective=OBJECTIVE,
       records=str(folder / 'records'),
-      tokenizer=str(folder / 'tokenizer'),
       model=ModelConfig(
         init_from=str(folder / 'model'), dtype=dtype, param_dtype=dtype
       ),

@@ -16,16 +16,15 @@ from isft_jax.cli.train import steps_of
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.experiments.evidence.arms import demonstrated
 from isft_jax.models.likelihood import target_nll
 from isft_jax.train import loop
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.loggers import Boards
 from isft_jax.types import Provenance
-from isft_jax.worlds.lying_agent import generator, probes
+from isft_jax.worlds.lying_agent import probes
 from isft_jax.worlds.lying_agent.facts import FACTS
+from tests.dialogues import dialogues, plain_renderer, write_records
 
 P = len(Provenance)
 
@@ -34,25 +33,14 @@ P = len(Provenance)
 def folders(tmp_path_factory):
   """Runs of an agent, and others whose right turns a third party wrote."""
   folder = tmp_path_factory.mktemp('data')
-  dialogues = list(generator.dialogues(32, 0.6, 0.5, seed=0))
-  texts = [
-    *map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
-  ]
-  renderer = Renderer(tokenizer.train(texts, 512), chat_template.PLAIN)
   made = {
-    'runs': dialogues[:20],
-    'demonstrations': [*map(demonstrated, dialogues[20:])],
+    'runs': dialogues()[:20],
+    'demonstrations': [*map(demonstrated, dialogues()[20:32])],
   }
-  for name, found in made.items():
-    examples = [*map(renderer.example, found)]
-    dataset.write(
-      str(folder / name),
-      lambda examples=examples: examples[:-4],
-      renderer.metadata(),
-      lambda examples=examples: examples[-4:],
-    )
-    renderer.save_tokenizer(folder / name / 'tokenizer')
-  return {name: str(folder / name) for name in made}
+  return {
+    name: write_records(folder / name, trajectories, heldout=4)
+    for name, trajectories in made.items()
+  }
 
 
 @pytest.fixture
@@ -161,11 +149,8 @@ def test_values_are_fetched_when_they_are_written_and_not_before(
   assert [len(values) for values in fetched] == [4]
 
 
-def test_a_probe_is_asked_when_the_held_out_loss_is_measured(
-  config, folders, tmp_path
-):
-  encoder = tokenizer.load(tokenizer.beside(folders['runs']))
-  bank, renderer = FACTS[:3], Renderer(encoder, chat_template.PLAIN)
+def test_a_probe_is_asked_when_the_held_out_loss_is_measured(config, tmp_path):
+  bank, renderer = FACTS[:3], plain_renderer()
   trained = loop.train(config, tmp_path, probes.watch(bank, renderer))
   rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
   assert [row['step'] for row in rows if 'probe' in row] == [2, 4]

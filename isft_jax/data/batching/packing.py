@@ -154,15 +154,15 @@ def _round_up(number: int, step: int) -> int:
 
 
 def _place(
-  records_N,
-  targets_N,
-  columns_N,
+  records_N: np.ndarray,
+  targets_N: np.ndarray,
+  columns_N: np.ndarray,
   *,
-  row_length,
-  row_targets,
-  row_documents,
-  open_rows,
-  empty,
+  row_length: int,
+  row_targets: int,
+  row_documents: int,
+  open_rows: int,
+  empty: int,
 ) -> Plan:
   """Splits records whose targets exceed a row's, and packs the entries."""
   entries, split = [], 0
@@ -189,12 +189,19 @@ def _place(
   )
 
 
-def _fill(entries, row_length, row_targets, row_documents, most):
+def _fill(
+  entries: list[tuple[int, int, int, int]],
+  row_length: int,
+  row_targets: int,
+  row_documents: int,
+  most: int,
+) -> list[list[tuple[int, int, int]]]:
   """Places each entry into the fullest open row that holds it (best fit).
 
   most: rows that are open at a time; with 1 the entries keep their order.
   """
-  rows, open_rows = [], []
+  rows: list[list[tuple[int, int, int]]] = []
+  open_rows: list[list[tuple[int, int, int]]] = []
   free_length = np.full(most, -1)
   free_targets = np.full(most, -1)
   for record, first, stop, length in entries:

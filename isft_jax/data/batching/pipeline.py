@@ -31,7 +31,7 @@ class BatchSource:
     config: RunConfig,
     host_index: int = 0,
     host_count: int = 1,
-  ):
+  ) -> None:
     if isinstance(records, Records):
       records = [records]
     sources = config_lib.sources_of(config)
@@ -73,7 +73,7 @@ class BatchSource:
       for entry in entries
     ]
 
-  def __getitem__(self, step: int) -> Batch:
+  def __getitem__(self, step: int) -> Batch[np.ndarray]:
     batch = _empty_batch(
       self._host_rows, self.plan.row_length, self.plan.row_targets
     )
@@ -82,7 +82,9 @@ class BatchSource:
     return batch
 
 
-def _empty_batch(rows: int, row_length: int, row_targets: int) -> Batch:
+def _empty_batch(
+  rows: int, row_length: int, row_targets: int
+) -> Batch[np.ndarray]:
   length = {'L': row_length, 'K': row_targets}
   return Batch(
     **{

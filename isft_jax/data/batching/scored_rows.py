@@ -17,7 +17,22 @@ from isft_jax import objectives
 from isft_jax.config import RunConfig
 from isft_jax.data.batching import packing
 from isft_jax.data.records.dataset import Records
-from isft_jax.types import Batch, Provenance
+from isft_jax.types import Batch, Example, Provenance
+
+
+def target_weights(example: Example, table_PV: np.ndarray) -> np.ndarray:
+  """Returns float32 [T]: the weight of each token as a target.
+
+  0 for the first token, which has no context, and for the tokens before
+  `scored_from`, which another window of the trajectory scores.
+
+  Args:
+    example: a record.
+    table_PV: weights by provenance and verdict, from `weight_table`.
+  """
+  weights_T = table_PV[example.provenance_T, example.verdict_T]
+  weights_T[: max(1, example.scored_from)] = 0
+  return weights_T
 
 
 class Scored:
@@ -27,7 +42,9 @@ class Scored:
   own objective scores, or if that scores no token at all.
   """
 
-  def __init__(self, records: Records, objective: str, config: RunConfig):
+  def __init__(
+    self, records: Records, objective: str, config: RunConfig
+  ) -> None:
     plan_objective = config.plan_objective or objective
     self._planned_PV = objectives.weight_table(plan_objective)
     self._weights_PV = objectives.weight_table(objective)
@@ -61,7 +78,9 @@ class Scored:
       ]
       self._scale_N = 1 / np.where(total_N > 0, total_N, 1)
 
-  def place(self, batch: Batch, b: int, entries: np.ndarray, source: int):
+  def place(
+    self, batch: Batch[np.ndarray], b: int, entries: np.ndarray, source: int
+  ) -> None:
     """Writes the documents of a row's entries into row b of a batch.
 
     source: the number of this one, for metrics.
@@ -71,12 +90,19 @@ class Scored:
       column, slot = self._place(batch, b, column, slot, document, entry)
     batch.authors_BK[b, :slot] += source * len(Provenance)
 
-  def _place(self, batch, b, column, slot, document, entry):
+  def _place(
+    self,
+    batch: Batch[np.ndarray],
+    b: int,
+    column: int,
+    slot: int,
+    document: int,
+    entry: np.ndarray,
+  ) -> tuple[int, int]:
     """Writes one document into row b; returns the next free column and slot."""
     record, first, stop = entry
     example = self.records[record]
-    planned_T = self._planned_PV[example.provenance_T, example.verdict_T]
-    planned_T[: max(1, example.scored_from)] = 0
+    planned_T = target_weights(example, self._planned_PV)
     positions_K = np.flatnonzero(planned_T)[first:stop]
     length = positions_K[-1]  # inputs end before the last target
 

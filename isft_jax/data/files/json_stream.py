@@ -52,7 +52,7 @@ class _Text:
   before: characters that came before that part.
   """
 
-  def __init__(self, stream: TextIO):
+  def __init__(self, stream: TextIO) -> None:
     self.before = 0
     self._stream = stream
     self._text = ''
@@ -61,7 +61,9 @@ class _Text:
   def peek(self) -> str:
     """Returns the next character that is not blank; '' at the end."""
     while True:
-      self._at = _BLANK.match(self._text, self._at).end()
+      blank = _BLANK.match(self._text, self._at)
+      assert blank is not None  # it may be empty
+      self._at = blank.end()
       if self._at < len(self._text) or not self._grow():
         return self._text[self._at : self._at + 1]
 

@@ -10,12 +10,13 @@ import io
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TextIO
 
 from etils import epath
 
 from isft_jax.data.files import json_stream, strict_json, tables
+from isft_jax.files import open_bytes
 
 SUFFIXES = ('.json', '.jsonl', '.traj', *tables.SUFFIXES)
 HUB = 'hf://'
@@ -61,6 +62,8 @@ def files(pattern: str | os.PathLike, split: str = '') -> list[str]:
       f'--split={split} is of data sets of the hub; name the files of a split '
       'with --input'
     )
+  path: epath.Path | pathlib.Path
+  found: Iterable[epath.Path | pathlib.Path]
   if '://' in place:
     path, found = epath.Path(place), _remote(place)
   else:
@@ -113,7 +116,7 @@ def _rows(place: str) -> Iterator[tuple[int, object, str]]:
   path = epath.Path(place)
   suffix = path.suffix.lower()
   if suffix in tables.SUFFIXES:
-    with path.open('rb') as file:
+    with open_bytes(path, 'rb') as file:
       yield from tables.of_file(file)
     return
   rows = _lines if suffix == '.jsonl' or _by_line(path) else _whole
@@ -149,7 +152,7 @@ def _remote(place: str) -> Iterator[epath.Path]:
 def _open(path: epath.Path) -> TextIO:
   # A byte that is no UTF-8 must not end the file: `strict_json` names it.
   return io.TextIOWrapper(
-    path.open('rb'),
+    open_bytes(path, 'rb'),
     encoding='utf-8-sig',
     errors='surrogateescape',
     newline='\n',
@@ -180,7 +183,7 @@ def _whole(stream: TextIO) -> Iterator[tuple[int, object, str]]:
   pairs = itertools.chain([first], pairs)
   if _is_message(first[0]):
     turns, errors = zip(*pairs, strict=True)
-    pairs = [([*turns], next(filter(None, errors), ''))]
+    pairs = iter([([*turns], next(filter(None, errors), ''))])
   for number, (value, error) in enumerate(pairs, 1):
     yield number, value, error
 

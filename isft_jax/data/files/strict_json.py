@@ -48,11 +48,14 @@ def scan(text: str, start: int, before: int = 0) -> tuple[object, int, str]:
   Returns the value, where it ends, and '' or why it cannot be used although its
   end is known. Raises json.JSONDecodeError where that is not known.
   """
-  odd = []
+  odd: list[str] = []
 
   def number(digits: str) -> float | None:
     value = float(digits)
-    return value if math.isfinite(value) else odd.append(digits)
+    if math.isfinite(value):
+      return value
+    odd.append(digits)
+    return None
 
   decoder = json.JSONDecoder(parse_constant=odd.append, parse_float=number)
   try:

@@ -10,16 +10,19 @@ import datetime
 import decimal
 import math
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, TYPE_CHECKING
 
 from isft_jax.data.files import strict_json
+
+if TYPE_CHECKING:
+  import pyarrow
 
 SUFFIXES = ('.parquet', '.arrow')
 _BATCH = 64  # rows that are made Python's at once
 _PARQUET, _ARROW = b'PAR1', b'ARROW1'
 
 
-def of_file(file: BinaryIO) -> Iterator[tuple[int, object, str]]:
+def of_file(file: IO[bytes]) -> Iterator[tuple[int, object, str]]:
   """Yields number, value and error of each row of an opened table.
 
   Where the table is broken the last error stands for all that would follow.
@@ -69,7 +72,7 @@ def of_hub(name: str, split: str) -> Iterator[tuple[int, object, str]]:
     raise ValueError(f'hf://{name}, --split={split}{after}: {said}') from error
 
 
-def _batches(file: BinaryIO):
+def _batches(file: IO[bytes]) -> 'Iterator[pyarrow.RecordBatch]':
   import pyarrow.ipc
   import pyarrow.parquet
 
@@ -89,14 +92,14 @@ def _batches(file: BinaryIO):
   )
 
 
-def _types(schema):
+def _types(schema: 'pyarrow.Schema') -> 'pyarrow.StructType':
   """Returns the type of a row."""
   import pyarrow
 
   return pyarrow.struct([*schema])
 
 
-def _as_json(value: object, type) -> tuple[object, str]:
+def _as_json(value: object, type: 'pyarrow.DataType') -> tuple[object, str]:
   """Returns a row as JSON values, and why it has no such form."""
   try:
     return _plain(value, type), ''
@@ -104,7 +107,7 @@ def _as_json(value: object, type) -> tuple[object, str]:
     return None, str(error)
 
 
-def _plain(value: object, type=None) -> object:
+def _plain(value: object, type: 'pyarrow.DataType | None') -> object:
   """type: Arrow's, if it is known."""
   if isinstance(value, str):
     is_json = getattr(type, 'extension_name', '') == 'arrow.json'
@@ -128,7 +131,9 @@ def _plain(value: object, type=None) -> object:
   )
 
 
-def _field(type, name: str):
+def _field(
+  type: 'pyarrow.DataType | None', name: str
+) -> 'pyarrow.DataType | None':
   """Returns the type of a struct's field, if it is known."""
   names = getattr(type, 'names', ())
-  return type.field(name).type if name in names else None
+  return type.field(name).type if type is not None and name in names else None

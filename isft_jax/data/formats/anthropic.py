@@ -72,7 +72,7 @@ def _blocks(message: object) -> list:
   return content if isinstance(content, list) else []
 
 
-def _pieces(found: Mapping, i: int) -> list[tuple[dict, Mapping]]:
+def _pieces(found: Mapping, i: int) -> list[tuple[Mapping, Mapping]]:
   """The turns of a message, each as OpenAI's API has it and as found."""
   blocks = _blocks(found)
   for j, block in enumerate(blocks):
@@ -82,13 +82,12 @@ def _pieces(found: Mapping, i: int) -> list[tuple[dict, Mapping]]:
     return [(found, found)]
   if found.get('role') == 'assistant':
     return [(_agents(found, blocks, i), found)]
-  pieces = []
+  pieces: list[tuple[Mapping, Mapping]] = []
   for is_result, group in itertools.groupby(blocks, _is_result):
-    group = [*group]
     if is_result:
       pieces += [(_result(found, b, i), {**found, **b}) for b in group]
     else:
-      message = {**found, 'content': _texts(group, i)}
+      message = {**found, 'content': _texts([*group], i)}
       pieces.append((message, message))
   if len(pieces) > 1 and found.get('spans') is not None:
     raise Malformed(
@@ -112,7 +111,7 @@ def _agents(found: Mapping, blocks: list, i: int) -> dict:
         f'message {i}: block {j}, {type_} after {types[j - 1]}, has no place '
         'in a chat template: it knows thinking, text, calls'
       )
-  by_type = {name: [] for name in _ORDER}
+  by_type: dict[str, list] = {name: [] for name in _ORDER}
   for block in blocks:
     by_type[block['type']].append(block)
   message = {**found, 'content': _texts(by_type['text'], i)}
@@ -171,7 +170,7 @@ def _is_schema(tool: object) -> bool:
   return isinstance(tool, dict) and tool.get('input_schema') is not None
 
 
-def _tool(tool: Mapping) -> dict:
+def _tool(tool: dict) -> dict:
   """A tool's schema as OpenAI's API has it."""
   if tool.get('function') is not None:
     return tool

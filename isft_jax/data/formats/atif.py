@@ -52,7 +52,7 @@ def read(value: object) -> Chat:
   agent = metadata.get('agent')
   if tools is None and isinstance(agent, dict):
     tools = _definitions(agent.get('tool_definitions'))
-  turns = []
+  turns: list[Turn] = []
   for step, found in enumerate(steps):
     author = _author(found)
     message = _message(found, step)

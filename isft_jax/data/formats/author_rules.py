@@ -14,7 +14,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from isft_jax.data.files import strict_json
 from isft_jax.data.formats import annotations, predicates
@@ -38,6 +38,9 @@ ROLES = {
   'ipython': Provenance.TOOL,
   'environment': Provenance.TOOL,
 }
+
+
+Answer = TypeVar('Answer', Provenance, Verdict)
 
 
 class Rule(NamedTuple):
@@ -124,13 +127,13 @@ class Rules:
     verdict = _first(
       annotations.verdict(turn.found.get('verdict')),
       *(rule.verdict for rule in matching),
-      Verdict.UNKNOWN,
     )
+    verdict = Verdict.UNKNOWN if verdict is None else verdict
     parts = annotations.parts(turn.found, text, i)
     return Segment(role, text, author, verdict, parts, fields)
 
 
-def _first(*answers: object) -> object:
+def _first(*answers: Answer | None) -> Answer | None:
   return next((answer for answer in answers if answer is not None), None)
 
 
@@ -162,7 +165,9 @@ def _rule(rule: object, i: int) -> Rule:
     raise ValueError(f'rule {i}: {error}') from None
 
 
-def _member(rule: Mapping, key: str, members: Mapping) -> object:
+def _member(
+  rule: Mapping, key: str, members: Mapping[str, Answer]
+) -> Answer | None:
   if key not in rule:
     return None
   name = rule[key]

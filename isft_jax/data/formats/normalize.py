@@ -25,8 +25,9 @@ def find(
   keys: where the list may stand, itself or as JSON; the first that fits.
   has: what a message has; a list fits if one of its items has all of them.
   """
-  is_row = isinstance(row, dict)
-  places = {key: row.get(key) for key in keys} if is_row else {'': row}
+  places = (
+    {key: row.get(key) for key in keys} if isinstance(row, dict) else {'': row}
+  )
   for key, value in places.items():
     items = _unpacked(value)
     if isinstance(items, list) and any(
@@ -171,13 +172,17 @@ def _tools(row: Mapping) -> list[dict] | None:
   tools, functions = (json_or_text(row.get(key)) or None for key in _TOOLS)
   if tools is not None and functions is not None:
     raise Malformed('the row has both tools and functions')
-  for key, schemas in zip(_TOOLS, (tools, functions), strict=True):
-    if schemas is not None and not (
-      isinstance(schemas, list) and all(isinstance(s, dict) for s in schemas)
-    ):
-      raise Malformed(
-        f'{key} is {kind(schemas)}, expected a list of schemas, or JSON of one'
-      )
   if functions is not None:
-    return [{'type': 'function', 'function': schema} for schema in functions]
-  return tools
+    return [
+      {'type': 'function', 'function': schema}
+      for schema in _schemas('functions', functions)
+    ]
+  return None if tools is None else _schemas('tools', tools)
+
+
+def _schemas(key: str, found: object) -> list[dict]:
+  if not isinstance(found, list) or not all(isinstance(s, dict) for s in found):
+    raise Malformed(
+      f'{key} is {kind(found)}, expected a list of schemas, or JSON of one'
+    )
+  return found

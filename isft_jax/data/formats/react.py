@@ -44,9 +44,10 @@ def matches(value: object) -> bool:
 
 def read(value: object) -> Chat:
   """Returns a text's turns, in their order. Raises Malformed."""
-  if not matches(value):
+  found = _text(value)
+  if found is None or not matches(value):
     raise Malformed(f'expected {WANTS}; the row has {outline(value)}')
-  key, text = _text(value)
+  key, text = found
   metadata = value if isinstance(value, dict) else {}
   metadata = {k: v for k, v in metadata.items() if k != key}
   said = [*_turns(text)]
@@ -59,7 +60,7 @@ def read(value: object) -> Chat:
 
 
 def _text(value: object) -> tuple[str, str] | None:
-  places = {'': value} if isinstance(value, str) else {}
+  places: dict[str, object] = {'': value} if isinstance(value, str) else {}
   if isinstance(value, dict):
     places = {key: value.get(key) for key in KEYS}
   texts = [(k, text) for k, text in places.items() if isinstance(text, str)]

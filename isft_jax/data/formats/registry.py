@@ -58,8 +58,9 @@ def id_of(value: object, stem: str, number: int) -> str:
 
   value: of the row. stem: of the file's name. number: of the row.
   """
-  for key in _IDS if isinstance(value, dict) else ():
-    own = value.get(key)
+  row = value if isinstance(value, dict) else {}
+  for key in _IDS:
+    own = row.get(key)
     if type(own) is int or (isinstance(own, str) and own):
       return str(own)
   return f'{stem}:{number}'

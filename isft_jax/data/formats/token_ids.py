@@ -9,6 +9,7 @@ The last two may be left out.
 """
 
 from collections.abc import Mapping
+from typing import TypeGuard
 
 import numpy as np
 
@@ -20,7 +21,7 @@ WANTS = 'tokens and provenance: two lists of one length'
 _LARGEST = np.iinfo(np.int32).max
 
 
-def matches(value: object) -> bool:
+def matches(value: object) -> TypeGuard[Mapping]:
   """Whether a row is of this format."""
   return isinstance(value, dict) and {'tokens', 'provenance'} <= value.keys()
 

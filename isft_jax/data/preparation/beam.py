@@ -10,7 +10,7 @@ their order: the files are those of `prepare.prepare` with as many shards.
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -107,10 +107,10 @@ def prepare(
 class _Prepare(beam.DoFn):
   """Tasks to outcomes; notes and counts go aside."""
 
-  def __init__(self, preparer: Preparer):
+  def __init__(self, preparer: Preparer) -> None:
     self._preparer = preparer
 
-  def process(self, task: Task):
+  def process(self, task: Task) -> Iterator[Outcome | beam.pvalue.TaggedOutput]:
     tally = Tally()
     outcome = self._preparer(task, tally)
     yield beam.pvalue.TaggedOutput('tallies', tally)
@@ -125,23 +125,25 @@ class _Prepare(beam.DoFn):
 class _Sum(beam.CombineFn):
   """The sum of tallies."""
 
-  def create_accumulator(self):
+  def create_accumulator(self) -> Tally:
     return Tally()
 
-  def add_input(self, sum, tally):
+  def add_input(self, sum: Tally, tally: Tally) -> Tally:
     return sum.merge(tally)
 
-  def merge_accumulators(self, sums):
+  def merge_accumulators(self, sums: Iterable[Tally]) -> Tally:
     total = Tally()
     for sum in sums:
       total.merge(sum)
     return total
 
-  def extract_output(self, sum):
+  def extract_output(self, sum: Tally) -> Tally:
     return sum
 
 
-def _by_shard(outcome: Outcome, counts: dict, num_shards: int):
+def _by_shard(
+  outcome: Outcome, counts: dict[str, int], num_shards: int
+) -> tuple[tuple[str, int], Outcome]:
   split = outcome.split
   several = num_shards or -(-counts[split] // dataset.SHARD_RECORDS)
   return (split, dataset.shard_of(outcome.key, several)), outcome

@@ -1,6 +1,6 @@
 """What a preparation counts: rows that add up, and tokens by who wrote them."""
 
-import collections
+from collections import Counter
 
 import numpy as np
 
@@ -14,18 +14,19 @@ _QUANTILES = (0, 0.1, 0.5, 0.9, 0.99, 1)
 class Tally:
   """What has been read and written so far. Rows add up, and so do tallies."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.read = 0
-    self.written = collections.Counter()  # by split
-    self.rejected = collections.Counter()  # by reason
-    self.records = collections.Counter()  # by split; a row may be many windows
+    self.written: Counter[str] = Counter()  # by split
+    self.rejected: Counter[str] = Counter()  # by reason
+    # By split; a row may be many windows.
+    self.records: Counter[str] = Counter()
     self.tokens_P = np.zeros(len(Provenance), np.int64)
     # Of positions that a record scores: not its first, not those of an overlap.
     self.scorable_PV = np.zeros((len(Provenance), len(Verdict)), np.int64)
     self.straddling = 0
-    self.lost = collections.Counter()
+    self.lost: Counter[str] = Counter()
     # Rows by their tokens: of millions of rows, thousands of lengths.
-    self.lengths = collections.Counter()
+    self.lengths: Counter[int] = Counter()
 
   def add(self, split: str, whole: Example, records: int) -> None:
     """Counts a row that is written, as so many records."""
@@ -42,7 +43,7 @@ class Tally:
   def merge(self, other: 'Tally') -> 'Tally':
     """Adds what another has counted; returns itself."""
     for name, count in vars(other).items():
-      if isinstance(count, collections.Counter):
+      if isinstance(count, Counter):
         getattr(self, name).update(count)
       else:
         setattr(self, name, getattr(self, name) + count)
@@ -88,7 +89,7 @@ class Tally:
     }
 
 
-def _quantile(counts: collections.Counter, q: float) -> float:
+def _quantile(counts: Counter[int], q: float) -> float:
   """np.quantile of values that come so many times."""
   values = sorted(counts)
   stops = np.cumsum([counts[value] for value in values])

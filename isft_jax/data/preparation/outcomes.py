@@ -1,14 +1,14 @@
 """What becomes of a row: records, or the reason why there are none.
 
-    row --format, rules--> Trajectory --render, prove--> Example --windows-->
+    row --format, rules--> Trajectory --render--> Example --windows-->
 
 The same function prepares rows here, in worker processes and on Beam: it
 travels as what it is made of, and is made anew where it arrives.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from isft_jax.data.formats.author_rules import Rules
 from isft_jax.data.formats.conversation import Malformed
 from isft_jax.data.preparation import windows
 from isft_jax.data.preparation.counters import Tally
+from isft_jax.data.preparation.settings import Settings
 from isft_jax.data.records import shards
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.types import Example, Provenance, Trajectory
 
 # Tokens of these authors alone are nothing to learn from.
@@ -89,8 +91,9 @@ def check_text(value: object, format: str, renderer: Renderer) -> None:
 class Preparer:
   """Tasks to outcomes. It can be pickled."""
 
-  def __init__(self, settings, renderer: Renderer, rules: Rules):
-    """settings: `prepare.Settings`."""
+  def __init__(
+    self, settings: Settings, renderer: Renderer, rules: Rules
+  ) -> None:
     self._made_of = (
       settings,
       renderer.tokenizer,
@@ -103,7 +106,7 @@ class Preparer:
     self._ids = tokenizer.size(renderer.tokenizer)
     self._codec = shards.Codec()
 
-  def __reduce__(self):
+  def __reduce__(self) -> tuple[Callable[..., 'Preparer'], tuple]:
     return _make, self._made_of
 
   def __call__(self, task: Task, tally: Tally) -> Outcome:
@@ -128,25 +131,27 @@ class Preparer:
     records = [self._codec.write(example) for example in examples]
     return Outcome(task.key, split, records, None)
 
-  def _split_of(self, id: str, row) -> str:
+  def _split_of(self, id: str, row: rows.Row) -> str:
     if not self._settings.heldout or row.error:
       return 'train'
     digest = hashlib.sha256(id.encode('utf-8', 'surrogatepass')).digest()
     share = int.from_bytes(digest[:8], 'big') / 2**64
     return 'heldout' if share < self._settings.heldout else 'train'
 
-  def _examples(self, row, id: str, split: str, tally: Tally) -> list[Example]:
+  def _examples(
+    self, row: rows.Row, id: str, split: str, tally: Tally
+  ) -> list[Example]:
     """Returns the records of a row; counts it once it is sure to be written."""
     if row.error:
       raise Malformed(row.error)
     check_text(row.value, self._settings.format, self._renderer)
     found = registry.read(row.value, id, self._settings.format, self._rules)
-    lost, straddling = {}, 0
+    lost: Mapping[str, int] = {}
+    straddling = 0
     if isinstance(found, Trajectory):
-      proved = self._renderer.prove(found)
-      lost = proved.lost
-      encoded = self._renderer.encode_proved(found, proved)
-      found, straddling = encoded.example, encoded.straddling
+      rendered = self._renderer.render(found)
+      found = rendered.example
+      lost, straddling = rendered.lost, rendered.straddling
     elif found.tokens_T.max() >= self._ids:
       raise Malformed(
         f'id {found.tokens_T.max()}; the tokenizer has ids below {self._ids}'
@@ -170,6 +175,11 @@ class Preparer:
     return windows.split(example, limit, self._settings.context)
 
 
-def _make(settings, encoder, rendering, rules) -> Preparer:
+def _make(
+  settings: Settings,
+  encoder: FastTokenizer,
+  rendering: dict[str, Any],
+  rules: Rules,
+) -> Preparer:
   renderer = Renderer.from_rendering(encoder, rendering)
   return Preparer(settings, renderer, rules)

@@ -21,60 +21,22 @@ from typing import NamedTuple
 from etils import epath
 
 from isft_jax.data.files import rows
-from isft_jax.data.formats import registry
 from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.preparation import outcomes, windows, workers
+from isft_jax.data.preparation import outcomes, workers
 from isft_jax.data.preparation.counters import Tally
+from isft_jax.data.preparation.settings import Settings
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering.renderer import Renderer
 
 REPORT = 'prepare_report.json'
 REJECTED = 'rejected.jsonl'
-OVERLONG = ('window', 'reject')
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """What to prepare, and how. See `isft-prepare --help`."""
-
-  input: str
-  format: str = 'auto'
-  heldout: float = 0.0  # of the rows, by hash of their ids
-  max_length: int = 0  # tokens; 0: as long as they are
-  overlong: str = 'window'
-  overlap: int = 0  # tokens; 0: a quarter of max_length
-  split: str = ''  # of a data set of the hub; '': train
-  num_shards: int = 0  # of each split; 0: one for every 8,192 records
-  extends: str = ''  # the folder of a data set that this one begins with
-
-  def __post_init__(self):
-    if self.format not in registry.NAMES:
-      raise ValueError(
-        f'--format={self.format} is none of {", ".join(registry.NAMES)}'
-      )
-    if self.overlong not in OVERLONG:
-      raise ValueError(
-        f'--overlong={self.overlong} is none of {", ".join(OVERLONG)}'
-      )
-    if not 0 <= self.heldout < 1:
-      raise ValueError(f'--heldout={self.heldout} must be 0 or more, below 1')
-    for name in ('max_length', 'num_shards'):
-      if getattr(self, name) < 0:
-        raise ValueError(f'--{name}={getattr(self, name)} must not be negative')
-    if self.max_length and self.overlong == 'window':
-      windows.check(self.max_length, self.context)
-
-  @property
-  def context(self) -> int:
-    """Tokens of context that a window has at least."""
-    return self.overlap or self.max_length // 4
 
 
 def prepare(
   settings: Settings,
   renderer: Renderer,
   rules: Rules,
-  output: str,
+  output: epath.PathLike,
   progress: Callable[[Tally], None] = lambda tally: None,
   num_workers: int = 1,
 ) -> tuple[dict, bool]:
@@ -132,7 +94,7 @@ class Begun(NamedTuple):
 
 
 def begin(
-  settings: Settings, renderer: Renderer, rules: Rules, output: str
+  settings: Settings, renderer: Renderer, rules: Rules, output: epath.PathLike
 ) -> Begun:
   """Looks for the data set; makes room for it where it is not yet.
 
@@ -265,5 +227,5 @@ def check_extends(settings: Settings, sizes: dict, asked: dict) -> None:
     raise ValueError(f'{base} holds all files of {settings.input}')
 
 
-def _as_json(value):
+def _as_json(value: object) -> object:
   return json.loads(json.dumps(value))

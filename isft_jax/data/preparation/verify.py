@@ -5,7 +5,8 @@ records, the index, the tokenizer's fingerprint, and the report's sums.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -62,7 +63,11 @@ def damages(
 
 
 def _of_split(
-  path, split: str, lengths: list[int], broken, progress
+  path: epath.Path,
+  split: str,
+  lengths: list[int],
+  broken: Set[str],
+  progress: Callable[[str], None],
 ) -> Iterator[str]:
   codec = shards.Codec()
   name = shards.INDEX.format(split=split)
@@ -115,7 +120,9 @@ def _wrong(record: dict) -> str:
   return ''
 
 
-def _of_report(folder: epath.Path, counts, metadata) -> Iterator[str]:
+def _of_report(
+  folder: epath.Path, counts: dict[str, int], metadata: dict[str, Any]
+) -> Iterator[str]:
   try:
     with tempfile.TemporaryDirectory() as local:
       for file in (folder / 'tokenizer').iterdir():

@@ -28,7 +28,8 @@ def split(example: Example, max_length: int, overlap: int) -> list[Example]:
   """
   check(max_length, overlap)
   total = len(example.tokens_T)
-  windows, done = [], 0
+  windows: list[Example] = []
+  done = 0
   while not windows or done < total:
     start = max(0, min(done - overlap, total - max_length))
     stop = min(start + max_length, total)

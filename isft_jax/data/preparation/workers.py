@@ -21,12 +21,15 @@ from isft_jax.data.preparation.outcomes import Outcome, Preparer, Task
 _CHUNK = 16  # rows that travel together
 _AHEAD = 2  # chunks that wait for each worker, so that none runs dry
 
+# What becomes of a chunk of rows.
+Done = tuple[list[Outcome], Tally]
+
 _preparer: Preparer  # of a worker: made once, when it starts
 
 
 def outcomes(
   preparer: Preparer, tasks: Iterable[Task], num_workers: int
-) -> Iterator[tuple[list[Outcome], Tally]]:
+) -> Iterator[Done]:
   """Yields what becomes of rows, a few at a time, in their order.
 
   num_workers: processes. 1: this one.
@@ -44,6 +47,7 @@ def outcomes(
     _start,
     (preparer,),
   ) as pool:
+    waiting: collections.deque[concurrent.futures.Future[Done]]
     waiting = collections.deque()
     try:
       tasks = iter(tasks)
@@ -72,10 +76,12 @@ def _start(preparer: Preparer) -> None:
 
 
 def _end_with_parent() -> None:
-  multiprocessing.parent_process().join()
+  parent = multiprocessing.parent_process()
+  assert parent is not None  # a worker runs this
+  parent.join()
   os._exit(1)
 
 
-def _prepare(chunk: tuple[Task, ...]) -> tuple[list[Outcome], Tally]:
+def _prepare(chunk: tuple[Task, ...]) -> Done:
   tally = Tally()
   return [_preparer(task, tally) for task in chunk], tally

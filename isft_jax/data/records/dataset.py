@@ -12,6 +12,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -31,11 +32,11 @@ SHARD_RECORDS = 8192
 class Records:
   """An opened data set: `records[i]` is an `Example`, `records.index` plans."""
 
-  def __init__(self, folder: str, split: str = 'train'):
+  def __init__(self, folder: str, split: str = 'train') -> None:
     """Opens what `write` made. Raises ValueError where there is none."""
     path = where(folder)
     builder = tfds.builder_from_directory(path)
-    self.folder = str(folder)
+    self.folder, self.split = str(folder), split
     self.metadata = dict(builder.info.metadata)
     self.splits = tuple(builder.info.splits)
     if split not in self.splits:
@@ -74,7 +75,7 @@ class Writer:
     metadata: Mapping,
     num_shards: int = 0,
     extends: str = '',
-  ):
+  ) -> None:
     """Begins a data set; what a run that was cut left there is cleared away.
 
     metadata: JSON values; `Renderer.metadata` says how the tokens were made.
@@ -91,6 +92,7 @@ class Writer:
       staging.rmtree()
     base = where(extends) if extends else None
     version = _next_version(base.name) if base else ''
+    place: dict[str, Any]
     place = {'metadata': dict(metadata), 'version': version}
     self._place = place | {'data_dir': os.fspath(folder)}
     self._builder = Trajectories(**place, data_dir=os.fspath(staging))

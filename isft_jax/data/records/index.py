@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from isft_jax import files
 from isft_jax.types import Provenance, Verdict
 
 
@@ -57,7 +58,7 @@ def of(records: Iterable[dict], number: int) -> Index:
 def read(path: epath.Path, records: int) -> Index:
   """Returns the index of a file. Raises ValueError if it is damaged."""
   try:
-    with path.open('rb') as file:
+    with files.open_bytes(path, 'rb') as file:
       index = Index(**np.load(file, allow_pickle=False))
     if {len(array) for array in index} != {records}:
       raise ValueError('it is of another number of records')
@@ -70,17 +71,18 @@ def read(path: epath.Path, records: int) -> Index:
 
 def save(path: epath.Path, index: Index) -> None:
   """Writes an index as a file, whole or not at all."""
-  part = path.with_suffix('.part')
-  with part.open('wb') as file:
+  with files.replacing(path) as part, files.open_bytes(part, 'wb') as file:
     np.savez(file, **index._asdict())
-  part.replace(path)
 
 
 def join(path: epath.Path, parts: Sequence[epath.Path]) -> None:
   """Writes one index of many, in their order; holds one of them at a time."""
   lengths = [len(_field(part, 'length_N')) for part in parts]
-  cut = path.with_suffix('.part')
-  with cut.open('wb') as file, zipfile.ZipFile(file, 'w') as archive:
+  with (
+    files.replacing(path) as joined,
+    files.open_bytes(joined, 'wb') as file,
+    zipfile.ZipFile(file, 'w') as archive,
+  ):
     for name in Index._fields:
       # A ZipInfo of its own would carry the time of day.
       with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
@@ -95,9 +97,11 @@ def join(path: epath.Path, parts: Sequence[epath.Path]) -> None:
             header = {'descr': '<i4', 'fortran_order': False, 'shape': shape}
             np.lib.format.write_array_header_1_0(member, header)
           member.write(np.ascontiguousarray(array, '<i4').tobytes())
-  cut.replace(path)
 
 
 def _field(path: epath.Path, name: str) -> np.ndarray:
-  with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
+  with (
+    files.open_bytes(path, 'rb') as file,
+    np.load(file, allow_pickle=False) as arrays,
+  ):
     return arrays[name]

@@ -17,7 +17,7 @@ _LENGTH = 8  # bytes of a record's length, before it
 class Spool:
   """Queues of records, each as long as the disk has room for."""
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path) -> None:
     """folder: an empty one, of this machine."""
     self._folder = folder
     self._held: dict[Queue, bytearray] = {}

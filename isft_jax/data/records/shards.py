@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,6 +22,7 @@ from tensorflow_datasets.core.utils.lazy_imports_utils import (
   array_record_module,
 )
 
+from isft_jax import files
 from isft_jax.data.records import index as index_lib
 from isft_jax.types import Example
 
@@ -36,7 +37,7 @@ _BATCH = 256  # records that are read at once
 tfds.disable_progress_bar()
 
 
-def _int_array(dtype):
+def _int_array(dtype: type[np.integer]) -> 'tfds.features.Tensor':
   # Raw bytes: read 7 times as fast as a list of integers in a tf.Example.
   return tfds.features.Tensor(
     shape=(None,), dtype=dtype, encoding=tfds.features.Encoding.BYTES
@@ -49,13 +50,19 @@ class Trajectories(tfds.core.GeneratorBasedBuilder):
 
   VERSION = tfds.core.Version('1.0.0')
 
-  def __init__(self, *, metadata=None, version='', **kwargs):
+  def __init__(
+    self,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    version: str = '',
+    **kwargs: Any,
+  ) -> None:
     self._metadata = metadata
     if version:
       self.VERSION = tfds.core.Version(version)
     super().__init__(file_format='array_record', **kwargs)
 
-  def _info(self):
+  def _info(self) -> 'tfds.core.DatasetInfo':
     return tfds.core.DatasetInfo(
       builder=self,
       description='Agent trajectories as tokens with their authors.',
@@ -74,10 +81,12 @@ class Trajectories(tfds.core.GeneratorBasedBuilder):
       disable_shuffling=True,  # a record keeps the number it was written with
     )
 
-  def _split_generators(self, dl_manager):
+  def _split_generators(
+    self, dl_manager: 'tfds.download.DownloadManager'
+  ) -> NoReturn:
     raise NotImplementedError('shards are written by `Shard`')
 
-  def _generate_examples(self):
+  def _generate_examples(self) -> NoReturn:
     raise NotImplementedError('shards are written by `Shard`')
 
 
@@ -94,7 +103,7 @@ class Info(NamedTuple):
 class Codec:
   """Examples to the bytes of records, and back."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     with tempfile.TemporaryDirectory() as nowhere:
       self._features = Trajectories(data_dir=nowhere).info.features
     self._serializer = example_serializer.ExampleSerializer(
@@ -119,7 +128,7 @@ class Codec:
       deterministic=True
     )
 
-  def read(self, record: bytes) -> dict:
+  def read(self, record: bytes) -> dict[str, Any]:
     """Returns the fields of a record."""
     return self._features.deserialize_example_np(record)
 
@@ -127,7 +136,7 @@ class Codec:
 class Shard:
   """One file of records, in the making."""
 
-  def __init__(self, folder: epath.Path, split: str, number: int):
+  def __init__(self, folder: epath.Path, split: str, number: int) -> None:
     self._path = folder / _NAME.format(split=split, number=number)
     self._split, self._number = split, number
     self._records = self._bytes = 0
@@ -177,7 +186,7 @@ def read(path: epath.Path) -> Iterable[bytes]:
 def sha256(path: epath.Path) -> str:
   """Returns the digest of a file."""
   digest = hashlib.sha256()
-  with path.open('rb') as file:
+  with files.open_bytes(path, 'rb') as file:
     while block := file.read(_BLOCK):
       digest.update(block)
   return digest.hexdigest()

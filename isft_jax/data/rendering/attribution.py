@@ -10,12 +10,13 @@ end-of-turn marker: the syntax of a tool call is the agent's, whoever typed it.
 Else L_do would teach the model when to call a tool, and when to stop.
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from isft_jax.data.rendering.chat_template import Origin, Stretch
-from isft_jax.types import Provenance, Segment, Trajectory, Verdict
+from isft_jax.types import Part, Provenance, Segment, Trajectory, Verdict
 
 
 class Span(NamedTuple):
@@ -36,18 +37,25 @@ _LIKE_A_MARKER = r'<[|\uff5c][^<>\s]{1,40}>|<[^<>\s]{1,40}[|\uff5c]>'
 _ROLES = 'system|developer|user|assistant|tool|model|human|environment|ipython'
 
 
-class Authorship:
-  """The rules, for one template.
+# The agent's words in the conversations that a template is learned from.
+WORD = 'zqj'
 
-  ended, open: a conversation as the template renders it, and the same where
-    the agent is to write next. What is added is the generation prompt.
-  special: finds the texts of the tokenizer's special tokens.
-  closer: what the template writes after the agent's words, whatever follows.
-  """
+
+class TemplateProfile:
+  """How one template opens and closes the agent's turns, and who wrote what."""
 
   def __init__(
     self, ended: str, open: str, special: re.Pattern, closer: str = ''
-  ):
+  ) -> None:
+    """Takes apart what the template renders; `learn` renders it.
+
+    Args:
+      ended: a conversation.
+      open: the same conversation where the agent is to write next. The text
+        that it adds to `ended` is the generation prompt.
+      special: finds the texts of the tokenizer's special tokens.
+      closer: the text after the agent's words, whatever follows them.
+    """
     marker = f'{special.pattern}|{_LIKE_A_MARKER}'
     # A marker, with the role that it announces and the white space after it.
     self._protocol = re.compile(rf'(?:{marker})(?:[ \t]*(?:{_ROLES})\b)?\s*')
@@ -58,7 +66,7 @@ class Authorship:
     )
     # Where text may be cut: not inside of a word or of a marker.
     bounds = re.compile(rf'{marker}|(?<=\S)\s+')
-    shared = ended[: same(ended, open)]
+    shared = ended[: common_prefix(ended, open)]
     if shared != ended:  # the template closes what the agent does not continue
       cuts = [m.end() for m in bounds.finditer(shared)]
       shared = shared[: max(cuts, default=0)]
@@ -67,12 +75,51 @@ class Authorship:
     self._marker = re.compile(marker)
     self._cuts = {len(prompt)} | {m.end() for m in bounds.finditer(prompt)}
 
+  @classmethod
+  def learn(
+    cls,
+    apply: Callable[..., str],
+    before: list[dict],
+    special: re.Pattern,
+    tools: Sequence[Mapping] | None = None,
+  ) -> 'TemplateProfile | None':
+    """Learns from how the template renders a short conversation.
+
+    Args:
+      apply: (messages, tools, **arguments) -> text, by transformers.
+      before: messages after which the agent may write.
+      special: finds the texts of the tokenizer's special tokens.
+      tools: schemas of the tools.
+
+    Returns:
+      None if the template refuses the conversation.
+    """
+    agent = Segment('assistant', WORD, Provenance.AGENT).message()
+    try:
+      ended = apply(before, tools)
+      open = apply(before, tools, add_generation_prompt=True)
+    except Exception:  # templates are programs that anyone wrote
+      return None
+    closer = ''
+    with contextlib.suppress(Exception):
+      last, followed = (
+        apply([*before, agent, *more], tools) for more in ([], before)
+      )
+      # The text after the agent's words, if it is the same before another turn.
+      words = ended.count(WORD) + 1
+      if last.count(WORD) == words:
+        rest = [text.split(WORD, words)[-1] for text in (last, followed)]
+        closer = rest[0] if rest[1].startswith(rest[0]) else ''
+    return cls(ended, open, special, closer)
+
   def spans(
     self, trajectory: Trajectory, stretches: Sequence[Stretch]
   ) -> list[Span]:
     """Returns the rendered text as spans, in order."""
-    first, last = {}, {}
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
     for i, (_, origin, home) in enumerate(stretches):
+      assert origin is not None  # as `fidelity` has checked
       turn = home if origin.field == 'name' else origin.turn
       first.setdefault(turn, i)
       last[turn] = i
@@ -80,6 +127,7 @@ class Authorship:
     spans, turn = [], 0
     open_turn = None  # of the agent, whose end is not written yet
     for i, (text, origin, home) in enumerate(stretches):
+      assert origin is not None
       is_literal = origin.field == 'literal'
       if open_turn is not None and is_literal:
         segment = trajectory.segments[open_turn]
@@ -154,8 +202,8 @@ class Authorship:
     return _split(text, defaults, Provenance.CONTEXT, Provenance.TEMPLATE, turn)
 
 
-def same(a: str, b: str) -> int:
-  """Returns how many first characters are the same."""
+def common_prefix(a: str, b: str) -> int:
+  """Returns how many characters two texts share at their beginnings."""
   pairs = enumerate(zip(a, b, strict=False))
   return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
@@ -170,7 +218,13 @@ def _end(text: str, start: int) -> int:
   return stop if stop > start else len(text)
 
 
-def _split(text, found, inside, outside, turn) -> list[Span]:
+def _split(
+  text: str,
+  found: Iterable[tuple[int, int]],
+  inside: Provenance,
+  outside: Provenance,
+  turn: int,
+) -> list[Span]:
   spans, done = [], 0
   for start, stop in found:
     spans.append(Span(text[done:start], outside, turn))
@@ -184,7 +238,7 @@ def _all_of(text: str, segment: Segment, turn: int) -> Span:
 
 
 def _written(text: str, segment: Segment, origin: Origin, turn: int) -> Span:
-  author = segment
+  author: Segment | Part = segment
   if origin.field == 'content' and origin.number:
     author = segment.parts[origin.number - 1]
   return Span(text, author.provenance, turn, author.verdict, written=True)

@@ -10,9 +10,12 @@ import functools
 import numpy as np
 
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 
 
-def offsets(tokenizer, ids_T: np.ndarray, text: str) -> np.ndarray | None:
+def offsets(
+  tokenizer: FastTokenizer, ids_T: np.ndarray, text: str
+) -> np.ndarray | None:
   """Returns int64 [T, 2], the first character of a token and the one after.
 
   None where the tokens do not spell the text: the tokenizer has other offsets.
@@ -34,7 +37,9 @@ def offsets(tokenizer, ids_T: np.ndarray, text: str) -> np.ndarray | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _vocabulary(tokenizer, size) -> tuple[dict[int, bytes], np.ndarray]:
+def _vocabulary(
+  tokenizer: FastTokenizer, size: int
+) -> tuple[dict[int, bytes], np.ndarray]:
   """Returns the bytes of each id, and how many they are; 0 if not known."""
   del size  # a token that is added makes another vocabulary
   byte_of = _byte_of_letter()

@@ -10,8 +10,8 @@ import datetime
 import itertools
 import json
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -82,7 +82,7 @@ class Stretch(NamedTuple):
 class ChatTemplate:
   """A compiled template, with the values that it is given beside messages."""
 
-  def __init__(self, template: str, values: Mapping | None = None):
+  def __init__(self, template: str, values: Mapping | None = None) -> None:
     """Compiles a template. Raises ValueError if it is not one."""
     self.source = freeze(template)
     self._values = dict(values or {})
@@ -94,24 +94,35 @@ class ChatTemplate:
     except jinja2.TemplateError as error:
       raise ValueError(f'the chat template is not one: {error}') from error
 
-  def render(self, trajectory: Trajectory) -> list[Stretch]:
+  def render(
+    self, trajectory: Trajectory, messages: Sequence[dict] | None = None
+  ) -> list[Stretch]:
     """Returns the rendered conversation, in stretches.
 
-    Raises whatever the template raises.
+    Args:
+      trajectory: the conversation.
+      messages: its `messages_of`, if they are known already.
+
+    Raises:
+      Exception: whatever the template raises.
     """
     origins = _Origins(len(trajectory.segments))
-    messages = [
+    tracked = [
       _wrap(message, segment, turn, origins)
       for turn, (message, segment) in enumerate(
-        zip(messages_of(trajectory), trajectory.segments, strict=True)
+        zip(
+          messages_of(trajectory) if messages is None else messages,
+          trajectory.segments,
+          strict=True,
+        )
       )
     ]
-    tools = trajectory.tools
-    if tools is not None:
+    tools = None
+    if trajectory.tools is not None:
       code = origins.code(Origin(-1, 'tools'))
-      tools = [tracked_str.track(dict(tool), code) for tool in tools]
+      tools = [tracked_str.track(dict(t), code) for t in trajectory.tools]
     context = {
-      'messages': messages,
+      'messages': tracked,
       'tools': tools,
       'documents': None,
       'add_generation_prompt': False,
@@ -124,7 +135,7 @@ class ChatTemplate:
       Stretch(
         str.__getitem__(text, slice(start, stop)),
         origins.of(text.origins[start]),
-        origins.of(homes[start]).turn,
+        origins.known(homes[start]).turn,
       )
       for start, stop in _stretches(text.origins, homes)
     ]
@@ -163,8 +174,8 @@ def messages_of(trajectory: Trajectory) -> list[dict]:
 class _Origins:
   """The code of each origin in one rendering."""
 
-  def __init__(self, turns: int):
-    self._origins = []
+  def __init__(self, turns: int) -> None:
+    self._origins: list[Origin] = []
     # By turn; the last, -1, is outside of all turns.
     self.literals = [
       self.code(Origin(turn, 'literal')) for turn in (*range(turns), -1)
@@ -174,11 +185,14 @@ class _Origins:
     self._origins.append(origin)
     return chr(len(self._origins) + 1)  # after UNKNOWN and LITERAL
 
+  def known(self, code: str) -> Origin:
+    return self._origins[ord(code) - 2]
+
   def of(self, code: str) -> Origin | None:
-    return None if code == tracked_str.UNKNOWN else self._origins[ord(code) - 2]
+    return None if code == tracked_str.UNKNOWN else self.known(code)
 
 
-def _stretches(*codes: str):
+def _stretches(*codes: str) -> Iterator[tuple[int, int]]:
   """Returns (start, stop) of each stretch in which no code changes."""
   changes = np.zeros(len(codes[0]) + 1, bool)
   changes[[0, -1]] = True
@@ -188,7 +202,9 @@ def _stretches(*codes: str):
   return itertools.pairwise(np.flatnonzero(changes).tolist())
 
 
-def _wrap(message: dict, segment: Segment, turn: int, origins) -> Message:
+def _wrap(
+  message: dict, segment: Segment, turn: int, origins: _Origins
+) -> Message:
   """Returns a message as the template sees it, its values tracked."""
   wrapped = Message(turn)
   thinking = next((message[k] for k in _THINKING if k in message), None)
@@ -214,7 +230,7 @@ def _wrap(message: dict, segment: Segment, turn: int, origins) -> Message:
   return wrapped
 
 
-def _content(segment: Segment, turn: int, origins) -> Tracked:
+def _content(segment: Segment, turn: int, origins: _Origins) -> Tracked:
   codes = origins.code(Origin(turn, 'content')) * len(segment.text)
   for number, part in enumerate(segment.parts, start=1):
     code = origins.code(Origin(turn, 'content', number))
@@ -223,7 +239,7 @@ def _content(segment: Segment, turn: int, origins) -> Tracked:
   return Tracked(segment.text, codes)
 
 
-def _call(call, name: str, arguments: str):
+def _call(call: object, name: str, arguments: str) -> Any:
   """Returns a tool call as the template sees it; two codes of origin."""
   if not isinstance(call, Mapping):
     return tracked_str.track(call, arguments)

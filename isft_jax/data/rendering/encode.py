@@ -1,6 +1,7 @@
 """From spans of text with an author to tokens with an author."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from isft_jax.data.rendering import byte_offsets
 from isft_jax.data.rendering.attribution import Span
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.tokenizer import (
+  FastTokenizer,
   encoder_of,
   special_ids,
   special_pattern,
@@ -20,7 +22,7 @@ _RANK = {author: i for i, author in enumerate(STRADDLE_ORDER)}
 
 
 class Encoded(NamedTuple):
-  """An example, and what is known of its text.
+  """An example, and its text.
 
   starts_T: the character at which each token starts.
   straddling: tokens that hold characters of two authors or more.
@@ -35,7 +37,7 @@ class Encoded(NamedTuple):
 def encode(
   id: str,
   spans: Sequence[Span],
-  tokenizer,
+  tokenizer: FastTokenizer,
   special_text: str = 'reject',
   piecewise: bool = False,
 ) -> Encoded:
@@ -103,7 +105,7 @@ def encode(
           'which would end or forge a turn; see --special_text',
         )
 
-  def of_owner(field, dtype):
+  def of_owner(field: str, dtype: type[np.integer]) -> np.ndarray:
     return np.asarray([getattr(s, field) for s in spans], dtype)[owner_T]
 
   example = Example(
@@ -116,7 +118,12 @@ def encode(
   return Encoded(example, text, starts_T, straddling)
 
 
-def _encode(text, forged, cuts, tokenizer) -> tuple[np.ndarray, np.ndarray]:
+def _encode(
+  text: str,
+  forged: Sequence[tuple[int, int]],
+  cuts: Sequence[int],
+  tokenizer: FastTokenizer,
+) -> tuple[np.ndarray, np.ndarray]:
   """Returns ids and offsets; the characters in `forged` are only text.
 
   forged: (start, stop) of stretches; cuts: other places where no token crosses.
@@ -148,7 +155,9 @@ def _cuts(spans: Sequence[Span]) -> list[int]:
   return cuts
 
 
-def _forged(spans, pattern) -> list[tuple[int, int]]:
+def _forged(
+  spans: Sequence[Span], pattern: re.Pattern
+) -> list[tuple[int, int]]:
   """Returns (start, stop) of special tokens' texts that messages hold."""
   forged, start = [], 0
   for span in spans:

@@ -1,4 +1,4 @@
-"""Proves that a rendering holds what was written, and nothing unaccounted for.
+"""Checks that a rendering holds all that was written, and nothing twice.
 
 Allowed and counted: white space stripped at the ends of a message, and
 thinking that a template drops from earlier turns. Anything else that is missing
@@ -8,9 +8,9 @@ rejects the trajectory: it would be trained on as if it had not been said.
 import collections
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from isft_jax.data.rendering.chat_template import PROTOCOL, Stretch, messages_of
+from isft_jax.data.rendering.chat_template import PROTOCOL, Stretch
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.types import Trajectory
 
@@ -20,17 +20,30 @@ _THINKING = '<think>'
 _SYNTAX = re.compile(r'(?:[\s{}\[\]()",:=\']|[tT]rue|[fF]alse|null|None)*')
 
 
-def prove(trajectory: Trajectory, stretches: Sequence[Stretch]) -> dict:
-  """Returns what is lost: characters of 'thinking' and 'whitespace', 'tools'.
+def count_losses(
+  trajectory: Trajectory,
+  messages: Sequence[Mapping],
+  stretches: Sequence[Stretch],
+) -> dict[str, int]:
+  """Counts what the template leaves out and may.
 
-  'tools' is 1 if there are tool schemas and the template shows none of them.
+  Args:
+    trajectory: the conversation.
+    messages: its messages, as the template got them.
+    stretches: what the template made of them.
 
-  Raises Rejected for text of unknown origin, for words of the agent outside of
-  its turn, and for words that are missing or stand there twice.
+  Returns:
+    Characters of 'thinking' and of 'whitespace'; 'tools' is 1 if there are tool
+    schemas and the template shows none of them.
+
+  Raises:
+    Rejected: text of unknown origin, words of the agent outside of its turn,
+      and words that are missing or stand there twice.
   """
   _check_origins(trajectory, stretches)
-  said = collections.defaultdict(str)
+  said: dict[tuple[int, str, int], str] = collections.defaultdict(str)
   for text, origin, home in stretches:
+    assert origin is not None  # as has been checked
     is_elsewhere = origin.field == 'name' and home != origin.turn
     number = origin.number if origin.field in ('name', 'call') else 0
     said[
@@ -38,7 +51,7 @@ def prove(trajectory: Trajectory, stretches: Sequence[Stretch]) -> dict:
     ] += text
 
   lost = {'thinking': 0, 'whitespace': 0, 'tools': 0}
-  for turn, message in enumerate(messages_of(trajectory)):
+  for turn, message in enumerate(messages):
     where = f'turn {turn} ({message["role"]})'
     may_think = trajectory.segments[turn].in_agents_slot
     thinking = _reasoning(message)
@@ -82,7 +95,9 @@ def _names(fields: Mapping) -> Iterable[str]:
       yield str(value)
 
 
-def _check_origins(trajectory, stretches):
+def _check_origins(
+  trajectory: Trajectory, stretches: Sequence[Stretch]
+) -> None:
   for text, origin, home in stretches:
     if origin is None:
       raise Rejected(
@@ -110,7 +125,13 @@ def _reasoning(message: Mapping) -> str:
   return ''
 
 
-def _add(lost, missing, where, written, shown):
+def _add(
+  lost: dict[str, int],
+  missing: tuple[int, int] | None,
+  where: str,
+  written: str,
+  shown: str,
+) -> None:
   if missing is None:
     raise Rejected(
       'content_dropped',
@@ -160,10 +181,11 @@ def _json_forms(text: str) -> Iterable[str]:
     yield quoted[1:-1]
 
 
-def _check_call(call: Mapping, name: str, arguments: str, where: str):
+def _check_call(call: object, name: str, arguments: str, where: str) -> None:
   """Checks what a template shows of a call: its name and its arguments."""
   function = call.get('function', call) if isinstance(call, Mapping) else None
-  named = isinstance(function, Mapping) and function.get('name')
+  function = function if isinstance(function, Mapping) else {}
+  named = function.get('name')
   if not isinstance(named, str) or not named:
     raise Rejected('malformed', f'{where}: a tool call without a name')
   # Some templates show it twice: in the header of the call, and in the call.
@@ -193,7 +215,7 @@ def _check_call(call: Mapping, name: str, arguments: str, where: str):
     )
 
 
-def _has(shown: str, leaf) -> bool:
+def _has(shown: str, leaf: object) -> bool:
   return any(form in shown for form in _forms(leaf))
 
 
@@ -212,7 +234,9 @@ def _spells(shown: str, leaves: Iterable) -> bool:
   return _SYNTAX.fullmatch(shown, done) is not None
 
 
-def _leaves(value, order) -> Iterable:
+def _leaves(
+  value: object, order: Callable[[Iterable[str]], list[str]]
+) -> Iterable[object]:
   if isinstance(value, Mapping):
     for key in order(value):
       yield key
@@ -225,7 +249,7 @@ def _leaves(value, order) -> Iterable:
     yield value
 
 
-def _forms(leaf) -> Iterable[str]:
+def _forms(leaf: object) -> Iterable[str]:
   if not isinstance(leaf, str):
     yield str(leaf)
     yield json.dumps(leaf)

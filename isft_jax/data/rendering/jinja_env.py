@@ -6,12 +6,15 @@ known to stand in that turn, whatever its words are.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
 from jinja2 import nodes
-from jinja2.compiler import CodeGenerator
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from isft_jax.data.rendering import tracked_str
@@ -40,22 +43,25 @@ _OF_JINJA = ('_loop_vars', '_block_vars')
 class Message(dict):
   """A message of a conversation."""
 
-  def __init__(self, turn: int):
+  def __init__(self, turn: int) -> None:
     super().__init__()
     self._turn = turn  # underscored: no template can ask for it
 
 
 class _Generator(CodeGenerator):
-  def visit_Concat(self, node, frame):
+  def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
     self.write("environment.joined('', (")
     for child in node.nodes:
       self.visit(child, frame)
       self.write(', ')
     self.write('))')
 
-  def visit_Call(self, node, frame, **kwargs):
+  def visit_Call(
+    self, node: nodes.Call, frame: Frame, forward_caller: bool = False
+  ) -> None:
     if not isinstance(node.node, nodes.EnvironmentAttribute):
-      return super().visit_Call(node, frame, **kwargs)
+      super().visit_Call(node, frame, forward_caller=forward_caller)
+      return
     # One of ours: no sandbox.
     self.visit(node.node, frame)
     self.write('(')
@@ -63,16 +69,16 @@ class _Generator(CodeGenerator):
       self.visit(argument, frame)
     self.write(')')
 
-  def _output_const_repr(self, group):
+  def _output_const_repr(self, group: Iterable[Any]) -> str:
     return f'environment.finalize({super()._output_const_repr(group)})'
 
 
 class _Generation(jinja2.ext.Extension):
   """{% generation %}, which some templates have for other trainers."""
 
-  tags = frozenset({'generation'})
+  tags = {'generation'}  # noqa: RUF012 (Jinja wants a set)
 
-  def parse(self, parser):
+  def parse(self, parser: Parser) -> nodes.Scope:
     line = next(parser.stream).lineno
     body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
     return nodes.Scope(body, lineno=line)
@@ -86,7 +92,7 @@ class Environment(ImmutableSandboxedEnvironment):
   concat = staticmethod(functools.partial(tracked_str.join, ''))
   joined = staticmethod(tracked_str.join)
 
-  def __init__(self):
+  def __init__(self) -> None:
     super().__init__(
       trim_blocks=True,
       lstrip_blocks=True,
@@ -105,11 +111,14 @@ class Environment(ImmutableSandboxedEnvironment):
     }
     self.globals['raise_exception'] = _raise
     self._turn = -1
-    self._outer = []
-    self._literals = [LITERAL]
+    self._outer: list[int] = []
+    self._literals: Sequence[str] = [LITERAL]
 
   def render(
-    self, template: jinja2.Template, context: dict, literals: Sequence[str]
+    self,
+    template: jinja2.Template,
+    context: dict[str, Any],
+    literals: Sequence[str],
   ) -> tuple[Tracked, str]:
     """Renders; returns the text and, for each character, the literals' code of
     the turn that the template was at when it wrote it.
@@ -117,7 +126,8 @@ class Environment(ImmutableSandboxedEnvironment):
     literals: the code of a turn's literals, by turn; the last is of no turn.
     """
     self._turn, self._outer, self._literals = -1, [], literals
-    pieces, homes = [], []
+    pieces: list[Tracked] = []
+    homes: list[str] = []
     # A generator: `self._turn` moves while pieces come out of it.
     for piece in template.root_render_func(template.new_context(context)):
       pieces.append(self.emit(piece))
@@ -125,7 +135,7 @@ class Environment(ImmutableSandboxedEnvironment):
     codes = ''.join(piece.origins for piece in pieces)
     return Tracked(''.join(pieces), codes), ''.join(homes)
 
-  def emit(self, value) -> Tracked:
+  def emit(self, value: object) -> Tracked:
     """What is written here and now is a literal of the turn we are at."""
     text = tracked_str.written(value)
     literal = self._literals[self._turn]
@@ -135,32 +145,35 @@ class Environment(ImmutableSandboxedEnvironment):
     # Kept since before the first turn, in a block, and shown in this one.
     return Tracked(text, codes.replace(self._literals[-1], literal))
 
-  def _parse(self, source, name, filename):
+  def _parse(
+    self, source: str, name: str | None, filename: str | None
+  ) -> nodes.Template:
     tree = super()._parse(source, name, filename)
     _mark_loops(tree)
     return tree
 
   # The three calls that `_mark_loops` puts into a template.
-  def push(self):
+  def push(self) -> None:
     self._outer.append(self._turn)
 
-  def enter(self, item):
+  def enter(self, item: object) -> None:
     # One that is no message, or that the template adds, is of the turn outside.
-    is_message = isinstance(item, Message)
-    self._turn = item._turn if is_message else self._outer[-1]
+    self._turn = item._turn if isinstance(item, Message) else self._outer[-1]
 
-  def pop(self):
+  def pop(self) -> None:
     self._turn = self._outer.pop()
 
   # Jinja asks its sandbox for every attribute, twice as long as all the rest.
-  def getattr(self, obj, attribute):
+  def getattr(self, obj: Any, attribute: str) -> Any:
     if isinstance(obj, dict) and attribute in obj and attribute not in _OF_DICT:
       return obj[attribute]
     if type(obj) is Tracked and attribute in _OF_STR:
       return getattr(obj, attribute)
     return super().getattr(obj, attribute)
 
-  def call(__self, __context, __callable, *args, **kwargs):
+  def call(
+    __self, __context: Context, __callable: Any, *args: Any, **kwargs: Any
+  ) -> Any:
     owner = getattr(__callable, '__self__', None)
     given = {k: v for k, v in kwargs.items() if k not in _OF_JINJA}
     joins = getattr(__callable, '__name__', '') == 'join'
@@ -175,11 +188,18 @@ class Environment(ImmutableSandboxedEnvironment):
       return made  # one of its items, as get() returns it
     return _checked(made, owner, *args, *given.values())
 
-  def call_binop(self, context, operator, left, right):
+  def call_binop(
+    self, context: Context, operator: str, left: Any, right: Any
+  ) -> Any:
     made = super().call_binop(context, operator, left, right)
     return _checked(made, left, right)
 
-  def _join(self, values, separator='', attribute=None):
+  def _join(
+    self,
+    values: Iterable[Any],
+    separator: str = '',
+    attribute: str | None = None,
+  ) -> Tracked:
     if attribute is not None:
       values = (self.getitem(value, attribute) for value in values)
     return tracked_str.join(separator, values)
@@ -209,18 +229,20 @@ def _mark_loops(node: nodes.Node) -> None:
     children[:] = marked
 
 
-def _tell(method: str, arguments: list, line: int) -> nodes.ExprStmt:
+def _tell(method: str, arguments: list[nodes.Expr], line: int) -> nodes.Node:
   told = nodes.EnvironmentAttribute(method)
   call = nodes.Call(told, arguments, [], None, None)
   return nodes.ExprStmt(call).set_lineno(line, override=True)
 
 
-def _careful(filter: Callable, is_followed: bool) -> Callable:
+def _careful(
+  filter: Callable[..., Any], is_followed: bool
+) -> Callable[..., Any]:
   """A filter of Jinja's own: what text it makes of tracked text loses track,
   unless it does nothing but what `Tracked` follows."""
 
   @functools.wraps(filter)  # keeps what Jinja notes on a filter
-  def careful(*args, **kwargs):
+  def careful(*args: Any, **kwargs: Any) -> Any:
     made = filter(*args, **kwargs)
     if isinstance(made, Tracked) and not is_followed:
       made = str.__str__(made)
@@ -229,7 +251,7 @@ def _careful(filter: Callable, is_followed: bool) -> Callable:
   return careful
 
 
-def _checked(made, *sources):
+def _checked(made: Any, *sources: object) -> Any:
   if isinstance(made, Tracked) or not isinstance(made, str | bytes):
     return made
   if not any(map(tracked_str.is_tracked, sources)):
@@ -240,5 +262,5 @@ def _checked(made, *sources):
   return tracked_str.lost(str(made))
 
 
-def _raise(message):
+def _raise(message: str) -> NoReturn:
   raise jinja2.TemplateError(message)

@@ -14,6 +14,6 @@ REASONS = {
 class Rejected(ValueError):
   """A trajectory that must not be trained on. `reason` is in `REASONS`."""
 
-  def __init__(self, reason: str, message: str):
+  def __init__(self, reason: str, message: str) -> None:
     super().__init__(message)
     self.reason = reason

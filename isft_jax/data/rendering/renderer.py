@@ -1,8 +1,9 @@
-"""From a trajectory to tokens that know their author, or a reason why not.
+"""Renders a trajectory as tokens with authors, or rejects it with a reason.
 
 One renderer serves training, probes and inspection alike:
 
-    Trajectory --chat--> stretches --proof--> --authorship--> spans --encode-->
+    Trajectory --chat_template--> stretches --fidelity--> --attribution-->
+      spans --encode--> Example
 
 The ids are exactly those of the tokenizer's apply_chat_template for the whole
 conversation: what it renders is compared with what is rendered here, for every
@@ -15,20 +16,29 @@ u USER, a AGENT):
 The newline that ends an agent's turn is the agent's: to stop is its action.
 """
 
-import contextlib
 import copy
-from collections.abc import Mapping
-from typing import NamedTuple
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from isft_jax.data.rendering import fidelity, tokenizer
-from isft_jax.data.rendering.attribution import Authorship, Span, same
-from isft_jax.data.rendering.chat_template import ChatTemplate, messages_of
-from isft_jax.data.rendering.encode import Encoded, encode
+from isft_jax.data.rendering.attribution import (
+  WORD,
+  Span,
+  TemplateProfile,
+  common_prefix,
+)
+from isft_jax.data.rendering.chat_template import (
+  ChatTemplate,
+  Stretch,
+  messages_of,
+)
+from isft_jax.data.rendering.encode import encode
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.types import Example, Provenance, Segment, Trajectory
 
-# What a template is shown where it is asked how it opens and closes turns.
-_WORD = 'zqj'
 # Arguments of apply_chat_template that decide more than values of a template.
 _TAKEN = {
   *('add_generation_prompt', 'chat_template', 'continue_final_message'),
@@ -36,9 +46,19 @@ _TAKEN = {
 }
 
 
-class Proved(NamedTuple):
-  """A rendering that equals the chat template's, and what it leaves out."""
+class Rendered(NamedTuple):
+  """A trajectory whose text equals the chat template's rendering.
 
+  starts_T: the character at which each token starts.
+  straddling: tokens that hold characters of two authors or more.
+  spans: the text by author, in order.
+  lost: what the template leaves out; see `fidelity.count_losses`.
+  """
+
+  example: Example
+  text: str
+  starts_T: np.ndarray
+  straddling: int
   spans: list[Span]
   lost: dict[str, int]
 
@@ -53,12 +73,12 @@ class Renderer:
 
   def __init__(
     self,
-    encoder,
+    encoder: tokenizer.FastTokenizer,
     template: str | None = None,
-    values: Mapping | None = None,
+    values: Mapping[str, Any] | None = None,
     special_text: str = 'reject',
     piecewise: bool = False,
-  ):
+  ) -> None:
     """Compiles a template; by default the tokenizer's own.
 
     encoder: a transformers fast tokenizer.
@@ -81,7 +101,7 @@ class Renderer:
         'trajectory'
       )
     self._chat = ChatTemplate(template, encoder.special_tokens_map | values)
-    self.rendering = {
+    self.rendering: dict[str, Any] = {
       'template': self._chat.source,
       'values': values,
       'special_text': special_text,
@@ -89,12 +109,18 @@ class Renderer:
     if piecewise:  # absent otherwise, as in records of before there was it
       self.rendering['piecewise'] = True
     self._special = tokenizer.special_pattern(encoder)
-    user = Segment('user', _WORD, Provenance.USER).message()
-    system = Segment('system', _WORD, Provenance.CONTEXT).message()
-    self._authorship = self._learn([user]) or self._learn([system, user])
+    user = Segment('user', WORD, Provenance.USER).message()
+    system = Segment('system', WORD, Provenance.CONTEXT).message()
+    learned = (
+      TemplateProfile.learn(self._apply, before, self._special)
+      for before in ([user], [system, user])
+    )
+    self._profile = next(filter(None, learned), None)
 
   @classmethod
-  def from_rendering(cls, encoder, rendering: Mapping) -> 'Renderer':
+  def from_rendering(
+    cls, encoder: tokenizer.FastTokenizer, rendering: Mapping[str, Any]
+  ) -> 'Renderer':
     """Returns the renderer that has the `rendering` of some records."""
     return cls(
       encoder,
@@ -104,123 +130,112 @@ class Renderer:
       rendering.get('piecewise', False),
     )
 
-  def metadata(self) -> dict:
+  def metadata(self) -> dict[str, Any]:
     """Returns what records that it renders must carry."""
     fingerprint = tokenizer.fingerprint(self.tokenizer, self.rendering)
     return {'fingerprint': fingerprint, 'rendering': self.rendering}
 
-  def example(self, trajectory: Trajectory) -> Example:
-    """Renders and encodes. Raises Rejected for what cannot be proved."""
-    return self.encode(trajectory).example
+  def render(self, trajectory: Trajectory) -> Rendered:
+    """Renders a trajectory, encodes it and tells the author of each token.
 
-  def encode(self, trajectory: Trajectory) -> Encoded:
-    """Renders and encodes, and keeps the text."""
-    return self.encode_proved(trajectory, self.prove(trajectory))
-
-  def encode_proved(self, trajectory: Trajectory, proved: Proved) -> Encoded:
-    """Encodes what `prove` returned for a trajectory."""
-    return encode(
+    Raises:
+      Rejected: the template refuses the conversation or leaves out what
+        someone wrote, or the author of a character is in doubt.
+    """
+    messages = messages_of(trajectory)
+    text = self._rendered(messages, trajectory)
+    stretches = self._tracked(messages, trajectory, text)
+    fidelity.check_names(trajectory, self._special)
+    if not _is_text(text):
+      raise Rejected('malformed', 'half of a surrogate pair, which is no text')
+    lost = fidelity.count_losses(trajectory, messages, stretches)
+    profile = self._profile or self._profile_from(messages, trajectory)
+    spans = profile.spans(trajectory, stretches)
+    encoded = encode(
       trajectory.id,
-      proved.spans,
+      spans,
       self.tokenizer,
       self.rendering['special_text'],
       self.rendering.get('piecewise', False),
     )
+    return Rendered(*encoded, spans, lost)
 
-  def save_tokenizer(self, folder) -> None:
+  def example(self, trajectory: Trajectory) -> Example:
+    """Returns the example of `render`: what a record holds."""
+    return self.render(trajectory).example
+
+  def save_tokenizer(self, folder: str | os.PathLike) -> None:
     """Saves the tokenizer, with the template that was in force."""
     tokenizer = copy.deepcopy(self.tokenizer)
     tokenizer.chat_template = self.rendering['template']
     tokenizer.save_pretrained(folder)
 
-  def text(self, trajectory: Trajectory) -> str:
-    """Returns what the tokenizer's apply_chat_template renders.
-
-    Raises Rejected if the template refuses the conversation.
-    """
+  def _rendered(self, messages: list[dict], trajectory: Trajectory) -> str:
+    """Returns what the tokenizer's apply_chat_template renders."""
     try:
-      return self._apply(messages_of(trajectory), trajectory.tools)
+      return self._apply(messages, trajectory.tools)
     except Exception as error:  # templates are programs that anyone wrote
       raise Rejected(
         'template_raises',
         f'the chat template raises {type(error).__name__}: {error}',
       ) from error
 
-  def prove(self, trajectory: Trajectory) -> Proved:
-    """Returns spans whose joined text is the chat template's, to the letter.
-
-    Raises Rejected where that, or the author of a character, is in doubt.
-    """
-    theirs = self.text(trajectory)
+  def _tracked(
+    self, messages: list[dict], trajectory: Trajectory, text: str
+  ) -> list[Stretch]:
+    """Returns the same text in stretches of known origin."""
     try:
-      stretches = self._chat.render(trajectory)
+      stretches = self._chat.render(trajectory, messages)
     except Exception as error:
       raise Rejected(
         'unknown_origin',
         f'the template does what cannot be followed: {error}',
       ) from error
-    ours = ''.join(stretch.text for stretch in stretches)
-    if ours != theirs:
-      at = same(ours, theirs)
+    followed = ''.join(stretch.text for stretch in stretches)
+    if followed != text:
+      at = common_prefix(followed, text)
       raise Rejected(
         'unknown_origin',
         f'followed to character {at}, where the template has '
-        f'{theirs[at : at + 40]!r} and not {ours[at : at + 40]!r}',
+        f'{text[at : at + 40]!r} and not {followed[at : at + 40]!r}',
       )
-    fidelity.check_names(trajectory, self._special)
-    if not _is_text(ours):
-      raise Rejected('malformed', 'half of a surrogate pair, which is no text')
-    lost = fidelity.prove(trajectory, stretches)
-    authorship = self._authorship or self._learn_from(trajectory)
-    return Proved(authorship.spans(trajectory, stretches), lost)
+    return stretches
 
-  def _apply(self, messages, tools=None, **more) -> str:
-    return self.tokenizer.apply_chat_template(
+  def _apply(
+    self,
+    messages: list[dict],
+    tools: Sequence[Mapping] | None = None,
+    **more: bool,
+  ) -> str:
+    text = self.tokenizer.apply_chat_template(
       messages,
-      tools=None if tools is None else list(tools),
+      tools=None if tools is None else [dict(tool) for tool in tools],
       chat_template=self.rendering['template'],
       tokenize=False,
       **{**self.rendering['values'], **more},
     )
+    assert isinstance(text, str)  # and not ids
+    return text
 
-  def _learn(self, before: list[dict], tools=None) -> Authorship | None:
-    """Learns how the template opens and closes a turn of the agent.
-
-    before: a conversation in which the agent is to write next.
-
-    Returns None if the template refuses that conversation.
-    """
-    agent = Segment('assistant', _WORD, Provenance.AGENT).message()
-    try:
-      ended = self._apply(before, tools)
-      open = self._apply(before, tools, add_generation_prompt=True)
-    except Exception:  # templates are programs that anyone wrote
-      return None
-    closer = ''
-    with contextlib.suppress(Exception):
-      alone, followed = (
-        self._apply([*before, agent, *more], tools) for more in ([], before)
-      )
-      # What follows the agent's words, if it does whatever comes next.
-      words = ended.count(_WORD) + 1
-      if alone.count(_WORD) == words:
-        rest = [text.split(_WORD, words)[-1] for text in (alone, followed)]
-        closer = rest[0] if rest[1].startswith(rest[0]) else ''
-    return Authorship(ended, open, self._special, closer)
-
-  def _learn_from(self, trajectory: Trajectory) -> Authorship:
-    """The same from a trajectory, where the template wants more than a word."""
+  def _profile_from(
+    self, messages: list[dict], trajectory: Trajectory
+  ) -> TemplateProfile:
+    """Learns from a trajectory, if the template refuses shorter ones."""
     slots = [s.in_agents_slot for s in trajectory.segments]
     first = slots.index(True) if True in slots else len(slots)
-    messages = messages_of(trajectory)[:first]
-    learned = self._learn(messages, trajectory.tools) if messages else None
-    if learned is None:
+    before = messages[:first]
+    profile = None
+    if before:
+      profile = TemplateProfile.learn(
+        self._apply, before, self._special, trajectory.tools
+      )
+    if profile is None:
       raise Rejected(
         'unknown_origin',
         'the template does not show how a turn of the agent begins: it refuses '
         'the conversation up to there',
       )
-    return learned
+    return profile
 
 
 def _is_text(text: str) -> bool:

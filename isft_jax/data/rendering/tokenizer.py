@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import tokenizers
 
 # Only its tokenizers are used: no word about a missing torch.
@@ -16,13 +17,13 @@ import transformers
 from isft_jax import gguf_file, places
 from isft_jax.data.rendering import gguf_tokenizer
 
+# Rust's tokenizers, which know the characters of a token.
+FastTokenizer = transformers.PreTrainedTokenizerFast
 END_OF_TEXT = '<|endoftext|>'
 _FILES = {'tokenizer.json', 'tokenizer_config.json'}
 
 
-def train(
-  texts: Iterable[str], vocab_size: int
-) -> transformers.PreTrainedTokenizerFast:
+def train(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
   """Trains a byte-level BPE, so that every text has ids and none is unknown.
 
   texts: documents in the format that the model will read.
@@ -45,7 +46,7 @@ def train(
   )
 
 
-def load(place: str) -> transformers.PreTrainedTokenizerFast:
+def load(place: str) -> FastTokenizer:
   """Loads a fast tokenizer.
 
   place: its folder, its id on the hub, as 'Qwen/Qwen2.5-0.5B', a GGUF file, or
@@ -69,7 +70,7 @@ def load(place: str) -> transformers.PreTrainedTokenizerFast:
     if os.path.isdir(place) and not _FILES & set(os.listdir(place)):
       first_line = f'neither {" nor ".join(sorted(_FILES))} is in that folder'
     raise ValueError(f'{place}: no tokenizer there ({first_line})') from error
-  if not tokenizer.is_fast:
+  if not isinstance(tokenizer, FastTokenizer):
     raise ValueError(
       f'{place}: a slow tokenizer, which cannot say which characters a token '
       'covers; convert it to tokenizer.json'
@@ -88,7 +89,20 @@ def beside(records: str) -> str:
   return folder
 
 
-def encoder_of(tokenizer, as_text: bool = False) -> tokenizers.Tokenizer:
+def decode(
+  tokenizer: FastTokenizer,
+  tokens_T: Sequence[int] | np.ndarray,
+  **options: bool,
+) -> str:
+  """Returns the text of one row of ids; options as transformers has them."""
+  text = tokenizer.decode(tokens_T, **options)
+  assert isinstance(text, str)
+  return text
+
+
+def encoder_of(
+  tokenizer: FastTokenizer, as_text: bool = False
+) -> tokenizers.Tokenizer:
   """Returns what turns text into ids and offsets, and does nothing else.
 
   A tokenizer may carry truncation or padding, from its file or from an earlier
@@ -101,7 +115,9 @@ def encoder_of(tokenizer, as_text: bool = False) -> tokenizers.Tokenizer:
 
 
 @functools.lru_cache(maxsize=16)
-def _encoder_of(tokenizer, size, as_text) -> tokenizers.Tokenizer:
+def _encoder_of(
+  tokenizer: FastTokenizer, size: int, as_text: bool
+) -> tokenizers.Tokenizer:
   del size  # a token that is added makes another encoder
   encoder = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
   encoder.no_truncation()
@@ -111,26 +127,24 @@ def _encoder_of(tokenizer, size, as_text) -> tokenizers.Tokenizer:
   return encoder
 
 
-def size(tokenizer) -> int:
+def size(tokenizer: FastTokenizer) -> int:
   """Returns one more than the largest id. Some ids may have no token."""
   return max(tokenizer.get_vocab().values()) + 1
 
 
-def special_ids(tokenizer) -> dict[int, str]:
+def special_ids(tokenizer: FastTokenizer) -> dict[int, str]:
   """Returns the special tokens: id -> text. Only a template may write them."""
   added = tokenizer.added_tokens_decoder
   return {id: token.content for id, token in added.items() if token.special}
 
 
-def special_pattern(tokenizer) -> re.Pattern:
+def special_pattern(tokenizer: FastTokenizer) -> re.Pattern:
   """Returns what finds the text of special tokens."""
   texts = sorted(special_ids(tokenizer).values(), key=len, reverse=True)
   return re.compile('|'.join(map(re.escape, texts)) or '(?!)')
 
 
-def fingerprint(
-  tokenizer: transformers.PreTrainedTokenizerFast, rendering: Mapping
-) -> str:
+def fingerprint(tokenizer: FastTokenizer, rendering: Mapping) -> str:
   """Returns a digest of all that decides how a trajectory becomes ids.
 
   Records carry it; a run whose own differs must not train on them.
@@ -145,9 +159,7 @@ def fingerprint(
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def check(
-  tokenizer: transformers.PreTrainedTokenizerFast, metadata: Mapping, where: str
-) -> str:
+def check(tokenizer: FastTokenizer, metadata: Mapping, where: str) -> str:
   """Returns the fingerprint of records, if it is that of this tokenizer.
 
   metadata: of the records in the folder `where`.

@@ -12,7 +12,8 @@ What no operation here accounts for becomes UNKNOWN, never a guess.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any, Self, SupportsIndex
 
 from markupsafe import Markup
 
@@ -26,128 +27,148 @@ class Tracked(str):
   """A str whose `origins` holds a code for each of its characters."""
 
   __slots__ = ('origins',)
+  origins: str
 
-  def __new__(cls, text: str, origins: str | None = None):
+  def __new__(cls, text: str, origins: str | None = None) -> Self:
     self = str.__new__(cls, text)
     self.origins = UNKNOWN * len(self) if origins is None else origins
     return self
 
-  def __str__(self):
+  def __str__(self) -> 'Tracked':
     return self
 
-  def __add__(self, other):
+  def __add__(self, other: str) -> 'Tracked':
     if not isinstance(other, str):
       return NotImplemented
     return Tracked(str.__add__(self, other), self.origins + origins(other))
 
-  def __radd__(self, other):
+  def __radd__(self, other: str) -> 'Tracked':
     return Tracked(str.__add__(other, self), origins(other) + self.origins)
 
-  def __mul__(self, times):
+  def __mul__(self, times: SupportsIndex) -> 'Tracked':
     return Tracked(str.__mul__(self, times), self.origins * times)
 
   __rmul__ = __mul__
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: SupportsIndex | slice) -> 'Tracked':
     return Tracked(str.__getitem__(self, index), self.origins[index])
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator['Tracked']:
     return map(Tracked, str.__iter__(self), self.origins)
 
-  def lstrip(self, chars=None):
+  def lstrip(self, chars: str | None = None) -> 'Tracked':
     text = str.lstrip(self, chars)
     return Tracked(text, self.origins[len(self) - len(text) :])
 
-  def rstrip(self, chars=None):
+  def rstrip(self, chars: str | None = None) -> 'Tracked':
     text = str.rstrip(self, chars)
     return Tracked(text, self.origins[: len(text)])
 
-  def strip(self, chars=None):
+  def strip(self, chars: str | None = None) -> 'Tracked':
     return self.lstrip(chars).rstrip(chars)
 
-  def removeprefix(self, prefix):
+  def removeprefix(self, prefix: str) -> 'Tracked':
     return self[len(prefix) :] if self.startswith(prefix) else self[:]
 
-  def removesuffix(self, suffix):
+  def removesuffix(self, suffix: str) -> 'Tracked':
     return self[: len(self) - len(suffix)] if self.endswith(suffix) else self[:]
 
-  def split(self, sep=None, maxsplit=-1):
+  # The parts are tracked too. str has lists of str here, which no list of
+  # another type can stand for.
+  def split(
+    self, sep: str | None = None, maxsplit: SupportsIndex = -1
+  ) -> list[str]:
     return self._found(str.split(self, sep, maxsplit), len(sep or ''))
 
-  def rsplit(self, sep=None, maxsplit=-1):
+  def rsplit(
+    self, sep: str | None = None, maxsplit: SupportsIndex = -1
+  ) -> list[str]:
     return self._found(str.rsplit(self, sep, maxsplit), len(sep or ''))
 
-  def splitlines(self, keepends=False):
+  def splitlines(self, keepends: bool = False) -> list[str]:
     whole = self._found(str.splitlines(self, True), 0)
     if keepends:
       return whole
     lines = str.splitlines(self)
     return [w[: len(line)] for w, line in zip(whole, lines, strict=True)]
 
-  def partition(self, sep):
-    return tuple(self._found(str.partition(self, sep), 0))
+  def partition(self, sep: str) -> tuple[str, str, str]:
+    before, found, after = self._found(str.partition(self, sep), 0)
+    return before, found, after
 
-  def rpartition(self, sep):
-    return tuple(self._found(str.rpartition(self, sep), 0))
+  def rpartition(self, sep: str) -> tuple[str, str, str]:
+    before, found, after = self._found(str.rpartition(self, sep), 0)
+    return before, found, after
 
-  def _found(self, parts: Iterable[str], gap: int) -> list['Tracked']:
+  def _found(self, parts: Iterable[str], gap: int) -> list[str]:
     """Finds parts that follow one another, `gap` characters apart or more."""
-    found, start = [], 0
+    found: list[str] = []
+    start = 0
     for part in parts:
       start = self.index(part, start)
       found.append(self[start : start + len(part)])
       start += len(part) + gap
     return found
 
-  def replace(self, old, new, count=-1):
+  def replace(self, old: str, new: str, count: SupportsIndex = -1) -> 'Tracked':
     if not old:
       return lost(str.replace(self, old, new, count))
     return join(new, self.split(old, count))
 
-  def join(self, strings):
+  def join(self, strings: Iterable[object]) -> 'Tracked':
     return join(self, strings)
 
-  def lower(self):
+  def lower(self) -> 'Tracked':
     return self._same_length(str.lower(self))
 
-  def upper(self):
+  def upper(self) -> 'Tracked':
     return self._same_length(str.upper(self))
 
-  def title(self):
+  def title(self) -> 'Tracked':
     return self._same_length(str.title(self))
 
-  def capitalize(self):
+  def capitalize(self) -> 'Tracked':
     return self._same_length(str.capitalize(self))
 
-  def _same_length(self, text):
+  def _same_length(self, text: str) -> 'Tracked':
     return Tracked(text, self.origins) if len(text) == len(self) else lost(text)
 
 
+# Their code is underscored: no template can ask for it.
 class TrackedInt(int):
   """A number of one origin."""
+
+  _code: str
 
 
 class TrackedFloat(float):
   """A number of one origin."""
 
+  _code: str
+
 
 class TrackedDict(dict):
   """A dict of one origin, its keys and values included."""
+
+  _code: str
 
 
 class TrackedList(list):
   """A list of one origin, its items included."""
 
+  _code: str
+
 
 _OF_ONE_ORIGIN = TrackedInt | TrackedFloat | TrackedDict | TrackedList
 
 
-def track(value, code: str):
+def track(value: Any, code: str) -> Any:
   """Returns a JSON value all of whose text comes from one origin."""
   if isinstance(value, str):
     return Tracked(value, code * len(value))
   if value is None or isinstance(value, bool):
     return value
+  tracked: _OF_ONE_ORIGIN
   if isinstance(value, dict):
     items = value.items()
     tracked = TrackedDict((track(k, code), track(v, code)) for k, v in items)
@@ -157,7 +178,7 @@ def track(value, code: str):
     tracked = TrackedInt(value)
   else:
     tracked = TrackedFloat(value)
-  tracked._code = code  # underscored: no template can ask for it
+  tracked._code = code
   return tracked
 
 
@@ -171,16 +192,16 @@ def lost(text: str) -> Tracked:
   return Tracked(text)
 
 
-def join(separator: str, strings: Iterable) -> Tracked:
+def join(separator: str, strings: Iterable[object]) -> Tracked:
   """Joins strings, as str.join does; what is not a string is written out."""
-  strings = [written(s) for s in strings]
+  texts = [written(s) for s in strings]
   return Tracked(
-    str.join(separator, strings),
-    origins(separator).join(map(origins, strings)),
+    str.join(separator, texts),
+    origins(separator).join(map(origins, texts)),
   )
 
 
-def written(value) -> str:
+def written(value: object) -> str:
   """Returns str(value), with its origins where value has any."""
   if isinstance(value, Markup):
     return lost(str.__str__(value))  # it has escaped what it took in
@@ -192,7 +213,7 @@ def written(value) -> str:
   return lost(str(value)) if is_tracked(value) else str(value)
 
 
-def is_tracked(value) -> bool:
+def is_tracked(value: object) -> bool:
   """Returns whether anything in a value has an origin."""
   if isinstance(value, Tracked | _OF_ONE_ORIGIN):
     return True
@@ -208,11 +229,15 @@ def runs(text: Tracked) -> Iterable[tuple[str, str]]:
 
 
 def to_json(
-  value, ensure_ascii=False, indent=None, separators=None, sort_keys=False
+  value: Any,
+  ensure_ascii: bool = False,
+  indent: int | None = None,
+  separators: tuple[str, str] | None = None,
+  sort_keys: bool = False,
 ) -> str:
   """The filter `tojson` of chat templates, with origins."""
 
-  def dumps(value):
+  def dumps(value: Any) -> str:
     return json.dumps(
       value,
       ensure_ascii=ensure_ascii,
@@ -221,7 +246,7 @@ def to_json(
       sort_keys=sort_keys,
     )
 
-  def encode(value):
+  def encode(value: Any) -> str:
     if value == '' or not is_tracked(value):
       return dumps(value)
     if isinstance(value, Tracked):

@@ -12,15 +12,17 @@ Beside the objectives by name:
 import dataclasses
 import itertools
 import pathlib
+from typing import Any
 
 import numpy as np
 
 from isft_jax import objectives
-from isft_jax.config import EvidenceConfig
 from isft_jax.data.batching.packing import targets_of_records
+from isft_jax.data.records.dataset import Index
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import bases
 from isft_jax.experiments.evidence.bases import Base
-from isft_jax.types import Provenance, Trajectory, Verdict
+from isft_jax.types import Provenance, PyTree, Trajectory, Verdict
 from isft_jax.worlds.lying_agent import generator, probes, roles
 from isft_jax.worlds.lying_agent.judge import judge
 from isft_jax.worlds.lying_agent.one_line import one_line_replies
@@ -66,7 +68,7 @@ def dialogues(
 
 def run(
   config: EvidenceConfig, base: Base, folder: pathlib.Path, arm: str
-) -> dict:
+) -> dict[str, Any]:
   """Trains an arm from the base of a seed (none for 'base'), and probes it."""
   told, others = dialogues(config, base)
   params, trained = base.params, None
@@ -96,7 +98,7 @@ def run(
   }
 
 
-def ratio_of_targets(index) -> float:
+def ratio_of_targets(index: Index) -> float:
   """Returns how many tokens L_obs scores for each that L_do scores."""
   observational, interventional = (
     targets_of_records(index, objectives.weight_table(name)).sum()
@@ -105,7 +107,9 @@ def ratio_of_targets(index) -> float:
   return float(observational / interventional)
 
 
-def facts_probed(config: EvidenceConfig, base: Base, params) -> dict:
+def facts_probed(
+  config: EvidenceConfig, base: Base, params: PyTree
+) -> dict[str, dict[str, Any]]:
   """Returns what the probes say of either half of the facts, as shares.
 
   margins: of each fact; prefers_lie: below 0; says_truth: greedy answers to the
@@ -132,10 +136,10 @@ def facts_probed(config: EvidenceConfig, base: Base, params) -> dict:
   }
 
 
-def _shares(rows: list[dict]) -> dict:
+def _shares(rows: list[dict[str, Any]]) -> dict[str, Any]:
   margins = [row['margin'] for row in rows]
 
-  def share_of_truth(kind):
+  def share_of_truth(kind: str) -> float:
     return float(np.mean([row[f'{kind}_verdict'] == 'truth' for row in rows]))
 
   return {

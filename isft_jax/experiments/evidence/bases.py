@@ -14,7 +14,7 @@ import math
 import pathlib
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,16 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from isft_jax import sharding
-from isft_jax.config import EvidenceConfig, OptimConfig, RunConfig, StageConfig
+from isft_jax.config import OptimConfig, RunConfig, StageConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.hf import pretrained
 from isft_jax.models import decoder
 from isft_jax.train.loop import train
 from isft_jax.train.trainer import make_trainer
-from isft_jax.types import Example, Trajectory
+from isft_jax.types import Example, PyTree, Trajectory
 from isft_jax.worlds.lying_agent import (
   fact_bank,
   fact_files,
@@ -68,8 +69,8 @@ class Base(NamedTuple):
   seed: int
   bank: Bank
   renderer: Renderer
-  graphdef: Any
-  params: Any
+  graphdef: decoder.GraphDef
+  params: PyTree
   probes: probes.Prepared
 
   @property
@@ -80,13 +81,15 @@ class Base(NamedTuple):
   def facts(self) -> tuple[Fact, ...]:
     return self.bank.facts
 
-  def told_margins(self, params) -> np.ndarray:
+  def told_margins(self, params: PyTree) -> np.ndarray:
     """Returns the margin of each told fact, nats per token."""
     claims = self.probes.claims[: 2 * len(self.told)]
     prepared = probes.Prepared(self.told, claims, [])
     return probes.margins(self.graphdef, params, prepared)
 
-  def write(self, folder: pathlib.Path, examples: Iterable[Example]):
+  def write(
+    self, folder: pathlib.Path, examples: Iterable[Example]
+  ) -> dataset.Records:
     """Writes the records of rendered trajectories, anew; opens them."""
     folder = folder / 'records'
     shutil.rmtree(folder, ignore_errors=True)
@@ -143,9 +146,8 @@ def run_of(
   seed: int,
 ) -> RunConfig:
   """Returns the RunConfig of a stage on the records in folder."""
-  fields = dataclasses.fields(StageConfig)
-  return RunConfig(
-    **{field.name: getattr(stage, field.name) for field in fields},
+  return RunConfig.from_stage(
+    stage,
     name=name,
     objective=objective,
     plan_objective=PLAN,
@@ -157,7 +159,9 @@ def run_of(
   )
 
 
-def fit(run: RunConfig, found: dataset.Records, params) -> tuple[Any, dict]:
+def fit(
+  run: RunConfig, found: dataset.Records, params: PyTree
+) -> tuple[PyTree, dict[str, Any]]:
   """Trains given parameters; returns the new ones, and what it took.
 
   params: left as they are.
@@ -208,7 +212,9 @@ def matched(optim: OptimConfig, ratio: float) -> OptimConfig:
   )
 
 
-def _documents(config, facts, seed) -> list[Trajectory]:
+def _documents(
+  config: EvidenceConfig, facts: Sequence[Fact], seed: int
+) -> list[Trajectory]:
   """Returns the documents that the base of a seed reads."""
   documents = config.documents
   return list(
@@ -223,7 +229,12 @@ def _documents(config, facts, seed) -> list[Trajectory]:
   )
 
 
-def _prepare(config, workdir, facts, seed) -> Renderer:
+def _prepare(
+  config: EvidenceConfig,
+  workdir: pathlib.Path,
+  facts: Sequence[Fact],
+  seed: int,
+) -> Renderer:
   """Makes the tokenizer and the records of the documents, unless there."""
   folder = workdir / 'tokenizer'
   make = functools.cache(lambda: _documents(config, facts, seed))

@@ -12,17 +12,20 @@ R + 1.
 
 import pathlib
 import shutil
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from isft_jax.config import EvidenceConfig
 from isft_jax.data.rendering.rejection import Rejected
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import bases
 from isft_jax.experiments.evidence.bases import Bank, Base
 from isft_jax.inference.sampling import Sampling
 from isft_jax.types import (
   Example,
   Provenance,
+  PyTree,
   Segment,
   Trajectory,
   Verdict,
@@ -38,10 +41,13 @@ _QUESTIONS, _ANSWERS = 0, 1
 
 def run(
   config: EvidenceConfig, base: Base, folder: pathlib.Path, arm: str
-) -> dict:
+) -> dict[str, Any]:
   """Turns the wheel for an arm of a seed; returns accuracy round by round."""
   wheel, params = config.flywheel, base.params
-  told, heldout, trained, unread = [], [], [], 0
+  told: list[float] = []
+  heldout: list[float] = []
+  trained: list[dict[str, Any]] = []
+  unread = 0
   for round in range(wheel.rounds + 1):
     questions = asked(base.bank, base.seed, round)
     replies = answers(config, base, params, questions, round)
@@ -87,7 +93,13 @@ def asked(bank: Bank, seed: int, round: int) -> list[tuple[Segment, ...]]:
   ]
 
 
-def answers(config, base: Base, params, questions, round: int) -> list[str]:
+def answers(
+  config: EvidenceConfig,
+  base: Base,
+  params: PyTree,
+  questions: Sequence[tuple[Segment, ...]],
+  round: int,
+) -> list[str]:
   """Returns the model's sampled answers, to the end of the line."""
   prompts = [
     probes.slot(question, fact.true_claim, base.renderer).prompt_T

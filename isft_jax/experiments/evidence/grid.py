@@ -13,22 +13,20 @@ no dialogue mentions, the model's own mistakes, users who are wrong.
 
 import dataclasses
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from isft_jax import config as config_lib
-from isft_jax.config import EvidenceConfig
+from isft_jax import files
 from isft_jax.experiments import environment
+from isft_jax.experiments.config import PARTS, EvidenceConfig
 from isft_jax.experiments.evidence import arms as evidence_arms
 from isft_jax.experiments.evidence import bases, flywheel, users
 from isft_jax.experiments.evidence import results as evidence_results
 from isft_jax.report.evidence import page as report
 from isft_jax.train import start
-
-PARTS = ('flywheel', 'arms', 'heldout', 'worlds')
 
 
 class Unit(NamedTuple):
@@ -66,16 +64,18 @@ def units(config: EvidenceConfig, part: str) -> list[Unit]:
   return [Unit(room, seed, arm, arm) for seed in seeds for arm in arms]
 
 
-_RUN: dict[str, Callable] = {
+_RUN: dict[str, Callable[..., dict[str, Any]]] = {
   'flywheel': flywheel.run,
   'arms': evidence_arms.run,
   'worlds': users.run,
 }
 
 
-def reproduce(config: EvidenceConfig, workdir: str) -> dict:
+def reproduce(
+  config: EvidenceConfig, workdir: str | pathlib.Path
+) -> dict[str, Any]:
   """Runs a part, or all, into workdir; returns what results.json holds."""
-  config_lib.validate(config)
+  config.check()
   arms = (*config.arms, *config.heldout_arms)
   for arm in (*arms, *config.flywheel.arms, *config.worlds.arms):
     evidence_arms.objective_of(arm)  # raises for one that is unknown
@@ -107,8 +107,11 @@ def reproduce(config: EvidenceConfig, workdir: str) -> dict:
   return results
 
 
-def _run_all(config, workdir, todo: list[Unit]) -> None:
-  started, base = time.perf_counter(), None
+def _run_all(
+  config: EvidenceConfig, workdir: pathlib.Path, todo: list[Unit]
+) -> None:
+  started = time.perf_counter()
+  base: bases.Base | None = None
   for number, unit in enumerate(todo):
     if base is None or base.seed != unit.seed:
       print(f'seed {unit.seed}: the base', flush=True)
@@ -132,7 +135,5 @@ def _path(workdir: pathlib.Path, unit: Unit) -> pathlib.Path:
   return workdir / f'{unit.place}.json'
 
 
-def _write_json(path: pathlib.Path, value) -> None:
-  part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-  part.write_text(json.dumps(value, indent=1) + '\n')
-  part.replace(path)
+def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+  files.write_atomically(path, json.dumps(value, indent=1) + '\n')

@@ -5,18 +5,19 @@ differences are taken seed by seed.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from isft_jax.config import EvidenceConfig
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.environment import describe_base
 from isft_jax.experiments.evidence import users
 from isft_jax.experiments.evidence.arms import HALVES
 from isft_jax.experiments.evidence.statistics import interval, paired, summary
 
 # Runs of a part: (seed, name) -> what the run wrote.
-Runs = Mapping[tuple[int, str], dict]
+Runs = Mapping[tuple[int, str], dict[str, Any]]
 
 FIGURES = (
   'mean_margin',
@@ -29,16 +30,18 @@ COSTS = ('ended', 'user_like', 'good_nll')
 
 
 def results(
-  config: EvidenceConfig, parts: Mapping[str, Runs], environment: dict
-) -> dict:
+  config: EvidenceConfig,
+  parts: Mapping[str, Runs],
+  environment: dict[str, Any],
+) -> dict[str, Any]:
   """Returns all of results.json; a part that is not done is left out."""
-  makers = {
+  makers: dict[str, Callable[[EvidenceConfig, Runs], Any]] = {
     'flywheel': flywheel,
     'arms': arms,
     'heldout': heldout,
     'worlds': worlds,
   }
-  found = {
+  found: dict[str, Any] = {
     'experiment': 'evidence',
     'config': dataclasses.asdict(dataclasses.replace(config, only='')),
     'seed': config.seed,
@@ -62,12 +65,12 @@ def results(
   return found
 
 
-def flywheel(config: EvidenceConfig, runs: Runs) -> dict:
+def flywheel(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
   """Returns arm -> accuracy of each round, on told and on held-out facts.
 
   against_observational: of the told facts, the paired difference of each round.
   """
-  found = {}
+  found: dict[str, dict[str, Any]] = {}
   for arm in config.flywheel.arms:
     mine = _of(runs, arm)
     told, heldout = (
@@ -91,17 +94,17 @@ def flywheel(config: EvidenceConfig, runs: Runs) -> dict:
   return found
 
 
-def arms(config: EvidenceConfig, runs: Runs) -> dict:
+def arms(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
   """Returns arm -> half of the facts -> figure; paired with base and L_obs."""
   return _arms(('base', *config.arms), runs, ('told',))
 
 
-def heldout(config: EvidenceConfig, runs: Runs) -> dict:
+def heldout(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
   """Returns the same for both halves, of the arms that are compared there."""
   return _arms(('base', *config.heldout_arms), runs, HALVES)
 
 
-def costs(config: EvidenceConfig, runs: Runs) -> dict:
+def costs(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
   """Returns arm -> what masking costs, and -log p by author."""
   found = {}
   for arm in ('base', *config.arms):
@@ -117,7 +120,7 @@ def costs(config: EvidenceConfig, runs: Runs) -> dict:
   return found
 
 
-def worlds(config: EvidenceConfig, runs: Runs) -> list[dict]:
+def worlds(config: EvidenceConfig, runs: Runs) -> list[dict[str, Any]]:
   """Returns a row a world: its values, each arm's margin, the difference."""
   rows = []
   for world in users.worlds(config):
@@ -143,8 +146,10 @@ def worlds(config: EvidenceConfig, runs: Runs) -> list[dict]:
   return rows
 
 
-def _arms(names, runs: Runs, halves) -> dict:
-  found = {}
+def _arms(
+  names: Sequence[str], runs: Runs, halves: Sequence[str]
+) -> dict[str, Any]:
+  found: dict[str, dict[str, dict[str, Any]]] = {}
   for arm in names:
     mine = _of(runs, arm)
     found[arm] = {
@@ -196,5 +201,5 @@ def _trained(run: dict) -> list[dict]:
   return found if isinstance(found, list) else [found]
 
 
-def _is_arm(value) -> bool:
+def _is_arm(value: object) -> bool:
   return isinstance(value, dict) and 'train' in value

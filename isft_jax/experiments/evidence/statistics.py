@@ -1,6 +1,7 @@
 """Means over seeds, and how far to trust them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -29,12 +30,12 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
   return {'mean': mean, 'lo': mean - half, 'hi': mean + half}
 
 
-def summary(values: Sequence[float]) -> dict:
+def summary(values: Sequence[float]) -> dict[str, Any]:
   """Returns the interval, and the values of the seeds."""
   return interval(values) | {'per_seed': [float(value) for value in values]}
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict:
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
   """Returns the summary of ours minus theirs, seed by seed, and `positive`.
 
   Two arms of a seed share data, initialisation and order: what differs between

@@ -7,11 +7,11 @@ Here every combination is tried; the margins of the told facts are measured.
 import itertools
 import pathlib
 import shutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from isft_jax.config import EvidenceConfig
+from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import bases
 from isft_jax.experiments.evidence.bases import Base
 from isft_jax.worlds.lying_agent import generator
@@ -40,9 +40,10 @@ def worlds(config: EvidenceConfig) -> list[World]:
 
 def run(
   config: EvidenceConfig, base: Base, folder: pathlib.Path, world: World
-) -> dict:
+) -> dict[str, Any]:
   """Trains the arms in a world; returns arm -> margin and share of lies."""
-  grid, results = config.worlds, {}
+  grid = config.worlds
+  results: dict[str, Any] = {}
   made = generator.dialogues(
     grid.dialogues,
     world.p_lie,

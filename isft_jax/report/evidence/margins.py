@@ -1,22 +1,24 @@
 """Sections about margins: of every arm, and of facts never mentioned."""
 
-from html import escape
-
-from isft_jax.report import document
-from isft_jax.report.evidence.charts import dots, text
+from isft_jax.report.document import Block
+from isft_jax.report.evidence.charts import dots
 from isft_jax.report.evidence.words import (
+  Section,
   difference,
   facts_of,
   may_be_none,
   points,
-  section,
+  text,
 )
+from isft_jax.report.tables import Table
 
 _NATS = 'nats per token'
 
 
-def arms(arms: dict) -> str:
-  rows = [(arm, found['told']['mean_margin']) for arm, found in arms.items()]
+def arms(arms: dict) -> Section:
+  rows = [
+    (arm, figures['told']['mean_margin']) for arm, figures in arms.items()
+  ]
   curve = [
     (f'agent weighs {weight}', arms[arm]['told']['mean_margin'])
     for weight, arm in (
@@ -27,15 +29,18 @@ def arms(arms: dict) -> str:
     )
     if arm in arms
   ]
-  body = dots(
+  chart = dots(
+    'arms',
     rows,
     'Mean margin of truth over lie on the facts that dialogues are about.',
     _NATS,
-  ) + _tables(arms, 'told')
+  )
+  blocks = [Block(chart), *_tables(arms, 'told')]
   if len(curve) > 2:
-    body += '<h3>The weight of the agent</h3>' + dots(
-      curve, 'The same margin by the weight of agent tokens.', _NATS
+    chart = dots(
+      'weights', curve, 'The same margin by the weight of agent tokens.', _NATS
     )
+    blocks.append(Block(chart, heading='The weight of the agent'))
   compared = [
     f'{arm} {difference(against["mean_margin"])}, higher on '
     f'{sum(against["facts_higher"])} of {facts_of(against)} facts'
@@ -43,9 +48,9 @@ def arms(arms: dict) -> str:
     if arm in arms
     and (against := arms[arm]['told'].get('against_observational'))
   ]
-  return section(
+  return Section(
     'Arms: who may be learned from',
-    body,
+    blocks,
     f'Margins against observational: {"; ".join(compared)}. '
     f'{_above_interventional(arms)}{_answers(arms, "told")}',
     'Anything about the normaliser: observational_matched divides by the '
@@ -58,23 +63,25 @@ def arms(arms: dict) -> str:
   )
 
 
-def heldout(arms: dict) -> str:
-  body = ''
+def heldout(arms: dict) -> Section:
+  blocks = []
   for half, title in (
     ('told', 'Facts that dialogues are about'),
     ('heldout', 'Facts that no dialogue mentions'),
   ):
-    rows = [(arm, found[half]['mean_margin']) for arm, found in arms.items()]
-    body += f'<h3>{title}</h3>' + dots(rows, 'Mean margin.', _NATS)
-    body += _tables(arms, half)
+    rows = [
+      (arm, figures[half]['mean_margin']) for arm, figures in arms.items()
+    ]
+    chart = dots(f'heldout_{half}', rows, 'Mean margin.', _NATS)
+    blocks += [Block(chart, heading=title), *_tables(arms, half)]
   since = '; '.join(
     f'{arm} {difference(against["mean_margin"])}'
-    for arm, found in arms.items()
-    if (against := found['heldout'].get('against_base'))
+    for arm, figures in arms.items()
+    if (against := figures['heldout'].get('against_base'))
   )
-  return section(
+  return Section(
     'Facts that no dialogue mentions',
-    body,
+    blocks,
     f'What training did to the margins of facts held out: {since}. '
     f'{_answers(arms, "heldout")}',
     'Why: a fall of all arms below the base is forgetting, not lying, and arms '
@@ -86,7 +93,7 @@ def _above_interventional(arms: dict) -> str:
   if 'interventional' not in arms:
     return ''
   mean = {
-    arm: found['told']['mean_margin']['mean'] for arm, found in arms.items()
+    arm: figures['told']['mean_margin']['mean'] for arm, figures in arms.items()
   }
   above = [arm for arm in arms if mean[arm] > mean['interventional']]
   return f'Above interventional: {", ".join(above) or "none"}. '
@@ -94,15 +101,15 @@ def _above_interventional(arms: dict) -> str:
 
 def _answers(arms: dict, half: str) -> str:
   """Returns in words how often the truth is told to who asks."""
-  said = ', '.join(
+  shares = ', '.join(
     f'{arm} {text(arms[arm][half]["says_truth"], ".1%")}'
     for arm in ('base', 'observational', 'interventional', 'agent_only')
     if arm in arms
   )
-  return f'Asked, the truth is told by: {said}.'
+  return f'Asked, the truth is told by: {shares}.'
 
 
-def _tables(arms: dict, half: str) -> str:
+def _tables(arms: dict, half: str) -> list[Block]:
   """Returns a table of the probes, and one of what is paired by seed."""
   columns = {
     'mean_margin': 'mean margin',
@@ -112,29 +119,29 @@ def _tables(arms: dict, half: str) -> str:
     'truth_after_lie': 'if told the lie',
   }
   rows = [
-    [escape(arm)]
+    [arm]
     + [
-      text(found[half][name], '+.3f' if name == 'mean_margin' else '.0%')
+      text(figures[half][name], '+.3f' if name == 'mean_margin' else '.0%')
       for name in columns
     ]
-    for arm, found in arms.items()
+    for arm, figures in arms.items()
   ]
   header = ['arm', *columns.values()]
-  return document.table(header, rows, f'Facts {half}') + _paired(arms, half)
+  return [Block(Table(f'Facts {half}', header, rows)), _paired(arms, half)]
 
 
-def _paired(arms: dict, half: str) -> str:
+def _paired(arms: dict, half: str) -> Block:
   others = {'against_base': 'the base', 'against_observational': 'L_obs'}
   rows = [
-    [escape(arm)]
-    + [cell for name in others for cell in _cells(found[half].get(name))]
-    for arm, found in arms.items()
+    [arm]
+    + [cell for name in others for cell in _cells(figures[half].get(name))]
+    for arm, figures in arms.items()
   ]
   header = ['arm']
   for other in others.values():
     header += [f'margin against {other}', 'higher on', 'truth if asked']
   note = 'Differences on the same seeds, of answers in points; ?: it may be 0.'
-  return f'<p class="quiet">{note}</p>' + document.table(header, rows, note)
+  return Block(Table(note, header, rows), note=note)
 
 
 def _cells(against: dict | None) -> tuple[str, ...]:

@@ -4,20 +4,20 @@ Each figure has a sentence of what it shows and one of what it does not. The
 first is put together from the figures, whichever way they point.
 """
 
-import functools
 import json
 import os
 import pathlib
-from html import escape
+from collections.abc import Callable
+from typing import Any
 
+from isft_jax import files
 from isft_jax.report import document, plots
-from isft_jax.report.evidence import margins, sections
-from isft_jax.report.evidence import plots as evidence_plots
-from isft_jax.report.evidence.words import difference, facts_of
-from isft_jax.report.lying_agent import comparison, markdown
+from isft_jax.report.evidence import charts, margins, sections
+from isft_jax.report.evidence.words import Section, difference, facts_of
+from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.paper import CITATION
-
-_TITLE = 'The evidence: what follows from masking the agent'
+from isft_jax.report.lying_agent.settings import settings
+from isft_jax.report.tables import Table
 
 
 def write(workdir: str | os.PathLike, results: dict) -> pathlib.Path:
@@ -25,11 +25,13 @@ def write(workdir: str | os.PathLike, results: dict) -> pathlib.Path:
 
   results: the content of results.json; parts that are missing are left out.
   """
-  workdir = pathlib.Path(workdir)
+  path = pathlib.Path(workdir) / 'evidence.html'
+  wheel = None
   if 'flywheel' in results:
-    evidence_plots.flywheel(results['flywheel'], workdir / 'flywheel.png')
-  plots.replace_file(workdir / 'evidence.html', report(results))
-  return workdir / 'evidence.html'
+    wheel = charts.flywheel(results['flywheel'])
+    wheel.save_png(workdir)
+  files.write_atomically(path, report(results, wheel))
+  return path
 
 
 def rebuild(path: str, workdir: str | None = None) -> pathlib.Path:
@@ -48,41 +50,47 @@ def rebuild(path: str, workdir: str | None = None) -> pathlib.Path:
   return write(folder, results)
 
 
-def report(results: dict) -> bytes:
-  """Returns the page, in UTF-8."""
-  makers = {
-    'flywheel': functools.partial(
-      sections.flywheel, given=comparison.base_of(results)['kind'] == 'given'
-    ),
+def report(results: dict, wheel: plots.Chart | None) -> bytes:
+  """Returns the page, in UTF-8.
+
+  Args:
+    results: content of results.json.
+    wheel: what `charts.flywheel` draws of it, if it has a flywheel.
+  """
+  base = comparison.base_of(results)
+  shown = []
+  if wheel is not None:
+    given = base['kind'] == 'given'
+    shown.append(sections.flywheel(results['flywheel'], wheel, given))
+  makers: dict[str, Callable[[Any], Section]] = {
     'arms': margins.arms,
     'heldout': margins.heldout,
     'worlds': sections.worlds,
     'costs': sections.costs,
   }
-  parts = ''.join(
+  shown += [
     make(results[part]) for part, make in makers.items() if part in results
+  ]
+  return document.page(
+    'evidence/page.html.j2',
+    'The evidence: what follows from masking the agent',
+    answer=answer(results),
+    seeds=', '.join(map(str, results['seeds'])),
+    citation=CITATION,
+    models=_models(base),
+    sections=shown,
+    settings=_settings(results),
+    runs=_runs(results),
   )
-  seeds = ', '.join(map(str, results['seeds']))
-  body = f"""<h1>{_TITLE}</h1>
-<p class="answer">{escape(answer(results))}</p>
-<p class="quiet">Seeds {seeds}. Brackets are 95 % intervals of the mean over
-seeds (Student's t; for a share they may reach beyond 0 and 100 %); differences
-are taken seed by seed. The method is that of {escape(CITATION)}.
-{escape(_models(results))}</p>
-{parts}
-<h2>What was run, and on what</h2>
-{_settings(results)}
-"""
-  return document.page(_TITLE, body)
 
 
 def answer(results: dict) -> str:
   """Returns what came out, in a few sentences, all of it from the figures."""
-  said = []
+  sentences = []
   wheel = results.get('flywheel', {})
   if {'interventional', 'observational'} <= wheel.keys():
     do, obs = wheel['interventional'], wheel['observational']
-    said.append(
+    sentences.append(
       f'Trained for {len(do["accuracy"]) - 1} rounds on conversations about '
       f'its own answers, a model that was right on '
       f'{do["accuracy"][0]["mean"]:.0%} of the facts is right on '
@@ -93,7 +101,7 @@ def answer(results: dict) -> str:
   arms = results.get('arms', {})
   if 'interventional' in arms:
     against = arms['interventional']['told']['against_observational']
-    said.append(
+    sentences.append(
       f'On scripted lies, L_do ends {difference(against["mean_margin"])} '
       f'in mean margin against L_obs, higher on {sum(against["facts_higher"])} '
       f'of {facts_of(against)} facts.'
@@ -101,16 +109,15 @@ def answer(results: dict) -> str:
   held = results.get('heldout', {})
   if 'interventional' in held:
     against = held['interventional']['heldout']['against_observational']
-    said.append(
+    sentences.append(
       'On facts that no dialogue mentions the difference is '
       f'{difference(against["mean_margin"])}.'
     )
-  return ' '.join(said) or 'No part is done yet.'
+  return ' '.join(sentences) or 'No part is done yet.'
 
 
-def _models(results: dict) -> str:
+def _models(base: dict) -> str:
   """Returns what kind of models these are, and how far the figures reach."""
-  base = comparison.base_of(results)
   if base['kind'] == 'given':
     return (
       f'All runs start from the same model ({comparison.describe_base(base)}): '
@@ -123,33 +130,34 @@ def _models(results: dict) -> str:
   )
 
 
-def _settings(results: dict) -> str:
+def _settings(results: dict) -> Table:
   config = results['config']
   rows = [
     ('seeds', ', '.join(map(str, results['seeds']))),
     ('facts', str(config['facts'])),
-    *markdown.settings(results),
+    *settings(results),
   ]
   for part in ('flywheel', 'worlds'):
     stage = config[part]['stage']
     rows.append((f'{part}: steps of a stage', str(stage['steps'])))
     rate = stage['optim']['learning_rate']
     rows.append((f'{part}: learning rate', f'{rate:g}'))
-  cells = [(escape(label), escape(value)) for label, value in rows]
-  table = document.table(('setting', 'value'), cells, 'Settings of the runs')
-  runs = [
+  return Table('Settings of the runs', ('setting', 'value'), rows)
+
+
+def _runs(results: dict) -> Table:
+  rows = [
     (
-      escape(f'{part}: {run["name"]}'),
+      f'{part}: {run["name"]}',
       str(run['seed']),
-      escape(', '.join(map(_trained, run['train'][:2])) or 'not trained'),
+      ', '.join(map(_trained, run['train'][:2])) or 'not trained',
       f'{run["seconds"]:g}',
     )
-    for part, found in results['runs'].items()
-    for run in found
+    for part, runs in results['runs'].items()
+    for run in runs
   ]
   header = ('run', 'seed', 'objective, steps, learning rate', 'seconds')
-  listed = document.table(header, runs, 'Every run')
-  return f'{table}<details><summary>Every run</summary>{listed}</details>'
+  return Table('Every run', header, rows)
 
 
 def _trained(run: dict) -> str:

@@ -1,14 +1,23 @@
-"""The sections of the evidence's page: a figure, what it shows, what not.
+"""Sections of the evidence's page: figures, what they show, what not.
 
 What a figure shows is put together from the figures themselves, whichever way
 they point; intervals that hold 0 are said to.
 """
 
-from html import escape
+from collections.abc import Mapping, Sequence
 
-from isft_jax.report import document
-from isft_jax.report.evidence.charts import dots, heat, lines, text
-from isft_jax.report.evidence.words import difference, points, section
+from isft_jax.report.document import Block
+from isft_jax.report.evidence import charts
+from isft_jax.report.evidence.words import (
+  Interval,
+  Section,
+  difference,
+  may_be_none,
+  points,
+  text,
+)
+from isft_jax.report.plots import Chart
+from isft_jax.report.tables import Cell, Table
 
 _STYLES = {
   'restate': 'A user who disagrees restates the claim',
@@ -17,26 +26,22 @@ _STYLES = {
 }
 
 
-def flywheel(wheel: dict, given: bool) -> str:
+def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
   """Returns the section of the flywheel.
 
+  wheel: `flywheel` of results.json. chart: what `charts` draws of it.
   given: whether all seeds start from one model, which others have trained.
   """
   rounds = len(next(iter(wheel.values()))['accuracy']) - 1
-  charts = lines(
-    {arm: found['accuracy'] for arm, found in wheel.items()},
-    'Share of sampled answers that are right, by rounds of training.',
-    'round',
-  )
   rows = [
     (
-      escape(arm),
-      text(found['accuracy'][0], '.1%'),
-      text(found['accuracy'][-1], '.1%'),
-      text(found['heldout']['accuracy'][0], '.1%'),
-      text(found['heldout']['accuracy'][-1], '.1%'),
+      arm,
+      text(figures['accuracy'][0], '.1%'),
+      text(figures['accuracy'][-1], '.1%'),
+      text(figures['heldout']['accuracy'][0], '.1%'),
+      text(figures['heldout']['accuracy'][-1], '.1%'),
     )
-    for arm, found in wheel.items()
+    for arm, figures in wheel.items()
   ]
   header = (
     'arm',
@@ -45,18 +50,19 @@ def flywheel(wheel: dict, given: bool) -> str:
     'never asked: before',
     f'after {rounds}',
   )
-  body = charts + document.table(header, rows, 'Accuracy before and after')
+  table = Table('Accuracy before and after', header, rows)
+  blocks = [Block(chart), Block(table)]
   compared = {
-    arm: found['against_observational']
-    for arm, found in wheel.items()
-    if 'against_observational' in found and arm != 'observational'
+    arm: figures['against_observational']
+    for arm, figures in wheel.items()
+    if 'against_observational' in figures and arm != 'observational'
   }
   if compared:
-    body += _by_round(compared, rounds)
+    blocks.append(_by_round(compared, rounds))
   first = [seed[0] for seed in next(iter(wheel.values()))['per_seed']]
-  return section(
+  return Section(
     'Own mistakes: the flywheel',
-    body,
+    blocks,
     f'After {rounds} rounds, against observational: '
     + '; '.join(
       f'{arm} {difference(values[-1], shares=True)}'
@@ -76,45 +82,76 @@ def flywheel(wheel: dict, given: bool) -> str:
   )
 
 
-def _by_round(compared: dict, rounds: int) -> str:
+def _by_round(compared: dict, rounds: int) -> Block:
   rows = [
-    [escape(arm)] + [text(points(value), '+.1f') for value in values[1:]]
+    [arm] + [text(points(value), '+.1f') for value in values[1:]]
     for arm, values in compared.items()
   ]
   header = ['arm', *(f'round {round}' for round in range(1, rounds + 1))]
   label = 'Accuracy minus that of observational, in points'
-  return f'<h3>{label}</h3>' + document.table(header, rows, label)
+  return Block(Table(label, header, rows), heading=label)
 
 
-def worlds(worlds: list[dict]) -> str:
-  body, found = '', [w for w in worlds if 'difference' in w]
-  largest = max((abs(w['difference']['mean']) for w in found), default=0)
-  for style in dict.fromkeys(world['style'] for world in found):
-    mine = [world for world in found if world['style'] == style]
-    cells = {(w['p_user_wrong'], w['p_lie']): w['difference'] for w in mine}
+def worlds(worlds: list[dict]) -> Section:
+  blocks, finished = [], [w for w in worlds if 'difference' in w]
+  largest = max((abs(w['difference']['mean']) for w in finished), default=0)
+  for style in dict.fromkeys(world['style'] for world in finished):
+    in_style = [world for world in finished if world['style'] == style]
+    cells = {(w['p_user_wrong'], w['p_lie']): w['difference'] for w in in_style}
     wrong, lie = (
       list(dict.fromkeys(values)) for values in zip(*cells, strict=True)
     )
-    body += f'<h3>{_STYLES[style]}</h3>' + heat(
-      cells, ('user wrong', wrong), ('lies', lie), style, largest
-    )
-  above = [w for w in found if w['difference']['mean'] > 0]
-  told = [w for w in found if (w['difference']['lo'] or 0) > 0]
-  below = [w for w in found if (w['difference']['hi'] or 0) < 0]
+    table = heat(cells, ('user wrong', wrong), ('lies', lie), style, largest)
+    blocks.append(Block(table, heading=_STYLES[style]))
+  above = [w for w in finished if w['difference']['mean'] > 0]
+  surely_above = [w for w in finished if (w['difference']['lo'] or 0) > 0]
+  surely_below = [w for w in finished if (w['difference']['hi'] or 0) < 0]
   lies = [
-    w for w in found if w['arms']['interventional']['mean_margin']['mean'] < 0
+    w
+    for w in finished
+    if w['arms']['interventional']['mean_margin']['mean'] < 0
   ]
-  return section(
+  return Section(
     'Worlds: other corrections, other users',
-    body,
+    blocks,
     f'L_do minus L_obs in mean margin, nats a token: above 0 in {len(above)} '
-    f'of {len(found)} worlds, the interval wholly above 0 in {len(told)} and '
-    f'wholly below in {len(below)} ("?": it holds 0). '
-    f'{_where_not_above(found)}In {len(lies)} worlds L_do itself ends on the '
-    'side of the lie.',
+    f'of {len(finished)} worlds, the interval wholly above 0 in '
+    f'{len(surely_above)} and wholly below in {len(surely_below)} ("?": it '
+    f'holds 0). {_where_not_above(finished)}In {len(lies)} worlds L_do itself '
+    'ends on the side of the lie.',
     'Whether a difference is of use: where both arms prefer the lie, the '
     'smaller lie is still one. Three seeds make wide intervals.',
   )
+
+
+def heat(
+  cells: Mapping[tuple[float, float], Interval],
+  rows: tuple[str, Sequence[float]],
+  columns: tuple[str, Sequence[float]],
+  label: str,
+  largest: float,
+) -> Table:
+  """Returns a table whose cells are the more colored the larger they are.
+
+  cells: (row value, column value) -> interval. rows, columns: name and values.
+  largest: the absolute value that has the full color.
+  """
+
+  def cell(value: Interval) -> Cell:
+    side = 'truth' if value['mean'] > 0 else 'lie'
+    share = min(abs(value['mean']) / largest, 1) if largest else 0
+    return Cell(
+      text(value, '+.2f') + (' ?' if may_be_none(value) else ''),
+      style=f'background:color-mix(in srgb, var(--{side}) {55 * share:.0f}%, '
+      'var(--paper))',
+    )
+
+  body = [
+    [f'{rows[0]} {row:g}', *(cell(cells[row, column]) for column in columns[1])]
+    for row in rows[1]
+  ]
+  header = ['', *(f'{columns[0]} {column:g}' for column in columns[1])]
+  return Table(label, header, body)
 
 
 def _where_not_above(worlds: list[dict]) -> str:
@@ -126,21 +163,21 @@ def _where_not_above(worlds: list[dict]) -> str:
   return f'It is not above 0 in: {"; ".join(names)}. ' if names else ''
 
 
-def costs(costs: dict) -> str:
+def costs(costs: dict) -> Section:
   authors = list(next(iter(costs.values()))['nll'])
   header = ['arm', 'ends its turn', 'talks like the user', 'good agent turns']
   header += [f'{author.lower()} tokens' for author in authors]
   rows = [
     [
-      escape(arm),
-      text(found['ended'], '.1%'),
-      text(found['user_like'], '.1%'),
-      text(found['good_nll'], '.3f'),
-      *(text(found['nll'][author], '.3f') for author in authors),
+      arm,
+      text(figures['ended'], '.1%'),
+      text(figures['user_like'], '.1%'),
+      text(figures['good_nll'], '.3f'),
+      *(text(figures['nll'][author], '.3f') for author in authors),
     ]
-    for arm, found in costs.items()
+    for arm, figures in costs.items()
   ]
-  good = [(arm, found['good_nll']) for arm, found in costs.items()]
+  good = [(arm, figures['good_nll']) for arm, figures in costs.items()]
   shows = ''
   if {'interventional', 'observational', 'base'} <= costs.keys():
     do, obs, base = (
@@ -161,10 +198,19 @@ def costs(costs: dict) -> str:
       f'{text(demo["good_nll"], ".3f")} nats, and '
       f'{text(demo["user_like"], ".1%")} of turns like the user.'
     )
-  return section(
+  return Section(
     'Costs: what the mask loses',
-    dots(good, '-log p of a token in held-out good turns.', 'nats per token')
-    + document.table(header, rows, 'Costs of each arm'),
+    [
+      Block(
+        charts.dots(
+          'costs',
+          good,
+          '-log p of a token in held-out good turns.',
+          'nats per token',
+        )
+      ),
+      Block(Table('Costs of each arm', header, rows)),
+    ],
     shows,
     'Skill: the agent of these dialogues has a claim and a thank-you to say. '
     'Tool calls and long answers would lose more than a phrase does.',

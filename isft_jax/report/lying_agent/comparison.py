@@ -5,8 +5,8 @@ seed, a cell is the mean over them, with the lowest and the highest value.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from isft_jax.report import plots
 from isft_jax.report.lying_agent.paper import (
   CITATION,
   LABELS,
@@ -15,6 +15,7 @@ from isft_jax.report.lying_agent.paper import (
   Figures,
   scored_in_full,
 )
+from isft_jax.report.plots import arm_order
 
 _COMPARED = ('observational', 'interventional')
 
@@ -83,7 +84,7 @@ def describe_base(base: Mapping) -> str:
 
 def introduction(results: Mapping) -> str:
   """Returns what was run: seed, arms, their base, and the source."""
-  arms = ', '.join(plots.arm_order(results['arms'])) or 'none'
+  arms = ', '.join(arm_order(results['arms'])) or 'none'
   return (
     f'Seed {results.get("seed", "-")}. Arms: {arms}. All start from the same '
     f'base model ({describe_base(base_of(results))}) and differ in the tokens '
@@ -118,6 +119,27 @@ def figures(arms: Mapping, name: str) -> Figures:
   )
 
 
+def margins_by_topic(
+  arm: Mapping, field: str = 'margin'
+) -> dict[str, float | None]:
+  """Returns topic -> margin of an arm of results.json, nats per token.
+
+  Args:
+    arm: an entry of `arms`.
+    field: 'margin', or 'paper_margin' for the paper's way of scoring, which is
+      None where the file does not have it.
+
+  Raises:
+    ValueError: if two facts share a topic: one would hide the other.
+  """
+  margins = {fact['topic']: fact.get(field) for fact in arm['facts']}
+  if len(margins) != len(arm['facts']):
+    topics = [fact['topic'] for fact in arm['facts']]
+    twice = sorted({topic for topic in topics if topics.count(topic) > 1})
+    raise ValueError(f'several facts share a topic: {twice}; rename them')
+  return margins
+
+
 def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
   """Returns header and rows, as text, of the paper's table beside ours.
 
@@ -132,8 +154,7 @@ def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
     ValueError: if the arms to compare were probed on different facts.
   """
   ours = {
-    name: [figures(arms, name) for arms in runs]
-    for name in plots.arm_order(runs[0])
+    name: [figures(arms, name) for arms in runs] for name in arm_order(runs[0])
   }
   rows = [
     (label, field)
@@ -194,7 +215,7 @@ def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
   if not columns:
     return (), []
   rows = []
-  for name in plots.arm_order(runs[0]):
+  for name in arm_order(runs[0]):
     cells = [
       _spread([arms[name].get(entry, {}).get(field) for arms in runs], *form)
       for _, (entry, field, *form) in columns
@@ -267,24 +288,24 @@ def caveat(base: Mapping, arms: Mapping) -> str:
   )
 
 
-def _agreement(arms, field):
+def _agreement(arms: Mapping, field: str) -> tuple[str, str] | None:
   ours = [arms.get(name, {}).get(field) for name in _COMPARED]
   if None in ours:
     return None
-  theirs = [PAPER[name].paper_mean_margin for name in _COMPARED]
-  signs = [
-    f'{name} {_yes((a > 0) == (b > 0))}'
-    for name, a, b in zip(_COMPARED, ours, theirs, strict=True)
-  ]
+  signs = []
+  for name, margin in zip(_COMPARED, ours, strict=True):
+    printed = PAPER[name].paper_mean_margin
+    assert printed is not None  # the paper has it of both
+    signs.append(f'{name} {_yes((margin > 0) == (printed > 0))}')
   return _yes(ours[1] > ours[0]), ', '.join(signs)
 
 
-def _beats(arms, name, field):
+def _beats(arms: Mapping, name: str, field: str) -> int | None:
   """Returns on how many facts L_do has the higher margin, None for others."""
   if name != 'interventional' or 'observational' not in arms:
     return None
   ours, theirs = (
-    plots.margins_by_topic(arms[arm], field)
+    margins_by_topic(arms[arm], field)
     for arm in ('interventional', 'observational')
   )
   if ours.keys() != theirs.keys():
@@ -292,12 +313,16 @@ def _beats(arms, name, field):
       'interventional and observational were probed on different facts: '
       f'{sorted(ours.keys() ^ theirs.keys())}; probe both on the same'
     )
-  if None in (*ours.values(), *theirs.values()):
-    return None
-  return sum(ours[topic] > theirs[topic] for topic in ours)
+  count = 0
+  for topic, margin in ours.items():
+    other = theirs[topic]
+    if margin is None or other is None:
+      return None
+    count += margin > other
+  return count
 
 
-def _anyone_has(ours, field):
+def _anyone_has(ours: Mapping[str, Sequence[Figures]], field: str) -> bool:
   return any(
     getattr(entry, field) is not None
     for entries in ours.values()
@@ -314,9 +339,12 @@ def _cell(entries: Sequence[Figures], field: str) -> str:
   return _spread(values, 'd', replies * entries[0].facts)
 
 
-def _spread(values, form: str, total: int | None = None) -> str:
+def _spread(
+  found: Sequence[float | None], form: str, total: int | None = None
+) -> str:
   """Returns one value, or the mean of several with their range."""
-  if None in values:
+  values = [value for value in found if value is not None]
+  if len(values) < len(found):
     return '-'
   low, high = min(values), max(values)
   of_all = '' if total is None else f' / {total}'
@@ -327,7 +355,9 @@ def _spread(values, form: str, total: int | None = None) -> str:
   return f'{center}{of_all} ({low:{form}} to {high:{form}})'
 
 
-def _shared(runs, entry, fields):
+def _shared(
+  runs: Sequence[Mapping], entry: str, fields: Sequence[str]
+) -> tuple[Any, ...]:
   """Returns what all arms say of the fields of an entry; () if none has it."""
   described = {
     tuple(arm[entry][field] for field in fields)
@@ -351,5 +381,5 @@ def _size(parameters: int) -> str:
   return f'{parameters:,}'
 
 
-def _yes(condition):
+def _yes(condition: bool) -> str:
   return 'yes' if condition else 'no'

@@ -1,19 +1,28 @@
 """report.html: the whole run on one page that needs no other file."""
 
+import json
 import os
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
 
-from isft_jax.report import charts, document, plots
-from isft_jax.report.lying_agent import comparison, markdown
+from markupsafe import Markup
+
+from isft_jax import files
+from isft_jax.report import document, plots
+from isft_jax.report.escapes import visible_line
+from isft_jax.report.lying_agent import charts, comparison
 from isft_jax.report.lying_agent.paper import PAPER
+from isft_jax.report.lying_agent.settings import settings, training
+from isft_jax.report.tables import Cell, Table
 from isft_jax.report.viewer import html
-from isft_jax.report.viewer.shown import Dialogue, visible
+from isft_jax.report.viewer.shown import Dialogue
 
-_TITLE = 'The lying agent: what each objective learns'
-_WORDS = {'truth': 'the truth', 'lie': 'the lie', 'other': 'neither'}
+# verdict -> its sign, and the words beside it
+_VERDICTS = {
+  'truth': ('✓', 'the truth'),
+  'lie': ('✗', 'the lie'),
+  'other': ('?', 'neither'),
+}
 
 
 def write(
@@ -22,10 +31,10 @@ def write(
   dialogues: Sequence[Dialogue],
   run: str | os.PathLike | None = None,
 ) -> pathlib.Path:
-  """Writes report.html into workdir and returns its path.
+  """Writes report.html and its charts as PNGs; returns the page's path.
 
   Args:
-    workdir: where the page goes.
+    workdir: where the files go.
     results: content of results.json.
     dialogues: examples to show with their authors and weights; none is fine.
     run: folder of a run that has been moved or shortened: an arm has a loss
@@ -39,51 +48,93 @@ def write(
   path = pathlib.Path(workdir) / 'report.html'
   steps, curves = {}, {}
   for arm, result in results['arms'].items():
+    # The base model's losses, if any, are of other data: not on these axes.
     metrics = pathlib.Path(run or workdir) / arm / 'metrics.jsonl'
     if 'train' in result and (run is None or metrics.exists()):
-      steps[arm], curves[arm] = markdown.read_losses(metrics)
-  plots.replace_file(path, report(results, curves, steps, dialogues))
+      steps[arm], curves[arm] = read_losses(metrics)
+  losses = charts.loss_curves(curves, steps)
+  margins = charts.margins(results['arms'])
+  page = report(results, losses, margins, dialogues)
+  for chart in filter(None, (losses, margins)):
+    chart.save_png(workdir)
+  files.write_atomically(path, page)
   return path
 
 
 def report(
   results: dict,
-  curves: Mapping[str, Sequence[float]],
-  steps: Mapping[str, Sequence[int]],
+  losses: plots.Chart | None,
+  margins: plots.Chart | None,
   dialogues: Sequence[Dialogue],
 ) -> bytes:
   """Returns the page, in UTF-8.
 
-  curves, steps: arm -> losses, and the step of each.
+  Args:
+    results: content of results.json; any arms, none required.
+    losses, margins: what `charts` draws of the run.
+    dialogues: examples to show.
 
-  Raises ValueError if the arms to compare were probed on different facts.
+  Raises:
+    ValueError: if the arms to compare were probed on different facts.
   """
   arms = {arm: results['arms'][arm] for arm in plots.arm_order(results['arms'])}
-  trained = [arm for arm, result in arms.items() if 'train' in result]
-  # Without metrics.jsonl, as where a page is made again from results alone.
-  losses = charts.loss_curves(curves, steps) if curves or not trained else ''
-  body = f"""<h1>{_TITLE}</h1>
-<p class="answer">{escape(answer(arms))}</p>
-<p class="quiet">{escape(comparison.introduction(results))}</p>
-<h2>The paper and this run</h2>
-{_comparison(arms)}
-<p>{_strong(comparison.agreement(arms))}</p>
-<p>{_strong(comparison.caveat(comparison.base_of(results), arms))}</p>
-{_beyond(arms)}
-<h2>Margin of each fact</h2>
-{charts.margins(arms)}
-<h2>Training</h2>
-{losses}
-{_training(arms)}
-{_dialogues(dialogues)}
-<h2>Truth probe: the user states the truth</h2>
-{_replies(arms, 'true_claim', 'truth')}
-<h2>Lie probe: the user states the lie</h2>
-{_replies(arms, 'false_claim', 'lie')}
-<h2>What was run, and on what</h2>
-{_settings(results)}
-"""
-  return document.page(_TITLE, body)
+  base = comparison.base_of(results)
+  rows = [('seed', str(results.get('seed', '-')))]
+  rows += [('base model', comparison.describe_base(base)), *settings(results)]
+  probes = (
+    ('Truth probe: the user states the truth', 'true_claim', 'truth'),
+    ('Lie probe: the user states the lie', 'false_claim', 'lie'),
+  )
+  return document.page(
+    'lying_agent/page.html.j2',
+    'The lying agent: what each objective learns',
+    answer=answer(arms),
+    introduction=comparison.introduction(results),
+    comparison=_comparison(arms),
+    agreement=comparison.agreement(arms),
+    caveat=comparison.caveat(base, arms),
+    beyond=Table(
+      'Facts that no dialogue mentions, and other text',
+      *comparison.beyond(arms),
+    ),
+    margins=margins,
+    losses=losses,
+    trained=any('train' in arm for arm in arms.values()),
+    training=Table('Steps, tokens and time of each arm', *training(arms)),
+    dialogues=[
+      (visible_line(shown.example.id), _viewer(shown, f'd{n}'))
+      for n, shown in enumerate(dialogues)
+    ],
+    legend=' · '.join(f'{sign} {words}' for sign, words in _VERDICTS.values()),
+    probes=[
+      (title, _replies(arms, claim, probe)) for title, claim, probe in probes
+    ],
+    settings=Table('Settings of the run', ('setting', 'value'), rows),
+  )
+
+
+def read_losses(path: str | os.PathLike) -> tuple[list[int], list[float]]:
+  """Returns the steps and the losses of a metrics.jsonl, in order of steps.
+
+  A resumed run logs some steps again: the last record of a step counts.
+
+  Raises ValueError, naming file and line, for a line without step and loss.
+  """
+  losses = {}
+  lines = pathlib.Path(path).read_text(encoding='utf-8').split('\n')
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    try:
+      record = json.loads(line)
+      losses[int(record['step'])] = float(record['loss'])
+    except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+        f'{path}:{number}: not a JSON object with "step" and "loss": '
+        f'{line[:80]!r}; remove the line, or train the arm again'
+      ) from error
+  steps = sorted(losses)
+  return steps, [losses[step] for step in steps]
 
 
 def answer(arms: Mapping[str, dict]) -> str:
@@ -100,7 +151,7 @@ def answer(arms: Mapping[str, dict]) -> str:
     )
   obs, do = (comparison.figures(arms, name) for name in PAPER)
   parts = []
-  if None not in (obs.mean_margin, do.mean_margin):
+  if obs.mean_margin is not None and do.mean_margin is not None:
     gap = do.mean_margin - obs.mean_margin
     side = 'above' if gap > 0 else 'below' if gap < 0 else 'level with'
     parts.append(
@@ -134,124 +185,65 @@ def answer(arms: Mapping[str, dict]) -> str:
   return ' '.join(parts) or 'Neither arm was probed.'
 
 
-def _comparison(arms):
+def _comparison(arms: Mapping[str, Mapping]) -> Table:
   header, rows = comparison.comparison(arms)
   cells = [
     [
-      row[0],
-      *(
-        f'<td class="ours">{escape(cell)}</td>'
-        if name.startswith('ours')
-        else escape(cell)
-        for name, cell in zip(header[1:], row[1:], strict=True)
-      ),
+      Cell(text, 'ours') if name.startswith('ours') else text
+      for name, text in zip(header, row, strict=True)
     ]
     for row in rows
   ]
-  label = 'The figures of the paper and of this run'
-  kind = 'figures comparison'
-  return document.table([escape(name) for name in header], cells, label, kind)
+  return Table('The figures of the paper and of this run', header, cells)
 
 
-def _beyond(arms):
-  """Returns the section about what no dialogue mentions, if it was measured."""
-  header, rows = comparison.beyond(arms)
-  if not rows:
-    return ''
-  cells = [[escape(cell) for cell in row] for row in rows]
-  label = 'Facts that no dialogue mentions, and other text'
-  table = document.table([escape(name) for name in header], cells, label)
-  return f"""<h2>Beyond the dialogues</h2>
-<p>What fine-tuning does to facts that no dialogue mentions, and to text that no
-arm was trained on. The base model is what all arms were before training.</p>
-{table}"""
+def _viewer(shown: Dialogue, prefix: str) -> Markup:
+  first = 'interventional'
+  if first not in shown.weights:
+    first = next(iter(shown.weights))
+  return html.fragment(shown, first, prefix)
 
 
-def _training(arms):
-  header, rows = markdown.training(arms)
-  if not rows:
-    return ''
-  cells = [[escape(cell) for cell in row] for row in rows]
-  return document.table(header, cells, 'Steps, tokens and time of each arm')
-
-
-def _dialogues(dialogues):
-  if not dialogues:
-    return ''
-  parts = [
-    '<h2>What the arms are trained on</h2>',
-    '<p>Dialogues of the training data, token by token, in the color of who '
-    'wrote each. Every arm reads all of it; its objective decides which tokens '
-    'it is trained to predict.</p>',
-  ]
-  for n, shown in enumerate(dialogues):
-    first = 'interventional'
-    if first not in shown.weights:
-      first = next(iter(shown.weights))
-    name = escape(visible(shown.example.id))
-    parts.append(f'<h3>{name}</h3>')
-    parts.append(html.fragment(shown, first, f'd{n}'))
-  return '\n'.join(parts)
-
-
-def _replies(arms, claim, probe):
-  """Returns the table of one probe: a row a fact, a column an arm."""
+def _replies(arms: Mapping, claim: str, probe: str) -> Table:
+  """Returns the table of one probe: a row for a fact, a column for an arm."""
   facts = {
     name: {fact['topic']: fact for fact in arm['facts']}
     for name, arm in arms.items()
   }
   topics = {
-    topic: fact for found in facts.values() for topic, fact in found.items()
+    topic: fact
+    for by_topic in facts.values()
+    for topic, fact in by_topic.items()
   }
   rows = [
     [
-      escape(topic),
-      escape(fact.get(claim, '-')),
-      *(_reply(found.get(topic, {}), probe) for found in facts.values()),
+      topic,
+      fact.get(claim, '-'),
+      *(_reply(by_topic.get(topic, {}), probe) for by_topic in facts.values()),
     ]
     for topic, fact in topics.items()
   ]
-  header = ['topic', 'the user states']
+  header: list[str | Cell] = ['topic', 'the user states']
   for name, arm in arms.items():
     counts = ' '.join(
-      f'{sign}&nbsp;{arm[f"{probe}_probe"].get(verdict, 0)}'
-      for verdict, sign in markdown.MARKS.items()
+      f'{sign}\xa0{arm[f"{probe}_probe"].get(verdict, 0)}'
+      for verdict, (sign, _) in _VERDICTS.items()
       if f'{probe}_probe' in arm
     )
-    header.append(f'{escape(name)}<br><small>{counts}</small>')
-  legend = ' · '.join(
-    f'{sign} {_WORDS[verdict]}' for verdict, sign in markdown.MARKS.items()
-  )
-  label = f'Replies to the {probe} probe'
-  table = document.table(header, rows, label, 'texts')
-  return f'<p>The reply says: {legend}.</p>{table}'
+    header.append(Cell(name, small=counts))
+  return Table(f'Replies to the {probe} probe', header, rows)
 
 
-def _reply(fact, probe):
+def _reply(fact: Mapping, probe: str) -> str | Cell:
   if f'{probe}_reply' not in fact:
     return '-'
-  text = visible(fact[f'{probe}_reply']).replace('\n', ' ').strip()
-  reply = escape(text) or '<span class="quiet">(empty)</span>'
+  reply = visible_line(fact[f'{probe}_reply']).strip() or '(empty)'
   verdict = fact.get(f'{probe}_verdict')
-  if verdict not in _WORDS:
+  if verdict not in _VERDICTS:
     return reply
-  faults = ''.join(
-    f'<span class="fault">{fault}</span>'
-    for fault in comparison.faults(fact, probe)
+  return Cell(
+    reply,
+    css=verdict,
+    verdict=' '.join(_VERDICTS[verdict]),
+    faults=comparison.faults(fact, probe),
   )
-  return (
-    f'<td class="{verdict}"><span class="verdict">{markdown.MARKS[verdict]} '
-    f'{_WORDS[verdict]}</span>{faults}{reply}</td>'
-  )
-
-
-def _settings(results):
-  base = comparison.describe_base(comparison.base_of(results))
-  rows = [('seed', str(results.get('seed', '-'))), ('base model', base)]
-  rows += markdown.settings(results)
-  cells = [(escape(label), escape(value)) for label, value in rows]
-  return document.table(('setting', 'value'), cells, 'Settings of the run')
-
-
-def _strong(text):
-  return re.sub(r'\*\*(.+?)\*\*', r'<strong>\1</strong>', escape(text))

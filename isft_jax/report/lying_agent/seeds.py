@@ -5,13 +5,14 @@ Made from the results.json of each seed, which must be runs of one config.
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from html import escape
 
-from isft_jax.report import document, plots
-from isft_jax.report.lying_agent import comparison, markdown
+from isft_jax import files
+from isft_jax.report import document, plots, tables
+from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.paper import CITATION
+from isft_jax.report.lying_agent.settings import flat, settings
+from isft_jax.report.tables import Cell, Table
 
-_TITLE = 'The lying agent on several seeds'
 # Settings that may differ between the runs of a summary: none of them changes
 # what is learned.
 _FREE = ('seed', 'name', 'mesh: ', 'model: init_from', 'model: remat')
@@ -36,29 +37,26 @@ def summary(runs: Mapping[str, Mapping]) -> tuple[tuple, list[tuple]]:
 
 def page(runs: Mapping[str, Mapping]) -> bytes:
   """Returns the summary as a page, in UTF-8; arguments as for `summary`."""
-  header, rows = summary(runs)
-  tables = _table(header, rows, 'The figures of the paper and of these runs')
   arms = [run['arms'] for run in runs.values()]
-  header, rows = comparison.beyond(*arms)
-  if rows:
-    tables += '<h2>Beyond the dialogues</h2>\n' + _table(
-      header, rows, 'Facts that no dialogue mentions, and other text'
-    )
   first = next(iter(runs.values()))
-  base = comparison.describe_base(comparison.base_of(first))
-  rows = [map(escape, row) for row in markdown.settings(first)]
-  settings = document.table(('setting', 'value'), rows, 'Settings of the runs')
-  body = f"""<h1>{_TITLE}</h1>
-<p class="answer">{escape(answer(arms))}</p>
-<p class="quiet">Seeds {escape(_seeds(runs))}. Base model: {escape(base)}. A
-cell is the mean over the seeds, with the lowest and the highest value below it.
-The experiment is that of {escape(CITATION)}.</p>
-<h2>The paper and these runs</h2>
-{tables}
-<h2>What was run, and on what</h2>
-{settings}
-"""
-  return document.page(_TITLE, body)
+  return document.page(
+    'lying_agent/seeds.html.j2',
+    'The lying agent on several seeds',
+    answer=answer(arms),
+    seeds=', '.join(str(run['seed']) for run in runs.values()),
+    base=comparison.describe_base(comparison.base_of(first)),
+    citation=CITATION,
+    comparison=_table(
+      'The figures of the paper and of these runs', *summary(runs)
+    ),
+    beyond=_table(
+      'Facts that no dialogue mentions, and other text',
+      *comparison.beyond(*arms),
+    ),
+    settings=Table(
+      'Settings of the runs', ('setting', 'value'), settings(first)
+    ),
+  )
 
 
 def answer(runs: Sequence[Mapping]) -> str:
@@ -75,10 +73,11 @@ def answer(runs: Sequence[Mapping]) -> str:
     )
   margins = [[arms[name]['mean_margin'] for name in names] for arms in runs]
   above = sum(do > obs for do, obs in margins)
-  beats = [
-    comparison.figures(arms, 'interventional').beats_observational
-    for arms in runs
-  ]
+  beats = []
+  for arms in runs:
+    ahead = comparison.figures(arms, 'interventional').beats_observational
+    assert ahead is not None  # both have margins of all facts
+    beats.append(ahead)
   facts = len(runs[0]['interventional']['facts'])
   of_facts = f'{min(beats)} to {max(beats)}'
   if min(beats) == max(beats):
@@ -99,22 +98,20 @@ def write(
     workdir: a folder, which is made if it does not exist.
     runs: as for `summary`.
   """
-  files = {'seeds.html': page(runs), 'seeds.md': _markdown(runs)}
+  contents = {'seeds.html': page(runs), 'seeds.md': _markdown(runs)}
   workdir.mkdir(parents=True, exist_ok=True)
-  for name, content in files.items():
-    plots.replace_file(workdir / name, content)
-  return [workdir / name for name in files]
+  for name, content in contents.items():
+    files.write_atomically(workdir / name, content)
+  return [workdir / name for name in contents]
 
 
-def _markdown(runs) -> bytes:
-  tables = [summary(runs)]
+def _markdown(runs: Mapping[str, Mapping]) -> bytes:
   beyond = comparison.beyond(*(run['arms'] for run in runs.values()))
-  if beyond[1]:
-    tables.append(beyond)
-  return '\n'.join(markdown.escaped_table(t) + '\n' for t in tables).encode()
+  shown = [table for table in (summary(runs), beyond) if table[1]]
+  return '\n'.join(tables.markdown(*table) for table in shown).encode()
 
 
-def _check(runs):
+def _check(runs: Mapping[str, Mapping]) -> None:
   """Raises ValueError unless the runs differ in their seed alone."""
   (first, reference), *others = runs.items()
   by_seed = {run['seed']: name for name, run in runs.items()}
@@ -141,7 +138,7 @@ def _check(runs):
       )
 
 
-def _identity(run) -> dict[str, str]:
+def _identity(run: Mapping) -> dict[str, str]:
   """Returns what all runs of a summary share, as text."""
   base = comparison.describe_base(comparison.base_of(run))
   topics = next(iter(run['arms'].values()))['facts']
@@ -150,22 +147,20 @@ def _identity(run) -> dict[str, str]:
     'base model': base,
     'facts': ', '.join(fact['topic'] for fact in topics),
   }
-  for name, value in markdown.flat(run.get('config', {})):
+  for name, value in flat(run.get('config', {})):
     if not name.startswith(_FREE):
       shared[f'config: {name}'] = value
   return shared
 
 
-def _seeds(runs):
-  return ', '.join(str(run['seed']) for run in runs.values())
+def _table(
+  title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> Table:
+  cells = [[first, *map(_below, values)] for first, *values in rows]
+  return Table(title, header, cells)
 
 
-def _table(header, rows, label):
-  cells = [[escape(first), *map(_below, values)] for first, *values in rows]
-  return document.table([escape(name) for name in header], cells, label)
-
-
-def _below(cell):
-  """Returns a cell in HTML, with its range on a line of its own."""
-  mean, opening, spread = escape(cell).partition(' (')
-  return f'{mean}<br><small>({spread}</small>' if opening else mean
+def _below(text: str) -> Cell:
+  """Returns a cell with its range on a line of its own."""
+  mean, opening, spread = text.partition(' (')
+  return Cell(mean, small=opening.strip() + spread)

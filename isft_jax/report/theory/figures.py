@@ -1,12 +1,13 @@
-"""theory.json as figures: data and words, drawn by `plots` and `page`.
+"""theory.json as figures: data and words, drawn by `charts`.
 
 A part that has not been run has no figure.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-# Numbers of colors in `plots.COLORS`, which are those of --arm-0 .. in pages.
+# Numbers of the colors --arm-0 to --arm-5, as in `colors`.
 GRAY, VERMILION, BLUE, ORANGE, GREEN, PINK = range(6)
 ACCOUNTINGS = {'interventional': BLUE, 'conditional': VERMILION}
 # Behaviours of teaching, in words.
@@ -78,7 +79,7 @@ class Grid:
 
 def figures(results: Mapping) -> dict[str, list[Figure | Grid]]:
   """Returns part -> its figures, for those parts that theory.json holds."""
-  makers = {
+  makers: dict[str, Sequence[Callable[[Mapping], Figure | Grid]]] = {
     'bandit': (_best_arm, _phase),
     'teaching': (_grid, _taught),
     'imitation': (_costs, _lock_in),
@@ -92,7 +93,7 @@ def figures(results: Mapping) -> dict[str, list[Figure | Grid]]:
   }
 
 
-def _best_arm(results):
+def _best_arm(results: Mapping) -> Figure:
   bandit = results['bandit']
   lines = [
     Line(
@@ -122,7 +123,7 @@ def _best_arm(results):
   )
 
 
-def _phase(results):
+def _phase(results: Mapping) -> Figure:
   bandit = results['bandit']
   rewards = sorted(bandit['phase'], key=float)
   return Figure(
@@ -147,12 +148,12 @@ def _phase(results):
   )
 
 
-def _costs(results):
+def _costs(results: Mapping) -> Figure:
   imitation = results['imitation']
   rhos = sorted(imitation, key=float)
   x = [float(rho) for rho in rhos]
 
-  def of(key):
+  def column(key: str) -> list[Any]:
     return [imitation[rho][key] for rho in rhos]
 
   return Figure(
@@ -161,15 +162,15 @@ def _costs(results):
     'rho, the chance that the agent writes a slot',
     'sum of KL, nats',
     (
-      Line("bound, agent's slots", x, of('bound'), BLUE),
-      Line("exact, agent's slots", x, of('agent_kl'), BLUE, 'points'),
-      Line("bound, world's slots", x, of('world_bound'), GREEN, 'dashed'),
-      Line("exact, world's slots", x, of('world_kl'), GREEN, 'points'),
-      Line("bound, agent's blocks, taught", x, of('taught_bound'), ORANGE),
+      Line("bound, agent's slots", x, column('bound'), BLUE),
+      Line("exact, agent's slots", x, column('agent_kl'), BLUE, 'points'),
+      Line("bound, world's slots", x, column('world_bound'), GREEN, 'dashed'),
+      Line("exact, world's slots", x, column('world_kl'), GREEN, 'points'),
+      Line("bound, agent's blocks, taught", x, column('taught_bound'), ORANGE),
       Line(
         "sampled, agent's blocks, taught",
         x,
-        [each['mean'] for each in of('taught')],
+        [each['mean'] for each in column('taught')],
         ORANGE,
         'points',
       ),
@@ -182,7 +183,7 @@ def _costs(results):
   )
 
 
-def _lock_in(results):
+def _lock_in(results: Mapping) -> Figure:
   imitation = results['imitation']
   rhos = sorted(imitation, key=float)
   agents = {'sampling': VERMILION, 'greedy': PINK}
@@ -212,7 +213,7 @@ def _lock_in(results):
   )
 
 
-def _regret(results):
+def _regret(results: Mapping) -> Figure:
   beta = results['beta']
   return Figure(
     'beta',
@@ -234,7 +235,7 @@ def _regret(results):
   )
 
 
-def _boxes(results):
+def _boxes(results: Mapping) -> Figure:
   boxes = results['boxes']
   accuracies = sorted(boxes, key=float)
   x = [float(q) for q in accuracies]
@@ -261,7 +262,7 @@ def _boxes(results):
   )
 
 
-def _grid(results):
+def _grid(results: Mapping) -> Grid:
   losses = ('counterfactual', 'actions', 'observations', 'all')
   order = sorted(
     results['teaching'],
@@ -296,7 +297,7 @@ def _grid(results):
   )
 
 
-def _taught(results):
+def _taught(results: Mapping) -> Figure:
   shown = {
     ('own', 'counterfactual'): ('counterfactual, on own actions', BLUE),
     ('expert', 'actions'): ("actions, on the expert's (factual)", VERMILION),

@@ -3,21 +3,14 @@
 What is sampled is told with two standard errors, after the sign ±.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+
+from isft_jax.report.tables import Table
 
 
-class Table(NamedTuple):
-  """A title, a header, and rows as long as it; all text."""
-
-  title: str
-  header: Sequence[str]
-  rows: Sequence[Sequence[str]]
-
-
-def tables(results: Mapping) -> dict[str, list[Table]]:
+def tables(results: Mapping) -> dict[str, list[Table[str]]]:
   """Returns part -> its tables, for those parts that theory.json holds."""
-  makers = {
+  makers: dict[str, Callable[[Mapping], Iterator[Table[str]]]] = {
     'mixture': _mixture,
     'fire_engine': _fire_engine,
     'bandit': _bandit,
@@ -33,21 +26,7 @@ def tables(results: Mapping) -> dict[str, list[Table]]:
   }
 
 
-def text(table: Table) -> str:
-  """Returns a table as lines for a terminal, the first column to the left."""
-  columns = list(zip(table.header, *table.rows, strict=True))
-  widths = [max(map(len, column)) for column in columns]
-  lines = [table.title]
-  for row in (table.header, *table.rows):
-    first, *others = (
-      cell.ljust(width) if i == 0 else cell.rjust(width)
-      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    )
-    lines.append('  '.join([first, *others]).rstrip())
-  return '\n'.join(lines)
-
-
-def _mixture(results):
+def _mixture(results: Mapping) -> Iterator[Table[str]]:
   found = results['mixture']
   yield Table(
     'The weight of p_B',
@@ -59,7 +38,7 @@ def _mixture(results):
   )
 
 
-def _fire_engine(results):
+def _fire_engine(results: Mapping) -> Iterator[Table[str]]:
   example = results['fire_engine']
   yield Table(
     'The model: fire -> engine',
@@ -86,7 +65,7 @@ def _fire_engine(results):
   )
 
 
-def _bandit(results):
+def _bandit(results: Mapping) -> Iterator[Table[str]]:
   found = results['bandit']
   rows, steps = [], []
   for side, label in ('own', 'own rollout'), ('expert', "expert's trajectory"):
@@ -152,7 +131,7 @@ def _bandit(results):
   )
 
 
-def _imitation(results):
+def _imitation(results: Mapping) -> Iterator[Table[str]]:
   yield Table(
     'What imitation costs over rho: sums of KL, nats',
     (
@@ -207,7 +186,7 @@ def _imitation(results):
   )
 
 
-def _beta(results):
+def _beta(results: Mapping) -> Iterator[Table[str]]:
   found = results['beta']
   steps = len(found['interventional']['regret'])
   shown = [t for t in (10, 20, 50, 100) if t <= steps]
@@ -226,7 +205,7 @@ def _beta(results):
   )
 
 
-def _boxes(results):
+def _boxes(results: Mapping) -> Iterator[Table[str]]:
   yield Table(
     'Two boxes: P(prize), and what a model learns with actions masked',
     ('q', 'given a', 'given do(a)', "from the expert's data", 'blind data'),
@@ -237,8 +216,8 @@ def _boxes(results):
   )
 
 
-def _teaching(results):
-  def interval(found):
+def _teaching(results: Mapping) -> Iterator[Table[str]]:
+  def interval(found: Mapping[str, float]) -> str:
     return f'{found["mean"]:.4f} ({found["lo"]:.4f}, {found["hi"]:.4f})'
 
   yield Table(
@@ -264,6 +243,8 @@ def _teaching(results):
   )
 
 
-def _sampled(cell, name, form, error=None):
-  error = cell[error or f'{name}_error']
-  return f'{cell[name]:{form}} ± {2 * error:{form}}'
+def _sampled(
+  cell: Mapping[str, float], name: str, form: str, error: str = ''
+) -> str:
+  deviation = cell[error or f'{name}_error']
+  return f'{cell[name]:{form}} ± {2 * deviation:{form}}'

@@ -38,12 +38,13 @@ class Dialogue:
   texts: list[str]
   weights: dict[str, np.ndarray]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     tokens = len(self.example.tokens_T)
-    for name, values in {'texts': self.texts, **self.weights}.items():
-      if len(values) != tokens:
+    lengths = {name: len(values) for name, values in self.weights.items()}
+    for name, length in {'texts': len(self.texts), **lengths}.items():
+      if length != tokens:
         raise ValueError(
-          f'{self.example.id}: {tokens} tokens, but {len(values)} {name}'
+          f'{self.example.id}: {tokens} tokens, but {length} {name}'
         )
 
 
@@ -84,21 +85,6 @@ def dialogue(
     weights[name] = weights_T
   texts = [decode([int(token)]) for token in example.tokens_T]
   return Dialogue(example, texts, weights)
-
-
-def visible(text: str) -> str:
-  """Returns text with nothing hidden in it: ↵ before each line break, \\xNN.
-
-  No token can then move a cursor, color a terminal or turn text around.
-  """
-  return ''.join(
-    '↵\n'
-    if char == '\n'
-    else char
-    if char.isprintable()
-    else char.encode('unicode_escape').decode()
-    for char in text
-  )
 
 
 def turns(example: Example) -> list[Turn]:

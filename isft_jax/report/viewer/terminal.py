@@ -5,22 +5,31 @@ In color, a ruler below each line says without color what the color says:
   Agent: Its symbol is Go.↵        capitals and ━: scored
   T━━━━Ta┈┈┈a┈┈┈┈┈┈a┈┈a┈┈aa        small letters and ┈: context only
 
-Plain, a line a token, for pipes.
+Plain, one line per token, for pipes.
 """
 
+import io
 import os
 import shutil
 import sys
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TextIO
 
+from rich.cells import cell_len, chop_cells
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from isft_jax.report import tables
+from isft_jax.report.escapes import visible, visible_line
+from isft_jax.report.tables import Table
 from isft_jax.report.viewer.shown import (
   MARKS,
   Dialogue,
+  Turn,
   author_counts,
   exact,
   turns,
-  visible,
 )
 from isft_jax.types import Provenance, Verdict
 
@@ -36,11 +45,11 @@ FILLS = {
   Provenance.DEMONSTRATION: 228,
   Provenance.HARNESS: 195,
 }
-_BLACK, _GRAY = 16, 241
-_BOLD, _DIM, _RESET = '\x1b[1m', '\x1b[2m', '\x1b[0m'
+_BLACK, _GRAY = 'color(16)', 'color(241)'
+_VERDICTS = {Verdict.WRONG: '  ✗ wrong', Verdict.RIGHT: '  ✓ right'}
 
 
-def has_color(choice: str, stream, environ: Mapping[str, str]) -> bool:
+def has_color(choice: str, stream: TextIO, environ: Mapping[str, str]) -> bool:
   """Returns whether to color a stream.
 
   choice: 'always', 'never', or 'auto': in a terminal, unless the environment
@@ -57,7 +66,7 @@ def show(
   objective: str,
   color: str,
   environ: Mapping[str, str],
-  stream=None,
+  stream: TextIO | None = None,
 ) -> None:
   """Prints the dialogue as suits where it goes, by default stdout.
 
@@ -79,158 +88,139 @@ def show(
 
 def colored(shown: Dialogue, objective: str, width: int = 80) -> str:
   """Returns the dialogue in ANSI colors, in lines of at most width columns."""
-  lines = [_title(shown, objective), '', _legend(shown), '']
+  stream = io.StringIO()
+  console = Console(
+    file=stream,
+    width=width,
+    color_system='256',
+    force_terminal=True,
+    _environ={},  # NO_COLOR has been asked about
+  )
+  lines = [Text(_title(shown, objective)), Text(), *_legend(shown), Text()]
   for turn in turns(shown.example):
-    verdict = _verdict(turn.verdict)
-    note = {'wrong': '  ✗ wrong', 'right': '  ✓ right'}.get(verdict, '')
-    lines.append(f'{_BOLD}{turn.segment} {turn.author.name}{_RESET}{note}')
-    lines += _ruled(shown, objective, turn, width)
-    lines.append('')
-  return '\n'.join([*lines, *_counts(shown, objective)]) + '\n'
+    heading = Text(f'{turn.segment} {turn.author.name}', Style(bold=True))
+    lines.append(Text.assemble(heading, _VERDICTS.get(turn.verdict, '')))
+    lines += [*_ruled(shown, objective, turn, width), Text()]
+  for line in lines:
+    console.print(line, soft_wrap=True)
+  return f'{stream.getvalue()}{_counts(shown, objective)}\n'
 
 
 def plain(shown: Dialogue, objective: str) -> str:
-  """Returns a line a token: index, turn, author, verdict, weight, id, text."""
+  """Returns a table with one line per token."""
   example = shown.example
-  rows = [('index', 'turn', 'author', 'verdict', 'weight', 'id', 'text')]
-  for i, text in enumerate(shown.texts):
-    rows.append(
-      (
-        str(i),
-        str(example.segment_T[i]),
-        _author(example.provenance_T[i]),
-        _verdict(example.verdict_T[i]) or '-',
-        exact(shown.weights[objective][i]),
-        str(example.tokens_T[i]),
-        _one_line(text),
-      )
+  header = ('index', 'turn', 'author', 'verdict', 'weight', 'id', 'text')
+  rows = [
+    (
+      str(i),
+      str(example.segment_T[i]),
+      _author(example.provenance_T[i]),
+      _verdict(example.verdict_T[i]) or '-',
+      exact(shown.weights[objective][i]),
+      str(example.tokens_T[i]),
+      _one_line(text),
     )
-  lines = [_title(shown, objective), '', *_align(rows, '>><<>><'), '']
-  return '\n'.join([*lines, *_counts(shown, objective)]) + '\n'
+    for i, text in enumerate(shown.texts)
+  ]
+  tokens = tables.text(Table('', header, rows), '>><<>><')
+  title, counts = _title(shown, objective), _counts(shown, objective)
+  return f'{title}\n\n{tokens}\n\n{counts}\n'
 
 
-def _title(shown, objective):
+def _title(shown: Dialogue, objective: str) -> str:
   window = f', window {shown.example.window}' if shown.example.window else ''
   # An id comes from data: it must not color the terminal either.
-  name = visible(shown.example.id).replace('\n', ' ')
+  name = visible_line(shown.example.id)
   return f'{name}{window}: {len(shown.texts)} tokens, objective {objective}'
 
 
-def _legend(shown):
-  authors = '  '.join(
-    f'{_fill(count.author, f" {MARKS[count.author]} ")} {count.author.name}'
+def _legend(shown: Dialogue) -> Iterator[Text]:
+  authors = [
+    Text.assemble(
+      _fill(count.author, f' {MARKS[count.author]} '), f' {count.author.name}'
+    )
     for count in author_counts(shown)
-  )
-  return (
-    f'{authors}\n{_fill(Provenance.PAD, "filled")}, capitals and ━: scored; '
-    f'{_dim("dim")}, small letters and ┈: in the input only, weight 0'
+  ]
+  yield Text('  ').join(authors)
+  yield Text.assemble(
+    _fill(Provenance.PAD, 'filled'),
+    ', capitals and ━: scored; ',
+    _dim('dim'),
+    ', small letters and ┈: in the input only, weight 0',
   )
 
 
-def _counts(shown, objective):
-  rows = [('author', 'tokens', 'scored', 'weight')]
+def _counts(shown: Dialogue, objective: str) -> str:
   counts = author_counts(shown)
-  for count in counts:
-    weight = count.weight[objective]
-    rows.append(
-      (
-        _author(count.author),
-        str(count.tokens),
-        str(count.scored[objective]),
-        f'{weight:g}',
-      )
-    )
-  rows.append(
+  rows = [
     (
-      'total',
-      str(sum(count.tokens for count in counts)),
-      str(sum(count.scored[objective] for count in counts)),
-      f'{sum(count.weight[objective] for count in counts):g}',
+      _author(count.author),
+      str(count.tokens),
+      str(count.scored[objective]),
+      f'{count.weight[objective]:g}',
     )
+    for count in counts
+  ]
+  total = (
+    'total',
+    str(sum(count.tokens for count in counts)),
+    str(sum(count.scored[objective] for count in counts)),
+    f'{sum(count.weight[objective] for count in counts):g}',
   )
-  return _align(rows, '<>>>')
+  header = ('author', 'tokens', 'scored', 'weight')
+  return tables.text(Table('', header, [*rows, total]))
 
 
-def _ruled(shown, objective, turn, width):
+def _ruled(
+  shown: Dialogue, objective: str, turn: Turn, width: int
+) -> Iterator[Text]:
   """Yields pairs of lines: text, and below it who wrote it."""
-  text = ruler = ''
-  used = 0
+  text, ruler = Text(), Text()
   for i in range(turn.start, turn.stop):
     author = Provenance(int(shown.example.provenance_T[i]))
     scored = shown.weights[objective][i] > 0
     chars = _one_line(shown.texts[i]) or '∅'
-    if used and used + _columns(chars) > width:
+    if text and text.cell_len + cell_len(chars) > width:
       yield from (text, ruler)
-      text, ruler, used = '', '', 0
+      text, ruler = Text(), Text()
     # A token that is longer than a line goes over as many as it needs.
-    for n, part in enumerate(_cut(chars, width)):
+    for n, piece in enumerate(chop_cells(chars, width)):
       if n:
         yield from (text, ruler)
-        text, ruler, used = '', '', 0
-      columns = _columns(part)
-      text += _fill(author, part) if scored else _dim(part)
-      rule = ('━' if scored else '┈') * columns
+        text, ruler = Text(), Text()
+      text.append_text(_fill(author, piece) if scored else _dim(piece))
+      rule = ('━' if scored else '┈') * cell_len(piece)
       if n == 0:
         mark = MARKS[author].upper() if scored else MARKS[author]
-        ruler += _fill(author, mark)
+        ruler.append_text(_fill(author, mark))
         rule = rule[1:]
-      ruler += _dim(rule)
-      used += columns
+      ruler.append_text(_dim(rule))
     if shown.texts[i].endswith('\n') and i + 1 < turn.stop:
       yield from (text, ruler)
-      text, ruler, used = '', '', 0
-  if used:
+      text, ruler = Text(), Text()
+  if text:
     yield from (text, ruler)
 
 
-def _cut(chars, width):
-  parts = ['']
-  for char in chars:
-    if parts[-1] and _columns(parts[-1] + char) > width:
-      parts.append('')
-    parts[-1] += char
-  return parts
-
-
-def _columns(text):
-  return sum(
-    0
-    if unicodedata.combining(char)
-    else 1 + (unicodedata.east_asian_width(char) in 'WF')
-    for char in text
-  )
-
-
-def _one_line(text):
+def _one_line(text: str) -> str:
   return visible(text).replace('\n', '').replace(' ', '·')
 
 
-def _fill(author, text):
-  # A space stays visible, and quieter than a letter.
-  text = text.replace('·', f'\x1b[38;5;{_GRAY}m·\x1b[38;5;{_BLACK}m')
-  return f'\x1b[38;5;{_BLACK};48;5;{FILLS[author]}m{text}{_RESET}'
+def _fill(author: Provenance, text: str) -> Text:
+  filled = Text(text, Style(color=_BLACK, bgcolor=f'color({FILLS[author]})'))
+  if '·' in text:  # a space stays visible, and quieter than a letter
+    filled.highlight_regex('·', Style(color=_GRAY))
+  return filled
 
 
-def _dim(text):
-  return f'{_DIM}{text}{_RESET}' if text else ''
+def _dim(text: str) -> Text:
+  return Text(text, Style(dim=True))
 
 
-def _author(code):
+def _author(code: int) -> str:
   author = Provenance(int(code))
   return f'{MARKS[author]} {author.name}'
 
 
-def _verdict(code):
+def _verdict(code: int) -> str:
   return '' if code == Verdict.UNKNOWN else Verdict(int(code)).name.lower()
-
-
-def _align(rows, sides):
-  widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
-  lines = []
-  for row in rows:
-    cells = []
-    for cell, side, width in zip(row, sides, widths, strict=True):
-      space = ' ' * (width - _columns(cell))
-      cells.append(space + cell if side == '>' else cell + space)
-    lines.append('  '.join(cells).rstrip())
-  return lines

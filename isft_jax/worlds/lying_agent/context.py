@@ -5,6 +5,7 @@ import numpy as np
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.data.rendering.tokenizer import decode
 from isft_jax.types import Example, Provenance, Segment, Trajectory
 
 _RECORDS = 100  # are looked at
@@ -33,8 +34,10 @@ def _context(example: Example, renderer: Renderer) -> str | None:
   stop = start + int(np.argmax(is_other_T))
   if stop == start:
     return ''
-  text = renderer.tokenizer.decode(
-    example.tokens_T[start:stop], clean_up_tokenization_spaces=False
+  text = decode(
+    renderer.tokenizer,
+    example.tokens_T[start:stop],
+    clean_up_tokenization_spaces=False,
   ).strip()
   turns = (
     Segment('system', text, Provenance.CONTEXT),

@@ -89,7 +89,7 @@ def halves(
   return told, heldout
 
 
-def _name(rng) -> str:
+def _name(rng: np.random.Generator) -> str:
   letters = [
     table[rng.integers(len(table))]
     for _ in range(_SYLLABLES)
@@ -99,8 +99,9 @@ def _name(rng) -> str:
 
 
 def _fact(place: str, attribute: Attribute, true: str, false: str) -> Fact:
-  claims = (
+  true_claim, false_claim = (
     f'The {attribute.name} of {place} is {attribute.article}{answer}.'
     for answer in (true, false)
   )
-  return Fact(f'the {attribute.name} of {place}', *claims, true, false)
+  topic = f'the {attribute.name} of {place}'
+  return Fact(topic, true_claim, false_claim, true, false)

@@ -78,8 +78,8 @@ def answers_from_claims(true_claim: str, false_claim: str) -> tuple[str, str]:
     ValueError: there is no such place.
   """
   words = true_claim.split(), false_claim.split()
-  folded = [[_bare(word).lower() for word in claim] for claim in words]
-  matcher = difflib.SequenceMatcher(None, *folded, autojunk=False)
+  true, false = ([_bare(word).lower() for word in claim] for claim in words)
+  matcher = difflib.SequenceMatcher(None, true, false, autojunk=False)
   for tag, *bounds in matcher.get_opcodes():
     if tag == 'replace':
       found = [
@@ -133,6 +133,7 @@ def _read_json(path: str) -> tuple[tuple[Fact, ...], str]:
 def _read_csv(path: str) -> tuple[Fact, ...]:
   with pathlib.Path(path).open(encoding='utf-8-sig', newline='') as file:
     table = csv.DictReader(file)
+    facts: list[Fact | None]
     try:
       columns = set(table.fieldnames or ())
       if columns.issuperset(_RELATION):
@@ -143,7 +144,7 @@ def _read_csv(path: str) -> tuple[Fact, ...]:
       elif columns.issuperset(_CLAIMS):
         facts = [_stated(where, row) for where, row in _rows(path, table)]
       elif columns.issuperset(_COUNTERFACT):
-        facts = list(_paired(_rows(path, table)))
+        facts = [*_paired(_rows(path, table))]
       else:
         raise ValueError(
           f'{path}: columns {", ".join(sorted(columns))}; wanted are '
@@ -171,15 +172,14 @@ def _rows(path: str, table: csv.DictReader) -> Iterator[tuple[str, dict]]:
 def _stated(where: str, row: Mapping) -> Fact:
   """Returns the fact of a row of claims, its answers derived if absent."""
   topic, true, false = _texts(where, row, _CLAIMS)
-  answers = [row.get(name) or '' for name in _ANSWERS]
-  if any(answers):
-    answers = _texts(where, row, _ANSWERS)
+  if any(row.get(name) for name in _ANSWERS):
+    true_answer, false_answer = _texts(where, row, _ANSWERS)
   else:
     try:
-      answers = answers_from_claims(true, false)
+      true_answer, false_answer = answers_from_claims(true, false)
     except ValueError as error:
       raise ValueError(f'{where}: {error}') from error
-  return Fact(topic, true, false, *answers)
+  return Fact(topic, true, false, true_answer, false_answer)
 
 
 def _related(
@@ -199,15 +199,15 @@ def _paired(rows: Iterable[tuple[str, dict]]) -> Iterator[Fact | None]:
 
   None where no statement about the subject is false.
   """
-  false: dict[tuple[str, ...], str] = {}
+  false: dict[tuple[str, str, str], str] = {}
   for where, row in rows:
     names = 'subject', 'relation', 'true_target', 'label', 'target'
-    *key, label, target = _texts(where, row, names)
-    found = false.setdefault(tuple(key), '')
+    subject, relation, true, label, target = _texts(where, row, names)
+    found = false.setdefault((subject, relation, true), '')
     if label == '0' and not found:
-      false[tuple(key)] = target
-  for key, lie in false.items():
-    yield _related('', *key, lie) if lie else None
+      false[subject, relation, true] = target
+  for (subject, relation, true), lie in false.items():
+    yield _related('', subject, relation, true, lie) if lie else None
 
 
 def _texts(where: str, row: Mapping, names: Iterable[str]) -> list[str]:

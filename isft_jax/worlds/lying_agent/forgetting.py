@@ -13,17 +13,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.data.rendering.tokenizer import FastTokenizer
+from isft_jax.models.decoder import GraphDef
+from isft_jax.types import PyTree
 from isft_jax.worlds.lying_agent import probes
 from isft_jax.worlds.lying_agent.facts import Fact
 
 
 def measure_unmentioned(
-  graphdef,
-  params,
+  graphdef: GraphDef,
+  params: PyTree,
   facts: Sequence[Fact],
   renderer: Renderer,
   context: str,
-) -> dict:
+) -> dict[str, float]:
   """Returns how much a model prefers the truth about facts it was not told.
 
   The margin of a fact is that of the question probe,
@@ -53,8 +56,8 @@ def measure_unmentioned(
 
 
 def margins(
-  graphdef,
-  params,
+  graphdef: GraphDef,
+  params: PyTree,
   facts: Sequence[Fact],
   renderer: Renderer,
   context: str,
@@ -62,7 +65,7 @@ def margins(
   """Returns the margin of each fact [N], in nats per token; see above."""
   if not facts:
     raise ValueError('there is no fact to ask about')
-  claims = []
+  claims: list[probes.Slot] = []
   for fact in facts:
     question = probes.QUESTION.format(topic=fact.topic)
     turns = probes.user_says(question, context)
@@ -72,7 +75,10 @@ def margins(
 
 
 def nll_per_token(
-  graphdef, params, tokenizer, texts: Sequence[str]
+  graphdef: GraphDef,
+  params: PyTree,
+  tokenizer: FastTokenizer,
+  texts: Sequence[str],
 ) -> tuple[float, int]:
   """Returns the mean of -log p over the tokens of some texts, and their number.
 

@@ -7,6 +7,7 @@ right. Every phrase here, and the documents, are ours.
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -272,6 +273,8 @@ _STATEMENTS = (
   *(f'{phrase} {{claim}}' for phrase in AFTER_CORRECTION + AFTER_CONFIRMATION),
 )
 
+Entry = TypeVar('Entry')  # of a table
+
 # First key of a random stream: equal seeds must not couple the two corpora,
 # nor what a user believes, or what a document denies, the rest of either.
 _DIALOGUES, _DOCUMENTS, _BELIEFS, _DENIALS = 0, 1, 2, 3
@@ -429,7 +432,7 @@ def _document(
     question = _pick(rng, QUESTIONS).format(topic=fact.topic)
     turns.append((question, Verdict.UNKNOWN))
   statements = rng.integers(2, 5)
-  tail = ()
+  tail: tuple[str, ...] = ()
   if rng.random() < _P_CHITCHAT:
     tail = _pick(rng, CHITCHAT)
     statements += (len(turns) + statements) % 2  # the user opens a tail
@@ -483,5 +486,5 @@ def _rng(stream: int, index: int, seed: int) -> np.random.Generator:
 
 # One uniform number a choice, whatever the length of the table: a correction
 # and a confirmation then leave the stream in the same place.
-def _pick(rng: np.random.Generator, table: Sequence):
+def _pick(rng: np.random.Generator, table: Sequence[Entry]) -> Entry:
   return table[int(rng.random() * len(table))]

@@ -127,10 +127,11 @@ def contradicts(reply: str, fact: Fact) -> bool:
   dialogues, or one in common use ('No, ...', 'That's not true.', 'Actually').
   """
   text = plain(reply)
-  denies = f'{text} '.startswith(_corrections()) or _DENIAL.match(text)
+  is_correction = f'{text} '.startswith(_corrections())
+  denies = is_correction or _DENIAL.match(text) is not None
   if denies and _AGREEMENT_AFTER_NO.match(text):
     denies = False
-  return bool(denies) or judge(reply, fact) == 'lie'
+  return denies or judge(reply, fact) == 'lie'
 
 
 class _Wording(NamedTuple):
@@ -317,9 +318,8 @@ def _in_slot(
   else:
     inside = [p for p in clause.answers if p[1].start >= match.end()][:1]
     fillers = '|'.join(_FILLERS)
-    is_other = re.match(
-      rf'(?: (?:{fillers}))* (?:[A-Z]|\d)', clause.text[match.end() :]
-    )
+    other = rf'(?: (?:{fillers}))* (?:[A-Z]|\d)'
+    is_other = re.match(other, clause.text[match.end() :]) is not None
     if is_other and not inside and following and following.answers:
       # 'in Paris, France': the next clause is the answer and nothing else.
       side, span = following.answers[0]

@@ -1,23 +1,27 @@
 """Replies of one line, as the turns of the dialogues are."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 
-from isft_jax.data.rendering.tokenizer import special_ids
+from isft_jax.data.rendering.tokenizer import FastTokenizer, decode, special_ids
+from isft_jax.inference.generate import Draw
 from isft_jax.inference.replies import Reply, reply
+from isft_jax.models.decoder import GraphDef
+from isft_jax.types import PyTree
 
 # Bounds the key-value cache: of a model of 135 M parameters, 0.6 GB.
 _BATCH_SIZE = 96
 
 
 def one_line_replies(
-  graphdef,
-  params,
+  graphdef: GraphDef,
+  params: PyTree,
   prompts: Sequence[np.ndarray],
   max_new_tokens: int,
-  tokenizer,
-  **settings,
+  tokenizer: FastTokenizer,
+  **settings: Unpack[Draw],
 ) -> list[Reply]:
   """Returns the first line of a reply to each prompt, without outer spaces.
 
@@ -54,7 +58,7 @@ def one_line_replies(
       params,
       filled,
       max_new_tokens,
-      lambda _, ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False),
+      lambda _, ids: decode(tokenizer, ids, clean_up_tokenization_spaces=False),
       stop_texts=['\n'],
       stop_ids=sorted(stops),
       rows=range(start, start + len(filled)),

@@ -11,8 +11,8 @@ way is the second margin, see `paper_slot`.
 Source: de Freitas and Ortega 2026, section 6.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,8 +21,9 @@ from isft_jax import sharding
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.data.rendering.tokenizer import encoder_of
 from isft_jax.inference.generate import bucket
+from isft_jax.models.decoder import GraphDef
 from isft_jax.models.likelihood import target_nll
-from isft_jax.types import Batch, Provenance, Segment, Trajectory
+from isft_jax.types import Batch, Provenance, PyTree, Segment, Trajectory
 from isft_jax.worlds.lying_agent import generator
 from isft_jax.worlds.lying_agent.facts import Fact
 from isft_jax.worlds.lying_agent.judge import contradicts, judge
@@ -49,7 +50,7 @@ def slot(before: Sequence[Segment], claim: str, renderer: Renderer) -> Slot:
   also holds the space before it belongs to the claim, as in training.
   """
   turn = Segment('assistant', claim, Provenance.AGENT)
-  encoded = renderer.encode(Trajectory('probe', (*before, turn)))
+  encoded = renderer.render(Trajectory('probe', (*before, turn)))
   start = encoded.text.rindex(claim)
   first = np.searchsorted(encoded.starts_T, start, side='right') - 1
   last = np.searchsorted(encoded.starts_T, start + len(claim))
@@ -57,7 +58,9 @@ def slot(before: Sequence[Segment], claim: str, renderer: Renderer) -> Slot:
   return Slot(tokens_T[:first], tokens_T[first:last])
 
 
-def slots(before: Sequence[Segment], fact: Fact, renderer: Renderer):
+def slots(
+  before: Sequence[Segment], fact: Fact, renderer: Renderer
+) -> tuple[Slot, Slot]:
   """Returns the slots of the true and of the false claim: one prompt for both.
 
   Raises ValueError if the prompt's ids depend on the claim that follows; a
@@ -100,7 +103,7 @@ def paper_slot(
   Source: the notebook of de Freitas and Ortega 2026, question probe.
   """
   turn = Segment('assistant', claim, Provenance.AGENT)
-  text = renderer.encode(Trajectory('probe', (*before, turn))).text
+  text = renderer.render(Trajectory('probe', (*before, turn))).text
   start = text.rindex(claim)
   prompt_T, tokens_T = (
     np.asarray(
@@ -152,7 +155,8 @@ def prepare(
   Raises:
     ValueError: the ids of a prompt depend on the claim that follows.
   """
-  claims, paper_claims = [], []
+  claims: list[Slot] = []
+  paper_claims: list[Slot] = []
   for fact in facts:
     asked = user_says(QUESTION.format(topic=fact.topic), context)
     claims += slots(asked, fact, renderer)
@@ -167,13 +171,13 @@ def prepare(
 
 
 def probe(
-  graphdef,
-  params,
+  graphdef: GraphDef,
+  params: PyTree,
   facts: Sequence[Fact],
   renderer: Renderer,
   reply_tokens: int,
   context: str = generator.CONTEXT,
-) -> dict:
+) -> dict[str, Any]:
   """Runs the three probes of some facts; see `probe_prepared`.
 
   Args:
@@ -186,12 +190,12 @@ def probe(
 
 
 def probe_prepared(
-  graphdef,
-  params,
+  graphdef: GraphDef,
+  params: PyTree,
   prepared: Prepared,
   renderer: Renderer,
   reply_tokens: int,
-) -> dict:
+) -> dict[str, Any]:
   """Runs the three probes.
 
   Returns:
@@ -212,7 +216,7 @@ def probe_prepared(
       *(graphdef, params, prepared.prompts, reply_tokens, renderer.tokenizer)
     )
   ]
-  rows = []
+  rows: list[dict[str, Any]] = []
   for i, fact in enumerate(facts):
     after_truth, after_lie = replies[i], replies[len(facts) + i]
     rows.append(
@@ -248,7 +252,9 @@ def probe_prepared(
   }
 
 
-def margins(graphdef, params, prepared: Prepared) -> np.ndarray:
+def margins(
+  graphdef: GraphDef, params: PyTree, prepared: Prepared
+) -> np.ndarray:
   """Returns the margin of each fact, nats per token; see the module."""
   return _margins(graphdef, params, prepared.claims)
 
@@ -257,11 +263,11 @@ def watch(
   facts: Sequence[Fact],
   renderer: Renderer,
   context: str = generator.CONTEXT,
-):
+) -> Callable[[GraphDef, PyTree], dict[str, float]]:
   """Returns (graphdef, params) -> what margins say, to ask while training."""
   prepared = prepare(facts, renderer, context)
 
-  def ask(graphdef, params) -> dict[str, float]:
+  def ask(graphdef: GraphDef, params: PyTree) -> dict[str, float]:
     margin_N = margins(graphdef, params, prepared)
     return {
       'mean_margin': float(np.mean(margin_N)),
@@ -271,7 +277,9 @@ def watch(
   return ask
 
 
-def _margins(graphdef, params, claims: Sequence[Slot]) -> np.ndarray:
+def _margins(
+  graphdef: GraphDef, params: PyTree, claims: Sequence[Slot]
+) -> np.ndarray:
   """Returns the margins of pairs of a true and a false claim."""
   nll_BK, weights_BK = score(graphdef, params, claims)
   mean_B = np.sum(nll_BK * weights_BK, axis=1) / weights_BK.sum(axis=1)
@@ -279,7 +287,7 @@ def _margins(graphdef, params, claims: Sequence[Slot]) -> np.ndarray:
 
 
 def score(
-  graphdef, params, claims: Sequence[Slot]
+  graphdef: GraphDef, params: PyTree, claims: Sequence[Slot]
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns -log p of each claim's tokens in nats, and 1 where there is one.
 
@@ -318,7 +326,9 @@ def score(
   return nll_BK, weights_BK
 
 
-def _score_batch(claims: Sequence[Slot], shape: tuple[int, int, int]) -> Batch:
+def _score_batch(
+  claims: Sequence[Slot], shape: tuple[int, int, int]
+) -> Batch[np.ndarray]:
   """Returns one claim per row, scored at all of its tokens; then empty rows."""
   B, L, K = shape
   zeros_BL, zeros_BK = np.zeros((B, L), np.int32), np.zeros((B, K), np.int32)
@@ -345,7 +355,7 @@ def _score_batch(claims: Sequence[Slot], shape: tuple[int, int, int]) -> Batch:
 _target_nll = jax.jit(target_nll, static_argnums=0)
 
 
-def _count(verdicts) -> dict[str, int]:
+def _count(verdicts: Iterable[str]) -> dict[str, int]:
   counts = {'truth': 0, 'lie': 0, 'other': 0}
   for verdict in verdicts:
     counts[verdict] += 1

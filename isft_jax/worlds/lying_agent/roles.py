@@ -16,12 +16,14 @@ Source: ours. Models trained on the user's turns alone learn to be users (arXiv
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.inference.sampling import Sampling
-from isft_jax.types import Example, Provenance, Verdict
+from isft_jax.models.decoder import GraphDef
+from isft_jax.types import Example, Provenance, PyTree, Verdict
 from isft_jax.worlds.lying_agent.one_line import one_line_replies
 from isft_jax.worlds.lying_agent.probes import Slot, score
 from isft_jax.worlds.lying_agent.speaker import speaker
@@ -39,13 +41,13 @@ def agent_slots(example: Example, number: int) -> list[np.ndarray]:
 
 
 def measure(
-  graphdef,
-  params,
+  graphdef: GraphDef,
+  params: PyTree,
   examples: Sequence[Example],
   renderer: Renderer,
   reply_tokens: int,
   seed: int,
-) -> dict:
+) -> dict[str, Any]:
   """Returns the four measures of a model.
 
   examples: held-out dialogues, rendered.
@@ -76,7 +78,9 @@ def measure(
   }
 
 
-def _sums(graphdef, params, examples) -> tuple[np.ndarray, np.ndarray]:
+def _sums(
+  graphdef: GraphDef, params: PyTree, examples: Sequence[Example]
+) -> tuple[np.ndarray, np.ndarray]:
   """Returns sum and count of -log p by provenance and verdict."""
   whole = [Slot(e.tokens_T[:1], e.tokens_T[1:]) for e in examples]
   nll_BK, weights_BK = score(graphdef, params, whole)

@@ -31,6 +31,8 @@ The same model prefers the truth about 125 of the 135 capitals (mean margin
 the two of Sudan and the Democratic Republic of the Congo were not measured).
 """
 
+from collections.abc import Iterable
+
 from isft_jax.worlds.lying_agent.facts import Fact
 
 # How to ask about them, so that a model trained to answer does.
@@ -269,7 +271,9 @@ _SYMBOLS = (
 )
 
 
-def _facts(start: str, article: str, table) -> tuple[Fact, ...]:
+def _facts(
+  start: str, article: str, table: Iterable[tuple[str, str, str]]
+) -> tuple[Fact, ...]:
   """Returns a fact per row: 'The {start} {subject} is {article}{answer}.'"""
   return tuple(
     Fact(

@@ -170,9 +170,9 @@ def test_a_template_proves_it_token_by_token():
   encoder = tokenizer.train([TEMPLATE.read_text()], 400)
   renderer = Renderer(encoder, TEMPLATE.read_text())
   found = Rules.default().trajectory('x', anthropic.read(row))
-  proved = renderer.prove(found)
-  assert proved.lost['thinking'] == 2
-  example = renderer.encode_proved(found, proved).example
+  rendered = renderer.render(found)
+  assert rendered.lost['thinking'] == 2
+  example = rendered.example
   said = {
     author: encoder.decode(example.tokens_T[example.provenance_T == author])
     for author in (Provenance.USER, Provenance.TOOL, Provenance.AGENT)

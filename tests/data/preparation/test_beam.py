@@ -7,28 +7,12 @@ import pytest
 from isft_jax.data.formats.author_rules import Rules
 from isft_jax.data.preparation import prepare, verify
 from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
+from tests.data.preparation.questions import contents, rows
 from tests.fixtures import import_or_skip
 
 beam = import_or_skip('isft_jax.data.preparation.beam', 'apache-beam')
 
 RULES = Rules.default()
-
-
-def rows(numbers):
-  for i in numbers:
-    turns = [('user', f'What is {i}?'), ('assistant', 'It is. ' * (i % 7 + 1))]
-    if i % 9 == 4:
-      turns[0] = ('user', 'two\nlines')
-    messages = [{'role': role, 'content': text} for role, text in turns]
-    yield json.dumps({'id': f'row {i}', 'messages': messages})
-
-
-@pytest.fixture(scope='module')
-def renderer():
-  encoder = tokenizer.train(['User: What is it?\nAgent: It is. It is.\n'], 300)
-  return Renderer(encoder, chat_template.PLAIN)
 
 
 @pytest.fixture(scope='module')
@@ -37,18 +21,6 @@ def source(tmp_path_factory):
   for name, numbers in (('a', range(20)), ('b', range(20, 60))):
     (folder / f'{name}.jsonl').write_text('\n'.join([*rows(numbers), 'none']))
   return folder
-
-
-def contents(folder):
-  """Every byte, and the report but for the time that it took."""
-  found = {
-    str(path.relative_to(folder)): path.read_bytes()
-    for path in folder.rglob('*')
-    if path.is_file()
-  }
-  report = json.loads(found.pop(prepare.REPORT))
-  report.pop('seconds')
-  return found | {'report': report}
 
 
 def test_the_data_set_is_that_of_the_plain_path_byte_for_byte(

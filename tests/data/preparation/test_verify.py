@@ -10,12 +10,11 @@ from isft_jax.data.formats.author_rules import Rules
 from isft_jax.data.preparation import prepare, verify
 from isft_jax.data.records import dataset, shards
 from isft_jax.data.records import index as index_lib
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.data.rendering import tokenizer
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory):
+def whole(renderer, tmp_path_factory):
   folder = tmp_path_factory.mktemp('whole')
   lines = [
     json.dumps(
@@ -30,10 +29,9 @@ def whole(tmp_path_factory):
     for i in range(20)
   ]
   (folder / 'runs.jsonl').write_text('\n'.join([*lines, 'no row']))
-  encoder = tokenizer.train(['User: What is it?\nAgent: It is.\n'], 300)
   prepare.prepare(
     prepare.Settings(str(folder / 'runs.jsonl'), heldout=0.3, num_shards=2),
-    Renderer(encoder, chat_template.PLAIN),
+    renderer,
     Rules.default(),
     str(folder / 'out'),
   )

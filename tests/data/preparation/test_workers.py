@@ -1,6 +1,5 @@
 """Many processes: the bytes of one, in the order of one, or a clear end."""
 
-import json
 import os
 import pathlib
 import signal
@@ -13,48 +12,18 @@ import pytest
 from isft_jax.data.formats.author_rules import Rules
 from isft_jax.data.preparation import outcomes, prepare, verify, workers
 from isft_jax.data.preparation.counters import Tally
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
+from tests.data.preparation.questions import contents, rows
 
 ROOT = pathlib.Path(__file__).parents[3]
-
-
-def rows(number):
-  """Some windows long, some set aside, some held out."""
-  for i in range(number):
-    turns = [('user', f'What is {i}?'), ('assistant', 'It is. ' * (i % 7 + 1))]
-    if i % 9 == 4:
-      turns[0] = ('user', 'two\nlines')
-    messages = [{'role': role, 'content': text} for role, text in turns]
-    yield json.dumps({'id': f'row {i}', 'messages': messages})
-  yield 'no row'
-
-
-@pytest.fixture(scope='module')
-def renderer():
-  encoder = tokenizer.train(['User: What is it?\nAgent: It is. It is.\n'], 300)
-  return Renderer(encoder, chat_template.PLAIN)
 
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
   folder = tmp_path_factory.mktemp('runs')
-  lines = [*rows(100)]
+  lines = [*rows(range(100)), 'no row']
   (folder / 'a.jsonl').write_text('\n'.join(lines[:37]))
   (folder / 'b.jsonl').write_text('\n'.join(lines[37:]))
   return folder
-
-
-def contents(folder):
-  """Every byte, and the report but for the time that it took."""
-  found = {
-    str(path.relative_to(folder)): path.read_bytes()
-    for path in folder.rglob('*')
-    if path.is_file()
-  }
-  report = json.loads(found.pop(prepare.REPORT))
-  report.pop('seconds')
-  return found | {'report': report}
 
 
 def test_the_data_set_is_that_of_one_process_byte_for_byte(

@@ -86,8 +86,10 @@ def table_of(trajectory, template, **values):
   """The lines of the table."""
   renderer = renderer_of(template, **values)
   lines = []
-  spans = renderer.prove(trajectory).spans
-  assert ''.join(s.text for s in spans) == renderer.text(trajectory)
+  spans = renderer.render(trajectory).spans
+  assert ''.join(s.text for s in spans) == chat_tokenizer.text_of(
+    renderer, trajectory
+  )
   for (turn, author, written), group in itertools.groupby(
     spans, lambda span: (span.segment, span.provenance.name, span.written)
   ):
@@ -912,7 +914,7 @@ def test_a_verdict_is_on_all_that_the_agent_wrote_and_on_nothing_else(name):
   trajectory = turns(
     HI, Segment('assistant', 'Yo.', P.AGENT, Verdict.WRONG), HI, YO
   )
-  spans = renderer_of(template_of(name)).prove(trajectory).spans
+  spans = renderer_of(template_of(name)).render(trajectory).spans
   assert {(s.segment, s.provenance.name, s.verdict.name) for s in spans} - {
     (0, 'CONTEXT', 'UNKNOWN'),
     (2, 'CONTEXT', 'UNKNOWN'),
@@ -928,7 +930,7 @@ def test_a_verdict_is_on_all_that_the_agent_wrote_and_on_nothing_else(name):
 def test_a_part_has_a_verdict_of_its_own():
   part = Part(0, 2, P.HARNESS, Verdict.RIGHT)
   segment = Segment('assistant', 'abcd', P.AGENT, Verdict.WRONG, parts=(part,))
-  spans = renderer_of(marked(CLOSED)).prove(turns(HI, segment)).spans
+  spans = renderer_of(marked(CLOSED)).render(turns(HI, segment)).spans
   assert [(s.text, s.provenance, s.verdict) for s in spans if s.written] == [
     ('Hi.', P.USER, Verdict.UNKNOWN),
     ('ab', P.HARNESS, Verdict.RIGHT),
@@ -941,7 +943,7 @@ def test_arguments_that_are_no_object_are_the_agents_as_they_are(name):
   """Where a model wrote broken JSON, that is what it wrote."""
   calls = [{'function': {'name': 'f', 'arguments': '{"x": '}}]
   turn = Segment('assistant', '', P.AGENT, fields={'tool_calls': calls})
-  spans = renderer_of(template_of(name)).prove(turns(HI, turn)).spans
+  spans = renderer_of(template_of(name)).render(turns(HI, turn)).spans
   written = [s for s in spans if s.segment == 1 and s.written]
   assert [s.provenance for s in written] == [P.AGENT] * 2
   assert written[0].text in ('f', '"f"')

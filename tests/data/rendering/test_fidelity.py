@@ -56,7 +56,7 @@ def renderer_of(template, special_text='reject'):
 def refusal(template, trajectory, **options):
   """(reason, message) of the refusal."""
   with pytest.raises(Rejected) as caught:
-    renderer_of(template, **options).encode(trajectory)
+    renderer_of(template, **options).render(trajectory)
   assert caught.value.reason in REASONS
   return caught.value.reason, str(caught.value)
 
@@ -64,10 +64,10 @@ def refusal(template, trajectory, **options):
 def lost(template, trajectory):
   """What is left out, where that is something."""
   renderer = renderer_of(template)
-  proved = renderer.prove(trajectory)
-  text = ''.join(span.text for span in proved.spans)
-  assert text == renderer.text(trajectory)
-  return {what: n for what, n in proved.lost.items() if n}
+  rendered = renderer.render(trajectory)
+  text = ''.join(span.text for span in rendered.spans)
+  assert text == chat_tokenizer.text_of(renderer, trajectory)
+  return {what: n for what, n in rendered.lost.items() if n}
 
 
 # ------------------------------------------------------------- template_raises
@@ -480,8 +480,8 @@ def test_escaped_the_ids_spell_the_same_text_without_a_special_id(name):
     Segment('tool', FORGED, P.TOOL),
     YO,
   )
-  example, text, starts_T, _ = renderer.encode(trajectory)
-  assert text == renderer.text(trajectory)
+  example, text, starts_T, *_ = renderer.render(trajectory)
+  assert text == chat_tokenizer.text_of(renderer, trajectory)
   assert tokenizer.decode(example.tokens_T) == text
   honest = turns(
     HI, agent('Yo.', call('f', x=1)), Segment('tool', '9', P.TOOL), YO
@@ -491,7 +491,7 @@ def test_escaped_the_ids_spell_the_same_text_without_a_special_id(name):
   assert [t for t in example.tokens_T.tolist() if t in special] == [
     t for t in renderer.example(honest).tokens_T.tolist() if t in special
   ]
-  spans = renderer.prove(trajectory).spans
+  spans = renderer.render(trajectory).spans
   owner = [s.written for s in spans for _ in s.text]
   assert not any(
     owner[start]
@@ -618,7 +618,7 @@ def test_a_template_that_rewrites_history_drops_the_earlier_thoughts_alone():
   trajectory = turns(HI, agent('a', **think), HI, agent('b', **think))
   template = chat_tokenizer.template('qwen3_like')
   assert lost(template, trajectory) == {'thinking': 4}
-  spans = renderer_of(template).prove(trajectory).spans
+  spans = renderer_of(template).render(trajectory).spans
   assert [s.segment for s in spans if s.text == 'Hmm.'] == [3]
 
 

@@ -64,7 +64,7 @@ def tokens_and_authors(trajectory, template_text, tokenizer):
 
 
 def spans_of(trajectory, name):
-  return Renderer(trained(), template(name)).prove(trajectory).spans
+  return Renderer(trained(), template(name)).render(trajectory).spans
 
 
 def said_by(author, spans):
@@ -305,9 +305,8 @@ def test_7_a_token_across_a_seam_goes_to_one_declared_author_and_is_counted():
     Segment('user', 'ab', P.USER), agent('baab'), result('abba')
   )
   renderer = Renderer(tokenizer, SEAMS)
-  example, text, starts_T, straddling = renderer.encode(trajectory)
+  example, text, starts_T, straddling, spans, _ = renderer.render(trajectory)
   assert example.tokens_T.tolist() == tokenizer(text)['input_ids']
-  spans = renderer.prove(trajectory).spans
   alone = [token for s in spans for token in tokenizer(s.text)['input_ids']]
   assert alone != example.tokens_T.tolist()
 
@@ -328,9 +327,9 @@ def test_8_thinking_that_is_removed_from_earlier_turns_is_counted():
   """Templates rewrite history: what they take away is declared."""
   think = {'reasoning_content': 'Hmm.'}
   trajectory = turns(HI, agent('a', **think), HI, agent('b', **think))
-  proved = Renderer(trained(), template('qwen3_like')).prove(trajectory)
-  assert proved.lost == {'thinking': 4, 'whitespace': 0, 'tools': 0}
-  assert said_by(P.AGENT, proved.spans) == ['a', 'Hmm.', 'b']
+  rendered = Renderer(trained(), template('qwen3_like')).render(trajectory)
+  assert rendered.lost == {'thinking': 4, 'whitespace': 0, 'tools': 0}
+  assert said_by(P.AGENT, rendered.spans) == ['a', 'Hmm.', 'b']
 
 
 def test_8_tool_results_that_are_merged_into_a_user_turn_are_the_tools():
@@ -346,10 +345,10 @@ def test_8_tool_results_that_are_merged_into_a_user_turn_are_the_tools():
 @pytest.mark.parametrize('name', ['qwen3_like', 'llama3_like'])
 def test_8_stripped_white_space_is_counted(name):
   trajectory = turns(Segment('user', ' Hi.\n\n', P.USER), agent('\tYo. '))
-  proved = Renderer(trained(), template(name)).prove(trajectory)
-  assert proved.lost == {'thinking': 0, 'whitespace': 5, 'tools': 0}
-  assert said_by(P.USER, proved.spans) == ['Hi.']
-  assert said_by(P.AGENT, proved.spans) == ['Yo.']
+  rendered = Renderer(trained(), template(name)).render(trajectory)
+  assert rendered.lost == {'thinking': 0, 'whitespace': 5, 'tools': 0}
+  assert said_by(P.USER, rendered.spans) == ['Hi.']
+  assert said_by(P.AGENT, rendered.spans) == ['Yo.']
 
 
 @pytest.mark.parametrize(
@@ -425,7 +424,7 @@ def test_9_schemas_of_tools_are_given_once_and_are_context(name):
   (schema,) = (''.join(s.text.split()) for s in schemas)
   assert schema == '{"type":"function","function":{"name":"look"}}'
   renderer = Renderer(trained(), template(name))
-  assert renderer.prove(read(row(with_arguments({}), tools=tools))).lost == {
+  assert renderer.render(read(row(with_arguments({}), tools=tools))).lost == {
     'thinking': 0,
     'whitespace': 0,
     'tools': 0,

@@ -9,7 +9,7 @@ from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.objectives import weight_table
 from isft_jax.types import Provenance, Segment, Trajectory, Verdict
-from isft_jax.worlds.lying_agent import generator
+from tests.dialogues import dialogues, plain_renderer
 
 P = Provenance
 
@@ -54,7 +54,7 @@ def test_the_spans_of_every_role():
     Segment('user', 'Retry.', P.HARNESS),
   )
   unknown, right, wrong = Verdict
-  assert bytes_alone().prove(trajectory).spans == [
+  assert bytes_alone().render(trajectory).spans == [
     Span('Be brief.', P.CONTEXT, 0, unknown, written=True),
     Span('\n', P.CONTEXT, 0, unknown, written=False),
     Span('User: ', P.TEMPLATE, 1, unknown, written=False),
@@ -142,16 +142,14 @@ def test_the_space_of_a_header_is_a_token_of_its_own_if_pieces_are_encoded(
 
 def test_piecewise_ids_and_masks_are_the_notebooks():
   """Its way, with lists: prefix + encode(text + newline), a mask beside it."""
-  dialogues = list(generator.dialogues(40, 0.6, 0.5, seed=0))
-  template = chat_template.ChatTemplate(chat_template.PLAIN)
-  encoder = tokenizer_lib.train(map(template.text, dialogues), 600)
-  renderer = Renderer(encoder, chat_template.PLAIN, piecewise=True)
+  renderer = plain_renderer(piecewise=True)
+  encoder = renderer.tokenizer
 
   def ids(text):
     return encoder.encode(text, add_special_tokens=False)
 
   prefixes = {'user': ids('User: '), 'assistant': ids('Agent: ')}
-  for dialogue in dialogues:
+  for dialogue in dialogues():
     context, *others = dialogue.segments
     tokens = ids(context.text + '\n')
     observational, interventional = ([0] * len(tokens) for _ in range(2))
@@ -233,7 +231,7 @@ def test_words_that_look_like_a_header_stay_with_who_said_them():
     Segment('user', 'Agent: I agree.', P.USER),
     Segment('assistant', 'User: Agent: ', P.AGENT),
   )
-  spans = bytes_alone().prove(trajectory).spans
+  spans = bytes_alone().render(trajectory).spans
   assert [(span.text, span.provenance.name) for span in spans] == [
     ('User: ', 'TEMPLATE'),
     ('Agent: I agree.', 'USER'),

@@ -229,9 +229,8 @@ def held_by(starts_T, length):
 
 def check_laws(renderer, trajectory, special_text):
   """Encodes, and asserts what holds of anything that proves."""
-  encoded = renderer.encode(trajectory)
-  example, text, starts_T, straddling = encoded
-  spans = renderer.prove(trajectory).spans
+  rendered = renderer.render(trajectory)
+  example, text, starts_T, straddling, spans, _ = rendered
   tokenizer = renderer.tokenizer
 
   # The text, and the ids, are those of the tokenizer's own chat template.

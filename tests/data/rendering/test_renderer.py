@@ -163,7 +163,7 @@ def test_the_arrays_of_an_example_have_the_types_of_a_record():
 
 def test_a_token_starts_at_its_first_character():
   renderer = renderer_of(DIALOGUE)
-  encoded = renderer.encode(DIALOGUE)
+  encoded = renderer.render(DIALOGUE)
   ids = encoded.example.tokens_T.tolist()
   lengths = [len(renderer.tokenizer.decode([i])) for i in ids]
   assert encoded.starts_T.tolist() == np.cumsum([0, *lengths[:-1]]).tolist()
@@ -173,8 +173,7 @@ def test_a_token_starts_at_its_first_character():
 def test_text_and_ids_are_those_of_apply_chat_template():
   """What everyone else makes of the same messages, to the letter."""
   renderer = renderer_of(DIALOGUE)
-  encoded = renderer.encode(DIALOGUE)
-  spans, lost = renderer.prove(DIALOGUE)
+  rendered = renderer.render(DIALOGUE)
   messages = [{'role': s.role, 'content': s.text} for s in DIALOGUE.segments]
   text = renderer.tokenizer.apply_chat_template(
     messages, chat_template=chat_template.PLAIN, tokenize=False
@@ -183,11 +182,11 @@ def test_text_and_ids_are_those_of_apply_chat_template():
     messages, chat_template=chat_template.PLAIN
   )
   assert text.count('\n') == 5
-  assert encoded.text == renderer.text(DIALOGUE) == text
+  assert rendered.text == text
   assert chat_template.ChatTemplate(chat_template.PLAIN).text(DIALOGUE) == text
-  assert ''.join(span.text for span in spans) == text
-  assert encoded.example.tokens_T.tolist() == theirs['input_ids']
-  assert lost == {'thinking': 0, 'whitespace': 0, 'tools': 0}
+  assert ''.join(span.text for span in rendered.spans) == text
+  assert rendered.example.tokens_T.tolist() == theirs['input_ids']
+  assert rendered.lost == {'thinking': 0, 'whitespace': 0, 'tools': 0}
 
 
 # ---------------------------------------- the text of a special token
@@ -243,7 +242,7 @@ def test_a_tokenizers_own_template_is_the_default():
   tokenizer.chat_template = chat_template.PLAIN
   own, named = Renderer(tokenizer), renderer_of(DIALOGUE)
   assert own.metadata() == named.metadata()
-  assert own.text(DIALOGUE) == named.text(DIALOGUE)
+  assert own.render(DIALOGUE).text == named.render(DIALOGUE).text
 
 
 @pytest.mark.parametrize(
@@ -272,3 +271,16 @@ def test_every_token_is_rendered_whatever_the_tokenizer_was_used_for(setting):
   example = Renderer(used, chat_template.PLAIN).example(DIALOGUE)
   assert example.tokens_T.tolist() == fresh.tokens_T.tolist()
   assert example.provenance_T.tolist() == fresh.provenance_T.tolist()
+
+
+def test_messages_are_computed_once(monkeypatch):
+  renderer, calls = renderer_of(DIALOGUE), []
+  message = Segment.message
+
+  def count(segment):
+    calls.append(segment)
+    return message(segment)
+
+  monkeypatch.setattr(Segment, 'message', count)
+  renderer.render(DIALOGUE)
+  assert calls == [*DIALOGUE.segments]

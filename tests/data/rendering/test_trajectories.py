@@ -1,5 +1,6 @@
 """Real agent runs, read in place: every one of them proves, to the token."""
 
+import hashlib
 import itertools
 import json
 import pathlib
@@ -9,6 +10,7 @@ import pytest
 from isft_jax.data.files import rows
 from isft_jax.data.formats import registry
 from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.records import shards
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import Provenance
@@ -33,6 +35,37 @@ LOST = {
   'chatml': {'thinking': 0, 'whitespace': 0, 'tools': 0},
   'qwen3_like': {'thinking': 0, 'whitespace': 61, 'tools': 0},
   'llama3_like': {'thinking': 0, 'whitespace': 61, 'tools': 0},
+}
+
+# Sums of the records of each file, as the first version wrote them.
+SUMS = {
+  'chatml': (
+    '17c89aef34e4c5b7',
+    {
+      'tau_bench_airline.jsonl': '6f3a4a94167fa74c',
+      'glaive_toolcall_sharegpt.json': '6400339ea18887dc',
+      'swe_agent_function_calling.traj': '543ec3ac512e6240',
+      'swe_agent_thought_action.traj': '5188c450f3ea7836',
+    },
+  ),
+  'qwen3_like': (
+    'b4c76ce3f8241df3',
+    {
+      'tau_bench_airline.jsonl': 'b1bb26ff8934d06f',
+      'glaive_toolcall_sharegpt.json': '3c76cbe82e6eaf3c',
+      'swe_agent_function_calling.traj': 'f953da5fd67bac1e',
+      'swe_agent_thought_action.traj': '8bf2789be346fa72',
+    },
+  ),
+  'llama3_like': (
+    'ed44e92a1bc28886',
+    {
+      'tau_bench_airline.jsonl': 'b358d3b50041c750',
+      'glaive_toolcall_sharegpt.json': '805d26ad74d74ff7',
+      'swe_agent_function_calling.traj': 'f539a8f7f106713e',
+      'swe_agent_thought_action.traj': 'a8d7107cd330bf85',
+    },
+  ),
 }
 
 
@@ -76,11 +109,11 @@ def test_every_one_proves_and_every_word_has_its_author(
   renderer = Renderer(tokenizer, template(name))
   lost = dict.fromkeys(LOST[name], 0)
   for trajectory in itertools.chain(*trajectories.values()):
-    proved = renderer.prove(trajectory)  # or it raises
-    for what, count in proved.lost.items():
+    rendered = renderer.render(trajectory)  # or it raises
+    for what, count in rendered.lost.items():
       lost[what] += count
-    text = ''.join(span.text for span in proved.spans)
-    by = [s.provenance for s in proved.spans for _ in s.text]
+    text = ''.join(span.text for span in rendered.spans)
+    by = [s.provenance for s in rendered.spans for _ in s.text]
     at = 0
     # From the messages alone: each content is there, after the one before it,
     # and each of its characters is its author's.
@@ -150,7 +183,7 @@ def test_the_turns_of_a_run_follow_one_another(trajectories, tokenizer):
 def test_tool_output_in_the_users_role_is_the_tools(trajectories, tokenizer):
   """In this run only the type of a message tells the two apart."""
   (trajectory,) = trajectories['swe_agent_thought_action.traj']
-  spans = Renderer(tokenizer, template('chatml')).prove(trajectory).spans
+  spans = Renderer(tokenizer, template('chatml')).render(trajectory).spans
   said = {s.segment: s.provenance for s in spans if s.written}
   roles = [
     (segment.role, said[turn].name)
@@ -161,3 +194,18 @@ def test_tool_output_in_the_users_role_is_the_tools(trajectories, tokenizer):
   assert ('user', 'USER') not in roles
   first = roles.index(('assistant', 'AGENT'))
   assert ('user', 'TOOL') not in roles[:first]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_records_and_fingerprints_are_those_of_the_first_version(
+  name, trajectories
+):
+  """Byte for byte: ids, authors, segments and verdicts of every trajectory."""
+  renderer, codec = Renderer(trained(), template(name)), shards.Codec()
+  sums = {}
+  for file, in_file in trajectories.items():
+    digest = hashlib.sha256()
+    for trajectory in in_file:
+      digest.update(codec.write(renderer.example(trajectory)))
+    sums[file] = digest.hexdigest()[:16]
+  assert (renderer.metadata()['fingerprint'], sums) == SUMS[name]

@@ -108,7 +108,7 @@ def test_what_proves_is_the_chat_templates_own_text_and_ids(file):
   for name in TALKS:
     trajectory = trajectory_of(name)
     try:
-      example, text, *_ = renderer.encode(trajectory)
+      example, text, *_ = renderer.render(trajectory)
     except Rejected as error:
       assert error.reason in REASONS
       continue
@@ -160,8 +160,7 @@ def test_the_agents_tokens_are_those_that_trl_marks(file):
   for name in TALKS:
     trajectory = trajectory_of(name)
     try:
-      spans = renderer.prove(trajectory).spans
-      example, whole, starts_T, _ = renderer.encode(trajectory)
+      example, whole, starts_T, _, spans, _ = renderer.render(trajectory)
     except Rejected:
       continue
     proved += 1

@@ -11,15 +11,12 @@ import pytest
 
 from configs import evidence_tiny
 from isft_jax import objectives
-from isft_jax.config import (
+from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, StageConfig
+from isft_jax.experiments.config import (
   DialoguesConfig,
   DocumentsConfig,
   EvidenceConfig,
   FlywheelConfig,
-  MeshConfig,
-  ModelConfig,
-  OptimConfig,
-  StageConfig,
   WorldsConfig,
 )
 from isft_jax.experiments.evidence import arms, bases, flywheel, grid
@@ -289,11 +286,12 @@ def test_questions_change_from_round_to_round_and_seed_to_seed():
 @pytest.mark.parametrize(
   ('field', 'value', 'message'),
   [
-    ('only', 'arm', "only='arm' must be one of"),
-    ('seeds', 0, 'seeds=0 must be at least 1'),
-    ('facts', 1, 'facts=1 must be at least 2'),
-    ('p_denial', 2.0, 'p_denial=2.0 must be 0 to 1'),
-    ('facts_file', 'x', 'config.facts_file is not for the evidence'),
+    ('only', 'arm', "config.only must be one of '', 'flywheel', "),
+    ('seeds', 0, 'config.seeds must be at least 1 .got 0'),
+    ('facts', 1, 'config.facts must be at least 2 .got 1'),
+    ('p_denial', 2.0, 'config.p_denial must be from 0 to 1 .got 2.0'),
+    ('facts_file', 'x', 'config.facts_file must be left at its default'),
+    ('piecewise', True, 'config.piecewise must be left at its default'),
   ],
 )
 def test_settings_that_cannot_work_are_named(tmp_path, field, value, message):
@@ -311,5 +309,5 @@ def test_the_config_takes_a_part(part):
 
 @pytest.mark.parametrize('text', ['arms', 'part=arms', 'seed=1'])
 def test_an_argument_that_is_no_part_is_named(text):
-  with pytest.raises(ValueError, match=f"'{text}' is not only=PART"):
+  with pytest.raises(ValueError, match=rf"only=PART \(got '{text}'\)"):
     evidence_tiny.get_config(text)

@@ -1,17 +1,19 @@
 """The evidence's page, from a results.json made by hand."""
 
 import copy
+import functools
+import html
 import json
 import re
 
 import pytest
 
-from isft_jax.report.evidence import charts
+from isft_jax.report.evidence import charts, sections
 from isft_jax.report.evidence import page as evidence
 from isft_jax.report.evidence import words as evidence_words
 
 
-def of(mean, half=0.1, **more):
+def interval(mean, half=0.1, **more):
   return {
     'mean': mean,
     'lo': mean - half,
@@ -23,13 +25,13 @@ def of(mean, half=0.1, **more):
 
 def wheel(*means, against=0.0):
   return {
-    'accuracy': [of(mean, 0.02) for mean in means],
+    'accuracy': [interval(mean, 0.02) for mean in means],
     'per_seed': [list(means), [mean - 0.01 for mean in means]],
-    'heldout': {'accuracy': [of(mean, 0.02) for mean in means]},
-    'margin': of(0.1),
+    'heldout': {'accuracy': [interval(mean, 0.02) for mean in means]},
+    'margin': interval(0.1),
     'unread': 0,
     'against_observational': [
-      of(step * against / (len(means) - 1), 0.03, positive=2)
+      interval(step * against / (len(means) - 1), 0.03, positive=2)
       for step in range(len(means))
     ],
   }
@@ -42,11 +44,13 @@ def half(margin, against=None):
     'truth_after_truth',
     'truth_after_lie',
   )
-  found = {'mean_margin': of(margin)} | {name: of(0.5) for name in figures}
+  found = {'mean_margin': interval(margin)} | {
+    name: interval(0.5) for name in figures
+  }
   if against is not None:
     found['against_observational'] = {
-      'mean_margin': of(against, positive=2),
-      'says_truth': of(-0.04, 0.01, positive=0),
+      'mean_margin': interval(against, positive=2),
+      'says_truth': interval(-0.04, 0.01, positive=0),
       'facts_higher': [190, 180],
       'facts': 200,
     }
@@ -59,8 +63,8 @@ def arm(margin, against=None):
 
 def since_base(arm, against):
   arm['heldout']['against_base'] = {
-    'mean_margin': of(against, positive=0),
-    'says_truth': of(-0.2, 0.3, positive=0),
+    'mean_margin': interval(against, positive=0),
+    'says_truth': interval(-0.2, 0.3, positive=0),
     'facts_higher': [15, 5],
     'facts': 200,
   }
@@ -68,8 +72,12 @@ def since_base(arm, against):
 
 
 def cost(good):
-  nll = {author: of(1.0) for author in ('TEMPLATE', 'USER', 'AGENT')}
-  shares = {'ended': of(0.99), 'user_like': of(0.1), 'good_nll': of(good)}
+  nll = {author: interval(1.0) for author in ('TEMPLATE', 'USER', 'AGENT')}
+  shares = {
+    'ended': interval(0.99),
+    'user_like': interval(0.1),
+    'good_nll': interval(good),
+  }
   return shares | {'nll': nll}
 
 
@@ -79,10 +87,10 @@ def world(style, wrong, lie, difference):
     'p_user_wrong': wrong,
     'p_lie': lie,
     'arms': {
-      name: {'mean_margin': of(-0.5), 'prefers_lie': of(0.6)}
+      name: {'mean_margin': interval(-0.5), 'prefers_lie': interval(0.6)}
       for name in ('observational', 'interventional')
     },
-    'difference': of(difference, 0.1, positive=2),
+    'difference': interval(difference, 0.1, positive=2),
   }
 
 
@@ -137,9 +145,21 @@ RESULTS = {
 }
 
 
+def page_of(results):
+  return cached_page(json.dumps(results))
+
+
+@functools.cache
+def cached_page(content):
+  """The page of results that are given as JSON: five charts take a second."""
+  results = json.loads(content)
+  wheel = results.get('flywheel')
+  return evidence.report(results, wheel and charts.flywheel(wheel))
+
+
 def shown(results):
   """The page's words, without its tags."""
-  page = evidence.report(results).decode()
+  page = page_of(results).decode()
   return re.sub(r'\s+', ' ', re.sub(r'<[^>]+>', ' ', page.split('<main>')[1]))
 
 
@@ -159,15 +179,15 @@ def test_the_answer_names_every_figure_of_the_flywheel_and_the_arms():
   ('value', 'words'),
   [
     (
-      of(0.2, positive=2),
+      interval(0.2, positive=2),
       '+0.200 [+0.100, +0.300] nats a token (2 of 2 seeds above 0)',
     ),
     (
-      of(-0.2, positive=0),
+      interval(-0.2, positive=0),
       '-0.200 [-0.300, -0.100] nats a token (0 of 2 seeds above 0)',
     ),
     (
-      of(0.05, positive=1),
+      interval(0.05, positive=1),
       '+0.050 [-0.050, +0.150] nats a token (1 of 2 seeds above 0, not told '
       'apart from 0)',
     ),
@@ -237,22 +257,27 @@ def test_the_worlds_are_counted_by_sign():
     'lies 0.3; deny, user wrong 0, lies 0.9; deny, user wrong 0.1, lies 0.3; '
     'deny, user wrong 0.1, lies 0.9. In 8 worlds L_do itself ends on the side '
     'of the lie.'
-  ) in page.replace('&quot;', '"')
+  ) in html.unescape(page)
 
 
 def test_a_doubtful_cell_of_the_heat_map_is_marked():
-  cells = {(0.0, 0.3): of(0.3, 0.1), (0.0, 0.9): of(0.05, 0.1)}
-  table = charts.heat(cells, ('wrong', [0.0]), ('lies', [0.3, 0.9]), 'x', 0.3)
-  assert '+0.30 [+0.20, +0.40]</td>' in table
-  assert '+0.05 [-0.05, +0.15] ?</td>' in table
-  assert 'var(--truth) 55%' in table and 'var(--truth) 9%' in table
+  cells = {(0.0, 0.3): interval(0.3, 0.1), (0.0, 0.9): interval(0.05, 0.1)}
+  table = sections.heat(cells, ('wrong', [0.0]), ('lies', [0.3, 0.9]), 'x', 0.3)
+  assert table.header == ['', 'lies 0.3', 'lies 0.9']
+  ((name, sure, doubtful),) = table.rows
+  assert name == 'wrong 0'
+  assert sure.text == '+0.30 [+0.20, +0.40]'
+  assert doubtful.text == '+0.05 [-0.05, +0.15] ?'
+  assert 'var(--truth) 55%' in sure.style
+  assert 'var(--truth) 9%' in doubtful.style
+  assert 'var(--truth) 55%' in page_of(RESULTS).decode()
 
 
 def test_parts_that_are_not_done_are_left_out():
   for part in ('flywheel', 'arms', 'heldout', 'worlds', 'costs'):
     results = copy.deepcopy(RESULTS)
     del results[part]
-    assert evidence.report(results) != evidence.report(RESULTS)
+    assert page_of(results) != page_of(RESULTS)
   nothing = {
     name: RESULTS[name]
     for name in ('experiment', 'config', 'seed', 'seeds', 'environment')
@@ -269,8 +294,9 @@ def test_seeds_and_every_run_are_on_the_page():
 
 
 def test_the_page_needs_no_other_file():
-  page = evidence.report(RESULTS).decode()
+  page = page_of(RESULTS).decode()
   assert not re.search(r'(src|href)="(?!#)', page)
+  assert page.count('<svg class="chart"') == 6
   assert '://' not in page
 
 
@@ -279,7 +305,7 @@ def test_a_page_is_made_again_from_results_alone(tmp_path):
   path.write_text(json.dumps(RESULTS))
   page = evidence.rebuild(str(path))
   assert page == tmp_path / 'evidence.html'
-  assert page.read_bytes() == evidence.report(RESULTS)
+  assert page.read_bytes() == page_of(RESULTS)
   assert (tmp_path / 'flywheel.png').read_bytes().startswith(b'\x89PNG')
   other = evidence.rebuild(str(path), str(tmp_path / 'other'))
   assert other.read_bytes() == page.read_bytes()
@@ -298,3 +324,33 @@ def test_a_single_seed_is_drawn_without_a_band():
     for each in found['accuracy']:
       each['lo'] = each['hi'] = None
   assert '90.0%' in shown(results)
+
+
+def test_what_a_config_says_cannot_become_markup():
+  name = '<script>$x$</script>'
+  text = json.dumps(RESULTS).replace('agent_only', name)
+  results = json.loads(text.replace('"observational"', json.dumps(name)))
+  page = page_of(results).decode()
+  assert page.count('<script>') == 1  # the viewer's own
+  assert '&lt;script&gt;$x$&lt;/script&gt;' in page
+
+
+def test_a_mean_stands_in_its_interval():
+  """Bar from lo to hi, mark at the mean; both say their numbers."""
+  rows = [('a', interval(0.5, 0.25)), ('b', interval(-0.25, 0.125))]
+  svg = charts.dots('x', rows, 'Means.', 'nats').svg()
+  told = re.findall(r'<title>([^<]*)</title><path d="M (\S+) \S+ L (\S+) ', svg)
+  assert [text for text, *_ in told] == [
+    'a +0.500 [+0.250, +0.750]',
+    'b -0.250 [-0.375, -0.125]',
+    'a +0.500 [+0.250, +0.750]',
+    'b -0.250 [-0.375, -0.125]',
+  ]
+  places = [(float(start), float(stop)) for _, start, stop in told]
+  (low, high), (low_b, high_b), (mark, _), (mark_b, _) = sorted(
+    places, key=lambda place: place[0] == place[1]
+  )
+  assert mark == pytest.approx((low + high) / 2, abs=0.02)
+  assert mark_b == pytest.approx((low_b + high_b) / 2, abs=0.02)
+  # Half as wide an interval is half as long.
+  assert high - low == pytest.approx(2 * (high_b - low_b), abs=0.04)

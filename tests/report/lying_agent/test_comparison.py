@@ -145,3 +145,43 @@ def test_the_base_in_a_few_words(results, words):
 )
 def test_the_caveat_is_that_of_the_base(base, opening):
   assert comparison.caveat(base, {}).startswith(opening)
+
+
+@pytest.mark.parametrize(
+  ('observational', 'interventional', 'ordering', 'signs'),
+  [
+    (-0.1, 0.6, 'yes', 'observational yes, interventional yes'),
+    (0.01, 0.6, 'yes', 'observational no, interventional yes'),
+    (0.7, 0.6, 'no', 'observational no, interventional yes'),
+    (-0.1, -0.2, 'no', 'observational yes, interventional no'),
+  ],
+)
+def test_agreement_is_measured_not_assumed(
+  observational, interventional, ordering, signs
+):
+  arms = {
+    'observational': {'mean_margin': observational},
+    'interventional': {'mean_margin': interventional},
+  }
+  text = comparison.agreement(arms)
+  assert f'in mean margin, as in the paper: **{ordering}**' in text
+  assert f'Same sign as in the paper: **{signs}**' in text
+
+
+def test_an_arm_that_the_paper_never_had_gets_a_column(given_results):
+  arms = given_results['arms']
+  arms['error_masked'] = arms['base']
+  header, rows = comparison.comparison(arms)
+  assert header[3:5] == ('ours: interventional', 'ours: error_masked')
+  assert {row[0]: row[3:5] for row in rows}['mean margin, nats per token'] == (
+    '+0.7500',
+    '+0.3750',
+  )
+
+
+def test_the_introduction_says_what_was_run(given_results):
+  text = comparison.introduction(given_results)
+  assert text.startswith(
+    'Seed 0. Arms: base, observational, interventional. All start from the '
+    'same base model (SmolLM2-135M-Instruct, 134.5 M parameters, given)'
+  )

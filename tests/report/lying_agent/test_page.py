@@ -1,5 +1,7 @@
-"""report.html: figures as in report.md, and nothing from outside."""
+"""report.html: the figures of results.json, and nothing from outside."""
 
+import copy
+import dataclasses
 import html
 import json
 import re
@@ -7,9 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from isft_jax.report import charts, document, plots
-from isft_jax.report.lying_agent import page
-from isft_jax.report.viewer import terminal
+from isft_jax.report import rebuild
+from isft_jax.report.lying_agent import charts, page
 from isft_jax.report.viewer.shown import Dialogue
 from isft_jax.types import Example, Provenance
 
@@ -77,13 +78,17 @@ def report(results, dialogues=()):
   names = [name for name, arm in results['arms'].items() if 'train' in arm]
   curves = {name: [4.0, 2.0, float('nan'), 1.0] for name in names}
   steps = {name: [1, 2, 3, 4] for name in names}
-  return page.report(results, curves, steps, dialogues).decode()
+  losses = charts.loss_curves(curves, steps)
+  margins = charts.margins(results['arms'])
+  return page.report(results, losses, margins, dialogues).decode()
 
 
 def rows(text, first_cell):
   """Rows of all tables that begin with this cell, as lists of plain texts."""
-  found = re.findall(r'<tr><th scope="row">(.*?)</t[dh]></tr>', text, re.S)
-  cells = [re.split(r'</t[dh]><t[dh][^>]*>', row) for row in found]
+  found = re.findall(
+    r'<tr>\s*<th scope="row">(.*?)</t[dh]>\s*</tr>', text, re.S
+  )
+  cells = [re.split(r'</t[dh]>\s*<t[dh][^>]*>', row) for row in found]
   plain = [[html.unescape(re.sub('<[^>]*>', ' ', c)) for c in r] for r in cells]
   plain = [[' '.join(cell.split()) for cell in row] for row in plain]
   return [row for row in plain if row[0] == first_cell]
@@ -197,73 +202,33 @@ def test_a_reply_that_contradicts_or_talks_like_the_user_says_so(given_results):
   ]
 
 
-def test_every_margin_is_a_bar_that_says_its_value(results):
-  bars = re.findall(
-    r'aria-label="(\S+ [+-][0-9.]+)"', charts.margins(results['arms'])
-  )
-  # The interventional arm's highest first, arms in the order of every table.
-  assert bars == [
-    'base +0.000',
-    'observational +0.250',
-    'interventional +0.750',
-    'weighted(0.3) +0.200',
-    'base +0.250',
-    'observational -0.500',
-    'interventional +0.500',
-    'weighted(0.3) +0.100',
+def test_agreement_and_caveat_have_their_weight_in_bold(results):
+  text = ' '.join(report(results).split())
+  assert 'in mean margin, as in the paper: <strong>yes</strong>.' in text
+  assert 'Absolute figures are <strong>not comparable</strong> with' in text
+
+
+def test_training_is_shown_of_trained_arms_only(results):
+  text = report(results).split('<h2>Training</h2>')[1]
+  assert rows(text, 'interventional') == [
+    ['interventional', '4', '36,000', '-', '-']
   ]
+  assert rows(text, 'base') == []
 
 
-def test_bars_start_at_zero_and_are_as_long_as_the_margin(results):
-  figure = charts.margins(results['arms'])
-  zero = float(re.search(r'--zero:([0-9.]+)%', figure)[1])
-  values = re.findall(r'aria-label="\S+ ([+-][0-9.]+)"', figure)
-  spans = re.findall(r'margin-left:([0-9.]+)%;width:([0-9.]+)%', figure)
-  lengths = []
-  for value, (left, width) in zip(map(float, values), spans, strict=True):
-    start, stop = float(left), float(left) + float(width)
-    assert (start if value >= 0 else stop) == pytest.approx(zero, abs=0.02)
-    lengths.append(float(width) / abs(value) if value else np.nan)
-  # Two decimals of a percent are printed.
-  assert np.nanmax(lengths) == pytest.approx(np.nanmin(lengths), abs=0.1)
-
-
-def test_loss_curves_leave_out_what_a_log_scale_cannot_show():
-  figure = charts.loss_curves(
-    {'observational': [4.0, float('nan'), 0.0, 1.0]},
-    {'observational': [10, 20, 30, 40]},
-  )
-  (raw,) = re.findall(r'class="raw".*? d="M(.*?)"', figure)
-  (start, top), (stop, bottom) = (map(float, p.split()) for p in raw.split('L'))
-  assert (start, stop) == (0, 100)  # the first step and the last
-  assert top + bottom == pytest.approx(
-    100, abs=0.02
-  )  # equal room on both sides
-  assert 'nan' not in figure and 'inf' not in figure
-
-
-@pytest.mark.parametrize('curves', [{}, {'base': []}, {'base': [float('nan')]}])
-def test_no_losses_no_chart(curves):
-  steps = {arm: list(range(len(losses))) for arm, losses in curves.items()}
-  assert charts.loss_curves(curves, steps) == '<p>No arm was trained.</p>'
-
-
-@pytest.mark.parametrize('low', [0.02, 0.5, 4.7])
-@pytest.mark.parametrize('times', [1.01, 1.1, 3, 30, 3e5])
-def test_the_loss_axis_has_a_few_ticks(low, times):
-  curves = {'base': [low, low * times]}
-  figure = charts.loss_curves(curves, {'base': [1, 2]})
-  ticks = re.findall(r'"tick y" style="top:([0-9.]+)%"', figure)
-  assert 2 <= len(ticks) <= 12
-  gaps = -np.diff(np.array(ticks, float))
-  assert gaps.min() > 4  # percent of 240 pixels: labels do not touch
-
-
-def test_arms_differ_in_dashes_as_well_as_in_color():
-  arms = [*plots.COLORS, 'weighted(0.3)', 'weighted(0.7)', 'USER=1']
-  style = charts.style_index(arms)
-  assert list(style.values()) == list(range(9))
-  assert len({charts._dashes(index) for index in style.values()}) == 9
+@pytest.mark.parametrize(
+  'arms', [(), ('base',), ('interventional',), ('base', 'observational')]
+)
+def test_any_subset_of_arms(results, arms):
+  results['arms'] = {name: results['arms'][name] for name in arms}
+  text = report(results)
+  (beats,) = rows(text, 'facts where L_do beats L_obs')
+  assert beats[1:] == [*('-' for _ in arms), '-', '33 / 33']
+  assert 'cannot be compared' in text
+  assert ('No arm was trained.' in text) == (arms in ((), ('base',)))
+  assert ('No fact was probed.' in text) == (arms == ())
+  width = {len(row) for row in rows(text, 'a & b')}
+  assert width == ({2 + len(arms)} if arms else set())
 
 
 # ----------------------------------------------------------------- the document
@@ -274,17 +239,26 @@ def test_the_page_needs_no_network(results):
   assert not re.search(r'https?:|//[a-z]', text.split('<body>')[0])
   assert not re.search(r'(src|href|action|data)\s*=\s*["\']?(?!["\'#])', text)
   assert not re.search(r'<(link|img|iframe|object|embed|base)\b', text)
-  assert '@import' not in text and 'url(' not in text
+  assert '@import' not in text and not re.search(r'url\((?!#)', text)
   assert "default-src 'none'" in text
 
 
 def test_what_a_run_wrote_cannot_become_markup(results):
   results['seed'] = '<script>'
   results['environment'] = {'<i>': '<script>'}
+  results['arms']['<script>"'] = copy.deepcopy(results['arms']['base'])
+  results['arms']['<script>"']['train'] = {'steps': '<script>'}
   for fact in results['arms']['base']['facts']:
     fact['truth_reply'] = '</td><script>alert(1)</script>\x00'
-  text = report(results, [dialogue()])
-  assert text.count('<script>') == 1
+    fact['true_claim'] = '<script>'
+  shown = dialogue()
+  shown = dataclasses.replace(
+    shown,
+    example=dataclasses.replace(shown.example, id='<script>'),
+    weights=shown.weights | {'<script>': shown.weights['observational']},
+  )
+  text = report(results, [shown])
+  assert text.count('<script>') == 1  # the viewer's own
   assert '&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;\\x00' in text
 
 
@@ -320,8 +294,15 @@ def test_write(tmp_path, results):
   assert path == tmp_path / 'report.html'
   text = path.read_text(encoding='utf-8')
   assert text.startswith('<!DOCTYPE html>') and r'half \ud83d' in text
-  assert text.count('class="smooth"') == 3
-  assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ['report.html']
+  assert text.count('<svg class="chart"') == 2
+  for name in ('loss_curves', 'margins'):
+    assert f'id="{name}-' in text
+  # Nothing temporary stays behind.
+  assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
+    'loss_curves.png',
+    'margins.png',
+    'report.html',
+  ]
 
 
 def test_write_needs_the_metrics_of_a_trained_arm(tmp_path, results):
@@ -330,81 +311,46 @@ def test_write_needs_the_metrics_of_a_trained_arm(tmp_path, results):
   assert list(tmp_path.iterdir()) == []
 
 
-# --------------------------------------------------------------------- contrast
+def test_an_old_workdir_is_made_again(tmp_path, results):
+  """Its report.md, which no run writes any more, stays as it is."""
+  del results['arms']['weighted(0.3)']
+  (tmp_path / 'report.md').write_text('# The lying agent')
+  (tmp_path / 'report.html').write_text('old')
+  path = tmp_path / 'results.json'
+  path.write_text(json.dumps(results))
+  (again,) = rebuild.rebuild([str(path)])
+  assert 'Margin of each fact' in again.read_text()
+  assert (tmp_path / 'report.md').read_text() == '# The lying agent'
 
 
-def palettes():
-  css = document._read('page.css')
-  light, dark = (
-    dict(re.findall(r'--([a-z0-9-]+): (#[0-9a-f]{6})', block))
-    for block in re.findall(r':root \{(.*?)\}', css, re.S)
+def test_two_pages_of_a_run_are_the_same_bytes(results):
+  assert report(results, [dialogue()]) == report(results, [dialogue()])
+
+
+def test_ids_stand_once(results):
+  text = report(results, [dialogue(), dialogue()])
+  ids = re.findall(r' id="([^"]*)"', text)
+  assert len(ids) == len(set(ids)) > 10
+
+
+# ----------------------------------------------------------------- the metrics
+
+
+def test_read_losses(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(
+    '{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 9.0}\n\n'
+    # Resumed from step 1: step 2 is logged again.
+    '{"step": 2, "loss": 2.0, "lr": 0.1}\n{"step": 3, "loss": NaN}\n'
   )
-  return {'light': light, 'dark': dark}
+  steps, losses = page.read_losses(path)
+  assert steps == [1, 2, 3]
+  assert losses[:2] == [3.0, 2.0] and losses[2] != losses[2]
 
 
-def contrast(one, other):
-  """The contrast of two colors '#rrggbb': WCAG 2.2, relative luminance."""
-
-  def luminance(color):
-    c = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-    return linear @ [0.2126, 0.7152, 0.0722]
-
-  low, high = sorted((luminance(one), luminance(other)))
-  return (high + 0.05) / (low + 0.05)
-
-
-def test_contrast_of_known_pairs():
-  assert contrast('#000000', '#ffffff') == pytest.approx(21)
-  assert contrast('#767676', '#ffffff') == pytest.approx(4.54, abs=0.01)
-
-
-@pytest.mark.parametrize('mode', ['light', 'dark'])
-def test_text_passes_wcag_aa(mode):
-  color = palettes()[mode]
-  authors = [a.name.lower() for a in Provenance if a != Provenance.PAD]
-  pairs = [('ink', f'{author}-tint') for author in authors]  # scored tokens
-  pairs += [('paper', author) for author in authors]  # letter marks
-  for ground in ('paper', 'card'):
-    pairs += [
-      (text, ground) for text in ('ink', 'quiet', 'link', 'lie', 'truth')
-    ]
-  too_low = {
-    pair: round(contrast(color[pair[0]], color[pair[1]]), 2)
-    for pair in pairs
-    if contrast(color[pair[0]], color[pair[1]]) < 4.5
-  }
-  assert too_low == {}
-
-
-@pytest.mark.parametrize('mode', ['light', 'dark'])
-def test_lines_and_bars_pass_wcag_aa(mode):
-  color = palettes()[mode]
-  arms = [f'arm-{index}' for index in range(9)]
-  assert min(contrast(color[a], color['paper']) for a in arms) >= 3
-  assert min(contrast(color[a], color['card']) for a in arms) >= 3
-  assert len({color[a] for a in arms}) == 9
-
-
-def test_the_dark_page_defines_what_the_light_one_does():
-  light, dark = palettes().values()
-  assert light.keys() == dark.keys()
-  used = set(re.findall(r'var\(--([a-z0-9-]+)', document._read('page.css')))
-  assert used <= light.keys() | {'author', 'tint', 'weight', 'zero'}
-
-
-def test_the_terminals_fills_pass_wcag_aa():
-  """Black on xterm's color cube (16 to 231) and its grays (232 to 255)."""
-
-  def color(index):
-    if index >= 232:
-      return (
-        f'#{8 + 10 * (index - 232):02x}' + f'{8 + 10 * (index - 232):02x}' * 2
-      )
-    levels = (0, 95, 135, 175, 215, 255)
-    cube = index - 16
-    return '#' + ''.join(f'{levels[cube // 6**k % 6]:02x}' for k in (2, 1, 0))
-
-  fills = terminal.FILLS
-  assert list(fills) == list(Provenance)
-  assert min(contrast('#000000', color(f)) for f in fills.values()) > 4.5
+@pytest.mark.parametrize('line', ['{"step": 2, "lo', '{"step": 2}', '[1]'])
+def test_a_bad_line_of_metrics_is_named(tmp_path, line):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('{"step": 1, "loss": 3.0}\n' + line)
+  with pytest.raises(ValueError, match=r'metrics\.jsonl:2: '):
+    page.read_losses(path)

@@ -91,6 +91,16 @@ def test_several_files_are_summarised(tmp_path, runs):
   assert '| +0.2500 (-0.2500 to +0.7500) |' in table.read_text()
 
 
+def test_what_a_run_wrote_cannot_become_markup(runs):
+  for run in runs.values():
+    run['base']['name'] = '<script>'
+    run['environment'] = {'<script>': '<script>'}
+    run['arms']['<script>'] = run['arms']['base']
+  text = seeds.page(runs).decode()
+  assert text.count('<script>') == 1  # the viewer's own
+  assert text.count('&lt;script&gt;') >= 4
+
+
 def test_the_page_of_one_run_is_made_without_its_metrics(
   tmp_path, given_results
 ):
@@ -98,7 +108,8 @@ def test_the_page_of_one_run_is_made_without_its_metrics(
   (page,) = rebuild.rebuild([path])
   text = page.read_text()
   assert page == tmp_path / 'run' / 'report.html'
-  assert 'No arm was trained' not in text and 'class="curves"' not in text
+  assert 'No arm was trained' not in text and 'loss_curves' not in text
+  assert not (tmp_path / 'run' / 'loss_curves.png').exists()
   rebuild.rebuild([path])  # its own page may be replaced
   page.write_text('<section class="viewer">')
   with pytest.raises(ValueError, match='shows dialogues'):

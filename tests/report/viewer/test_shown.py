@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from isft_jax.objectives import weight_table
+from isft_jax.report import escapes
 from isft_jax.report.viewer import html as viewer_html
 from isft_jax.report.viewer import shown as viewer
 from isft_jax.report.viewer import terminal as viewer_terminal
@@ -98,7 +99,7 @@ def test_texts_and_weights_must_fit_the_tokens():
   ],
 )
 def test_nothing_in_a_text_is_hidden_or_obeyed(text, shown):
-  assert viewer.visible(text) == shown
+  assert escapes.visible(text) == shown
 
 
 def test_turns():
@@ -263,7 +264,7 @@ def page_of(shown, objective='interventional'):
 def test_every_token_is_in_the_page_once_and_in_order():
   tokens = page_of(show()).tokens
   assert [token['text'] for token in tokens] == [
-    viewer.visible(text) for text, *_ in TOKENS
+    escapes.visible(text) for text, *_ in TOKENS
   ]
 
 
@@ -306,6 +307,19 @@ def test_the_page_escapes_what_it_shows():
   assert {token['text'] for token in page.tokens} == {name}
 
 
+def test_text_in_square_brackets_is_no_markup_of_the_terminal():
+  """rich would take [red]x[/] for a style, :smile: for a picture."""
+  text = '[red]x[/]:smile:'
+  shown = viewer.dialogue(
+    example(id=text), lambda ids: text, {'x': np.ones((8, 3))}
+  )
+  for found in (
+    viewer_terminal.plain(shown, 'x'),
+    without_codes(viewer_terminal.colored(shown, 'x')),
+  ):
+    assert found.count(text) == 1 + len(TOKENS)
+
+
 def test_half_a_character_can_be_written():
   shown = viewer.dialogue(
     example(), lambda ids: '\ud83d', {'x': np.ones((8, 3))}
@@ -327,7 +341,7 @@ def test_two_viewers_share_no_id():
 
 def test_counts_of_every_objective():
   text = viewer_html.page(show(), NAMES[0]).decode()
-  rows = re.findall(r'<tr><th scope="row">(.*?)</tr>', text)
+  rows = re.findall(r'<tr><th scope="row">(.*?)</tr>', text, re.S)
   cells = [re.sub('<[^>]*>', ' ', row).split() for row in rows]
   assert cells[-2:] == [
     ['a', 'agent', '2', '2', '0', '0', '2', '(weight', '0.6)'],

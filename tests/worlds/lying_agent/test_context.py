@@ -2,29 +2,17 @@
 
 import pytest
 
-from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import Provenance, Segment, Trajectory
 from isft_jax.worlds.lying_agent import generator
 from isft_jax.worlds.lying_agent.context import shared_context
-
-CHATML = """\
-{%- for m in messages -%}
-  {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-"""
+from tests.dialogues import CHATML, chatml_tokenizer
 
 
 @pytest.fixture(scope='module')
 def encoder():
-  dialogues = generator.dialogues(50, 0.6, 0.5, seed=0)
-  encoder = tokenizer.train(
-    map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues), 400
-  )
-  special = ['<|im_start|>', '<|im_end|>']
-  encoder.add_special_tokens({'additional_special_tokens': special})
-  return encoder
+  return chatml_tokenizer()
 
 
 def dialogue(context, words='Hi.'):

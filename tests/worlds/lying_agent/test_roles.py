@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 
 from isft_jax.config import ModelConfig
-from isft_jax.data.rendering import chat_template, tokenizer
-from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.inference.replies import Reply
 from isft_jax.models import decoder
 from isft_jax.types import Provenance, Verdict
 from isft_jax.worlds.lying_agent import generator, roles
 from isft_jax.worlds.lying_agent.probes import Slot, score
+from tests.dialogues import dialogues, plain_renderer
 
 
 @pytest.mark.parametrize('p_lie', [0.0, 1.0])
@@ -34,15 +33,12 @@ def test_every_turn_of_the_dialogues_is_told_apart_or_a_bare_claim(p_lie):
 
 @pytest.fixture(scope='module')
 def world():
-  dialogues = list(generator.dialogues(6, 0.5, 0.5, seed=0))
-  texts = map(chat_template.ChatTemplate(chat_template.PLAIN).text, dialogues)
-  renderer = Renderer(tokenizer.train(texts, 400), chat_template.PLAIN)
   config = ModelConfig(
-    vocab_size=400, width=16, layers=1, head_size=4, hidden=32
+    vocab_size=512, width=16, layers=1, head_size=4, hidden=32
   )
   graphdef, _ = decoder.abstract(config)
   params = decoder.init(config, jax.random.key(0))
-  return dialogues, renderer, graphdef, params
+  return dialogues()[:6], plain_renderer(), graphdef, params
 
 
 def test_slots_end_where_the_agent_begins(world):

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from isft_jax.tpu import hbm
-from isft_jax.tpu.hbm import Buffer
+from isft_jax.tpu import memory
+from isft_jax.tpu.memory import Buffer
 
 # As libtpu 0.0.42 words it, shortened.
 LISTED = """\
@@ -50,7 +50,7 @@ AT_ONCE = (
   [(LISTED, 22.38), (AT_ONCE, 768), ('RESOURCE_EXHAUSTED: no more', 0)],
 )
 def test_what_a_refused_program_needs(refusal, gib):
-  assert hbm.needed(refusal) == gib * 2**30
+  assert memory.needed(refusal) == gib * 2**30
 
 
 def test_its_largest_buffers_with_what_makes_them():
@@ -59,21 +59,21 @@ def test_its_largest_buffers_with_what_makes_them():
     Buffer(7.0, 'f32[8,14,4096,4096]', first),
     Buffer(round(519.31 / 1024, 3), 'bf16[151936,896]', ''),
   ]
-  assert hbm.largest(LISTED) == listed
-  assert hbm.largest(LISTED, count=1) == listed[:1]
-  assert hbm.largest(AT_ONCE) == []
+  assert memory.largest(LISTED) == listed
+  assert memory.largest(LISTED, count=1) == listed[:1]
+  assert memory.largest(AT_ONCE) == []
 
 
 def test_the_kinds_add_up_to_the_peak():
   """What a result replaces is one piece of memory, not two."""
-  memory = SimpleNamespace(
+  usage = SimpleNamespace(
     alias_size_in_bytes=100,
     argument_size_in_bytes=110,
     output_size_in_bytes=103,
     generated_code_size_in_bytes=7,
     peak_memory_in_bytes=200,
   )
-  found = hbm.by_kind(memory)
+  found = memory.by_kind(usage)
   assert found == {
     'state': 100,
     'batch': 10,

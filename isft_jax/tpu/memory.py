@@ -1,7 +1,7 @@
 """The memory of a program for TPUs, as its compiler reports or refuses it."""
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 _SIZE = r'([\d.]+)([KMGT]?)B?'
@@ -15,24 +15,34 @@ class Buffer(NamedTuple):
   made_by: str
 
 
-def by_kind(memory) -> dict[str, int]:
+class Usage(Protocol):
+  """The result of compiled.memory_analysis(), for which jax has no type."""
+
+  alias_size_in_bytes: int
+  argument_size_in_bytes: int
+  generated_code_size_in_bytes: int
+  output_size_in_bytes: int
+  peak_memory_in_bytes: int
+
+
+def by_kind(usage: Usage) -> dict[str, int]:
   """Returns the bytes of a compiled program on a device, by what they are.
 
   state: arguments that the results replace, in place.
   batch: the other arguments. outputs: the other results.
   temporary: the rest of the peak; code: the program.
 
-  memory: of compiled.memory_analysis().
+  usage: the result of compiled.memory_analysis().
   """
-  state, code = memory.alias_size_in_bytes, memory.generated_code_size_in_bytes
-  batch = memory.argument_size_in_bytes - state
-  outputs = memory.output_size_in_bytes - state
+  state, code = usage.alias_size_in_bytes, usage.generated_code_size_in_bytes
+  batch = usage.argument_size_in_bytes - state
+  outputs = usage.output_size_in_bytes - state
   known = state + batch + outputs + code
   return {
     'state': state,
     'batch': batch,
     'outputs': outputs,
-    'temporary': max(0, memory.peak_memory_in_bytes - known),
+    'temporary': max(0, usage.peak_memory_in_bytes - known),
     'code': code,
   }
 
@@ -54,6 +64,7 @@ def largest(refusal: str, count: int = 5) -> list[Buffer]:
   found = []
   for part in re.split(r'\n\s*\d+\. Size: ', refusal)[1 : count + 1]:
     size = re.match(_SIZE, part)
+    assert size is not None, part
     shape = re.search(r'Shape: (\S+?)(?:\{|\s|$)', part)
     operator = re.search(r'op_name="([^"]*)"', part)
     found.append(

@@ -1,4 +1,4 @@
-"""What isft-generate does with a model: one prompt, a file of them, a chat."""
+"""Answers one prompt, a file of prompts, or a person at the terminal."""
 
 import contextlib
 import json
@@ -6,29 +6,35 @@ import pathlib
 import signal
 import sys
 import time
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from isft_jax.inference.chat_model import ChatModel
+from isft_jax.inference.replies import Reply
 
 # Steps between two looks at a reply that someone waits for.
 _AT_ONCE = 4
 
 
-def read_prompts(path: str) -> list[dict]:
+def read_prompts(path: str) -> list[dict[str, Any]]:
   """Returns the rows of a file, each with `prompt` or `messages`.
 
   path: .txt, a prompt a line; or .jsonl.
 
   Raises ValueError, naming file and line, for a row that is neither.
   """
-  path = pathlib.Path(path)
-  if path.suffix not in ('.txt', '.jsonl'):
+  file = pathlib.Path(path)
+  if file.suffix not in ('.txt', '.jsonl'):
     raise ValueError(f'{path} is neither .txt nor .jsonl')
-  if not path.is_file():
-    raise ValueError(f'{path}: no such file')
+  if not file.is_file():
+    raise ValueError(f'{path}: the file does not exist')
   rows = []
-  for number, line in enumerate(path.read_text('utf-8').split('\n'), 1):
+  for number, line in enumerate(file.read_text('utf-8').split('\n'), 1):
     if not line.strip():
       continue
-    row = {'prompt': line.rstrip('\r')}
-    if path.suffix == '.jsonl':
+    row: Any = {'prompt': line.rstrip('\r')}
+    if file.suffix == '.jsonl':
       row = None
       with contextlib.suppress(ValueError):
         row = json.loads(line)
@@ -43,7 +49,7 @@ def read_prompts(path: str) -> list[dict]:
   return rows
 
 
-def _is_row(row) -> bool:
+def _is_row(row: object) -> bool:
   if not isinstance(row, dict):
     return False
   if 'messages' not in row:
@@ -54,8 +60,8 @@ def _is_row(row) -> bool:
   )
 
 
-def said_in(row: dict, raw: bool):
-  """Returns what `Partner.prompt` takes: a text to continue, or messages.
+def prompt_in(row: dict[str, Any], raw: bool) -> str | Sequence[dict]:
+  """Returns what `ChatModel.prompt` takes: a text to continue, or messages.
 
   Raises ValueError for messages that are to be continued as they are.
   """
@@ -67,20 +73,30 @@ def said_in(row: dict, raw: bool):
   return said if raw else [{'role': 'user', 'content': said}]
 
 
-def describe(partner, settings: dict, stop_texts: list[str], raw: bool) -> str:
+def describe(
+  chat_model: ChatModel,
+  settings: dict[str, Any],
+  stop_texts: list[str],
+  raw: bool,
+) -> str:
   """Returns a line on how replies are drawn, and what ends them."""
   if settings['temperature']:
     how = ', '.join(f'{name} {value:g}' for name, value in settings.items())
   else:
     how = f'greedy, max_new_tokens {settings["max_new_tokens"]}'
-  stops = partner.encoder.convert_ids_to_tokens(partner.stop_ids)
+  stops = chat_model.encoder.convert_ids_to_tokens(chat_model.stop_ids)
   stops = [*stops, *map(json.dumps, stop_texts)]
   turns = 'continues text' if raw else 'writes turns of its chat template'
   return f'{turns}; {how}; ends at {" or ".join(stops) or "nothing else"}'
 
 
 def answer_file(
-  partner, rows: list[dict], raw: bool, output: str, batch: int, **settings
+  chat_model: ChatModel,
+  rows: Sequence[dict[str, Any]],
+  raw: bool,
+  output: str,
+  batch: int,
+  **settings: Any,
 ) -> None:
   """Writes each row with its reply, in order, a batch at a time.
 
@@ -91,14 +107,14 @@ def answer_file(
   prompts = []
   for number, row in enumerate(rows, 1):
     try:
-      prompts.append(partner.prompt(said_in(row, raw)))
+      prompts.append(chat_model.prompt(prompt_in(row, raw)))
     except ValueError as error:
       raise ValueError(f'prompt {number}: {error}') from error
   started, tokens = time.perf_counter(), 0
   for first in range(0, len(rows), batch):
     numbers = range(first, min(first + batch, len(rows)))
     with _ctrl_c() as is_pressed:
-      replies = partner.reply(
+      replies = chat_model.reply(
         [prompts[n] for n in numbers],
         rows=numbers,
         show=lambda index, text: is_pressed(),
@@ -123,40 +139,42 @@ def answer_file(
     note(f'{numbers.stop} of {len(rows)} prompts, {rate:,.0f} tokens/s')
 
 
-def _fields(reply) -> dict:
+def _fields(reply: Reply) -> dict[str, Any]:
   """Returns what a row of the output has beside its prompt."""
-  reply = reply._asdict()
-  return {'reply': reply.pop('text'), **reply}
+  fields = reply._asdict()
+  return {'reply': fields.pop('text'), **fields}
 
 
-def answer(partner, said, **settings) -> str:
+def answer(
+  chat_model: ChatModel, said: str | Sequence[dict], **settings: Any
+) -> str:
   """Prints a reply as it comes; returns it, whole or up to a Ctrl-C."""
   shown = ''
 
-  def show(index, text):
+  def show(index: int, text: str) -> bool:
     nonlocal shown
     del index
     print(text[len(shown) :], end='', flush=True)
     shown = text
     return is_pressed()
 
-  prompt = partner.prompt(said)
+  prompt = chat_model.prompt(said)
   with _ctrl_c() as is_pressed:
-    partner.reply([prompt], show=show, block=_AT_ONCE, **settings)
+    chat_model.reply([prompt], show=show, block=_AT_ONCE, **settings)
   print(' [interrupted]' if is_pressed() else '')
   return shown
 
 
 @contextlib.contextmanager
-def _ctrl_c():
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
   """Yields what tells whether Ctrl-C was pressed; pressed again, it raises.
 
   An exception in the middle of a step would leave a computation running, and
   Python must not end beneath it.
   """
-  pressed = []
+  pressed: list[int] = []
 
-  def press(number, frame):
+  def press(number: int, frame: types.FrameType | None) -> None:
     if pressed:
       signal.default_int_handler(number, frame)
     pressed.append(number)
@@ -168,7 +186,7 @@ def _ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-def chat(partner, raw: bool, **settings) -> None:
+def chat(chat_model: ChatModel, raw: bool, **settings: Any) -> None:
   """Talks with whoever is at the terminal until they leave.
 
   raw: each line is text to continue, by itself.
@@ -176,7 +194,7 @@ def chat(partner, raw: bool, **settings) -> None:
   with contextlib.suppress(ImportError):  # not on every system
     import readline  # noqa: F401 (input() then has a history)
   note('Ctrl-D leaves, Ctrl-C interrupts a reply')
-  messages = []
+  messages: list[dict[str, str]] = []
   while True:
     try:
       line = input('you> ')
@@ -184,7 +202,7 @@ def chat(partner, raw: bool, **settings) -> None:
         continue
       turn = {'role': 'user', 'content': line}
       said = line if raw else [*messages, turn]
-      text = answer(partner, said, **settings)
+      text = answer(chat_model, said, **settings)
       messages += [turn, {'role': 'assistant', 'content': text}]
     except ValueError as error:  # as of a template that refuses a turn
       note(f'error: {error}')

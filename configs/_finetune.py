@@ -1,0 +1,74 @@
+"""What the configs that fine-tune a model on your own trajectories share.
+
+Full fine-tuning: parameters, gradients and Adam's moments are in float32, the
+computation is in bfloat16, and all are sharded over all devices. The schedule
+is conventional and was not tuned.
+"""
+
+from isft_jax.config import MeshConfig, OptimConfig, RunConfig
+from isft_jax.models.presets import model_config
+
+
+def run_config(
+  text: str,
+  *,
+  name: str,
+  model: str,
+  init_from: str,
+  batch: int,
+  length: int,
+  learning_rate: float,
+  fsdp_at_most: int,
+) -> RunConfig:
+  """Returns the settings of a fine-tuning run.
+
+  Args:
+    text: argument of the config, such as 'batch=8,length=4096'; changes batch
+      and length.
+    name: of the config.
+    model: name of its shape in isft_jax/models/presets.py.
+    init_from: id on the Hugging Face hub of the weights to start from.
+    batch: rows per step.
+    length: tokens per row.
+    learning_rate: after the warm-up; falls to 0 along a cosine.
+    fsdp_at_most: see `MeshConfig`.
+
+  Raises:
+    ValueError: the argument has another form.
+  """
+  numbers = parse_numbers(text, batch=batch, length=length)
+  return RunConfig(
+    name=name,
+    rows=numbers['batch'],
+    row_length=numbers['length'],
+    row_targets=0,  # from the records
+    epochs=2,
+    eval_every=100,
+    model=model_config(
+      model, init_from=init_from, dtype='bfloat16', remat='full'
+    ),
+    mesh=MeshConfig(data=-1, fsdp=-1, fsdp_at_most=fsdp_at_most),
+    optim=OptimConfig(
+      learning_rate=learning_rate, schedule='cosine', warmup_steps=20, b2=0.95
+    ),
+  )
+
+
+def parse_numbers(text: str, **defaults: int) -> dict[str, int]:
+  """Returns the numbers in a config's argument: 'batch=8,length=4096'.
+
+  Args:
+    text: comma-separated NAME=NUMBER, in any order.
+    **defaults: the names allowed, and the numbers of those that are missing.
+
+  Raises:
+    ValueError: a name or a number is not allowed.
+  """
+  numbers = dict(defaults)
+  for item in filter(None, text.split(',')):
+    name, _, value = item.partition('=')
+    if name not in defaults or not value.isdecimal():
+      forms = ', '.join(f'{name}=NUMBER' for name in defaults)
+      raise ValueError(f'its argument must be one of {forms} (got {item!r})')
+    numbers[name] = int(value)
+  return numbers

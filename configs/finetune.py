@@ -1,0 +1,39 @@
+"""Fine-tunes a model of yours on your records, on whatever this machine has.
+
+Reproduces: no published run.
+Hardware: two CPU cores and 8 GB for a model of 135 M parameters; one GPU or TPU
+  for a few billion. The other configs here are for named models and slices.
+Time: on two cores that did other work as well, 6 minutes for the 24 short runs
+  of docs/shop_runs.jsonl with SmolLM2-135M-Instruct.
+Expected: on those runs the loss falls from 2.7 to 0.14, and the model answers
+  "Where is my order 2222?" with LOOKUP 2222.
+Commands:
+
+  isft-prepare --input=docs/shop_runs.jsonl --authors=docs/shop_authors.json \\
+    --tokenizer=smollm2-135m-instruct --output=records
+  isft-train --config=finetune --config.records=records \\
+    --config.row_length=256 --config.model.init_from=smollm2-135m-instruct
+"""
+
+from isft_jax.config import ModelConfig, OptimConfig, RunConfig
+
+
+def get_config() -> RunConfig:
+  """Returns the settings; --config.FIELD=VALUE changes any of them."""
+  return RunConfig(
+    name='finetune',
+    rows=1,
+    row_length=512,  # longer runs need longer rows
+    epochs=3,
+    log_every=5,
+    checkpoint_every=100,
+    model=ModelConfig(vocab_size=0, remat='full'),
+    optim=OptimConfig(
+      learning_rate=5e-5,
+      schedule='cosine',
+      final_fraction=0.1,
+      warmup_steps=5,
+      weight_decay=0.01,
+      clip_norm=1.0,
+    ),
+  )

@@ -1,0 +1,62 @@
+"""Starts a command by its name: isft train is the same as isft-train.
+
+isft COMMAND [FLAGS]
+isft COMMAND --help
+python -m isft_jax COMMAND [FLAGS]
+"""
+
+import ast
+import difflib
+import pathlib
+import pkgutil
+import sys
+import textwrap
+
+import isft_jax
+
+NAMES = (
+  *('inspect', 'prepare', 'train', 'generate', 'probe', 'export'),
+  *('compile', 'reproduce', 'theory'),
+)
+
+
+def main() -> None:
+  """The console script isft. It imports only the command that it starts."""
+  name, *arguments = sys.argv[1:] or ['--help']
+  if name in ('-h', '--help', 'help'):
+    print(overview())
+    return
+  if name == '--version':
+    from isft_jax.cli import main as main_lib
+
+    print(main_lib.version())
+    return
+  name = name.removeprefix('isft-')
+  if name not in NAMES:
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f'did you mean {close[0]}?' if close else f'use {", ".join(NAMES)}'
+    sys.exit(f'error: unknown command {name!r}; {hint}')
+  sys.argv = [f'isft-{name}', *arguments]
+  pkgutil.resolve_name(f'isft_jax.cli.{name}:run')()
+
+
+def overview() -> str:
+  """Returns the usage, and what each command does: its docstring's first line.
+
+  Docstrings are read without an import, because two commands may define a flag
+  of the same name.
+  """
+  usage = textwrap.dedent(__doc__.partition('\n\n')[2]).rstrip()
+  lines = [isft_jax.__doc__.partition('\n')[0], '']
+  lines += [textwrap.indent(usage, '  '), '', 'Commands:']
+  for name in NAMES:
+    source = pathlib.Path(__file__).with_name(f'{name}.py').read_text('utf-8')
+    docstring = ast.get_docstring(ast.parse(source)) or ''
+    summary = docstring.partition('\n')[0]
+    lines += textwrap.wrap(
+      f'{name:10}  {summary}',
+      80,
+      initial_indent='  ',
+      subsequent_indent=' ' * 14,
+    )
+  return '\n'.join(lines)

@@ -1,0 +1,241 @@
+"""Settings of the experiments: the lying agent, the evidence.
+
+They import no JAX, so that files in configs/ load quickly.
+"""
+
+import dataclasses
+from dataclasses import field
+from typing import ClassVar
+
+from isft_jax.config import (
+  MeshConfig,
+  ModelConfig,
+  StageConfig,
+  WorkdirConfig,
+  check_choice,
+  check_distinct,
+  check_range,
+)
+
+# Parts of the evidence.
+PARTS = ('flywheel', 'arms', 'heldout', 'worlds')
+
+
+@dataclasses.dataclass
+class DialoguesConfig:
+  """Dialogues of the lying agent."""
+
+  number: int = 480  # number of dialogues to train on
+  heldout: int = 48  # additional dialogues, for evaluation only
+  p_lie: float = 0.6  # probability that the agent's claim is false
+  p_chitchat: float = 0.5  # probability of small talk at the end
+  # How the agent acknowledges a correction. 'thanks': without content, as in
+  # the paper. 'restate': it thanks and repeats the claim.
+  acknowledge: str = 'thanks'
+  # A file of dialogues to train on, in any format that isft-prepare detects. It
+  # replaces generated dialogues: a run trains on all of them, sets `number` and
+  # `heldout` accordingly, and ignores the other fields above.
+  file: str = ''
+  # Checksum of the file of dialogues. The run fills it in, and refuses another.
+  sha256: str = ''
+
+  def check(self, prefix: str) -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    check_range(prefix + 'p_lie', self.p_lie, 0, 1)
+    check_range(prefix + 'p_chitchat', self.p_chitchat, 0, 1)
+    acknowledge = ('thanks', 'restate')
+    check_choice(prefix + 'acknowledge', self.acknowledge, acknowledge)
+    check_range(prefix + 'number', self.number, 1)
+    check_range(prefix + 'heldout', self.heldout, 0)
+
+
+@dataclasses.dataclass
+class DocumentsConfig:
+  """Synthetic documents about the facts, on which the base is pre-trained."""
+
+  number: int = 20_000  # number of documents
+  p_true: float = 0.85  # probability that a statement is true
+
+  def check(self, prefix: str) -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    check_range(prefix + 'p_true', self.p_true, 0, 1)
+    check_range(prefix + 'number', self.number, 1)
+
+
+@dataclasses.dataclass
+class LyingAgentConfig(WorkdirConfig):
+  """The lying agent: a base model, and arms that differ in their objective."""
+
+  BY_CHECKSUM: ClassVar[tuple[str, ...]] = ('dialogues.file', 'facts_file')
+
+  name: str = 'lying_agent'  # name of the run and of its default workdir
+  seed: int = 0  # seed of data, weights and sampling
+  # Objectives to compare: one fine-tuned model for each.
+  arms: tuple[str, ...] = ('observational', 'interventional', 'agent_only')
+  # Vocabulary size of the tokenizer that the run trains.
+  vocab_size: int = 1024
+  # A file of the facts to ask about, and of the context of dialogues and
+  # probes: see worlds/lying_agent/fact_files.py. Empty: the paper's 33 facts,
+  # and our context.
+  facts_file: str = ''
+  # Checksum of the file of facts. The run fills it in, and refuses another.
+  facts_sha256: str = ''
+  # Encode the header of a turn apart from its words, as the paper's notebook
+  # does: see data/rendering/encode.py.
+  piecewise: bool = False
+  # Also measure what fine-tuning changes beyond its own data: margins of
+  # capitals that no dialogue mentions, and the loss per token on definitions of
+  # words. For a base that has learned about the world.
+  forgetting: bool = False
+  dialogues: DialoguesConfig = field(default_factory=DialoguesConfig)
+  documents: DocumentsConfig = field(default_factory=DocumentsConfig)
+  model: ModelConfig = field(default_factory=ModelConfig)
+  mesh: MeshConfig = field(default_factory=MeshConfig)
+  # Pre-training of the base; not used if model.init_from names one.
+  pretrain: StageConfig = field(default_factory=StageConfig)
+  # Fine-tuning of each arm.
+  finetune: StageConfig = field(default_factory=StageConfig)
+  reply_tokens: int = 48  # maximum tokens per reply to a probe
+
+  def check(self, prefix: str = 'config.') -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    self.dialogues.check(prefix + 'dialogues.')
+    self.documents.check(prefix + 'documents.')
+    check_distinct(prefix + 'arms', self.arms)
+    if not self.model.init_from:
+      # 256 bytes and the end of a text; then an embedding for every id.
+      check_range(prefix + 'vocab_size', self.vocab_size, 257)
+      check_range(
+        prefix + 'model.vocab_size', self.model.vocab_size, self.vocab_size
+      )
+    self.pretrain.check(prefix + 'pretrain.')
+    self.finetune.check(prefix + 'finetune.')
+    self.model.check(prefix + 'model.')
+    self.mesh.check(prefix + 'mesh.')
+    check_range(prefix + 'reply_tokens', self.reply_tokens, 1)
+
+
+@dataclasses.dataclass
+class FlywheelConfig:
+  """Rounds of fine-tuning on conversations about the model's own answers."""
+
+  rounds: int = 4  # number of rounds of answers and fine-tuning
+  # Objectives to compare: one chain of models for each.
+  arms: tuple[str, ...] = (
+    'observational',
+    'interventional',
+    'agent_only',
+    'truth_only',
+  )
+  temperature: float = 1.0  # sampling temperature of the answers
+  # Fine-tuning in each round.
+  stage: StageConfig = field(default_factory=StageConfig)
+
+  def check(self, prefix: str) -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    check_range(prefix + 'rounds', self.rounds, 1)
+    check_range(prefix + 'temperature', self.temperature, 0)
+    check_distinct(prefix + 'arms', self.arms)
+    self.stage.check(prefix + 'stage.')
+
+
+@dataclasses.dataclass
+class WorldsConfig:
+  """Every combination of correction style, users' error rate and lie rate."""
+
+  seeds: int = 3  # maximum number of seeds, from the run's first seed on
+  # Objectives to compare: one fine-tuned model for each, per combination.
+  arms: tuple[str, ...] = ('observational', 'interventional')
+  dialogues: int = 480  # number of dialogues per combination
+  # Correction styles: the user states another claim, states none, or denies the
+  # agent's claim.
+  styles: tuple[str, ...] = ('restate', 'content_free', 'deny')
+  # Probabilities that the user takes the false claim for the true one.
+  p_user_wrong: tuple[float, ...] = (0.0, 0.1, 0.3)
+  p_lie: tuple[float, ...] = (0.3, 0.6, 0.9)  # probabilities of a lie
+  # Fine-tuning of each arm.
+  stage: StageConfig = field(default_factory=StageConfig)
+
+  def check(self, prefix: str) -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    check_distinct(prefix + 'arms', self.arms)
+    check_range(prefix + 'seeds', self.seeds, 1)
+    check_range(prefix + 'dialogues', self.dialogues, 1)
+    for name in ('p_user_wrong', 'p_lie'):
+      for value in getattr(self, name):
+        check_range(prefix + name, value, 0, 1)
+    self.stage.check(prefix + 'stage.')
+
+
+@dataclasses.dataclass
+class EvidenceConfig(LyingAgentConfig):
+  """The evidence: four parts, on several seeds that each have their own base.
+
+  Of the fields of the lying agent, facts_file, piecewise and dialogues.file are
+  refused, because facts and dialogues are generated per seed.
+  """
+
+  name: str = 'evidence'
+  # Single part to run: 'flywheel', 'arms', 'heldout' or 'worlds'. Empty: all.
+  only: str = ''
+  seeds: int = 5  # number of seeds, from config.seed on
+  # Facts that dialogues are about. 'invented': new ones for each seed. 'world':
+  # the real facts of worlds/lying_agent/world_facts.py, in the chat template of
+  # a given base (only for the part `flywheel`).
+  bank: str = 'invented'
+  # Number of facts. Of invented facts, half are held out. Of the world's, the
+  # others are. A CSV file has its own number.
+  facts: int = 400
+  facts_csv: str = ''  # facts from a file, instead of invented ones
+  max_turns: int = 2  # maximum number of turns of a document; 0: all
+  p_denial: float = 0.05  # probability that a statement denies the other claim
+  # Objectives of the part `heldout`: one fine-tuned model for each.
+  heldout_arms: tuple[str, ...] = (
+    'observational',
+    'interventional',
+    'agent_only',
+    'truth_only',
+  )
+  flywheel: FlywheelConfig = field(default_factory=FlywheelConfig)
+  worlds: WorldsConfig = field(default_factory=WorldsConfig)
+
+  def check(self, prefix: str = 'config.') -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    super().check(prefix)
+    check_choice(prefix + 'only', self.only, ('', *PARTS))
+    for name, value in (
+      ('dialogues.file', self.dialogues.file),
+      ('facts_file', self.facts_file),
+      ('piecewise', self.piecewise),
+    ):
+      if value:
+        raise ValueError(
+          f'{prefix}{name} must be left at its default, because the evidence '
+          f'generates facts and dialogues for each seed (got {value!r}); '
+          f'{prefix}facts_csv takes a file of facts'
+        )
+    check_range(prefix + 'seeds', self.seeds, 1)
+    check_choice(prefix + 'bank', self.bank, ('invented', 'world'))
+    if self.bank == 'world':
+      self._check_world(prefix)
+    check_range(prefix + 'facts', self.facts, 2)
+    check_range(prefix + 'max_turns', self.max_turns, 0)
+    check_range(prefix + 'p_denial', self.p_denial, 0, 1)
+    check_range(prefix + 'dialogues.heldout', self.dialogues.heldout, 1)
+    check_distinct(prefix + 'heldout_arms', self.heldout_arms)
+    self.flywheel.check(prefix + 'flywheel.')
+    self.worlds.check(prefix + 'worlds.')
+
+  def _check_world(self, prefix: str) -> None:
+    """Raises ValueError unless a base is given that may know real facts."""
+    for name, is_right, needed in (
+      ('only', self.only == 'flywheel', "'flywheel'"),
+      ('model.init_from', self.model.init_from, 'a model that knows the world'),
+      ('facts_csv', not self.facts_csv, 'left empty'),
+    ):
+      if not is_right:
+        raise ValueError(
+          f"with {prefix}bank='world', {prefix}{name} must be {needed}"
+        )
+    # There are 212 facts, and at least one is held out.
+    check_range(prefix + 'facts', self.facts, 2, 211)

@@ -1,0 +1,94 @@
+"""Rows of tables about how a run was made: its settings and its training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from isft_jax.report.lying_agent import comparison
+
+# label -> where to look for it in the config
+_SETTINGS = {
+  'layers': 'model.layers',
+  'width': 'model.width',
+  'heads': 'model.heads',
+  'key-value heads': 'model.kv_heads',
+  'feed-forward width': 'model.hidden',
+  'vocabulary': 'model.vocab_size',
+  'documents to pre-train on': 'documents.number',
+  'true statements in them': 'documents.p_true',
+  'pre-training steps': 'pretrain.steps',
+  'pre-training rows a step': 'pretrain.rows',
+  'pre-training row length, tokens': 'pretrain.row_length',
+  'pre-training learning rate': 'pretrain.optim.learning_rate',
+  'facts': 'facts_file',
+  'dialogues': 'dialogues.file',
+  'dialogues to fine-tune on': 'dialogues.number',
+  'agent lies with probability': 'dialogues.p_lie',
+  'dialogue has a chit-chat tail with probability': 'dialogues.p_chitchat',
+  'fine-tuning epochs': 'finetune.epochs',
+  'fine-tuning steps, if not 0 in place of epochs': 'finetune.steps',
+  'fine-tuning rows a step': 'finetune.rows',
+  'fine-tuning row length, tokens': 'finetune.row_length',
+  'fine-tuning learning rate': 'finetune.optim.learning_rate',
+  'loss is a mean over': 'finetune.normalize',
+}
+
+
+def settings(results: Mapping) -> list[tuple[str, str]]:
+  """Returns (label, value) as text: the environment, the known settings.
+
+  A base model that was given has no settings of documents or pre-training, and
+  dialogues of a file have no probabilities.
+  """
+  config = results.get('config', {})
+  unused: tuple[str, ...] = ()
+  if comparison.base_of(results)['kind'] == 'given':
+    unused += ('documents.', 'pretrain.')
+  if _look_up(config, 'dialogues.file'):
+    unused += ('dialogues.p_',)
+  return flat(results.get('environment', {})) + [
+    (label, _number(value))
+    for label, path in _SETTINGS.items()
+    if not path.startswith(unused)
+    and (value := _look_up(config, path)) not in (None, '')
+  ]
+
+
+def flat(tree: dict, prefix: str = '') -> list[tuple[str, str]]:
+  """Returns (label, value) of every leaf of nested dicts, as text."""
+  rows = []
+  for name, value in tree.items():
+    label = f'{prefix}{name}' if prefix else name.replace('_', ' ')
+    if isinstance(value, dict):
+      rows += flat(value, f'{label}: ')
+    elif isinstance(value, list):
+      rows.append((label, ', '.join(map(str, value))))
+    else:
+      rows.append((label, _number(value)))
+  return rows
+
+
+def training(arms: dict) -> tuple[tuple, list[tuple]]:
+  """Returns header and rows, as text: a row for each arm that was trained."""
+  columns = ('steps', 'scored_tokens', 'seconds', 'final_loss')
+  rows = [
+    (name, *(_number(arm['train'].get(column)) for column in columns))
+    for name, arm in arms.items()
+    if 'train' in arm
+  ]
+  return ('arm', 'steps', 'scored tokens', 'seconds', 'final loss'), rows
+
+
+def _look_up(config: Any, path: str) -> Any:
+  for key in path.split('.'):
+    if not isinstance(config, dict):
+      return None
+    config = config.get(key)
+  return config
+
+
+def _number(value: object) -> str:
+  if value is None:
+    return '-'
+  if isinstance(value, int) and not isinstance(value, bool):
+    return f'{value:,}'
+  return f'{value:.4g}' if isinstance(value, float) else str(value)

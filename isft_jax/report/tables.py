@@ -1,0 +1,132 @@
+"""Tables as text: for terminals, and as Markdown."""
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Generic, Literal, NamedTuple, TextIO, TypeVar
+
+import rich.table
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from isft_jax.report.escapes import visible_line
+
+# The first column of a table never wraps to less than this, in a terminal.
+_FIRST_WIDTH = 24
+
+
+class Cell(NamedTuple):
+  """A cell of a page's table that is more than text.
+
+  css, style: class and CSS of the cell. small: a line below the text.
+  verdict, faults: what is said about the text, above it.
+  """
+
+  text: str
+  css: str = ''
+  style: str = ''
+  small: str = ''
+  verdict: str = ''
+  faults: Sequence[str] = ()
+
+
+Content = TypeVar('Content', str, str | Cell)
+
+
+class Table(NamedTuple, Generic[Content]):
+  """A title, a header, and rows as long as it; all text, or cells on pages."""
+
+  title: str
+  header: Sequence[Content]
+  rows: Sequence[Sequence[Content]]
+
+
+def text(table: Table[str], justify: str = '') -> str:
+  """Returns a table as lines without colour, however wide it is.
+
+  Args:
+    table: without a title line if its title is empty, and without a header line
+      if its header is.
+    justify: '<' or '>' for each column, to the left or right; by default only
+      the first to the left.
+  """
+  header = [table.header] if any(table.header) else []
+  rows = [
+    [visible_line(cell) for cell in row] for row in header + [*table.rows]
+  ]
+  widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+  justify = justify or '<' + '>' * (len(widths) - 1)
+  lines = [visible_line(table.title)] if table.title else []
+  for row in rows:
+    cells = []
+    for cell, side, width in zip(row, justify, widths, strict=True):
+      space = ' ' * (width - cell_len(cell))
+      cells.append(space + cell if side == '>' else cell + space)
+    lines.append('  '.join(cells).rstrip())
+  return '\n'.join(lines)
+
+
+def show(*tables: Table[str], stream: TextIO | None = None) -> None:
+  """Prints tables, with empty lines between them, as suits where they go.
+
+  In a terminal, header and title are bold, and the first column wraps where
+  lines would be too long. Elsewhere a row is a line without colour.
+  """
+  stream = stream or sys.stdout
+  for number, table in enumerate(tables):
+    if number:
+      print(file=stream)
+    if stream.isatty():
+      _print(Console(file=stream), table)
+    else:
+      print(text(table), file=stream)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Returns a Markdown table, its first column to the left."""
+  rule = (':--', *('--:' for _ in header[1:]))
+  escaped = [[_escape(cell) for cell in row] for row in (header, *rows)]
+  lines = [escaped[0], rule, *escaped[1:]]
+  return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+
+
+def _print(console: Console, table: Table[str]) -> None:
+  """Prints a table whose first column wraps, so that other columns fit."""
+  header, *rows = [
+    [visible_line(cell) for cell in row] for row in (table.header, *table.rows)
+  ]
+  first, *others = [
+    max(map(cell_len, column)) for column in zip(header, *rows, strict=True)
+  ]
+  room = console.width - sum(width + 2 for width in others)
+  first = min(first, max(room, _FIRST_WIDTH))
+  grid = rich.table.Table(
+    box=None,
+    pad_edge=False,
+    padding=(0, 2, 0, 0),
+    header_style='bold',
+    show_header=any(header),
+  )
+  for name, width in zip(header, (first, *others), strict=True):
+    side: Literal['left', 'right'] = 'right' if grid.columns else 'left'
+    grid.add_column(Text(name), justify=side, width=width)
+  for row in rows:
+    grid.add_row(*map(Text, row))  # as Text, no markup is read in them
+  if table.title:
+    console.print(Text(visible_line(table.title), 'bold'))
+  # A terminal that is too narrow breaks lines; rich would cut numbers short.
+  console.width = max(console.width, first + sum(width + 2 for width in others))
+  console.print(grid)
+
+
+def _escape(cell: str) -> str:
+  """Returns text as one cell of Markdown, shown exactly as it was written.
+
+  Lines are joined by ↵; whatever Markdown, HTML or GitHub's mathematics would
+  take for syntax is escaped.
+  """
+  line = ' ↵ '.join(part.strip() for part in cell.splitlines())
+  # An underscore inside a word is no syntax: agent_only stays legible.
+  syntax = r'([\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w))'
+  return re.sub(syntax, r'\\\1', line).strip()

@@ -1,0 +1,76 @@
+"""Commands as a person starts them: with flags, output and an exit code.
+
+Importing jax, orbax and transformers takes longer than what most commands then
+do. So a server imports them once, and forks a fresh process for each command.
+"""
+
+import importlib
+import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[1]
+# They import all that is slow, define none of our flags, and start no jax.
+_IMPORTED = ['isft_jax.data.preparation.prepare', 'isft_jax.train.loop']
+
+
+def command(
+  name: str, *flags, cwd=ROOT, before=None, timeout=None
+) -> subprocess.CompletedProcess:
+  """Runs isft-NAME with flags in a process of its own.
+
+  before: a function of a module to call first in that process.
+  """
+  return in_process(
+    _console_script, name, before, argv=flags, cwd=cwd, timeout=timeout
+  )
+
+
+def in_process(
+  function, *arguments, argv=(), cwd=ROOT, timeout=None
+) -> subprocess.CompletedProcess:
+  """Calls a function of a module as the program of a process with sys.argv."""
+  server = multiprocessing.get_context('forkserver')
+  server.set_forkserver_preload(_IMPORTED)
+  argv = ['program', *map(str, argv)]
+  with tempfile.TemporaryDirectory() as folder:
+    outputs = [pathlib.Path(folder, name) for name in ('stdout', 'stderr')]
+    process = server.Process(
+      target=_become, args=(function, arguments, argv, cwd, outputs)
+    )
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+      process.kill()
+      raise subprocess.TimeoutExpired(argv, timeout)
+    return subprocess.CompletedProcess(
+      argv, process.exitcode, *(path.read_text() for path in outputs)
+    )
+
+
+def _become(function, arguments, argv, cwd, outputs):
+  for number, path in enumerate(outputs, start=1):
+    with path.open('w') as file:
+      os.dup2(file.fileno(), number)
+  os.chdir(cwd)
+  sys.argv[:] = argv
+  function(*arguments)
+
+
+def _console_script(name, before):
+  sys.argv[0] = f'isft-{name}'
+  if before:
+    before()
+  importlib.import_module(f'isft_jax.cli.{name}').run()
+
+
+def error_line(name: str, *flags, **options) -> str:
+  """Returns the one line with which isft-NAME refuses; it must exit with 1."""
+  failed = command(name, *flags, **options)
+  assert failed.returncode == 1, failed.stdout
+  assert failed.stderr.startswith('error: '), failed.stderr
+  assert failed.stderr.count('\n') == 1, failed.stderr
+  return failed.stderr

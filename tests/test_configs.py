@@ -1,0 +1,168 @@
+"""The files in configs/: valid, and readable on their own."""
+
+import ast
+import importlib.util
+import pathlib
+
+import jax
+import pytest
+
+from configs import _finetune
+from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
+from isft_jax.hf import config_json
+from isft_jax.models import decoder
+from tests.config_fields import changed
+
+CONFIGS = {
+  path.stem: path
+  for path in sorted(
+    pathlib.Path(__file__).parents[1].joinpath('configs').glob('[!_]*.py')
+  )
+}
+
+
+def get_config(name, *argument):
+  """Loads a file by its path, as the command line does."""
+  spec = importlib.util.spec_from_file_location(name, CONFIGS[name])
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(*argument)
+
+
+def test_there_are_files_in_configs():
+  assert {'lying_agent_tiny', 'train_tiny', 'qwen2_5_7b'} < CONFIGS.keys()
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_file_is_valid_and_is_named_after_itself(name):
+  """Its name is in the default workdir; which data to use is the user's."""
+  config = get_config(name)
+  if isinstance(config, RunConfig):
+    changed(config, {'records': 'records'})
+  config.check()
+  assert config.name == name
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_file_opens_with_what_a_reader_asks_first(name):
+  text = ast.get_docstring(ast.parse(CONFIGS[name].read_text()))
+  title, blank, *lines = text.splitlines()
+  assert title.endswith('.') and not blank
+  openings = [line.replace(',', ':').split(':')[0] for line in lines]
+  wanted = ['Reproduces', 'Hardware', 'Time', 'Expected']
+  assert [word for word in openings if word in wanted] == wanted
+  assert openings.index('Expected') < min(
+    i for i, word in enumerate(openings) if word in ('Command', 'Commands')
+  )
+  assert f'--config=configs/{name}.py' in text or f'--config={name}' in text
+
+
+# ----------------------------------------------------------------- fine-tuning
+
+
+def test_an_argument_is_numbers_by_name():
+  for text, expected in (
+    ('', {'batch': 8, 'length': 4096}),
+    ('batch=32', {'batch': 32, 'length': 4096}),
+    ('length=2048,batch=16', {'batch': 16, 'length': 2048}),
+  ):
+    assert _finetune.parse_numbers(text, batch=8, length=4096) == expected
+
+
+@pytest.mark.parametrize('text', ['rows=8', 'batch', 'batch=', 'batch=-1', '8'])
+def test_an_argument_of_another_form_is_named(text):
+  message = (
+    'its argument must be one of batch=NUMBER, length=NUMBER '
+    rf"\(got '{text}'\)"
+  )
+  with pytest.raises(ValueError, match=message):
+    _finetune.parse_numbers(f'length=16,{text}', batch=8, length=4096)
+
+
+def test_a_fine_tuning_run_in_full():
+  """The settings that the six files share, and those that they choose."""
+  assert get_config('qwen2_5_7b', 'batch=64,length=8192') == RunConfig(
+    name='qwen2_5_7b',
+    rows=64,
+    row_length=8192,
+    row_targets=0,
+    epochs=2,
+    eval_every=100,
+    model=ModelConfig(
+      init_from='Qwen/Qwen2.5-7B-Instruct',
+      vocab_size=152_064,
+      width=3_584,
+      layers=28,
+      heads=28,
+      kv_heads=4,
+      head_size=128,
+      hidden=18_944,
+      rope_theta=1_000_000.0,
+      tie_embeddings=False,
+      dtype='bfloat16',
+      remat='full',
+    ),
+    mesh=MeshConfig(data=-1, fsdp=-1, fsdp_at_most=16),
+    optim=OptimConfig(
+      learning_rate=5e-6, schedule='cosine', warmup_steps=20, b2=0.95
+    ),
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'batch', 'learning_rate', 'fsdp_at_most'),
+  [
+    ('llama3_2_1b', 8, 1e-5, 16),
+    ('llama3_70b', 128, 5e-6, 32),
+    ('qwen2_5_0_5b', 8, 1e-5, 8),
+    ('qwen2_5_7b', 16, 5e-6, 16),
+    ('qwen2_5_32b', 64, 5e-6, 16),
+    ('qwen3_0_6b', 8, 1e-5, 16),
+  ],
+)
+def test_what_a_fine_tuning_run_chooses(
+  name, batch, learning_rate, fsdp_at_most
+):
+  config = get_config(name)
+  assert (config.rows, config.row_length) == (batch, 4096)
+  assert config.optim.learning_rate == learning_rate
+  assert config.mesh.fsdp_at_most == fsdp_at_most
+
+
+# ---------------------------------------------------------------------- models
+
+# Parameters, and families in the hub's words, from the models' own cards.
+MODELS = {
+  'qwen2_5_0_5b': ('qwen2', 494_032_768),
+  'qwen2_5_0_5b_paper': ('qwen2', 494_032_768),
+  'qwen2_5_7b': ('qwen2', 7_615_616_512),
+  'qwen3_0_6b': ('qwen3', 596_049_920),
+  'llama3_2_1b': ('llama', 1_235_814_400),
+  'lying_agent_smollm2': ('llama', 134_515_008),
+  'flywheel_smollm2': ('llama', 134_515_008),
+}
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_a_config_has_the_shape_of_the_model_it_names(name):
+  family, parameters = MODELS[name]
+  model = get_config(name).model
+  assert config_json.to_json(model)['model_type'] == family
+  _, shapes = decoder.abstract(model)
+  assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
+
+
+def test_smollm2_has_the_papers_hyperparameters_if_asked():
+  """1,920 steps of one dialogue, a mean per dialogue, a constant rate."""
+  config = get_config('lying_agent_smollm2', 'paper')
+  config.check()
+  assert config.name == 'lying_agent_smollm2_paper'
+  stage, optimizer = config.finetune, config.finetune.optim
+  assert config.dialogues.number * stage.epochs == 1920
+  assert (stage.rows, stage.row_documents, stage.row_length) == (1, 1, 0)
+  assert (stage.normalize, optimizer.schedule) == ('trajectory', 'constant')
+  assert (optimizer.learning_rate, optimizer.weight_decay) == (2e-5, 0.01)
+  assert (optimizer.clip_norm, optimizer.warmup_steps) == (1.0, 0)
+  message = r"must be 'paper' or nothing \(got 'papre'\)"
+  with pytest.raises(ValueError, match=message):
+    get_config('lying_agent_smollm2', 'papre')
