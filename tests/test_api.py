@@ -248,7 +248,7 @@ def test_a_run_starts_from_a_run_or_from_a_config(folder, tuned, tmp_path):
     ({}, 'name the model to start from'),
     ({'init_from': 'x', 'learningrate': 1}, "did you mean 'learning_rate'"),
     ({'init_from': 'x', 'nothing_near': 1}, 'see isft_jax/config.py'),
-    ({'init_from': 'x', 'epochs': 0}, 'config.epochs=0 must be at least 1'),
+    ({'init_from': 'x', 'epochs': 0}, 'config.epochs must be at least 1'),
   ],
 )
 def test_a_setting_that_cannot_work_is_named(tmp_path, settings, message):

@@ -53,6 +53,12 @@ class DrawRows(Draw, total=False):
   block: int
 
 
+class DrawUntil(DrawRows, total=False):
+  """Arguments of `generate`: also what ends a reply."""
+
+  stop_ids: Sequence[int]
+
+
 def greedy(
   graphdef: GraphDef,
   params: PyTree,

@@ -5,7 +5,7 @@ from typing import NamedTuple, Unpack
 
 import numpy as np
 
-from isft_jax.inference.generate import DrawRows, generate
+from isft_jax.inference.generate import DrawUntil, generate
 from isft_jax.models.decoder import GraphDef
 from isft_jax.types import PyTree
 
@@ -29,10 +29,9 @@ def reply(
   max_new_tokens: int,
   decode: Callable[[int, np.ndarray], str],
   *,
-  stop_ids: Sequence[int] = (),
   stop_texts: Sequence[str] = (),
   show: Callable[[int, str], bool] | None = None,
-  **settings: Unpack[DrawRows],
+  **settings: Unpack[DrawUntil],
 ) -> list[Reply]:
   """Returns a `Reply` to each prompt, cut before the first stop text in it.
 
@@ -42,7 +41,7 @@ def reply(
   decode: (index of the prompt, ids of its reply) -> text.
   show: (index, the part of its text that stays) -> whether to end the reply
     there; called after each block, and with the whole reply.
-  stop_ids, settings: for `generate`, which also says what is raised.
+  settings: for `generate`, which also says what is raised.
   """
   if '' in stop_texts:
     raise ValueError('a stop text is empty: it would end every reply at once')
@@ -62,7 +61,6 @@ def reply(
     params,
     prompts,
     max_new_tokens,
-    stop_ids=stop_ids,
     watch=watch,
     **settings,
   )
