@@ -301,8 +301,8 @@ def test_the_whole_of_what_a_mixture_says_of_itself():
   mixture = make_mixture(plans, (3, 1), seed=0)
   assert mixture.describe(['runs', 'demos']).splitlines() == [
     '44 rows per epoch',
-    f'    runs: 33 rows (75.0%), 1.06 times its {plans[0].describe()}; 75.0% of '
-    'all targets',
+    f'    runs: 33 rows (75.0%), 1.06 times its {plans[0].describe()}; 75.0% '
+    'of all targets',
     f'    demos: 11 rows (25.0%), 2.20 times its {plans[1].describe()}; 25.0% '
     'of all targets',
   ]
