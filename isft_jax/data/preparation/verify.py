@@ -108,8 +108,8 @@ def _split_damages(
       yield f'{shard}: {len(records)} records, expected {length}'
       continue
     errors = [(i, e) for i, r in enumerate(records) if (e := _record_error(r))]
-    for i, error in errors:
-      yield f'{shard}: record {i}: {error}'
+    for i, message in errors:
+      yield f'{shard}: record {i}: {message}'
     if errors or index is None:
       continue
     # Index: computed again from the records. Numbers of trajectories continue
