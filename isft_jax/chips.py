@@ -1,8 +1,8 @@
 """Memory and peak rates of TPU and GPU chips, and descriptions of TPU slices.
 
-  devices = describe('v5e:4x4')  # a slice that need not be attached
-  chip = CHIPS[devices[0].device_kind]
-  chip.flops  # 197e12 operations per second
+devices = describe('v5e:4x4')  # a slice that need not be attached
+chip = CHIPS[devices[0].device_kind]
+chip.flops  # 197e12 operations per second
 """
 
 import os
