@@ -2,8 +2,8 @@
 
   model = model_config('qwen2.5-0.5b', dtype='bfloat16', remat='full')
 
-A run that starts from other weights takes its shape from their config.json:
-see `init_from` in isft_jax/config.py.
+A run that starts from other weights takes the shape from their config.json; see
+`init_from` in isft_jax/config.py.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ _QWEN2_5 = {
   'qkv_bias': True,
   'qk_norm': False,
 }
-# Larger models have more unused ids, and an output head of their own.
+# Larger models have more unused ids, and an untied output head.
 _QWEN2_5_LARGE = _QWEN2_5 | {'vocab_size': 152_064, 'tie_embeddings': False}
 _QWEN3 = _QWEN2_5 | {'qkv_bias': False, 'qk_norm': True}
 _LLAMA3 = {
@@ -31,7 +31,7 @@ _LLAMA3 = {
   'qkv_bias': False,
   'qk_norm': False,
 }
-# Every field that a config.json decides, for each model.
+# All fields that a config.json determines, by name of the model.
 SHAPES: dict[str, dict[str, Any]] = {
   'llama-3-70b': _LLAMA3
   | {
