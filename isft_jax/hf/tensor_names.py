@@ -1,7 +1,8 @@
-"""How a parameter here is called, shaped and turned in a folder's tensors.
+"""Maps our parameter paths to Hugging Face names, shapes and transposes.
 
-Kernels are stored there as [out, in], here as [in, ...]; heads are axes here,
-and one axis with their size there. A stack of layers is a tensor a layer.
+Hugging Face stores kernels as [out, in], and we store them as [in, ...]. We
+have separate axes for heads and head size, which Hugging Face merges. Our stack
+of layers is one tensor per layer there.
 """
 
 import math
@@ -9,7 +10,8 @@ from collections.abc import Sequence
 
 _LAYER = 'model.layers.{layer}.'
 HEAD = 'lm_head.weight'
-# Path here -> (name there, axes here that a kernel contracts; 0: no kernel).
+# Our path -> (Hugging Face name, number of our axes that the kernel contracts).
+# 0 axes: not a kernel, so it is not transposed.
 _TENSORS = {
   'embedding': ('model.embed_tokens.weight', 0),
   'norm': ('model.norm.weight', 0),
@@ -32,29 +34,34 @@ _TENSORS = {
 
 
 def is_stacked(path: str) -> bool:
-  """Returns whether a parameter's first axis is that of layers."""
+  """Returns whether a parameter's first axis is the layer."""
   return path.startswith('blocks/')
 
 
 def name(path: str, layer: int = 0) -> str:
-  """Returns what a parameter, or a layer of it, is called in a folder."""
+  """Returns the Hugging Face name of a parameter, or of one layer of it."""
   return _TENSORS[path][0].format(layer=layer)
 
 
 def names(path: str, layers: int) -> list[str]:
-  """Returns the names of all tensors that hold a parameter, in order."""
+  """Returns the names of a parameter's tensors, in order of the layers."""
   return [name(path, i) for i in range(layers if is_stacked(path) else 1)]
 
 
 def is_turned(path: str) -> bool:
-  """Returns whether a folder stores the parameter with its axes turned."""
+  """Returns whether a folder stores the parameter transposed."""
   return _TENSORS[path][1] > 0
 
 
 def groups(path: str, axes: int) -> tuple[range, range]:
-  """Returns which axes here make up the rows and the columns of a tensor.
+  """Returns our axes that form the rows and the columns of a stored tensor.
 
-  axes: how many a parameter has, or a layer of it. No columns: a vector.
+  Args:
+    path: path of our parameter.
+    axes: number of axes of the parameter, or of one layer of it.
+
+  Returns:
+    (axes of the rows, axes of the columns). A vector has no columns.
   """
   inputs = _TENSORS[path][1]
   if inputs:
@@ -64,7 +71,15 @@ def groups(path: str, axes: int) -> tuple[range, range]:
 
 
 def stored_shape(path: str, shape: Sequence[int]) -> tuple[int, ...]:
-  """Returns the shape in a folder of a parameter, or of a layer of it."""
+  """Returns the stored shape of a parameter, or of one layer of it.
+
+  Args:
+    path: path of our parameter.
+    shape: shape of the parameter, or of one layer of it.
+
+  Returns:
+    The shape of the tensor in a Hugging Face folder.
+  """
   return tuple(
     math.prod(shape[axis] for axis in group)
     for group in groups(path, len(shape))
