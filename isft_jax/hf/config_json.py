@@ -99,11 +99,11 @@ _LLAMA3 = (
 )
 
 
-def model_config(found: Mapping[str, Any], where: str) -> ModelConfig:
+def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
   """Returns the config of the decoder that a config.json describes.
 
   Args:
-    found: content of the file.
+    content: content of the file.
     where: path of the file, for messages.
 
   Returns:
@@ -115,16 +115,16 @@ def model_config(found: Mapping[str, Any], where: str) -> ModelConfig:
   """
 
   def refuse(name: str, why: str) -> NoReturn:
-    raise ValueError(f'{where}: {name}={found.get(name)!r} {why}')
+    raise ValueError(f'{where}: {name}={content.get(name)!r} {why}')
 
   # Family, and weights that are not quantised.
-  family = found.get('model_type')
+  family = content.get('model_type')
   if family not in FAMILIES:
     refuse(
       'model_type', f'is not supported; it must be one of {", ".join(FAMILIES)}'
     )
   for name in _QUANTIZED:
-    if found.get(name):
+    if content.get(name):
       refuse(
         name,
         'means quantised weights, which are not supported; use the '
@@ -133,21 +133,21 @@ def model_config(found: Mapping[str, Any], where: str) -> ModelConfig:
 
   # Attributes with unsupported values, and unknown attributes.
   for name, values in _REQUIRED.items():
-    if name in found and found[name] not in values:
+    if name in content and content[name] not in values:
       refuse(name, 'is not supported')
   known = _READ | _HARMLESS | _REQUIRED.keys() | {*_QUANTIZED}
-  unknown = sorted(found.keys() - known)
+  unknown = sorted(content.keys() - known)
   if unknown:
     refuse(unknown[0], 'is neither supported nor known to be harmless')
 
   # Every layer must see all earlier tokens. Qwen2 names the size of a window
   # that it does not use (use_sliding_window=False). Without the attribute,
   # transformers gives Mistral the window of its first version.
-  windows = found.get('layer_types') or ['full_attention']
+  windows = content.get('layer_types') or ['full_attention']
   if set(windows) != {'full_attention'}:
     refuse('layer_types', 'has layers that do not see all earlier tokens')
-  window = found.get('sliding_window', 4096 if family == 'mistral' else None)
-  if window and 'use_sliding_window' not in found:
+  window = content.get('sliding_window', 4096 if family == 'mistral' else None)
+  if window and 'use_sliding_window' not in content:
     raise ValueError(
       f'{where}: sliding_window={window} is not supported; if your rows are no '
       'longer than that, set it to null in this file: no result changes'
@@ -155,40 +155,40 @@ def model_config(found: Mapping[str, Any], where: str) -> ModelConfig:
 
   # Sizes.
   for name in _INTEGERS:
-    if type(found.get(name)) is not int:
+    if type(content.get(name)) is not int:
       refuse(name, 'must be an integer')
-  if not isinstance(found.get('rms_norm_eps'), float):
+  if not isinstance(content.get('rms_norm_eps'), float):
     refuse('rms_norm_eps', 'must be a number')
 
-  theta, scaling = _rope(found, refuse)
-  heads = found['num_attention_heads']
+  theta, scaling = _rope(content, refuse)
+  heads = content['num_attention_heads']
   qkv_bias, qk_norm = FAMILIES[family]
   return ModelConfig(
-    vocab_size=found['vocab_size'],
-    width=found['hidden_size'],
-    layers=found['num_hidden_layers'],
+    vocab_size=content['vocab_size'],
+    width=content['hidden_size'],
+    layers=content['num_hidden_layers'],
     heads=heads,
-    kv_heads=found.get('num_key_value_heads') or heads,
-    head_size=found.get('head_dim') or found['hidden_size'] // heads,
-    hidden=found['intermediate_size'],
+    kv_heads=content.get('num_key_value_heads') or heads,
+    head_size=content.get('head_dim') or content['hidden_size'] // heads,
+    hidden=content['intermediate_size'],
     rope_theta=theta,
     rope_scaling=scaling,
-    norm_eps=found['rms_norm_eps'],
-    tie_embeddings=bool(found.get('tie_word_embeddings', False)),
+    norm_eps=content['rms_norm_eps'],
+    tie_embeddings=bool(content.get('tie_word_embeddings', False)),
     qkv_bias=qkv_bias,
     qk_norm=qk_norm,
   )
 
 
 def _rope(
-  found: Mapping[str, Any], refuse: Callable[[str, str], NoReturn]
+  content: Mapping[str, Any], refuse: Callable[[str, str], NoReturn]
 ) -> tuple[float, tuple[float, ...]]:
   """Returns theta and Llama 3's scaling."""
   # transformers 5 nests both in rope_parameters; older versions have rope_theta
   # beside rope_scaling.
-  name = 'rope_parameters' if found.get('rope_parameters') else 'rope_scaling'
-  rope = found.get(name) or {}
-  theta = rope.get('rope_theta', found.get('rope_theta', 10_000.0))
+  name = 'rope_parameters' if content.get('rope_parameters') else 'rope_scaling'
+  rope = content.get(name) or {}
+  theta = rope.get('rope_theta', content.get('rope_theta', 10_000.0))
   kind = rope.get('rope_type', rope.get('type', 'default'))
   if rope.get('partial_rotary_factor') not in (None, 1.0):
     refuse(name, 'rotates only part of a head, which is not supported')
