@@ -55,8 +55,8 @@ def compile_run(
   B, L = config.rows, config.row_length
   if not L:
     raise ValueError(
-      'row_length=0 takes the length from records, which are not read here; set '
-      'a length, as in --config.row_length=256 (for an experiment, '
+      'row_length=0 takes the length from records, which are not read here; '
+      'set a length, as in --config.row_length=256 (for an experiment, '
       '--config.finetune.row_length=256)'
     )
   K = config.row_targets or L // 2

@@ -70,6 +70,8 @@ class Checkpoints:
       ),
       item_names=('params', 'opt_state', 'data', 'run'),
     )
+    # A run that writes has renamed damaged checkpoints, so Orbax's newest is
+    # good. A reader must look for itself, once.
     self._saving: int | None = None
     self._newest = None if config else self._newest_whole()
 
@@ -170,6 +172,7 @@ class Checkpoints:
     return restored['params'], restored['run']['fingerprint']
 
   def _read(self, **items: ocp.args.CheckpointArgs) -> dict[str, Any]:
+    # Orbax and tensorstore raise many types of errors for damaged files.
     step = self.latest()
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -233,6 +236,7 @@ def _damage(folder: epath.Path) -> str:
   except ValueError:
     return f'{path} is damaged'
   sizes = _sizes(folder)
+  # Only missing and shorter files count as damage.
   for name, size in expected.items():
     if name not in sizes:
       return f'{folder / name} is missing'
@@ -243,6 +247,8 @@ def _damage(folder: epath.Path) -> str:
 
 def _sizes(folder: epath.Path) -> dict[str, int]:
   """Returns the size of each file in the folders of a checkpoint's items."""
+  # Only the folders of items count. Beside them are the manifest itself, and
+  # files of Orbax.
   items = (path for path in folder.iterdir() if path.is_dir())
   return {
     str(path.relative_to(folder)): path.stat().length

@@ -18,6 +18,7 @@ def export(workdir: str, output: str, dtype: str = '') -> None:
   Raises:
     ValueError: the run has no checkpoint, or `output` is not empty.
   """
+  # Never mix an export with files of another model.
   folder = pathlib.Path(output)
   if folder.exists() and any(folder.iterdir()):
     raise ValueError(f'{folder} is not empty; name another --output')

@@ -91,6 +91,7 @@ def open_inputs(config: RunConfig) -> Inputs:
 
 def _everything(config: RunConfig) -> RunConfig:
   """Returns a config that measures every author of the records once."""
+  # 'observational' scores every author, so the loss of each one is measured.
   objective = 'observational'
   return dataclasses.replace(
     config,
@@ -104,6 +105,7 @@ def _everything(config: RunConfig) -> RunConfig:
 
 def _names(folders: list[str]) -> tuple[str, ...]:
   """Returns the last parts of the paths if they differ, else the paths."""
+  # Short names make shorter lines in metrics and loggers.
   short = tuple(pathlib.PurePath(folder).name for folder in folders)
   return short if len(set(short)) == len(short) else tuple(folders)
 

@@ -32,6 +32,8 @@ class Boards:
       ValueError: Weights & Biases is not installed.
     """
     self._wandb = _open_wandb(folder, config, wandb) if wandb else None
+    # purge_step hides points of steps that a resumed run repeats. tensorboardX
+    # writes to buckets too, and needs no TensorFlow.
     self._board = tensorboardX.SummaryWriter(
       str(folder / 'tensorboard'), purge_step=done + 1
     )
@@ -58,6 +60,7 @@ def _open_wandb(
   path = folder / 'wandb_id'
   if not path.exists():
     path.write_text(uuid.uuid4().hex)
+  # resume='allow' continues the run with this id, or starts it.
   return wandb.init(
     project=project,
     id=path.read_text(),

@@ -75,6 +75,8 @@ def train(
   config, names, source, heldout, fingerprint = inputs.open_inputs(config)
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
   batches = pipeline.batches(source)
+  # The plan of the batches fixes the number of steps, which the learning rate
+  # schedule needs.
   steps = len(source)
   # Without init_from, so that runs which start from other weights share the
   # compiled step.
@@ -84,6 +86,7 @@ def train(
   )
   sharding.check_rows(config.rows, trainer.mesh, config.optim.accumulate)
   workdir = epath.Path(workdir)
+  # Refuse a workdir of another config before anything is written to it.
   config_lib.claim(workdir, config, write=multihost.is_first())
 
   with (
@@ -98,6 +101,8 @@ def train(
     else:
       state = start.begin(config, trainer, fingerprint)
 
+    # Loggers write only on the first host. `Metrics` collects on all of them,
+    # because every host must see a loss that is not finite.
     done = int(state.step)
     with metrics_lib.Metrics(
       workdir,
@@ -134,6 +139,8 @@ def train(
             metrics.flush(keep=0 if save else 1)
           if save:
             checkpoints.save(step, state, batches.get_state(), fingerprint)
+          # After the last step there is nothing left to resume, so the run just
+          # ends.
           if stop and step < steps:
             checkpoints.wait()
             multihost.tell(
@@ -144,11 +151,13 @@ def train(
       except metrics_lib.NotFiniteError as error:
         raise _with_batch(error, source, workdir) from None
 
+  # The rows of metrics.jsonl also hold the steps before a resumption.
   summary = _summary(workdir, source) if multihost.is_first() else {}
   return Trained(trainer.graphdef, state.params, summary)
 
 
 def _is_due(step: int, every: int, steps: int) -> bool:
+  # The last step is always due, so that a run ends with a checkpoint.
   return step == steps or (every > 0 and step % every == 0)
 
 
@@ -156,6 +165,7 @@ def _ideal_seconds(
   config: config_lib.RunConfig, source: pipeline.BatchSource, trainer: Trainer
 ) -> float:
   """Returns the seconds of a step at peak rate; 0 if the peak is unknown."""
+  # Operations without recomputation, as in the usual definition of MFU.
   shape = config.rows, source.plan.row_length, source.plan.row_targets
   peak = chips.peak(trainer.mesh.devices.flat)
   return flops.model(config.model, *shape).total / peak if peak else 0.0
@@ -177,6 +187,7 @@ def _evaluate(
   ) -> tuple[jax.Array, jax.Array]:
     return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *pairs)
 
+  # The evaluation is one pass over all held-out batches of each source.
   sums = {
     name: add_up(
       [
@@ -190,6 +201,8 @@ def _evaluate(
     'heldout_nll_by_author': losses.normalize(*add_up(list(sums.values())))
   }
   if sources > 1:
+    # Sums and counts are added before the division: a mean over tokens, not
+    # over sources.
     values['heldout_nll_by_source'] = {
       name: losses.normalize(*pair) for name, pair in sums.items()
     }
@@ -210,6 +223,7 @@ def _with_batch(
   path = workdir / f'not_finite_step{error.step}{host}.npz'
   with files.open_bytes(path, 'wb') as file:
     np.savez(file, **source[error.step - 1]._asdict())
+  # At most 8 ids, so that the message stays readable.
   ids = source.ids(error.step - 1)
   shown = ', '.join(ids[:8]) + (', ...' if len(ids) > 8 else '')
   return FloatingPointError(
@@ -222,6 +236,7 @@ def _summary(
   workdir: epath.Path, source: pipeline.BatchSource
 ) -> dict[str, float]:
   rows = metrics_lib.read(workdir / 'metrics.jsonl')
+  # The final loss is a mean over the last epoch, weighted like the loss itself.
   epoch = rows[-source.steps_per_epoch :]
   # Old versions wrote the sum of the weights as `targets`.
   weights = [row.get('weight', row['targets']) for row in epoch]

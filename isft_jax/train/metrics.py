@@ -30,6 +30,7 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
   """Reads a metrics file, one row per step, without a cut last line."""
   if not path.exists():
     return []
+  # A killed process may leave half a line at the end.
   lines = path.read_text().split('\n')[:-1]
   return [json.loads(line) for line in lines]
 
@@ -67,6 +68,7 @@ class Metrics:
       whole: (steps done, seconds per step) -> text at the end of a line of
         progress.
     """
+    # `_pending` holds (step, metrics) whose values are still on the devices.
     self._name, self._steps, self._done = name, steps, done
     self._sources, self._ideal_seconds = sources, ideal_seconds
     self._whole = whole
@@ -82,6 +84,7 @@ class Metrics:
     # Files in a bucket cannot be appended to: write a local one, and copy it.
     if '://' in str(path):
       self._draft = epath.Path(tempfile.mkdtemp()) / path.name
+    # A resumed run writes the steps after its checkpoint again.
     kept = [row for row in read(path) if row['step'] <= self._done]
     lines = ''.join(json.dumps(row) + '\n' for row in kept)
     files.write_atomically(self._draft, lines)
@@ -118,6 +121,8 @@ class Metrics:
       return
     steps, values = zip(*ready, strict=True)
     values = jax.device_get(values)
+    # The time of a single step is unknown, because steps are dispatched ahead.
+    # Rows get the mean over the steps since the last flush.
     now = time.perf_counter()
     seconds = (now - self._since) / count  # per step, mean since last flush
     self._since = now
@@ -138,6 +143,8 @@ class Metrics:
       if not keep and self._draft != self._path:
         self._draft.copy(self._path, overwrite=True)
     for row in rows:
+      # The update with this loss has already been applied, so the run cannot
+      # continue.
       if not math.isfinite(row['loss']):
         raise NotFiniteError(
           f'{self._name}: the loss of step {row["step"]} is {row["loss"]}',
@@ -151,6 +158,7 @@ class Metrics:
     targets = sum(row['targets'] for row in rows) / seconds
     loss = sum(row['loss'] for row in rows) / len(rows)
     step = rows[-1]['step']
+    # The remaining time uses the speed of the newest steps.
     left = (self._steps - step) * rows[-1]['seconds']
     whole = ''
     if self._whole:

@@ -25,6 +25,8 @@ def join(
   Raises:
     ValueError: neither the arguments nor the environment name the hosts.
   """
+  # Zero, negative and empty values become None, which lets jax detect the
+  # value.
   try:
     jax.distributed.initialize(
       coordinator_address=coordinator or None,
@@ -34,6 +36,7 @@ def join(
       shutdown_timeout_seconds=heartbeat,
     )
   except ValueError as error:
+    # An error about the given arguments needs no further explanation.
     if coordinator:
       raise
     raise ValueError(
@@ -44,6 +47,7 @@ def join(
 
 def is_first() -> bool:
   """Returns whether this host prints and writes metrics."""
+  # Process 0 is the coordinator, and so exists in every run.
   return jax.process_index() == 0
 
 

@@ -18,6 +18,7 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
   Returns:
     (steps done) -> learning rate.
   """
+  # The cosine covers the steps after the warm-up.
   after = max(1, steps - config.warmup_steps)
   schedule = {
     'constant': optax.constant_schedule(config.learning_rate),
@@ -52,8 +53,10 @@ def make_optimizer(
   Returns:
     The gradient transformation.
   """
+  # float32 needs no rounding, so optax's AdamW is used there.
   is_narrow = jnp.finfo(param_dtype).bits < 32
   adamw = adamw_rounded_as_torch if is_narrow else optax.adamw
+  # Clipping comes first: the moments only see clipped gradients.
   clip = optax.clip_by_global_norm(config.clip_norm)
   return optax.chain(
     clip if config.clip_norm else optax.identity(),
@@ -105,6 +108,7 @@ def adamw_rounded_as_torch(
   def update(
     updates: PyTree, state: PyTree, params: PyTree = None
   ) -> tuple[PyTree, optax.ScaleByAdamState]:
+    # The corrections for the zero start of the moments stay in float32.
     count = state.count + 1
     rate = schedule(state.count)
     correction_1, correction_2 = (1 - jnp.float32(b) ** count for b in (b1, b2))

@@ -28,6 +28,7 @@ class Profile:
     return self
 
   def __exit__(self, *error: object) -> None:
+    # The run may end, or fail, inside the traced range.
     if self._running:
       self._stop()
 
@@ -37,6 +38,7 @@ class Profile:
     if number == self._first:
       jax.profiler.start_trace(self._folder)
       self._running = True
+    # xprof groups device operations by this annotation.
     with jax.profiler.StepTraceAnnotation('train', step_num=number):
       yield
 

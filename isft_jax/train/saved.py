@@ -47,6 +47,7 @@ def load(workdir: str, dtype: str = '') -> Saved:
   Raises:
     ValueError: the run has no checkpoint.
   """
+  # A mistyped workdir gets a message of its own.
   if not checkpoint.folder_of(workdir).is_dir():
     raise ValueError(f'{workdir}: no checkpoints there; name a run workdir')
   with Checkpoints(workdir) as checkpoints:
@@ -72,7 +73,9 @@ def load(workdir: str, dtype: str = '') -> Saved:
 def _placed(shapes: PyTree) -> PyTree:
   """Adds shardings over as many devices as divide every parameter."""
   devices = jax.local_devices()
+  # Try all devices, then one fewer, until every parameter divides.
   for number in range(len(devices), 0, -1):
+    # fsdp shards the parameters, unlike data.
     mesh = sharding.make_mesh(MeshConfig(1, number, 1), devices[:number])
     try:
       placed = sharding.shardings(shapes, decoder.PARTITION_RULES, mesh)

@@ -36,8 +36,10 @@ def with_shape(model: ModelConfig) -> ModelConfig:
   Raises:
     ValueError: nothing is at `init_from`, or a model of an unsupported family.
   """
+  # The parameters of a run must already have the shape of this config.
   if not model.init_from or is_run(model.init_from):
     return model
+  # A GGUF file or a hub id need not exist yet: it is downloaded.
   place = model.init_from
   is_place = places.is_gguf(place) or places.is_hub_id(place)
   if not is_place and not tensor_files.is_folder(place):
@@ -67,8 +69,10 @@ def begin(config: RunConfig, trainer: Trainer, fingerprint: str) -> TrainState:
       checkpoint.
   """
   place = config.model.init_from
+  # From a seed: each device draws only its own shards.
   if not place:
     return trainer.init(config.seed)
+  # Another run: only its parameters are read, not its optimizer state.
   if is_run(place):
     return trainer.start(_params_of_run(place, trainer, fingerprint))
   # A model folder: each device reads only its shards of the stored tensors.
@@ -91,6 +95,8 @@ def _params_of_run(run: str, trainer: Trainer, fingerprint: str) -> PyTree:
     if checkpoints.latest() is None:
       raise ValueError(f'{run}: no checkpoint there to start from')
     params, expected = checkpoints.restore_params(trainer.abstract.params)
+  # Token ids of two tokenizers mean different things, so the embedding would be
+  # wrong without any error.
   if expected != fingerprint:
     raise ValueError(
       f'{run} was trained on records with fingerprint {expected}, and these '

@@ -97,6 +97,8 @@ def make_step(
     of trajectories.
   """
 
+  # The sum is differentiated, and not the mean: sums of microbatches can be
+  # added.
   def loss_sum(
     params: PyTree, batch: Batch[jax.Array]
   ) -> tuple[jax.Array, tuple[jax.Array, SumAndCount]]:
@@ -109,6 +111,8 @@ def make_step(
     (total, (count, authors)), gradient = jax.value_and_grad(
       loss_sum, has_aux=True
     )(params, batch)
+    # Reduced to shards here, once per microbatch, so that the accumulated
+    # gradient is sharded too.
     return at_rest(gradient), total, count, authors
 
   def accumulated(params: PyTree, batch: Batch[jax.Array]) -> _Sums:
@@ -138,7 +142,9 @@ def make_step(
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
     )
+    # [sources * provenance] -> [sources, provenance].
     by_source = [sums_P.reshape(sources, -1) for sums_P in authors]
+    # Metrics stay on the devices until they are flushed.
     metrics: dict[str, PyTree] = {
       'loss': losses.normalize(total, count),
       'targets': jnp.sum(batch.weights_BK != 0),

@@ -92,6 +92,8 @@ def make_trainer(
   )
 
 
+# An experiment has few shapes, such as those of pretraining and fine-tuning.
+# Older entries are dropped, because each holds compiled programs.
 @functools.lru_cache(maxsize=4)
 def _make_trainer(
   model_config: ModelConfig,
@@ -113,6 +115,7 @@ def _make_trainer(
     optim_config, steps, model_config.param_dtype
   )
 
+  # The two ways to begin: from given parameters, or from a seed.
   def start(params: PyTree) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
@@ -129,6 +132,8 @@ def _make_trainer(
   def in_use(params: PyTree) -> PyTree:
     return sharding.constrain(params, decoder.IN_USE_RULES, mesh)
 
+  # Gradients take the sharding of the moments (reduce-scatter), and the two
+  # large tables also their memory layout.
   def at_rest(gradient: PyTree) -> PyTree:
     gradient = sharding.constrain(gradient, decoder.PARTITION_RULES, mesh)
     return gradient | {
@@ -151,6 +156,8 @@ def _make_trainer(
   step = make_step(
     graphdef, optimizer, optim_config.accumulate, in_use, at_rest, sources
   )
+  # `step` and `start` donate their input: the new state reuses the memory of
+  # the old one.
   return Trainer(
     mesh=mesh,
     graphdef=decoder.abstract(outside)[0],
@@ -212,6 +219,7 @@ def says_when_again(step: Callable[P, R]) -> Callable[P, R]:
   Returns:
     The same function with the warning.
   """
+  # The body runs only while jax traces it. Calls of the compiled step skip it.
   before: dict[str, str] = {}
 
   @functools.wraps(step)
@@ -240,6 +248,7 @@ def _check_memory(abstract: TrainState, placed: TrainState, mesh: Mesh) -> None:
   XLA reports this itself on devices that count their memory. On CPUs it waits
   forever, or the operating system kills the process.
   """
+  # Bytes of one shard of each array: all devices hold equally much.
   needed = sum(
     math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf, where in zip(
@@ -257,6 +266,7 @@ def _check_memory(abstract: TrainState, placed: TrainState, mesh: Mesh) -> None:
 
 def _memory(device: jax.Device) -> int:
   """Returns the bytes of a device. CPU devices share the machine's memory."""
+  # GPUs and TPUs report their limit. CPUs report nothing.
   stats = device.memory_stats()
   if stats:
     return stats['bytes_limit']
