@@ -1,6 +1,6 @@
 """Memory and peak rates of TPU and GPU chips, and descriptions of TPU slices.
 
-devices = describe('v5e:4x4')  # a slice that need not be attached
+devices = describe('v5e:4x4')  # no TPU is needed
 chip = CHIPS[devices[0].device_kind]
 chip.flops  # 197e12 operations per second
 """
@@ -95,6 +95,7 @@ def peak(devices: Iterable) -> float:
   rates = _OTHERS | {
     kind: chip.flops / chip.devices for kind, chip in CHIPS.items()
   }
+  # One unknown device makes the sum meaningless.
   each = [rates.get(device.device_kind, 0.0) for device in devices]
   return sum(each) if all(each) else 0.0
 
@@ -125,7 +126,7 @@ def describe(topology: str, slices: int = 1) -> list[jax.Device]:
   options: dict[str, int | list[int]] = {}
   if slices > 1:
     options['num_slices'] = slices
-  # A single chip: libtpu assumes several chips per host unless told otherwise.
+  # A single chip: by default, libtpu assumes several chips per host.
   if set(topology.partition(':')[2]) <= set('1x'):
     options['chips_per_host_bounds'] = [1, 1, 1]
   try:

@@ -19,6 +19,7 @@ _NUMBERS = {
   **{10: 'Q', 11: 'q', 12: 'd'},
 }
 _STRING, _ARRAY = 8, 9
+# Version 1 has 32-bit counts. Version 3 only adds big-endian files.
 _VERSIONS = (2, 3)
 _MAX_AXES = 4  # GGML_MAX_DIMS
 
@@ -69,6 +70,7 @@ def read(path: str | pathlib.Path) -> GGUFFile:
     raise ValueError(f'{path}: not a GGUF file')
   with (
     path.open('rb') as file,
+    # Mapped, not read: the header is a few MB in front of gigabytes of weights.
     mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
   ):
     try:

@@ -71,6 +71,7 @@ def by_author(
     (sum, count), each [sources * len(Provenance)].
   """
   authors_P = jnp.arange(sources * len(Provenance))
+  # One-hot over authors, so that the sum needs no scatter.
   wrote_BKP = authors_BK[..., None] == authors_P[None, None]
   total_P = jnp.sum(jnp.where(wrote_BKP, nll_BK[..., None], 0.0), axis=(0, 1))
   return total_P, jnp.sum(wrote_BKP, axis=(0, 1), dtype=nll_BK.dtype)

@@ -26,11 +26,11 @@ _WORLD = (
 
 #                 world  agent  agent, when its verdict is WRONG
 _NAMED = {
-  'observational': (1.0, 1.0, 1.0),
-  'interventional': (1.0, 0.0, 0.0),
-  'agent_only': (0.0, 1.0, 1.0),
-  'error_masked': (1.0, 1.0, 0.0),
-  'truth_only': (0.0, 1.0, 0.0),
+  'observational': (1.0, 1.0, 1.0),  # every author counts alike
+  'interventional': (1.0, 0.0, 0.0),  # only the world counts as evidence
+  'agent_only': (0.0, 1.0, 1.0),  # ordinary fine-tuning on the agent's tokens
+  'error_masked': (1.0, 1.0, 0.0),  # observational without wrong claims
+  'truth_only': (0.0, 1.0, 0.0),  # agent_only without wrong claims
 }
 
 NAMES = tuple(_NAMED)

@@ -55,6 +55,7 @@ def is_gguf(place: str) -> bool:
 
   An existing folder is neither, even if it has the name of a preset.
   """
+  # Folders win, so a user's own folder is never mistaken for a preset.
   if os.path.isdir(place):
     return False
   return place in PRESETS or place.endswith('.gguf')

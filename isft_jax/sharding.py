@@ -54,12 +54,15 @@ def make_mesh(
   if sizes == [1, 1, 1] and jax.process_count() == 1:
     devices = devices[:1]
   if sizes[:2] == [-1, -1] and config.fsdp_at_most > 0:
+    # Devices per slice and tensor shard, which data and fsdp divide among them.
     share = len(devices) // len(by_slice(devices)) // max(1, sizes[2])
     at_most = min(config.fsdp_at_most, max(1, share))
     sizes[1] = next(n for n in range(at_most, 0, -1) if share % n == 0)
+  # One axis of -1 takes the rest.
   given = int(np.prod([size for size in sizes if size != -1]))
   if sizes.count(-1) == 1 and given > 0 and len(devices) % given == 0:
     sizes[sizes.index(-1)] = len(devices) // given
+  # Every device must be used.
   if int(np.prod(sizes)) != len(devices) or min(sizes) < 1:
     raise ValueError(
       f'config.mesh is data={config.data}, fsdp={config.fsdp}, '
@@ -85,11 +88,13 @@ def make_mesh(
     jax.make_mesh(within, AXES, axis_types=auto, devices=each).devices
     for each in slices
   ]
+  # Slices follow each other along the first axis, data.
   return Mesh(np.concatenate(grids), AXES, axis_types=auto)
 
 
 def by_slice(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
   """Groups devices by TPU slice. All other devices form one group."""
+  # Only TPUs of several slices have a slice_index that differs.
   groups: dict[int | None, list[jax.Device]] = {}
   for device in devices:
     is_tpu = device.platform == 'tpu'
@@ -127,8 +132,11 @@ def shardings(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
   def leaf_sharding(
     path: tuple[Any, ...], leaf: jax.Array | jax.ShapeDtypeStruct
   ) -> NamedSharding:
+    # Step counters of the optimizer.
     if leaf.ndim == 0:
       return NamedSharding(mesh, PartitionSpec())
+    # Exactly one rule must match, so a new parameter without a rule is an error
+    # and not silently replicated.
     name = path_name(path)
     specs = [spec for rule, spec in rules if re.search(rule, name)]
     if len(specs) != 1 or len(specs[0]) != leaf.ndim:
@@ -181,6 +189,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def of_batch(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of a batch: rows over data and fsdp."""
+  # The same for all arrays of a batch: the first axis has the rows.
   return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
@@ -201,6 +210,7 @@ def check_rows(rows: int, mesh: Mesh, parts: int = 1) -> None:
     )
 
 
+# The mesh of a run never changes, and each batch asks for it.
 @functools.cache
 def part_of_host(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
   """Returns the equal part of a batch's rows that a host reads.
@@ -249,6 +259,7 @@ def to_global(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
   Raises:
     ValueError: the rows do not divide over the mesh.
   """
+  # A host has 1 / parts of the rows.
   _, parts = part_of_host(mesh)
   check_rows(len(jax.tree.leaves(batch)[0]) * parts, mesh)
   sharding = of_batch(mesh)
@@ -259,6 +270,7 @@ def to_global(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
 
 def fetch(array: jax.Array) -> np.ndarray:
   """Returns a whole array, even if other hosts hold shards of it."""
+  # Only arrays whose shards are on other hosts need communication.
   if array.is_fully_addressable or array.is_fully_replicated:
     return np.asarray(array)
   return multihost_utils.process_allgather(array, tiled=True)

@@ -49,6 +49,7 @@ class Model(NamedTuple):
     Returns:
       float32 [B, L, V].
     """
+    # Rows hold one document each, unless the caller says otherwise.
     tokens_BL = jnp.asarray(tokens_BL, jnp.int32)
     if positions_BL is None:
       positions_BL = jnp.broadcast_to(
@@ -146,6 +147,7 @@ def load(
   graphdef, shapes = decoder.abstract(config)
   leaves = traverse_util.flatten_dict(shapes, sep='/')
   _check(tensors, leaves, config)
+  # Without shardings, the whole model is on the first device.
   one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   params = traverse_util.unflatten_dict(
     {
@@ -185,6 +187,7 @@ def save(
   content = json.dumps(config_json.to_json(config), indent=2) + '\n'
   folder.mkdir(parents=True, exist_ok=True)
   leaves = traverse_util.flatten_dict(model.params, sep='/')
+  # Bytes of each stored tensor: a stack of layers is one tensor per layer.
   sizes = {
     name: leaf.nbytes // (config.layers if tensor_names.is_stacked(path) else 1)
     for path, leaf in leaves.items()
@@ -233,6 +236,7 @@ def _check(
         f'{tensors.place}: {len(names)} tensors are {problem}; the first is '
         f'{min(names)}'
       )
+  # Names fit. Now the shapes, which needs no weights.
   for name, shape in wanted.items():
     tensors.check_shape(name, shape)
 
@@ -259,6 +263,7 @@ def _read(
       slices = zip(index or (), shape, strict=True)
       return shard(tuple(s.indices(n)[:2] for s, n in slices))
 
+    # jax calls `read` once per local device, with the slice of its shard.
     return jax.make_array_from_callback(shape, sharding, read)
 
   if not tensor_names.is_stacked(path):
@@ -281,6 +286,7 @@ def _stacking(
     return jax.lax.dynamic_update_index_in_dim(stack, values, layer, 0)
 
   return (
+    # `put` donates the stack, so it is updated in place.
     jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding),
     jax.jit(put, donate_argnums=0, out_shardings=sharding),
   )
@@ -290,5 +296,6 @@ def _of_layer(sharding: Sharding) -> Sharding:
   """Returns the sharding of one layer of a stack."""
   if not isinstance(sharding, NamedSharding):
     return sharding
+  # The first axis of a stack is the layer, which is never sharded.
   spec = PartitionSpec(*sharding.spec[1:])
   return NamedSharding(sharding.mesh, spec)

@@ -44,6 +44,7 @@ def fetch(place: str) -> pathlib.Path:
   Raises:
     ValueError: neither the folder nor the model on the hub exists.
   """
+  # A local folder needs no network.
   if is_folder(place):
     return pathlib.Path(place)
   if not places.is_hub_id(place):
@@ -57,6 +58,7 @@ def fetch(place: str) -> pathlib.Path:
     folder = huggingface_hub.snapshot_download(
       place,
       allow_patterns=list(_WANTED),
+      # Subfolders and consolidated files repeat the weights in other formats.
       ignore_patterns=['*/*', 'consolidated*'],
     )
   except Exception as error:  # from the network, its client or the hub
@@ -110,6 +112,7 @@ class Tensors:
     """Raises ValueError if two tensors differ."""
     with self.open(name) as one, self.open(other) as two:
       shape = one.get_shape()
+      # Compare a few rows at a time, to save memory.
       is_equal = shape == two.get_shape()
       step = max(1, CHUNK // (4 * math.prod(shape[1:])))
       for start in range(0, shape[0] if is_equal else 0, step):
@@ -153,12 +156,14 @@ class Tensors:
     # Copy blocks of rows into an array, transposed if the tensor is.
     is_turned = tensor_names.is_turned(path)
     extents = (columns, rows) if is_turned else (rows, columns)
+    # The result is allocated once, in its final data type.
     here = np.empty([len(group.range) for group in extents], dtype)
     there = here.T if is_turned else here
     with self.open(name) as stored:
       step = max(1, CHUNK // (4 * len(columns.range)))
       for start in range(0, len(rows.range), step):
         place = slice(start, start + step)
+        # A vector has rows only.
         block = [_slice(rows.range[place]), _slice(columns.range)]
         piece = stored[tuple(block[: len(stored.get_shape())])]
         # If a value is NaN, so are the minimum and the maximum.
@@ -196,6 +201,8 @@ class FolderTensors(Tensors):
         raise ValueError(f'{path}: missing, and {INDEX} names it')
       with safetensors.safe_open(path, 'np') as tensors:
         for name in tensors.keys():  # noqa: SIM118 (not a dict)
+          # Two files with one tensor are two versions of the model, or a
+          # mistake.
           if name in self._files:
             raise ValueError(f'{folder}: {name} is in two files')
           self._files[name] = path
@@ -233,6 +240,7 @@ class _Merged(NamedTuple):
 def _merged(shape: Sequence[int], ranges: Sequence[range]) -> _Merged:
   if not shape:  # a vector has no columns
     return _Merged(range(1), (), ())
+  # Read whole inner axes: only the first axis can be sliced while merged.
   inner = math.prod(shape[1:])
   first = ranges[0]
   return _Merged(

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 _LAYER = 'model.layers.{layer}.'
+# Usually absent if the embeddings are tied.
 HEAD = 'lm_head.weight'
 # Our path -> (Hugging Face name, number of our axes that the kernel contracts).
 # 0 axes: not a kernel, so it is not transposed.
@@ -18,6 +19,7 @@ _TENSORS = {
   'head': (HEAD, 0),
   'blocks/attention_norm': (_LAYER + 'input_layernorm.weight', 0),
   'blocks/mlp_norm': (_LAYER + 'post_attention_layernorm.weight', 0),
+  # q, k and v contract the width. o contracts heads and head size.
   'blocks/attention/q': (_LAYER + 'self_attn.q_proj.weight', 1),
   'blocks/attention/k': (_LAYER + 'self_attn.k_proj.weight', 1),
   'blocks/attention/v': (_LAYER + 'self_attn.v_proj.weight', 1),
@@ -63,9 +65,11 @@ def groups(path: str, axes: int) -> tuple[range, range]:
   Returns:
     (axes of the rows, axes of the columns). A vector has no columns.
   """
+  # A kernel [in, out] here is [out, in] there: its rows are our output axes.
   inputs = _TENSORS[path][1]
   if inputs:
     return range(inputs, axes), range(inputs)
+  # The tables of the vocabulary have one row per id.
   columns = 1 if path in ('embedding', 'head') else 0
   return range(axes - columns), range(axes - columns, axes)
 

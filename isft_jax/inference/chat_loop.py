@@ -38,8 +38,11 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
   rows = []
   # Not splitlines(): text inside JSON may contain U+2028, which it splits at.
   for number, line in enumerate(file.read_text('utf-8').split('\n'), 1):
+    # Blank lines separate prompts, and are not prompts themselves.
     if not line.strip():
       continue
+    # A line of a text file is a prompt as it stands, even if it looks like
+    # JSON.
     row: Any = {'prompt': line.rstrip('\r')}
     if file.suffix == '.jsonl':
       row = None
@@ -61,6 +64,7 @@ def _is_row(row: object) -> bool:
     return False
   if 'messages' not in row:
     return isinstance(row.get('prompt'), str)
+  # Only the roles are checked here. The template checks the rest.
   messages = row['messages']
   return isinstance(messages, list) and all(
     isinstance(message, dict) and 'role' in message for message in messages
@@ -105,10 +109,12 @@ def describe(
   Returns:
     The line, without a line end.
   """
+  # With temperature 0, top-k and top-p have no effect.
   if settings['temperature']:
     how = ', '.join(f'{name} {value:g}' for name, value in settings.items())
   else:
     how = f'greedy, max_new_tokens {settings["max_new_tokens"]}'
+  # Token texts as the tokenizer writes them, stop texts as JSON strings.
   stops = chat_model.encoder.convert_ids_to_tokens(chat_model.stop_ids)
   stops = [*stops, *map(json.dumps, stop_texts)]
   turns = 'continues text' if raw else 'writes turns of its chat template'
@@ -157,6 +163,7 @@ def answer_file(
         show=lambda index, text: is_pressed(),
         **settings,
       )
+    # Replies that Ctrl-C cut are not written.
     if is_pressed():
       raise KeyboardInterrupt(
         f'interrupted after {first} of {len(rows)} prompts'
@@ -165,12 +172,14 @@ def answer_file(
       json.dumps(rows[n] | _fields(reply), ensure_ascii=False) + '\n'
       for n, reply in zip(numbers, replies, strict=True)
     ]
+    # 'x' refuses to overwrite a file. Later batches append.
     if output:
       with open(output, 'a' if first else 'x', encoding='utf-8') as file:
         file.writelines(lines)
     else:
       sys.stdout.writelines(lines)
       sys.stdout.flush()
+    # The rate includes compilation, which the first batch waits for.
     tokens += sum(reply.tokens for reply in replies)
     rate = tokens / (time.perf_counter() - started)
     note(f'{numbers.stop} of {len(rows)} prompts, {rate:,.0f} tokens/s')
@@ -200,6 +209,7 @@ def answer(
   def show(index: int, text: str) -> bool:
     nonlocal shown
     del index
+    # `text` only ever grows, so print the new characters.
     print(text[len(shown) :], end='', flush=True)
     shown = text
     return is_pressed()
@@ -253,9 +263,11 @@ def chat(chat_model: ChatModel, raw: bool, **settings: Any) -> None:
       turn = {'role': 'user', 'content': line}
       conversation = line if raw else [*messages, turn]
       text = answer(chat_model, conversation, **settings)
+      # A reply that Ctrl-C cut stays in the conversation.
       messages += [turn, {'role': 'assistant', 'content': text}]
     except ValueError as error:  # for example a template that refuses a turn
       note(f'error: {error}')
+    # Ctrl-C at the prompt starts a new line.
     except KeyboardInterrupt:
       print()
     except EOFError:

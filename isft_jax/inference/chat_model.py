@@ -68,6 +68,7 @@ class ChatModel:
     # Stop ids of the generation config and of the tokenizer.
     ids = generation_config.get('eos_token_id') or []
     ids = {*(ids if isinstance(ids, list) else [ids]), encoder.eos_token_id}
+    # A model without an end-of-text token has None here.
     self.stop_ids, self.stop_texts = sorted(ids - {None}), []
     # The template closes the agent's turn with a special token, which becomes a
     # stop id, or with plain text, which becomes a stop text.
@@ -151,6 +152,7 @@ class ChatModel:
     )
 
   def _decode(self, ids: np.ndarray) -> str:
+    # Special tokens, such as the stop token, are not part of a reply's text.
     return tokenizer.decode(
       self.encoder,
       ids,
@@ -170,6 +172,8 @@ class ChatModel:
 
   def _closer(self) -> str:
     """Returns the text that the template writes after the agent's words."""
+    # Render one exchange, and take the text after the last occurrence of the
+    # word.
     turns = [{'role': r, 'content': _WORD} for r in ('user', 'assistant')]
     try:
       return self._render(turns).rpartition(_WORD)[2]
@@ -191,7 +195,9 @@ def settings_of(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     for name in SETTINGS
     if generation_config.get(name)
   }
+  # transformers ignores the sampling settings if do_sample is false.
   if not generation_config.get('do_sample'):
     length = settings.get('max_new_tokens')
     return {'temperature': 0.0} | ({'max_new_tokens': length} if length else {})
+  # The default of transformers is temperature 1.
   return {'temperature': 1.0} | settings

@@ -128,6 +128,7 @@ def generate(
   if not len(prompts):
     return []
   V = len(params['embedding'])
+  # Pad all prompts to one length, and mark the stop ids.
   tokens_BL, start_B = _padded(prompts, V)
   B, L = tokens_BL.shape
   is_stop_V = np.zeros(V, bool)
@@ -148,12 +149,15 @@ def generate(
   running_B = np.ones(B, bool)
   while True:
     for b in np.flatnonzero(running_B).tolist():
+      # A row may draw tokens after its stop id until the block ends. They are
+      # dropped.
       stops = np.flatnonzero(is_stop_V[new_BM[b]])
       new = new_BM[b, : stops[0]] if stops.size else new_BM[b]
       replies[b] = np.concatenate([replies[b], new])
       running_B[b] = not stops.size and not (watch and watch(b, replies[b]))
     if drawn == max_new_tokens or not running_B.any():
       return replies
+    # A Python int would have a weak type, and compile another program.
     stop = np.int32(min(drawn + min(block, BLOCK), max_new_tokens))
     new_BM, state = _draw_block(
       graphdef, params, chooser, is_stop_V, running_B, stop, state
@@ -179,6 +183,7 @@ def lower(
     The lowered program, ready to compile.
   """
   V = len(params['embedding'])
+  # Shapes only: nothing is allocated.
   start_B = jax.ShapeDtypeStruct((rows,), jnp.int32)
   cache = jax.eval_shape(
     functools.partial(_empty, graphdef, columns=bucket(bucket(length) + new)),
@@ -188,6 +193,7 @@ def lower(
   one = jax.ShapeDtypeStruct((), jnp.int32)
   is_V, is_B = (jax.ShapeDtypeStruct((n,), bool) for n in (V, rows))
   state = jax.eval_shape(State, start_B, one, cache)
+  # The loop of greedy decoding: sampling would be another program.
   chooser = Chooser.of(GREEDY, 0, range(rows))
   return _draw_block.lower(graphdef, params, chooser, is_V, is_B, one, state)
 
@@ -204,6 +210,7 @@ def bucket(length: int) -> int:
   Returns:
     The rounded length.
   """
+  # For example 65 to 128 tokens: multiples of 16.
   step = max(8, (1 << (length - 1).bit_length()) // 8)
   return -(-length // step) * step
 
@@ -212,6 +219,7 @@ def _padded(
   prompts: Sequence[np.ndarray], vocab_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Pads prompts on the left. Returns (tokens_BL, first column start_B)."""
+  # The cache is addressed by column, so rows must end at the same column.
   lengths_B = np.array([len(prompt) for prompt in prompts])
   if not lengths_B.all():
     row = int(lengths_B.argmin())
@@ -246,6 +254,7 @@ def _read(
 ) -> State:
   """Reads tokens into the cache, and draws the token after the last one."""
   model = nnx.merge(graphdef, params)
+  # Logits are computed only for the last token.
   hidden_BLD, cache = model.extend(tokens_BL, cache)
   token_B = chooser(model.logits(hidden_BLD[:, -1]), 0)
   return State(token_B, jnp.int32(1), cache)
@@ -266,6 +275,7 @@ def _draw_block(
   Returns (new tokens in the first columns of [B, BLOCK], next state).
   """
   model = nnx.merge(graphdef, params)
+  # Columns of the result count from the first token of this block.
   first = state.drawn
 
   def is_unfinished(carry: tuple[jax.Array, jax.Array, State]) -> jax.Array:
@@ -283,6 +293,7 @@ def _draw_block(
     return new_BM, running_B, State(token_B, drawn + 1, cache)
 
   new_BM = jnp.zeros((len(running_B), BLOCK), jnp.int32)
+  # The loop runs on the device: no transfer to the host per token.
   carry = new_BM, running_B, state
   new_BM, _, state = jax.lax.while_loop(is_unfinished, step, carry)
   return new_BM, state

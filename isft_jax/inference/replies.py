@@ -62,12 +62,15 @@ def reply(
   if '' in stop_texts:
     raise ValueError('a stop text is empty: it would end every reply at once')
 
+  # Indices of replies that `show` ended. This is how `ended_by` is known.
   interrupted: set[int] = set()
 
   def watch(index: int, ids: np.ndarray) -> bool:
     text = decode(index, ids)
+    # End a reply as soon as a stop text is complete. It is cut below.
     if cut(text, stop_texts) != text:
       return True
+    # Text that may still become part of a stop text is not shown.
     if show and show(index, settled(text, stop_texts)):
       interrupted.add(index)
     return index in interrupted
@@ -126,6 +129,7 @@ def settled(text: str, stop_texts: Sequence[str]) -> str:
   prefixes = (
     size
     for stop in stop_texts
+    # A complete stop text has been cut before.
     for size in range(1, len(stop))
     if text.endswith(stop[:size])
   )

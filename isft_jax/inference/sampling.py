@@ -119,8 +119,10 @@ class Chooser(NamedTuple):
     Returns:
       int32 [B].
     """
+    # argmax breaks ties by the lowest id.
     if self.sampling is None or self.keys_B is None:
       return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+    # Keys depend on the row and the position only, so batches do not matter.
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(self.keys_B, index)
     logits_BV = filtered(logits_BV, self.sampling)
     draw = jax.vmap(jax.random.categorical)
@@ -152,6 +154,7 @@ def _cut(
     enough_B1 = above_BV.sum(axis=-1, keepdims=True) >= goal
     return jnp.where(enough_B1, tried_B1, least_B1)
 
+  # A float32 has 32 bits, so 32 rounds find the exact threshold.
   none_B1 = jnp.zeros((len(logits_BV), 1), jnp.uint32)
   least_B1 = jax.lax.fori_loop(jnp.uint32(0), jnp.uint32(32), refine, none_B1)
   return jnp.where(order_BV >= least_B1, logits_BV, -jnp.inf)

@@ -70,6 +70,7 @@ def rotate(
   # radians.
   angles = positions_BL[..., None, None] * speeds[None, None, None, :]
   cos, sin = jnp.cos(angles), jnp.sin(angles)
+  # A rotation of the plane (first, second), computed in float32.
   first, second = jnp.split(x_BLHA.astype(jnp.float32), 2, axis=-1)
   turned = (first * cos - second * sin, second * cos + first * sin)
   return jnp.concatenate(turned, axis=-1).astype(x_BLHA.dtype)
@@ -130,6 +131,7 @@ def packed_attention(
   # offsets of packed documents are not available there. It is not tested here,
   # and so not used.
   columns_L = jnp.arange(q_BLHA.shape[1])
+  # A query sees earlier columns of its own segment, and itself.
   causal_LL = columns_L[:, None] >= columns_L[None, :]
   same_BLL = segment_ids_BL[:, :, None] == segment_ids_BL[:, None, :]
   mask_B1LL = (causal_LL[None] & same_BLL)[:, None]
@@ -164,6 +166,7 @@ def cached_attention(
   scores_BNGLS = jnp.einsum(
     'BLNGA,BNSA->BNGLS', q_BLNGA, k_BNSA, preferred_element_type=jnp.float32
   )
+  # Visible columns: from the row's first one to the query's own.
   columns_S = jnp.arange(S)
   mask_LS = columns_S[None] <= columns_L[:, None]
   mask_BLS = mask_LS[None] & (columns_S[None] >= start_B[:, None])[:, None]
@@ -173,6 +176,7 @@ def cached_attention(
   scores_BNGLS = jnp.where(
     mask_BLS[:, None, None], scores_BNGLS * A**-0.5, lowest
   )
+  # The softmax is float32. Its weights are rounded to the type of the values.
   weights_BNGLS = jax.nn.softmax(scores_BNGLS).astype(v_BNSA.dtype)
   mixed_BLNGA = jnp.einsum('BNGLS,BNSA->BLNGA', weights_BNGLS, v_BNSA)
   return mixed_BLNGA.reshape(B, L, H, A)

@@ -103,6 +103,7 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
 
   Source: Zhang and Sennrich 2019, section 3.
   """
+  # The mean of squares in bfloat16 would have 2 to 3 digits.
   wide = x.astype(jnp.float32)
   power = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
   scale = jnp.broadcast_to(scale.astype(jnp.float32), x.shape)
@@ -150,8 +151,11 @@ class Attention(nnx.Module):
     self.q = normal((D, H, A), D**-0.5)
     self.k = normal((D, N, A), D**-0.5)
     self.v = normal((D, N, A), D**-0.5)
+    # The variance of each product equals that of its input; o is scaled down,
+    # because it adds to the residual stream.
     self.o = normal((H, A, D), (H * A) ** -0.5 * _residual_scale(config))
     if config.qkv_bias:
+      # Hugging Face has no bias on the output projection of these families.
       self.q_bias = constant((H, A), 0.0)
       self.k_bias = constant((N, A), 0.0)
       self.v_bias = constant((N, A), 0.0)
@@ -236,7 +240,10 @@ class Decoder(nnx.Module):
       config, init_from='', rope_scaling=tuple(config.rope_scaling)
     )
     V, D = config.vocab_size, config.width
+    # A standard deviation of 0.02, as in GPT-2.
     self.embedding = _normal(rngs, config, (V, D), 0.02)
+    # vmap gives each layer its own random numbers, and all parameters a leading
+    # axis of layers.
     stack = nnx.vmap(functools.partial(Block, config))
     self.blocks = nnx.split_rngs(splits=config.layers)(stack)(rngs)
     self.norm = _constant(config, (D,), 1.0)
@@ -268,6 +275,7 @@ class Decoder(nnx.Module):
       k_BLNA: jax.Array,
       v_BLNA: jax.Array,
     ) -> tuple[jax.Array, None]:
+      # Training stores nothing, and all layers attend alike.
       del layer, stored
       mixed_BLHA = attention.packed_attention(
         q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, self.config.attention
@@ -280,6 +288,8 @@ class Decoder(nnx.Module):
   @property
   def head_VD(self) -> jax.Array:
     """Output head: its product with a hidden state gives the logits."""
+    # Tied models have no parameter `head`, so the tables of `TABLES` may be
+    # one.
     head = self.embedding if self.config.tie_embeddings else self.head
     return head[...]
 
@@ -309,6 +319,7 @@ class Decoder(nnx.Module):
     """
     config = self.config
     B, N, A = len(start_B), config.kv_heads, config.head_size
+    # Keys and values start as zeros. Columns that are not filled are masked.
     empty = jnp.zeros((config.layers, B, N, columns, A), config.dtype)
     return Cache(empty, empty, start_B, jnp.int32(0))
 
@@ -374,6 +385,8 @@ class Decoder(nnx.Module):
     would be copied.
     """
     config = self.config
+    # One graph for all layers, and their stacked parameters, which the scan
+    # slices.
     graphdef, stacked = nnx.split(self.blocks)
 
     def run(
@@ -389,6 +402,7 @@ class Decoder(nnx.Module):
       # recomputation with the forward pass.
       policy = _REMAT[config.remat]
       run = jax.checkpoint(run, prevent_cse=False, policy=policy)
+    # Embeddings enter in the data type of the computation.
     x_BLD = sharded_embedding.look_up(
       self.embedding[...], tokens_BL, config.dtype
     )
@@ -421,6 +435,7 @@ def abstract(config: ModelConfig) -> tuple[GraphDef, dict]:
   Returns:
     (graphdef, nested dict of ShapeDtypeStructs).
   """
+  # eval_shape runs the constructor on shapes only.
   model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
   graphdef, params = nnx.split(model)
   return graphdef, nnx.to_pure_dict(params)
@@ -445,6 +460,8 @@ def init(config: ModelConfig, key: jax.Array) -> dict:
 def _normal(
   rngs: nnx.Rngs, config: ModelConfig, shape: tuple[int, ...], scale: float
 ) -> nnx.Param[jax.Array]:
+  # Drawn in the type of the parameters, so no float32 copy of a large model
+  # exists.
   draw = jax.nn.initializers.normal(scale)
   return nnx.Param(draw(rngs.params(), shape, jnp.dtype(config.param_dtype)))
 

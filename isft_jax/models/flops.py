@@ -47,6 +47,7 @@ def forward(config: ModelConfig, rows: int, length: int, targets: int) -> Flops:
   Returns:
     The operations, by part of the model.
   """
+  # Query, key, value and output projections, then gate, up and down.
   D, A, F = config.width, config.head_size, config.hidden
   H, N = config.heads, config.kv_heads
   weights = 2 * D * A * (H + N) + 3 * D * F  # of one layer
@@ -110,6 +111,7 @@ def hardware(
     products, pairs = products + 7, count * (count + 1) // 2 * block**2
   else:
     products, pairs = products + 4, length**2
+  # A head in several chunks adds one forward pass to the three passes.
   A, H = config.head_size, config.heads
   return Flops(
     blocks=3 * once.blocks + again,

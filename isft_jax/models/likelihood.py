@@ -37,6 +37,7 @@ def target_nll(
     hidden_BLD, batch.columns_BK[..., None], axis=1
   )
   parts = vocabulary_parts(model.config.vocab_size, model.config.head_chunk)
+  # A small vocabulary needs no chunks.
   if parts == 1:
     return losses.cross_entropy(model.logits(hidden_BKD), batch.targets_BK)
   return chunked_nll(hidden_BKD, model.head_VD, batch.targets_BK, parts)
@@ -56,6 +57,7 @@ def vocabulary_parts(vocab_size: int, chunk: int) -> int:
   Returns:
     The number of chunks.
   """
+  # Rounded up, so that no chunk is larger than asked.
   least = -(-vocab_size // chunk) if chunk else 1
   divisors = (n for n in range(least, 2 * least) if vocab_size % n == 0)
   return next(divisors, least)
@@ -101,6 +103,7 @@ def chunked_nll(
   ) -> tuple[jax.Array, jax.Array]:
     logits_BKv = logits_of(hidden_BKD.astype(dtype), head_vD)
     ids_11v = first_ids_v[None, None] + n
+    # Ids that only pad the head must not get any probability.
     logits_BKv = jnp.where(ids_11v < V, logits_BKv, -jnp.inf)
     hit_BKv = targets_BK[..., None] == ids_11v
     # Exactly one chunk has the target. The other chunks add 0.

@@ -49,6 +49,7 @@ def _look_up(
   # The tokens of all G rows of the fsdp group, and which of them are here.
   tokens_GL = jax.lax.all_gather(tokens_BL, WIDTH, tiled=True)
   local_GL = tokens_GL - ids * jax.lax.axis_index(IDS)
+  # Ids that other devices hold get an index past the end, which reads as zeros.
   mine_GL = (local_GL >= 0) & (local_GL < ids)
   x_GLD = jnp.take(
     table_VD, jnp.where(mine_GL, local_GL, ids), axis=0, fill_value=0

@@ -53,6 +53,7 @@ def splash_attention(
   Raises:
     ValueError: the rows or the key-value heads do not divide over the mesh.
   """
+  # Without a mesh in context, the kernel runs on one device.
   attend = functools.partial(_attend, interpret=interpret)
   arrays = q_BLHA, k_BLNA, v_BLNA, segment_ids_BL
   mesh = jax.sharding.get_abstract_mesh()
@@ -67,6 +68,7 @@ def splash_attention(
       f'config.mesh.fsdp={mesh.shape[FSDP]} and config.mesh.tensor='
       f"{mesh.shape[TENSOR]}; set config.model.attention='xla', or change them"
     )
+  # Attention mixes neither rows nor heads, so each device works on its own.
   heads = PartitionSpec(ROWS, None, TENSOR, None)
   return jax.shard_map(
     attend,
@@ -113,6 +115,8 @@ def _attend(
     padding = ((0, 0), (0, fill), (0, 0), (0, -A % _LANES))
     return jnp.pad(x_BLHA, padding).swapaxes(1, 2)
 
+  # Padding columns form a segment of their own, which no query of a document
+  # sees.
   ids_BL = jnp.pad(segment_ids_BL, ((0, 0), (0, fill)), constant_values=_NOBODY)
   kernel = _kernel(count * block, H, block, interpret)
   mixed_BHLA = jax.vmap(kernel)(
@@ -121,6 +125,7 @@ def _attend(
     pad(v_BLNA),
     kernels.SegmentIds(ids_BL, ids_BL),
   )
+  # Drop the padding of columns and heads.
   return mixed_BHLA.swapaxes(1, 2)[:, :L, :, :A]
 
 

@@ -1,7 +1,7 @@
 """Collectives of a compiled program, parsed from its HLO text.
 
-  found = collectives(compiled.as_text(), chips=16)
-  by_kind(found)  # {'all-gather': 123456, ...} bytes per chip and step
+  parsed = collectives(compiled.as_text(), chips=16)
+  by_kind(parsed)  # {'all-gather': 123456, ...} bytes per chip and step
 
 In optimised HLO, a scanned layer is a while loop: its body is written once, and
 runs once per layer.
@@ -85,7 +85,7 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
       groups of chips in an unknown format.
   """
   program, entry = _parse(text)
-  found: list[Collective] = []
+  parsed: list[Collective] = []
   channels = set()
 
   # Walk the computations from the entry, multiplying by the trips of loops.
@@ -111,14 +111,14 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
         groups = _groups(line.rest, chips) // (chips // slices)
         across = bool((groups != groups[:, :1]).any())
         size = round(put * _SENT[kind](groups.shape[1]))
-        found.append(Collective(kind, size, times, across))
+        parsed.append(Collective(kind, size, times, across))
       # A collective between slices, which the hosts run.
       elif line.opcode == 'send' and _BETWEEN_SLICES in line.rest:
         kind = line.rest.split(_BETWEEN_SLICES)[1].split('"')[0]
         kind = kind.lower().replace('_', '-')
         put = _bytes(types[line.operands[0]])
         size = round(put * _SENT[kind](slices))
-        found.append(Collective(kind, size, times, across=True))
+        parsed.append(Collective(kind, size, times, across=True))
       # Other computations. Later halves of asynchronous calls are not counted.
       elif line.opcode == 'while':
         body, condition = (_role(line, name) for name in ('body', 'condition'))
@@ -129,20 +129,21 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
           walk(callee, times)
 
   walk(entry, 1)
-  return found
+  return parsed
 
 
-def by_kind(found: list[Collective]) -> dict[str, int]:
+def by_kind(parsed: list[Collective]) -> dict[str, int]:
   """Sums the bytes that a chip sends per step, by kind of collective.
 
   Args:
-    found: collectives of a program.
+    parsed: collectives of a program.
 
   Returns:
     Bytes by kind, without kinds that do not occur.
   """
+  # A collective in a loop sends its bytes in every round.
   totals = {
-    kind: sum(each.size * each.times for each in found if each.kind == kind)
+    kind: sum(each.size * each.times for each in parsed if each.kind == kind)
     for kind in KINDS
   }
   return {kind: total for kind, total in totals.items() if total}
@@ -182,6 +183,7 @@ def _parse(text: str) -> tuple[dict[str, list[_Line]], str]:
   program: dict[str, list[_Line]] = {}
   entry, lines = '', []
   for row in text.splitlines():
+    # A line opens a computation, or is an instruction of the last one opened.
     header = _COMPUTATION.match(row)
     if header:
       lines = program[header[2]] = []
@@ -204,6 +206,7 @@ def _parse(text: str) -> tuple[dict[str, list[_Line]], str]:
 
 def _bytes(type_: str) -> int:
   """Returns the bytes of an array, or of a tuple of arrays."""
+  # Names of types end in their bits, as in bf16[2,3] or s32[].
   bits = 0
   for dtype, sizes in _ARRAY.findall(type_):
     digits = re.search(r'\d+', dtype)
@@ -331,6 +334,7 @@ def _groups(rest: str, chips: int) -> np.ndarray:
     everyone = everyone.reshape(_numbers(mesh['ids']))
     if mesh['turn']:
       everyone = everyone.transpose(_numbers(mesh['turn']))
+  # A group is one combination of the axes that are kept.
   members = math.prod(sizes[axis] for axis in over)
   return everyone.reshape(sizes).transpose(kept + over).reshape(-1, members)
 

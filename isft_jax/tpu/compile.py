@@ -69,6 +69,7 @@ def compile_run(
   shape = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(shape, config.optim, config.mesh, 1_000, devices)
   sharding.check_rows(B, trainer.mesh, config.optim.accumulate)
+  # v2, v3 and 7x have two devices per chip. Figures of the report are per chip.
   chips = trainer.mesh.size // chip.devices
 
   # Operations, by shape. The attention must be that of the trainer, because the
@@ -78,6 +79,7 @@ def compile_run(
   )
   needed = flops_lib.model(model, B, L, K)
   done = flops_lib.hardware(model, B, L, K)
+  # Entries that need no compiler.
   report = {
     'config': config.name,
     'topology': topology if slices == 1 else f'{slices} x {topology}',
@@ -112,14 +114,15 @@ def compile_run(
   # Memory, collectives, and the time at peak rates.
   usage = _usage(step)
   text = step.as_text() or ''
-  found = collectives_lib.collectives(text, trainer.mesh.size, slices)
+  parsed = collectives_lib.collectives(text, trainer.mesh.size, slices)
+  # Parameters and moments, which the optimizer reads and writes in every step.
   state = sum(
     math.prod(leaf.shape) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(trainer.abstract)
   )
   traffic = roofline_lib.traffic_of(model, B, L, K, state)
   least = roofline_lib.roofline(
-    chip, done.total / chips, traffic / chips, found
+    chip, done.total / chips, traffic / chips, parsed
   )
 
   # Probes generate on the same devices, so their memory must fit too.
@@ -131,9 +134,9 @@ def compile_run(
     'hbm_gib_per_chip': _gib(usage.peak_memory_in_bytes, chip),
     'hbm_by_kind_gib': _gibs(memory.by_kind(usage), chip),
     'decode_hbm_gib_per_chip': decode_bytes and _gib(decode_bytes, chip),
-    'collective_gib_per_chip': _gibs(collectives_lib.by_kind(found), chip),
+    'collective_gib_per_chip': _gibs(collectives_lib.by_kind(parsed), chip),
     'collective_dcn_gib_per_chip': _gib(
-      sum(c.size * c.times for c in found if c.across), chip
+      sum(c.size * c.times for c in parsed if c.across), chip
     ),
     'seconds_by_resource': least._asdict(),
     'estimated_step_seconds': least.seconds,
@@ -162,6 +165,7 @@ def lower_step(
   ) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((rows, columns), dtype, sharding=where)
 
+  # All arrays of a batch are int32, except the weights.
   in_rows = ('tokens_BL', 'positions_BL', 'segment_ids_BL')
   in_targets = ('columns_BK', 'targets_BK', 'authors_BK')
   batch = Batch(
@@ -183,6 +187,7 @@ def _compiled(
 ) -> tuple[jax.stages.Compiled | None, str]:
   """Returns (program, ''), or (None, message) if it does not fit."""
   try:
+    # Only a program that is too large is a result. Other errors are bugs.
     return lowered.compile(), ''
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):

@@ -43,6 +43,7 @@ def by_kind(usage: Usage) -> dict[str, int]:
     `temporary`, the rest of the peak.
   """
   # A donated argument and its result share memory, and count once.
+  # Aliased bytes are the donated state, which results replace.
   state, code = usage.alias_size_in_bytes, usage.generated_code_size_in_bytes
   batch = usage.argument_size_in_bytes - state
   outputs = usage.output_size_in_bytes - state
@@ -66,6 +67,7 @@ def needed(refusal: str) -> float:
     Bytes; 0 if the message has none. If the compiler stopped before it had
     counted all buffers, the bytes are a lower bound.
   """
+  # The compiler has two wordings.
   match = re.search(rf'Used {_SIZE} of', refusal) or re.search(
     rf'\(({_SIZE})\) exceeds', refusal
   )
@@ -83,6 +85,7 @@ def largest(refusal: str, count: int = 5) -> list[Buffer]:
     The arrays, in the compiler's order.
   """
   buffers = []
+  # The compiler lists buffers as '1. Size: 2.50G', with lines of details below.
   for section in re.split(r'\n\s*\d+\. Size: ', refusal)[1 : count + 1]:
     size = re.match(_SIZE, section)
     assert size is not None, section

@@ -40,7 +40,7 @@ class Roofline(NamedTuple):
 
 
 def roofline(
-  chip: Chip, flops: float, traffic: float, found: Iterable[Collective]
+  chip: Chip, flops: float, traffic: float, parsed: Iterable[Collective]
 ) -> Roofline:
   """Returns the seconds of a step by resource.
 
@@ -48,17 +48,19 @@ def roofline(
     chip: peak rates of a chip.
     flops: operations per chip, including recomputation.
     traffic: bytes per chip from and to its memory; see `traffic_of`.
-    found: collectives of the program, in bytes per device.
+    parsed: collectives of the program, in bytes per device.
 
   Returns:
     The seconds. Collectives within a slice are assumed to use all links of a
     chip at once.
   """
+  # Collectives count bytes per device; a chip may be two devices.
   within, across = (
-    chip.devices * sum(c.size * c.times for c in found if c.across == leaves)
+    chip.devices * sum(c.size * c.times for c in parsed if c.across == leaves)
     for leaves in (False, True)
   )
   return Roofline(
+    # Each resource at its peak rate.
     compute=flops / chip.flops,
     hbm=traffic / chip.hbm_speed,
     ici=within / chip.ici_speed,

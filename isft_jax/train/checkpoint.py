@@ -64,7 +64,7 @@ class Checkpoints:
         keep_period=config and (config.keep_every or None),
         step_prefix=_STEP,
         create=config is not None,
-        # A reader must not delete what a live run is writing.
+        # A reader must not delete unfinished files of a live run.
         cleanup_tmp_directories=config is not None,
         async_options=ocp.AsyncOptions(post_finalization_callback=self._finish),
       ),
