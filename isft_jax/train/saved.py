@@ -49,7 +49,9 @@ def load(workdir: str, dtype: str = '') -> Saved:
   """
   # A mistyped workdir gets a message of its own.
   if not checkpoint.folder_of(workdir).is_dir():
-    raise ValueError(f'{workdir}: no checkpoints there; name a run workdir')
+    raise ValueError(
+      f'{workdir}: no checkpoints there; name the workdir of a run'
+    )
   with Checkpoints(workdir) as checkpoints:
     if checkpoints.latest() is None:
       raise ValueError(
