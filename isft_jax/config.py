@@ -46,21 +46,20 @@ class ModelConfig:
   rope_scaling: tuple[float, ...] = ()
   norm_eps: float = 1e-6  # added to the mean square in RMSNorm
   tie_embeddings: bool = True  # use the embedding as the output head
-  # Biases of queries, keys and values. Qwen2 has them, Llama and Qwen3 do
-  # not.
+  # Biases of queries, keys and values, as in Qwen2. Llama and Qwen3 have none.
   qkv_bias: bool = True
   qk_norm: bool = False  # RMSNorm of queries and keys, as in Qwen3
   dtype: str = 'float32'  # data type of the computation
-  # Data type of parameters, gradients and Adam's moments. In bfloat16, an update
-  # smaller than half the distance to the next number is lost: 2e-5 moves no
-  # weight of 2^-7 or more.
+  # Data type of parameters, gradients and Adam's moments. In bfloat16, an
+  # update smaller than half the distance to the next number is lost: 2e-5 moves
+  # no weight of 2^-7 or more.
   param_dtype: str = 'float32'
   # Activations of a layer that are recomputed in the backward pass. 'none':
   # recompute nothing. 'dots': keep products with parameters, recompute the
   # rest. 'full': keep only the layer's input.
   remat: str = 'none'
-  # Attention in training. 'xla' stores L x L scores; 'splash' is JAX's TPU kernel, which
-  # does not. 'auto': splash on TPUs from v4 on, xla elsewhere.
+  # Attention in training. 'xla' stores L x L scores; 'splash' is JAX's TPU
+  # kernel, which does not. 'auto': splash on TPUs from v4 on, xla elsewhere.
   attention: str = 'auto'
   # Size of the vocabulary chunks for which the loss computes logits, which take
   # 4 x targets x head_chunk bytes per device. 0: the whole vocabulary at once.

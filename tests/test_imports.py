@@ -6,6 +6,7 @@ all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- formats, rendering, records <- preparation, batching
 all of those <- experiments
+data, inference, train, worlds <- api
 settings and shapes <- configs
 all <- cli <- __main__
 """
@@ -33,7 +34,7 @@ _REPORT = (
 )
 # Room: the rooms that it may import, besides itself.
 MAY_IMPORT = {
-  '': '',  # isft_jax/__init__.py
+  '': 'api',  # isft_jax/__init__.py
   'types': '',
   'axes': '',
   'pypi': '',
@@ -52,7 +53,7 @@ MAY_IMPORT = {
   'data.preparation': (
     'types objectives data.files data.formats data.rendering data.records'
   ),
-  'data.batching': 'types config objectives data.records',
+  'data.batching': 'types config objectives files data.records',
   'models': 'types axes config losses',
   'models.presets': 'config',
   'hf': 'types config places gguf_file models',
@@ -68,9 +69,10 @@ MAY_IMPORT = {
   'report.theory': 'files report',
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',
   'experiments.config': 'config',
+  'api': f'{_GROUND} data.preparation train worlds configs',
   'cli': (
     f'{_GROUND} data.preparation train tpu worlds theory {_REPORT} '
-    'experiments experiments.config configs'
+    'experiments experiments.config api configs'
   ),
   'configs': 'config models.presets experiments.config',
   '__main__': 'cli',
@@ -191,6 +193,9 @@ def test_the_directions_make_no_circle():
   assert {o for others in graph.values() for o in others} <= graph.keys()
   # `rebuild` knows all pages, and they share what else is in its room.
   graph['report'] = []
+  # Whoever imports a module of the package runs the front door first, which
+  # therefore imports the API only when a name of it is used.
+  del graph['']
   order = [*graphlib.TopologicalSorter(graph).static_order()]
   along = ('types', 'data.records', 'data.batching', 'train', 'experiments')
   assert sorted(along, key=order.index) == list(along)
@@ -218,6 +223,32 @@ def test_a_config_file_loads_without_jax():
 def assert_no_jax(modules):
   script = (
     f'import sys, {", ".join(modules)}\n'
+    f'print(sorted(set(sys.modules) & set({JAX!r})))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', script], capture_output=True, text=True
+  )
+  assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr
+
+
+def test_the_package_itself_imports_no_library():
+  """Its names are loaded when they are used: see isft_jax/__init__.py."""
+  script = (
+    'import sys; before = set(sys.modules)\n'
+    'import isft_jax; assert "finetune" in dir(isft_jax)\n'
+    'new = {name.split(".")[0] for name in sys.modules.keys() - before}\n'
+    'print(sorted(new - sys.stdlib_module_names))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', script], capture_output=True, text=True
+  )
+  assert (done.returncode, done.stdout) == (0, "['isft_jax']\n"), done.stderr
+
+
+def test_labels_are_made_without_jax():
+  script = (
+    'import sys, isft_jax.api, isft_jax.data.batching.labels\n'
+    'isft_jax.weights, isft_jax.labels, isft_jax.write_labels\n'
     f'print(sorted(set(sys.modules) & set({JAX!r})))'
   )
   done = subprocess.run(
@@ -304,6 +335,12 @@ def assert_no_jax(modules):
       ['train imports experiments', 'train imports isft_jax.experiments'],
     ),
     ('experiments', 'import isft_jax.cli', ['experiments imports cli']),
+    ('', 'importlib.import_module("isft_jax.api")', []),
+    ('', 'from isft_jax.train import loop', [' imports train']),
+    ('api', 'from isft_jax.train import loop', []),
+    ('api', 'from isft_jax.cli import main', ['api imports cli']),
+    ('api', 'from isft_jax.report import plots', ['api imports report']),
+    ('train', 'from isft_jax import api', ['train imports api']),
     ('cli', 'from isft_jax.experiments import lying_agent', []),
     ('cli', 'from absl import app, flags', []),
     ('train', 'from absl import flags', ['train imports absl.flags']),

@@ -271,3 +271,24 @@ def test_the_gradient_is_weight_times_p_minus_one_hot_of_float64(rng):
   np.testing.assert_allclose(
     fast_jit(jax.grad(loss))(logits_BKV), expected_BKV, rtol=0, atol=1e-6
   )  # values up to 3, eps 1.2e-7, a few operations
+
+
+def test_the_authors_of_each_source_are_summed_apart():
+  """Source s has its authors at s * len(Provenance), as batches count them."""
+  P, U, A = len(Provenance), Provenance.USER, Provenance.AGENT
+  authors_BK = np.int32([[U, A], [P + U, P + U], [2 * P + A, 0]])
+  total, count = fast_jit(lambda *arrays: losses.by_author(*arrays, sources=3))(
+    np.float32([[1, 2], [4, 8], [16, 32]]), authors_BK
+  )
+  assert total.dtype == count.dtype == jnp.float32
+  assert {
+    divmod(int(i), P): (float(total[i]), float(count[i]))
+    for i in np.flatnonzero(count)
+  } == {
+    (0, Provenance.PAD): (32, 1),
+    (0, U): (1, 1),
+    (0, A): (2, 1),
+    (1, U): (12, 2),
+    (2, A): (16, 1),
+  }
+  assert total.shape == count.shape == (3 * P,)

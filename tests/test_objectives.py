@@ -176,3 +176,37 @@ def test_an_author_named_twice_is_refused():
 def test_every_call_returns_a_table_of_its_own():
   weight_table('observational')[:] = 7
   assert weight_table('observational').max() == 1
+
+
+FLOAT32_MAX = '3.4028234663852886e38'
+WHOLE_MESSAGES = {
+  'interventionl': (
+    "unknown objective 'interventionl'; use one of observational, "
+    'interventional, agent_only, error_masked, truth_only, weighted(0.3), or '
+    'weights by author such as USER=1,TOOL=0.5'
+  ),
+  'weighted( half )': (
+    "objective 'weighted( half )': 'half' is not a weight (a finite number, 0 "
+    'or more)'
+  ),
+  'USER=1,TOOL=x': (
+    "objective 'USER=1,TOOL=x': 'x' is not a weight (a finite number, 0 or "
+    'more)'
+  ),
+  'USER=1, PAD =1': (
+    "objective 'USER=1, PAD =1': 'PAD' cannot be scored; authors are TEMPLATE, "
+    'TOOL, HARNESS, DEMONSTRATION, AGENT, each at most once'
+  ),
+}
+
+
+@pytest.mark.parametrize('objective', WHOLE_MESSAGES)
+def test_a_refusal_quotes_the_whole_objective_and_says_what_to_write(objective):
+  with pytest.raises(ValueError) as error:
+    weight_table(objective)
+  assert str(error.value) == WHOLE_MESSAGES[objective]
+
+
+def test_the_largest_weight_is_the_largest_float32():
+  table_PV = weight_table(f'USER={FLOAT32_MAX}')
+  assert table_PV[Provenance.USER, 0] == np.finfo(np.float32).max

@@ -51,7 +51,8 @@ def overview() -> str:
   lines += [textwrap.indent(usage, '  '), '', 'Commands:']
   for name in NAMES:
     source = pathlib.Path(__file__).with_name(f'{name}.py').read_text('utf-8')
-    summary = ast.get_docstring(ast.parse(source)).partition('\n')[0]
+    docstring = ast.get_docstring(ast.parse(source)) or ''
+    summary = docstring.partition('\n')[0]
     lines += textwrap.wrap(
       f'{name:10}  {summary}',
       80,

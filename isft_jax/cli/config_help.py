@@ -118,23 +118,24 @@ def _own_comments(owner: type) -> dict[str, str]:
     source = textwrap.dedent(inspect.getsource(owner))
   except (OSError, TypeError):
     return {}
-  comments, alone = {}, set()  # line number -> comment; lines without code
+  comments, full_lines = {}, set()  # line number -> comment; lines without code
   for token in tokenize.generate_tokens(io.StringIO(source).readline):
     if token.type == tokenize.COMMENT:
       comments[token.start[0]] = token.string.lstrip('# ')
       if token.line.lstrip().startswith('#'):
-        alone.add(token.start[0])
+        full_lines.add(token.start[0])
   found = {}
-  for node in ast.parse(source).body[0].body:
+  (tree,) = ast.parse(source).body
+  for node in getattr(tree, 'body', ()):
     if not isinstance(node, ast.AnnAssign):
       continue
     start = node.lineno
-    while start - 1 in alone:
+    while start - 1 in full_lines:
       start -= 1
-    lines = range(start, node.end_lineno + 1)
+    lines = range(start, (node.end_lineno or node.lineno) + 1)
     text = ' '.join(comments[line] for line in lines if line in comments)
     if text:
-      found[node.target.id] = text
+      found[ast.unparse(node.target)] = text
   return found
 
 

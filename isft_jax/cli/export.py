@@ -1,15 +1,26 @@
-"""Writes a checkpoint as a folder that transformers and vLLM load.
+"""Writes a checkpoint as a model folder, or records as labels.
 
   isft-export --checkpoint=WORKDIR --output=FOLDER [--dtype=bfloat16]
+  isft-export --records=DIR --labels=FILE.parquet [--objective=interventional]
 
-The newest checkpoint is taken. Beside the weights, in safetensors, the folder
-gets config.json, the tokenizer with the run's chat template, and the ids that
-end a reply.
+The first form writes the newest checkpoint as a folder that transformers and
+vLLM load: the weights in safetensors, config.json, the tokenizer with the run's
+chat template, and the ids that end a reply.
+
+The second form writes a row per record for other trainers, such as TRL:
+`input_ids`, and `labels` that are -100 where the objective does not score the
+token. If the objective has weights other than 0 and 1, there is a third column,
+`weights`, that the trainer must use as well.
 """
+
+from typing import TYPE_CHECKING
 
 from absl.flags import DEFINE_enum, DEFINE_string
 
 from isft_jax.cli import main
+
+if TYPE_CHECKING:
+  from isft_jax.data.batching.labels import LabelCounts
 
 CHECKPOINT = DEFINE_string(
   'checkpoint', '', 'Workdir of the run whose newest checkpoint is exported.'
@@ -21,18 +32,69 @@ DTYPE = DEFINE_enum(
   ['', 'float32', 'bfloat16', 'float16'],
   'Data type of the exported weights (default that of the checkpoint).',
 )
+RECORDS = DEFINE_string(
+  'records', '', 'Folder of records whose labels are written.'
+)
+LABELS = DEFINE_string('labels', '', 'Parquet file to write the labels to.')
+OBJECTIVE = DEFINE_string(
+  'objective',
+  'interventional',
+  'Objective that the labels follow (default interventional).',
+)
+SPLIT = DEFINE_string('split', 'train', 'Split of the records (default train).')
+_FLAGS = (CHECKPOINT, OUTPUT, DTYPE, RECORDS, LABELS, OBJECTIVE, SPLIT)
 
 
 def _export() -> None:
   # Imported late: --help need not wait for jax.
-  from isft_jax.train import export
+  from isft_jax import api
 
+  for_model = CHECKPOINT.value or OUTPUT.value or DTYPE.value
+  for_labels = RECORDS.value or LABELS.value
+  if for_model and for_labels:
+    raise ValueError(
+      '--checkpoint, --output and --dtype write a model, --records and '
+      '--labels write labels; run the command once for each'
+    )
+  if for_labels:
+    if not RECORDS.value or not LABELS.value:
+      raise ValueError('name --records=DIR and --labels=FILE.parquet')
+    counts = api.write_labels(
+      RECORDS.value,
+      LABELS.value,
+      objective=OBJECTIVE.value,
+      split=SPLIT.value,
+    )
+    print(_describe(counts))
+    return
   if not CHECKPOINT.value or not OUTPUT.value:
-    raise ValueError('name --checkpoint=WORKDIR and --output=FOLDER')
-  export.export(CHECKPOINT.value, OUTPUT.value, DTYPE.value)
+    raise ValueError(
+      'name --checkpoint=WORKDIR and --output=FOLDER for a model, or '
+      '--records=DIR and --labels=FILE.parquet for labels'
+    )
+  api.export(CHECKPOINT.value, OUTPUT.value, dtype=DTYPE.value)
   print(f'the model is in {OUTPUT.value}')
+
+
+def _describe(counts: 'LabelCounts') -> str:
+  """Returns what to tell of a file of labels, a line per fact."""
+  lines = [
+    f'{counts.records:,} records with {counts.tokens:,} tokens; '
+    f'{counts.targets:,} are labels ({OBJECTIVE.value}), the others are -100'
+  ]
+  if counts.empty:
+    lines.append(
+      f'{counts.empty:,} records have no label: leave them out, because the '
+      'mean loss of a batch without labels is not a number'
+    )
+  if counts.weighted:
+    lines.append(
+      'the objective has weights other than 0 and 1: multiply the loss of each '
+      "token by its value in the column 'weights', and divide by their sum"
+    )
+  return '\n'.join([*lines, f'the labels are in {LABELS.value}'])
 
 
 def run() -> None:
   """The console script isft-export."""
-  main.run(_export, __doc__, (CHECKPOINT, OUTPUT, DTYPE))
+  main.run(_export, __doc__, _FLAGS)

@@ -69,13 +69,8 @@ STOP = DEFINE_multi_string(
   'stop', [], 'Text before which a reply ends; repeat the flag for several.'
 )
 BATCH = DEFINE_integer('batch', 16, 'Prompts of --prompts per batch.', 1)
-# Used if neither a flag nor the model's generation_config.json sets a value.
-_DEFAULTS = {
-  'temperature': 0.0,
-  'top_k': 0,
-  'top_p': 1.0,
-  'max_new_tokens': 256,
-}
+# Unset flags have the values of the model's generation_config.json, or else of
+# `inference.chat_model.DEFAULTS`.
 _SETTINGS = (TEMPERATURE, TOP_K, TOP_P, MAX_NEW_TOKENS)
 _FLAGS = (CHECKPOINT, MODEL, PROMPT, PROMPTS, OUTPUT, RAW, *_SETTINGS)
 
@@ -90,18 +85,17 @@ def _generate() -> None:
   if OUTPUT.value and pathlib.Path(OUTPUT.value).exists():
     raise ValueError(f'{OUTPUT.value} is there already; name another --output')
   # Imported late: --help need not wait for jax.
-  from isft_jax.cli import load
   from isft_jax.inference import chat_loop
+  from isft_jax.inference.chat_model import chat_model_from_place
   from isft_jax.inference.sampling import Sampling
+  from isft_jax.train.saved import chat_model_from_run
 
   rows = chat_loop.read_prompts(PROMPTS.value) if PROMPTS.value else []
   if MODEL.value:
-    model = load.chat_model_from_place(MODEL.value)
+    model = chat_model_from_place(MODEL.value)
   else:
-    model = load.chat_model_from_run(CHECKPOINT.value)
-  flags = {flag.name: flag.value for flag in _SETTINGS}
-  given = {name: value for name, value in flags.items() if value is not None}
-  settings = _DEFAULTS | model.settings | given
+    model = chat_model_from_run(CHECKPOINT.value)
+  settings = model.merge_settings({flag.name: flag.value for flag in _SETTINGS})
   raw = RAW.value or not model.template
   stop_texts = [*STOP.value, *([] if raw else model.stop_texts)]
   chat_loop.note(chat_loop.describe(model, settings, stop_texts, raw))

@@ -170,7 +170,7 @@ def parse(
 
 def _with_config_path(argv: list[str]) -> list[str]:
   """Replaces `--config NAME` and `--config=NAME[:ARGUMENT]` by the file."""
-  joined = []
+  joined: list[str] = []
   for argument in argv:
     is_value = bool(joined) and not argument.startswith('-')
     if is_value and joined[-1] in ('--config', '-config'):

@@ -156,9 +156,10 @@ def _prepare() -> None:
   else:
     report, was_there = prepare.prepare(*asked, progress, NUM_WORKERS.value)
   tables.show(preparation.table(report))
-  done = 'were there already' if was_there else 'are ready'
-  print(f'the records in {OUTPUT.value} {done}; train on them with')
-  print(f'  isft-train --config=train_tiny --config.records={OUTPUT.value}')
+  state = 'existed already' if was_there else 'are ready'
+  print(f'The records in {OUTPUT.value} {state}. To train on them:')
+  print(f'  isft-train --config=finetune --config.records={OUTPUT.value} \\')
+  print('    --config.model.init_from=MODEL')
 
 
 def run() -> None:

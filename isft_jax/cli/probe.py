@@ -24,7 +24,7 @@ from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 from isft_jax.cli import main
 
 if TYPE_CHECKING:
-  from isft_jax.data.rendering.renderer import Renderer
+  from isft_jax.inference.chat_model import ChatModel
 
 CHECKPOINT = DEFINE_string(
   'checkpoint', '', 'Workdir of the run whose newest checkpoint is probed.'
@@ -52,57 +52,42 @@ def _probe() -> None:
   if bool(CHECKPOINT.value) == bool(MODEL.value):
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   # Imported late: --help need not wait for jax.
-  from isft_jax.cli import load
-  from isft_jax.data.rendering import chat_template
-  from isft_jax.data.rendering.renderer import Renderer
+  from isft_jax import api
   from isft_jax.report import probes, tables
-  from isft_jax.worlds.lying_agent import fact_files, facts, generator
-  from isft_jax.worlds.lying_agent.probes import probe
+  from isft_jax.worlds.lying_agent import fact_files, facts
 
+  # Flags and files are read before the model, which takes longer.
   bank, context = facts.FACTS, ''
   if FACTS.value:
     bank, context = fact_files.read(FACTS.value)
   given = CONTEXT.value
   if given and given.startswith('@'):
     given = pathlib.Path(given[1:]).read_text(encoding='utf-8').strip()
+  if given is None:
+    given = context or None
   place = MODEL.value or CHECKPOINT.value
-  if MODEL.value:
-    chat_model = load.chat_model_from_place(place)
-  else:
-    chat_model = load.chat_model_from_run(place)
-  is_plain = PLAIN.value or not chat_model.template
-  rendering = (
-    (chat_template.PLAIN,)
-    if is_plain
-    else (chat_model.template, chat_model.values)
+  found = api.probe(
+    _load(),
+    bank,
+    context=given,
+    plain=PLAIN.value,
+    reply_tokens=TOKENS.value,
   )
-  renderer = Renderer(chat_model.encoder, *rendering)
-  if given is not None:
-    context = given
-  elif not context:
-    known = _context_of_run(place, renderer) if CHECKPOINT.value else None
-    context = generator.CONTEXT if known is None else known
-  found = probe(*chat_model.model, bank, renderer, TOKENS.value, context)
   tables.show(*probes.tables(found))
   if OUTPUT.value:
-    found |= {'model': place, 'plain': is_plain, 'context': context}
+    found['model'] = place
     pathlib.Path(OUTPUT.value).write_text(json.dumps(found, indent=2) + '\n')
     print(f'the probes are in {OUTPUT.value}')
 
 
-def _context_of_run(workdir: str, renderer: 'Renderer') -> str | None:
-  """Returns the context of a run's records, or None if it is not known."""
-  from isft_jax.data.records.dataset import Records
-  from isft_jax.train.checkpoint import Checkpoints
-  from isft_jax.worlds.lying_agent.context import shared_context
+def _load() -> 'ChatModel':
+  """Returns the model of --model, or of the run of --checkpoint."""
+  from isft_jax.inference.chat_model import chat_model_from_place
+  from isft_jax.train.saved import chat_model_from_run
 
-  with Checkpoints(workdir) as checkpoints:
-    config = checkpoints.restore_run()['config']
-  try:
-    records = Records(config['records'] or config['sources'][0][0])
-  except (OSError, ValueError):  # they have been moved, or deleted
-    return None
-  return shared_context(records, renderer)
+  if MODEL.value:
+    return chat_model_from_place(MODEL.value)
+  return chat_model_from_run(CHECKPOINT.value)
 
 
 def run() -> None:

@@ -33,7 +33,7 @@ def _theory() -> None:
   from isft_jax.theory.run import run as run_parts
   from isft_jax.theory.settings import Settings
 
-  workdir = main.WORKDIR.value
+  workdir = main.WORKDIR.value or 'runs/theory'
   settings = Settings()
   lesson = settings.lesson
   found = environment.describe(

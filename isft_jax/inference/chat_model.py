@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Unpack
 
+import jax
 import jinja2
 import numpy as np
 
 from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering.chat_template import ChatTemplate
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
 from isft_jax.inference.generate import DrawRows
@@ -16,6 +18,13 @@ from isft_jax.inference.replies import Reply, reply
 _WORD = 'zqj'
 # Settings that are read from generation_config.json, apart from the stop ids.
 SETTINGS = ('temperature', 'top_k', 'top_p', 'max_new_tokens')
+# Values of settings that a model does not have.
+DEFAULTS = {
+  'temperature': 0.0,
+  'top_k': 0,
+  'top_p': 1.0,
+  'max_new_tokens': 256,
+}
 
 
 class Prompt(NamedTuple):
@@ -42,6 +51,7 @@ class ChatModel:
     stop_ids: ids that end the agent's turn.
     stop_texts: texts that end it, if no id does.
     settings: default values of `SETTINGS`.
+    records: folder of the records of its training; '' if unknown.
   """
 
   def __init__(
@@ -51,6 +61,7 @@ class ChatModel:
     template: str,
     values: Mapping[str, Any],
     generation_config: Mapping[str, Any],
+    records: str = '',
   ) -> None:
     """Finds the stop rules of a model.
 
@@ -60,9 +71,11 @@ class ChatModel:
       template: chat template, or ''.
       values: arguments of the template other than messages.
       generation_config: content of generation_config.json, or {}.
+      records: folder of the records of its training; '' if unknown.
     """
     self.model = model
     self.encoder = encoder
+    self.records = records
     self.template, self.values = template, values
     self.settings = settings_of(generation_config)
     # Stop ids of the generation config and of the tokenizer.
@@ -80,6 +93,30 @@ class ChatModel:
         break
     else:
       self.stop_texts = [closer.strip() or closer] if closer else []
+
+  def logits(self, tokens_BL: np.ndarray) -> jax.Array:
+    """Computes the logits of all tokens.
+
+    Args:
+      tokens_BL: ids of rows without padding.
+
+    Returns:
+      float32 [B, L, V], for the token after each token.
+    """
+    return self.model(tokens_BL)
+
+  def merge_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fills in the settings that are not given.
+
+    Args:
+      given: settings by name. None means that it is not given.
+
+    Returns:
+      All of `SETTINGS`. Values not given come from the model, else from
+      `DEFAULTS`.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    return DEFAULTS | self.settings | given
 
   def prompt(self, conversation: str | Sequence[dict]) -> Prompt:
     """Encodes a text, or messages followed by the agent's generation header.
@@ -179,6 +216,33 @@ class ChatModel:
       return self._render(turns).rpartition(_WORD)[2]
     except Exception:  # a template is a program, and may raise anything
       return ''
+
+
+def chat_model_from_place(place: str) -> ChatModel:
+  """Loads a model to chat with.
+
+  Args:
+    place: a folder, a hub id, a GGUF file or a preset.
+
+  Returns:
+    The model, with the tokenizer's own chat template.
+
+  Raises:
+    ValueError: the model or its tokenizer does not exist.
+  """
+  encoder = tokenizer.load(place)
+  model, _ = pretrained.load(place)
+  generation_config = pretrained.read_generation_config(place)
+  return ChatModel(model, encoder, template_of(encoder), {}, generation_config)
+
+
+def template_of(encoder: FastTokenizer) -> str:
+  """Returns a tokenizer's own chat template, or '' if it has none."""
+  template = encoder.chat_template
+  # A tokenizer may have several templates by name.
+  if isinstance(template, dict):
+    template = template.get('default')
+  return ChatTemplate(template).source if template else ''
 
 
 def settings_of(generation_config: Mapping[str, Any]) -> dict[str, Any]:

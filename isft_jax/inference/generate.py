@@ -59,6 +59,12 @@ class DrawRows(Draw, total=False):
   block: int
 
 
+class DrawUntil(DrawRows, total=False):
+  """Arguments of `generate` that select the sampling, rows and stop ids."""
+
+  stop_ids: Sequence[int]
+
+
 def greedy(
   graphdef: GraphDef,
   params: PyTree,

@@ -5,7 +5,7 @@ from typing import NamedTuple, Unpack
 
 import numpy as np
 
-from isft_jax.inference.generate import DrawRows, generate
+from isft_jax.inference.generate import DrawUntil, generate
 from isft_jax.models.decoder import GraphDef
 from isft_jax.types import PyTree
 
@@ -31,10 +31,9 @@ def reply(
   max_new_tokens: int,
   decode: Callable[[int, np.ndarray], str],
   *,
-  stop_ids: Sequence[int] = (),
   stop_texts: Sequence[str] = (),
   show: Callable[[int, str], bool] | None = None,
-  **settings: Unpack[DrawRows],
+  **settings: Unpack[DrawUntil],
 ) -> list[Reply]:
   """Generates a reply to each prompt, cut before its first stop text.
 
@@ -47,11 +46,10 @@ def reply(
     prompts: int ids of each prompt.
     max_new_tokens: maximum tokens per reply.
     decode: (index of the prompt, ids of its reply) -> text.
-    stop_ids: ids that end a reply.
     stop_texts: texts that end a reply.
     show: (index, text so far that will not change) -> whether to end the reply
       there. It is called after each block, and once with the whole reply.
-    **settings: sampling, seed, rows and block of `generate`.
+    **settings: sampling, seed, rows, block and stop_ids of `generate`.
 
   Returns:
     One reply per prompt.
@@ -80,7 +78,6 @@ def reply(
     params,
     prompts,
     max_new_tokens,
-    stop_ids=stop_ids,
     watch=watch,
     **settings,
   )

@@ -63,7 +63,7 @@ def text(report: dict) -> str:
 
 
 def table(reports: Sequence[dict]) -> str:
-  """Returns a markdown table, a report a row."""
+  """Returns a Markdown table with one row per report."""
   rows = [
     '| config | slice | rows x length, targets | HBM a chip, GiB | to decode '
     '| TFLOP a step (head) | collectives a chip, GiB | estimate, bound by |',

@@ -93,12 +93,12 @@ class Chart:
     Raises:
       KeyError: if it has a color that is no role's.
     """
-    root = ElementTree.fromstring(self._saved('svg', _NO_METADATA))
-    kept = set(re.findall(r'#([\w-]+)', ' '.join(_references(root))))
-    for parent in list(root.iter()):
-      for child in list(parent):
-        if child.tag.endswith(('}metadata', '}style')):
-          parent.remove(child)
+    text = self._saved('svg', _NO_METADATA).decode()
+    # The style is of all elements; the page's style sheet has one for charts.
+    root = ElementTree.fromstring(
+      re.sub('<style.*?</style>', '', text).encode()
+    )
+    kept = set(re.findall(r'(?:href="|url\()#([\w-]+)', text))
     for element in root.iter():
       _adapt(element, f'{self.name}-', kept)
     root.attrib = {
@@ -189,13 +189,6 @@ _TOOLTIP = 'tooltip: '
 
 def _styled() -> contextlib.AbstractContextManager[None]:
   return style.context(['default', _STYLE])
-
-
-def _references(root: ElementTree.Element) -> Iterator[str]:
-  for element in root.iter():
-    for name, value in element.attrib.items():
-      if name.endswith('href') or value.startswith('url('):
-        yield value
 
 
 def _adapt(

@@ -6,9 +6,11 @@ import jax
 
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig
+from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
+from isft_jax.inference.chat_model import ChatModel, template_of
 from isft_jax.models import decoder
 from isft_jax.train import checkpoint
 from isft_jax.train.checkpoint import Checkpoints
@@ -70,6 +72,35 @@ def load(workdir: str, dtype: str = '') -> Saved:
     params, _ = checkpoints.restore_params(_placed(shapes))
   encoder = tokenizer.load(run['tokenizer'] or tokenizer.beside(run['records']))
   return Saved(pretrained.Model(graphdef, params), config, encoder, run)
+
+
+def chat_model_from_run(workdir: str) -> ChatModel:
+  """Loads the model of a run's newest checkpoint, to chat with.
+
+  Args:
+    workdir: folder of the run.
+
+  Returns:
+    The model, with the chat template of the run's records. If the records do
+    not exist any more, the template is that of the tokenizer.
+
+  Raises:
+    ValueError: the run has no checkpoint, or its records were encoded
+      piecewise.
+  """
+  model, _, encoder, run = load(workdir)
+  try:
+    rendering = Records(run['records']).metadata['rendering']
+  except (OSError, ValueError, KeyError):
+    rendering = {'template': template_of(encoder), 'values': {}}
+  if rendering.get('piecewise'):
+    raise ValueError(
+      f'{workdir} was trained on turns whose headers were encoded apart from '
+      'the words (config.piecewise), and prompts here are encoded whole; its '
+      'own results.json has its probes'
+    )
+  template, values = rendering['template'], rendering.get('values', {})
+  return ChatModel(model, encoder, template, values, {}, run['records'])
 
 
 def _placed(shapes: PyTree) -> PyTree:

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from isft_jax.cli import load
 from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
@@ -17,6 +16,7 @@ from isft_jax.hf import pretrained
 from isft_jax.inference import chat_loop
 from isft_jax.inference import chat_model as chat_model_lib
 from isft_jax.models import decoder
+from isft_jax.train import saved
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.worlds.lying_agent import probes
 from tests.commands import command, error_line
@@ -70,7 +70,7 @@ def folder(encoder, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def chat_model(folder):
-  return load.chat_model_from_place(str(folder))
+  return chat_model_lib.chat_model_from_place(str(folder))
 
 
 # -------------------------------------------------------------- what is asked
@@ -171,11 +171,11 @@ def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
   )
   with Checkpoints(tmp_path / 'run', config) as checkpoints:
     checkpoints.save(1, state, {}, 'fingerprint')
-  found = load.chat_model_from_run(str(tmp_path / 'run'))
+  found = saved.chat_model_from_run(str(tmp_path / 'run'))
   jax.tree.map(np.testing.assert_array_equal, found.model.params, params)
   assert found.template == chat_template.PLAIN
   shutil.rmtree(tmp_path / 'records')
-  assert load.chat_model_from_run(str(tmp_path / 'run')).template == CHATML
+  assert saved.chat_model_from_run(str(tmp_path / 'run')).template == CHATML
 
 
 # ------------------------------------------------------------- and what replied

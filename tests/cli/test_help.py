@@ -244,7 +244,7 @@ def test_a_field_that_does_not_exist_is_explained(path, line):
       'train --config=train_tiny --wrkdir=DIR',
       'unknown flag --wrkdir; did you mean --workdir?',
     ),
-    ('export --records=DIR', 'unknown flag --records; --help lists the flags'),
+    ('export --heldout=DIR', 'unknown flag --heldout; --help lists the flags'),
     (
       'train --config=train_tiny --config.records.x=1',
       'config.records is one value: set it with --config.records=VALUE',
@@ -458,7 +458,7 @@ def test_isft_knows_every_command():
   modules = {
     path.stem
     for path in (ROOT / 'isft_jax/cli').glob('*.py')
-    if '\ndef run():\n' in path.read_text()
+    if '\ndef run() -> None:\n' in path.read_text()
   }
   assert sorted(commands.NAMES) == sorted(modules)
 

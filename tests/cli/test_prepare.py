@@ -64,7 +64,7 @@ def test_records_of_agent_runs(place):
     'look up</>Sunny.</>'
   )
   again = command('prepare', *flags_of(place), f'--output={place}/out')
-  assert 'were there already' in again.stdout
+  assert 'existed already' in again.stdout
 
 
 def test_several_processes_and_a_look_at_every_byte(place):

@@ -17,7 +17,22 @@ from isft_jax import objectives
 from isft_jax.config import RunConfig
 from isft_jax.data.batching import packing
 from isft_jax.data.records.dataset import Records
-from isft_jax.types import Batch, Provenance
+from isft_jax.types import Batch, Example, Provenance
+
+
+def target_weights(example: Example, table_PV: np.ndarray) -> np.ndarray:
+  """Returns float32 [T]: the weight of each token as a target.
+
+  0 for the first token, which has no context, and for the tokens before
+  `scored_from`, which another window of the trajectory scores.
+
+  Args:
+    example: a record.
+    table_PV: weights by provenance and verdict, from `weight_table`.
+  """
+  weights_T = table_PV[example.provenance_T, example.verdict_T]
+  weights_T[: max(1, example.scored_from)] = 0
+  return weights_T
 
 
 class Scored:
@@ -87,8 +102,7 @@ class Scored:
     """Writes one document into row b; returns the next free column and slot."""
     record, first, stop = entry
     example = self.records[record]
-    planned_T = self._planned_PV[example.provenance_T, example.verdict_T]
-    planned_T[: max(1, example.scored_from)] = 0
+    planned_T = target_weights(example, self._planned_PV)
     positions_K = np.flatnonzero(planned_T)[first:stop]
     length = positions_K[-1]  # inputs end before the last target
 

@@ -11,6 +11,7 @@ their order: the files are those of `prepare.prepare` with as many shards.
 import json
 import shlex
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -110,7 +111,8 @@ class _Prepare(beam.DoFn):
   def __init__(self, preparer: Preparer) -> None:
     self._preparer = preparer
 
-  def process(self, task: Task) -> Iterator[Outcome | beam.pvalue.TaggedOutput]:
+  def process(self, task: Task) -> Iterator[Any]:
+    # Any: Beam would take outcomes and tagged outputs for one type.
     tally = Tally()
     outcome = self._preparer(task, tally)
     yield beam.pvalue.TaggedOutput('tallies', tally)

@@ -36,7 +36,7 @@ class Records:
     """Opens what `write` made. Raises ValueError where there is none."""
     path = where(folder)
     builder = tfds.builder_from_directory(path)
-    self.folder = str(folder)
+    self.folder, self.split = str(folder), split
     self.metadata = dict(builder.info.metadata)
     self.splits = tuple(builder.info.splits)
     if split not in self.splits:

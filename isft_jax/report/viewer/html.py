@@ -5,8 +5,6 @@ one `<span class="token">` whose text is the token's, and whose `data-weights`
 are its weights in the order of the buttons.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from markupsafe import Markup, escape
 
@@ -15,33 +13,17 @@ from isft_jax.report.escapes import visible, visible_line
 from isft_jax.report.viewer.shown import (
   MARKS,
   Dialogue,
-  Turn,
   author_counts,
   exact,
   turns,
 )
 from isft_jax.types import Provenance, Verdict
 
-_VERDICTS = {Verdict.RIGHT: ' ✓ right', Verdict.WRONG: ' ✗ wrong'}
-
-
-class _Author(NamedTuple):
-  """An author as the template shows it: name in small letters, and letter."""
-
-  name: str
-  mark: str
-
-
-class _Token(NamedTuple):
-  """A token; mark: its author's letter, where an author begins."""
-
-  author: str
-  mark: str
-  about: str
-  weight: str
-  weights: str
-  is_scored: bool
-  text: Markup
+_VERDICTS = {
+  Verdict.UNKNOWN: '',
+  Verdict.RIGHT: ' ✓ right',
+  Verdict.WRONG: ' ✗ wrong',
+}
 
 
 def page(shown: Dialogue, objective: str) -> bytes:
@@ -59,69 +41,57 @@ def fragment(shown: Dialogue, objective: str, prefix: str) -> Markup:
     objective: the one that is shown first.
     prefix: of the ids inside; two viewers in a page need two.
   """
-  first = list(shown.weights).index(objective)
   template = document.environment().get_template('viewer/viewer.html.j2')
-  return Markup(
-    template.render(
-      prefix=prefix,
-      objectives=list(shown.weights),
-      first=first,
-      turns=[
-        (turn, _author(turn.author), _VERDICTS.get(turn.verdict, ''))
-        for turn in turns(shown.example)
-      ],
-      tokens_of=lambda turn: _tokens(shown, turn, first),
-      counts=_counts(shown),
-      total=_total(shown),
-    )
-  )
-
-
-def _author(author: Provenance) -> _Author:
-  return _Author(author.name.lower(), MARKS[author])
-
-
-def _tokens(shown: Dialogue, turn: Turn, first: int) -> list[_Token]:
-  example = shown.example
-  tokens = []
-  for i in range(turn.start, turn.stop):
-    author = Provenance(int(example.provenance_T[i]))
-    verdict = Verdict(int(example.verdict_T[i])).name.lower()
-    begins = i == turn.start or example.provenance_T[i - 1] != author
-    weights = [exact(weights_T[i]) for weights_T in shown.weights.values()]
-    tokens.append(
-      _Token(
-        author=author.name.lower(),
-        mark=MARKS[author] if begins else '',
-        about=f'token {i}, id {example.tokens_T[i]}, {author.name}, '
-        f'verdict {verdict}',
-        weight=weights[first],
-        weights=' '.join(weights),
-        is_scored=float(weights[first]) > 0,
-        # An element of its own makes a space visible, and leaves it a space.
-        text=escape(visible(shown.texts[i])).replace(' ', Markup('<i> </i>')),
-      )
-    )
-  return tokens
-
-
-def _counts(shown: Dialogue) -> list[tuple[_Author, str, list[str]]]:
-  """Returns author, tokens, and how many of them each objective scores."""
-  return [
+  counts = [
     (
-      _author(count.author),
+      count.author,
       f'{count.tokens:,}',
       [_scored(count.scored[k], count.weight[k]) for k in shown.weights],
     )
     for count in author_counts(shown)
   ]
-
-
-def _total(shown: Dialogue) -> tuple[str, list[str]]:
-  return f'{len(shown.texts):,}', [
+  totals = [
     _scored(int((weights_T > 0).sum()), float(np.sum(weights_T)))
     for weights_T in shown.weights.values()
   ]
+  return Markup(
+    template.render(
+      prefix=prefix,
+      objectives=list(shown.weights),
+      objective=objective,
+      marks=MARKS,
+      verdicts=_VERDICTS,
+      turns=turns(shown.example),
+      tokens=_tokens(shown, objective),
+      counts=counts,
+      total=f'{len(shown.texts):,}',
+      totals=totals,
+    )
+  )
+
+
+def _tokens(shown: Dialogue, objective: str) -> list[dict]:
+  """Returns each token as the template shows it."""
+  example = shown.example
+  starts = {turn.start for turn in turns(example)}
+  tokens = []
+  for i, text in enumerate(shown.texts):
+    author = Provenance(int(example.provenance_T[i]))
+    verdict = Verdict(int(example.verdict_T[i])).name.lower()
+    tokens.append(
+      {
+        'author': author,
+        'begins': i in starts or example.provenance_T[i - 1] != author,
+        'about': f'token {i}, id {example.tokens_T[i]}, {author.name}, '
+        f'verdict {verdict}',
+        'scored': shown.weights[objective][i] > 0,
+        'weight': exact(shown.weights[objective][i]),
+        'weights': ' '.join(exact(w_T[i]) for w_T in shown.weights.values()),
+        # An element of its own makes a space visible, and leaves it a space.
+        'text': escape(visible(text)).replace(' ', Markup('<i> </i>')),
+      }
+    )
+  return tokens
 
 
 def _scored(tokens: int, weight: float) -> str:

@@ -5,7 +5,7 @@ In color, a ruler below each line says without color what the color says:
   Agent: Its symbol is Go.↵        capitals and ━: scored
   T━━━━Ta┈┈┈a┈┈┈┈┈┈a┈┈a┈┈aa        small letters and ┈: context only
 
-Plain, a line a token, for pipes.
+Plain, one line per token, for pipes.
 """
 
 import io
@@ -107,7 +107,7 @@ def colored(shown: Dialogue, objective: str, width: int = 80) -> str:
 
 
 def plain(shown: Dialogue, objective: str) -> str:
-  """Returns a line a token: index, turn, author, verdict, weight, id, text."""
+  """Returns a table with one line per token."""
   example = shown.example
   header = ('index', 'turn', 'author', 'verdict', 'weight', 'id', 'text')
   rows = [

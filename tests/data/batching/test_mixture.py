@@ -281,3 +281,44 @@ def test_the_sources_of_a_config_are_checked(two):
   ):
     with pytest.raises(ValueError, match=message):
       dataclasses.replace(config, **wrong).check()
+
+
+# --------------------------------------------------- weights, to their limits
+
+
+def test_a_weight_is_a_fraction_of_a_thousandth_at_least():
+  """1/1001 is nearest to 1/1000 among them; 1/2001 to 0, which is refused."""
+  assert whole_numbers([1, 1 / 1001]) == [1000, 1]
+  assert whole_numbers([1, 1 / 1999]) == [1000, 1]
+  message = r'^weights of sources must be positive: \[1, 0.0004'
+  with pytest.raises(ValueError, match=message):
+    whole_numbers([1, 1 / 2001])
+
+
+def test_the_whole_of_what_a_mixture_says_of_itself():
+  """31 rows in turns of 3, and 5 in turns of 1: 11 rounds."""
+  plans = [plan_of(31), plan_of(5)]
+  mixture = make_mixture(plans, (3, 1), seed=0)
+  assert mixture.describe(['runs', 'demos']).splitlines() == [
+    '44 rows an epoch',
+    f'    runs: 33 rows (75.0%), 1.06 times its {plans[0].describe()}; of all '
+    'targets 75.0%',
+    f'    demos: 11 rows (25.0%), 2.20 times its {plans[1].describe()}; of all '
+    'targets 25.0%',
+  ]
+  alone = make_mixture(plans[:1], (3,), seed=0)
+  assert alone.describe(['runs']) == plans[0].describe()
+
+
+def test_an_unshuffled_mixture_reads_each_plan_as_it_lies():
+  mixture = make_mixture([plan_of(3), plan_of(2)], (1, 1), 0, shuffle=False)
+  assert read(mixture, 0, 12) == [
+    *[(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 0)],
+    *[(0, 0), (1, 1), (0, 1), (1, 0), (0, 2), (1, 1)],
+  ]
+
+
+def test_a_mixtures_rows_are_as_wide_as_the_widest_plan():
+  wide = dataclasses.replace(plan_of(2, row_targets=3), row_length=16)
+  mixture = make_mixture([plan_of(2, row_targets=7), wide], (1, 1), seed=0)
+  assert (mixture.row_length, mixture.row_targets) == (16, 7)

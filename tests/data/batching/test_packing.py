@@ -396,3 +396,45 @@ def test_the_order_depends_on_the_seed_and_the_epoch_and_nothing_else():
   }
   assert len(set(orders.values())) == 9
   assert orders[1, 2] == tuple(row_order(100, seed=1, epoch=2))
+
+
+# ------------------------------------------------- the same in every version
+
+
+def test_the_rows_and_their_order_under_a_seed_are_fixed_for_good():
+  """A run keeps the number of its next step, and nothing else of its data:
+  another order after an update would read records twice, or never."""
+  index = index_of(unwindowed(*([T] + [U] * n for n in range(1, 8))))
+  plan = make_plan(index, weight_table('interventional'), 12, 5, seed=5)
+  assert rows_of(plan) == [
+    [(1, 0, 2), (2, 0, 3)],
+    [(4, 0, 5)],
+    [(3, 0, 4)],
+    [(6, 0, 3)],
+    [(6, 3, 7), (0, 0, 1)],
+    [(5, 0, 3)],
+    [(5, 3, 6)],
+  ]
+  orders = [row_order(8, seed=5, epoch=epoch).tolist() for epoch in (0, 1)]
+  assert orders == [[4, 2, 5, 0, 7, 6, 3, 1], [3, 0, 5, 1, 7, 4, 6, 2]]
+
+
+REFUSALS = {
+  'row_length': (
+    '1 records are longer than a row of 2 tokens; the longest, record 1, needs '
+    '3: raise row_length or prepare the records in windows'
+  ),
+  'objective': (
+    'none of 3 records has a token that the objective scores: nothing to learn '
+    'from; choose another objective or other records'
+  ),
+}
+
+
+@pytest.mark.parametrize('remedy', REFUSALS)
+def test_a_plan_that_cannot_be_made_names_the_cause_and_the_remedy(remedy):
+  index = index_of(unwindowed([T, U, U], [T, U, U, U], [T, U, U]))
+  objective = 'agent_only' if remedy == 'objective' else 'interventional'
+  with pytest.raises(ValueError) as error:
+    make_plan(index, weight_table(objective), 2, 9, seed=0)
+  assert str(error.value) == REFUSALS[remedy]

@@ -634,3 +634,77 @@ def test_a_tail_that_is_never_scored_changes_no_batch(tmp_path):
   assert len(short) == len(long)
   for step in range(len(short)):
     assert_batches_equal(short[step], long[step])
+
+
+# --------------------------------------------- normalisers, to their limits
+
+
+@pytest.mark.parametrize(
+  ('authors', 'weights'),
+  [
+    # target  t     u     a     a
+    ('cuaa', [2 / 3, 1 / 6, 1 / 6]),  # 1 + 1/4 + 1/4
+    ('caaa', [1 / 3, 1 / 3, 1 / 3]),  # 3/4: less than one token of the user
+    ('caca', [1 / 2, 1 / 2]),
+    ('cca', [1]),  # 1/4 in all
+  ],
+)
+def test_a_trajectory_weighs_1_whatever_its_weights_sum_to(
+  authors, weights, tmp_path
+):
+  data = dataset.write(str(tmp_path), lambda: [example(0, authors)], {})
+  source = BatchSource(
+    data, one_row(objective='weighted(0.25)', normalize='trajectory')
+  )
+  used_K = source[0].weights_BK[0, : len(weights)]
+  np.testing.assert_array_equal(used_K, np.float32(weights))
+  assert not source[0].weights_BK[0, len(weights) :].any()
+
+
+def test_a_trajectory_that_is_planned_and_not_scored_weighs_0(tmp_path):
+  """Its weights sum to 0, and 0 / 0 would be nan in the loss of the others."""
+  made = [example(0, 'caa'), example(1, 'cuu')]
+  data = dataset.write(str(tmp_path), lambda: made, {})
+  source = BatchSource(
+    data,
+    one_row(
+      objective='interventional',
+      plan_objective='observational',
+      normalize='trajectory',
+    ),
+  )
+  batch = source[0]
+  assert {
+    int(target): float(weight)
+    for target, weight in zip(
+      batch.targets_BK[0], batch.weights_BK[0], strict=True
+    )
+    if target
+  } == {1001: 0, 1002: 0, 2001: 0.5, 2002: 0.5}
+
+
+# ----------------------------------------------------------- refusals, in full
+
+
+REFUSALS = {
+  "objective 'TOOL=1' gives every token of FOLDER weight 0: there is nothing "
+  'to learn from': {'objective': 'TOOL=1'},
+  "rows are planned for 'USER=1', which leaves out tokens that 'observational' "
+  'scores; plan for the latter': {
+    'objective': 'observational',
+    'plan_objective': 'USER=1',
+  },
+}
+
+
+@pytest.mark.parametrize('message', REFUSALS)
+def test_a_run_that_cannot_learn_is_told_why(two, message):
+  with pytest.raises(ValueError) as error:
+    BatchSource(two, one_row(**REFUSALS[message]))
+  assert str(error.value) == message.replace('FOLDER', two.folder)
+
+
+def test_a_batch_needs_as_many_records_as_the_run_has_sources(two):
+  """Or the records of one would be read under the weights of another."""
+  with pytest.raises(ValueError, match='zip'):
+    BatchSource([two, two], one_row())

@@ -12,6 +12,7 @@ import pytest
 from etils.epath import backend
 from fsspec.implementations import local
 
+from isft_jax.data.formats import registry
 from isft_jax.data.formats.author_rules import Rules
 from isft_jax.data.preparation import prepare, verify
 from isft_jax.data.records import dataset
@@ -172,7 +173,7 @@ def test_rows_that_are_too_long_can_be_set_aside_instead(renderer, tmp_path):
   lengths = {
     g['id']: len(
       renderer.example(
-        prepare.registry.read(g, g['id'], 'auto', Rules.default())
+        registry.read(g, g['id'], 'auto', Rules.default())
       ).tokens_T
     )
     for g in GOOD

@@ -9,9 +9,12 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from etils import epath
 
 from isft_jax.data.records import dataset as records_lib
 from isft_jax.data.records import index as index_lib
+from isft_jax.data.records import shards
 from isft_jax.data.records.dataset import Index, Records, Trajectories, write
 from isft_jax.types import Example, Provenance, Verdict
 
@@ -527,3 +530,68 @@ def test_more_records_than_a_shard_holds_keep_their_order(
     f'trajectories-train.array_record-0000{shard}' for shard in range(3)
   ]
   assert [found[i].id for i in range(20)] == [e.id for e in examples[:20]]
+
+
+# ------------------------------------------------- numbers that are not there
+
+
+@pytest.mark.parametrize('number', [-1, 63, 1000])
+def test_a_record_that_does_not_exist_is_named(number, folder):
+  """Not the last one for -1: records are numbers, not places in a list."""
+  with pytest.raises(IndexError) as error:
+    Records(str(folder))[number]
+  assert str(error.value) == f'{folder}: record {number} of 63'
+
+
+def test_a_numpy_integer_is_a_number_of_a_record(folder, examples):
+  assert Records(str(folder))[np.int64(62)].id == examples[62].id
+
+
+@pytest.mark.parametrize('batch', [1, 7, 63, 64])
+def test_records_are_indexed_in_order_however_many_are_read_at_once(
+  batch, examples, tmp_path, monkeypatch
+):
+  """The index of a shard is made of its own file, a few records at a time."""
+  monkeypatch.setattr(shards, '_BATCH', batch)
+  index = write(str(tmp_path), lambda: examples, {}).index
+  for name, array in brute_force_index(examples)._asdict().items():
+    np.testing.assert_array_equal(getattr(index, name), array)
+  (path,) = index_path(tmp_path).parent.glob('*array_record*')
+  codec = shards.Codec()
+  read = [codec.read(record)['id'] for record in shards.read(epath.Path(path))]
+  assert read == [example.id.encode() for example in examples]
+
+
+def test_a_split_knows_how_many_bytes_its_records_have(examples, tmp_path):
+  codec = shards.Codec()
+  write(str(tmp_path), lambda: examples[:9], {}, lambda: examples[9:11])
+  splits = tfds.builder_from_directory(index_path(tmp_path).parent).info.splits
+  for split, own in (('train', examples[:9]), ('heldout', examples[9:11])):
+    assert splits[split].num_examples == len(own)
+    assert splits[split].num_bytes == sum(len(codec.write(e)) for e in own)
+
+
+# ------------------------------------------------------- data, and no program
+
+
+class Bomb:
+  """An object that makes a file when it is unpickled."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return pathlib.Path.touch, (self.path,)
+
+
+def test_an_index_with_a_program_in_it_is_refused_and_not_run(
+  examples, tmp_path
+):
+  """A data set may come from anybody: numpy's files can hold pickles."""
+  write(str(tmp_path), lambda: examples[:5], {})
+  path, mark = index_path(tmp_path), tmp_path / 'it ran'
+  bombs = np.array([Bomb(mark)] * 5, object)
+  np.savez(path, **dict.fromkeys(Index._fields, bombs))
+  with pytest.raises(ValueError, match=f'{path}: missing or damaged; prepare'):
+    Records(str(tmp_path))
+  assert not mark.exists()

@@ -10,8 +10,12 @@ import sys
 import fsspec
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from etils import epath
 from etils.epath import backend
+from tensorflow_datasets.core.utils.lazy_imports_utils import (
+  array_record_module,
+)
 
 from isft_jax.data.records import dataset, shards
 from isft_jax.data.records import index as index_lib
@@ -213,3 +217,85 @@ def test_more_shards_than_files_that_may_be_open(tmp_path):
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
   assert len(names(tmp_path)) > 100
   assert len({data[i].id for i in range(160)}) == 160
+
+
+def test_the_shard_of_a_trajectory_is_fixed_for_good():
+  """It follows from the number of its file and of its row, and from no seed:
+  machines that prepare parts of a data set agree, and so do versions."""
+  shard_of = dataset.shard_of
+  assert [shard_of((0, row), 4) for row in range(8)] == [1, 1, 3, 3, 0, 0, 3, 3]
+  assert [shard_of((file, 7), 1000) for file in range(4)] == [
+    819,
+    991,
+    388,
+    933,
+  ]
+
+
+def bytes_of(folder):
+  path = dataset.where(folder)
+  return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_where_files_cannot_be_linked_they_are_copied(tmp_path, monkeypatch):
+  """As between two disks. The data set is the same to the byte."""
+  written(tmp_path / 'old', range(10))
+  written(tmp_path / 'linked', range(10, 20), 0, tmp_path / 'old')
+
+  def link(*paths):
+    raise OSError('another file system')
+
+  monkeypatch.setattr(os, 'link', link)
+  written(tmp_path / 'copied', range(10, 20), 0, tmp_path / 'old')
+  assert bytes_of(tmp_path / 'copied') == bytes_of(tmp_path / 'linked')
+  for name in names(tmp_path / 'old'):
+    old, copied = (
+      dataset.where(tmp_path / folder) / name for folder in ('old', 'copied')
+    )
+    assert not os.path.samefile(old, copied)
+
+
+@pytest.mark.parametrize('num_shards', [0, 3])
+def test_an_extended_data_set_knows_the_bytes_of_both(num_shards, tmp_path):
+  written(tmp_path / 'old', range(10), num_shards)
+  new = written(tmp_path / 'new', range(10, 33), num_shards, tmp_path / 'old')
+  codec = shards.Codec()
+  splits = tfds.builder_from_directory(dataset.where(new.folder)).info.splits
+  for split in shards.SPLITS:
+    records = dataset.Records(new.folder, split)
+    sizes = [len(codec.write(records[i])) for i in range(len(records))]
+    assert splits[split].num_bytes == sum(sizes)
+    assert sum(splits[split].shard_lengths) == len(sizes)
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '"name"', 'null'])
+def test_checksums_that_cannot_be_read_are_lost(text, tmp_path):
+  (tmp_path / shards.CHECKSUMS).write_text(text)
+  assert shards.checksums(epath.Path(tmp_path)) is None
+  assert shards.checksums(epath.Path(tmp_path / 'none')) is None
+
+
+def test_a_record_is_read_without_its_neighbours(tmp_path):
+  """ArrayRecord reads whole groups: rows in a random order would read 65,536
+  records for each."""
+  written(tmp_path, range(4))
+  (name,) = (name for name in names(tmp_path) if 'train' in name)
+  reader = array_record_module.ArrayRecordReader(
+    os.fspath(dataset.where(tmp_path) / name)
+  )
+  assert 'group_size:1,' in reader.writer_options_string() + ','
+  reader.close()
+
+
+def test_records_that_wait_for_their_shard_lie_beside_it(tmp_path):
+  """Where the data set has room: a machine's folder for scratch may not."""
+  writer = dataset.Writer(str(tmp_path), {}, num_shards=2)
+  for n in range(9):
+    # More than the 64 KiB that a queue keeps in memory.
+    writer.add('train', [writer.encode(made(n, length=30_000))], (0, n))
+  waiting = [path for path in tmp_path.rglob('train-*') if path.is_file()]
+  assert len(waiting) == 2
+  assert sum(path.stat().st_size for path in waiting) > 9 * 30_000 * 8
+  writer.finish()
+  assert not any(path.exists() for path in waiting)
+  assert len(dataset.Records(str(tmp_path))) == 9
