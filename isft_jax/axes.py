@@ -1,10 +1,10 @@
-"""Names of the mesh's axes.
+"""Names of the mesh axes: data, fsdp and tensor.
 
-The mesh is (data, fsdp, tensor): replicas; replicas that share out the
-parameters; shards of a matrix product. `sharding` builds it, and models name
-its axes.
+`data` has replicas of the model, `fsdp` has replicas that shard the parameters
+among them, and `tensor` has the shards of a matrix product. `sharding` builds
+the mesh. Models only name its axes.
 """
 
 DATA, FSDP, TENSOR = AXES = 'data', 'fsdp', 'tensor'
-# The axes that split the rows of a batch.
+# The rows of a batch are split over both of these axes.
 ROWS = DATA, FSDP

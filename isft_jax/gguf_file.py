@@ -1,8 +1,9 @@
-"""Reads the metadata and the table of tensors of a GGUF file.
+"""Reads the metadata and the tensor table of a GGUF file.
 
 GGUF is the format of llama.cpp: one file with the configuration, the tokenizer
-and the weights of a model. A vocabulary of 49,152 tokens is read in 0.1 s here
-and in 6 s by the reader of the package gguf, which makes arrays of everything.
+and the weights of a model. This reader takes 0.1 s for a vocabulary of 49,152
+tokens. The reader of the package gguf takes 6 s, because it makes an array of
+every value.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -12,49 +13,64 @@ import pathlib
 import struct
 from typing import Any, NamedTuple
 
-# Codes of metadata values: struct formats of the numbers, text, list.
+# Type codes of metadata values. For numbers: code -> struct format.
 _NUMBERS = {
   **{0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?'},
   **{10: 'Q', 11: 'q', 12: 'd'},
 }
 _STRING, _ARRAY = 8, 9
+# Version 1 has 32-bit counts. Version 3 only adds big-endian files.
 _VERSIONS = (2, 3)
-_MAX_AXES = 4  # of ggml
+_MAX_AXES = 4  # GGML_MAX_DIMS
 
 
 class Tensor(NamedTuple):
-  """A tensor of a file."""
+  """Table entry of one tensor.
 
-  shape: tuple[int, ...]  # as NumPy has it: the last axis is contiguous
-  type: int  # a value of gguf.GGMLQuantizationType
-  start: int  # of its bytes in the file
+  Attributes:
+    shape: axes in NumPy's order (the last axis is contiguous).
+    type: value of gguf.GGMLQuantizationType.
+    start: offset of the tensor's first byte in the file.
+  """
+
+  shape: tuple[int, ...]
+  type: int
+  start: int
 
 
 class GGUFFile(NamedTuple):
-  """What a GGUF file states before its weights."""
+  """Header of a GGUF file: everything before the weights.
+
+  Attributes:
+    path: the file.
+    metadata: number, text or list by key.
+    tensors: table entry by name.
+  """
 
   path: pathlib.Path
-  metadata: dict[str, Any]  # key: number, text or list
+  metadata: dict[str, Any]
   tensors: dict[str, Tensor]
 
 
 def read(path: str | pathlib.Path) -> GGUFFile:
-  """Reads all of a GGUF file but its weights.
+  """Reads the header of a GGUF file, without the weights.
 
   Args:
-    path: the file, of version 2 or 3, little-endian.
+    path: GGUF file of version 2 or 3, little-endian.
 
   Returns:
-    Its metadata, and where its tensors are.
+    The metadata and the table of tensors.
 
   Raises:
-    ValueError: it is not such a file, is cut off, or names something twice.
+    ValueError: the file is not such a file, is cut off, or has a key or a
+      tensor twice.
   """
   path = pathlib.Path(path)
-  if path.stat().st_size < 24:
+  if path.stat().st_size < 24:  # magic, version and two counts
     raise ValueError(f'{path}: not a GGUF file')
   with (
     path.open('rb') as file,
+    # Mapped, not read: the header is a few MB in front of gigabytes of weights.
     mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
   ):
     try:
@@ -76,26 +92,35 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
       f'{path}: GGUF of version {version}; only versions 2 and 3, '
       'little-endian, are read'
     )
+  # Metadata: name, type and value of each key.
   metadata = {}
   for _ in range(key_count):
     name = reader.string()
     if name in metadata:
-      raise ValueError(f'{path}: key {name} is there twice')
+      raise ValueError(f'{path}: the key {name} occurs twice')
     metadata[name] = reader.value(*reader.numbers('I'))
+  # Tensors: name, shape, type, and offset from the first weight.
   tensors = {}
   for _ in range(tensor_count):
     name = reader.string()
     if name in tensors:
-      raise ValueError(f'{path}: tensor {name} is there twice')
+      raise ValueError(f'{path}: the tensor {name} occurs twice')
     (axes,) = reader.numbers('I')
     if axes > _MAX_AXES:
-      raise ValueError(f'{path}: tensor {name} has {axes} axes')
+      raise ValueError(
+        f'{path}: the tensor {name} must have at most {_MAX_AXES} axes '
+        f'(got {axes})'
+      )
+    # ggml lists the contiguous axis first, NumPy last.
     shape = reader.numbers(f'{axes}Q')[::-1]
     tensors[name] = Tensor(shape, *reader.numbers('IQ'))
   # The weights start at the next multiple of the alignment.
   alignment = metadata.get('general.alignment', 32)
   if not isinstance(alignment, int) or alignment < 1:
-    raise ValueError(f'{path}: general.alignment={alignment!r}')
+    raise ValueError(
+      f'{path}: general.alignment must be a positive integer '
+      f'(got {alignment!r})'
+    )
   first = -(-reader.position // alignment) * alignment
   return GGUFFile(
     path,
@@ -105,39 +130,40 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
 
 
 class _Reader:
-  """Reads values one after the other; past the end it raises struct.error."""
+  """Reads values in sequence. Raises struct.error past the end of the file."""
 
   def __init__(self, path: pathlib.Path, data: mmap.mmap) -> None:
     self.path, self.data, self.position = path, data, 0
 
   def numbers(self, format: str) -> tuple:
-    """Returns numbers in a format of struct, without its byte order."""
-    found = struct.unpack_from('<' + format, self.data, self.position)
+    """Reads numbers in a struct format (without a byte order)."""
+    values = struct.unpack_from('<' + format, self.data, self.position)
     self.position += struct.calcsize('<' + format)
-    return found
+    return values
 
   def string(self) -> str:
     (length,) = self.numbers('Q')
     end = self.position + length
     if end > len(self.data):
       raise struct.error
-    found = self.data[self.position : end].decode()
+    text = self.data[self.position : end].decode()
     self.position = end
-    return found
+    return text
 
   def value(self, code: int) -> object:
-    """Returns a metadata value of a type."""
+    """Reads a metadata value of a type code."""
     if code in _NUMBERS:
       return self.numbers(_NUMBERS[code])[0]
     if code == _STRING:
       return self.string()
     if code != _ARRAY:
-      raise ValueError(f'{self.path}: a value of unknown type {code}')
+      raise ValueError(f'{self.path}: a value has the unknown type {code}')
     code, count = self.numbers('IQ')
-    if count > len(self.data):  # before anything is made of that length
+    # Checked before a list of that length is allocated.
+    if count > len(self.data):
       raise struct.error
     if code in _NUMBERS:
       return list(self.numbers(f'{count}{_NUMBERS[code]}'))
-    if code == _ARRAY:  # in no file that llama.cpp writes
-      raise ValueError(f'{self.path}: lists of lists are not read')
+    if code == _ARRAY:  # llama.cpp never writes these
+      raise ValueError(f'{self.path}: lists of lists are not supported')
     return [self.value(code) for _ in range(count)]

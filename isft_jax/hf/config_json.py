@@ -1,7 +1,7 @@
-"""What a Hugging Face config.json says of a decoder, or why it is another one.
+"""Converts between a Hugging Face config.json and our model config.
 
-An attribute that is neither read here nor known to change nothing raises: a
-model that is silently another would train, and be wrong.
+Each attribute must be either read here or known to be harmless. Anything else
+raises an error: otherwise a different model would train, and be wrong silently.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,24 +11,24 @@ import jax.numpy as jnp
 
 from isft_jax.config import ModelConfig
 
-# What sets the families apart: (biases of q, k and v; norms of q and k).
+# Differences between the families: (biases of q, k and v; norms of q and k).
 FAMILIES = {
   'llama': (False, False),
   'mistral': (False, False),
   'qwen2': (True, False),
   'qwen3': (False, True),
 }
-# The fields that a config.json decides.
+# Fields of ModelConfig that a config.json determines.
 SHAPE = (
   *('vocab_size', 'width', 'layers', 'heads', 'kv_heads', 'head_size'),
   *('hidden', 'rope_theta', 'rope_scaling', 'norm_eps', 'tie_embeddings'),
   *('qkv_bias', 'qk_norm'),
 )
-# Attribute -> the values it may have, if it is there at all.
+# Attribute -> allowed values. It may also be missing.
 _REQUIRED: dict[str, tuple[object, ...]] = {
   'add_cross_attention': (False, None),
   'attention_bias': (False, None),
-  'auto_map': (None, {}),  # a program of the folder's own
+  'auto_map': (None, {}),  # names Python code inside the folder
   'hidden_act': ('silu',),
   'is_encoder_decoder': (False, None),
   'mlp_bias': (False, None),
@@ -38,13 +38,15 @@ _REQUIRED: dict[str, tuple[object, ...]] = {
   'use_mrope': (False, None),
   'use_sliding_window': (False, None),
 }
-# Attributes of weights that are stored in other types: GPTQ, AWQ, bitsandbytes,
-# FP8 and compressed-tensors have the first, MLX the second.
+# Attributes of quantised weights: GPTQ, AWQ, bitsandbytes, FP8 and
+# compressed-tensors have the first, MLX the second.
 _QUANTIZED = ('quantization_config', 'quantization', 'compression_config')
+# Attributes that must be integers.
 _INTEGERS = (
   *('hidden_size', 'intermediate_size', 'num_attention_heads'),
   *('num_hidden_layers', 'vocab_size'),
 )
+# Attributes that this module reads.
 _READ = {
   *('head_dim', 'hidden_size', 'intermediate_size', 'layer_types'),
   *('max_window_layers', 'model_type', 'num_attention_heads'),
@@ -52,9 +54,10 @@ _READ = {
   *('rope_parameters', 'rope_scaling', 'rope_theta', 'sliding_window'),
   *('tie_word_embeddings', 'vocab_size'),
 }
-# What changes no logit of a decoder, by what it is of. Collected from folders
-# of Llama 2 and 3, TinyLlama, SmolLM, Mistral, Qwen2, Qwen2.5 and Qwen3, and
-# from what Unsloth, mergekit, transformers.js and old transformers add.
+# Attributes that change no logit of a decoder, by purpose. Collected from
+# folders of Llama 2 and 3, TinyLlama, SmolLM, Mistral, Qwen2, Qwen2.5 and
+# Qwen3, and from Unsloth, mergekit, transformers.js and old transformers, which
+# add their own.
 _HARMLESS = {
   # names, versions, classes
   *('_name_or_path', '_commit_hash', 'architectures', 'transformers_version'),
@@ -64,11 +67,11 @@ _HARMLESS = {
   *('bos_token_id', 'eos_token_id', 'pad_token_id', 'unk_token_id'),
   *('sep_token_id', 'decoder_start_token_id', 'tokenizer_class', 'prefix'),
   *('max_position_embeddings', 'max_sequence_length', 'model_max_length'),
-  # training: initialisation, dropout (there is none here), losses
+  # training: initialisation, dropout (which we do not have), losses
   *('initializer_range', 'attention_dropout', 'gradient_checkpointing'),
   *('hidden_dropout', 'problem_type', 'finetuning_task', 'num_labels'),
   *('id2label', 'label2id', 'task_specific_params', 'pad_to_multiple_of'),
-  # how it is computed, not what: types, kernels, caches, slices, outputs
+  # computation: data types, kernels, caches, slices, outputs
   *('dtype', 'torch_dtype', 'use_bfloat16', '_pre_quantization_dtype'),
   *('_attn_implementation', '_attn_implementation_autoset'),
   *('_attn_implementation_internal', 'attn_implementation'),
@@ -77,7 +80,7 @@ _HARMLESS = {
   *('output_attentions', 'output_hidden_states', 'return_dict'),
   *('tf_legacy_loss', 'is_decoder', 'tie_encoder_decoder'),
   'cross_attention_hidden_size',
-  # generation, which transformers 4 wrote here too
+  # generation, which transformers 4 also stored here
   *('max_length', 'min_length', 'max_new_tokens', 'do_sample', 'num_beams'),
   *('early_stopping', 'num_beam_groups', 'diversity_penalty', 'temperature'),
   *('top_k', 'top_p', 'typical_p', 'repetition_penalty', 'length_penalty'),
@@ -87,6 +90,7 @@ _HARMLESS = {
   *('exponential_decay_length_penalty', 'suppress_tokens'),
   'begin_suppress_tokens',
 }
+# Attributes of Llama 3's rotary scaling, in the order of `rope_scaling`.
 _LLAMA3 = (
   'factor',
   'low_freq_factor',
@@ -95,93 +99,119 @@ _LLAMA3 = (
 )
 
 
-def model_config(found: Mapping[str, Any], where: str) -> ModelConfig:
-  """Returns the decoder that a config.json describes.
+def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
+  """Returns the config of the decoder that a config.json describes.
 
-  found: its content. where: its path, for messages.
+  Args:
+    content: content of the file.
+    where: path of the file, for messages.
 
-  Raises ValueError, naming the attribute, for what this decoder is not.
+  Returns:
+    The config of the model.
+
+  Raises:
+    ValueError: our decoder does not support the model. The message names the
+      attribute.
   """
 
   def refuse(name: str, why: str) -> NoReturn:
-    raise ValueError(f'{where}: {name}={found.get(name)!r} {why}')
+    raise ValueError(f'{where}: {name}={content.get(name)!r} {why}')
 
-  family = found.get('model_type')
+  # Family, and weights that are not quantised.
+  family = content.get('model_type')
   if family not in FAMILIES:
-    refuse('model_type', f'is none of {", ".join(FAMILIES)}')
+    refuse(
+      'model_type', f'is not supported; it must be one of {", ".join(FAMILIES)}'
+    )
   for name in _QUANTIZED:
-    if found.get(name):
+    if content.get(name):
       refuse(
         name,
-        'means quantised weights, which are not supported here; take the '
+        'means quantised weights, which are not supported; use the '
         "model's unquantised folder or a GGUF file",
       )
+
+  # Attributes with unsupported values, and unknown attributes.
   for name, values in _REQUIRED.items():
-    if name in found and found[name] not in values:
+    if name in content and content[name] not in values:
       refuse(name, 'is not supported')
   known = _READ | _HARMLESS | _REQUIRED.keys() | {*_QUANTIZED}
-  unknown = sorted(found.keys() - known)
+  unknown = sorted(content.keys() - known)
   if unknown:
     refuse(unknown[0], 'is neither supported nor known to be harmless')
-  windows = found.get('layer_types') or ['full_attention']
+
+  # Every layer must see all earlier tokens. Qwen2 names the size of a window
+  # that it does not use (use_sliding_window=False). Without the attribute,
+  # transformers gives Mistral the window of its first version.
+  windows = content.get('layer_types') or ['full_attention']
   if set(windows) != {'full_attention'}:
-    refuse('layer_types', 'has layers that do not see the whole past')
-  # Qwen2 states the size of a window that it does not use. Mistral's default in
-  # transformers is its first version's.
-  window = found.get('sliding_window', 4096 if family == 'mistral' else None)
-  if window and 'use_sliding_window' not in found:
+    refuse('layer_types', 'has layers that do not see all earlier tokens')
+  window = content.get('sliding_window', 4096 if family == 'mistral' else None)
+  if window and 'use_sliding_window' not in content:
     raise ValueError(
       f'{where}: sliding_window={window} is not supported; if your rows are no '
-      'longer than that, set it to null in this file: nothing changes'
+      'longer than that, set it to null in this file: no result changes'
     )
+
+  # Sizes.
   for name in _INTEGERS:
-    if type(found.get(name)) is not int:
+    if type(content.get(name)) is not int:
       refuse(name, 'must be an integer')
-  if not isinstance(found.get('rms_norm_eps'), float):
+  if not isinstance(content.get('rms_norm_eps'), float):
     refuse('rms_norm_eps', 'must be a number')
 
-  theta, scaling = _rope(found, refuse)
-  heads = found['num_attention_heads']
+  theta, scaling = _rope(content, refuse)
+  heads = content['num_attention_heads']
   qkv_bias, qk_norm = FAMILIES[family]
   return ModelConfig(
-    vocab_size=found['vocab_size'],
-    width=found['hidden_size'],
-    layers=found['num_hidden_layers'],
+    vocab_size=content['vocab_size'],
+    width=content['hidden_size'],
+    layers=content['num_hidden_layers'],
     heads=heads,
-    kv_heads=found.get('num_key_value_heads') or heads,
-    head_size=found.get('head_dim') or found['hidden_size'] // heads,
-    hidden=found['intermediate_size'],
+    kv_heads=content.get('num_key_value_heads') or heads,
+    head_size=content.get('head_dim') or content['hidden_size'] // heads,
+    hidden=content['intermediate_size'],
     rope_theta=theta,
     rope_scaling=scaling,
-    norm_eps=found['rms_norm_eps'],
-    tie_embeddings=bool(found.get('tie_word_embeddings', False)),
+    norm_eps=content['rms_norm_eps'],
+    tie_embeddings=bool(content.get('tie_word_embeddings', False)),
     qkv_bias=qkv_bias,
     qk_norm=qk_norm,
   )
 
 
 def _rope(
-  found: Mapping[str, Any], refuse: Callable[[str, str], NoReturn]
+  content: Mapping[str, Any], refuse: Callable[[str, str], NoReturn]
 ) -> tuple[float, tuple[float, ...]]:
-  """Returns theta and Llama 3's scaling; new folders nest them, old do not."""
-  name = 'rope_parameters' if found.get('rope_parameters') else 'rope_scaling'
-  rope = found.get(name) or {}
-  theta = rope.get('rope_theta', found.get('rope_theta', 10_000.0))
+  """Returns theta and Llama 3's scaling."""
+  # transformers 5 nests both in rope_parameters; older versions have rope_theta
+  # beside rope_scaling.
+  name = 'rope_parameters' if content.get('rope_parameters') else 'rope_scaling'
+  rope = content.get(name) or {}
+  theta = rope.get('rope_theta', content.get('rope_theta', 10_000.0))
   kind = rope.get('rope_type', rope.get('type', 'default'))
   if rope.get('partial_rotary_factor') not in (None, 1.0):
-    refuse(name, 'turns a part of a head, which is not supported')
+    refuse(name, 'rotates only part of a head, which is not supported')
   if kind == 'default':
     return float(theta), ()
   if kind != 'llama3' or any(key not in rope for key in _LLAMA3):
-    refuse(name, 'is of a type that is not supported')
+    refuse(name, 'has a type that is not supported')
   return float(theta), tuple(float(rope[key]) for key in _LLAMA3)
 
 
 def to_json(config: ModelConfig) -> dict[str, object]:
-  """Returns the config.json of a decoder, in the words of transformers 5.
+  """Returns the config.json of a decoder, in the format of transformers 5.
 
-  Raises ValueError for one that is of no family.
+  Args:
+    config: config of the model.
+
+  Returns:
+    Content of the file.
+
+  Raises:
+    ValueError: no family of models has this shape.
   """
+  # A Mistral model has the flags of Llama, and is written as one.
   kinds = {flags: name for name, flags in FAMILIES.items() if name != 'mistral'}
   family = kinds.get((config.qkv_bias, config.qk_norm))
   share = config.width // config.heads
@@ -199,7 +229,7 @@ def to_json(config: ModelConfig) -> dict[str, object]:
     scaling = zip(_LLAMA3, config.rope_scaling, strict=True)
     rope |= {'rope_type': 'llama3', **dict(scaling)}
     rope[_LLAMA3[-1]] = int(config.rope_scaling[-1])
-  found = {
+  content = {
     'architectures': [f'{family.capitalize()}ForCausalLM'],
     'model_type': family,
     'vocab_size': config.vocab_size,
@@ -214,4 +244,5 @@ def to_json(config: ModelConfig) -> dict[str, object]:
     'tie_word_embeddings': config.tie_embeddings,
     'dtype': jnp.dtype(config.param_dtype).name,
   }
-  return found | ({} if family == 'qwen2' else {'head_dim': config.head_size})
+  # Qwen2 computes the head size from the width, and has no head_dim.
+  return content | ({} if family == 'qwen2' else {'head_dim': config.head_size})

@@ -1,8 +1,8 @@
-"""Maps a GGUF file of llama.cpp to our decoder: its config and its tensors.
+"""Maps a GGUF file of llama.cpp to our decoder: config and tensors.
 
 Tensors are dequantised a few rows at a time, so no second copy of the weights
-is made on disk or in memory. A key or a tensor that is not known raises: a
-model that is silently another would train, and be wrong.
+is made on disk or in memory. An unknown key or tensor raises an error:
+otherwise a different model would train, and be wrong silently.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from isft_jax.gguf_file import GGUFFile, Tensor
 from isft_jax.hf import config_json, tensor_files, tensor_names
 from isft_jax.models import attention
 
-# Path of a parameter here -> its name there.
+# Path of our parameter -> name of the tensor in a GGUF file.
 _LAYER = 'blk.{layer}.'
 _NAMES = {
   'embedding': 'token_embd.weight',
@@ -39,16 +39,15 @@ _NAMES = {
   'blocks/mlp/up': _LAYER + 'ffn_up.weight',
   'blocks/mlp/down': _LAYER + 'ffn_down.weight',
 }
-# Llama 3's factors, by which the speed of each pair of a head is divided.
+# Llama 3's divisors of the rotary speeds, one per pair of a head.
 _ROPE_FACTORS = 'rope_freqs.weight'
-# Types of tensors that the package gguf dequantises as llama.cpp does.
+# Tensor types that the package gguf dequantises exactly like llama.cpp.
 _TYPES = (
   *('F32', 'F16', 'BF16', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0'),
   *('Q2_K', 'Q3_K', 'Q4_K', 'Q5_K', 'Q6_K'),
 )
 _ARCHITECTURES = ('llama', 'qwen2', 'qwen3')
-# Keys after the name of the architecture: those read, and those that change
-# nothing here.
+# Keys (after the prefix of the architecture) that are read or harmless.
 _KEYS = {
   *('vocab_size', 'context_length', 'embedding_length', 'block_count'),
   *('feed_forward_length', 'attention.head_count', 'attention.head_count_kv'),
@@ -56,7 +55,7 @@ _KEYS = {
   *('attention.layer_norm_rms_epsilon', 'rope.dimension_count'),
   *('rope.scaling.original_context_length', 'rope.scaling.finetuned'),
 }
-# Key -> the values it may have.
+# Key -> allowed values. It may also be missing.
 _REQUIRED = {
   'expert_count': (0,),
   'expert_used_count': (0,),
@@ -66,14 +65,19 @@ _REQUIRED = {
 
 
 def model_config(file: GGUFFile) -> ModelConfig:
-  """Returns the decoder that a GGUF file holds.
+  """Returns the config of the decoder in a GGUF file.
 
   Args:
-    file: its metadata and its table of tensors.
+    file: header of the file.
+
+  Returns:
+    The config of the model.
 
   Raises:
-    ValueError: it holds another model. The message names the key.
+    ValueError: our decoder does not support the model. The message names the
+      key.
   """
+  # Architecture, and a file that is whole.
   keys: dict[str, Any] = {'general.type': 'model', 'split.count': 1}
   keys |= file.metadata
   allowed: dict[str, tuple[object, ...]] = {
@@ -88,6 +92,8 @@ def model_config(file: GGUFFile) -> ModelConfig:
         f'{file.path}: {key}={keys.get(key)!r} must be one of '
         f'{", ".join(map(str, values))}{remedy}'
       )
+
+  # Keys of the architecture: each must be read, allowed or harmless.
   family = keys['general.architecture']
   own = {
     key.removeprefix(f'{family}.'): value
@@ -106,7 +112,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
   def number(key: str, default: float | None = None) -> Any:
     value = own.get(key, default)
     if isinstance(value, list) and len(set(value)) == 1:
-      value = value[0]  # one for each layer, and all are the same
+      value = value[0]  # one per layer, all equal
     if isinstance(value, bool) or not isinstance(value, int | float):
       raise ValueError(
         f'{file.path}: {family}.{key}={value!r} must be one number'
@@ -114,20 +120,24 @@ def model_config(file: GGUFFile) -> ModelConfig:
     return value
 
   def decimal(key: str, default: float | None = None) -> float:
-    """Returns the shortest decimal that is the float32 in the file."""
+    """Returns the shortest decimal that rounds to the float32 in the file."""
     return float(str(np.float32(number(key, default))))
 
+  # Sizes. Our decoder has one head size, for keys, values and rotation.
   width, heads = number('embedding_length'), number('attention.head_count')
   head_size = number('attention.key_length', width // max(heads, 1))
   for key in ('attention.value_length', 'rope.dimension_count'):
     if number(key, head_size) != head_size:
       raise ValueError(
-        f'{file.path}: {family}.{key}={own[key]} differs from the size of a '
-        f'head, {head_size}; this is not supported'
+        f'{file.path}: {family}.{key}={own[key]} differs from the head size '
+        f'{head_size}; this is not supported'
       )
+  # The vocabulary is as large as the embedding: vocab_size may be missing.
   embedding = file.tensors.get(_NAMES['embedding'])
   if embedding is None:
-    raise ValueError(f'{file.path}: no tensor {_NAMES["embedding"]}')
+    raise ValueError(
+      f'{file.path}: the tensor {_NAMES["embedding"]} is missing'
+    )
   theta = decimal('rope.freq_base', 10_000.0)
   qkv_bias, qk_norm = config_json.FAMILIES[family]
   return ModelConfig(
@@ -150,12 +160,12 @@ def model_config(file: GGUFFile) -> ModelConfig:
 def _rope_scaling(file: GGUFFile, half: int, theta: float) -> tuple[float, ...]:
   """Returns Llama 3's (factor, low, high, original length), or ().
 
-  A file has not these numbers but what follows from them: a factor for each
-  pair of a head. All Llamas 3.1 to 3.3 have low 1, high 4 and length 8,192,
-  and the slowest pair is slowed by the whole factor.
+  A GGUF file does not store these numbers, but one divisor per pair of a head.
   """
   if _ROPE_FACTORS not in file.tensors:
     return ()
+  # Llama 3.1 to 3.3 all have low 1, high 4 and length 8,192, and the slowest
+  # pair (the last) is divided by the whole factor. Check this guess below.
   tensor = _Stored(file, _ROPE_FACTORS, file.tensors[_ROPE_FACTORS])
   factors = tensor[(slice(None),)]
   scaling = (float(factors[-1]), 1.0, 4.0, 8192.0)
@@ -173,12 +183,19 @@ def _rope_scaling(file: GGUFFile, half: int, theta: float) -> tuple[float, ...]:
 class Tensors(tensor_files.Tensors):
   """The tensors of a GGUF file, by their names in Hugging Face folders.
 
-  Raises ValueError if one is of an unknown type or reaches past the file's end.
+  Args:
+    file: header of the file.
+    config: config of the model.
+
+  Raises:
+    ValueError: a tensor has an unsupported type, or extends past the end of the
+      file.
   """
 
   def __init__(self, file: GGUFFile, config: ModelConfig) -> None:
     super().__init__(file.path)
-    # For llama alone, llama.cpp turns the pairs of a head.
+    # Only for llama, llama.cpp stores the two elements of a rotary pair next to
+    # each other.
     heads = {}
     if file.metadata['general.architecture'] == 'llama':
       heads = {
@@ -193,7 +210,8 @@ class Tensors(tensor_files.Tensors):
       stored = _Stored(file, name, tensor, heads.get(path, 0))
       if path:
         name = tensor_names.name(path, int(layer[1]) if layer else 0)
-      if name != _ROPE_FACTORS:  # they are part of the config
+      # The rotary factors are part of the config, and no parameter.
+      if name != _ROPE_FACTORS:
         self._stored[name] = stored
 
   def names(self) -> set[str]:
@@ -205,32 +223,42 @@ class Tensors(tensor_files.Tensors):
 
 
 class _Stored:
-  """A tensor of a file: [rows, columns] gives float32 and reads no more.
+  """A stored tensor. Indexing reads and dequantises only the slice.
 
-  heads: how many the rows are of, if llama.cpp made neighbours of the pairs
-    that are half a head apart here; else 0.
+  `tensor[rows, columns]` returns float32.
+
+  Args:
+    file: header of the file.
+    name: name of the tensor, for messages.
+    tensor: its table entry.
+    heads: number of heads in the rows, if llama.cpp stores rotary pairs as
+      adjacent rows. (We store them half a head apart.) Otherwise 0.
   """
 
   def __init__(
     self, file: GGUFFile, name: str, tensor: Tensor, heads: int = 0
   ) -> None:
-    import gguf  # slow to import, and wanted here alone
+    import gguf  # slow to import, and needed only here
 
     known = {kind.value: kind for kind in gguf.GGMLQuantizationType}
     kind = known.get(tensor.type)
     if kind is None or kind.name not in _TYPES:
       raise ValueError(
-        f'{file.path}: {name} is of type {kind.name if kind else tensor.type}, '
-        f'which is not supported, only {", ".join(_TYPES)}'
+        f'{file.path}: the type of {name} must be one of {", ".join(_TYPES)} '
+        f'(got {kind.name if kind else tensor.type})'
       )
     self._path, self._start, self._heads = file.path, tensor.start, heads
     self._kind, self._shape = kind, tensor.shape
-    # Rows are made of blocks of so many values in so many bytes.
+    # A row is a sequence of blocks, each with `_block` values in `block_bytes`
+    # bytes.
     self._block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     *axes, columns = tensor.shape or (0,)
     rows = math.prod(axes)
     if columns % self._block or (heads and rows % (2 * heads)):
-      raise ValueError(f'{file.path}: {name} has shape {list(tensor.shape)}')
+      raise ValueError(
+        f'{file.path}: {name} has shape {list(tensor.shape)}, which is not a '
+        'whole number of blocks or heads'
+      )
     self._bytes = rows, columns // self._block, block_bytes
     if tensor.start + math.prod(self._bytes) > file.path.stat().st_size:
       raise ValueError(f'{file.path}: cut off in {name}; download it again')
@@ -241,19 +269,22 @@ class _Stored:
   def __getitem__(self, index: tuple[slice, ...] | slice) -> np.ndarray:
     import gguf
 
+    # Rows and columns of the slice. A vector is one row.
     index = index if isinstance(index, tuple) else (index,)
     every = slice(None)
-    if len(self._shape) == 1:  # one row
+    if len(self._shape) == 1:
       index = (every, *index)
     row_slice, column_slice = (*index, every)[:2]
     rows = np.arange(self._bytes[0])[row_slice]
     columns = range(self._shape[-1])[column_slice]
     if self._heads:
-      # Row (head, half, pair) here is row (head, pair, half) there.
+      # Our row (head, half, pair) is stored as row (head, pair, half).
       size = self._shape[0] // self._heads
       head, place = np.divmod(rows, size)
       half, pair = np.divmod(place, size // 2)
       rows = head * size + 2 * pair + half
+
+    # Dequantise whole blocks, then cut the columns out of them.
     first = columns.start // self._block
     last = -(-columns.stop // self._block)
     raw = np.memmap(self._path, np.uint8, 'r', self._start, self._bytes)

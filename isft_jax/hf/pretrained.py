@@ -1,11 +1,11 @@
-"""Weights in from Hugging Face folders and GGUF files, and out to folders.
+"""Loads models from Hugging Face folders and GGUF files, and saves folders.
 
   model, config = load(place, dtype='float32')
   logits_BLV = model(tokens_BL)
   save(model, config, other_folder)
 
-A tensor that is unknown, missing, there twice, of another shape or not finite
-raises: a model that is silently another would train, and be wrong.
+A tensor that is unknown, missing, stored twice, not finite or of another shape
+raises an error: otherwise a different model would train, and be wrong silently.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from isft_jax.models import decoder
 
 
 class Model(NamedTuple):
-  """A decoder with its parameters: a function of tokens."""
+  """A decoder with its parameters: a function from tokens to logits."""
 
   graphdef: decoder.GraphDef
   params: dict
@@ -39,11 +39,17 @@ class Model(NamedTuple):
     positions_BL: jax.Array | None = None,
     segment_ids_BL: jax.Array | None = None,
   ) -> jax.Array:
-    """Returns float32 logits [B, L, V].
+    """Computes the logits of all tokens.
 
-    positions_BL: int32; by default counted from 0 in each row.
-    segment_ids_BL: int32, of packed documents; by default one a row.
+    Args:
+      tokens_BL: ids.
+      positions_BL: int32; None: counted from 0 in each row.
+      segment_ids_BL: int32, number of the document; None: one per row.
+
+    Returns:
+      float32 [B, L, V].
     """
+    # Rows hold one document each, unless the caller says otherwise.
     tokens_BL = jnp.asarray(tokens_BL, jnp.int32)
     if positions_BL is None:
       positions_BL = jnp.broadcast_to(
@@ -56,13 +62,16 @@ class Model(NamedTuple):
 
 
 def read_config(place: str | pathlib.Path) -> ModelConfig:
-  """Returns the decoder of a place.
+  """Reads the config of a model.
 
   Args:
     place: a folder, a hub id, a GGUF file or a preset.
 
+  Returns:
+    The config of our decoder.
+
   Raises:
-    ValueError: nothing is there, or another model.
+    ValueError: no model is there, or one that our decoder does not support.
   """
   place = str(place)
   if places.is_gguf(place):
@@ -71,21 +80,21 @@ def read_config(place: str | pathlib.Path) -> ModelConfig:
   if not path.is_file():
     raise ValueError(f'{place}: no config.json there; name a model folder')
   try:
-    found = json.loads(path.read_text())
+    content = json.loads(path.read_text())
   except ValueError as error:
     raise ValueError(f'{path}: not JSON ({error})') from error
-  return config_json.model_config(found, str(path))
+  return config_json.model_config(content, str(path))
 
 
 def read_generation_config(place: str | pathlib.Path) -> dict:
-  """Returns the settings for generation that come with a model.
+  """Reads the settings for generation that come with a model.
 
   Args:
     place: a folder, a hub id, a GGUF file or a preset.
 
   Returns:
-    What its generation_config.json says, or {}. A GGUF file says which tokens
-    end a reply: {'eos_token_id': [...]}.
+    Content of generation_config.json, or {}. For a GGUF file: the ids that end
+    a reply, {'eos_token_id': [...]}.
   """
   place = str(place)
   if places.is_gguf(place):
@@ -109,35 +118,36 @@ def load(
   dtype: jax.typing.DTypeLike = 'float32',
   place: Callable[[str, tuple[int, ...]], Sharding] | None = None,
 ) -> tuple[Model, ModelConfig]:
-  """Loads a decoder: config.json and safetensors, or a GGUF file.
+  """Loads a decoder from config.json and safetensors, or from a GGUF file.
 
-  On the host there is at most one stored tensor at a time beside what the
-  devices hold, and of it the parts that this host's devices need. Quantised
-  weights are dequantised.
+  The host's memory holds at most one stored tensor at a time, and only those
+  shards of it that this host's devices need. Quantised weights are dequantised.
 
   Args:
     folder: path of a folder or a .gguf file, id of a model on the hub, or a
       preset such as 'smollm2-135m-instruct'.
-    dtype: of the parameters and of the computation, as in 'float32' or
-      jnp.float32.
-    place: (path, shape) -> the sharding of a parameter; by default one device.
+    dtype: data type of the parameters and of the computation, as in 'float32'
+      or jnp.float32.
+    place: (path, shape) -> sharding of a parameter; None: one device.
 
   Returns:
-    The model, and its config.
+    (model, config).
 
   Raises:
-    ValueError: something does not fit. The message names the attribute or the
-      tensor.
+    ValueError: the model is not supported. The message names the attribute or
+      the tensor.
   """
   folder = str(folder)
   dtype = jnp.dtype(dtype).name
   config = dataclasses.replace(
     read_config(folder), dtype=dtype, param_dtype=dtype
   )
+  # Check all names and shapes before any weight is read.
   tensors = _tensors(folder, config)
   graphdef, shapes = decoder.abstract(config)
   leaves = traverse_util.flatten_dict(shapes, sep='/')
   _check(tensors, leaves, config)
+  # Without shardings, the whole model is on the first device.
   one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   params = traverse_util.unflatten_dict(
     {
@@ -157,37 +167,48 @@ def save(
   folder: str | pathlib.Path,
   shard_bytes: int = 5 * 10**9,
 ) -> None:
-  """Writes config.json and safetensors that transformers loads.
+  """Writes config.json and safetensors for transformers.
 
-  A tensor at a time comes off the devices, a file at a time is held on the
-  host; the config is written last.
+  Tensors are fetched from the devices one at a time. The host's memory holds
+  one file at a time.
 
-  Raises ValueError for a decoder that is of none of its families.
+  Args:
+    model: decoder with its parameters.
+    config: config of the model.
+    folder: folder to write to. It is created if it does not exist.
+    shard_bytes: maximum bytes per file.
+
+  Raises:
+    ValueError: no family of models has the shape of this decoder.
   """
   folder = pathlib.Path(folder)
-  found = json.dumps(config_json.to_json(config), indent=2) + '\n'
+  # Converted first, so that an unsupported shape writes nothing. Written last,
+  # so that a folder with a config is complete.
+  content = json.dumps(config_json.to_json(config), indent=2) + '\n'
   folder.mkdir(parents=True, exist_ok=True)
   leaves = traverse_util.flatten_dict(model.params, sep='/')
+  # Bytes of each stored tensor: a stack of layers is one tensor per layer.
   sizes = {
     name: leaf.nbytes // (config.layers if tensor_names.is_stacked(path) else 1)
     for path, leaf in leaves.items()
     for name in tensor_names.names(path, config.layers)
   }
   tensor_files.write(folder, sizes, _stored(leaves, config), shard_bytes)
-  (folder / 'config.json').write_text(found)
+  (folder / 'config.json').write_text(content)
 
 
 def _stored(
   leaves: dict[str, jax.Array], config: ModelConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
-  """Yields (name, tensor) as folders hold them, layer after layer."""
+  """Yields (name, tensor) in Hugging Face names and shapes, by layer."""
   for path, leaf in leaves.items():
     for layer, name in enumerate(tensor_names.names(path, config.layers)):
-      here = np.asarray(leaf[layer] if tensor_names.is_stacked(path) else leaf)
-      stored = tensor_names.stored_shape(path, here.shape)
+      array = np.asarray(leaf[layer] if tensor_names.is_stacked(path) else leaf)
+      stored = tensor_names.stored_shape(path, array.shape)
+      # Merge our axes to (columns, rows), and transpose to (rows, columns).
       if tensor_names.is_turned(path):
-        here = here.reshape(stored[::-1]).T
-      yield name, np.ascontiguousarray(here.reshape(stored))
+        array = array.reshape(stored[::-1]).T
+      yield name, np.ascontiguousarray(array.reshape(stored))
 
 
 def _check(
@@ -195,24 +216,27 @@ def _check(
   leaves: dict[str, jax.ShapeDtypeStruct],
   config: ModelConfig,
 ) -> None:
-  """Raises ValueError for a tensor that is unknown, missing or misshapen."""
+  """Raises ValueError for an unknown or missing tensor or a wrong shape."""
+  # Expected shape of each tensor, by its name in the folder.
   wanted: dict[str, tuple[int, ...]] = {}
   for path, leaf in leaves.items():
     shape = leaf.shape[1:] if tensor_names.is_stacked(path) else leaf.shape
     stored = tensor_names.stored_shape(path, shape)
     wanted |= dict.fromkeys(tensor_names.names(path, config.layers), stored)
+  # Some folders of tied models store the head too. It must be the embedding.
   if config.tie_embeddings and tensor_names.HEAD in tensors.names():
     tensors.check_equal(tensor_names.HEAD, tensor_names.name('embedding'))
     wanted[tensor_names.HEAD] = wanted[tensor_names.name('embedding')]
-  for what, names in (
+  for problem, names in (
     ('unknown', tensors.names() - wanted.keys()),
     ('missing', wanted.keys() - tensors.names()),
   ):
     if names:
       raise ValueError(
-        f'{tensors.place}: {len(names)} tensors are {what}, the first is '
+        f'{tensors.place}: {len(names)} tensors are {problem}; the first is '
         f'{min(names)}'
       )
+  # Names fit. Now the shapes, which needs no weights.
   for name, shape in wanted.items():
     tensors.check_shape(name, shape)
 
@@ -223,26 +247,28 @@ def _read(
   leaf: jax.ShapeDtypeStruct,
   sharding: Sharding,
 ) -> jax.Array:
-  """Returns a parameter where it belongs, a stored tensor at a time."""
+  """Reads a parameter to its devices, one stored tensor at a time."""
 
   def array(
     layer: int, shape: tuple[int, ...], sharding: Sharding
   ) -> jax.Array:
     name = tensor_names.name(path, layer)
 
-    @functools.cache  # devices that hold the same part share it
-    def part(spans: tuple[tuple[int, int], ...]) -> np.ndarray:
-      index = tuple(slice(*span) for span in spans)
+    @functools.cache  # devices that hold the same shard read it once
+    def shard(bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
+      index = tuple(slice(*pair) for pair in bounds)
       return tensors.part(name, path, shape, index, leaf.dtype)
 
     def read(index: tuple[slice, ...] | None) -> np.ndarray:
-      spans = zip(index or (), shape, strict=True)
-      return part(tuple(s.indices(n)[:2] for s, n in spans))
+      slices = zip(index or (), shape, strict=True)
+      return shard(tuple(s.indices(n)[:2] for s, n in slices))
 
+    # jax calls `read` once per local device, with the slice of its shard.
     return jax.make_array_from_callback(shape, sharding, read)
 
   if not tensor_names.is_stacked(path):
     return array(0, leaf.shape, sharding)
+  # Put one layer at a time into a stack on the devices, in place.
   zeros, put = _stacking(leaf.shape, leaf.dtype, sharding)
   stack = zeros()
   for layer in range(leaf.shape[0]):
@@ -254,12 +280,13 @@ def _read(
 def _stacking(
   shape: tuple[int, ...], dtype: np.dtype, sharding: Sharding
 ) -> tuple[Callable[[], jax.Array], Callable[..., jax.Array]]:
-  """Returns what makes a stack of zeros, and what puts a layer into it."""
+  """Returns two functions: make a stack of zeros, and put a layer into it."""
 
-  def put(stack: jax.Array, part: jax.Array, layer: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_index_in_dim(stack, part, layer, 0)
+  def put(stack: jax.Array, values: jax.Array, layer: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(stack, values, layer, 0)
 
   return (
+    # `put` donates the stack, so it is updated in place.
     jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding),
     jax.jit(put, donate_argnums=0, out_shardings=sharding),
   )
@@ -269,5 +296,6 @@ def _of_layer(sharding: Sharding) -> Sharding:
   """Returns the sharding of one layer of a stack."""
   if not isinstance(sharding, NamedSharding):
     return sharding
+  # The first axis of a stack is the layer, which is never sharded.
   spec = PartitionSpec(*sharding.spec[1:])
   return NamedSharding(sharding.mesh, spec)

@@ -1,4 +1,4 @@
-"""The safetensors files of a folder, read by part and written by shard."""
+"""Reads slices of a folder's safetensors files, and writes such folders."""
 
 import contextlib
 import itertools
@@ -17,25 +17,34 @@ from isft_jax import places
 from isft_jax.hf import tensor_names
 
 INDEX = 'model.safetensors.index.json'
+# Files that are downloaded from the hub.
 _WANTED = ('config.json', 'generation_config.json', '*.safetensors', INDEX)
-# Bytes of a tensor that are looked at together, so that reading one takes
-# little more memory than its result.
+# Bytes of a tensor that are read at once. Reading a tensor then takes little
+# more memory than its result.
 CHUNK = 2**24
 
 
 def is_folder(place: str | pathlib.Path) -> bool:
-  """Returns whether a model of Hugging Face's kind is there."""
+  """Returns whether a place is a folder with safetensors files."""
   folder = pathlib.Path(place)
   return bool(place) and any(folder.glob('*.safetensors'))
 
 
 def fetch(place: str) -> pathlib.Path:
-  """Returns the folder of a model: a local one, or the hub's, downloaded.
+  """Returns the local folder of a model, downloaded if the place is a hub id.
 
-  Of the hub's files only configs and safetensors come: nothing that could run.
+  Only configs and safetensors are downloaded, so no code can run.
 
-  Raises ValueError if there is none.
+  Args:
+    place: folder or hub id.
+
+  Returns:
+    The path of a local folder.
+
+  Raises:
+    ValueError: neither the folder nor the model on the hub exists.
   """
+  # A local folder needs no network.
   if is_folder(place):
     return pathlib.Path(place)
   if not places.is_hub_id(place):
@@ -43,24 +52,26 @@ def fetch(place: str) -> pathlib.Path:
       f'{place}: no *.safetensors there (other formats run code as they load); '
       f'name {places.KINDS}'
     )
-  import huggingface_hub  # slow to import, and wanted here alone
+  import huggingface_hub  # slow to import, and needed only here
 
   try:
     folder = huggingface_hub.snapshot_download(
       place,
       allow_patterns=list(_WANTED),
+      # Subfolders and consolidated files repeat the weights in other formats.
       ignore_patterns=['*/*', 'consolidated*'],
     )
-  except Exception as error:  # of the network, of its client, of the hub
+  except Exception as error:  # from the network, its client or the hub
     first_line = str(error).strip().split('\n')[0]
     raise ValueError(
-      f'{place}: no such folder, and not to be had from the hub ({first_line})'
+      f'{place}: the folder does not exist, and the download from the hub '
+      f'failed ({first_line})'
     ) from error
   return fetch(folder)
 
 
 class StoredTensor(Protocol):
-  """A tensor of a file, of which only what is asked for is read."""
+  """A tensor in a file. Indexing reads only the slice."""
 
   def get_shape(self) -> list[int]: ...
 
@@ -68,11 +79,12 @@ class StoredTensor(Protocol):
 
 
 class Tensors:
-  """The tensors of a model by their names in Hugging Face folders.
+  """The tensors of a model, by their names in Hugging Face folders.
 
-  A class for a kind of file defines `names` and `open`.
+  A subclass for a file format defines `names` and `open`.
 
-  place: for messages.
+  Args:
+    place: folder or file, for messages.
   """
 
   def __init__(self, place: pathlib.Path) -> None:
@@ -83,7 +95,7 @@ class Tensors:
     raise NotImplementedError
 
   def open(self, name: str) -> AbstractContextManager[StoredTensor]:
-    """Opens a tensor: get_shape() and [rows, columns] read no more of it."""
+    """Opens a tensor, whose `[rows, columns]` reads only that slice."""
     raise NotImplementedError
 
   def check_shape(self, name: str, wanted: Sequence[int]) -> None:
@@ -92,7 +104,7 @@ class Tensors:
       stored = tensor.get_shape()
     if list(stored) != list(wanted):
       raise ValueError(
-        f'{self.place}: {name} is {list(stored)}; the config asks for '
+        f'{self.place}: {name} has shape {list(stored)}, but the config gives '
         f'{list(wanted)}'
       )
 
@@ -100,6 +112,7 @@ class Tensors:
     """Raises ValueError if two tensors differ."""
     with self.open(name) as one, self.open(other) as two:
       shape = one.get_shape()
+      # Compare a few rows at a time, to save memory.
       is_equal = shape == two.get_shape()
       step = max(1, CHUNK // (4 * math.prod(shape[1:])))
       for start in range(0, shape[0] if is_equal else 0, step):
@@ -107,7 +120,7 @@ class Tensors:
         is_equal &= np.array_equal(one[place], two[place])
     if not is_equal:
       raise ValueError(
-        f'{self.place}: {name} is not {other}, and the config ties them'
+        f'{self.place}: {name} differs from {other}, and the config ties them'
       )
 
   def part(
@@ -118,40 +131,59 @@ class Tensors:
     index: Sequence[slice],
     dtype: np.dtype,
   ) -> np.ndarray:
-    """Returns a part of a tensor in the axes it has here, and reads no more.
+    """Reads a slice of a parameter from its stored tensor.
 
-    path, shape: of the parameter, or of the layer of it, that it holds.
-    index: a slice for each axis of shape.
+    Args:
+      name: name of the tensor.
+      path: path of our parameter.
+      shape: shape of our parameter, or of one layer of it.
+      index: a slice per axis of `shape`.
+      dtype: data type of the result.
 
-    Raises ValueError if a value of it is not finite.
+    Returns:
+      The slice, with the axes of our parameter.
+
+    Raises:
+      ValueError: a value is not finite.
     """
+    # The rows and columns of the stored tensor that hold the slice.
     ranges = [range(n)[s] for s, n in zip(index, shape, strict=True)]
     rows, columns = (
       _merged([shape[axis] for axis in axes], [ranges[axis] for axis in axes])
       for axes in tensor_names.groups(path, len(shape))
     )
+
+    # Copy blocks of rows into an array, transposed if the tensor is.
     is_turned = tensor_names.is_turned(path)
     extents = (columns, rows) if is_turned else (rows, columns)
+    # The result is allocated once, in its final data type.
     here = np.empty([len(group.range) for group in extents], dtype)
     there = here.T if is_turned else here
     with self.open(name) as stored:
       step = max(1, CHUNK // (4 * len(columns.range)))
       for start in range(0, len(rows.range), step):
         place = slice(start, start + step)
+        # A vector has rows only.
         block = [_slice(rows.range[place]), _slice(columns.range)]
         piece = stored[tuple(block[: len(stored.get_shape())])]
-        # The extremes of what holds a NaN are NaN.
+        # If a value is NaN, so are the minimum and the maximum.
         if not (np.isfinite(piece.min()) and np.isfinite(piece.max())):
           raise ValueError(f'{self.place}: {name} is not finite')
         there[place] = piece.reshape(there[place].shape)
+
+    # Separate the merged axes, and drop the rows and columns too many.
     here = here.reshape([n for group in extents for n in group.shape])
     return here[tuple(s for group in extents for s in group.rest)]
 
 
 class FolderTensors(Tensors):
-  """The tensors of a folder of safetensors.
+  """The tensors of a folder of safetensors files.
 
-  Raises ValueError if one is in two files, or not where the index says.
+  Args:
+    folder: the folder.
+
+  Raises:
+    ValueError: a tensor is in two files, or not in the file of the index.
   """
 
   def __init__(self, folder: pathlib.Path) -> None:
@@ -160,21 +192,25 @@ class FolderTensors(Tensors):
     index = folder / INDEX
     paths = sorted(folder.glob('*.safetensors'))
     wanted = None
-    if index.is_file():  # then other files are not the model's
+    # If there is an index, files that it does not list are not the model's.
+    if index.is_file():
       wanted = json.loads(index.read_text())['weight_map']
       paths = [folder / name for name in sorted(set(wanted.values()))]
     for path in paths:
       if not path.is_file():
         raise ValueError(f'{path}: missing, and {INDEX} names it')
       with safetensors.safe_open(path, 'np') as tensors:
-        for name in tensors.keys():  # noqa: SIM118 (it is no dict)
+        for name in tensors.keys():  # noqa: SIM118 (not a dict)
+          # Two files with one tensor are two versions of the model, or a
+          # mistake.
           if name in self._files:
             raise ValueError(f'{folder}: {name} is in two files')
           self._files[name] = path
+    # The files must hold exactly the tensors that the index lists.
     if wanted is not None:
-      found = {name: path.name for name, path in self._files.items()}
-      for name in sorted(found | wanted):
-        if found.get(name) != wanted.get(name):
+      actual = {name: path.name for name, path in self._files.items()}
+      for name in sorted(actual | wanted):
+        if actual.get(name) != wanted.get(name):
           raise ValueError(f'{folder}: {name} is not where {INDEX} says')
 
   def names(self) -> set[str]:
@@ -187,16 +223,24 @@ class FolderTensors(Tensors):
 
 
 class _Merged(NamedTuple):
-  """Some axes as the one that a tensor has of them."""
+  """Several axes of a parameter as one axis of its stored tensor.
 
-  range: range  # of the merged axis, what is wanted and perhaps a little more
-  shape: tuple[int, ...]  # of that range, with its axes apart again
-  rest: tuple[slice, ...]  # what is wanted of it
+  Attributes:
+    range: range of the merged axis to read. It holds the slice, and whole inner
+      axes around it.
+    shape: shape of that range with separate axes.
+    rest: slices that cut the result out of that shape.
+  """
+
+  range: range
+  shape: tuple[int, ...]
+  rest: tuple[slice, ...]
 
 
 def _merged(shape: Sequence[int], ranges: Sequence[range]) -> _Merged:
-  if not shape:  # the columns of a vector
+  if not shape:  # a vector has no columns
     return _Merged(range(1), (), ())
+  # Read whole inner axes: only the first axis can be sliced while merged.
   inner = math.prod(shape[1:])
   first = ranges[0]
   return _Merged(
@@ -211,23 +255,28 @@ def _slice(wanted: range) -> slice:
 
 
 def shards(sizes: Mapping[str, int], most: int) -> list[tuple[str, list[str]]]:
-  """Returns (file, names of its tensors): in order, at most `most` bytes each.
+  """Distributes tensors over files, in order.
 
-  sizes: bytes of each tensor. A larger one than `most` has its own file.
+  Args:
+    sizes: bytes of each tensor, by name.
+    most: maximum bytes per file. A larger tensor gets its own file.
+
+  Returns:
+    [(file name, names of its tensors), ...].
   """
-  held: list[list[str]] = [[]]
+  groups: list[list[str]] = [[]]
   size = 0
   for name, nbytes in sizes.items():
-    if held[-1] and size + nbytes > most:
-      held.append([])
+    if groups[-1] and size + nbytes > most:
+      groups.append([])
       size = 0
-    held[-1].append(name)
+    groups[-1].append(name)
     size += nbytes
-  if len(held) == 1:
-    return [('model.safetensors', held[0])]
+  if len(groups) == 1:
+    return [('model.safetensors', groups[0])]
   return [
-    (f'model-{number:05}-of-{len(held):05}.safetensors', names)
-    for number, names in enumerate(held, start=1)
+    (f'model-{number:05}-of-{len(groups):05}.safetensors', names)
+    for number, names in enumerate(groups, start=1)
   ]
 
 
@@ -237,15 +286,22 @@ def write(
   tensors: Iterable[tuple[str, np.ndarray]],
   most: int,
 ) -> None:
-  """Writes tensors, a file at a time, and then the index if there are more.
+  """Writes safetensors files, and an index if there are several.
 
-  sizes: bytes of each. tensors: (name, tensor), in the same order.
+  Args:
+    folder: existing folder.
+    sizes: bytes of each tensor, by name.
+    tensors: (name, tensor), in the order of `sizes`. They are consumed one file
+      at a time.
+    most: maximum bytes per file.
   """
   tensors = iter(tensors)
   weight_map: dict[str, str] = {}
   for file, names in shards(sizes, most):
-    held = dict(itertools.islice(tensors, len(names)))
-    safetensors.numpy.save_file(held, folder / file, metadata={'format': 'pt'})
+    arrays = dict(itertools.islice(tensors, len(names)))
+    # transformers refuses files without this entry.
+    metadata = {'format': 'pt'}
+    safetensors.numpy.save_file(arrays, folder / file, metadata=metadata)
     weight_map |= dict.fromkeys(names, file)
   if len(set(weight_map.values())) > 1:
     index = {

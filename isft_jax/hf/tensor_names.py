@@ -1,21 +1,25 @@
-"""How a parameter here is called, shaped and turned in a folder's tensors.
+"""Maps our parameter paths to Hugging Face names, shapes and transposes.
 
-Kernels are stored there as [out, in], here as [in, ...]; heads are axes here,
-and one axis with their size there. A stack of layers is a tensor a layer.
+Hugging Face stores kernels as [out, in], and we store them as [in, ...]. We
+have separate axes for heads and head size, which Hugging Face merges. Our stack
+of layers is one tensor per layer there.
 """
 
 import math
 from collections.abc import Sequence
 
 _LAYER = 'model.layers.{layer}.'
+# Usually absent if the embeddings are tied.
 HEAD = 'lm_head.weight'
-# Path here -> (name there, axes here that a kernel contracts; 0: no kernel).
+# Our path -> (Hugging Face name, number of our axes that the kernel contracts).
+# 0 axes: not a kernel, so it is not transposed.
 _TENSORS = {
   'embedding': ('model.embed_tokens.weight', 0),
   'norm': ('model.norm.weight', 0),
   'head': (HEAD, 0),
   'blocks/attention_norm': (_LAYER + 'input_layernorm.weight', 0),
   'blocks/mlp_norm': (_LAYER + 'post_attention_layernorm.weight', 0),
+  # q, k and v contract the width. o contracts heads and head size.
   'blocks/attention/q': (_LAYER + 'self_attn.q_proj.weight', 1),
   'blocks/attention/k': (_LAYER + 'self_attn.k_proj.weight', 1),
   'blocks/attention/v': (_LAYER + 'self_attn.v_proj.weight', 1),
@@ -32,39 +36,54 @@ _TENSORS = {
 
 
 def is_stacked(path: str) -> bool:
-  """Returns whether a parameter's first axis is that of layers."""
+  """Returns whether a parameter's first axis is the layer."""
   return path.startswith('blocks/')
 
 
 def name(path: str, layer: int = 0) -> str:
-  """Returns what a parameter, or a layer of it, is called in a folder."""
+  """Returns the Hugging Face name of a parameter, or of one layer of it."""
   return _TENSORS[path][0].format(layer=layer)
 
 
 def names(path: str, layers: int) -> list[str]:
-  """Returns the names of all tensors that hold a parameter, in order."""
+  """Returns the names of a parameter's tensors, in order of the layers."""
   return [name(path, i) for i in range(layers if is_stacked(path) else 1)]
 
 
 def is_turned(path: str) -> bool:
-  """Returns whether a folder stores the parameter with its axes turned."""
+  """Returns whether a folder stores the parameter transposed."""
   return _TENSORS[path][1] > 0
 
 
 def groups(path: str, axes: int) -> tuple[range, range]:
-  """Returns which axes here make up the rows and the columns of a tensor.
+  """Returns our axes that form the rows and the columns of a stored tensor.
 
-  axes: how many a parameter has, or a layer of it. No columns: a vector.
+  Args:
+    path: path of our parameter.
+    axes: number of axes of the parameter, or of one layer of it.
+
+  Returns:
+    (axes of the rows, axes of the columns). A vector has no columns.
   """
+  # A kernel [in, out] here is [out, in] there: its rows are our output axes.
   inputs = _TENSORS[path][1]
   if inputs:
     return range(inputs, axes), range(inputs)
+  # The tables of the vocabulary have one row per id.
   columns = 1 if path in ('embedding', 'head') else 0
   return range(axes - columns), range(axes - columns, axes)
 
 
 def stored_shape(path: str, shape: Sequence[int]) -> tuple[int, ...]:
-  """Returns the shape in a folder of a parameter, or of a layer of it."""
+  """Returns the stored shape of a parameter, or of one layer of it.
+
+  Args:
+    path: path of our parameter.
+    shape: shape of the parameter, or of one layer of it.
+
+  Returns:
+    The shape of the tensor in a Hugging Face folder.
+  """
   return tuple(
     math.prod(shape[axis] for axis in group)
     for group in groups(path, len(shape))

@@ -1,4 +1,4 @@
-"""Answers one prompt, a file of prompts, or a person at the terminal."""
+"""Generates replies to one prompt, a file of prompts, or a terminal user."""
 
 import contextlib
 import json
@@ -13,26 +13,36 @@ from typing import Any
 from isft_jax.inference.chat_model import ChatModel
 from isft_jax.inference.replies import Reply
 
-# Steps between two looks at a reply that someone waits for.
+# Steps between two updates of a reply on the terminal.
 _AT_ONCE = 4
 
 
 def read_prompts(path: str) -> list[dict[str, Any]]:
-  """Returns the rows of a file, each with `prompt` or `messages`.
+  """Reads prompts from a file.
 
-  path: .txt, a prompt a line; or .jsonl.
+  Args:
+    path: .txt with one prompt per line, or .jsonl with one object per line.
 
-  Raises ValueError, naming file and line, for a row that is neither.
+  Returns:
+    One row per prompt, each with `prompt` or `messages`.
+
+  Raises:
+    ValueError: the file does not exist, has another format, or has no prompt.
+      The message names the line.
   """
   file = pathlib.Path(path)
   if file.suffix not in ('.txt', '.jsonl'):
-    raise ValueError(f'{path} is neither .txt nor .jsonl')
+    raise ValueError(f'{path}: the file must be .txt or .jsonl')
   if not file.is_file():
     raise ValueError(f'{path}: the file does not exist')
   rows = []
+  # Not splitlines(): text inside JSON may contain U+2028, which it splits at.
   for number, line in enumerate(file.read_text('utf-8').split('\n'), 1):
+    # Blank lines separate prompts, and are not prompts themselves.
     if not line.strip():
       continue
+    # A line of a text file is a prompt as it stands, even if it looks like
+    # JSON.
     row: Any = {'prompt': line.rstrip('\r')}
     if file.suffix == '.jsonl':
       row = None
@@ -40,12 +50,12 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
         row = json.loads(line)
       if not _is_row(row):
         raise ValueError(
-          f'{path}, line {number}: neither {{"prompt": text}} nor '
+          f'{path}, line {number}: must be {{"prompt": text}} or '
           '{"messages": [{"role": ..., "content": ...}, ...]}'
         )
     rows.append(row)
   if not rows:
-    raise ValueError(f'{path}: no prompt in it')
+    raise ValueError(f'{path}: the file has no prompts')
   return rows
 
 
@@ -54,6 +64,7 @@ def _is_row(row: object) -> bool:
     return False
   if 'messages' not in row:
     return isinstance(row.get('prompt'), str)
+  # Only the roles are checked here. The template checks the rest.
   messages = row['messages']
   return isinstance(messages, list) and all(
     isinstance(message, dict) and 'role' in message for message in messages
@@ -61,16 +72,24 @@ def _is_row(row: object) -> bool:
 
 
 def prompt_in(row: dict[str, Any], raw: bool) -> str | Sequence[dict]:
-  """Returns what `ChatModel.prompt` takes: a text to continue, or messages.
+  """Returns the argument of `ChatModel.prompt` for a row.
 
-  Raises ValueError for messages that are to be continued as they are.
+  Args:
+    row: object with `prompt` or `messages`.
+    raw: continue the prompt as text, without a chat template.
+
+  Returns:
+    Text to continue, or messages.
+
+  Raises:
+    ValueError: the row has messages, and `raw` is set.
   """
   if 'messages' in row and raw:
-    raise ValueError('messages need a chat template, and not --raw')
+    raise ValueError('messages need a chat template; remove --raw')
   if 'messages' in row:
     return row['messages']
-  said = row['prompt']
-  return said if raw else [{'role': 'user', 'content': said}]
+  text = row['prompt']
+  return text if raw else [{'role': 'user', 'content': text}]
 
 
 def describe(
@@ -79,11 +98,23 @@ def describe(
   stop_texts: list[str],
   raw: bool,
 ) -> str:
-  """Returns a line on how replies are drawn, and what ends them."""
+  """Describes in one line how replies are sampled, and where they end.
+
+  Args:
+    chat_model: the model.
+    settings: values of `chat_model.SETTINGS`.
+    stop_texts: texts that end a reply.
+    raw: whether the model continues text, without a chat template.
+
+  Returns:
+    The line, without a line end.
+  """
+  # With temperature 0, top-k and top-p have no effect.
   if settings['temperature']:
     how = ', '.join(f'{name} {value:g}' for name, value in settings.items())
   else:
     how = f'greedy, max_new_tokens {settings["max_new_tokens"]}'
+  # Token texts as the tokenizer writes them, stop texts as JSON strings.
   stops = chat_model.encoder.convert_ids_to_tokens(chat_model.stop_ids)
   stops = [*stops, *map(json.dumps, stop_texts)]
   turns = 'continues text' if raw else 'writes turns of its chat template'
@@ -98,18 +129,30 @@ def answer_file(
   batch: int,
   **settings: Any,
 ) -> None:
-  """Writes each row with its reply, in order, a batch at a time.
+  """Writes each row with its reply, in order, one batch at a time.
 
-  All prompts are looked at before the first reply is made.
+  Args:
+    chat_model: the model.
+    rows: objects with `prompt` or `messages`. Other fields are copied.
+    raw: continue prompts as text, without a chat template.
+    output: file to create; '': standard output.
+    batch: prompts per batch.
+    **settings: arguments of `ChatModel.reply`.
 
-  output: a file to make; '' is the standard output.
+  Raises:
+    ValueError: a prompt is not valid. Nothing is generated then.
+    FileExistsError: the output exists.
+    KeyboardInterrupt: Ctrl-C was pressed. Finished batches are written.
   """
+  # Encode all prompts first, so that a bad one costs no generation.
   prompts = []
   for number, row in enumerate(rows, 1):
     try:
       prompts.append(chat_model.prompt(prompt_in(row, raw)))
     except ValueError as error:
       raise ValueError(f'prompt {number}: {error}') from error
+
+  # The random key of a reply depends on its row's number, not on its batch.
   started, tokens = time.perf_counter(), 0
   for first in range(0, len(rows), batch):
     numbers = range(first, min(first + batch, len(rows)))
@@ -120,6 +163,7 @@ def answer_file(
         show=lambda index, text: is_pressed(),
         **settings,
       )
+    # Replies that Ctrl-C cut are not written.
     if is_pressed():
       raise KeyboardInterrupt(
         f'interrupted after {first} of {len(rows)} prompts'
@@ -128,37 +172,49 @@ def answer_file(
       json.dumps(rows[n] | _fields(reply), ensure_ascii=False) + '\n'
       for n, reply in zip(numbers, replies, strict=True)
     ]
+    # 'x' refuses to overwrite a file. Later batches append.
     if output:
       with open(output, 'a' if first else 'x', encoding='utf-8') as file:
         file.writelines(lines)
     else:
       sys.stdout.writelines(lines)
       sys.stdout.flush()
+    # The rate includes compilation, which the first batch waits for.
     tokens += sum(reply.tokens for reply in replies)
     rate = tokens / (time.perf_counter() - started)
     note(f'{numbers.stop} of {len(rows)} prompts, {rate:,.0f} tokens/s')
 
 
 def _fields(reply: Reply) -> dict[str, Any]:
-  """Returns what a row of the output has beside its prompt."""
+  """Returns the fields that a reply adds to its row."""
   fields = reply._asdict()
   return {'reply': fields.pop('text'), **fields}
 
 
 def answer(
-  chat_model: ChatModel, said: str | Sequence[dict], **settings: Any
+  chat_model: ChatModel, conversation: str | Sequence[dict], **settings: Any
 ) -> str:
-  """Prints a reply as it comes; returns it, whole or up to a Ctrl-C."""
+  """Prints a reply while it is generated.
+
+  Args:
+    chat_model: the model.
+    conversation: text to continue, or messages.
+    **settings: arguments of `ChatModel.reply`.
+
+  Returns:
+    The reply. Ctrl-C ends it early.
+  """
   shown = ''
 
   def show(index: int, text: str) -> bool:
     nonlocal shown
     del index
+    # `text` only ever grows, so print the new characters.
     print(text[len(shown) :], end='', flush=True)
     shown = text
     return is_pressed()
 
-  prompt = chat_model.prompt(said)
+  prompt = chat_model.prompt(conversation)
   with _ctrl_c() as is_pressed:
     chat_model.reply([prompt], show=show, block=_AT_ONCE, **settings)
   print(' [interrupted]' if is_pressed() else '')
@@ -167,11 +223,12 @@ def answer(
 
 @contextlib.contextmanager
 def _ctrl_c() -> Iterator[Callable[[], bool]]:
-  """Yields what tells whether Ctrl-C was pressed; pressed again, it raises.
+  """Yields a function that returns whether Ctrl-C was pressed.
 
-  An exception in the middle of a step would leave a computation running, and
-  Python must not end beneath it.
+  A second Ctrl-C raises KeyboardInterrupt.
   """
+  # An exception in the middle of a step would leave a computation running while
+  # Python exits. So the first Ctrl-C only sets a flag.
   pressed: list[int] = []
 
   def press(number: int, frame: types.FrameType | None) -> None:
@@ -179,20 +236,23 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
       signal.default_int_handler(number, frame)
     pressed.append(number)
 
-  before = signal.signal(signal.SIGINT, press)
+  previous = signal.signal(signal.SIGINT, press)
   try:
     yield lambda: bool(pressed)
   finally:
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, previous)
 
 
 def chat(chat_model: ChatModel, raw: bool, **settings: Any) -> None:
-  """Talks with whoever is at the terminal until they leave.
+  """Chats with the user of the terminal until Ctrl-D.
 
-  raw: each line is text to continue, by itself.
+  Args:
+    chat_model: the model.
+    raw: continue each line as text, without earlier lines or a chat template.
+    **settings: arguments of `ChatModel.reply`.
   """
-  with contextlib.suppress(ImportError):  # not on every system
-    import readline  # noqa: F401 (input() then has a history)
+  with contextlib.suppress(ImportError):  # Windows has no readline
+    import readline  # noqa: F401 (gives input() a history)
   note('Ctrl-D leaves, Ctrl-C interrupts a reply')
   messages: list[dict[str, str]] = []
   while True:
@@ -201,11 +261,13 @@ def chat(chat_model: ChatModel, raw: bool, **settings: Any) -> None:
       if not line.strip():
         continue
       turn = {'role': 'user', 'content': line}
-      said = line if raw else [*messages, turn]
-      text = answer(chat_model, said, **settings)
+      conversation = line if raw else [*messages, turn]
+      text = answer(chat_model, conversation, **settings)
+      # A reply that Ctrl-C cut stays in the conversation.
       messages += [turn, {'role': 'assistant', 'content': text}]
-    except ValueError as error:  # as of a template that refuses a turn
+    except ValueError as error:  # for example a template that refuses a turn
       note(f'error: {error}')
+    # Ctrl-C at the prompt starts a new line.
     except KeyboardInterrupt:
       print()
     except EOFError:
@@ -214,5 +276,5 @@ def chat(chat_model: ChatModel, raw: bool, **settings: Any) -> None:
 
 
 def note(line: str) -> None:
-  """Says something beside the replies."""
+  """Prints a line to stderr, apart from the replies."""
   print(line, file=sys.stderr, flush=True)

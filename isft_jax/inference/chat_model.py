@@ -14,10 +14,11 @@ from isft_jax.hf import pretrained
 from isft_jax.inference.generate import DrawRows
 from isft_jax.inference.replies import Reply, reply
 
+# Text of an example reply, unlikely to occur in a chat template.
 _WORD = 'zqj'
-# Of generation_config.json, beside the ids that end a reply.
+# Settings that are read from generation_config.json, apart from the stop ids.
 SETTINGS = ('temperature', 'top_k', 'top_p', 'max_new_tokens')
-# Those of a model that comes with none.
+# Values of settings that a model does not have.
 DEFAULTS = {
   'temperature': 0.0,
   'top_k': 0,
@@ -27,20 +28,30 @@ DEFAULTS = {
 
 
 class Prompt(NamedTuple):
-  """The ids before a reply. space: what the reply begins with, unsaid."""
+  """Token ids before a reply.
+
+  Attributes:
+    ids_T: int32, ids of the prompt.
+    space: spaces that end the prompt's text, but belong to the first token of
+      the reply. They are removed from the reply's text.
+  """
 
   ids_T: np.ndarray
   space: str = ''
 
 
 class ChatModel:
-  """A model, and the template that its turns are written in.
+  """A model with its tokenizer and chat template.
 
-  template, values: '' for a model that only continues text; what the template
-    is given beside messages.
-  stop_ids, stop_texts: what ends its turn.
-  settings: those of `SETTINGS` that come with the model.
-  records: the folder of the records that it was trained on; '' if unknown.
+  Attributes:
+    model: decoder with its parameters.
+    encoder: tokenizer.
+    template: chat template; '' for a model that only continues text.
+    values: arguments of the template other than messages.
+    stop_ids: ids that end the agent's turn.
+    stop_texts: texts that end it, if no id does.
+    settings: default values of `SETTINGS`.
+    records: folder of the records of its training; '' if unknown.
   """
 
   def __init__(
@@ -49,17 +60,31 @@ class ChatModel:
     encoder: FastTokenizer,
     template: str,
     values: Mapping[str, Any],
-    found: Mapping[str, Any],
+    generation_config: Mapping[str, Any],
     records: str = '',
   ) -> None:
+    """Finds the stop rules of a model.
+
+    Args:
+      model: decoder with its parameters.
+      encoder: tokenizer.
+      template: chat template, or ''.
+      values: arguments of the template other than messages.
+      generation_config: content of generation_config.json, or {}.
+      records: folder of the records of its training; '' if unknown.
+    """
     self.model = model
     self.encoder = encoder
     self.records = records
     self.template, self.values = template, values
-    self.settings = settings_of(found)
-    ids = found.get('eos_token_id') or []
+    self.settings = settings_of(generation_config)
+    # Stop ids of the generation config and of the tokenizer.
+    ids = generation_config.get('eos_token_id') or []
     ids = {*(ids if isinstance(ids, list) else [ids]), encoder.eos_token_id}
+    # A model without an end-of-text token has None here.
     self.stop_ids, self.stop_texts = sorted(ids - {None}), []
+    # The template closes the agent's turn with a special token, which becomes a
+    # stop id, or with plain text, which becomes a stop text.
     closer = self._closer() if template else ''
     special = tokenizer.special_ids(encoder)
     for id, text in special.items():
@@ -70,36 +95,54 @@ class ChatModel:
       self.stop_texts = [closer.strip() or closer] if closer else []
 
   def logits(self, tokens_BL: np.ndarray) -> jax.Array:
-    """Returns float32 logits [B, L, V] of the token after each token."""
+    """Computes the logits of all tokens.
+
+    Args:
+      tokens_BL: ids of rows without padding.
+
+    Returns:
+      float32 [B, L, V], for the token after each token.
+    """
     return self.model(tokens_BL)
 
   def merge_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all of `SETTINGS`: given, else the model's own, else defaults.
+    """Fills in the settings that are not given.
 
     Args:
-      given: settings by name; None stands for one that is not given.
+      given: settings by name. None means that it is not given.
+
+    Returns:
+      All of `SETTINGS`. Values not given come from the model, else from
+      `DEFAULTS`.
     """
     given = {name: value for name, value in given.items() if value is not None}
     return DEFAULTS | self.settings | given
 
-  def prompt(self, said: str | Sequence[dict]) -> Prompt:
-    """Returns the ids of a text, or of messages up to where the agent writes.
+  def prompt(self, conversation: str | Sequence[dict]) -> Prompt:
+    """Encodes a text, or messages followed by the agent's generation header.
 
-    A space that ends the generation header is not a token of its own, where
-    the words after it take it up, as they did in training.
+    Args:
+      conversation: text to continue, or messages.
 
-    Raises ValueError if the template refuses the messages.
+    Returns:
+      The ids before the reply.
+
+    Raises:
+      ValueError: the template refuses the messages, or the model has none.
     """
-    if isinstance(said, str):
-      return Prompt(np.asarray(self.encoder(said)['input_ids'], np.int32))
+    if isinstance(conversation, str):
+      encoded = self.encoder(conversation)['input_ids']
+      return Prompt(np.asarray(encoded, np.int32))
     if not self.template:
       raise ValueError('the tokenizer has no chat template for messages')
     try:
-      text = self._render(said, add_generation_prompt=True)
+      text = self._render(conversation, add_generation_prompt=True)
     except (jinja2.TemplateError, TypeError, KeyError) as error:
       raise ValueError(
         f'the chat template refuses the messages: {error}'
       ) from error
+    # In training, a space at the end of the header was part of the token of the
+    # first word. So it is not encoded here as a token of its own.
     kept = text.rstrip(' ')
     encoder = tokenizer.encoder_of(self.encoder)
     ids = encoder.encode(kept, add_special_tokens=False).ids
@@ -113,10 +156,23 @@ class ChatModel:
     show: Callable[[int, str], bool] | None = None,
     **settings: Unpack[DrawRows],
   ) -> list[Reply]:
-    """Returns a reply to each prompt; see `inference.replies.reply`."""
+    """Generates a reply to each prompt.
+
+    Args:
+      prompts: results of `prompt`.
+      max_new_tokens: maximum tokens per reply.
+      stop_texts: texts that end a reply, as well as the model's stop ids.
+      show: see `inference.replies.reply`.
+      **settings: sampling, seed, rows and block; see
+        `inference.generate.generate`.
+
+    Returns:
+      One reply per prompt.
+    """
 
     def decode(index: int, ids: np.ndarray) -> str:
-      # After its predecessor: some tokenizers drop a space that opens a text.
+      # Some tokenizers drop a space at the start of a text. So decode the ids
+      # after the last one of the prompt, and remove its text.
       last = prompts[index].ids_T[-1:]
       before, text = map(self._decode, (last, np.append(last, ids)))
       return text.removeprefix(before).removeprefix(prompts[index].space)
@@ -133,6 +189,7 @@ class ChatModel:
     )
 
   def _decode(self, ids: np.ndarray) -> str:
+    # Special tokens, such as the stop token, are not part of a reply's text.
     return tokenizer.decode(
       self.encoder,
       ids,
@@ -147,42 +204,64 @@ class ChatModel:
       tokenize=False,
       **{**self.values, **more},
     )
-    assert isinstance(text, str)  # and not ids
+    assert isinstance(text, str)  # tokenize=False gives no ids
     return text
 
   def _closer(self) -> str:
-    """Returns what the template writes after the words of the agent."""
+    """Returns the text that the template writes after the agent's words."""
+    # Render one exchange, and take the text after the last occurrence of the
+    # word.
     turns = [{'role': r, 'content': _WORD} for r in ('user', 'assistant')]
     try:
       return self._render(turns).rpartition(_WORD)[2]
-    except Exception:  # templates are programs that anyone wrote
+    except Exception:  # a template is a program, and may raise anything
       return ''
 
 
 def chat_model_from_place(place: str) -> ChatModel:
-  """Loads the model of a folder, hub id, GGUF file or preset.
+  """Loads a model to chat with.
+
+  Args:
+    place: a folder, a hub id, a GGUF file or a preset.
+
+  Returns:
+    The model, with the tokenizer's own chat template.
 
   Raises:
     ValueError: the model or its tokenizer does not exist.
   """
   encoder = tokenizer.load(place)
   model, _ = pretrained.load(place)
-  found = pretrained.read_generation_config(place)
-  return ChatModel(model, encoder, template_of(encoder), {}, found)
+  generation_config = pretrained.read_generation_config(place)
+  return ChatModel(model, encoder, template_of(encoder), {}, generation_config)
 
 
 def template_of(encoder: FastTokenizer) -> str:
-  """Returns a tokenizer's own chat template, '' if it has none."""
+  """Returns a tokenizer's own chat template, or '' if it has none."""
   template = encoder.chat_template
+  # A tokenizer may have several templates by name.
   if isinstance(template, dict):
     template = template.get('default')
   return ChatTemplate(template).source if template else ''
 
 
-def settings_of(found: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the `SETTINGS` in a generation_config.json, greedy if it is."""
-  settings = {name: found[name] for name in SETTINGS if found.get(name)}
-  if not found.get('do_sample'):
+def settings_of(generation_config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the default sampling settings of a model.
+
+  Args:
+    generation_config: content of generation_config.json.
+
+  Returns:
+    Values of `SETTINGS`. Temperature 0 (greedy) if `do_sample` is not set.
+  """
+  settings = {
+    name: generation_config[name]
+    for name in SETTINGS
+    if generation_config.get(name)
+  }
+  # transformers ignores the sampling settings if do_sample is false.
+  if not generation_config.get('do_sample'):
     length = settings.get('max_new_tokens')
     return {'temperature': 0.0} | ({'max_new_tokens': length} if length else {})
+  # The default of transformers is temperature 1.
   return {'temperature': 1.0} | settings

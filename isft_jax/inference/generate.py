@@ -1,11 +1,14 @@
-"""Replies to a batch of prompts, as tokens, with a key-value cache.
+"""Generates replies to a batch of prompts, as tokens, with a key-value cache.
 
-Prompts are padded on the left to a common length, read into the cache a piece
-at a time, and continued on the device a block of steps at a time; between two
-blocks the host looks at the new tokens. What is compiled depends on the number
-of rows, the buckets of the longest prompt and of the cache, and on greedy or
-not. Temperature, top-k, top-p, stops, seed and the number of new tokens are
-data.
+  replies = generate(graphdef, params, prompts, max_new_tokens=48)
+
+Prompts are padded on the left to a common length, and read into the cache one
+piece at a time. The device then generates blocks of steps, and the host checks
+the new tokens after each block.
+
+The compiled program depends on the number of rows, the buckets of the longest
+prompt and of the cache, and on greedy or not. Temperature, top-k, top-p, stop
+ids, seed and number of new tokens are inputs, and need no new compilation.
 """
 
 import functools
@@ -21,17 +24,20 @@ from isft_jax.inference.sampling import GREEDY, Chooser, Sampling
 from isft_jax.models.decoder import Cache, GraphDef
 from isft_jax.types import PyTree
 
+# Maximum steps between two checks by the host.
 BLOCK = 16
-# Tokens of a prompt that are read at once: attention's scores exist for so many
-# queries, however long the prompt is.
+# Tokens of a prompt that are read at once. Attention scores exist only for so
+# many queries at a time, however long the prompt is.
 PIECE = 512
 
 
 class State(NamedTuple):
-  """What the next step needs.
+  """Input of the next step.
 
-  token_B: what was drawn last, and is not in the cache yet.
-  drawn: how many tokens of a row were drawn so far.
+  Attributes:
+    token_B: int32, last token of each row. It is not in the cache yet.
+    drawn: int32, number of tokens drawn per row.
+    cache: keys and values of all earlier tokens.
   """
 
   token_B: jax.Array
@@ -40,21 +46,21 @@ class State(NamedTuple):
 
 
 class Draw(TypedDict, total=False):
-  """Arguments of `generate`: how tokens are drawn."""
+  """Arguments of `generate` that select the sampling of tokens."""
 
   sampling: Sampling
   seed: int
 
 
 class DrawRows(Draw, total=False):
-  """Arguments of `generate`: how tokens are drawn, and of which rows."""
+  """Arguments of `generate` that select the sampling, rows and block size."""
 
   rows: Sequence[int] | None
   block: int
 
 
 class DrawUntil(DrawRows, total=False):
-  """Arguments of `generate`: also what ends a reply."""
+  """Arguments of `generate` that select the sampling, rows and stop ids."""
 
   stop_ids: Sequence[int]
 
@@ -66,7 +72,18 @@ def greedy(
   max_new_tokens: int,
   stop_ids: Sequence[int] = (),
 ) -> list[np.ndarray]:
-  """Returns the replies of the most likely tokens; see `generate`."""
+  """Generates replies of the most likely tokens.
+
+  Args:
+    graphdef: structure of the model.
+    params: parameters of the model.
+    prompts: int ids of each prompt.
+    max_new_tokens: maximum tokens per reply.
+    stop_ids: ids that end a reply.
+
+  Returns:
+    int32 ids of each reply; see `generate`.
+  """
   return generate(graphdef, params, prompts, max_new_tokens, stop_ids=stop_ids)
 
 
@@ -83,20 +100,32 @@ def generate(
   watch: Callable[[int, np.ndarray], bool] | None = None,
   block: int = BLOCK,
 ) -> list[np.ndarray]:
-  """Returns an int32 reply to each prompt.
+  """Generates a reply to each prompt.
 
   A reply ends before its first stop id, or after max_new_tokens. Prompts may
-  differ in length; each reply is what it would be alone: its token t is drawn
-  with a key of its own, made of the seed, the row's number and t.
+  differ in length. A reply does not depend on the other prompts of its batch:
+  token t is drawn with a key made from the seed, the row's number and t.
 
-  rows: numbers of the rows; by default 0, 1, .... Prompts that go through in
-    several batches so get the replies that one batch would give them.
-  watch: (index of a prompt, its reply so far) -> whether to end it there; asked
-    after each block for each reply that goes on.
-  block: steps between two looks at the replies, of at most BLOCK.
+  Args:
+    graphdef: structure of the model.
+    params: parameters of the model.
+    prompts: int ids of each prompt.
+    max_new_tokens: maximum tokens per reply.
+    sampling: temperature, top-k and top-p.
+    seed: sampling seed.
+    rows: numbers of the rows; None: 0, 1, .... With the right numbers, prompts
+      in several batches get the same replies as in one batch.
+    stop_ids: ids that end a reply.
+    watch: (index of a prompt, its reply so far) -> whether to end the reply
+      there. It is called after each block for each unfinished reply.
+    block: steps between two checks, at most BLOCK.
 
-  Raises ValueError for a prompt that is empty or has ids that the model does
-  not know, and if no token may be generated.
+  Returns:
+    int32 ids of each reply, without the stop id.
+
+  Raises:
+    ValueError: a prompt is empty or has ids that the model does not have, a
+      sampling setting is not valid, or max_new_tokens is less than 1.
   """
   if max_new_tokens < 1:
     raise ValueError(f'max_new_tokens={max_new_tokens} must be at least 1')
@@ -105,46 +134,62 @@ def generate(
   if not len(prompts):
     return []
   V = len(params['embedding'])
+  # Pad all prompts to one length, and mark the stop ids.
   tokens_BL, start_B = _padded(prompts, V)
   B, L = tokens_BL.shape
   is_stop_V = np.zeros(V, bool)
-  # A tokenizer may have more ids than the model, which never draws those.
+  # A tokenizer may have more ids than the model. The model never draws those.
   is_stop_V[[id for id in stop_ids if id < V]] = True
 
+  # Read the prompts, and draw the first token of each reply. The first piece
+  # takes the remainder, so that all others have PIECE tokens.
   columns = bucket(L + max_new_tokens)
   cache = _empty(graphdef, params, start_B, columns)
-  # The first piece is the odd one.
   for piece_BL in np.split(tokens_BL, range(L % PIECE or PIECE, L, PIECE), 1):
     state = _read(graphdef, params, piece_BL, chooser, cache)
     cache = state.cache
+
+  # Append the M new tokens of each row, find ended replies, and run a block.
   new_BM, drawn = np.asarray(state.token_B)[:, None], 1
   replies = [np.zeros(0, np.int32)] * B
   running_B = np.ones(B, bool)
   while True:
     for b in np.flatnonzero(running_B).tolist():
+      # A row may draw tokens after its stop id until the block ends. They are
+      # dropped.
       stops = np.flatnonzero(is_stop_V[new_BM[b]])
       new = new_BM[b, : stops[0]] if stops.size else new_BM[b]
       replies[b] = np.concatenate([replies[b], new])
       running_B[b] = not stops.size and not (watch and watch(b, replies[b]))
     if drawn == max_new_tokens or not running_B.any():
       return replies
+    # A Python int would have a weak type, and compile another program.
     stop = np.int32(min(drawn + min(block, BLOCK), max_new_tokens))
-    new_BM, state = _go_on(
+    new_BM, state = _draw_block(
       graphdef, params, chooser, is_stop_V, running_B, stop, state
     )
-    before, drawn = drawn, int(state.drawn)
-    new_BM = np.asarray(new_BM)[:, : drawn - before]
+    # The device stops early if every row has ended.
+    previous, drawn = drawn, int(state.drawn)
+    new_BM = np.asarray(new_BM)[:, : drawn - previous]
 
 
 def lower(
   graphdef: GraphDef, params: PyTree, rows: int, length: int, new: int
 ) -> jax.stages.Lowered:
-  """Returns the loop of steps that generate runs, lowered, to be compiled.
+  """Lowers the program that `generate` runs for a block of steps.
 
-  params: arrays, or ShapeDtypeStructs that carry their sharding.
-  rows, length, new: prompts, tokens of the longest, tokens of a reply.
+  Args:
+    graphdef: structure of the model.
+    params: arrays, or ShapeDtypeStructs with shardings.
+    rows: number of prompts.
+    length: tokens of the longest prompt.
+    new: maximum tokens per reply.
+
+  Returns:
+    The lowered program, ready to compile.
   """
   V = len(params['embedding'])
+  # Shapes only: nothing is allocated.
   start_B = jax.ShapeDtypeStruct((rows,), jnp.int32)
   cache = jax.eval_shape(
     functools.partial(_empty, graphdef, columns=bucket(bucket(length) + new)),
@@ -154,16 +199,24 @@ def lower(
   one = jax.ShapeDtypeStruct((), jnp.int32)
   is_V, is_B = (jax.ShapeDtypeStruct((n,), bool) for n in (V, rows))
   state = jax.eval_shape(State, start_B, one, cache)
+  # The loop of greedy decoding: sampling would be another program.
   chooser = Chooser.of(GREEDY, 0, range(rows))
-  return _go_on.lower(graphdef, params, chooser, is_V, is_B, one, state)
+  return _draw_block.lower(graphdef, params, chooser, is_V, is_B, one, state)
 
 
 def bucket(length: int) -> int:
-  """Returns the next length that something is compiled for.
+  """Rounds a length up to one of a few lengths that programs are compiled for.
 
-  A multiple of 8, and of an eighth of the next power of two: long ones are few,
-  and less than a quarter longer than need be.
+  The result is a multiple of 8, and of an eighth of the next power of two. So
+  there are few long lengths, and each is less than a quarter too long.
+
+  Args:
+    length: tokens, at least 1.
+
+  Returns:
+    The rounded length.
   """
+  # For example 65 to 128 tokens: multiples of 16.
   step = max(8, (1 << (length - 1).bit_length()) // 8)
   return -(-length // step) * step
 
@@ -171,7 +224,8 @@ def bucket(length: int) -> int:
 def _padded(
   prompts: Sequence[np.ndarray], vocab_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns prompts as rows of one length, and where each of them begins."""
+  """Pads prompts on the left. Returns (tokens_BL, first column start_B)."""
+  # The cache is addressed by column, so rows must end at the same column.
   lengths_B = np.array([len(prompt) for prompt in prompts])
   if not lengths_B.all():
     row = int(lengths_B.argmin())
@@ -182,8 +236,8 @@ def _padded(
     least, most = np.min(prompt), np.max(prompt)
     if least < 0 or most >= vocab_size:
       raise ValueError(
-        f'prompt {row} has ids from {least} to {most}, and the model knows 0 '
-        f'to {vocab_size - 1}: is the tokenizer its own?'
+        f'prompt {row} has ids from {least} to {most}, but the model has ids 0 '
+        f'to {vocab_size - 1}; use the tokenizer of this model'
       )
     tokens_BL[row, L - len(prompt) :] = prompt
   return tokens_BL, (L - lengths_B).astype(np.int32)
@@ -204,15 +258,16 @@ def _read(
   chooser: Chooser,
   cache: Cache,
 ) -> State:
-  """Reads tokens into the cache, and chooses what follows the last."""
+  """Reads tokens into the cache, and draws the token after the last one."""
   model = nnx.merge(graphdef, params)
+  # Logits are computed only for the last token.
   hidden_BLD, cache = model.extend(tokens_BL, cache)
   token_B = chooser(model.logits(hidden_BLD[:, -1]), 0)
   return State(token_B, jnp.int32(1), cache)
 
 
 @functools.partial(jax.jit, static_argnames='graphdef', donate_argnames='state')
-def _go_on(
+def _draw_block(
   graphdef: GraphDef,
   params: PyTree,
   chooser: Chooser,
@@ -221,14 +276,15 @@ def _go_on(
   stop: jax.Array,
   state: State,
 ) -> tuple[jax.Array, State]:
-  """Draws until there are `stop` tokens, or until no row goes on.
+  """Draws tokens until each row has `stop` of them, or every row has ended.
 
-  Returns (the tokens in columns 0, 1, ... of [B, BLOCK], the state after).
+  Returns (new tokens in the first columns of [B, BLOCK], next state).
   """
   model = nnx.merge(graphdef, params)
+  # Columns of the result count from the first token of this block.
   first = state.drawn
 
-  def goes_on(carry: tuple[jax.Array, jax.Array, State]) -> jax.Array:
+  def is_unfinished(carry: tuple[jax.Array, jax.Array, State]) -> jax.Array:
     _, running_B, state = carry
     return (state.drawn < stop) & running_B.any()
 
@@ -243,6 +299,7 @@ def _go_on(
     return new_BM, running_B, State(token_B, drawn + 1, cache)
 
   new_BM = jnp.zeros((len(running_B), BLOCK), jnp.int32)
+  # The loop runs on the device: no transfer to the host per token.
   carry = new_BM, running_B, state
-  new_BM, _, state = jax.lax.while_loop(goes_on, step, carry)
+  new_BM, _, state = jax.lax.while_loop(is_unfinished, step, carry)
   return new_BM, state

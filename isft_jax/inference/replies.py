@@ -1,4 +1,4 @@
-"""Replies as text: stop texts, and what can be shown while a reply grows."""
+"""Generates replies as text, with stop texts and display while they grow."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Unpack
@@ -11,10 +11,12 @@ from isft_jax.types import PyTree
 
 
 class Reply(NamedTuple):
-  """What a model wrote.
+  """A reply of a model.
 
-  tokens: how many it took.
-  ended_by: 'stop token', 'stop text', 'length' or 'interrupt'.
+  Attributes:
+    text: text of the reply, without the stop text.
+    tokens: number of tokens generated.
+    ended_by: 'stop token', 'stop text', 'length' or 'interrupt'.
   """
 
   text: str
@@ -33,30 +35,45 @@ def reply(
   show: Callable[[int, str], bool] | None = None,
   **settings: Unpack[DrawUntil],
 ) -> list[Reply]:
-  """Returns a `Reply` to each prompt, cut before the first stop text in it.
+  """Generates a reply to each prompt, cut before its first stop text.
 
-  A stop text is looked for in the text and not in the tokens: it may begin and
-  end inside of them, and straddle blocks.
+  Stop texts are searched for in the text, not in the tokens. They may begin and
+  end inside a token, and cross blocks.
 
-  decode: (index of the prompt, ids of its reply) -> text.
-  show: (index, the part of its text that stays) -> whether to end the reply
-    there; called after each block, and with the whole reply.
-  settings: for `generate`, which also says what is raised.
+  Args:
+    graphdef: structure of the model.
+    params: parameters of the model.
+    prompts: int ids of each prompt.
+    max_new_tokens: maximum tokens per reply.
+    decode: (index of the prompt, ids of its reply) -> text.
+    stop_texts: texts that end a reply.
+    show: (index, text so far that will not change) -> whether to end the reply
+      there. It is called after each block, and once with the whole reply.
+    **settings: sampling, seed, rows, block and stop_ids of `generate`.
+
+  Returns:
+    One reply per prompt.
+
+  Raises:
+    ValueError: a stop text is empty, or `generate` refuses its arguments.
   """
   if '' in stop_texts:
     raise ValueError('a stop text is empty: it would end every reply at once')
 
+  # Indices of replies that `show` ended. This is how `ended_by` is known.
   interrupted: set[int] = set()
 
   def watch(index: int, ids: np.ndarray) -> bool:
     text = decode(index, ids)
+    # End a reply as soon as a stop text is complete. It is cut below.
     if cut(text, stop_texts) != text:
       return True
+    # Text that may still become part of a stop text is not shown.
     if show and show(index, settled(text, stop_texts)):
       interrupted.add(index)
     return index in interrupted
 
-  found = generate(
+  generated = generate(
     graphdef,
     params,
     prompts,
@@ -65,9 +82,10 @@ def reply(
     **settings,
   )
   replies = []
-  for index, ids in enumerate(found):
+  for index, ids in enumerate(generated):
     text = decode(index, ids)
     kept = cut(text, stop_texts)
+    # `generate` does not report why a reply ended.
     if kept != text:
       ended_by = 'stop text'
     elif len(ids) == max_new_tokens:
@@ -81,22 +99,35 @@ def reply(
 
 
 def cut(text: str, stop_texts: Sequence[str]) -> str:
-  """Returns the text before the first stop text in it, or all of it."""
-  found = [text.find(stop) for stop in stop_texts]
-  return text[: min((at for at in found if at >= 0), default=len(text))]
+  """Cuts a text before the first stop text in it.
+
+  Args:
+    text: text of a reply.
+    stop_texts: texts that end a reply.
+
+  Returns:
+    The text before the earliest of them, or the whole text.
+  """
+  starts = [text.find(stop) for stop in stop_texts]
+  return text[: min((at for at in starts if at >= 0), default=len(text))]
 
 
 def settled(text: str, stop_texts: Sequence[str]) -> str:
-  """Returns the part of a growing text that will stay whatever comes.
+  """Returns the beginning of a growing text that can no longer change.
 
-  Held back are an unfinished character, which decodes as U+FFFD, and the
-  beginning of a stop text.
+  Args:
+    text: text of a reply so far.
+    stop_texts: texts that end a reply.
+
+  Returns:
+    The text without an unfinished character or stop text at its end.
   """
-  text = text.rstrip('\ufffd')
-  held = (
+  text = text.rstrip('\ufffd')  # the first bytes of a longer character
+  prefixes = (
     size
     for stop in stop_texts
+    # A complete stop text has been cut before.
     for size in range(1, len(stop))
     if text.endswith(stop[:size])
   )
-  return text[: len(text) - max(held, default=0)]
+  return text[: len(text) - max(prefixes, default=0)]

@@ -1,14 +1,14 @@
-"""A decoder of the Qwen2, Qwen3 and Llama kind, as a Flax NNX module.
+"""Transformer decoder for Qwen2, Qwen3 and Llama models, as a Flax NNX module.
 
-It knows neither data, nor training, nor a mesh. Everywhere else it is used as
-a pure function of its parameters, a nested dict of arrays:
+The rest of the package uses it as a pure function of its parameters, a nested
+dict of arrays:
 
   graphdef, shapes = abstract(config)
   params = init(config, key)
   hidden_BLD = nnx.merge(graphdef, params)(tokens_BL, positions_BL, ids_BL)
 
-The layers are one block whose parameters have a leading axis of layers, and
-which is scanned: compile time does not grow with depth.
+The layers are one scanned block. Its parameters have a leading axis of layers,
+so compile time does not grow with depth.
 """
 
 import dataclasses
@@ -25,9 +25,10 @@ from isft_jax.axes import FSDP, ROWS, TENSOR
 from isft_jax.config import ModelConfig
 from isft_jax.models import attention, sharded_embedding
 
-# (regex, mesh axis of each dimension): which axis may split what. Data only;
-# the sharding room applies it, by re.search. '/'-joined paths of parameters,
-# and of optimizer moments with a prefix, each match exactly one rule.
+# Shardings of stored parameters: (regex, mesh axes of each dimension). The
+# regex is searched for in the '/'-joined path; see `sharding.shardings`. The
+# path of each parameter matches exactly one rule, and so does the path of each
+# optimizer moment, which has a prefix.
 PARTITION_RULES = (
   (r'(^|/)(embedding|head)$', ((TENSOR, FSDP), None)),  # V D
   (r'(^|/)norm$', (None,)),  # D
@@ -40,11 +41,11 @@ PARTITION_RULES = (
   (r'blocks/mlp/(gate|up)$', (None, FSDP, TENSOR)),  # layers D F
   (r'blocks/mlp/down$', (None, TENSOR, FSDP)),  # layers F D
 )
-# Where a step has them while it computes, if not where they rest. The tables of
-# the vocabulary rest by rows, which are whole lanes of a TPU's memory, and are
-# used by width: a token's row is looked up in parts, which then change places,
-# and each part of the head is gathered from all devices alike. Neither table is
-# ever gathered whole.
+# Shardings inside a step, if they differ from those of stored parameters. The
+# tables of the vocabulary are stored sharded by rows, which are whole lanes of
+# a TPU's memory, and used sharded by width. A token's row is looked up in
+# shards, which the devices then exchange. Each chunk of the head is gathered
+# from all devices. No device ever gathers a whole table.
 TABLES = ('embedding', 'head')
 IN_USE_RULES = (
   (
@@ -53,15 +54,16 @@ IN_USE_RULES = (
   ),  # V D
 )
 
-# What is kept of a layer, by config.remat. 'dots': products without an axis of
-# rows in common, which are those with parameters, and not attention's.
+# Activations of a layer that are saved for the backward pass, by config.remat.
+# 'dots' saves the products without a batch dimension: those with parameters,
+# but not those of attention.
 _REMAT = {
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   'full': jax.checkpoint_policies.nothing_saveable,
 }
 
 
-# What goes from layer to layer: a cache's keys and values; None in training.
+# State that the layers pass on: keys and values of a cache; None in training.
 Stored = TypeVar('Stored')
 # (q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, stored).
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Stored]]
@@ -73,10 +75,13 @@ AttendInLayer = Callable[
 
 
 class Cache(NamedTuple):
-  """Keys (already rotated) and values of every layer: [layers, B, N, S, A].
+  """Keys and values of every layer for the columns seen so far.
 
-  start_B: the first column of each row; those before it are padding.
-  size: how many columns are filled, the same in all rows.
+  Attributes:
+    k: keys, already rotated: [layers, B, N, S, A].
+    v: values: [layers, B, N, S, A].
+    start_B: int32, first column of each row. Earlier ones are padding.
+    size: int32, number of filled columns, the same in all rows.
   """
 
   k: jax.Array
@@ -86,10 +91,19 @@ class Cache(NamedTuple):
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-  """x / sqrt(mean(x^2) + eps) * scale over the last axis, in float32.
+  """Normalises by the root mean square: x / sqrt(mean(x^2) + eps) * scale.
+
+  Args:
+    x: array of any float type. It is normalised over the last axis.
+    scale: vector of the last axis's size.
+    eps: added to the mean square.
+
+  Returns:
+    An array like x. It is computed in float32.
 
   Source: Zhang and Sennrich 2019, section 3.
   """
+  # The mean of squares in bfloat16 would have 2 to 3 digits.
   wide = x.astype(jnp.float32)
   power = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
   scale = jnp.broadcast_to(scale.astype(jnp.float32), x.shape)
@@ -97,10 +111,10 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
 
 
 def _project(equation: str, x_BL: jax.Array, kernel: jax.Array) -> jax.Array:
-  """An einsum over the last axes of x, with rows and columns as one axis T.
+  """Computes an einsum with the axes B and L of x merged to one axis T.
 
-  One contracted axis instead of two halves the time of the kernel's gradient
-  on CPU, and changes nothing elsewhere.
+  The gradient of the kernel then contracts one axis instead of two. This halves
+  its time on CPUs, and changes nothing on other devices.
   """
   x_T = x_BL.reshape(-1, *x_BL.shape[2:])
   y_T = jnp.einsum(equation, x_T, kernel)
@@ -108,7 +122,15 @@ def _project(equation: str, x_BL: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def logits_of(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
-  """Logits [..., V] of hidden states [..., D]; in float32 at least."""
+  """Computes logits from hidden states.
+
+  Args:
+    hidden: hidden states [..., D].
+    head_VD: output head, cast to the data type of `hidden`.
+
+  Returns:
+    Logits [..., V], in float32 or the type of `hidden` if that is wider.
+  """
   return jnp.einsum(
     '...D,VD->...V',
     hidden,
@@ -118,7 +140,7 @@ def logits_of(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
 
 
 class Attention(nnx.Module):
-  """Projections, rotation and output of grouped-query attention."""
+  """Grouped-query attention: projections, rotary positions, output."""
 
   def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
     D, A = config.width, config.head_size
@@ -129,8 +151,11 @@ class Attention(nnx.Module):
     self.q = normal((D, H, A), D**-0.5)
     self.k = normal((D, N, A), D**-0.5)
     self.v = normal((D, N, A), D**-0.5)
+    # The variance of each product equals that of its input; o is scaled down,
+    # because it adds to the residual stream.
     self.o = normal((H, A, D), (H * A) ** -0.5 * _residual_scale(config))
     if config.qkv_bias:
+      # Hugging Face has no bias on the output projection of these families.
       self.q_bias = constant((H, A), 0.0)
       self.k_bias = constant((N, A), 0.0)
       self.v_bias = constant((N, A), 0.0)
@@ -145,6 +170,7 @@ class Attention(nnx.Module):
     q_BLHA = _project('TD,DHA->THA', x_BLD, self.q[...].astype(dtype))
     k_BLNA = _project('TD,DNA->TNA', x_BLD, self.k[...].astype(dtype))
     v_BLNA = _project('TD,DNA->TNA', x_BLD, self.v[...].astype(dtype))
+    # Biases (Qwen2) and norms per head (Qwen3) come before the rotation.
     if config.qkv_bias:
       q_BLHA += self.q_bias[...].astype(dtype)[None, None]
       k_BLNA += self.k_bias[...].astype(dtype)[None, None]
@@ -152,6 +178,7 @@ class Attention(nnx.Module):
     if config.qk_norm:
       q_BLHA = rms_norm(q_BLHA, self.q_norm[...], config.norm_eps)
       k_BLNA = rms_norm(k_BLNA, self.k_norm[...], config.norm_eps)
+    # Rotated here, so that a cache holds rotated keys.
     rope = config.rope_theta, config.rope_scaling
     q_BLHA = attention.rotate(q_BLHA, positions_BL, *rope)
     k_BLNA = attention.rotate(k_BLNA, positions_BL, *rope)
@@ -161,7 +188,7 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-  """SwiGLU: down(silu(gate x) * up x). Source: Shazeer 2020, equation 6."""
+  """SwiGLU MLP: down(silu(gate x) * up x). Source: Shazeer 2020, equation 6."""
 
   def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
     D, F = config.width, config.hidden
@@ -179,10 +206,10 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-  """One layer. `attend` decides what a query may see, and what is stored.
+  """One layer: pre-norm attention and MLP, each added to the residual stream.
 
-  attend(q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, stored), so that training and
-  decoding share every line of this class.
+  The caller passes the attention as a function, attend(q_BLHA, k_BLNA, v_BLNA)
+  -> (mixed_BLHA, stored), so that training and decoding share this class.
   """
 
   def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
@@ -204,16 +231,19 @@ class Block(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """Tokens to hidden states; hidden states, where wanted, to logits."""
+  """Decoder from tokens to hidden states, and from hidden states to logits."""
 
   def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
-    # A copy: the config is a static, hashed part of the graph, and the
-    # caller's dataclass is mutable.
+    # A copy, because the config is a static, hashed part of the graph, and the
+    # caller may change its own.
     self.config = config = dataclasses.replace(
       config, init_from='', rope_scaling=tuple(config.rope_scaling)
     )
     V, D = config.vocab_size, config.width
+    # A standard deviation of 0.02, as in GPT-2.
     self.embedding = _normal(rngs, config, (V, D), 0.02)
+    # vmap gives each layer its own random numbers, and all parameters a leading
+    # axis of layers.
     stack = nnx.vmap(functools.partial(Block, config))
     self.blocks = nnx.split_rngs(splits=config.layers)(stack)(rngs)
     self.norm = _constant(config, (D,), 1.0)
@@ -226,12 +256,16 @@ class Decoder(nnx.Module):
     positions_BL: jax.Array,
     segment_ids_BL: jax.Array,
   ) -> jax.Array:
-    """Hidden states after the final norm, hidden_BLD, of packed rows.
+    """Computes the hidden states of packed rows, after the final norm.
 
-    tokens_BL: int32 ids.
-    positions_BL: int32, counted from 0 in each document.
-    segment_ids_BL: int32; a token sees earlier tokens of its own segment
-      only. 0 is padding: its outputs are finite and mean nothing.
+    Args:
+      tokens_BL: int32, token ids.
+      positions_BL: int32, counted from 0 in each document.
+      segment_ids_BL: int32. A token sees only earlier tokens of its own
+        segment. 0 is padding, whose outputs are finite and meaningless.
+
+    Returns:
+      hidden_BLD.
     """
 
     def attend(
@@ -241,6 +275,7 @@ class Decoder(nnx.Module):
       k_BLNA: jax.Array,
       v_BLNA: jax.Array,
     ) -> tuple[jax.Array, None]:
+      # Training stores nothing, and all layers attend alike.
       del layer, stored
       mixed_BLHA = attention.packed_attention(
         q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, self.config.attention
@@ -252,36 +287,59 @@ class Decoder(nnx.Module):
 
   @property
   def head_VD(self) -> jax.Array:
-    """The parameter whose product with a hidden state is its logits."""
+    """Output head: its product with a hidden state gives the logits."""
+    # Tied models have no parameter `head`, so the tables of `TABLES` may be
+    # one.
     head = self.embedding if self.config.tie_embeddings else self.head
     return head[...]
 
   def logits(self, hidden: jax.Array) -> jax.Array:
-    """Float32 logits [..., V] of hidden states [..., D].
+    """Computes the logits of a few positions.
 
-    For a few positions: the loss takes them from head_VD, a part of the
-    vocabulary at a time. Nothing else here makes an array of its size.
+    The loss does not use this: it computes logits from head_VD, one chunk of
+    the vocabulary at a time.
+
+    Args:
+      hidden: hidden states [..., D].
+
+    Returns:
+      Logits [..., V], float32.
     """
     return logits_of(hidden, self.head_VD)
 
   def empty_cache(self, start_B: jax.Array, columns: int) -> Cache:
-    """A cache of `columns` columns for rows that begin at start_B."""
+    """Returns an empty cache.
+
+    Args:
+      start_B: int32, first column of each row.
+      columns: size of the cache, S.
+
+    Returns:
+      A cache of zeros, in the data type of the computation.
+    """
     config = self.config
     B, N, A = len(start_B), config.kv_heads, config.head_size
+    # Keys and values start as zeros. Columns that are not filled are masked.
     empty = jnp.zeros((config.layers, B, N, columns, A), config.dtype)
     return Cache(empty, empty, start_B, jnp.int32(0))
 
   def extend(
     self, tokens_BL: jax.Array, cache: Cache
   ) -> tuple[jax.Array, Cache]:
-    """Reads tokens into the next columns of a cache: (hidden_BLD, cache).
+    """Reads tokens into the next columns of a cache.
 
     All rows are written at the same columns, so that one slice of the cache
-    changes, in place; prompts of several lengths are therefore padded on the
+    changes, in place. Prompts of different lengths are therefore padded on the
     left. A token sees the columns from its row's start_B to its own, and its
-    position counts from there. Outputs of padding are finite and mean nothing.
+    position counts from start_B.
 
-    The cache must have room: columns past its end would replace its last.
+    Args:
+      tokens_BL: int32, token ids.
+      cache: cache with room for L more columns. Columns past its end would
+        overwrite its last ones.
+
+    Returns:
+      (hidden_BLD, cache). Hidden states of padding are finite and meaningless.
     """
     columns_L = cache.size + jnp.arange(tokens_BL.shape[1])
     positions_BL = columns_L[None] - cache.start_B[:, None]
@@ -293,6 +351,7 @@ class Decoder(nnx.Module):
       k_BLNA: jax.Array,
       v_BLNA: jax.Array,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+      # Write the new columns of this layer, then read all of its columns.
       at = (layer, 0, 0, cache.size, 0)
       k, v = (
         jax.lax.dynamic_update_slice(old, new_BLNA.swapaxes(1, 2)[None], at)
@@ -319,13 +378,15 @@ class Decoder(nnx.Module):
     attend: AttendInLayer[Stored],
     stored: Stored,
   ) -> tuple[jax.Array, Stored]:
-    """Embeds, runs every layer, norms: (hidden_BLD, stored).
+    """Embeds tokens, runs every layer, and applies the final norm.
 
-    attend(layer, stored, q, k, v) -> (mixed, stored): what is stored goes from
-    layer to layer, and so is changed in place, where a scan's outputs would be
-    a copy of it.
+    attend(layer, stored, q, k, v) -> (mixed, stored). The scan carries `stored`
+    from layer to layer, so it is changed in place. As an output of the scan it
+    would be copied.
     """
     config = self.config
+    # One graph for all layers, and their stacked parameters, which the scan
+    # slices.
     graphdef, stacked = nnx.split(self.blocks)
 
     def run(
@@ -337,9 +398,11 @@ class Decoder(nnx.Module):
       return block(_by_rows(x_BLD), positions_BL, keep), None
 
     if config.remat != 'none':
-      # The scan itself keeps XLA from merging the recomputation away.
+      # prevent_cse is not needed: a scan already keeps XLA from merging the
+      # recomputation with the forward pass.
       policy = _REMAT[config.remat]
       run = jax.checkpoint(run, prevent_cse=False, policy=policy)
+    # Embeddings enter in the data type of the computation.
     x_BLD = sharded_embedding.look_up(
       self.embedding[...], tokens_BL, config.dtype
     )
@@ -348,15 +411,15 @@ class Decoder(nnx.Module):
     return rms_norm(x_BLD, self.norm[...], config.norm_eps), stored
 
 
-# What `nnx.split` leaves of a decoder beside its parameters.
+# Structure of a decoder without its parameters.
 GraphDef = nnx.GraphDef[Decoder]
 
 
 def _by_rows(x_BLD: jax.Array) -> jax.Array:
-  """Returns it with its rows split over the mesh in context, if there is one.
+  """Constrains rows to be split over the mesh in context, if there is one.
 
-  The compiler cannot know: the embedding's own split would make it compute all
-  rows everywhere, for the sake of not moving them.
+  The compiler would otherwise follow the sharding of the embedding, and compute
+  all rows on every device.
   """
   if jax.sharding.get_abstract_mesh().empty:
     return x_BLD
@@ -364,16 +427,31 @@ def _by_rows(x_BLD: jax.Array) -> jax.Array:
 
 
 def abstract(config: ModelConfig) -> tuple[GraphDef, dict]:
-  """(graphdef, ShapeDtypeStructs of the parameters). Allocates nothing."""
+  """Returns a decoder's structure and parameter shapes. Allocates nothing.
+
+  Args:
+    config: config of the model.
+
+  Returns:
+    (graphdef, nested dict of ShapeDtypeStructs).
+  """
+  # eval_shape runs the constructor on shapes only.
   model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
   graphdef, params = nnx.split(model)
   return graphdef, nnx.to_pure_dict(params)
 
 
 def init(config: ModelConfig, key: jax.Array) -> dict:
-  """Random parameters, a nested dict of arrays.
+  """Returns random parameters.
 
-  Pure: under jit with out_shardings, each device makes only its own part.
+  Under jit with out_shardings, each device computes only its own shards.
+
+  Args:
+    config: config of the model.
+    key: random key.
+
+  Returns:
+    A nested dict of arrays in config.param_dtype.
   """
   _, params = nnx.split(Decoder(config, nnx.Rngs(key)))
   return nnx.to_pure_dict(params)
@@ -382,6 +460,8 @@ def init(config: ModelConfig, key: jax.Array) -> dict:
 def _normal(
   rngs: nnx.Rngs, config: ModelConfig, shape: tuple[int, ...], scale: float
 ) -> nnx.Param[jax.Array]:
+  # Drawn in the type of the parameters, so no float32 copy of a large model
+  # exists.
   draw = jax.nn.initializers.normal(scale)
   return nnx.Param(draw(rngs.params(), shape, jnp.dtype(config.param_dtype)))
 
@@ -393,6 +473,6 @@ def _constant(
 
 
 def _residual_scale(config: ModelConfig) -> float:
-  # 2 * layers projections add into the residual stream: at the start, their
-  # variances sum to that of one (Radford et al. 2019, section 2.3).
+  # 2 * layers projections are added to the residual stream. With this scale,
+  # their variances sum to that of one (Radford et al. 2019, section 2.3).
   return (2 * config.layers) ** -0.5

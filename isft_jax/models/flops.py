@@ -1,7 +1,7 @@
-"""How much a training step computes, counted from its shapes.
+"""Floating point operations of a training step, computed from its shapes.
 
-A multiply and an add are two operations. Matrix products alone are counted, as
-usual: they are nearly all of the work.
+A multiplication and an addition are two operations. As usual, only matrix
+products are counted: they are nearly all of the work.
 """
 
 from typing import NamedTuple
@@ -12,12 +12,14 @@ from isft_jax.models.likelihood import vocabulary_parts
 
 
 class Flops(NamedTuple):
-  """Operations of something, by where they are spent.
+  """Numbers of operations, by part of the model.
 
-  blocks: the projections and the MLP of every layer.
-  attention: scores and their mixing. Of rows of one document each: packed
-    documents see less of a row, so that for them it is an upper bound.
-  head: logits at the scored targets alone.
+  Attributes:
+    blocks: projections and MLP of every layer.
+    attention: scores, and mixing of values, for rows of one document each. For
+      packed rows this is an upper bound, because a token sees only its own
+      document.
+    head: logits, at the scored targets only.
   """
 
   blocks: int
@@ -36,51 +38,80 @@ def forward(config: ModelConfig, rows: int, length: int, targets: int) -> Flops:
     attention = 2 B layers 2 A H (L (L + 1) / 2)
     head      = 2 B K V D
 
-  rows, length, targets: B, L and K of a batch.
+  Args:
+    config: config of the model.
+    rows: rows of the batch, B.
+    length: tokens per row, L.
+    targets: scored targets per row, K.
+
+  Returns:
+    The operations, by part of the model.
   """
+  # Query, key, value and output projections, then gate, up and down.
   D, A, F = config.width, config.head_size, config.hidden
   H, N = config.heads, config.kv_heads
-  of_token = 2 * D * A * (H + N) + 3 * D * F
-  pairs = length * (length + 1) // 2
+  weights = 2 * D * A * (H + N) + 3 * D * F  # of one layer
+  pairs = length * (length + 1) // 2  # (query, key) with the key not later
   return Flops(
-    blocks=2 * rows * length * config.layers * of_token,
+    blocks=2 * rows * length * config.layers * weights,
     attention=2 * rows * config.layers * 2 * A * H * pairs,
     head=2 * rows * targets * config.vocab_size * D,
   )
 
 
 def model(config: ModelConfig, rows: int, length: int, targets: int) -> Flops:
-  """Returns the operations that a step needs: forward, and twice that back.
+  """Returns the operations that a step needs, without recomputation.
 
-  What is computed again to save memory is not in it, so that a share of the
-  peak made of it (MFU) compares between settings.
+  The backward pass needs twice the operations of the forward pass. Without
+  recomputation, the model FLOPs utilization (MFU) can be compared between
+  settings of remat.
+
+  Args:
+    config: config of the model.
+    rows: rows of the batch, B.
+    length: tokens per row, L.
+    targets: scored targets per row, K.
+
+  Returns:
+    The operations, by part of the model.
   """
   once = forward(config, rows, length, targets)
-  return Flops(*(3 * part for part in once))
+  return Flops(*(3 * count for count in once))
 
 
 def hardware(
   config: ModelConfig, rows: int, length: int, targets: int
 ) -> Flops:
-  """Returns the operations that a step does, recomputation included.
+  """Returns the operations that a step runs, including recomputation.
 
-  Remat runs a layer's forward pass again: all of it but the last product, which
-  nothing needs ('full'), or all but the products that were kept ('dots'). A
-  head in parts makes its logits again.
-  Attention by plain products has whole squares of scores, and two products
-  forward, four backward. The kernel has the blocks on and below the diagonal;
-  its two backward kernels each make the scores again: seven products.
+  Args:
+    config: config of the model. Its `remat`, `head_chunk` and `attention`
+      matter here.
+    rows: rows of the batch, B.
+    length: tokens per row, L.
+    targets: scored targets per row, K.
+
+  Returns:
+    The operations, by part of the model.
   """
   once = forward(config, rows, length, targets)
+  # remat='full' runs a layer's forward pass again, except the last product,
+  # which the backward pass does not need. 'dots' saves these products. Both
+  # compute attention again. A head in several chunks computes its logits again.
   down = 2 * rows * length * config.layers * config.width * config.hidden
   again = once.blocks - down if config.remat == 'full' else 0
   parts = vocabulary_parts(config.vocab_size, config.head_chunk)
+  # Attention has 2 products forward. As plain products it has 4 backward, over
+  # the whole square of scores. The splash kernel covers only the blocks on and
+  # below the diagonal. Each of its two backward kernels computes the scores
+  # again, which gives 7 products.
   products = 2 + 2 * (config.remat != 'none')
   if config.attention == 'splash':
     count, block = splash_attention.blocks(length)
     products, pairs = products + 7, count * (count + 1) // 2 * block**2
   else:
     products, pairs = products + 4, length**2
+  # A head in several chunks adds one forward pass to the three passes.
   A, H = config.head_size, config.heads
   return Flops(
     blocks=3 * once.blocks + again,

@@ -2,14 +2,15 @@
 
   model = model_config('qwen2.5-0.5b', dtype='bfloat16', remat='full')
 
-A run that starts from other weights takes its shape from their config.json:
-see `init_from` in isft_jax/config.py.
+A run that starts from other weights takes the shape from their config.json; see
+`init_from` in isft_jax/config.py.
 """
 
 from typing import Any
 
 from isft_jax.config import ModelConfig, check_choice
 
+# Shared by the models of a family.
 _QWEN2_5 = {
   'vocab_size': 151_936,
   'rope_theta': 1_000_000.0,
@@ -19,8 +20,9 @@ _QWEN2_5 = {
   'qkv_bias': True,
   'qk_norm': False,
 }
-# Larger models have more unused ids, and an output head of their own.
+# Larger models have more unused ids, and an untied output head.
 _QWEN2_5_LARGE = _QWEN2_5 | {'vocab_size': 152_064, 'tie_embeddings': False}
+# Qwen3 replaces the biases of q, k and v by norms of q and k.
 _QWEN3 = _QWEN2_5 | {'qkv_bias': False, 'qk_norm': True}
 _LLAMA3 = {
   'vocab_size': 128_256,
@@ -31,7 +33,7 @@ _LLAMA3 = {
   'qkv_bias': False,
   'qk_norm': False,
 }
-# Every field that a config.json decides, for each model.
+# All fields that a config.json determines, by name of the model.
 SHAPES: dict[str, dict[str, Any]] = {
   'llama-3-70b': _LLAMA3
   | {
@@ -50,6 +52,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     'kv_heads': 8,
     'head_size': 64,
     'hidden': 8_192,
+    # Llama 3's scaling of rotary speeds; see `attention.rope_speeds`.
     'rope_scaling': (32.0, 1.0, 4.0, 8_192.0),
     'tie_embeddings': True,
   },

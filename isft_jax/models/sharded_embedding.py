@@ -1,4 +1,4 @@
-"""The embedding's look-up, where devices hold the table in parts."""
+"""Embedding lookup in a table that is sharded over devices."""
 
 import functools
 
@@ -8,25 +8,30 @@ from jax.sharding import PartitionSpec
 
 from isft_jax.axes import FSDP, ROWS, TENSOR
 
-# What splits the table by ids, and by width.
+# Mesh axes that split the table's ids, and its width.
 IDS, WIDTH = TENSOR, FSDP
 
 
 def look_up(table_VD: jax.Array, tokens_BL: jax.Array, dtype: str) -> jax.Array:
-  """Returns the rows of a table, [B, L, D] in dtype; NaN of an unknown id.
+  """Looks up tokens in an embedding table.
 
-  Under a mesh in context (jax.sharding.use_abstract_mesh) it is split here. A
-  device looks up its columns of the table for all rows of its fsdp group, and
-  the group then changes places: rows for columns. Left to the compiler, the
-  gradient is added up in a whole table on every device as soon as there is more
-  than one group.
+  Under a mesh in context (jax.sharding.use_abstract_mesh), each device looks up
+  its own columns of the table for all rows of its fsdp group. The devices of
+  the group then exchange columns for rows. If this were left to the compiler,
+  every device would sum the gradient of the whole table as soon as there is
+  more than one group.
 
-  table_VD: ids split over tensor, width over fsdp.
-  tokens_BL: int32, rows split over data and fsdp.
+  Args:
+    table_VD: table, ids sharded over tensor and width over fsdp.
+    tokens_BL: int32, rows sharded over data and fsdp.
+    dtype: data type of the result.
+
+  Returns:
+    Embeddings [B, L, D]; NaN for an id outside the table.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    # Indexing would silently take the last row instead.
+    # Plain indexing would silently return the last row for an unknown id.
     return jnp.take(table_VD, tokens_BL, axis=0, mode='fill').astype(dtype)
   return jax.shard_map(
     functools.partial(_look_up, dtype=dtype),
@@ -38,15 +43,19 @@ def look_up(table_VD: jax.Array, tokens_BL: jax.Array, dtype: str) -> jax.Array:
 def _look_up(
   table_VD: jax.Array, tokens_BL: jax.Array, dtype: str
 ) -> jax.Array:
-  """What one device does: its part of the ids, its part of the columns."""
-  ids, parts = len(table_VD), jax.lax.axis_size(IDS)
-  known_BL1 = ((tokens_BL >= 0) & (tokens_BL < ids * parts))[..., None]
+  """Looks up tokens on one device, which has some ids and some columns."""
+  ids, shards = len(table_VD), jax.lax.axis_size(IDS)
+  known_BL1 = ((tokens_BL >= 0) & (tokens_BL < ids * shards))[..., None]
+  # The tokens of all G rows of the fsdp group, and which of them are here.
   tokens_GL = jax.lax.all_gather(tokens_BL, WIDTH, tiled=True)
   local_GL = tokens_GL - ids * jax.lax.axis_index(IDS)
+  # Ids that other devices hold get an index past the end, which reads as zeros.
   mine_GL = (local_GL >= 0) & (local_GL < ids)
   x_GLD = jnp.take(
     table_VD, jnp.where(mine_GL, local_GL, ids), axis=0, fill_value=0
   ).astype(dtype)
-  x_GLD = jax.lax.psum(x_GLD, IDS)  # of one device's row and others' zeros
+  # One device has the row of a token, and the others add zeros.
+  x_GLD = jax.lax.psum(x_GLD, IDS)
+  # Exchange: own columns of all rows become all columns of own rows.
   x_BLD = jax.lax.all_to_all(x_GLD, WIDTH, 0, 2, tiled=True)
   return jnp.where(known_BL1, x_BLD, jnp.nan)

@@ -1,4 +1,6 @@
-"""Packed attention by jax's kernel for TPUs, which never writes [L, L] scores.
+"""Packed attention with JAX's splash kernel for TPUs.
+
+The kernel never stores scores [L, L].
 
 Source: jax.experimental.pallas.ops.tpu.splash_attention.
 """
@@ -13,13 +15,15 @@ from jax.sharding import PartitionSpec
 
 from isft_jax.axes import DATA, FSDP, ROWS, TENSOR
 
-_LANES = 128  # of a TPU's vector registers: blocks are multiples of them
-# Columns of a block. A block of keys and values is read for as many queries,
-# so each byte of them serves 512 operations in bfloat16; below some 240 (v5e)
-# reading is what takes the time. The diagonal's blocks are half for nothing:
-# a share 1 / (L / block + 1) of the work, which larger ones would raise.
+# Lanes of a TPU's vector register. Block sizes are multiples of it.
+_LANES = 128
+# Maximum columns per block. A block of keys and values is read once for as many
+# queries, so each of its bytes is used for 512 operations in bfloat16. Below
+# about 240 (v5e), reading memory would be the bottleneck. Half of each block on
+# the diagonal is wasted, which is a share 1 / (L / block + 1) of the work.
+# Larger blocks would waste more.
 _BLOCK = 512
-_NOBODY = -1  # segment of the columns that fill the last block up
+_NOBODY = -1  # segment id of the columns that pad the last block
 
 
 def splash_attention(
@@ -29,18 +33,27 @@ def splash_attention(
   segment_ids_BL: jax.Array,
   interpret: bool = False,
 ) -> jax.Array:
-  """Returns attention.packed_attention of the same arguments, [B, L, H, A].
+  """Computes `attention.packed_attention` with the splash kernel.
 
-  A kernel is opaque to the compiler, which could only run it on one device.
-  Under a mesh in context (jax.sharding.use_abstract_mesh) it is split here:
-  rows over data and fsdp, heads over tensor, nothing communicated. Without
-  one, the arrays must be whole.
+  The compiler cannot split a kernel over devices. Under a mesh in context
+  (jax.sharding.use_abstract_mesh) it is split here: rows over data and fsdp,
+  heads over tensor. No communication is needed. Without a mesh, the arrays must
+  not be sharded.
 
-  segment_ids_BL: int32, at least 0.
-  interpret: runs the kernel's own code where there is no TPU, slowly.
+  Args:
+    q_BLHA: queries, already rotated.
+    k_BLNA: keys, already rotated.
+    v_BLNA: values.
+    segment_ids_BL: int32, at least 0.
+    interpret: emulate the kernel on any device, slowly.
 
-  Raises ValueError if the rows or the key-value heads do not divide over it.
+  Returns:
+    Mixed values [B, L, H, A].
+
+  Raises:
+    ValueError: the rows or the key-value heads do not divide over the mesh.
   """
+  # Without a mesh in context, the kernel runs on one device.
   attend = functools.partial(_attend, interpret=interpret)
   arrays = q_BLHA, k_BLNA, v_BLNA, segment_ids_BL
   mesh = jax.sharding.get_abstract_mesh()
@@ -55,19 +68,27 @@ def splash_attention(
       f'config.mesh.fsdp={mesh.shape[FSDP]} and config.mesh.tensor='
       f"{mesh.shape[TENSOR]}; set config.model.attention='xla', or change them"
     )
+  # Attention mixes neither rows nor heads, so each device works on its own.
   heads = PartitionSpec(ROWS, None, TENSOR, None)
   return jax.shard_map(
     attend,
     in_specs=(heads, heads, heads, PartitionSpec(ROWS, None)),
     out_specs=heads,
-    check_vma=False,  # the kernel does not say over which axes it varies
+    check_vma=False,  # the kernel does not declare the axes it varies over
   )(*arrays)
 
 
 def blocks(length: int) -> tuple[int, int]:
-  """Returns (blocks, columns of each) that hold a row and fill up the least.
+  """Returns the blocks that hold a row with the least padding.
 
-  At most 512 columns, a multiple of 128: 192 -> (1, 256), 640 -> (2, 384).
+  Blocks have at most 512 columns, a multiple of 128. Examples: 192 -> (1, 256),
+  640 -> (2, 384).
+
+  Args:
+    length: tokens per row.
+
+  Returns:
+    (number of blocks, columns per block).
   """
   count = -(-length // _BLOCK)
   return count, -(-length // (count * _LANES)) * _LANES
@@ -83,36 +104,40 @@ def _attend(
   L, H, A = q_BLHA.shape[1:]
   count, block = blocks(L)
   fill = count * block - L
-  # The kernel does not scale. In float32, since a rounded 1 / sqrt(A) would
-  # be another temperature.
+  # The kernel does not scale scores, so scale the queries. In float32, because
+  # a rounded 1 / sqrt(A) would be another temperature.
   q_BLHA = (q_BLHA.astype(jnp.float32) * A**-0.5).astype(q_BLHA.dtype)
 
-  # Heads up to a multiple of 128, the sizes that jax tests the kernel for: the
-  # zeros add nothing to a product. Its tiles have that width in any case.
-  def filled(x_BLHA: jax.Array) -> jax.Array:
+  # Pad heads with zeros to a multiple of 128, the sizes that jax tests the
+  # kernel with. Zeros add nothing to a product, and cost nothing: the kernel's
+  # tiles have that width in any case.
+  def pad(x_BLHA: jax.Array) -> jax.Array:
     padding = ((0, 0), (0, fill), (0, 0), (0, -A % _LANES))
     return jnp.pad(x_BLHA, padding).swapaxes(1, 2)
 
+  # Padding columns form a segment of their own, which no query of a document
+  # sees.
   ids_BL = jnp.pad(segment_ids_BL, ((0, 0), (0, fill)), constant_values=_NOBODY)
   kernel = _kernel(count * block, H, block, interpret)
   mixed_BHLA = jax.vmap(kernel)(
-    filled(q_BLHA),
-    filled(k_BLNA),
-    filled(v_BLNA),
+    pad(q_BLHA),
+    pad(k_BLNA),
+    pad(v_BLNA),
     kernels.SegmentIds(ids_BL, ids_BL),
   )
+  # Drop the padding of columns and heads.
   return mixed_BHLA.swapaxes(1, 2)[:, :L, :, :A]
 
 
 def _kernel(
   length: int, heads: int, block: int, interpret: bool
 ) -> Callable[..., jax.Array]:
-  """The kernel of one row: q [H, L, A], k and v [N, L, A] -> [H, L, A].
+  """Returns the kernel of one row: q [H, L, A], k and v [N, L, A] -> [H, L, A].
 
-  Query heads of a group share the keys they read. The backward pass is in two
-  kernels: one alone would write a dq for every block of keys, [L / block, H,
-  L, A], and sum them in the dtype of q.
+  Query heads of a group share the keys they read.
   """
+  # The backward pass has two kernels. A fused one would write one dq per block
+  # of keys, [L / block, H, L, A], and sum them in the data type of q.
   mask = kernels.CausalMask((length, length))
   return kernels.make_splash_mha(
     kernels.MultiHeadMask([mask] * heads),

@@ -1,7 +1,10 @@
-"""What the chips of a compiled program say to each other, read from its text.
+"""Collectives of a compiled program, parsed from its HLO text.
 
-The text is optimised HLO, in which a scanned layer is a while loop whose body
-is written once and runs as often as there are layers.
+  parsed = collectives(compiled.as_text(), chips=16)
+  by_kind(parsed)  # {'all-gather': 123456, ...} bytes per chip and step
+
+In optimised HLO, a scanned layer is a while loop: its body is written once, and
+runs once per layer.
 """
 
 import math
@@ -18,19 +21,21 @@ KINDS = (
   'collective-permute',
 )
 
-_BITS = {'pred': 8, 'token': 0}  # others end in theirs: bf16, s32
+# Bits of data types whose names do not end in a number (as bf16 and s32 do).
+_BITS = {'pred': 8, 'token': 0}
+# First line of a computation, and a line of it: name = type opcode(...).
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.-]+) = (.*)$')
-# The type may be a tuple, with layouts that have parentheses of their own; the
-# opcode is the first word that a parenthesis follows and a space precedes.
+# The opcode is the first word after a space and before a parenthesis. The type
+# before it may be a tuple, whose layouts have parentheses too.
 _OPCODE = re.compile(r' ([a-z][\w-]*)\(')
 _ARRAY = re.compile(r'\b([a-z]+\d*\w*)\[([\d,]*)\]')
 
 
-# What the chips of several slices do together, the compiler for TPUs hands to
-# the hosts' network, and calls it so.
+# Attribute with which the TPU compiler marks collectives between slices, which
+# use the network of the hosts.
 _BETWEEN_SLICES = '_xla_megascale_transfer_type="'
-# Groups along axes of a mesh: mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}
+# Groups along mesh axes: mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}
 _MESH = re.compile(
   r"replica_groups=mesh\[(?P<axes>('\w+'=\d+,?)+)\]"
   r'(, device_ids=\(\[(?P<ids>[\d,]+)\](T\((?P<turn>[\d,]+)\))?\))?'
@@ -41,10 +46,11 @@ _MESH = re.compile(
 class Collective(NamedTuple):
   """One collective of a program.
 
-  kind: one of KINDS.
-  size: bytes that a chip sends each time, if it goes around a ring.
-  times: how often it runs in a step.
-  across: whether it leaves a slice.
+  Attributes:
+    kind: one of KINDS.
+    size: bytes that a chip sends each time, for a ring algorithm.
+    times: number of runs per step.
+    across: whether it crosses slices.
   """
 
   kind: str
@@ -56,51 +62,64 @@ class Collective(NamedTuple):
 def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
   """Returns the collectives of a program, in the order of its text.
 
-  A ring of n chips sends, of the I bytes that a chip puts in:
+  In a ring of n chips, a chip with I bytes of input sends:
 
     all-gather                  I (n - 1)
     reduce-scatter, all-to-all  I (n - 1) / n
     all-reduce                  2 I (n - 1) / n
     collective-permute          I
 
-  text: of compiled.as_text(). A collective that is spread over several
-    instructions, to run beside others, counts once: by its channel and name.
-  chips: devices of the program. Their numbers follow the mesh, whose first
-    axis runs across the slices.
+  Args:
+    text: result of compiled.as_text(). The compiler may split a collective into
+      several instructions, to overlap it with others. They have the same
+      channel and name, and count once.
+    chips: devices of the program. Their numbers follow the mesh, whose first
+      axis crosses the slices.
+    slices: number of slices.
 
-  Raises ValueError for a loop whose length the text does not tell, or groups
-  of chips in words that are not known.
+  Returns:
+    The collectives.
+
+  Raises:
+    ValueError: the text does not show how often a loop runs, or it describes
+      groups of chips in an unknown format.
   """
   program, entry = _parse(text)
-  found: list[Collective] = []
+  parsed: list[Collective] = []
   channels = set()
 
+  # Walk the computations from the entry, multiplying by the trips of loops.
   def walk(name: str, times: int) -> None:
     types = {line.name: line.type for line in program[name]}
     for line in program[name]:
       kind = line.opcode.removesuffix('-start')
+      # A collective within the program.
       if kind in KINDS:
         channel = re.search(r'channel_id=(\d+)', line.rest)
-        made_by = re.search(r'op_name="([^"]*)"', line.rest)
-        # Those written by hand, under shard_map, may share a channel.
-        known = channel and (kind, channel[1], made_by and made_by[1])
-        if known and known in channels:
+        op_name = re.search(r'op_name="([^"]*)"', line.rest)
+        # The channel does not suffice: collectives written by hand, under
+        # shard_map, may share one.
+        key = channel and (kind, channel[1], op_name and op_name[1])
+        if key and key in channels:
           continue
-        channels.add(known)
+        channels.add(key)
         put = sum(_bytes(types[operand]) for operand in line.operands)
+        # The TPU compiler's name for a fusion of a sum and a slice of it.
         if kind == 'all-reduce' and name.startswith('all-reduce-scatter'):
-          # So the compiler for TPUs calls a fusion of a sum and a slice of it.
           kind = 'reduce-scatter'
+        # Groups as numbers of slices: one that differs crosses slices.
         groups = _groups(line.rest, chips) // (chips // slices)
         across = bool((groups != groups[:, :1]).any())
         size = round(put * _SENT[kind](groups.shape[1]))
-        found.append(Collective(kind, size, times, across))
+        parsed.append(Collective(kind, size, times, across))
+      # A collective between slices, which the hosts run.
       elif line.opcode == 'send' and _BETWEEN_SLICES in line.rest:
         kind = line.rest.split(_BETWEEN_SLICES)[1].split('"')[0]
         kind = kind.lower().replace('_', '-')
         put = _bytes(types[line.operands[0]])
         size = round(put * _SENT[kind](slices))
-        found.append(Collective(kind, size, times, across=True))
+        parsed.append(Collective(kind, size, times, across=True))
+      # Other computations. Later halves of asynchronous calls are not counted.
       elif line.opcode == 'while':
         body, condition = (_role(line, name) for name in ('body', 'condition'))
         trips = _trips(line, program[name], program[condition], program[body])
@@ -110,19 +129,27 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
           walk(callee, times)
 
   walk(entry, 1)
-  return found
+  return parsed
 
 
-def by_kind(found: list[Collective]) -> dict[str, int]:
-  """Returns the bytes that a chip sends in a step, of each kind there is."""
+def by_kind(parsed: list[Collective]) -> dict[str, int]:
+  """Sums the bytes that a chip sends per step, by kind of collective.
+
+  Args:
+    parsed: collectives of a program.
+
+  Returns:
+    Bytes by kind, without kinds that do not occur.
+  """
+  # A collective in a loop sends its bytes in every round.
   totals = {
-    kind: sum(each.size * each.times for each in found if each.kind == kind)
+    kind: sum(each.size * each.times for each in parsed if each.kind == kind)
     for kind in KINDS
   }
   return {kind: total for kind, total in totals.items() if total}
 
 
-# Of the bytes that a chip puts in, how many it sends in a group of n.
+# Bytes that a chip sends in a group of n, per byte of its input.
 _SENT = {
   'all-gather': lambda n: n - 1,
   'reduce-scatter': lambda n: (n - 1) / n,
@@ -133,20 +160,22 @@ _SENT = {
 
 
 class _Line(NamedTuple):
+  """An instruction: name = type opcode(inputs) rest."""
+
   name: str
   type: str
   opcode: str
-  operands: list[str]
-  inputs: str  # what the operands were read from; of a constant, its value
+  operands: list[str]  # names in `inputs`
+  inputs: str  # for a constant: its value
   rest: str
 
 
 def _role(loop: _Line, role: str) -> str:
-  """Returns the name of the computation that has a role in a loop."""
-  found = re.search(rf'\b{role}=%?([\w.-]+)', loop.rest)
-  if not found:
-    raise ValueError(f'the {role} of {loop.name} is not in the text')
-  return found[1]
+  """Returns the name of a loop's body or condition."""
+  match = re.search(rf'\b{role}=%?([\w.-]+)', loop.rest)
+  if not match:
+    raise ValueError(f'the {role} of {loop.name} is not in the program text')
+  return match[1]
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Line]], str]:
@@ -154,20 +183,22 @@ def _parse(text: str) -> tuple[dict[str, list[_Line]], str]:
   program: dict[str, list[_Line]] = {}
   entry, lines = '', []
   for row in text.splitlines():
+    # A line opens a computation, or is an instruction of the last one opened.
     header = _COMPUTATION.match(row)
     if header:
       lines = program[header[2]] = []
       entry = header[2] if header[1] else entry
       continue
-    found = _INSTRUCTION.match(row)
-    if not found:
+    instruction = _INSTRUCTION.match(row)
+    if not instruction:
       continue
-    opcode = _OPCODE.search(found[2])
+    name, value = instruction.groups()
+    opcode = _OPCODE.search(value)
     if opcode:
-      inputs, _, rest = found[2][opcode.end() :].partition(')')
+      inputs, _, rest = value[opcode.end() :].partition(')')
       operands = re.findall(r'%([\w.-]+)', inputs)
-      kind = found[2][: opcode.start()]
-      lines.append(_Line(found[1], kind, opcode[1], operands, inputs, rest))
+      type_ = value[: opcode.start()]
+      lines.append(_Line(name, type_, opcode[1], operands, inputs, rest))
   if not entry:
     raise ValueError('the text of the program has no ENTRY computation')
   return program, entry
@@ -175,6 +206,7 @@ def _parse(text: str) -> tuple[dict[str, list[_Line]], str]:
 
 def _bytes(type_: str) -> int:
   """Returns the bytes of an array, or of a tuple of arrays."""
+  # Names of types end in their bits, as in bf16[2,3] or s32[].
   bits = 0
   for dtype, sizes in _ARRAY.findall(type_):
     digits = re.search(r'\d+', dtype)
@@ -184,29 +216,32 @@ def _bytes(type_: str) -> int:
 
 
 def _callees(line: _Line) -> list[str]:
-  """Returns the computations that an instruction runs once; not reducers."""
+  """Returns the computations that an instruction calls once."""
+  # The to_apply of other opcodes is a reducer, which has no collectives.
   role = 'calls|true_computation|false_computation'
   role += '|to_apply' if line.opcode == 'call' else ''
-  found = re.findall(rf'\b(?:{role})=%?([\w.-]+)', line.rest)
+  names = re.findall(rf'\b(?:{role})=%?([\w.-]+)', line.rest)
   branches = re.search(r'branch_computations=\{([^}]*)\}', line.rest)
-  return found + re.findall(r'[\w.-]+', branches[1] if branches else '')
+  return names + re.findall(r'[\w.-]+', branches[1] if branches else '')
 
 
 def _trips(
   loop: _Line, lines: list[_Line], condition: list[_Line], body: list[_Line]
 ) -> int:
-  """Returns how often a loop runs: as noted, or from its counter.
+  """Returns the trip count of a loop.
 
-  The counter is compared with a constant. It begins at another one, 0 unless a
-  first round has been taken out of the loop, and a round adds constants to it:
-  2 where two rounds have been written as one.
-
-  lines: of the computation that the loop is in.
+  Args:
+    loop: the loop.
+    lines: instructions of the computation that contains it.
+    condition: instructions of its condition.
+    body: instructions of its body.
   """
-  noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
-  if noted:
-    return int(noted[1])
-  untold = ValueError(f'how often {loop.name} runs is not in the text')
+  annotation = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
+  if annotation:
+    return int(annotation[1])
+  unknown = ValueError(f'how often {loop.name} runs is not in the program text')
+
+  # The end: the condition compares the counter with a constant.
   within = {line.name: line for line in condition}
   compares = [
     line
@@ -214,38 +249,45 @@ def _trips(
     if line.opcode == 'compare' and 'direction=LT' in line.rest
   ]
   if len(compares) != 1:
-    raise untold
+    raise unknown
   counter, end = (within[operand] for operand in compares[0].operands)
   index = re.search(r'index=(\d+)', counter.rest)
   if end.opcode != 'constant' or not index:
-    raise untold
+    raise unknown
+
+  # The start: a constant, 0 unless the compiler has peeled off a first round.
   before = {line.name: line for line in lines}
   start = before.get(loop.operands[0])
   if start and start.opcode == 'tuple':
     start = before[start.operands[int(index[1])]]
     while start.opcode == 'copy':
       start = before[start.operands[0]]
-  begins = start is not None and start.opcode == 'constant'
-  way = int(end.inputs) - (int(start.inputs) if start and begins else 0)
+  is_known = start is not None and start.opcode == 'constant'
+  distance = int(end.inputs) - (int(start.inputs) if start and is_known else 0)
+
+  # The stride: 2 if the compiler has unrolled two rounds into one.
   stride = _stride(body, int(index[1]))
   if not stride:
-    raise untold
-  return -(-way // stride)
+    raise unknown
+  return -(-distance // stride)
 
 
 def _stride(body: list[_Line], index: int) -> int:
-  """Returns what a round of a loop adds to its counter; 0 if it is not told.
+  """Returns the increment of a loop's counter per round; 0 if it is unknown.
 
-  index: of the counter among what the loop carries.
+  Args:
+    body: instructions of the loop's body.
+    index: position of the counter in the tuple that the loop carries.
   """
   within = {line.name: line for line in body}
-  carried = body[-1].operands  # of the last line, which is the tuple of them
+  carried = body[-1].operands  # the last line returns the tuple
+  # Follow the counter back to the input tuple, and add up the constants.
   line = within.get(carried[index]) if index < len(carried) else None
   stride = 0
   while line and line.opcode in ('add', 'copy'):
-    parts = [within.get(operand) for operand in line.operands]
-    steps = [part for part in parts if part and part.opcode == 'constant']
-    rest = [part for part in parts if part not in steps]
+    terms = [within.get(operand) for operand in line.operands]
+    steps = [term for term in terms if term and term.opcode == 'constant']
+    rest = [term for term in terms if term not in steps]
     if len(rest) != 1:
       return 0
     stride += sum(int(step.inputs) for step in steps)
@@ -256,25 +298,34 @@ def _stride(body: list[_Line], index: int) -> int:
 
 
 def _groups(rest: str, chips: int) -> np.ndarray:
-  """Returns the chips that talk to each other, a group a row."""
+  """Returns the groups of communicating chips, one group per row.
+
+  The text has one of four formats.
+  """
   everyone = np.arange(chips)
+  # source_target_pairs={{0,1},{1,0}}
   pairs = re.search(r'source_target_pairs=\{(.*?)\}\}', rest)
   if pairs:
     return np.array(re.findall(r'\d+', pairs[1]), int).reshape(-1, 2)
+  # replica_groups={{0,1},{2,3}}; {} is one group of all chips.
   listed = re.search(r'replica_groups=\{((?:\{[\d,]*\},?)*)\}', rest)
   if listed:
     rows = re.findall(r'\{([\d,]+)\}', listed[1])
     return np.array([_numbers(row) for row in rows] or everyone[None])
+  # replica_groups=[2,2]<=[2,2]T(1,0): reshape, transpose, reshape.
   iota = re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\]', rest)
   if iota:
     turn = re.match(r'T\(([\d,]+)\)', rest[iota.end() :])
-    found = everyone.reshape(_numbers(iota[2]))
-    return (found.transpose(_numbers(turn[1])) if turn else found).reshape(
+    grid = everyone.reshape(_numbers(iota[2]))
+    return (grid.transpose(_numbers(turn[1])) if turn else grid).reshape(
       _numbers(iota[1])
     )
+  # Axes of a mesh: move them to the end, and merge them.
   mesh = _MESH.search(rest)
   if not mesh:
-    raise ValueError(f'the groups of a collective are not known: {rest[:200]}')
+    raise ValueError(
+      f'the groups of a collective have an unknown format: {rest[:200]}'
+    )
   axes = dict(re.findall(r"'(\w+)'=(\d+)", mesh['axes']))
   sizes = [int(size) for size in axes.values()]
   over = [list(axes).index(name) for name in re.findall(r'\w+', mesh['over'])]
@@ -283,6 +334,7 @@ def _groups(rest: str, chips: int) -> np.ndarray:
     everyone = everyone.reshape(_numbers(mesh['ids']))
     if mesh['turn']:
       everyone = everyone.transpose(_numbers(mesh['turn']))
+  # A group is one combination of the axes that are kept.
   members = math.prod(sizes[axis] for axis in over)
   return everyone.reshape(sizes).transpose(kept + over).reshape(-1, members)
 

@@ -1,7 +1,10 @@
-"""A run's own step, compiled for a TPU slice that need not be there.
+"""Compiles a run's training step for a TPU slice, without a TPU.
 
-Nothing is allocated and nothing runs: what is returned is what the compiler
-for TPUs says of the program, beside counts made from its shapes.
+  report = compile_run(config, 'v5e:4x4')
+  report['fits'], report['hbm_gib_per_chip'], report['bound_by']
+
+Nothing is allocated, and nothing runs. The report has the memory and
+collectives of the compiled program, and operations computed from its shapes.
 """
 
 import dataclasses
@@ -24,45 +27,59 @@ from isft_jax.tpu import roofline as roofline_lib
 from isft_jax.train.trainer import Trainer, make_trainer
 from isft_jax.types import Batch
 
-# What a probe asks at once: a question about each of the paper's facts.
-PROBE = (33, 64, 48)  # prompts, tokens of each, tokens of a reply
+# Shape of a probe, with one question per fact of the paper: prompts, tokens per
+# prompt, tokens per reply.
+PROBE = (33, 64, 48)
 
 
 def compile_run(
   config: RunConfig, topology: str, slices: int = 1
 ) -> dict[str, Any]:
-  """Returns what the compiler says of a run's step on a slice, for a report.
+  """Compiles a run's step for a TPU slice, and reports on the program.
 
-  config: needs no records. If row_targets is 0, half of row_length is taken.
-  topology, slices: see chips.describe.
+  Args:
+    config: config of the run. It needs no records. If row_targets is 0, half of
+      row_length is assumed.
+    topology: generation, and chips along each axis; see `chips.describe`.
+    slices: number of slices.
 
-  A program that is too large has fits=False, and the compiler's words as
-  'out_of_memory'; what needs a program is then None.
+  Returns:
+    Entries for a report, as JSON values. If the program is too large, `fits` is
+    False, 'out_of_memory' is the compiler's message, and entries that need a
+    program are missing.
 
-  Raises ValueError if the slice does not exist, or the config does not divide
-  over it.
+  Raises:
+    ValueError: the slice does not exist, or the config does not divide over it.
   """
+  # Shape of a batch.
   B, L = config.rows, config.row_length
   if not L:
     raise ValueError(
-      'row_length=0 is as long as the records need, and there are none here: '
-      'name a length, as in --config.row_length=256 (of an experiment, '
+      'row_length=0 takes the length from records, which are not read here; '
+      'set a length, as in --config.row_length=256 (for an experiment, '
       '--config.finetune.row_length=256)'
     )
   K = config.row_targets or L // 2
+
+  # The run's own trainer, on described devices. The number of steps only
+  # changes constants of the schedule.
   devices = chips_lib.describe(topology, slices)
   kind = devices[0].device_kind
   chip = chips_lib.CHIPS[kind]
   shape = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(shape, config.optim, config.mesh, 1_000, devices)
   sharding.check_rows(B, trainer.mesh, config.optim.accumulate)
+  # v2, v3 and 7x have two devices per chip. Figures of the report are per chip.
   chips = trainer.mesh.size // chip.devices
-  # As in the trainer: of the kernel, more is computed than of plain products.
+
+  # Operations, by shape. The attention must be that of the trainer, because the
+  # splash kernel runs more operations than plain products.
   model = dataclasses.replace(
     shape, attention=attention.resolve(shape.attention, devices[0])
   )
   needed = flops_lib.model(model, B, L, K)
   done = flops_lib.hardware(model, B, L, K)
+  # Entries that need no compiler.
   report = {
     'config': config.name,
     'topology': topology if slices == 1 else f'{slices} x {topology}',
@@ -79,40 +96,47 @@ def compile_run(
     'head_tflops_per_step': needed.head / 1e12,
     'hardware_tflops_per_step': done.total / 1e12,
   }
+
+  # Compile the step.
   since = time.perf_counter()
-  step, words = _compiled(lower_step(trainer, B, L, K))
+  step, refusal = _compiled(lower_step(trainer, B, L, K))
   report |= {
     'fits': step is not None,
     'compile_seconds': round(time.perf_counter() - since, 1),
   }
   if step is None:
     return report | {
-      'hbm_gib_per_chip': _gib(memory.needed(words), chip),
-      'largest_buffers': memory.largest(words),
-      'out_of_memory': words,
+      'hbm_gib_per_chip': _gib(memory.needed(refusal), chip),
+      'largest_buffers': memory.largest(refusal),
+      'out_of_memory': refusal,
     }
+
+  # Memory, collectives, and the time at peak rates.
   usage = _usage(step)
   text = step.as_text() or ''
-  found = collectives_lib.collectives(text, trainer.mesh.size, slices)
+  parsed = collectives_lib.collectives(text, trainer.mesh.size, slices)
+  # Parameters and moments, which the optimizer reads and writes in every step.
   state = sum(
     math.prod(leaf.shape) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(trainer.abstract)
   )
   traffic = roofline_lib.traffic_of(model, B, L, K, state)
   least = roofline_lib.roofline(
-    chip, done.total / chips, traffic / chips, found
+    chip, done.total / chips, traffic / chips, parsed
   )
+
+  # Probes generate on the same devices, so their memory must fit too.
   decode, _ = _compiled(
     generate.lower(trainer.graphdef, trainer.abstract.params, *PROBE)
   )
-  of_decode = decode and _usage(decode).peak_memory_in_bytes
+  decode_bytes = decode and _usage(decode).peak_memory_in_bytes
   return report | {
     'hbm_gib_per_chip': _gib(usage.peak_memory_in_bytes, chip),
     'hbm_by_kind_gib': _gibs(memory.by_kind(usage), chip),
-    'decode_hbm_gib_per_chip': of_decode and _gib(of_decode, chip),
-    'collective_gib_per_chip': _gibs(collectives_lib.by_kind(found), chip),
+    'decode_hbm_gib_per_chip': decode_bytes and _gib(decode_bytes, chip),
+    'collective_gib_per_chip': _gibs(collectives_lib.by_kind(parsed), chip),
     'collective_dcn_gib_per_chip': _gib(
-      sum(c.size * c.times for c in found if c.across), chip
+      sum(c.size * c.times for c in parsed if c.across), chip
     ),
     'seconds_by_resource': least._asdict(),
     'estimated_step_seconds': least.seconds,
@@ -123,35 +147,47 @@ def compile_run(
 def lower_step(
   trainer: Trainer, rows: int, length: int, targets: int
 ) -> jax.stages.Lowered:
-  """Returns the trainer's step, lowered for batches of a shape."""
+  """Lowers a trainer's step for a shape of batches.
+
+  Args:
+    trainer: trainer of a run.
+    rows: rows per batch, B.
+    length: tokens per row, L.
+    targets: scored targets per row, K.
+
+  Returns:
+    The lowered program, ready to compile.
+  """
   where = sharding.of_batch(trainer.mesh)
 
-  def of(
+  def array(
     columns: int, dtype: jax.typing.DTypeLike = jnp.int32
   ) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((rows, columns), dtype, sharding=where)
 
+  # All arrays of a batch are int32, except the weights.
   in_rows = ('tokens_BL', 'positions_BL', 'segment_ids_BL')
   in_targets = ('columns_BK', 'targets_BK', 'authors_BK')
   batch = Batch(
-    **dict.fromkeys(in_rows, of(length)),
-    **dict.fromkeys(in_targets, of(targets)),
-    weights_BK=of(targets, jnp.float32),
+    **dict.fromkeys(in_rows, array(length)),
+    **dict.fromkeys(in_targets, array(targets)),
+    weights_BK=array(targets, jnp.float32),
   )
   return trainer.step.lower(trainer.abstract, batch)
 
 
 def _usage(program: jax.stages.Compiled) -> memory.Usage:
   usage = program.memory_analysis()
-  assert usage is not None  # the compiler for TPUs always knows it
+  assert usage is not None  # only some other backends have no analysis
   return usage
 
 
 def _compiled(
   lowered: jax.stages.Lowered,
 ) -> tuple[jax.stages.Compiled | None, str]:
-  """Returns (the compiled program, '') or (None, the compiler's refusal)."""
+  """Returns (program, ''), or (None, message) if it does not fit."""
   try:
+    # Only a program that is too large is a result. Other errors are bugs.
     return lowered.compile(), ''
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
@@ -160,7 +196,7 @@ def _compiled(
 
 
 def _gib(size: float, chip: chips_lib.Chip) -> float:
-  """Returns GiB of a chip, from bytes of one of its devices."""
+  """Converts bytes per device to GiB per chip."""
   return round(size * chip.devices / chips_lib.GIB, 3)
 
 

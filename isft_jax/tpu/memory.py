@@ -1,4 +1,4 @@
-"""The memory of a program for TPUs, as its compiler reports or refuses it."""
+"""Memory of a TPU program, from the compiler's report or its refusal."""
 
 import re
 from typing import NamedTuple, Protocol
@@ -8,7 +8,13 @@ _SIZE = r'([\d.]+)([KMGT]?)B?'
 
 
 class Buffer(NamedTuple):
-  """A large array of a refused program: GiB, its type, and what makes it."""
+  """A large array of a refused program.
+
+  Attributes:
+    gib: size in GiB.
+    shape: data type and shape, as in 'f32[37984,896]'.
+    made_by: path of the operation that computes it.
+  """
 
   gib: float
   shape: str
@@ -16,7 +22,7 @@ class Buffer(NamedTuple):
 
 
 class Usage(Protocol):
-  """The result of compiled.memory_analysis(), for which jax has no type."""
+  """Result of compiled.memory_analysis(). jax has no type for it."""
 
   alias_size_in_bytes: int
   argument_size_in_bytes: int
@@ -26,14 +32,18 @@ class Usage(Protocol):
 
 
 def by_kind(usage: Usage) -> dict[str, int]:
-  """Returns the bytes of a compiled program on a device, by what they are.
+  """Splits the peak memory of a compiled program on a device by purpose.
 
-  state: arguments that the results replace, in place.
-  batch: the other arguments. outputs: the other results.
-  temporary: the rest of the peak; code: the program.
+  Args:
+    usage: result of compiled.memory_analysis().
 
-  usage: the result of compiled.memory_analysis().
+  Returns:
+    Bytes by purpose: `state`, arguments that results replace in place; `batch`,
+    the other arguments; `outputs`, the other results; `code`, the program;
+    `temporary`, the rest of the peak.
   """
+  # A donated argument and its result share memory, and count once.
+  # Aliased bytes are the donated state, which results replace.
   state, code = usage.alias_size_in_bytes, usage.generated_code_size_in_bytes
   batch = usage.argument_size_in_bytes - state
   outputs = usage.output_size_in_bytes - state
@@ -48,33 +58,47 @@ def by_kind(usage: Usage) -> dict[str, int]:
 
 
 def needed(refusal: str) -> float:
-  """Returns the bytes that a refused program would take on a device.
+  """Returns the memory that a refused program would need on a device.
 
-  The least of them, where the compiler gave up before it had counted all.
-  0 if it does not say.
+  Args:
+    refusal: message of the compiler.
+
+  Returns:
+    Bytes; 0 if the message has none. If the compiler stopped before it had
+    counted all buffers, the bytes are a lower bound.
   """
-  found = re.search(rf'Used {_SIZE} of', refusal) or re.search(
+  # The compiler has two wordings.
+  match = re.search(rf'Used {_SIZE} of', refusal) or re.search(
     rf'\(({_SIZE})\) exceeds', refusal
   )
-  return _bytes(*found.groups()[-2:]) if found else 0
+  return _bytes(*match.groups()[-2:]) if match else 0
 
 
 def largest(refusal: str, count: int = 5) -> list[Buffer]:
-  """Returns the largest arrays of a refused program, as the compiler lists."""
-  found = []
-  for part in re.split(r'\n\s*\d+\. Size: ', refusal)[1 : count + 1]:
-    size = re.match(_SIZE, part)
-    assert size is not None, part
-    shape = re.search(r'Shape: (\S+?)(?:\{|\s|$)', part)
-    operator = re.search(r'op_name="([^"]*)"', part)
-    found.append(
+  """Returns the largest arrays of a refused program.
+
+  Args:
+    refusal: message of the compiler, which lists the largest buffers.
+    count: maximum number of arrays.
+
+  Returns:
+    The arrays, in the compiler's order.
+  """
+  buffers = []
+  # The compiler lists buffers as '1. Size: 2.50G', with lines of details below.
+  for section in re.split(r'\n\s*\d+\. Size: ', refusal)[1 : count + 1]:
+    size = re.match(_SIZE, section)
+    assert size is not None, section
+    shape = re.search(r'Shape: (\S+?)(?:\{|\s|$)', section)
+    operator = re.search(r'op_name="([^"]*)"', section)
+    buffers.append(
       Buffer(
         round(_bytes(*size.groups()) / 2**30, 3),
         shape[1] if shape else '',
         operator[1] if operator else '',
       )
     )
-  return found
+  return buffers
 
 
 def _bytes(number: str, unit: str) -> float:

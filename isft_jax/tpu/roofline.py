@@ -1,4 +1,4 @@
-"""Which resource of a chip bounds a step, and the time that it then takes."""
+"""Roofline: the least time of a step, and the chip resource that bounds it."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -11,10 +11,16 @@ from isft_jax.tpu.collectives import Collective
 
 
 class Roofline(NamedTuple):
-  """Seconds that a step keeps each resource of a chip busy, at its peak.
+  """Seconds that a step keeps each resource of a chip busy, at peak rates.
 
-  An estimate of the least time and never a measurement: what runs beside what,
-  and how near a kernel comes to the peak, is not in it.
+  This is an estimate of the least time, not a measurement. It ignores how far
+  resources overlap, and how near a kernel comes to the peak.
+
+  Attributes:
+    compute: operations of the matrix units.
+    hbm: traffic from and to memory.
+    ici: traffic between the chips of a slice.
+    dcn: traffic between slices.
   """
 
   compute: float
@@ -24,29 +30,37 @@ class Roofline(NamedTuple):
 
   @property
   def seconds(self) -> float:
-    """The longest of them: as if all ran beside each other."""
+    """Seconds of the busiest resource, as if all resources overlapped fully."""
     return max(self)
 
   @property
   def bound_by(self) -> str:
+    """Name of the busiest resource."""
     return max(self._fields, key=lambda name: getattr(self, name))
 
 
 def roofline(
-  chip: Chip, flops: float, traffic: float, found: Iterable[Collective]
+  chip: Chip, flops: float, traffic: float, parsed: Iterable[Collective]
 ) -> Roofline:
   """Returns the seconds of a step by resource.
 
-  flops: operations of a chip, recomputation included.
-  traffic: bytes of a chip from and to its memory; see `traffic_of`.
-  found: the program's collectives, whose bytes are a device's. Those within a
-    slice are taken to use all links of a chip at once.
+  Args:
+    chip: peak rates of a chip.
+    flops: operations per chip, including recomputation.
+    traffic: bytes per chip from and to its memory; see `traffic_of`.
+    parsed: collectives of the program, in bytes per device.
+
+  Returns:
+    The seconds. Collectives within a slice are assumed to use all links of a
+    chip at once.
   """
+  # Collectives count bytes per device; a chip may be two devices.
   within, across = (
-    chip.devices * sum(c.size * c.times for c in found if c.across == leaves)
+    chip.devices * sum(c.size * c.times for c in parsed if c.across == leaves)
     for leaves in (False, True)
   )
   return Roofline(
+    # Each resource at its peak rate.
     compute=flops / chip.flops,
     hbm=traffic / chip.hbm_speed,
     ici=within / chip.ici_speed,
@@ -57,20 +71,30 @@ def roofline(
 def traffic_of(
   config: ModelConfig, rows: int, length: int, targets: int, state: float
 ) -> float:
-  """Returns an estimate of the bytes that a step moves from and to memory.
+  """Estimates the bytes that a step moves from and to memory, over all chips.
 
-  The compiler's own count has each scanned layer once. Instead, of all chips:
-  parameters and both moments are read and written, gradients written and read;
-  a pass through a layer writes and reads 4 arrays of its width and 3 of its
-  hidden width, of which there are 4 passes (backward is two, remat one); the
-  logits of the targets are written and read, forward and backward, in float32.
+  The compiler's own count is not used, because it counts a scanned layer once.
 
-  rows, length, targets: B, L and K of a batch.
-  state: bytes of parameters and moments, of one type.
+  Args:
+    config: config of the model.
+    rows: rows of the batch, B.
+    length: tokens per row, L.
+    targets: scored targets per row, K.
+    state: bytes of parameters and both moments, which have the same data type.
+
+  Returns:
+    The bytes.
   """
+  # Each pass through a layer writes and reads 4 arrays of its width, and 3 of
+  # its MLP width. There are 3 passes (the backward pass is two), or 4 with
+  # remat.
   size = jnp.dtype(config.dtype).itemsize
   passes = 3 + (config.remat != 'none')
   wide = 2 * (4 * config.width + 3 * config.hidden)
   layers = passes * config.layers * rows * length * wide * size
+  # The logits of the targets are written and read, forward and backward, in
+  # float32.
   head = 4 * rows * targets * config.vocab_size * 4
+  # Parameters and moments are read and written. So are gradients, which are a
+  # third as large.
   return 2 * state + 2 * state / 3 + layers + head

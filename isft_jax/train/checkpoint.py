@@ -1,9 +1,9 @@
 """Checkpoints of a run: writes them, detects damaged ones, resumes from them.
 
-Orbax moves a checkpoint into its place when all of it is written. If a file is
-lost or cut later, Orbax notices when it reads the file, if at all: it takes
-some missing files for zeros. So each checkpoint has a manifest, `files.json`,
-with the size of every file.
+Orbax renames a checkpoint to its final name when it is complete. If a file is
+lost or cut later, Orbax notices this only when it reads the file, or never: it
+reads some missing files as zeros. So each checkpoint has a manifest,
+`files.json`, with the size of every file.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ _MANIFEST = 'files.json'
 
 
 def folder_of(workdir: epath.PathLike) -> epath.Path:
-  """Returns where the checkpoints of a run are, here or in a bucket."""
+  """Returns the folder of a run's checkpoints, on disk or in a bucket."""
   folder = epath.Path(workdir) / 'checkpoints'
-  # Of gs://... pathlib would make a folder named gs: in this one.
+  # absolute() would turn gs://... into a folder named gs: in the current one.
   return folder if '://' in str(folder) else folder.absolute()
 
 
 class Checkpoints:
   """The checkpoints of one run, written asynchronously by Orbax.
 
-  Each holds `params`, `opt_state` (the step is its number), `data` (state of
-  the data iterator) and `run` (config and fingerprint of the records).
+  A checkpoint holds `params`, `opt_state`, `data` (state of the data iterator)
+  and `run` (config, and fingerprint of the records). Its number is the step.
   """
 
   def __init__(
@@ -44,12 +44,15 @@ class Checkpoints:
   ) -> None:
     """Opens the checkpoints of a run.
 
-    config: of the run that goes on and writes more. It keeps the newest
-      `keep_last`, and those of steps that `keep_every` divides; damaged ones
-      are put aside. None: they are read only.
+    Args:
+      workdir: folder of the run.
+      config: config of the run, to write checkpoints. The newest `keep_last`
+        are kept, and those whose step is a multiple of `keep_every`. Damaged
+        ones are renamed. None: open for reading only.
     """
     self._folder = folder_of(workdir)
     self._config = config
+    # Rename damaged checkpoints before any host lists the folder.
     if config and multihost.is_first():
       self._put_aside()
     if config and jax.process_count() > 1:
@@ -61,12 +64,14 @@ class Checkpoints:
         keep_period=config and (config.keep_every or None),
         step_prefix=_STEP,
         create=config is not None,
-        # Of a run that is still writing they are not left behind.
+        # A reader must not delete unfinished files of a live run.
         cleanup_tmp_directories=config is not None,
         async_options=ocp.AsyncOptions(post_finalization_callback=self._finish),
       ),
       item_names=('params', 'opt_state', 'data', 'run'),
     )
+    # A run that writes has renamed damaged checkpoints, so Orbax's newest is
+    # good. A reader must look for itself, once.
     self._saving: int | None = None
     self._newest = None if config else self._newest_whole()
 
@@ -74,16 +79,16 @@ class Checkpoints:
     return self
 
   def __exit__(self, *error: object) -> None:
-    self._manager.close()  # waits for what is being written
+    self._manager.close()  # waits until pending writes are finished
 
   def latest(self) -> int | None:
-    """Returns the steps done at the newest whole checkpoint, or None."""
+    """Returns the step of the newest undamaged checkpoint, or None."""
     return self._manager.latest_step() if self._config else self._newest
 
   def _newest_whole(self) -> int | None:
     for step in sorted(self._manager.all_steps(), reverse=True):
       if damage := _damage(self._folder_of(step)):
-        multihost.tell(f'{damage}: an older checkpoint is taken')
+        multihost.tell(f'{damage}; reading an older checkpoint instead')
       else:
         return step
     return None
@@ -91,11 +96,20 @@ class Checkpoints:
   def save(
     self, step: int, state: TrainState, data: dict[str, Any], fingerprint: str
   ) -> None:
-    """Starts to save; returns once the arrays are copied from the devices."""
+    """Starts to save; returns once the arrays are copied from the devices.
+
+    Args:
+      step: number of steps done. If it is saved already, nothing happens.
+      state: state after that step.
+      data: state of the data iterator, as JSON values.
+      fingerprint: fingerprint of the records.
+    """
     assert self._config is not None
     if step == self.latest():
       return
-    self.wait()  # as Orbax would: the one before needs its own step's manifest
+    # Orbax would wait too. `_finish` reads `_saving`, so the write of the
+    # previous checkpoint must end before this line changes it.
+    self.wait()
     self._saving = step
     self._manager.save(
       step,
@@ -113,16 +127,21 @@ class Checkpoints:
     )
 
   def wait(self) -> None:
-    """Returns once what was saved is in its place."""
+    """Waits until the last save is complete and has its final name."""
     self._manager.wait_until_finished()
 
   def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """Returns (state, data) of the newest checkpoint.
+    """Returns the newest checkpoint.
 
-    abstract: the state as ShapeDtypeStructs with shardings. They need not be
-      those it was saved with.
+    Args:
+      abstract: the state as ShapeDtypeStructs with shardings. The mesh may
+        differ from that of the run that saved.
 
-    Raises ValueError if it cannot be read.
+    Returns:
+      (state, state of the data iterator).
+
+    Raises:
+      ValueError: the checkpoint cannot be read.
     """
     restored = self._read(
       params=ocp.args.StandardRestore(abstract.params),
@@ -130,6 +149,7 @@ class Checkpoints:
       data=ocp.args.JsonRestore(),
     )
     state = abstract._replace(
+      # The step is the checkpoint's number, and is not stored in it.
       step=jax.device_put(
         jax.numpy.asarray(self.latest(), abstract.step.dtype),
         abstract.step.sharding,
@@ -144,7 +164,7 @@ class Checkpoints:
     return self._read(run=ocp.args.JsonRestore())['run']
 
   def restore_params(self, abstract_params: PyTree) -> tuple[PyTree, str]:
-    """Returns (params, fingerprint of the records they were trained on)."""
+    """Returns (params, fingerprint of the records of their training)."""
     restored = self._read(
       params=ocp.args.StandardRestore(abstract_params),
       run=ocp.args.JsonRestore(),
@@ -152,58 +172,61 @@ class Checkpoints:
     return restored['params'], restored['run']['fingerprint']
 
   def _read(self, **items: ocp.args.CheckpointArgs) -> dict[str, Any]:
+    # Orbax and tensorstore raise many types of errors for damaged files.
     step = self.latest()
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:
       if 'RESOURCE_EXHAUSTED' in str(error):
-        raise  # it is not the checkpoint's fault
+        raise  # out of memory; the checkpoint is not damaged
       raise ValueError(
         f'{self._folder_of(step)} cannot be read ({str(error).splitlines()[0]})'
-        ': move it away, and the one before is taken'
+        ': move it away to use the checkpoint before it'
       ) from error
 
   def _folder_of(self, step: int | None) -> epath.Path:
     return self._folder / f'{_STEP}_{step}'
 
   def _finish(self) -> None:
-    # Orbax calls it on the first host, when all is written and before it is
-    # moved into its place; in buckets, where nothing is moved, it is there.
+    # Orbax calls this on the first host when all files are written. On a disk
+    # the folder still has its temporary name. In a bucket, which cannot rename,
+    # it already has its final one.
     folder = self._folder_of(self._saving)
-    parts = [*self._folder.glob(f'{folder.name}.orbax-checkpoint-tmp*')]
-    _write_manifest(parts[0] if parts else folder)
+    temporary = [*self._folder.glob(f'{folder.name}.orbax-checkpoint-tmp*')]
+    _write_manifest(temporary[0] if temporary else folder)
 
   def _put_aside(self) -> None:
-    found = {
+    """Renames damaged checkpoints that are newer than the newest good one."""
+    folders = {
       int(number): folder
       for folder in self._folder.glob(f'{_STEP}_*')
       if (number := folder.name.removeprefix(f'{_STEP}_')).isdecimal()
     }
-    for _, folder in sorted(found.items(), reverse=True):
+    for _, folder in sorted(folders.items(), reverse=True):
       if damage := _damage(folder):
         aside = folder.with_name(f'damaged_{folder.name}')
-        if aside.exists():  # of an earlier time
+        if aside.exists():  # from an earlier damage of the same step
           aside.rmtree()
         folder.rename(aside)
         multihost.tell(
-          f'{damage}: the run goes on from an older one, or from the start; '
-          f'what is left of this one is in {aside}'
+          f'{damage}; the run resumes from an older checkpoint, or from the '
+          f'start; the rest of this one is in {aside}'
         )
       elif (folder / _MANIFEST).exists():
-        return  # nobody will ask for an older one
+        return  # the run resumes here, and does not read older ones
 
 
 def _write_manifest(folder: epath.Path) -> None:
-  """Writes the size of every file of a finished checkpoint."""
+  """Writes the sizes of all files of a finished checkpoint."""
   sizes = json.dumps(_sizes(folder), indent=1) + '\n'
   (folder / _MANIFEST).write_text(sizes)
 
 
 def _damage(folder: epath.Path) -> str:
-  """Returns what a checkpoint lacks by its manifest, or ''.
+  """Returns the first missing or cut file of a checkpoint, as text, or ''.
 
-  Sizes are compared, and contents are not read. A checkpoint without a
-  manifest counts as undamaged.
+  Only sizes are compared with the manifest; contents are not read. A checkpoint
+  without a manifest counts as undamaged.
   """
   path = folder / _MANIFEST
   if not path.exists():
@@ -213,6 +236,7 @@ def _damage(folder: epath.Path) -> str:
   except ValueError:
     return f'{path} is damaged'
   sizes = _sizes(folder)
+  # Only missing and shorter files count as damage.
   for name, size in expected.items():
     if name not in sizes:
       return f'{folder / name} is missing'
@@ -222,7 +246,9 @@ def _damage(folder: epath.Path) -> str:
 
 
 def _sizes(folder: epath.Path) -> dict[str, int]:
-  """Returns the bytes of each file in the folders of a checkpoint's items."""
+  """Returns the size of each file in the folders of a checkpoint's items."""
+  # Only the folders of items count. Beside them are the manifest itself, and
+  # files of Orbax.
   items = (path for path in folder.iterdir() if path.is_dir())
   return {
     str(path.relative_to(folder)): path.stat().length

@@ -1,4 +1,4 @@
-"""From a checkpoint to a folder that transformers and vLLM load."""
+"""Exports a checkpoint to a model folder for transformers and vLLM."""
 
 import json
 import pathlib
@@ -10,16 +10,21 @@ from isft_jax.train import saved
 def export(workdir: str, output: str, dtype: str = '') -> None:
   """Writes config, weights, tokenizer with chat template, generation config.
 
-  workdir: of a run; its newest checkpoint is taken.
-  dtype: of the weights; '' keeps theirs.
+  Args:
+    workdir: folder of a run. Its newest checkpoint is exported.
+    output: folder to create; it must be empty or not exist.
+    dtype: data type of the written weights; '' keeps that of the run.
 
-  Raises ValueError if there is no checkpoint, or something in output already.
+  Raises:
+    ValueError: the run has no checkpoint, or `output` is not empty.
   """
+  # Never mix an export with files of another model.
   folder = pathlib.Path(output)
   if folder.exists() and any(folder.iterdir()):
     raise ValueError(f'{folder} is not empty; name another --output')
   model, config, encoder, _ = saved.load(workdir, dtype)
   pretrained.save(model, config, str(folder))
+  # The ids that end a reply: without them, other tools generate forever.
   encoder.save_pretrained(folder)
   ids = {
     'bos_token_id': encoder.bos_token_id,

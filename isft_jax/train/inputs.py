@@ -1,4 +1,4 @@
-"""What a run reads: its sources, what is held out of them, one tokenizer."""
+"""Opens the inputs of a run: training records, held-out records, tokenizer."""
 
 import dataclasses
 import pathlib
@@ -16,11 +16,14 @@ from isft_jax.train import start
 class Inputs(NamedTuple):
   """The inputs of a run, opened on this host.
 
-  config: of the run, its model in the shape of what it starts from.
-  names: of the sources.
-  source: the batches.
-  heldout: the batches to measure, of each source that has some.
-  fingerprint: of how the tokens of all of them were made.
+  Attributes:
+    config: config of the run. Its model has the shape of the weights that it
+      starts from, and its vocabulary fits the tokenizer.
+    names: names of the sources.
+    source: training batches.
+    heldout: held-out batches by name of the source, if it has any.
+    fingerprint: fingerprint of the tokenizer and the chat template, which all
+      records share.
   """
 
   config: RunConfig
@@ -31,16 +34,26 @@ class Inputs(NamedTuple):
 
 
 def open_inputs(config: RunConfig) -> Inputs:
-  """Opens what a run reads, if it may train on it.
+  """Opens the inputs of a run, and checks that they fit each other.
 
-  Raises ValueError if records were not rendered with the run's tokenizer, or
-  not all with the same template.
+  Args:
+    config: config of the run.
+
+  Returns:
+    The opened inputs.
+
+  Raises:
+    ValueError: records were rendered with another tokenizer than the run's, or
+      with different chat templates.
   """
+  # Records, tokenizer, and the final shape of the model.
   folders = [records for records, _, _ in config_lib.sources_of(config)]
   train = [Records(folder) for folder in folders]
   encoder = tokenizer.load(config.tokenizer or tokenizer.beside(folders[0]))
   config = dataclasses.replace(config, model=start.with_shape(config.model))
   config = _with_vocabulary(config, tokenizer.size(encoder))
+
+  # Held-out records: a folder of the config, or the split of each source.
   names = _names(folders)
   heldout = {
     name: Records(folder, 'heldout')
@@ -50,6 +63,7 @@ def open_inputs(config: RunConfig) -> Inputs:
   if config.heldout:
     heldout = {pathlib.PurePath(config.heldout).name: Records(config.heldout)}
 
+  # All records must have the same token ids for the same text.
   fingerprints = {
     records.folder: tokenizer.check(encoder, records.metadata, records.folder)
     for records in (*train, *heldout.values())
@@ -60,6 +74,8 @@ def open_inputs(config: RunConfig) -> Inputs:
         f'{folder} was rendered with another chat template than {folders[0]}: '
         'prepare both with the same one'
       )
+
+  # Each host reads an equal part of every batch.
   part = sharding.part_of_host(sharding.make_mesh(config.mesh))
   return Inputs(
     config,
@@ -74,7 +90,8 @@ def open_inputs(config: RunConfig) -> Inputs:
 
 
 def _everything(config: RunConfig) -> RunConfig:
-  """Returns the settings of records of which every author is measured, once."""
+  """Returns a config that measures every author of the records once."""
+  # 'observational' scores every author, so the loss of each one is measured.
   objective = 'observational'
   return dataclasses.replace(
     config,
@@ -87,19 +104,21 @@ def _everything(config: RunConfig) -> RunConfig:
 
 
 def _names(folders: list[str]) -> tuple[str, ...]:
-  """Returns what to call sources: the last parts of paths, if they differ."""
+  """Returns the last parts of the paths if they differ, else the paths."""
+  # Short names make shorter lines in metrics and loggers.
   short = tuple(pathlib.PurePath(folder).name for folder in folders)
   return short if len(set(short)) == len(short) else tuple(folders)
 
 
 def _with_vocabulary(config: RunConfig, ids: int) -> RunConfig:
-  """Returns the config of a model that has an embedding for each id."""
+  """Returns the config with an embedding for each of the tokenizer's ids."""
   model = config.model
-  if model.vocab_size == 0:  # a round number shards, and fits the hardware
+  # A multiple of 128 divides over devices, and over the lanes of a TPU.
+  if model.vocab_size == 0:
     model = dataclasses.replace(model, vocab_size=-(-ids // 128) * 128)
   if model.vocab_size < ids:
     raise ValueError(
-      f'config.model.vocab_size={model.vocab_size}, and the tokenizer has '
-      f'{ids} ids; 0 takes as many as it has'
+      f'config.model.vocab_size={model.vocab_size} is less than the '
+      f"tokenizer's {ids} ids; set it to 0 to use the tokenizer's size"
     )
   return dataclasses.replace(config, model=model)

@@ -1,4 +1,4 @@
-"""Where curves are drawn: TensorBoard, and Weights & Biases if asked for."""
+"""Logs scalars of a run to TensorBoard and, optionally, Weights & Biases."""
 
 import dataclasses
 import types
@@ -15,31 +15,38 @@ if typing.TYPE_CHECKING:
 
 
 class Boards:
-  """Draws scalars by step. A run that goes on draws on."""
+  """Logs scalars by step. A resumed run appends to its own curves."""
 
   def __init__(
     self, folder: epath.Path, config: RunConfig, done: int, wandb: str = ''
   ) -> None:
-    """Opens TensorBoard in folder, and a project of W&B if one is named.
+    """Opens TensorBoard in a folder, and Weights & Biases if it is named.
 
-    done: steps so far; what was drawn of later ones is dropped.
+    Args:
+      folder: folder of the run.
+      config: config of the run, for Weights & Biases.
+      done: steps done. Points of later steps are deleted.
+      wandb: project of Weights & Biases; '' for none.
 
-    Raises ValueError if W&B is not installed.
+    Raises:
+      ValueError: Weights & Biases is not installed.
     """
     self._wandb = _open_wandb(folder, config, wandb) if wandb else None
+    # purge_step hides points of steps that a resumed run repeats. tensorboardX
+    # writes to buckets too, and needs no TensorFlow.
     self._board = tensorboardX.SummaryWriter(
       str(folder / 'tensorboard'), purge_step=done + 1
     )
 
   def add(self, step: int, scalars: dict[str, float]) -> None:
-    """Draws the scalars of a step."""
+    """Logs the scalars of a step."""
     for name, value in scalars.items():
       self._board.add_scalar(name, value, step)
     if self._wandb:
       self._wandb.log(scalars, step=step)
 
   def close(self) -> None:
-    """Writes what has been drawn."""
+    """Writes buffered points, and closes all loggers."""
     self._board.close()
     if self._wandb:
       self._wandb.finish()
@@ -49,9 +56,11 @@ def _open_wandb(
   folder: epath.Path, config: RunConfig, project: str
 ) -> 'wandb.Run':
   wandb = _imported()
-  path = folder / 'wandb_id'  # the run that goes on where the workdir does
+  # The id is kept in the workdir, so a resumed run continues its W&B run.
+  path = folder / 'wandb_id'
   if not path.exists():
     path.write_text(uuid.uuid4().hex)
+  # resume='allow' continues the run with this id, or starts it.
   return wandb.init(
     project=project,
     id=path.read_text(),
@@ -63,7 +72,9 @@ def _open_wandb(
 
 def _imported() -> types.ModuleType:
   try:
-    import wandb  # an extra; late, as it is slow
+    import wandb  # optional, and slow to import
   except ImportError:
-    raise ValueError('--wandb needs it installed: pip install wandb') from None
+    raise ValueError(
+      '--wandb needs Weights & Biases: pip install wandb'
+    ) from None
   return wandb

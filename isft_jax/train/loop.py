@@ -1,4 +1,4 @@
-"""The story of a training run, from records to a checkpoint."""
+"""Training loop: from records and a config to checkpoints and metrics."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,14 @@ from isft_jax.types import PyTree
 
 
 class Trained(NamedTuple):
-  """What a run leaves: a model, and how it got there."""
+  """Result of a run: the model, and totals of its training.
+
+  Attributes:
+    graphdef: structure of the model.
+    params: trained parameters, on the devices.
+    summary: `steps`, `scored_tokens`, `seconds` and `final_loss` (mean of the
+      last epoch, in nats); {} on all hosts but the first.
+  """
 
   graphdef: GraphDef
   params: dict
@@ -39,33 +46,47 @@ def train(
   wandb: str = '',
   progress: Callable[[int, float], str] | None = None,
 ) -> Trained:
-  """Trains, or goes on from the newest checkpoint in workdir.
+  """Trains a model, resuming from the newest checkpoint in the workdir.
 
-  Every host of a cluster calls it; the summary is the first host's.
+  On several hosts, every host calls it.
 
-  probe: (graphdef, params) -> numbers by name; asked whenever the held-out
-    records are measured.
-  profile: the first and the last step to trace; see Profile.
-  wandb: a project of Weights & Biases.
-  progress: (steps done, seconds per step) -> what a line of progress says of
-    the whole that the run is a part of.
+  Args:
+    config: config of the run.
+    workdir: folder of the run, on disk or in a bucket.
+    probe: (graphdef, params) -> numbers by name; called whenever the held-out
+      records are evaluated.
+    profile: first and last step to trace; see `Profile`.
+    wandb: project of Weights & Biases, or ''.
+    progress: (steps done, seconds per step) -> text about the experiment that
+      this run is part of, for lines of progress.
 
-  Raises ValueError if the config cannot work, or if the records were not
-  rendered with the config's tokenizer; FloatingPointError if a loss is not
-  finite; SystemExit if it was told to stop (preemption.py), and has saved.
+  Returns:
+    The trained model.
+
+  Raises:
+    ValueError: the config cannot work, or the records were not rendered with
+      its tokenizer.
+    FloatingPointError: a loss is not finite.
+    SystemExit: the process was asked to stop (see `preemption`), and the run
+      is saved.
   """
+  # Inputs, trainer and workdir.
   config.check()
   config, names, source, heldout, fingerprint = inputs.open_inputs(config)
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
   batches = pipeline.batches(source)
+  # The plan of the batches fixes the number of steps, which the learning rate
+  # schedule needs.
   steps = len(source)
-  # Arms that start elsewhere share what is compiled.
+  # Without init_from, so that runs which start from other weights share the
+  # compiled step.
   architecture = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(
     architecture, config.optim, config.mesh, steps, sources=len(names)
   )
   sharding.check_rows(config.rows, trainer.mesh, config.optim.accumulate)
   workdir = epath.Path(workdir)
+  # Refuse a workdir of another config before anything is written to it.
   config_lib.claim(workdir, config, write=multihost.is_first())
 
   with (
@@ -73,12 +94,15 @@ def train(
     preemption.Notice() as notice,
     Profile(profile, workdir) as trace,
   ):
+    # State: the newest checkpoint, or the start.
     if checkpoints.latest():
       state, data = checkpoints.restore(trainer.abstract)
       batches.set_state(data)
     else:
       state = start.begin(config, trainer, fingerprint)
 
+    # Loggers write only on the first host. `Metrics` collects on all of them,
+    # because every host must see a loss that is not finite.
     done = int(state.step)
     with metrics_lib.Metrics(
       workdir,
@@ -92,10 +116,13 @@ def train(
     ) as metrics:
       try:
         for step in range(done + 1, steps + 1):
+          # Dispatch the step. The call returns before the devices are done.
           batch = sharding.to_global(next(batches), trainer.mesh)
           with trace.step(step):
             state, values = trainer.step(state, batch)
           trace.done(step, values)
+
+          # Evaluate the new parameters.
           if _is_due(step, config.eval_every, steps):
             if heldout:
               values |= _evaluate(trainer, state.params, heldout, len(names))
@@ -103,36 +130,42 @@ def train(
               values['probe'] = probe(trainer.graphdef, state.params)
           metrics.add(step, values)
 
+          # Log and save.
           stop = notice.came(step)
           save = stop or _is_due(step, config.checkpoint_every, steps)
           if save or step % config.log_every == 0:
-            # The newest step is still running: leave it to the next flush, so
-            # that its successor is dispatched meanwhile.
+            # The newest step is still running. Its metrics are left for the
+            # next flush, so that the next step is dispatched meanwhile.
             metrics.flush(keep=0 if save else 1)
           if save:
             checkpoints.save(step, state, batches.get_state(), fingerprint)
+          # After the last step there is nothing left to resume, so the run just
+          # ends.
           if stop and step < steps:
             checkpoints.wait()
             multihost.tell(
-              f'told to stop: step {step} is saved in {workdir}; the same '
-              'command goes on'
+              f'asked to stop: step {step} is saved in {workdir}; run the same '
+              'command again to resume'
             )
             raise SystemExit(preemption.EXIT_CODE)
       except metrics_lib.NotFiniteError as error:
         raise _with_batch(error, source, workdir) from None
 
+  # The rows of metrics.jsonl also hold the steps before a resumption.
   summary = _summary(workdir, source) if multihost.is_first() else {}
   return Trained(trainer.graphdef, state.params, summary)
 
 
 def _is_due(step: int, every: int, steps: int) -> bool:
+  # The last step is always due, so that a run ends with a checkpoint.
   return step == steps or (every > 0 and step % every == 0)
 
 
 def _ideal_seconds(
   config: config_lib.RunConfig, source: pipeline.BatchSource, trainer: Trainer
 ) -> float:
-  """Returns what a step takes at the peak of the devices; 0 if unknown."""
+  """Returns the seconds of a step at peak rate; 0 if the peak is unknown."""
+  # Operations without recomputation, as in the usual definition of MFU.
   shape = config.rows, source.plan.row_length, source.plan.row_targets
   peak = chips.peak(trainer.mesh.devices.flat)
   return flops.model(config.model, *shape).total / peak if peak else 0.0
@@ -144,32 +177,34 @@ def _evaluate(
   heldout: Mapping[str, pipeline.BatchSource],
   sources: int,
 ) -> dict[str, PyTree]:
-  """Returns the held-out loss by author, still on the devices.
+  """Returns the held-out loss by author, and by source if there are several.
 
-  heldout: batches by source. The loss is also told by source, if the run has
-    several.
+  The values stay on the devices, so that training need not wait for them.
   """
 
   def add_up(
-    parts: Sequence[tuple[jax.Array, jax.Array]],
+    pairs: Sequence[tuple[jax.Array, jax.Array]],
   ) -> tuple[jax.Array, jax.Array]:
-    return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *parts)
+    return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *pairs)
 
+  # The evaluation is one pass over all held-out batches of each source.
   sums = {
     name: add_up(
       [
-        trainer.evaluate(params, sharding.to_global(found[i], trainer.mesh))
-        for i in range(len(found))
+        trainer.evaluate(params, sharding.to_global(batches[i], trainer.mesh))
+        for i in range(len(batches))
       ]
     )
-    for name, found in heldout.items()
+    for name, batches in heldout.items()
   }
   values = {
     'heldout_nll_by_author': losses.normalize(*add_up(list(sums.values())))
   }
   if sources > 1:
+    # Sums and counts are added before the division: a mean over tokens, not
+    # over sources.
     values['heldout_nll_by_source'] = {
-      name: losses.normalize(*found) for name, found in sums.items()
+      name: losses.normalize(*pair) for name, pair in sums.items()
     }
   return values
 
@@ -179,16 +214,21 @@ def _with_batch(
   source: pipeline.BatchSource,
   workdir: epath.Path,
 ) -> FloatingPointError:
-  """Saves the batch of the step that went wrong, and says whose it is."""
+  """Saves the batch of a step with a loss that is not finite.
+
+  Returns an error that names the file and the records.
+  """
+  # Each host saves its own rows.
   host = f'_host{jax.process_index()}' if jax.process_count() > 1 else ''
   path = workdir / f'not_finite_step{error.step}{host}.npz'
   with files.open_bytes(path, 'wb') as file:
     np.savez(file, **source[error.step - 1]._asdict())
+  # At most 8 ids, so that the message stays readable.
   ids = source.ids(error.step - 1)
   shown = ', '.join(ids[:8]) + (', ...' if len(ids) > 8 else '')
   return FloatingPointError(
-    f'{error}; its batch, of {len(ids)} records ({shown}), is in {path}: look '
-    'at it, or lower config.optim.learning_rate'
+    f'{error}; its batch of {len(ids)} records ({shown}) is saved in {path}; '
+    'look at it, or lower config.optim.learning_rate'
   )
 
 
@@ -196,8 +236,9 @@ def _summary(
   workdir: epath.Path, source: pipeline.BatchSource
 ) -> dict[str, float]:
   rows = metrics_lib.read(workdir / 'metrics.jsonl')
+  # The final loss is a mean over the last epoch, weighted like the loss itself.
   epoch = rows[-source.steps_per_epoch :]
-  # Lines of runs that began before there was a `weight` had it as `targets`.
+  # Old versions wrote the sum of the weights as `targets`.
   weights = [row.get('weight', row['targets']) for row in epoch]
   losses = (row['loss'] * w for row, w in zip(epoch, weights, strict=True))
   return {

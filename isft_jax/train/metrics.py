@@ -1,4 +1,4 @@
-"""Metrics: a line of JSON a step, boards, a line of progress at times."""
+"""Writes metrics of a run: metrics.jsonl, loggers and lines of progress."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from isft_jax.types import Provenance, PyTree
 
 
 class NotFiniteError(FloatingPointError):
-  """A loss is nan or infinite. `step` is the first whose loss is."""
+  """A loss is nan or infinite. `step` is the first step with such a loss."""
 
   def __init__(self, message: str, step: int) -> None:
     super().__init__(message)
@@ -27,18 +27,19 @@ class NotFiniteError(FloatingPointError):
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
-  """Returns the whole lines of a metrics file; a cut last line is left out."""
+  """Reads a metrics file, one row per step, without a cut last line."""
   if not path.exists():
     return []
+  # A killed process may leave half a line at the end.
   lines = path.read_text().split('\n')[:-1]
   return [json.loads(line) for line in lines]
 
 
 class Metrics:
-  """Collects what the steps return, without making the devices wait.
+  """Collects the metrics of steps without making the devices wait.
 
-  Values stay on the devices until `flush`, which fetches those of finished
-  steps in one go. Every host does; the first one writes and prints.
+  Values stay on the devices until `flush` fetches those of many steps at once.
+  Every host collects them. Only the first host writes and prints.
   """
 
   def __init__(
@@ -52,14 +53,22 @@ class Metrics:
     ideal_seconds: float = 0.0,
     whole: Callable[[int, float], str] | None = None,
   ) -> None:
-    """Opens metrics.jsonl, and drops lines of steps that will be done again.
+    """Opens metrics.jsonl, and deletes lines of steps after `done`.
 
-    boards: on the first host; None on the others.
-    sources: names of those that the run mixes.
-    ideal_seconds: of a step at the peak of the devices; 0: unknown. That of the
-      seconds which it takes is the MFU.
-    whole: (steps done, seconds per step) -> what a line says at its end.
+    Args:
+      folder: folder of the run.
+      name: name of the run, for lines of progress.
+      done: steps done. A resumed run repeats the steps after its checkpoint.
+      steps: steps of the whole run.
+      boards: loggers on the first host; None on the others.
+      sources: names of the sources that the run mixes.
+      ideal_seconds: seconds per step at the devices' peak rate; 0 if unknown.
+        Divided by the seconds measured, it is the MFU (model FLOPs
+        utilization).
+      whole: (steps done, seconds per step) -> text at the end of a line of
+        progress.
     """
+    # `_pending` holds (step, metrics) whose values are still on the devices.
     self._name, self._steps, self._done = name, steps, done
     self._sources, self._ideal_seconds = sources, ideal_seconds
     self._whole = whole
@@ -72,8 +81,10 @@ class Metrics:
 
   def _open(self, path: epath.Path) -> None:
     self._path = self._draft = path
-    if '://' in str(path):  # nothing can be appended to what is in a bucket
+    # Files in a bucket cannot be appended to: write a local one, and copy it.
+    if '://' in str(path):
       self._draft = epath.Path(tempfile.mkdtemp()) / path.name
+    # A resumed run writes the steps after its checkpoint again.
     kept = [row for row in read(path) if row['step'] <= self._done]
     lines = ''.join(json.dumps(row) + '\n' for row in kept)
     files.write_atomically(self._draft, lines)
@@ -89,24 +100,31 @@ class Metrics:
       self._boards.close()
 
   def add(self, step: int, metrics: dict[str, PyTree]) -> None:
-    """Notes the metrics of a step that may still be running."""
+    """Adds the metrics of a step, which may still be running."""
     self._pending.append((step, metrics))
 
   def flush(self, keep: int = 0) -> None:
-    """Writes what is pending, but for the newest `keep`, and prints a line.
+    """Writes pending metrics, and prints a line of progress.
 
-    In a bucket, metrics.jsonl is as new as the last flush that kept nothing.
+    In a bucket, metrics.jsonl is updated only by a flush with `keep=0`.
 
-    Raises NotFiniteError, naming the step, if a loss is not finite.
+    Args:
+      keep: number of newest steps that stay pending.
+
+    Raises:
+      NotFiniteError: a loss is not finite. It names the step.
     """
+    # Fetch the values of finished steps: this waits for the last of them.
     count = len(self._pending) - keep
     ready, self._pending = self._pending[:count], self._pending[count:]
     if not ready:
       return
     steps, values = zip(*ready, strict=True)
     values = jax.device_get(values)
+    # The time of a single step is unknown, because steps are dispatched ahead.
+    # Rows get the mean over the steps since the last flush.
     now = time.perf_counter()
-    seconds = (now - self._since) / count  # a step, in the mean since the last
+    seconds = (now - self._since) / count  # per step, mean since last flush
     self._since = now
     speed = {'seconds': seconds}
     if self._ideal_seconds:
@@ -115,6 +133,8 @@ class Metrics:
       {'step': step, **_plain_row(row, self._sources), **speed}
       for step, row in zip(steps, values, strict=True)
     ]
+
+    # Write before the check of the loss, so that the file shows the bad step.
     if self._file and self._boards:
       self._file.writelines(json.dumps(row) + '\n' for row in rows)
       self._file.flush()
@@ -123,6 +143,8 @@ class Metrics:
       if not keep and self._draft != self._path:
         self._draft.copy(self._path, overwrite=True)
     for row in rows:
+      # The update with this loss has already been applied, so the run cannot
+      # continue.
       if not math.isfinite(row['loss']):
         raise NotFiniteError(
           f'{self._name}: the loss of step {row["step"]} is {row["loss"]}',
@@ -136,6 +158,7 @@ class Metrics:
     targets = sum(row['targets'] for row in rows) / seconds
     loss = sum(row['loss'] for row in rows) / len(rows)
     step = rows[-1]['step']
+    # The remaining time uses the speed of the newest steps.
     left = (self._steps - step) * rows[-1]['seconds']
     whole = ''
     if self._whole:
@@ -151,9 +174,10 @@ class Metrics:
 def _plain_row(
   row: dict[str, PyTree], sources: Sequence[str]
 ) -> dict[str, Any]:
-  """Makes floats of scalars, and {author: nll} of arrays by provenance.
+  """Converts a row to JSON values.
 
-  An array by source and provenance becomes {source: {author: nll}}.
+  Scalars become floats, arrays [provenance] become {author: nll}, and arrays
+  [source, provenance] become {source: {author: nll}}.
   """
   return {name: _plain(value, sources) for name, value in row.items()}
 
@@ -168,6 +192,7 @@ def _plain(value: PyTree, sources: Sequence[str]) -> float | dict[str, Any]:
       name: _plain(each, sources)
       for name, each in zip(sources, value, strict=True)
     }
+  # Authors without a target have a loss of exactly 0, and are left out.
   return {
     author.name: float(value[author])
     for author in Provenance
@@ -176,8 +201,8 @@ def _plain(value: PyTree, sources: Sequence[str]) -> float | dict[str, Any]:
 
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:
-  """Returns the curves of a row of metrics.jsonl: {'loss': ..., 'A/B': ...}."""
+  """Flattens a row of metrics.jsonl to scalars: {'loss': ..., 'A/B': ...}."""
   curves = {name: value for name, value in row.items() if name != 'step'}
-  for what in ('tokens', 'targets'):
-    curves[f'{what}_per_second'] = row[what] / row['seconds']
+  for unit in ('tokens', 'targets'):
+    curves[f'{unit}_per_second'] = row[unit] / row['seconds']
   return traverse_util.flatten_dict(curves, sep='/')

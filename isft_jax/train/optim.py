@@ -1,4 +1,4 @@
-"""The optimizer: AdamW, a schedule, a clipped gradient."""
+"""Optimizer: AdamW, a learning rate schedule, and gradient clipping."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,16 @@ from isft_jax.types import PyTree
 
 
 def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
-  """Returns the learning rate by step: a linear warm-up, then the schedule."""
+  """Returns a learning rate schedule: linear warm-up, then constant or cosine.
+
+  Args:
+    config: settings of the optimizer.
+    steps: steps of the run. A cosine ends at the last one.
+
+  Returns:
+    (steps done) -> learning rate.
+  """
+  # The cosine covers the steps after the warm-up.
   after = max(1, steps - config.warmup_steps)
   schedule = {
     'constant': optax.constant_schedule(config.learning_rate),
@@ -19,6 +28,7 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
   }[config.schedule]
   if not config.warmup_steps:
     return schedule
+  # Step 1 already learns, with 1 / warmup_steps of the full rate.
   warmup = optax.linear_schedule(
     config.learning_rate / config.warmup_steps,
     config.learning_rate,
@@ -30,18 +40,23 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
 def make_optimizer(
   config: OptimConfig, steps: int, param_dtype: str = 'float32'
 ) -> optax.GradientTransformation:
-  """Returns AdamW as torch has it: decay on every parameter, after the clip.
+  """Returns torch's AdamW, after clipping: every parameter decays.
 
-  Moments have the type of their parameters. In a type of less than 32 bits they
-  are rounded where torch rounds them; see `adamw_rounded_as_torch`.
+  Moments have the data type of their parameters. If it has fewer than 32 bits,
+  every operation is rounded like torch's; see `adamw_rounded_as_torch`.
 
   Args:
-    config: the settings.
-    steps: of the run, for the schedule.
-    param_dtype: of the stored parameters.
+    config: settings of the optimizer.
+    steps: steps of the run, for the schedule.
+    param_dtype: data type of the stored parameters.
+
+  Returns:
+    The gradient transformation.
   """
+  # float32 needs no rounding, so optax's AdamW is used there.
   is_narrow = jnp.finfo(param_dtype).bits < 32
   adamw = adamw_rounded_as_torch if is_narrow else optax.adamw
+  # Clipping comes first: the moments only see clipped gradients.
   clip = optax.clip_by_global_norm(config.clip_norm)
   return optax.chain(
     clip if config.clip_norm else optax.identity(),
@@ -62,16 +77,26 @@ def adamw_rounded_as_torch(
   eps: float,
   weight_decay: float,
 ) -> optax.GradientTransformation:
-  """Returns AdamW whose every operation is rounded to the parameters' type.
+  """Returns AdamW with every operation rounded to the parameters' data type.
 
     p <- p (1 - lr decay)
     m <- m + (1 - b1) (g - m)
     v <- v b2;  v <- v + (1 - b2) g^2
     p <- p - lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 
-  In bfloat16 the rounding decides what is learned: v b2 is v again, as 0.999 is
-  nearer to 1 than to its neighbour, and a step of less than half the distance
-  to a parameter's neighbour is lost.
+  In bfloat16 the rounding matters: v b2 rounds back to v, because 0.999 is
+  nearer to 1 than to the next number below 1. A step smaller than half the
+  distance to the next number leaves a parameter unchanged.
+
+  Args:
+    schedule: (steps done) -> learning rate lr.
+    b1: decay of the first moment m.
+    b2: decay of the second moment v.
+    eps: added to the root of the second moment.
+    weight_decay: decoupled decay, multiplied by the learning rate.
+
+  Returns:
+    The gradient transformation.
 
   Source: torch.optim.AdamW, the loop over tensors.
   """
@@ -83,6 +108,7 @@ def adamw_rounded_as_torch(
   def update(
     updates: PyTree, state: PyTree, params: PyTree = None
   ) -> tuple[PyTree, optax.ScaleByAdamState]:
+    # The corrections for the zero start of the moments stay in float32.
     count = state.count + 1
     rate = schedule(state.count)
     correction_1, correction_2 = (1 - jnp.float32(b) ** count for b in (b1, b2))
@@ -92,9 +118,12 @@ def adamw_rounded_as_torch(
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
       bits = jnp.finfo(p.dtype)
 
-      def rounded(x: jax.Array) -> jax.Array:  # no compiler simplifies it away
+      # Two conversions of type would be simplified away by the compiler;
+      # reduce_precision never is.
+      def rounded(x: jax.Array) -> jax.Array:
         return jax.lax.reduce_precision(x, bits.nexp, bits.nmant)
 
+      # Compute in float32, and round wherever torch stores a tensor.
       g, m, v, old = (x.astype(jnp.float32) for x in (g, m, v, p))
       g = rounded(g)
       new = rounded(old * (1 - rate * weight_decay))
@@ -104,9 +133,10 @@ def adamw_rounded_as_torch(
       new = rounded(new - rate / correction_1 * (m / rounded(root + eps)))
       return new - old, m.astype(p.dtype), v.astype(p.dtype)
 
-    found = jax.tree.map(update_leaf, updates, state.mu, state.nu, params)
+    # From a tree of triples to a triple of trees.
+    triples = jax.tree.map(update_leaf, updates, state.mu, state.nu, params)
     updates, mu, nu = jax.tree.transpose(
-      jax.tree.structure(params), jax.tree.structure((0, 0, 0)), found
+      jax.tree.structure(params), jax.tree.structure((0, 0, 0)), triples
     )
     return updates, optax.ScaleByAdamState(count, mu, nu)
 

@@ -1,4 +1,4 @@
-"""Notice that a machine is about to be taken away: SIGTERM, to any host."""
+"""Detects preemption: SIGTERM to any host of a run."""
 
 import os
 import signal
@@ -9,36 +9,40 @@ from typing import Self
 import jax
 from jax.experimental import multihost_utils
 
-# What a run then exits with: "temporary failure; the user is invited to retry"
-# (sysexits.h). Whoever sees it starts the same command again.
+# Exit status of a preempted run, 75: "temporary failure; the user is invited to
+# retry" (sysexits.h). The same command resumes the run.
 EXIT_CODE = os.EX_TEMPFAIL
 
 
 class Notice:
-  """Waits for a notice while a run trains.
+  """Context in which SIGTERM does not end the process, but is noted.
 
-  Hosts that were joined agree on a step: one that is told tells the others.
+  Joined hosts agree on the step after which all of them stop.
   """
 
   def __enter__(self) -> Self:
-    self._told = False
-    self._before = None
-    # Where hosts were joined, jax has put a handler of its own in this place.
-    alone = not jax.distributed.is_initialized()
-    if alone and threading.current_thread() is threading.main_thread():
-      self._before = signal.signal(signal.SIGTERM, self._note)
+    self._is_signalled = False
+    self._previous = None
+    # After jax.distributed.initialize, jax handles SIGTERM itself, and
+    # reached_preemption_sync_point reports it. Python lets only the main thread
+    # set a handler.
+    is_single = not jax.distributed.is_initialized()
+    if is_single and threading.current_thread() is threading.main_thread():
+      self._previous = signal.signal(signal.SIGTERM, self._note)
     return self
 
   def __exit__(self, *error: object) -> None:
-    if self._before is not None:
-      signal.signal(signal.SIGTERM, self._before)
+    if self._previous is not None:
+      signal.signal(signal.SIGTERM, self._previous)
 
   def _note(self, signum: int, frame: types.FrameType | None) -> None:
-    self._told = True
+    self._is_signalled = True
 
   def came(self, step: int) -> bool:
-    """Returns whether to stop after this step, alike on all hosts.
+    """Returns whether to stop after this step: the same on all hosts.
 
-    To be asked once after every step, by every host.
+    Every host must call it exactly once after every step.
     """
-    return self._told or multihost_utils.reached_preemption_sync_point(step)
+    if self._is_signalled:
+      return True
+    return multihost_utils.reached_preemption_sync_point(step)

@@ -1,4 +1,4 @@
-"""The newest checkpoint of a run, as a model."""
+"""Loads the newest checkpoint of a run as a model with its tokenizer."""
 
 from typing import Any, NamedTuple
 
@@ -18,9 +18,13 @@ from isft_jax.types import PyTree
 
 
 class Saved(NamedTuple):
-  """What a run has learned, and what it reads and writes.
+  """A trained model with its config and tokenizer.
 
-  run: the run's config, as a dict.
+  Attributes:
+    model: decoder with its parameters.
+    config: config of the model.
+    encoder: tokenizer of the run's records.
+    run: config of the whole run, as a dict.
   """
 
   model: pretrained.Model
@@ -30,27 +34,41 @@ class Saved(NamedTuple):
 
 
 def load(workdir: str, dtype: str = '') -> Saved:
-  """Loads the newest checkpoint of a run, whatever its mesh was.
+  """Loads the newest checkpoint of a run, on any number of devices.
 
-  The parameters are parted over this host's devices, as many as divide them:
-  none holds the whole model unless there is but one.
+  The parameters are sharded over the devices of this host, or over the largest
+  number of them that divides every parameter. The run's mesh does not matter.
 
-  dtype: of the parameters; '' keeps theirs.
+  Args:
+    workdir: folder of the run.
+    dtype: data type of the parameters; '' keeps that of the run.
 
-  Raises ValueError if there is no checkpoint.
+  Returns:
+    The model, its config, its tokenizer, and the config of the run.
+
+  Raises:
+    ValueError: the run has no checkpoint.
   """
+  # A mistyped workdir gets a message of its own.
   if not checkpoint.folder_of(workdir).is_dir():
-    raise ValueError(f'{workdir}: no checkpoints there; name a workdir')
+    raise ValueError(
+      f'{workdir}: no checkpoints there; name the workdir of a run'
+    )
   with Checkpoints(workdir) as checkpoints:
     if checkpoints.latest() is None:
-      raise ValueError(f'{workdir}: no finished checkpoint there')
+      raise ValueError(
+        f'{workdir}: no finished checkpoint there; train until the first one '
+        'is saved'
+      )
     run = checkpoints.restore_run()['config']
-    # Sources share a tokenizer and a template: the first speaks for all.
+    # All sources share one tokenizer and template, so the first will do.
     run['records'] = run['records'] or run['sources'][0][0]
     config = ModelConfig(**run['model'])
     config.param_dtype = dtype or config.param_dtype
-    config.attention = 'auto'  # the kernel of the run's devices may not be here
-    graphdef, shapes = decoder.abstract(config)  # Orbax casts to these
+    # The run's attention kernel may not exist on this device.
+    config.attention = 'auto'
+    # Orbax casts the parameters to the types of these shapes.
+    graphdef, shapes = decoder.abstract(config)
     params, _ = checkpoints.restore_params(_placed(shapes))
   encoder = tokenizer.load(run['tokenizer'] or tokenizer.beside(run['records']))
   return Saved(pretrained.Model(graphdef, params), config, encoder, run)
@@ -59,11 +77,16 @@ def load(workdir: str, dtype: str = '') -> Saved:
 def chat_model_from_run(workdir: str) -> ChatModel:
   """Loads the model of a run's newest checkpoint, to chat with.
 
-  Its prompts are rendered as the run's records were. If the records are gone,
-  the tokenizer's own template renders them.
+  Args:
+    workdir: folder of the run.
+
+  Returns:
+    The model, with the chat template of the run's records. If the records do
+    not exist any more, the template is that of the tokenizer.
 
   Raises:
-    ValueError: there is no checkpoint, or the records were encoded piecewise.
+    ValueError: the run has no checkpoint, or its records were encoded
+      piecewise.
   """
   model, _, encoder, run = load(workdir)
   try:
@@ -81,9 +104,11 @@ def chat_model_from_run(workdir: str) -> ChatModel:
 
 
 def _placed(shapes: PyTree) -> PyTree:
-  """Returns shapes with shardings over as many devices as divide them."""
+  """Adds shardings over as many devices as divide every parameter."""
   devices = jax.local_devices()
+  # Try all devices, then one fewer, until every parameter divides.
   for number in range(len(devices), 0, -1):
+    # fsdp shards the parameters, unlike data.
     mesh = sharding.make_mesh(MeshConfig(1, number, 1), devices[:number])
     try:
       placed = sharding.shardings(shapes, decoder.PARTITION_RULES, mesh)

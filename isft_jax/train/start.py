@@ -1,6 +1,7 @@
-"""Starts a run's model: at random, from another run, or from a place of models.
+"""Initialises a run: from a seed, another run's checkpoint, or a model.
 
-See `places` for those.
+`config.model.init_from` decides: '' (random parameters), the workdir of a run,
+or a place of a model (see `places`).
 """
 
 import dataclasses
@@ -18,18 +19,27 @@ from isft_jax.types import PyTree
 
 
 def is_run(place: str) -> bool:
-  """Returns whether a folder is the workdir of a run."""
+  """Returns whether a place is the workdir of a run with checkpoints."""
   return bool(place) and checkpoint.folder_of(place).is_dir()
 
 
 def with_shape(model: ModelConfig) -> ModelConfig:
-  """Returns a model's config in the shape of the weights it starts from.
+  """Returns a model's config with the shape of the weights it starts from.
 
-  Raises ValueError if they are of a model that the decoder is not, or if
-  init_from names nothing.
+  Args:
+    model: config whose `init_from` may name a model. Otherwise it is returned
+      unchanged.
+
+  Returns:
+    The config with the fields `config_json.SHAPE` of those weights.
+
+  Raises:
+    ValueError: nothing is at `init_from`, or a model of an unsupported family.
   """
+  # The parameters of a run must already have the shape of this config.
   if not model.init_from or is_run(model.init_from):
     return model
+  # A GGUF file or a hub id need not exist yet: it is downloaded.
   place = model.init_from
   is_place = places.is_gguf(place) or places.is_hub_id(place)
   if not is_place and not tensor_files.is_folder(place):
@@ -37,23 +47,35 @@ def with_shape(model: ModelConfig) -> ModelConfig:
       f'config.model.init_from={place!r} must be the workdir of a run with a '
       f'checkpoint, {places.KINDS}'
     )
-  found = pretrained.read_config(place)
-  shape = {name: getattr(found, name) for name in config_json.SHAPE}
+  stored = pretrained.read_config(place)
+  shape = {name: getattr(stored, name) for name in config_json.SHAPE}
   return dataclasses.replace(model, **shape)
 
 
 def begin(config: RunConfig, trainer: Trainer, fingerprint: str) -> TrainState:
-  """Returns the state before the first step, sharded from its birth.
+  """Returns the state before the first step, initialised on its shards.
 
-  fingerprint: of the records; a run to start from must have had the same.
+  Args:
+    config: config of the run.
+    trainer: trainer of the run.
+    fingerprint: fingerprint of the records. A run to start from must have had
+      the same.
 
-  Raises ValueError if it had another, or has no checkpoint.
+  Returns:
+    The state at step 0.
+
+  Raises:
+    ValueError: the run to start from had another fingerprint, or has no
+      checkpoint.
   """
   place = config.model.init_from
+  # From a seed: each device draws only its own shards.
   if not place:
     return trainer.init(config.seed)
+  # Another run: only its parameters are read, not its optimizer state.
   if is_run(place):
     return trainer.start(_params_of_run(place, trainer, fingerprint))
+  # A model folder: each device reads only its shards of the stored tensors.
   shardings = {
     sharding.path_name(path): leaf.sharding
     for path, leaf in jax.tree_util.tree_leaves_with_path(
@@ -72,10 +94,13 @@ def _params_of_run(run: str, trainer: Trainer, fingerprint: str) -> PyTree:
   with Checkpoints(run) as checkpoints:
     if checkpoints.latest() is None:
       raise ValueError(f'{run}: no checkpoint there to start from')
-    params, theirs = checkpoints.restore_params(trainer.abstract.params)
-  if theirs != fingerprint:
+    params, expected = checkpoints.restore_params(trainer.abstract.params)
+  # Token ids of two tokenizers mean different things, so the embedding would be
+  # wrong without any error.
+  if expected != fingerprint:
     raise ValueError(
-      f'{run} was trained on records with fingerprint {theirs}, and these have '
-      f'{fingerprint}: its embedding belongs to another tokenizer or template'
+      f'{run} was trained on records with fingerprint {expected}, and these '
+      f'have {fingerprint}: its embedding belongs to another tokenizer or '
+      'template; prepare the records again with those of the run'
     )
   return params

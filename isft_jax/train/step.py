@@ -1,4 +1,8 @@
-"""One training step: a pure function, jitted with shardings by its caller."""
+"""Training step and evaluation as pure functions. Callers jit and shard them.
+
+step = make_step(graphdef, optimizer, parts=1)
+state, metrics = step(state, batch)
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,14 +18,21 @@ from isft_jax.types import Batch, PyTree
 
 
 class TrainState(NamedTuple):
-  """What a step changes. A checkpoint holds all of it."""
+  """State of training. A checkpoint holds all of it.
 
-  step: jax.Array  # int32, steps done
+  Attributes:
+    step: int32, steps done.
+    params: parameters, a nested dict of arrays.
+    opt_state: state of the optimizer.
+  """
+
+  step: jax.Array
   params: PyTree
   opt_state: PyTree
 
 
-Move = Callable[[PyTree], PyTree]  # to other places on the mesh
+# Returns the same values with other shardings.
+Move = Callable[[PyTree], PyTree]
 SumAndCount = tuple[jax.Array, jax.Array]
 # (params, batch) -> (sum, count) of the loss by author
 Evaluate = Callable[[PyTree, Batch[jax.Array]], SumAndCount]
@@ -29,16 +40,25 @@ Evaluate = Callable[[PyTree, Batch[jax.Array]], SumAndCount]
 Step = Callable[
   [TrainState, Batch[jax.Array]], tuple[TrainState, dict[str, PyTree]]
 ]
-# gradient, sum and count of the loss, the same two by author
+# (gradient of the sum, sum, count, (sum, count) by author) of the loss
 _Sums = tuple[PyTree, jax.Array, jax.Array, SumAndCount]
 
 
-def _as_they_are(tree: PyTree) -> PyTree:
+def _identity(tree: PyTree) -> PyTree:
   return tree
 
 
-def make_evaluate(graphdef: GraphDef, in_use: Move = _as_they_are) -> Evaluate:
-  """Returns evaluate(params, batch) -> (sum, count) of the loss by author."""
+def make_evaluate(graphdef: GraphDef, in_use: Move = _identity) -> Evaluate:
+  """Returns a function that measures the loss by author.
+
+  Args:
+    graphdef: structure of the model.
+    in_use: parameters -> the same, sharded for the computation.
+
+  Returns:
+    (params, batch) -> (sum, count), each [len(Provenance)]; the loss is in
+    nats, and the objective's weights are not used.
+  """
 
   def evaluate(params: PyTree, batch: Batch[jax.Array]) -> SumAndCount:
     nll_BK = target_nll(graphdef, in_use(params), batch)
@@ -51,26 +71,34 @@ def make_step(
   graphdef: GraphDef,
   optimizer: optax.GradientTransformation,
   parts: int,
-  in_use: Move = _as_they_are,
-  at_rest: Move = _as_they_are,
+  in_use: Move = _identity,
+  at_rest: Move = _identity,
   sources: int = 1,
 ) -> Step:
-  """Returns step(state, batch) -> (state, metrics).
+  """Returns a function that updates the parameters with one batch.
 
-  Of the metrics, `targets` is the number of scored tokens. `weight` is what
-  the loss is divided by: the sum of their weights, which is the number of
-  trajectories if each of them weighs one.
+  The objective's weights are inside the differentiated loss. With several
+  microbatches, gradients of sums and the counts are added, and divided once at
+  the end. The step is therefore the same for every number of them.
 
-  The weights of the objective enter here, inside the differentiated loss. With
-  parts > 1 the rows go through in that many micro-batches; gradients of sums
-  and counts are added up and divided once, so that the step is the same.
+  Args:
+    graphdef: structure of the model.
+    optimizer: gradient transformation.
+    parts: microbatches per step.
+    in_use: parameters -> the same, sharded for the computation.
+    at_rest: gradients -> the same, sharded like the optimizer's moments. No
+      device then sums more than its own shard.
+    sources: number of sources that a batch mixes.
 
-  in_use: parameters -> the same, where the model wants them on a mesh.
-  at_rest: gradients -> the same, where the optimizer has its moments: no device
-    adds up more than its share of them.
-  sources: how many a batch mixes.
+  Returns:
+    (state, batch) -> (state, metrics). Two of the metrics are `targets`, the
+    number of scored tokens, and `weight`, the sum of their weights, which is
+    the divisor of the loss. If each trajectory weighs 1, `weight` is the number
+    of trajectories.
   """
 
+  # The sum is differentiated, and not the mean: sums of microbatches can be
+  # added.
   def loss_sum(
     params: PyTree, batch: Batch[jax.Array]
   ) -> tuple[jax.Array, tuple[jax.Array, SumAndCount]]:
@@ -83,17 +111,21 @@ def make_step(
     (total, (count, authors)), gradient = jax.value_and_grad(
       loss_sum, has_aux=True
     )(params, batch)
+    # Reduced to shards here, once per microbatch, so that the accumulated
+    # gradient is sharded too.
     return at_rest(gradient), total, count, authors
 
   def accumulated(params: PyTree, batch: Batch[jax.Array]) -> _Sums:
-    # Micro-batch m takes rows m, m + parts, ...: no row changes its device.
+    # Microbatch m takes rows m, m + parts, ..., so no row changes its device.
     split = jax.tree.map(
       lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch
     )
 
-    def add(sums: _Sums, part: Batch[jax.Array]) -> tuple[_Sums, None]:
-      return jax.tree.map(jnp.add, sums, gradient_sum(params, part)), None
+    def add(sums: _Sums, microbatch: Batch[jax.Array]) -> tuple[_Sums, None]:
+      new = gradient_sum(params, microbatch)
+      return jax.tree.map(jnp.add, sums, new), None
 
+    # A scan, so that only one microbatch's activations exist at a time.
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype),
       jax.eval_shape(gradient_sum, params, jax.tree.map(lambda x: x[0], split)),
@@ -105,15 +137,19 @@ def make_step(
   ) -> tuple[TrainState, dict[str, PyTree]]:
     sums = gradient_sum if parts == 1 else accumulated
     gradient, total, count, authors = sums(state.params, batch)
+    # The only division: the gradient of sum / count, as count is a constant.
     gradient = losses.normalize(gradient, count)
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
     )
+    # [sources * provenance] -> [sources, provenance].
     by_source = [sums_P.reshape(sources, -1) for sums_P in authors]
+    # Metrics stay on the devices until they are flushed.
     metrics: dict[str, PyTree] = {
       'loss': losses.normalize(total, count),
       'targets': jnp.sum(batch.weights_BK != 0),
       'weight': count,
+      # Padding has segment 0, and author PAD = 0.
       'tokens': jnp.sum(batch.segment_ids_BL != 0),
       'row_fill': jnp.mean(batch.segment_ids_BL != 0),
       'target_fill': jnp.mean(batch.authors_BK != 0),

@@ -1,4 +1,4 @@
-"""What is made once for a run: state, shardings, the compiled step."""
+"""Compiles a run's step for a mesh, and initialises its state on its shards."""
 
 import dataclasses
 import functools
@@ -30,14 +30,16 @@ R = TypeVar('R')
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-  """The compiled parts of a run. Runs of one shape share them.
+  """Compiled functions of a run. Runs with the same shapes share them.
 
-  graphdef: of the model outside the step, where attention knows no mesh.
-  abstract: the state as ShapeDtypeStructs that carry their sharding.
-  init: seed -> TrainState, sharded from its birth.
-  start: params -> TrainState at step 0 from given parameters, donated.
-  step: (TrainState, Batch) -> (TrainState, metrics); the state is donated.
-  evaluate: (params, Batch) -> (sum, count) of the loss by author.
+  Attributes:
+    mesh: device mesh.
+    graphdef: model for use outside the step, with attention that needs no mesh.
+    abstract: the state as ShapeDtypeStructs with shardings.
+    init: seed -> TrainState, initialised on its shards.
+    start: params -> TrainState at step 0. The parameters are donated.
+    step: (TrainState, Batch) -> (TrainState, metrics). The state is donated.
+    evaluate: (params, Batch) -> (sum, count) of the loss by author.
   """
 
   mesh: Mesh
@@ -57,18 +59,29 @@ def make_trainer(
   devices: Sequence[jax.Device] | None = None,
   sources: int = 1,
 ) -> Trainer:
-  """Returns the trainer of these settings; the same one when asked again.
+  """Returns the trainer of these settings. Equal settings share one trainer.
 
-  So the arms of an experiment, which differ in their data alone, compile once.
+  The arms of an experiment, which differ only in their data, therefore compile
+  once.
 
-  devices: what the mesh is made of. They may be described ones (of
-    jax.experimental.topologies): the parts can then be lowered and compiled,
-    but not called. None: all that are here.
-  sources: how many a batch mixes, for metrics.
+  Args:
+    model: config of the model.
+    optimizer: config of the optimizer.
+    mesh: sizes of the mesh axes.
+    steps: steps of the run, for the learning rate schedule.
+    devices: devices of the mesh; None: all attached devices. Devices that are
+      only described (jax.experimental.topologies) can be compiled for, but the
+      functions cannot be called.
+    sources: number of sources that a batch mixes, for metrics.
 
-  Raises ValueError if the devices that are here cannot hold the state, or if
-  the attention that is asked for does not run on them.
+  Returns:
+    The trainer.
+
+  Raises:
+    ValueError: the attached devices cannot hold the state, or the chosen
+      attention does not run on them.
   """
+  # Copies are the keys of the cache: configs are mutable, and hash by value.
   return _make_trainer(
     dataclasses.replace(model),
     dataclasses.replace(optimizer),
@@ -79,6 +92,8 @@ def make_trainer(
   )
 
 
+# An experiment has few shapes, such as those of pretraining and fine-tuning.
+# Older entries are dropped, because each holds compiled programs.
 @functools.lru_cache(maxsize=4)
 def _make_trainer(
   model_config: ModelConfig,
@@ -88,6 +103,8 @@ def _make_trainer(
   devices: tuple[jax.Device, ...] | None,
   sources: int,
 ) -> Trainer:
+  # Model and optimizer. Inside the step, attention may be a kernel that needs
+  # the mesh in context. Outside it, 'auto' means plain matrix products.
   mesh = sharding.make_mesh(mesh_config, devices)
   kind = attention.resolve(model_config.attention, mesh.devices.flat[0])
   inside, outside = (
@@ -98,20 +115,25 @@ def _make_trainer(
     optim_config, steps, model_config.param_dtype
   )
 
+  # The two ways to begin: from given parameters, or from a seed.
   def start(params: PyTree) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
   def init(seed: jax.Array) -> TrainState:
     return start(decoder.init(model_config, jax.random.key(seed)))
 
+  # Shardings of the state. Nothing is allocated before its memory is checked.
   abstract = jax.eval_shape(start, abstract_params)
   placed = sharding.shardings(abstract, decoder.PARTITION_RULES, mesh)
   if devices is None:
     _check_memory(abstract, placed, mesh)
 
+  # Shardings inside the step.
   def in_use(params: PyTree) -> PyTree:
     return sharding.constrain(params, decoder.IN_USE_RULES, mesh)
 
+  # Gradients take the sharding of the moments (reduce-scatter), and the two
+  # large tables also their memory layout.
   def at_rest(gradient: PyTree) -> PyTree:
     gradient = sharding.constrain(gradient, decoder.PARTITION_RULES, mesh)
     return gradient | {
@@ -121,8 +143,8 @@ def _make_trainer(
     }
 
   def on_mesh(function: Callable[P, R]) -> Callable[P, R]:
-    # While it is traced: where attention is a kernel, which the compiler cannot
-    # split, it has to know over what to split itself.
+    # The compiler cannot split an attention kernel, so the kernel splits itself
+    # over the mesh that is in context while the function is traced.
     @functools.wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
       with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -130,9 +152,12 @@ def _make_trainer(
 
     return traced
 
+  # The compiled functions.
   step = make_step(
     graphdef, optimizer, optim_config.accumulate, in_use, at_rest, sources
   )
+  # `step` and `start` donate their input: the new state reuses the memory of
+  # the old one.
   return Trainer(
     mesh=mesh,
     graphdef=decoder.abstract(outside)[0],
@@ -165,15 +190,16 @@ def _make_trainer(
 
 
 def _in_rows(table_VD: jax.Array, where: NamedSharding) -> jax.Array:
-  """Returns it with the rows of each device's share next to each other.
+  """Constrains each device's shard of a table to row-major layout.
 
-  Gradients of the tables come by columns, and parameters rest by rows. For TPUs
-  the compiler would turn parameters and moments around to match the gradient,
-  and back again: three copies of each.
+  The gradients of the tables are computed in column-major layout, and the
+  parameters are stored in row-major layout. The TPU compiler would otherwise
+  transpose parameters and moments to match the gradient, and back again: three
+  copies of each.
   """
 
   def local(table_VD: jax.Array) -> jax.Array:
-    # The constraint would gather a table that is split.
+    # Outside shard_map, the constraint would gather a sharded table.
     return with_layout_constraint(table_VD, Layout((0, 1)))
 
   return jax.shard_map(
@@ -182,11 +208,18 @@ def _in_rows(table_VD: jax.Array, where: NamedSharding) -> jax.Array:
 
 
 def says_when_again(step: Callable[P, R]) -> Callable[P, R]:
-  """Returns a step that warns when it is traced, and so compiled, once more.
+  """Wraps a step so that it warns when it is traced (and compiled) again.
 
-  It then names the arguments whose shape or type is new: a run whose batches
-  differ in shape would wait for the compiler again and again.
+  The warning names the arguments with a new shape or data type. A run whose
+  batches differ in shape would wait for the compiler at every new shape.
+
+  Args:
+    step: function to be jitted.
+
+  Returns:
+    The same function with the warning.
   """
+  # The body runs only while jax traces it. Calls of the compiled step skip it.
   before: dict[str, str] = {}
 
   @functools.wraps(step)
@@ -201,8 +234,8 @@ def says_when_again(step: Callable[P, R]) -> Callable[P, R]:
         for name in now
         if now[name] != before.get(name)
       ]
-      what = '; '.join(changed) or 'of the same shapes'
-      print(f'warning: the step is compiled again: {what}', flush=True)
+      change = '; '.join(changed) or 'the shapes are the same'
+      print(f'warning: the step is compiled again: {change}', flush=True)
     before.update(now)
     return step(*args, **kwargs)
 
@@ -210,28 +243,30 @@ def says_when_again(step: Callable[P, R]) -> Callable[P, R]:
 
 
 def _check_memory(abstract: TrainState, placed: TrainState, mesh: Mesh) -> None:
-  """Raises ValueError if the state alone is more than a device can hold.
+  """Raises ValueError if a device cannot hold its shards of the state.
 
-  XLA says so itself where it counts memory; on CPUs it waits for ever, or the
-  kernel ends the process.
+  XLA reports this itself on devices that count their memory. On CPUs it waits
+  forever, or the operating system kills the process.
   """
-  need = sum(
+  # Bytes of one shard of each array: all devices hold equally much.
+  needed = sum(
     math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf, where in zip(
       jax.tree.leaves(abstract), jax.tree.leaves(placed), strict=True
     )
   )
-  has = _memory(mesh.local_devices[0])
-  if need > has:
+  capacity = _memory(mesh.local_devices[0])
+  if needed > capacity:
     raise ValueError(
-      f'out of memory: parameters and optimizer state take {need / 1e9:,.1f} '
-      f'GB a device, which has {has / 1e9:,.1f} GB; make config.model smaller, '
-      'or share them out over more devices with config.mesh.fsdp'
+      f'out of memory: parameters and optimizer state take {needed / 1e9:,.1f} '
+      f'GB per device, which has {capacity / 1e9:,.1f} GB; make config.model '
+      'smaller, or shard it over more devices with config.mesh.fsdp'
     )
 
 
 def _memory(device: jax.Device) -> int:
-  """Returns the bytes of a device; CPU devices share those of the machine."""
+  """Returns the bytes of a device. CPU devices share the machine's memory."""
+  # GPUs and TPUs report their limit. CPUs report nothing.
   stats = device.memory_stats()
   if stats:
     return stats['bytes_limit']

@@ -18,7 +18,7 @@ needs_libtpu = needs('libtpu')
   [
     ([], 'name --config=configs/NAME.py and --topology=v5e:4x4, or say --all'),
     ([SMOKE], 'and --topology=v5e:4x4'),
-    ([SMOKE, '--topology=16'], '--topology=16 --num_slices=1 is no slice'),
+    ([SMOKE, '--topology=16'], '--topology=16 --num_slices=1 is not a slice'),
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):

@@ -263,12 +263,12 @@ def test_prompts_of_a_file(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'text', 'message'),
   [
-    ('a.csv', 'x', 'neither .txt nor .jsonl'),
-    ('a.txt', ' \n', 'no prompt in it'),
-    ('a.jsonl', '{"prompt": "x"}\n{"prompt"', 'line 2: neither'),
-    ('a.jsonl', '[1]', 'line 1: neither'),
-    ('a.jsonl', '{"prompt": 3}', 'line 1: neither'),
-    ('a.jsonl', '{"messages": [{"content": "x"}]}', 'line 1: neither'),
+    ('a.csv', 'x', 'must be .txt or .jsonl'),
+    ('a.txt', ' \n', 'has no prompts'),
+    ('a.jsonl', '{"prompt": "x"}\n{"prompt"', 'line 2: must be'),
+    ('a.jsonl', '[1]', 'line 1: must be'),
+    ('a.jsonl', '{"prompt": 3}', 'line 1: must be'),
+    ('a.jsonl', '{"messages": [{"content": "x"}]}', 'line 1: must be'),
   ],
 )
 def test_a_file_that_holds_no_prompts_is_named(name, text, message, tmp_path):

@@ -159,7 +159,7 @@ def test_a_thread_that_fails_otherwise_keeps_its_traceback():
 TOO_LARGE = {
   # 100 TB of embedding, and twice that of moments
   '--config.model.vocab_size=1_000_000_000_000': (
-    'parameters and optimizer state take 384,000.0 GB a device, which has ',
+    'parameters and optimizer state take 384,000.0 GB per device, which has ',
     'make config.model smaller',
   ),
   '--config.pretrain.rows=1_000_000_000_000': (

@@ -65,9 +65,9 @@ def test_a_mixture_is_trained_on_and_watched(folder, tmp_path):
 
 
 REFUSED = {
-  '--wandb=mine': '--wandb needs it installed: pip install wandb',
+  '--wandb=mine': '--wandb needs Weights & Biases: pip install wandb',
   '--multihost': (
-    'Neither TPU metadata nor SLURM say who the hosts are: give '
+    'Neither TPU metadata nor SLURM name the hosts; give '
     '--coordinator=ADDRESS:PORT, --hosts and --host'
   ),
   '--coordinator=127.0.0.1:1 --hosts=2 --host=2 --heartbeat=5': (

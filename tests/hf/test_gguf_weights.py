@@ -200,7 +200,7 @@ METADATA = [
   ('llama.expert_count', 8, 'llama.expert_count=8 is not supported'),
   ('llama.rope.scaling.type', 'yarn', "scaling.type='yarn' is not supported"),
   ('llama.attention.sliding_window', 4096, 'window=4096 is neither supported'),
-  ('llama.rope.dimension_count', 64, 'count=64 differs from the size of a'),
+  ('llama.rope.dimension_count', 64, 'count=64 differs from the head size'),
   ('llama.block_count', 'two', "llama.block_count='two' must be one number"),
 ]
 
@@ -217,13 +217,13 @@ TENSORS = {
     'blk.0.ffn_gate_exps.weight',
     np.ones(8, np.float32),
     None,
-    'unknown, the first is blk.0.ffn_gate_exps',
+    'unknown; the first is blk.0.ffn_gate_exps',
   ),
   'of an unknown type': (
     'extra.weight',
     np.zeros(136, np.uint8),
     gguf.GGMLQuantizationType.IQ4_XS,
-    'extra.weight is of type IQ4_XS, which is not supported, only F32, F16',
+    'type of extra.weight must be one of F32, F16, .*got IQ4_XS',
   ),
   'of other factors': (
     'rope_freqs.weight',

@@ -96,7 +96,10 @@ def copied(source, target, config=None, tensors=None):
 
 
 ATTRIBUTES = {
-  'another family': ({'model_type': 'gpt2'}, "model_type='gpt2' is none of"),
+  'another family': (
+    {'model_type': 'gpt2'},
+    "model_type='gpt2' is not supported; it must be one of llama, ",
+  ),
   'another activation': ({'hidden_act': 'gelu'}, "hidden_act='gelu' is not"),
   'a window in use': (
     {'use_sliding_window': True},
@@ -128,14 +131,14 @@ def test_an_attribute_that_makes_another_model_is_named(what, qwen, tmp_path):
 
 NORM = 'model.norm.weight'
 TENSORS = {
-  'unknown': (lambda t: {**t, 'extra': t[NORM]}, 'unknown, the first is extra'),
+  'unknown': (lambda t: {**t, 'extra': t[NORM]}, 'unknown; the first is extra'),
   'missing': (
     lambda t: {k: v for k, v in t.items() if k != NORM},
-    f'missing, the first is {NORM}',
+    f'missing; the first is {NORM}',
   ),
   'misshapen': (
     lambda t: {**t, NORM: t[NORM][:-1]},
-    f'{NORM} is .31.; the config asks for .32.',
+    f'{NORM} has shape .31., but the config gives .32.',
   ),
   'not finite': (
     lambda t: {**t, NORM: t[NORM] * np.nan},

@@ -100,7 +100,7 @@ def test_decoding_ends_when_every_row_has_stopped(model):
 
 
 def compilations():
-  return generate._read._cache_size(), generate._go_on._cache_size()
+  return generate._read._cache_size(), generate._draw_block._cache_size()
 
 
 def test_what_is_data_compiles_nothing(model):
@@ -235,5 +235,5 @@ def test_nothing_to_do_and_nothing_to_read(model):
 
 @pytest.mark.parametrize('prompt', [[3, 31], [-1, 3]])
 def test_ids_of_another_tokenizer_are_refused(model, prompt):
-  with pytest.raises(ValueError, match=r'prompt 1 has ids .* knows 0 to 30'):
+  with pytest.raises(ValueError, match=r'prompt 1 has ids .* ids 0 to 30'):
     generate.greedy(*model, [[1], prompt], NEW)

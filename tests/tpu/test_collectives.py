@@ -172,7 +172,7 @@ def test_groups_in_every_wording(words, groups):
     ('{"known_trip_count":{"n":"3"}}', '{}', 'how often outer runs'),
     ('add(%i.2, %by.2)', 'multiply(%i.2, %by.2)', 'how often inner runs'),
     ('add(%i.2, %by.2)', 'add(%i.2, %i.2)', 'how often inner runs'),
-    ("mesh['axis_0'=4,'axis_1'=1]", 'torus(4)', 'the groups of a collective'),
+    ("mesh['axis_0'=4,'axis_1'=1]", 'torus(4)', 'groups .* an unknown format'),
     ("{'axis_0'}", "{'axis_0':(1)2}", 'the groups of a collective'),
     ('ENTRY ', '', 'has no ENTRY'),
   ],

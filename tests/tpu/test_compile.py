@@ -158,11 +158,11 @@ def test_a_run_that_is_too_large_is_told_what_to_change():
 @pytest.mark.parametrize(
   ('topology', 'slices', 'message'),
   [
-    ('v5e', 1, '--topology=v5e --num_slices=1 is no slice'),
-    ('v5e:4', 1, 'is no slice'),
-    ('v5e:4x4', 0, 'is no slice'),
+    ('v5e', 1, '--topology=v5e --num_slices=1 is not a slice'),
+    ('v5e:4', 1, 'is not a slice'),
+    ('v5e:4x4', 0, 'is not a slice'),
     ('v9:2x2', 1, 'Invalid TPU external name: TPU v9'),
-    ('v4:2x2x1', 1, 'TPU v4 is not known; known are TPU v2,'),
+    ('v4:2x2x1', 1, 'kind of chip must be one of TPU v2, '),
   ],
 )
 def test_a_slice_that_does_not_exist_is_named(topology, slices, message):

@@ -106,8 +106,8 @@ def test_a_run_in_a_bucket_goes_on_is_read_and_survives_a_damaged_file(
   assert [line for line in lines if not line.startswith('  ')] == [
     '4 16',
     '4 16',
-    'gs://mine/run/checkpoints/step_4/params/manifest.ocdbt is missing: the '
-    'run goes on from an older one, or from the start; what is left of this '
+    'gs://mine/run/checkpoints/step_4/params/manifest.ocdbt is missing; the '
+    'run resumes from an older checkpoint, or from the start; the rest of this '
     'one is in gs://mine/run/checkpoints/damaged_step_4',
     'True',
   ]

@@ -110,7 +110,7 @@ def test_whatever_file_is_damaged_the_one_before_is_taken(
     with Checkpoints(workdir) as checkpoints:
       assert checkpoints.latest() == 1
     assert capsys.readouterr().out == (
-      f'{message}: an older checkpoint is taken\n'
+      f'{message}; reading an older checkpoint instead\n'
     )
   assert number > 20
   assert restored(workdir) == (1, 1)
@@ -123,8 +123,8 @@ def test_a_run_puts_it_aside_and_saves_that_step_again(two, tmp_path, capsys):
   assert restored(workdir, RunConfig()) == (1, 1)
   aside = workdir / 'checkpoints' / 'damaged_step_2'
   assert capsys.readouterr().out == (
-    f'{message}: the run goes on from an older one, or from the start; what is '
-    f'left of this one is in {aside}\n'
+    f'{message}; the run resumes from an older checkpoint, or from the start; '
+    f'the rest of this one is in {aside}\n'
   )
   assert left(workdir) == [1] and aside.is_dir()
   assert written(workdir, [2]) == [1, 2]

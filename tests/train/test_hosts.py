@@ -161,7 +161,7 @@ def test_when_a_host_is_told_to_stop_both_save_and_can_be_started_again(
   assert [code for code, _, _ in said] == [75, 75] == [preemption.EXIT_CODE] * 2
   last = lines[-1]['step']
   assert last < STEPS
-  assert f'told to stop: step {last} is saved in {folder}/run' in said[0][1]
+  assert f'asked to stop: step {last} is saved in {folder}/run' in said[0][1]
   assert (folder / 'run' / 'checkpoints' / f'step_{last}').is_dir()
 
 
@@ -285,8 +285,8 @@ print(jax.distributed.is_initialized(), jax.process_count())
 def test_hosts_are_found_by_slurm_or_have_to_be_named():
   refused, found = joined(BY_SLURM)
   assert refused == (
-    'coordinator_address should be defined. Neither TPU metadata nor SLURM say '
-    'who the hosts are: give --coordinator=ADDRESS:PORT, --hosts and --host'
+    'coordinator_address should be defined. Neither TPU metadata nor SLURM '
+    'name the hosts; give --coordinator=ADDRESS:PORT, --hosts and --host'
   )
   assert found == 'True 1'
 

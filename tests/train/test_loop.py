@@ -114,8 +114,8 @@ def test_told_to_stop_it_saves_and_goes_on_later_bit_for_bit(
       loop.train(config, tmp_path / 'cut')
   assert stopped.value.code == 75
   assert capsys.readouterr().out.endswith(
-    f'told to stop: step {at_step} is saved in {tmp_path}/cut; the same '
-    'command goes on\n'
+    f'asked to stop: step {at_step} is saved in {tmp_path}/cut; run the same '
+    'command again to resume\n'
   )
   assert signal.getsignal(signal.SIGTERM) == handler
   assert (tmp_path / 'cut' / 'checkpoints' / f'step_{at_step}').is_dir()
@@ -134,7 +134,9 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
   newest.unlink()
   again = loop.train(config, finished)
   said = capsys.readouterr().out
-  assert f'{newest} is missing: the run goes on from an older one' in said
+  assert (
+    f'{newest} is missing; the run resumes from an older checkpoint' in said
+  )
   assert 'step     7/7' in said and 'step     6/7' not in said
   assert_identical(again.params, whole[0].params)
   assert again.summary['steps'] == 7
@@ -353,7 +355,7 @@ def test_a_model_of_no_stated_size_has_an_embedding_for_each_id(
 
   config.model.vocab_size = 511
   message = (
-    r'config\.model\.vocab_size=511, and the tokenizer has 512 ids; 0 takes'
+    r"config\.model\.vocab_size=511 is less than the tokenizer's 512 ids; set"
   )
   with pytest.raises(ValueError, match=message):
     loop.train(config, tmp_path / 'small')

@@ -173,8 +173,8 @@ def test_a_few_steps_are_traced_for_xprof(config, tmp_path, capsys):
   content = trace.read_bytes()
   assert b'step_num' in content
   assert (
-    f'steps 2 to 3 are traced: xprof --logdir={tmp_path}/profile\n'
-    in capsys.readouterr().out
+    f'steps 2 to 3 are traced; view them with xprof --logdir={tmp_path}/profile'
+    '\n' in capsys.readouterr().out
   )
 
 
