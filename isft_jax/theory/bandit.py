@@ -1,16 +1,20 @@
-"""A bandit whose best arm an expert knows, and a learner that does not.
+"""Bernoulli bandit with an expert who knows the best arm.
 
-theta is uniform over five arms. An expert who sees theta plays it with
-probability 0.6 and each other arm with 0.1. An arm pays 1 with probability 0.75
-if it is theta, else with 0.25. The learner predicts the expert's next action
-from a history (a_1, o_1, ..., a_t, o_t), under one of two accountings:
+The best arm theta is uniform over five arms. The expert sees theta, plays it
+with probability 0.6 and plays each other arm with probability 0.1. An arm pays
+1 with probability 0.75 if it is theta, else with 0.25. The learner does not see
+theta. It predicts the expert's next action from a history
+(a_1, o_1, ..., a_t, o_t), under one of two accountings:
 
   conditional     w(theta) prop. to prod_k P(a_k | theta) P(o_k | theta, a_k)
   interventional  w(theta) prop. to prod_k P(o_k | theta, a_k)
 
-The first is right where the expert wrote the actions, the second where the
-learner did. A learner that acts on the first takes its own actions for the
-expert's: it is deluded. Acting on the second is Thompson sampling.
+The first is right if the expert wrote the actions, the second if the learner
+did. A learner that acts on the first treats its own actions as the expert's: it
+is deluded. Acting on the second is Thompson sampling.
+
+Letters: E episodes, T steps, H hypotheses (one per arm), K slots (two per step:
+action and outcome).
 
 Source: Ortega et al., arXiv 2110.10819, remark 11.
 """
@@ -23,6 +27,7 @@ import jax.numpy as jnp
 
 from isft_jax.theory.mixture import log_posteriors
 
+# Which slots are evidence about theta; see the module docstring.
 ACCOUNTINGS = ('interventional', 'conditional')
 
 
@@ -33,29 +38,42 @@ ACCOUNTINGS = ('interventional', 'conditional')
 )
 @dataclasses.dataclass(frozen=True)
 class Bandit:
-  """The process. `arms` arms; probabilities as in the head of this file.
+  """Parameters of the bandit; the defaults are those of the module docstring.
 
-  A tree of its probabilities: what is compiled for one serves for all.
+  A pytree whose leaves are the probabilities, so that a function compiled for
+  one bandit serves all bandits with the same number of arms.
+
+  Args:
+    arms: number of arms.
+    expert_best: probability that the expert plays theta.
+    reward_best: probability that theta pays; every other arm pays with
+      1 - reward_best.
   """
 
   arms: int = 5
-  expert_best: float = 0.6  # the expert plays theta
-  reward_best: float = 0.75  # theta pays; any other arm pays with the rest
+  expert_best: float = 0.6
+  reward_best: float = 0.75
 
   @property
   def expert_other(self) -> float:
-    """The probability with which the expert plays any one other arm."""
+    """Probability that the expert plays one particular arm other than theta."""
     return (1 - self.expert_best) / (self.arms - 1)
 
   def action(self, belief_H: jax.Array) -> jax.Array:
-    """Returns P(a) [..., arms] of the expert's action under a belief.
+    """Returns the predicted distribution of the expert's action.
 
-    A one-hot belief gives the expert itself.
+      P(a) = sum_theta w(theta) P(a | theta)
+
+    Args:
+      belief_H: w(theta) [..., arms]; one-hot gives the expert's own policy.
+
+    Returns:
+      Probabilities [..., arms].
     """
     return self.expert_other + (self.expert_best - self.expert_other) * belief_H
 
   def reward(self, belief_H: jax.Array) -> jax.Array:
-    """Returns P(o = 1 | do(a)) [..., arms] under a belief about theta."""
+    """Returns P(o = 1 | do(a)) [..., arms] under a belief [..., arms]."""
     other = 1 - self.reward_best
     return other + (self.reward_best - other) * belief_H
 
@@ -68,11 +86,11 @@ class Bandit:
 
   def log_reward(self, action: jax.Array, reward: jax.Array) -> jax.Array:
     """Returns log P(o | theta, a) [..., theta]."""
-    # A reward speaks for the arm that was played, none for all the others.
+    # A reward of 1 favours the arm that was played, 0 favours all the others.
     played = jax.nn.one_hot(action, self.arms, dtype=bool)
-    spoken_for = played == jnp.expand_dims(reward == 1, -1)
+    favoured = played == jnp.expand_dims(reward == 1, -1)
     return jnp.where(
-      spoken_for, jnp.log(self.reward_best), jnp.log(1 - self.reward_best)
+      favoured, jnp.log(self.reward_best), jnp.log(1 - self.reward_best)
     )
 
 
@@ -82,37 +100,63 @@ def beliefs(
   rewards_ET: jax.Array,
   conditional: bool,
 ) -> jax.Array:
-  """Returns w(theta) [episodes, steps + 1, arms], before and after each step.
+  """Returns the beliefs before the first step and after each step.
 
-  actions_ET, rewards_ET: integers.
-  conditional: whether the actions count as evidence.
+  Args:
+    bandit: the process.
+    actions_ET: integer actions [episodes, steps].
+    rewards_ET: integer rewards, 0 or 1 [episodes, steps].
+    conditional: True if the actions count as evidence.
+
+  Returns:
+    w(theta) [episodes, steps + 1, arms].
   """
   E, T = actions_ET.shape
+  # Each step has two slots: its action, then its outcome.
   slots_EKH = jnp.stack(
     [bandit.log_action(actions_ET), bandit.log_reward(actions_ET, rewards_ET)],
     axis=2,
   ).reshape(E, 2 * T, bandit.arms)
-  own_E2T = jnp.tile(jnp.array([not conditional, False], int), (E, T))
+  # A gate of 1 keeps a slot from being evidence. Outcomes are always evidence.
+  gate_EK = jnp.tile(jnp.array([not conditional, False], int), (E, T))
+  # The prior is uniform, and it is the belief before the first step.
   uniform_H = jnp.full(bandit.arms, -jnp.log(bandit.arms), slots_EKH.dtype)
-  after_ETH = log_posteriors(uniform_H, slots_EKH, own_E2T)[:, 1::2]
+  # Every second belief: those after an outcome, when the step is complete.
+  after_ETH = log_posteriors(uniform_H, slots_EKH, gate_EK)[:, 1::2]
   first_E1H = jnp.broadcast_to(uniform_H[None, None], (E, 1, bandit.arms))
   return jnp.exp(jnp.concatenate([first_E1H, after_ETH], axis=1))
 
 
 def pick(p_S: jax.Array, uniform: jax.Array) -> jax.Array:
-  """Returns the index in p_S [..., S] that a uniform number [...] picks.
+  """Samples an index from a distribution by inverting its cumulative sum.
 
-  By the cumulative sum: one random number where a Gumbel each would be five.
+  This needs one random number per sample. The Gumbel trick needs one per
+  outcome.
+
+  Args:
+    p_S: probabilities [..., S].
+    uniform: random numbers in [0, 1) [...].
+
+  Returns:
+    Indices, 0 to S - 1 [...].
   """
   reached_S = jnp.cumsum(p_S, axis=-1) <= jnp.expand_dims(uniform, -1)
-  # The last may be reached by rounding.
+  # Rounding may leave the full sum below the uniform number, so the last entry
+  # is not compared: the index stays below S.
   return jnp.sum(reached_S[..., :-1], axis=-1)
 
 
 def expert_kl(
   bandit: Bandit, belief_H: jax.Array, theta: jax.Array
 ) -> jax.Array:
-  """Returns KL(expert's action to the predicted one), in nats [...]."""
+  """Returns KL(expert's action || predicted action), in nats [...].
+
+  Args:
+    bandit: the process.
+    belief_H: the learner's belief before the action [..., arms].
+    theta: the best arm [...].
+  """
+  # The expert knows theta: its belief is one-hot.
   expert_H = bandit.action(jax.nn.one_hot(theta, bandit.arms))
   return jnp.sum(
     expert_H * jnp.log(expert_H / bandit.action(belief_H)), axis=-1
@@ -122,28 +166,35 @@ def expert_kl(
 def reward_kl(
   bandit: Bandit, belief_H: jax.Array, action: jax.Array, theta: jax.Array
 ) -> jax.Array:
-  """Returns KL(reward's law to its prediction) after an action, in nats [...].
+  """Returns KL(reward || predicted reward) given the action, in nats [...].
 
-  belief_H: what the learner believes when the action has been played.
+  Args:
+    bandit: the process.
+    belief_H: the learner's belief after the action was played [..., arms].
+    action: the action that was played [...].
+    theta: the best arm [...].
   """
+  # Probability of a reward for the arm that was played: p true, q predicted.
   at = jnp.expand_dims(action, -1)
   p = jnp.take_along_axis(
     bandit.reward(jax.nn.one_hot(theta, bandit.arms)), at, axis=-1
   )
   q = jnp.take_along_axis(bandit.reward(belief_H), at, axis=-1)
+  # KL of two Bernoulli distributions.
   kl = p * jnp.log(p / q) + (1 - p) * jnp.log((1 - p) / (1 - q))
   return kl[..., 0]
 
 
 def boundary(bandit: Bandit) -> float:
-  """Returns h*: above this chance of reward no wrong belief sustains itself.
+  """Returns h*, the reward probability above which wrong beliefs die out.
 
     (p - q) log(p / q) = (p + q) (2 h - 1) log(h / (1 - h)),   so
     p / q = h / (1 - h)
 
-  with p, q the expert's chances of the best arm and of any other. A learner
-  that is sure of a wrong arm plays it with p and the best one with q. Taken
-  for the expert's, these actions speak for the wrong arm (left, nats a step);
-  the rewards of both speak against it (right).
+  Here p and q are the probabilities that the expert plays the best arm and one
+  particular other arm. A learner that is sure of a wrong arm plays that arm
+  with p and the best arm with q. If these actions count as the expert's, they
+  are evidence for the wrong arm (left side, nats per step). The rewards of both
+  arms are evidence against it (right side).
   """
   return bandit.expert_best / (bandit.expert_best + bandit.expert_other)

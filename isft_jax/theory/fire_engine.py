@@ -1,11 +1,11 @@
 """A fire engine at a house: evidence of a fire if seen, none if sent.
 
-Structural model, fire -> engine. Chosen so that both answers are exact:
+Structural model fire -> engine. Its probabilities make both answers exact:
 
   P(fire) = 1/1000   P(engine | fire) = 999/1000   P(engine | no fire) = 1/19000
 
-  seen   P(fire | engine)     = 19/20    Bayes: an engine is there for a reason
-  sent   P(fire | do(engine)) = 1/1000   you are the reason: the prior stays
+  seen   P(fire | engine)     = 19/20    by Bayes' rule
+  sent   P(fire | do(engine)) = 1/1000   the prior: sending it is no evidence
 
 `mixture.posterior` gives the same two numbers with gate 0 and gate 1.
 
@@ -16,19 +16,19 @@ model that yields them is ours.
 from fractions import Fraction
 
 P_FIRE = Fraction(1, 1000)
-# Whether there is a fire -> probability that an engine comes by itself.
+# True if the house burns -> probability that an engine comes by itself.
 P_ENGINE = {True: Fraction(999, 1000), False: Fraction(1, 19000)}
 
 
 def joint(do_engine: bool | None = None) -> dict[tuple[bool, bool], Fraction]:
   """Returns P(fire, engine), keyed by (fire, engine).
 
-    P(fire) P(engine | fire)       if nobody intervenes
-    P(fire) [engine = do_engine]   if somebody does
+    P(fire) P(engine | fire)       without an intervention
+    P(fire) [engine = do_engine]   with an intervention
 
   Args:
     do_engine: None leaves the engine to its mechanism. True or False replaces
-      that mechanism: the engine is sent, or kept away, whether it burns or not.
+      the mechanism: the engine is sent or kept away, whether it burns or not.
 
   Source: Pearl's truncated factorisation.
   """
@@ -48,11 +48,16 @@ def joint(do_engine: bool | None = None) -> dict[tuple[bool, bool], Fraction]:
 def p_fire_given_engine(do_engine: bool | None = None) -> Fraction:
   """Returns P(fire | engine), or P(fire | do(engine)) with do_engine=True.
 
+  Args:
+    do_engine: see `joint`.
+
   Raises:
-    ValueError: if the engine was kept away, so that none can be seen.
+    ValueError: do_engine is False, so that P(engine) is 0.
   """
   p = joint(do_engine)
   p_engine = p[True, True] + p[False, True]
   if not p_engine:
-    raise ValueError('do_engine=False: there is no engine to condition on')
+    raise ValueError(
+      'do_engine=False: P(engine) is 0, so P(fire | engine) is undefined'
+    )
   return p[True, True] / p_engine

@@ -1,20 +1,23 @@
-"""A learner that writes some of the slots itself: what it costs, what it risks.
+"""Imitation costs and lock-in of a learner that writes some slots itself.
 
-The world writes with p_B, which the learner does not know: its prior has p_B at
-0.35 and p_A at 0.65. A gate that ignores content gives each slot to the agent
-with probability rho. The agent writes what its mixture xi predicts. Under the
+The world writes with p_B. The learner does not know this: its prior is 0.35 for
+p_B and 0.65 for p_A. A gate that ignores content gives each slot to the agent
+with probability rho. The agent samples from its mixture xi. Under the
 interventional accounting only the world's slots are evidence, and
 
   E sum over world slots of KL(p_B || xi) <= ln 1 / w_0(p_B)
   E sum over agent slots of KL(p_B || xi) <= rho / (1 - rho) ln 1 / w_0(p_B)
 
-both with equality once the belief has settled. Under the observational one the
-agent's slots are evidence too, and for rho above a threshold the learner can
-come to believe p_A for good, on the word of its own symbols.
+both with equality once the belief has converged. Under the observational
+accounting the agent's slots are evidence too. For rho above a threshold the
+learner can then lock in: its own symbols convince it of p_A for ever.
 
-Symbols are independent given the hypothesis: a belief is a function of how many
-As and Bs were evidence. So all of this is exact in float64, by propagating the
-distribution of these counts; `sample` plays the same game with random numbers.
+Symbols are independent given the hypothesis, so a belief is a function of the
+numbers of As and Bs that were evidence. The results are therefore exact in
+float64: the distribution of these counts is propagated slot by slot. `sample`
+estimates the same quantities with random numbers.
+
+Letters: E episodes, H hypotheses, S symbols, K number of Bs.
 
 Source: Ortega, Universal AI as imitation (2026), for the bounds.
 """
@@ -30,11 +33,11 @@ from isft_jax.theory.mixture import TWO_HS, TWO_PRIOR_H, update
 
 TRUE, FALSE = 0, 1  # the hypotheses p_B and p_A
 A, B = 0, 1  # the symbols
-LOCKED = 0.99  # a belief in p_A above this
+LOCKED = 0.99  # a learner is locked in if its belief in p_A is above this
 
 
 class Costs(NamedTuple):
-  """Sums over slots, in nats, of KL(p_B || xi), by who wrote the slot."""
+  """KL(p_B || xi) summed over the slots of each writer, in nats."""
 
   agent: float
   world: float
@@ -53,14 +56,17 @@ def slot_kl(belief_H: np.ndarray) -> np.ndarray:
 
 
 def costs(rho: float, slots: int) -> Costs:
-  """Returns the expected `Costs` of the interventional accounting; exact.
+  """Returns the exact expected `Costs` of the interventional accounting.
 
-  Between two symbols of the world the belief stands still, and the agent writes
-  rho / (1 - rho) slots on average. After n symbols of the world, of which k are
-  B (binomial), the belief is the posterior of these counts.
+  Between two symbols of the world the belief does not change, and the agent
+  writes rho / (1 - rho) slots on average. After n symbols of the world, k of
+  them B (binomial), the belief is the posterior given these counts.
 
-  slots: how many symbols of the world to go through.
+  Args:
+    rho: probability that the agent writes a slot.
+    slots: number of symbols that the world writes.
   """
+  # mass_K: distribution of the number of Bs among the world's first n symbols.
   mass_K, world = np.ones(1), 0.0
   for n in range(slots):
     world += float(mass_K @ slot_kl(_belief_KH(n)))
@@ -69,29 +75,40 @@ def costs(rho: float, slots: int) -> Costs:
 
 
 def locked(rho: float, slots: int, greedy: bool) -> float:
-  """Returns P(belief in p_A above `LOCKED` after the slots); exact.
+  """Returns the exact P(belief in p_A > `LOCKED` after the last slot).
 
   The accounting is the observational one: every slot is evidence.
 
-  greedy: the agent writes the likelier symbol, else it samples from xi.
+  Args:
+    rho: probability that the agent writes a slot.
+    slots: slots per episode.
+    greedy: True if the agent writes the likelier symbol, False if it samples
+      from xi.
   """
+  # mass_K: distribution of the number of Bs among the first n slots.
   mass_K = np.ones(1)
   for n in range(slots):
     xi_K = _belief_KH(n) @ TWO_HS[:, B]
     agent_K = (xi_K > 0.5).astype(float) if greedy else xi_K
+    # The next symbol is the agent's with rho, the world's with 1 - rho.
     mass_K = _moved(mass_K, rho * agent_K + (1 - rho) * TWO_HS[TRUE, B])
   return float(mass_K @ (_belief_KH(slots)[:, FALSE] > LOCKED))
 
 
 def threshold(greedy: bool) -> float:
-  """Returns rho*: above it a belief in p_A sustains itself.
+  """Returns rho*, above which a belief in p_A sustains itself.
 
     rho E_agent log p_A / p_B = (1 - rho) KL(p_B || p_A)
 
-  On the left what an agent that believes p_A writes, the evidence of its own
-  symbols: KL(p_A || p_B) if it samples, log p_A(A) / p_B(A) if it is greedy. On
-  the right what the world says against it. Nats a slot.
+  The left side is the evidence for p_A in the symbols of an agent that believes
+  p_A: KL(p_A || p_B) if it samples, log p_A(A) / p_B(A) if it is greedy. The
+  right side is the evidence against p_A in the world's symbols. Both are in
+  nats per slot.
+
+  Args:
+    greedy: see `locked`.
   """
+  # Evidence for p_A per symbol.
   log_odds_S = np.log(TWO_HS[FALSE] / TWO_HS[TRUE])
   agent_S = np.eye(2)[TWO_HS[FALSE].argmax()] if greedy else TWO_HS[FALSE]
   against = -TWO_HS[TRUE] @ log_odds_S
@@ -106,12 +123,20 @@ def sample(
   slots: int,
   interventional: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns (agent_kl_E, world_kl_E, belief_EH) of a sampling agent.
+  """Samples episodes of an agent that samples from its mixture.
 
-  The sums of KL by who wrote the slot, nats an episode, and the belief after
-  the last slot. float32: a sum of 400 slots is right to 1e-4.
+  Args:
+    key: random key.
+    rho: probability that the agent writes a slot.
+    episodes: number of episodes.
+    slots: slots per episode.
+    interventional: True if only the world's slots are evidence, False if every
+      slot is.
 
-  rho: the probability that the agent writes a slot.
+  Returns:
+    (agent_kl_E, world_kl_E, belief_EH): KL(p_B || xi) summed over the slots of
+    each writer, in nats per episode, and the belief after the last slot. The
+    arrays are float32; a sum over 400 slots has an error of at most 1e-4.
   """
   p_HS = jnp.asarray(TWO_HS, jnp.float32)
 
@@ -119,19 +144,24 @@ def sample(
     carry: tuple[jax.Array, jax.Array], key: jax.Array
   ) -> tuple[tuple[jax.Array, jax.Array], None]:
     log_belief_EH, kl_E2 = carry
+    # Draw the writer of the slot, then the symbol from the writer's
+    # distribution.
     gate_E, symbol_E = jax.random.uniform(key, (2, episodes))
     belief_EH = jnp.exp(log_belief_EH)
     own_E = gate_E < rho
     p_B_E = jnp.where(own_E, belief_EH @ p_HS[:, B], p_HS[TRUE, B])
     wrote_E = (symbol_E < p_B_E).astype(int)
+    # Add KL(p_B || xi) to the column of the writer: 0 agent, 1 world.
     xi_ES = belief_EH @ p_HS
     each_ES = p_HS[TRUE][None] * jnp.log(p_HS[TRUE][None] / xi_ES)
     by_E2 = jnp.stack([own_E, ~own_E], axis=1)
     kl_E2 += jnp.where(by_E2, each_ES.sum(axis=1)[:, None], 0)
+    # The gate of 1 keeps the agent's own symbols from being evidence.
     unseen_E = own_E if interventional else jnp.zeros_like(own_E)
     log_EH = jnp.log(p_HS.T)[wrote_E]
     return (update(log_belief_EH, log_EH, unseen_E), kl_E2), None
 
+  # Scan over the slots from the prior, with zero sums.
   log_prior_H = jnp.log(jnp.asarray(TWO_PRIOR_H, jnp.float32))
   first_EH = jnp.broadcast_to(log_prior_H[None], (episodes, 2))
   (log_belief_EH, kl_E2), _ = jax.lax.scan(
@@ -141,17 +171,18 @@ def sample(
 
 
 def _belief_KH(n: int) -> np.ndarray:
-  """Beliefs after n symbols as evidence, by the number of Bs among them."""
+  """Returns the beliefs after n symbols of evidence, for each number of Bs."""
   k_K1 = np.arange(n + 1)[:, None]
   log_KH = (
     np.log(TWO_PRIOR_H)
     + k_K1 * np.log(TWO_HS[:, B])
     + (n - k_K1) * np.log(TWO_HS[:, A])
   )
+  # Subtract the maximum first, because exp() of 400 symbols underflows.
   weight_KH = np.exp(log_KH - log_KH.max(axis=1, keepdims=True))
   return weight_KH / weight_KH.sum(axis=1, keepdims=True)
 
 
 def _moved(mass_K: np.ndarray, p_B_K: np.ndarray) -> np.ndarray:
-  """The distribution of the number of Bs, one symbol later."""
+  """Returns the distribution of the number of Bs after one more symbol."""
   return np.append(mass_K * (1 - p_B_K), 0) + np.append(0, mass_K * p_B_K)

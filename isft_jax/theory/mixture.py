@@ -1,13 +1,13 @@
-"""Beliefs over a finite set of hypotheses, when some slots are one's own.
+"""Bayesian mixture over hypotheses, with a gate for slots the agent wrote.
 
   w_t(h)  prop. to  w_0(h) prod over i <= t with gate_i = 0 of p_h(z_i | z_<i)
 
-What the agent wrote (gate 1) is an intervention: it says nothing about the
-world and leaves the belief as it was. What the world wrote (gate 0) is evidence
-(de Freitas and Ortega, 2026, section 5). An all-zero gate is the naive
-accounting, in which an agent takes its own words for evidence.
+A slot that the agent wrote (gate 1) is an intervention: it is no evidence about
+the world, and the belief does not change. A slot that the world wrote (gate 0)
+is evidence (de Freitas and Ortega, 2026, section 5). An all-zero gate is the
+naive accounting, in which the agent's own words are evidence.
 
-The letters of this room: E episodes, T slots, H hypotheses, S symbols.
+Letters: E episodes, T slots, H hypotheses, S symbols.
 """
 
 import jax
@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-# A prior typed in decimals misses one by rounding, never by this much.
+# The sum of a prior typed in decimals differs from 1 by less than this.
 _SUM_TOLERANCE = 1e-9
 
-# De Freitas and Ortega's example: how p_B (first) and p_A write A and B.
+# De Freitas and Ortega's example: the probabilities of the symbols A and B
+# under the hypotheses p_B (first) and p_A.
 TWO_PRIOR_H = np.array([0.35, 0.65])
 TWO_HS = np.array([[0.2, 0.8], [0.9, 0.1]])
 
@@ -30,13 +31,16 @@ def update(
 
     w(h) prop. to w(h) p_h(z)   where gate = 0;   w(h)   where gate = 1
 
-  log_belief_H, log_likelihood_H: last axis H; any axes before it.
-  gate: 1 where the agent wrote the slot; the axes before H.
+  Args:
+    log_belief_H: log w(h) [..., H].
+    log_likelihood_H: log p_h(z) [..., H].
+    gate: 1 if the agent wrote the slot, else 0 [...].
 
-  Where no hypothesis allows what the world wrote, the result is nan.
+  Returns:
+    The log belief [..., H]; nan if no hypothesis allows the world's symbol.
   """
-  # A product with the gate would give 0 * -inf = nan for an agent that wrote
-  # what some hypothesis excludes.
+  # A product with the gate would give 0 * -inf = nan for an agent's symbol that
+  # some hypothesis excludes.
   own = jnp.expand_dims(gate == 1, -1)
   log_belief_H = log_belief_H + jnp.where(own, 0, log_likelihood_H)
   total = jax.nn.logsumexp(log_belief_H, axis=-1, keepdims=True)
@@ -47,9 +51,18 @@ def update(
 def log_posteriors(
   log_prior_H: jax.Array, log_likelihood_ETH: jax.Array, gate_ET: jax.Array
 ) -> jax.Array:
-  """Returns log_belief_ETH, the log belief after each slot of each episode.
+  """Returns the log belief after each slot of each episode.
 
-  Nothing is checked: `posterior` is the same for one history, and does.
+  The arguments are not checked. `posterior` computes the same for one history
+  and checks them.
+
+  Args:
+    log_prior_H: log w_0(h), the same for all episodes.
+    log_likelihood_ETH: log p_h(z_t | z_<t).
+    gate_ET: 1 if the agent wrote the slot, else 0.
+
+  Returns:
+    log_belief_ETH.
   """
 
   def slot(
@@ -68,19 +81,20 @@ def log_posteriors(
 def posterior(
   prior_H: np.ndarray, likelihood_TH: npt.ArrayLike, gate_T: npt.ArrayLike
 ) -> np.ndarray:
-  """Returns float64 weights_TH: the belief after each slot.
+  """Returns the belief after each slot of one history, float64 [T, H].
 
-  prior_H: the belief before the first slot, sums to one.
-  likelihood_TH: p_h(z_t | z_<t), what each hypothesis gave to the symbol that
-    was written, whoever wrote it.
-  gate_T: 1 where the agent wrote the slot, 0 where the world did.
+  Args:
+    prior_H: the belief before the first slot; sums to one.
+    likelihood_TH: p_h(z_t | z_<t) of the symbol in each slot, for both writers.
+    gate_T: 1 if the agent wrote the slot, 0 if the world did.
 
-  Raises ValueError for shapes that do not fit, a prior that is no distribution,
-  a likelihood that is negative or not finite, a gate other than 0 and 1, and
-  for evidence that every hypothesis in the prior rules out.
+  Raises:
+    ValueError: the shapes do not match; the prior is not a distribution; a
+      likelihood is negative or not finite; a gate is not 0 or 1; or every
+      hypothesis in the prior excludes a symbol of the world.
 
-  Source: de Freitas and Ortega (2026), section 5; logarithms are ours, so that
-  long histories do not underflow.
+  Source: de Freitas and Ortega (2026), section 5; the logarithms are ours, so
+  that long histories do not underflow.
   """
   prior_H = _checked_prior(prior_H)
   likelihood_TH = np.asarray(likelihood_TH, np.float64)
@@ -95,31 +109,40 @@ def posterior(
       f'gate_T has shape {gate_T.shape} for {len(likelihood_TH)} slots'
     )
   if not np.isin(gate_T, (0, 1)).all():
-    raise ValueError('gate_T holds something else than 0 and 1')
+    raise ValueError('gate_T must hold only 0 and 1')
   if not (np.isfinite(likelihood_TH) & (likelihood_TH >= 0)).all():
-    raise ValueError('likelihood_TH is negative or not finite somewhere')
+    raise ValueError(
+      'likelihood_TH has entries that are negative or not finite'
+    )
 
+  # log(0) = -inf is meant: the hypothesis excludes the symbol.
   with jax.enable_x64(True), np.errstate(divide='ignore'):
     weights_TH = np.exp(
       log_posteriors(
         np.log(prior_H), np.log(likelihood_TH)[None], gate_T[None]
       )[0]
     )
+  # update() gives nan if all hypotheses have probability 0.
   impossible_T = np.isnan(weights_TH).any(axis=1)
   if impossible_T.any():
     slot = int(np.argmax(impossible_T))
-    raise ValueError(f'slot {slot}: no hypothesis allows what the world wrote')
+    raise ValueError(f"slot {slot}: no hypothesis allows the world's symbol")
   return weights_TH
 
 
 def predictive(prior_H: np.ndarray, p_HS: np.ndarray) -> np.ndarray:
-  """Returns float64 p_S: what the mixture expects next, sum_h w(h) p_h(s).
+  """Returns the mixture's distribution of the next symbol, float64 [S].
 
-  prior_H: the belief now, sums to one; a row of `posterior` serves.
-  p_HS: each hypothesis's probability of each symbol.
+    xi(s) = sum_h w(h) p_h(s)
 
-  Raises ValueError for shapes that do not fit or a prior that is no
-  distribution. Source: de Freitas and Ortega (2026), section 5.
+  Args:
+    prior_H: the current belief; sums to one. A row of `posterior` is valid.
+    p_HS: each hypothesis's probability of each symbol.
+
+  Raises:
+    ValueError: the shapes do not match, or the prior is not a distribution.
+
+  Source: de Freitas and Ortega (2026), section 5.
   """
   prior_H = _checked_prior(prior_H)
   p_HS = np.asarray(p_HS, np.float64)
@@ -132,11 +155,14 @@ def predictive(prior_H: np.ndarray, p_HS: np.ndarray) -> np.ndarray:
 
 
 def two_steps() -> dict[str, list[float]]:
-  """Returns accounting -> the weight of p_B after each of two slots.
+  """Returns the weight of p_B after each of two slots, keyed by accounting.
 
-  The mixture expects A, so the agent writes it; then the world writes B.
+  The agent writes A, the symbol that the mixture predicts. Then the world
+  writes B.
+
   Source: de Freitas and Ortega (2026), section 5.
   """
+  # The agent writes the likelier of two symbols, then the world the other one.
   agents = int(predictive(TWO_PRIOR_H, TWO_HS).argmax())
   worlds = 1 - agents
   likelihood_TH = TWO_HS.T[[agents, worlds]]
@@ -150,8 +176,8 @@ def two_steps() -> dict[str, list[float]]:
 def _checked_prior(prior_H: np.ndarray) -> np.ndarray:
   prior_H = np.asarray(prior_H, np.float64)
   if prior_H.ndim != 1 or not prior_H.size:
-    raise ValueError(f'prior_H has shape {prior_H.shape}; one axis is needed')
-  # Written so that nan fails too.
+    raise ValueError(f'prior_H has shape {prior_H.shape}; must have one axis')
+  # "not (a and b)" also refuses nan, for which every comparison is false.
   if not ((prior_H >= 0).all() and abs(prior_H.sum() - 1) <= _SUM_TOLERANCE):
     raise ValueError(
       f'prior_H sums to {prior_H.sum()} with smallest entry {prior_H.min()}; '

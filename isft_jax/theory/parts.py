@@ -1,7 +1,12 @@
-"""The parts of the theory, as what theory.json holds of them.
+"""Computes the entries of theory.json, part by part.
 
-A part is a generator: it yields the entries that it has so far, so that long
-work can be taken up where it stopped.
+A part is a generator that yields its entries so far, so that an interrupted
+computation can be resumed. All parts have the same arguments:
+
+  settings  sizes of the computations
+  seed      sampling seed
+  tell      prints a line of progress
+  so_far    the entries in theory.json, to resume from
 """
 
 import dataclasses
@@ -26,24 +31,25 @@ from isft_jax.theory import (
 )
 from isft_jax.theory.settings import Settings
 
-# (arm, reward): the history whose predictions theory.json shows.
+# (arm, reward) per step: theory.json shows the predictions for this history.
 SHOWN = ((0, 1), (1, 0), (2, 1))
+# (behaviour, loss) of the cells that are trained longer, with several seeds.
 HEADLINES = (
   ('expert', 'actions'),  # factual teaching
   ('own', 'counterfactual'),
-  ('expert', 'observations'),  # a mask over actions that saw theta
-  ('random', 'observations'),  # and over actions that did not
+  ('expert', 'observations'),  # masks actions written with sight of theta
+  ('random', 'observations'),  # masks actions written without sight of theta
 )
 
 Tell = Callable[[str], None]
-# What theory.json holds of some parts, as JSON values.
+# Top-level keys of theory.json and their JSON values.
 Entries = dict[str, Any]
 
 
 def of_mixture(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
-  """Yields the two steps of the paper's example."""
+  """Yields the two-step example of de Freitas and Ortega (2026), section 5."""
   del settings, seed, tell, so_far
   expects_S = mixture.predictive(mixture.TWO_PRIOR_H, mixture.TWO_HS)
   yield {
@@ -58,7 +64,7 @@ def of_mixture(
 def of_fire_engine(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
-  """Yields P(fire) before, with an engine seen, and with an engine sent."""
+  """Yields P(fire): prior, with an engine seen, and with an engine sent."""
   del settings, seed, tell, so_far
   yield {
     'fire_engine': {
@@ -74,26 +80,28 @@ def of_fire_engine(
 def of_bandit(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
-  """Yields the bandit's table, its long runs, its phases, the ln 5 identity."""
+  """Yields the bandit's curves, long runs, phase diagram and ln 5 identity."""
   del so_far
   process = bandit.Bandit()
-  found: Entries = {'predictive': _shown_predictive(process)}
+  entries: Entries = {'predictive': _shown_predictive(process)}
+  # Curves for each player of the actions and each accounting of the learner.
   for own in (True, False):
     name = 'own' if own else 'expert'
-    found[name] = {}
+    entries[name] = {}
     for accounting in bandit.ACCOUNTINGS:
       conditional = accounting == 'conditional'
       curves = episodes.sample(
         process, seed, settings.episodes, settings.steps, own, conditional
       )
-      found[name][accounting] = {
+      entries[name][accounting] = {
         key.removesuffix('_T').replace('_error_T', '_error'): value.tolist()
         if isinstance(value, np.ndarray)
         else value
         for key, value in curves._asdict().items()
       }
       tell(f'bandit: {name}, {accounting}: {curves.sum_kl:.2f} nats')
-  found['long'] = {}
+  # Long episodes show if the sum of KL still grows.
+  entries['long'] = {}
   for accounting in bandit.ACCOUNTINGS:
     conditional = accounting == 'conditional'
     curves = episodes.sample(
@@ -104,12 +112,13 @@ def of_bandit(
       True,
       conditional,
     )
-    found['long'][accounting] = {
+    entries['long'][accounting] = {
       'steps': settings.long_steps,
       'sum_kl': curves.sum_kl,
       'sum_kl_error': curves.sum_kl_error,
     }
     tell(f'bandit: {settings.long_steps} steps, {accounting}')
+  # Probability of a wrong belief at the end, for each reward probability.
   by_h = episodes.phase(
     process,
     seed,
@@ -117,19 +126,20 @@ def of_bandit(
     settings.phase_steps,
     settings.phase_rewards,
   )
-  found['phase'] = {h: curves.sure_and_wrong for h, curves in by_h.items()}
-  found['phase_error'] = {
+  entries['phase'] = {h: curves.sure_and_wrong for h, curves in by_h.items()}
+  entries['phase_error'] = {
     h: curves.sure_and_wrong_error for h, curves in by_h.items()
   }
-  found['boundary'] = bandit.boundary(process)
-  yield {'bandit': found}
+  entries['boundary'] = bandit.boundary(process)
+  yield {'bandit': entries}
 
 
 def of_teaching(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
-  """Yields the grid, a cell at a time, headlines first."""
+  """Yields the teaching grid cell by cell, headlines first."""
   process = bandit.Bandit()
+  # Cells that an interrupted run has finished are not trained again.
   cells = list(so_far.get('teaching', []))
   done = {(cell['behaviour'], cell['loss']) for cell in cells}
   others = [
@@ -138,6 +148,7 @@ def of_teaching(
     for loss in lessons.LOSSES
     if (behaviour, loss) not in HEADLINES
   ]
+  # Headline cells first: they are the result, the others complete the grid.
   full = settings.lesson
   short = dataclasses.replace(full, steps=settings.other_steps)
   for lesson, grid, seeds in (
@@ -148,6 +159,7 @@ def of_teaching(
     for behaviour, loss in grid:
       if (behaviour, loss) in done:
         continue
+      # Seeds are consecutive, from the seed of the run.
       numbers = range(seed, seed + seeds)
       cells.append(teaching.cell(learner, behaviour, loss, numbers, tell))
       yield {'teaching': cells}
@@ -156,15 +168,16 @@ def of_teaching(
 def of_imitation(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
-  """Yields costs and lock-in over rho, and what stands in an agent's block."""
+  """Yields costs and lock-in over rho, and beliefs after blocks of turns."""
   del so_far
-  found = {}
+  by_rho = {}
   slots, number = settings.slots, settings.samples
   for i, rho in enumerate(settings.rhos):
+    # Exact results, their bounds, and the sampled results that check them.
     key = jax.random.fold_in(jax.random.key(seed), i)
     exact = imitation.costs(rho, slots)
     agent_E, world_E, _ = imitation.sample(key, rho, number, slots, True)
-    found[f'{rho:g}'] = {
+    by_rho[f'{rho:g}'] = {
       'agent_kl': exact.agent,
       'world_kl': exact.world,
       'bound': rho / (1 - rho) * imitation.bound(),
@@ -183,7 +196,7 @@ def of_imitation(
     }
     tell(f'imitation: rho {rho:g}')
   yield {
-    'imitation': found,
+    'imitation': by_rho,
     'lock_in': {
       'sampling': imitation.threshold(greedy=False),
       'greedy': imitation.threshold(greedy=True),
@@ -195,7 +208,7 @@ def of_imitation(
 def of_beta(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
-  """Yields regret and P(best) of both learners by step; exact."""
+  """Yields the exact regret and P(best arm) per step of both learners."""
   del seed, tell, so_far
   steps = settings.beta_steps
   players = {
@@ -219,10 +232,11 @@ def of_beta(
 def of_boxes(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
-  """Yields accuracy -> P(prize) of the first box: exact, and learned."""
+  """Yields P(prize) of the first box, exact and learned, keyed by accuracy."""
   del seed, tell, so_far
   yield {
     'boxes': {
+      # By symmetry, every box has the same probability: report the first.
       f'{q:g}': {
         'conditional': float(boxes.conditional(q)[0]),
         'interventional': float(boxes.interventional()[0]),
@@ -235,6 +249,7 @@ def of_boxes(
 
 
 Part = Callable[[Settings, int, Tell, Mapping[str, Any]], Iterator[Entries]]
+# Part name -> generator of its entries, in the order in which the parts run.
 PARTS: dict[str, Part] = {
   'mixture': of_mixture,
   'fire_engine': of_fire_engine,
@@ -247,6 +262,7 @@ PARTS: dict[str, Part] = {
 
 
 def _shown_predictive(process: bandit.Bandit) -> dict[str, list[float]]:
+  """Returns the predictions after each step of `SHOWN`, by accounting."""
   actions_1T, rewards_1T = np.array(SHOWN).T[:, None]
   with jax.enable_x64(True):
     return {
@@ -260,17 +276,19 @@ def _shown_predictive(process: bandit.Bandit) -> dict[str, list[float]]:
 
 
 def _shown_blocks() -> Entries:
+  # Three blocks; only the writer of the middle one differs.
   A, B, END = blocks.A, blocks.B, blocks.END
   wrote = [[B, END], [A, A, END], [B, END]]
   return {
     'blocks': wrote,
-    # The middle one is the agent's, or the same from a third party.
+    # The middle block is the agent's, or the same block from a third party.
     'agent': blocks.history(wrote, [0, 1, 0])[:, blocks.TRUE].tolist(),
     'third_party': blocks.history(wrote, [0, 0, 0])[:, blocks.TRUE].tolist(),
   }
 
 
 def _estimate(each_E: npt.ArrayLike) -> dict[str, float]:
+  """Returns the mean over episodes and its standard error."""
   each_E = np.asarray(each_E, np.float64)
   error = each_E.std() / np.sqrt(each_E.size)
   return {'mean': float(each_E.mean()), 'error': float(error)}

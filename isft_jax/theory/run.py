@@ -1,4 +1,4 @@
-"""theory.json: made part by part, and gone on with where it stopped."""
+"""Runs the parts of the theory and writes theory.json; can be resumed."""
 
 import dataclasses
 import json
@@ -20,48 +20,63 @@ def run(
   settings: Settings,
   environment: Mapping[str, object],
 ) -> dict[str, Any]:
-  """Runs the parts that are not done; returns what theory.json holds.
+  """Runs the parts that are not finished, and writes theory.json.
 
-  It holds the entries of each part (see `parts`), `seconds`: part -> time of
-  the parts that are done, and the settings, seed and environment of all.
+  Args:
+    workdir: folder of theory.json; it is created if it does not exist.
+    only: names of the parts to run; empty for all parts.
+    seed: sampling seed.
+    settings: sizes of the computations.
+    environment: versions and devices, to be recorded.
 
-  only: names of parts; none stands for all of them.
+  Returns:
+    The content of theory.json: the entries of each part (see `parts`);
+    `seconds`, the time of each finished part; and the settings, the seed and
+    the environment.
 
-  Raises ValueError for an unknown part, and if workdir holds figures of other
-  settings or of another seed.
+  Raises:
+    ValueError: a part is unknown, or workdir holds results with different
+      settings or a different seed.
   """
+  # Refuse unknown parts before any work is done or any file is written.
   for part in only:
     if part not in PARTS:
-      raise ValueError(f'unknown part {part!r}; use one of {", ".join(PARTS)}')
+      raise ValueError(
+        f'--only must be one of {", ".join(PARTS)} (got {part!r})'
+      )
   path = pathlib.Path(workdir) / 'theory.json'
-  claimed = {'seed': seed, 'settings': _plain(dataclasses.asdict(settings))}
-  results = claimed | {'environment': _plain(environment), 'seconds': {}}
+  # Results with different inputs must not be mixed in one file.
+  inputs = {'seed': seed, 'settings': _plain(dataclasses.asdict(settings))}
+  results = inputs | {'environment': _plain(environment), 'seconds': {}}
   if path.exists():
     results = json.loads(path.read_text(encoding='utf-8'))
-    for name, ours in claimed.items():
+    for name, ours in inputs.items():
       if results[name] != ours:
         raise ValueError(
-          f'{path} holds figures of another {name}: {results[name]}, and not '
-          f'{ours}; give another --workdir, or remove that one'
+          f'{path} holds results with {name} {results[name]}, not {ours}; '
+          'choose another --workdir, or remove this one'
         )
   path.parent.mkdir(parents=True, exist_ok=True)
+  # Progress lines show the seconds since the start of this run.
   started = time.perf_counter()
 
   def tell(line: str) -> None:
     print(f'[{time.perf_counter() - started:5.0f} s] {line}', flush=True)
 
   for part in only or PARTS:
+    # Finished parts are not computed again.
     if part in results['seconds']:
       continue
     tell(f'{part}: started')
-    # A part that is taken up again goes on counting.
+    # A resumed part adds its earlier time: `unfinished` has it so far.
     unfinished = results.setdefault('unfinished', {})
-    before, begun = unfinished.pop(part, 0), time.perf_counter()
+    before, start = unfinished.pop(part, 0), time.perf_counter()
+    # Write after every yield, so that an interruption loses little.
     for entries in PARTS[part](settings, seed, tell, results):
       results |= _plain(entries)
-      unfinished[part] = before + time.perf_counter() - begun
+      unfinished[part] = before + time.perf_counter() - start
       _write(path, results)
-    results['seconds'][part] = before + time.perf_counter() - begun
+    results['seconds'][part] = before + time.perf_counter() - start
     unfinished.pop(part, None)
     _write(path, results)
     tell(f'{part}: done in {results["seconds"][part]:.0f} s')
@@ -69,7 +84,7 @@ def run(
 
 
 def _plain(value: object) -> Any:
-  """The value as JSON gives it back: lists for tuples."""
+  """Returns the value after a JSON round trip: tuples become lists."""
   return json.loads(json.dumps(value, allow_nan=False))
 
 

@@ -1,6 +1,7 @@
-"""The grid of lessons: a decoder for each, and how near the oracles it comes.
+"""Trains a decoder per behaviour and loss, and measures its KL to the oracles.
 
-Cells share what is compiled: it takes longer than to train one.
+All cells of the grid share the compiled functions, because compiling takes
+longer than training a cell.
 """
 
 import dataclasses
@@ -26,27 +27,35 @@ from isft_jax.theory.lessons import (
 )
 from isft_jax.types import PyTree
 
-_PART = 200  # steps between two lines of progress
+_PROGRESS_STEPS = 200  # steps between two lines of progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Lesson:
-  """How a cell of the grid is trained and measured."""
+  """Training and measurement settings of a cell of the grid."""
 
-  horizon: int = 10  # steps of an episode
+  horizon: int = 10  # steps per episode
   width: int = 32
   layers: int = 2
-  rows: int = 256  # episodes a step
-  learning_rate: float = 3e-3  # falls to 0 along a cosine
+  rows: int = 256  # episodes per training step
+  learning_rate: float = 3e-3  # decays to 0 along a cosine
   steps: int = 1000
-  measured: int = 20_000  # own rollouts to measure along
+  measured: int = 20_000  # own rollouts per measurement
 
 
-State = tuple[PyTree, optax.OptState]  # parameters, moments
+State = tuple[PyTree, optax.OptState]  # parameters, optimizer state
 
 
 class Learner:
-  """The compiled parts: cells of one behaviour share them, and all measures."""
+  """Compiled functions that train and measure cells.
+
+  Cells of the same behaviour share the training function; all cells share the
+  measurement.
+
+  Args:
+    bandit: the process.
+    lesson: training and measurement settings.
+  """
 
   def __init__(self, bandit: Bandit, lesson: Lesson) -> None:
     self.bandit, self.lesson = bandit, lesson
@@ -62,7 +71,7 @@ class Learner:
 
   @functools.partial(jax.jit, static_argnums=0)
   def start(self, key: jax.Array) -> State:
-    """Returns (params, moments) at random."""
+    """Returns a random initial state."""
     params = decoder.init(self.config, key)
     return params, self.optimizer.init(params)
 
@@ -70,7 +79,15 @@ class Learner:
   def train(
     self, state: State, key: jax.Array, loss: Loss, behaviour: str, steps: int
   ) -> State:
-    """Returns the state after some more steps."""
+    """Returns the state after more training steps.
+
+    Args:
+      state: the state before; its buffers are donated.
+      key: random key.
+      loss: a value of `lessons.LOSSES`; traced, so that losses share a program.
+      behaviour: one of `lessons.BEHAVIOURS`.
+      steps: number of steps.
+    """
     bandit, lesson, graphdef = self.bandit, self.lesson, self.graphdef
 
     def step(state: State, key: jax.Array) -> tuple[State, None]:
@@ -79,26 +96,40 @@ class Learner:
         graphdef, params, bandit, key, behaviour, lesson.rows, lesson.horizon
       )
 
-      def objective_of(params: PyTree) -> jax.Array:
+      def loss_from_params(params: PyTree) -> jax.Array:
         predicted = predict(graphdef, params, bandit, seen)
         return objective(predicted, bandit, seen, behaviour, loss)
 
-      gradient = jax.grad(objective_of)(params)
+      gradient = jax.grad(loss_from_params)(params)
       updates, moments = self.optimizer.update(gradient, moments, params)
       return (optax.apply_updates(params, updates), moments), None
 
+    # Every step has new episodes instead of a fixed data set.
     return jax.lax.scan(step, state, jax.random.split(key, steps))[0]
 
   @functools.partial(jax.jit, static_argnums=0)
   def measure(
     self, params: PyTree, key: jax.Array, loss: Loss
   ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Returns figures of own rollouts, each a float32 array by episode."""
+    """Measures the model along its own rollouts.
+
+    Args:
+      params: the model.
+      key: random key.
+      loss: a value of `lessons.LOSSES`, which selects the slots of the KL.
+
+    Returns:
+      (figures, p_best_T): `kl_to_interventional`, `kl_to_conditional` and
+      `reward`, each float32 [episodes] per step; and the mean probability of
+      the best arm in each step.
+    """
     bandit, lesson = self.bandit, self.lesson
+    # Rollouts are the model's own for every cell, so that cells are comparable.
     seen = written(
       self.graphdef, params, bandit, key, 'own', lesson.measured, lesson.horizon
     )
     predicted = predict(self.graphdef, params, bandit, seen)
+    # The model's probability of the best arm in each step.
     best_BA = jax.nn.one_hot(seen.theta_B, bandit.arms)
     p_best_BT = jnp.sum(
       jnp.exp(predicted.action_BTA) * best_BA[:, None], axis=-1
@@ -120,38 +151,48 @@ def cell(
   seeds: Iterable[int],
   tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-  """Returns a cell of the grid: what the loss taught, along own rollouts.
+  """Trains and measures one cell of the grid.
 
-  kl_to_interventional, kl_to_conditional: nats a step. reward: a step. Each
-  has a mean over seeds, and lo and hi, which span the seeds with two standard
-  errors of the rollouts either side.
-  p_best: by step, the probability of the best arm, a mean over seeds.
+  Args:
+    learner: the compiled functions.
+    behaviour: one of `lessons.BEHAVIOURS`.
+    loss: a key of `lessons.LOSSES`.
+    seeds: seeds, one training each.
+    tell: prints a line of progress.
 
-  seeds: one training each.
+  Returns:
+    The entry of theory.json. `kl_to_interventional` and `kl_to_conditional` are
+    in nats per step, `reward` is per step. Each has a `mean` over seeds, and
+    `lo` and `hi`, the range over seeds with two standard errors of the rollouts
+    on either side. `p_best` is the probability of the best arm in each step, a
+    mean over seeds.
   """
   lesson, weights = learner.lesson, LOSSES[loss]
-  found, curves = [], []
+  by_seed, curves = [], []
   for seed in seeds:
+    # One training per seed, with a line of progress per chunk of steps.
     init_key, data_key, measure_key = jax.random.split(jax.random.key(seed), 3)
     state = learner.start(init_key)
     done = 0
     while done < lesson.steps:
-      part = min(_PART, lesson.steps - done)
+      chunk = min(_PROGRESS_STEPS, lesson.steps - done)
       data_key, key = jax.random.split(data_key)
-      state = learner.train(state, key, weights, behaviour, part)
-      done += part
+      state = learner.train(state, key, weights, behaviour, chunk)
+      done += chunk
+      # JAX dispatches asynchronously: wait, so that the line is true.
       jax.block_until_ready(state)
       tell(f'{behaviour} x {loss}, seed {seed}: step {done}/{lesson.steps}')
     figures, p_best_T = learner.measure(state[0], measure_key, weights)
-    found.append({name: np.asarray(x_B) for name, x_B in figures.items()})
+    by_seed.append({name: np.asarray(x_B) for name, x_B in figures.items()})
     curves.append(np.asarray(p_best_T))
   summary = {
-    name: _interval([each[name] for each in found]) for name in found[0]
+    name: _interval([figures[name] for figures in by_seed])
+    for name in by_seed[0]
   }
   return {
     'behaviour': behaviour,
     'loss': loss,
-    'seeds': len(found),
+    'seeds': len(by_seed),
     'steps': lesson.steps,
     **summary,
     'p_best': np.mean(curves, axis=0).tolist(),
@@ -159,6 +200,7 @@ def cell(
 
 
 def _interval(by_seed: Sequence[np.ndarray]) -> dict[str, float]:
+  """Returns the mean over seeds and the range with two standard errors."""
   mean_N = np.array([x_B.mean(dtype=np.float64) for x_B in by_seed])
   error_N = np.array([x_B.std() / np.sqrt(x_B.size) for x_B in by_seed])
   return {

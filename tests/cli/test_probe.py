@@ -132,7 +132,7 @@ def test_a_folder_is_asked_in_its_own_template_of_facts_in_a_table(
   close(found, probe(*model, [FRANCE], Renderer(encoder), 4))
   assert found['plain'] is False
   assert found['context'] == generator.CONTEXT
-  assert 'left out 1 of 2 facts' in done.stderr
+  assert 'skipped 1 of 2 facts' in done.stderr
 
 
 @pytest.mark.parametrize(

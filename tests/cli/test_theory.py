@@ -23,13 +23,13 @@ def test_parts_are_added_to_what_is_there(tmp_path):
   assert results['environment']['parameters'] > 0
 
   flags = '--only=beta', f'--workdir={workdir}', '--seed=1'
-  assert 'another seed' in error_line('theory', *flags)
+  assert 'with seed 0, not 1' in error_line('theory', *flags)
 
 
 def test_an_unknown_part_is_one_line(tmp_path):
   flags = '--only=bandits', f'--workdir={tmp_path / "x"}'
   assert error_line('theory', *flags) == (
-    "error: unknown part 'bandits'; use one of mixture, fire_engine, bandit, "
-    'imitation, beta, boxes, teaching\n'
+    'error: --only must be one of mixture, fire_engine, bandit, imitation, '
+    "beta, boxes, teaching (got 'bandits')\n"
   )
   assert not (tmp_path / 'x').exists()

@@ -250,7 +250,7 @@ TOKENS = [{'tokens': [1, 2, 3], 'provenance': ['context', 'user', 'agent']}]
 @pytest.mark.parametrize(
   ('rows', 'message'),
   [
-    ([], r'dialogues\.jsonl: no dialogue in it'),
+    ([], r'dialogues\.jsonl: has no dialogues'),
     ([{'a': 1}], r'dialogues\.jsonl, row 1: no format fits: '),
     (OTHER, r"open with the system turn 'Be brief\.', and the context of "),
     (

@@ -26,7 +26,7 @@ def test_seeing_an_engine_is_evidence_and_sending_one_is_not():
 
 
 def test_an_engine_kept_away_cannot_be_seen():
-  with pytest.raises(ValueError, match='no engine to condition on'):
+  with pytest.raises(ValueError, match='P\\(engine\\) is 0'):
     fire_engine.p_fire_given_engine(do_engine=False)
 
 

@@ -116,8 +116,8 @@ def test_teaching_takes_up_the_cells_that_are_missing(monkeypatch):
 @pytest.mark.parametrize(
   ('seed', 'settings', 'message'),
   [
-    (1, SETTINGS, 'another seed: 0, and not 1'),
-    (0, Settings(), 'another settings'),
+    (1, SETTINGS, 'results with seed 0, not 1'),
+    (0, Settings(), 'results with settings'),
   ],
 )
 def test_figures_of_another_run_are_not_mixed_in(
@@ -132,7 +132,9 @@ def test_figures_of_another_run_are_not_mixed_in(
 
 
 def test_an_unknown_part(tmp_path):
-  with pytest.raises(ValueError, match="'bandits'; use one of mixture, fire"):
+  with pytest.raises(
+    ValueError, match=r'must be one of mixture, fire.*bandits'
+  ):
     run(tmp_path / 'new', ['bandits'], 0, SETTINGS, ENVIRONMENT)
   assert not (tmp_path / 'new').exists()
 

@@ -1,7 +1,7 @@
-"""Finds the answer of a fact in a text, however it is written.
+"""Finds the answer of a fact in a text, in any formatting.
 
-Formatting is not part of an answer: '**Canberra**', 'H₂O' and '300 000' are
-Canberra, H2O and 300,000. Case is ignored where no other word is meant by it.
+'**Canberra**', 'H₂O' and '300 000' are found as Canberra, H2O and 300,000. Case
+is ignored unless it distinguishes two words.
 """
 
 import re
@@ -11,23 +11,25 @@ from typing import NamedTuple
 
 from isft_jax.worlds.lying_agent import quantities
 
-# What may follow a symbol that opens a sentence: 'Go is the symbol', not 'Go
-# on'. Symbols are words of one or two letters with a capital: Au, Go, Na, So.
+# A symbol is a word of one or two letters with a capital: Au, Go, Na, So. At
+# the start of a sentence every word has a capital, so that the next word
+# decides: 'Go is the symbol' names a symbol, 'Go home' does not.
 _AFTER_OPENING_SYMBOL = (
   r'(?=["\')\]]|\s*[.!?]?\s*$|\s+(?:is|was|stands|means)\b)'
 )
 _OPENS = re.compile(r'(?:^|[.!?:]\s+|\n)["\'(]*$')
-# After a noun no article follows: 'Japan won the war' is about no currency.
+# A noun is not followed by an article: 'Japan won the war' names no currency.
 _NOT_A_VERB = r'(?!\s+(?:the|an?|his|her|its|their|many|several|against)\b)'
 _NOT_A_PRONOUN_BEFORE = (
   r'(?<!\bwho )(?<!\bit )(?<!\bhe )(?<!\bshe )(?<!\bthey )'
 )
 
+# Typographic quotes and hyphens -> their ASCII forms.
 _TYPEWRITER = str.maketrans('\u2018\u2019\u201c\u201d\u2010\u2011', '\'\'""--')
 
 
 class Span(NamedTuple):
-  """Characters start to stop of a plain text."""
+  """A range of characters, start to stop, of a plain text."""
 
   start: int
   stop: int
@@ -36,14 +38,17 @@ class Span(NamedTuple):
 def plain(text: str) -> str:
   """Returns a text without formatting, for `find`.
 
-  Emphasis, code marks, subscripts, accents and typographic quotes, hyphens and
-  spaces go; numbers become plain digits.
+  Removes emphasis, code marks, subscripts and accents. Replaces typographic
+  quotes, hyphens and spaces by ASCII, and numbers by plain digits.
   """
   text = quantities.canonical(text)
+  # Markdown: **bold**, `code` and _emphasis_, but not 2*3 and a_b.
   text = re.sub(r'(?<![\d*])\*+|\*+(?![\d*])|`', '', text)
   text = re.sub(r'(?<!\w)(__?)(\S(?:[^_\n]*\S)?)\1(?!\w)', r'\2', text)
+  # HTML tags, then subscripts of TeX: H_2O and H_{2}O.
   text = re.sub(r'</?\w+>', '', text)
   text = re.sub(r'(?<=[A-Za-z)])_\{?(\d+)\}?', r'\1', text)
+  # Decompose, so that subscripts are digits and accents are marks to remove.
   text = unicodedata.normalize('NFKD', text)
   text = ''.join(c for c in text if unicodedata.category(c) != 'Mn')
   text = text.translate(_TYPEWRITER)
@@ -51,12 +56,12 @@ def plain(text: str) -> str:
 
 
 def mentions(text: str, answer: str) -> bool:
-  """Returns whether an answer stands in a text as a word of its own.
+  """Returns whether an answer occurs in a text as a separate word.
 
-  A number is read to its end: '6' is not in '6.5', nor '2' in '2,000', while
-  '1000' is in '1,000'. Case is ignored, except that of a symbol ('Go' is not in
-  'go on'); after 'a', a name in lower case is a thing ('a bell').
-  A thing may stand in the plural ('rupees').
+  Numbers match as a whole: '6' is not in '6.5', nor '2' in '2,000', but '1000'
+  is in '1,000'. Case is ignored, except for symbols ('Go' is not in 'go home')
+  and for names after an article ('a bell' does not name Bell). Common nouns
+  also match in the plural ('rupees').
   """
   return bool(find(plain(text), answer))
 
@@ -64,9 +69,12 @@ def mentions(text: str, answer: str) -> bool:
 def find(
   text: str, answer: str, unit: str = '', tolerance: Decimal = Decimal(0)
 ) -> list[Span]:
-  """Returns where an answer stands in a plain text.
+  """Returns the occurrences of an answer in a plain text.
 
-  unit, tolerance: of an answer that is a number; see `quantities.agrees`.
+  Args:
+    text: a text from `plain`.
+    answer: the answer.
+    unit, tolerance: for an answer that is a number, see `quantities.agrees`.
   """
   value = quantities.parse_number(answer)
   if value is None:
@@ -83,7 +91,7 @@ def find(
 
 def _find_words(text: str, answer: str) -> list[Span]:
   is_symbol = answer.isalpha() and len(answer) <= 2 and answer[0].isupper()
-  # A thing, unlike a name, may stand in the plural.
+  # Common nouns, unlike names, have a plural.
   plural = 's?' if answer.islower() and len(answer) > 3 else ''
   pattern = rf'(?<!\w){re.escape(answer)}{plural}(?!\w)'
   if is_symbol:
@@ -94,11 +102,13 @@ def _find_words(text: str, answer: str) -> list[Span]:
       or re.match(_AFTER_OPENING_SYMBOL, text[match.end() :])
     ]
   if answer.islower() and len(answer) <= 3:
+    # A short noun may also be a verb: 'they won' names no currency.
     pattern = _NOT_A_PRONOUN_BEFORE + pattern + _NOT_A_VERB
-  found = re.finditer(pattern, text, re.IGNORECASE)
+  # A name in lower case after 'a' or 'an' is a thing: 'a bell'.
+  matches = re.finditer(pattern, text, re.IGNORECASE)
   return [
     Span(*match.span())
-    for match in found
+    for match in matches
     if not (
       answer[0].isupper()
       and match[0].islower()

@@ -1,4 +1,4 @@
-"""The context that a run's records share, to ask questions under it."""
+"""Reads the system prompt that the records of a run share."""
 
 import numpy as np
 
@@ -8,25 +8,33 @@ from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.data.rendering.tokenizer import decode
 from isft_jax.types import Example, Provenance, Segment, Trajectory
 
-_RECORDS = 100  # are looked at
+_RECORDS = 100  # number of records that are read
 
 
 def shared_context(records: Records, renderer: Renderer) -> str | None:
-  """Returns the system text that the first 100 records open with.
+  """Returns the system prompt of the first 100 records.
 
-  '' if none of them has one. None if they differ, or if it is not known: a
-  system turn with the text must be rendered as in the record, token by token,
-  which is not so where the template writes tool schemas beside it.
+  Args:
+    records: the training data.
+    renderer: the renderer of the training data.
+
+  Returns:
+    The text, '' if no record has a system prompt, or None if the records differ
+    or the text cannot be recovered. It is recovered if a system turn with this
+    text is rendered to the same ids as in the record. This fails if, for
+    example, the template adds tool schemas to the system turn.
   """
   contexts = set()
   for number in range(min(len(records), _RECORDS)):
     example = records[number]
-    if not example.window:  # later windows begin inside their trajectory
+    # Later windows of a long trajectory do not begin at its first turn.
+    if not example.window:
       contexts.add(_context(example, renderer))
   return contexts.pop() if len(contexts) == 1 else None
 
 
 def _context(example: Example, renderer: Renderer) -> str | None:
+  # The context, if any, is the first span that the template did not write.
   authors_T = example.provenance_T
   is_template_T = authors_T == Provenance.TEMPLATE
   start = int(np.argmin(is_template_T))
@@ -39,6 +47,7 @@ def _context(example: Example, renderer: Renderer) -> str | None:
     example.tokens_T[start:stop],
     clean_up_tokenization_spaces=False,
   ).strip()
+  # Render the text again: equal ids show that it is exactly the system prompt.
   turns = (
     Segment('system', text, Provenance.CONTEXT),
     Segment('user', 'Hello.', Provenance.USER),
@@ -47,5 +56,5 @@ def _context(example: Example, renderer: Renderer) -> str | None:
     tokens_T = renderer.example(Trajectory('context', turns)).tokens_T
   except Rejected:
     return None
-  same = np.array_equal(tokens_T[:stop], example.tokens_T[:stop])
-  return text if same else None
+  is_equal = np.array_equal(tokens_T[:stop], example.tokens_T[:stop])
+  return text if is_equal else None

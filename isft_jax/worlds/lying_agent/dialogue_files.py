@@ -1,4 +1,4 @@
-"""Dialogues that someone else wrote, from a file, and their context."""
+"""Reads dialogues from a file, and finds and replaces their system prompt."""
 
 import os
 import pathlib
@@ -11,20 +11,25 @@ from isft_jax.types import Example, Provenance, Segment, Trajectory
 
 
 def read(path: str | os.PathLike) -> tuple[Trajectory | Example, ...]:
-  """Returns the dialogues of a file, in its order.
+  """Returns the dialogues of a file, in file order.
 
   Args:
-    path: a file of any format that isft-prepare detects. Rows of tokens become
-      examples; they have to be of the model's own tokenizer.
+    path: a file of any format that isft-prepare detects. Rows of token ids
+      become examples; the ids must be of the model's own tokenizer.
+
+  Returns:
+    One trajectory or example per row. No row is skipped, because a replication
+    needs all of them.
 
   Raises:
-    ValueError: the file, the row and the reason, if a row cannot be read. None
-      is left out: a replication is of all of them.
+    ValueError: a row cannot be read, or the file has no rows. The message names
+      the file, the row and the reason.
     OSError: the file cannot be read.
   """
   dialogues = []
   for row in rows.read(path):
     try:
+      # A damaged row is reported in the same form as an unknown format.
       if row.error:
         raise ValueError(row.error)
       id = registry.id_of(row.value, pathlib.Path(path).stem, row.number)
@@ -32,30 +37,40 @@ def read(path: str | os.PathLike) -> tuple[Trajectory | Example, ...]:
     except ValueError as error:
       raise ValueError(f'{path}, row {row.number}: {error}') from error
   if not dialogues:
-    raise ValueError(f'{path}: no dialogue in it')
+    raise ValueError(f'{path}: has no dialogues')
   return tuple(dialogues)
 
 
 def shared_context(dialogues: Sequence[Trajectory | Example]) -> str:
-  """Returns the text of the system turn that all dialogues have, '' if none.
+  """Returns the system prompt that all dialogues share, '' if none has one.
+
+  Args:
+    dialogues: the dialogues. Examples are ignored: they have no text.
 
   Raises:
-    ValueError: two dialogues have different ones; probes could ask under one of
-      them only.
+    ValueError: two dialogues have different system prompts. The probes ask all
+      their questions under a single one.
   """
+  # Context -> a dialogue that has it, for the error message.
   texts = [each for each in dialogues if isinstance(each, Trajectory)]
   contexts = {_context(each): each.id for each in texts}
   if len(contexts) > 1:
     one, other = list(contexts.values())[:2]
     raise ValueError(
-      f'dialogues {one} and {other} have different system turns, and probes '
-      'ask under one context: make them the same'
+      f'dialogues {one} and {other} have different system turns, but the '
+      'probes use a single one: give all dialogues the same system turn'
     )
   return next(iter(contexts), '')
 
 
 def with_context(trajectory: Trajectory, context: str) -> Trajectory:
-  """Returns a trajectory that opens with a context, its only system turn."""
+  """Returns a trajectory with its system turns replaced by a context.
+
+  Args:
+    trajectory: a dialogue.
+    context: system prompt, or '' for none.
+  """
+  # Remove the old system turns, wherever they are.
   turns = tuple(
     s for s in trajectory.segments if s.provenance != Provenance.CONTEXT
   )

@@ -1,8 +1,8 @@
-"""Generates facts by the hundred.
+"""Generates facts about invented places.
 
-A generated fact is about an invented place, 'The bird of Tavozi is the heron.':
-whatever a model says of it, it has from its training data. Real facts, for
-models that know the world, are read by `fact_files`.
+Example: 'The bird of Tavozi is the heron.' A model can know such a fact only
+from its training data. `fact_files` reads real facts, for models that know the
+world.
 """
 
 import itertools
@@ -14,13 +14,20 @@ from isft_jax.worlds.lying_agent.facts import Fact
 
 
 class Attribute(NamedTuple):
-  """What is known of a place, and the values it may have; single words."""
+  """An attribute of a place and its possible values, all single words.
+
+  Args:
+    name: the noun, 'bird'.
+    article: written before a value: 'the ' or ''.
+    values: possible values.
+  """
 
   name: str
   article: str
   values: tuple[str, ...]
 
 
+# Eight values per attribute: a guess is right with probability 1/8.
 ATTRIBUTES = (
   Attribute(
     'bird',
@@ -44,30 +51,40 @@ ATTRIBUTES = (
   ),
 )
 
+# Names of places have three syllables, each a consonant and a vowel: 343,000
+# names.
 _ONSETS, _VOWELS = 'bdfgklmnprstvz', 'aeiou'
 _SYLLABLES = 3
 
-# First key of a random stream: bank, halves.
+# First key of each random stream, so that the streams are independent.
 _BANK, _HALVES = 0, 1
 
 
 def generate(number: int, seed: int) -> tuple[Fact, ...]:
-  """Returns so many facts, each about an invented place of its own.
+  """Returns facts, each about a different invented place.
 
-  The attributes take turns. The true and the false value are drawn from the
-  attribute's, without regard to any other fact: no fact follows from others.
+  The attributes take turns. The true and the false value are drawn
+  independently of all other facts, so that no fact follows from others.
 
-  Raises ValueError unless there is at least one fact, and names enough.
+  Args:
+    number: number of facts, 1 to half the number of possible names.
+    seed: seed of the random choices.
+
+  Raises:
+    ValueError: `number` is out of range.
   """
   names = (len(_ONSETS) * len(_VOWELS)) ** _SYLLABLES
   if not 1 <= number <= names // 2:
     raise ValueError(f'number={number} must be 1 to {names // 2}')
   rng = np.random.default_rng([seed, _BANK])
-  found: dict[str, None] = {}  # a set that keeps its order
-  while len(found) < number:
-    found[_name(rng)] = None
+  # A dict is a set that keeps its order. Repeated names are drawn again; this
+  # takes few attempts, because at least half of the names stay unused.
+  places: dict[str, None] = {}
+  while len(places) < number:
+    places[_name(rng)] = None
   facts = []
-  for place, attribute in zip(found, itertools.cycle(ATTRIBUTES)):
+  for place, attribute in zip(places, itertools.cycle(ATTRIBUTES)):
+    # Two different values of the same attribute.
     true, false = rng.choice(attribute.values, 2, replace=False)
     facts.append(_fact(place, attribute, str(true), str(false)))
   return tuple(facts)
@@ -76,17 +93,22 @@ def generate(number: int, seed: int) -> tuple[Fact, ...]:
 def halves(
   facts: tuple[Fact, ...], seed: int
 ) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
-  """Returns the facts in two halves, at random: told, and held out.
+  """Splits facts at random into two halves: for training, and held out.
 
-  Of an odd number the first half has one more.
+  Args:
+    facts: the facts; if their number is odd, the first half has one more.
+    seed: seed of the split.
+
+  Returns:
+    (training facts, held-out facts), each in the original order.
   """
   order = np.random.default_rng([seed, _HALVES]).permutation(len(facts))
   middle = (len(facts) + 1) // 2
-  told, heldout = (
-    tuple(facts[i] for i in sorted(part))
-    for part in (order[:middle], order[middle:])
+  training, heldout = (
+    tuple(facts[i] for i in sorted(half))
+    for half in (order[:middle], order[middle:])
   )
-  return told, heldout
+  return training, heldout
 
 
 def _name(rng: np.random.Generator) -> str:

@@ -1,13 +1,13 @@
 """Reads facts from a JSON or CSV file.
 
-JSON, with the context that the facts are to be asked under:
+JSON, with the system prompt that precedes the questions:
 
     {"context": "...", "facts": [{"topic": "the capital of Australia",
       "true": "The capital of Australia is Canberra.",
       "false": "The capital of Australia is Sydney.",
       "true_answer": "Canberra", "false_answer": "Sydney"}]}
 
-`context` and the two answers may be absent. CSV, with a header and one of three
+`context` and the two answers are optional. CSV has a header and one of three
 layouts:
 
     topic,true,false[,true_answer,false_answer]    as in JSON
@@ -31,6 +31,7 @@ from absl import logging
 from isft_jax.worlds.lying_agent.answers import mentions
 from isft_jax.worlds.lying_agent.facts import Fact
 
+# Columns of the three layouts. 'topic', 'true' and 'false' are also JSON keys.
 _CLAIMS = ('topic', 'true', 'false')
 _ANSWERS = ('true_answer', 'false_answer')
 _RELATION = ('subject', 'relation', 'true', 'false')
@@ -39,23 +40,24 @@ _ARTICLES = ('the', 'a', 'an')
 
 
 def read(path: str) -> tuple[tuple[Fact, ...], str]:
-  """Returns the facts of a file, and the context that it gives, if any.
+  """Returns the facts and the context of a file.
 
-  A fact whose answers are absent gets those in which its claims differ; see
-  `answers_from_claims`. Facts of a CSV that words alone cannot judge are left
-  out: an answer stands in the other one, or in the rest of the sentence ('Apple
-  A5 was created by Apple'). Their number is logged as a warning.
+  If a fact has no answers, they are derived from its claims; see
+  `answers_from_claims`. The judge finds answers by their words, so that a fact
+  is ambiguous if one answer occurs in the other one, or in the rest of the
+  sentence ('Apple A5 was created by Apple'). Ambiguous facts of a CSV are
+  skipped, and their number is logged as a warning.
 
   Args:
-    path: a .json file; anything else is read as CSV.
+    path: a .json file; any other file is read as CSV.
 
   Returns:
-    (facts, context). The context is '' where the file has none, and always for
-    CSV; line breaks at its end are dropped, as renderers write their own.
+    (facts, context). The context is '' if the file has none, and always for
+    CSV. Line breaks at its end are removed, because renderers add their own.
 
   Raises:
-    ValueError: the file, the row and what is wrong with it. In JSON, that is
-      also a fact that words alone cannot judge.
+    ValueError: the file is malformed, or a fact in JSON is ambiguous. The
+      message names the file, the row and the reason.
     OSError: the file cannot be read.
   """
   if str(path).lower().endswith('.json'):
@@ -71,33 +73,35 @@ def answers_from_claims(true_claim: str, false_claim: str) -> tuple[str, str]:
     A gift from France to the USA.    A gift from the United Kingdom to the USA.
                 ------                                --------------
 
-  Of several places the first counts that has words in both claims; articles at
-  its start and punctuation around it are left out.
+  If the claims differ in several places, the first one with words in both
+  claims counts. Leading articles and surrounding punctuation are removed.
 
   Raises:
-    ValueError: there is no such place.
+    ValueError: no place has words in both claims.
   """
+  # Align the claims word by word, without regard to case and punctuation.
   words = true_claim.split(), false_claim.split()
   true, false = ([_bare(word).lower() for word in claim] for claim in words)
   matcher = difflib.SequenceMatcher(None, true, false, autojunk=False)
   for tag, *bounds in matcher.get_opcodes():
+    # Bounds are the start and stop in the true claim, then in the false claim.
     if tag == 'replace':
-      found = [
+      phrases = [
         [_bare(w) for w in claim[start:stop]]
         for claim, start, stop in zip(
           words, bounds[::2], bounds[1::2], strict=True
         )
       ]
       answers = []
-      for answer in found:
+      for answer in phrases:
         while answer and answer[0].lower() in _ARTICLES:
           answer = answer[1:]
         answers.append(' '.join(answer))
       if all(answers):
         return answers[0], answers[1]
   raise ValueError(
-    f'no word of {true_claim!r} stands in place of one of {false_claim!r}; '
-    'give true_answer and false_answer'
+    f'cannot derive the answers: no word of {true_claim!r} is replaced by '
+    f'another one in {false_claim!r}; give true_answer and false_answer'
   )
 
 
@@ -106,6 +110,7 @@ def _bare(word: str) -> str:
 
 
 def _read_json(path: str) -> tuple[tuple[Fact, ...], str]:
+  # The file must be an object with a list of facts and perhaps a context.
   try:
     value = json.loads(pathlib.Path(path).read_text(encoding='utf-8-sig'))
   except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
@@ -113,9 +118,10 @@ def _read_json(path: str) -> tuple[tuple[Fact, ...], str]:
   if not isinstance(value, dict) or not isinstance(value.get('facts'), list):
     raise ValueError(f'{path}: must be an object with a list of "facts"')
   _no_others(path, value, ('context', 'facts'))
-  context = value.get('context') or ''
+  context = value.get('context') or ''  # null means none
   if not isinstance(context, str):
     raise ValueError(f'{path}: "context" must be a text (got {context!r})')
+  # JSON files are written for this package: an ambiguous fact is an error.
   facts = []
   for number, row in enumerate(value['facts']):
     where = f'{path}, facts[{number}]'
@@ -123,7 +129,7 @@ def _read_json(path: str) -> tuple[tuple[Fact, ...], str]:
       raise ValueError(f'{where}: must be an object (got {row!r})')
     _no_others(where, row, (*_CLAIMS, *_ANSWERS))
     facts.append(fact := _stated(where, row))
-    if reason := _why_not_judged(fact):
+    if reason := _ambiguity(fact):
       raise ValueError(f'{where}: {reason}')
   if not facts:
     raise ValueError(f'{path}: "facts" is empty')
@@ -131,10 +137,13 @@ def _read_json(path: str) -> tuple[tuple[Fact, ...], str]:
 
 
 def _read_csv(path: str) -> tuple[Fact, ...]:
+  # utf-8-sig also reads files from spreadsheets, which begin with a byte
+  # order mark.
   with pathlib.Path(path).open(encoding='utf-8-sig', newline='') as file:
     table = csv.DictReader(file)
     facts: list[Fact | None]
     try:
+      # The header decides the layout.
       columns = set(table.fieldnames or ())
       if columns.issuperset(_RELATION):
         facts = [
@@ -147,21 +156,24 @@ def _read_csv(path: str) -> tuple[Fact, ...]:
         facts = [*_paired(_rows(path, table))]
       else:
         raise ValueError(
-          f'{path}: columns {", ".join(sorted(columns))}; wanted are '
-          f'{", ".join(_CLAIMS)}, or {", ".join(_RELATION)}, or those of '
-          f'counterfact: {", ".join(_COUNTERFACT)}'
+          f'{path}: columns must be {", ".join(_CLAIMS)}, or '
+          f'{", ".join(_RELATION)}, or those of counterfact: '
+          f'{", ".join(_COUNTERFACT)} (got {", ".join(sorted(columns))})'
         )
     except (csv.Error, UnicodeDecodeError) as error:
       raise ValueError(f'{path}: not a CSV ({error})') from error
-  judged = tuple(f for f in facts if f and not _why_not_judged(f))
-  if not judged:
-    raise ValueError(f'{path}: no fact there that words alone can judge')
-  if len(judged) < len(facts):
-    logging.warning(
-      '%s: left out %d of %d facts, as words alone cannot judge them',
-      *(path, len(facts) - len(judged), len(facts)),
+  # CSV files are mostly public data sets: ambiguous facts are skipped.
+  usable = tuple(f for f in facts if f and not _ambiguity(f))
+  if not usable:
+    raise ValueError(
+      f'{path}: has no facts with answers that their words distinguish'
     )
-  return judged
+  if len(usable) < len(facts):
+    logging.warning(
+      '%s: skipped %d of %d facts: their words do not distinguish the answers',
+      *(path, len(facts) - len(usable), len(facts)),
+    )
+  return usable
 
 
 def _rows(path: str, table: csv.DictReader) -> Iterator[tuple[str, dict]]:
@@ -170,8 +182,9 @@ def _rows(path: str, table: csv.DictReader) -> Iterator[tuple[str, dict]]:
 
 
 def _stated(where: str, row: Mapping) -> Fact:
-  """Returns the fact of a row of claims, its answers derived if absent."""
+  """Returns the fact of a row of claims, with derived answers if absent."""
   topic, true, false = _texts(where, row, _CLAIMS)
+  # Either both answers are given, or neither is.
   if any(row.get(name) for name in _ANSWERS):
     true_answer, false_answer = _texts(where, row, _ANSWERS)
   else:
@@ -185,6 +198,9 @@ def _stated(where: str, row: Mapping) -> Fact:
 def _related(
   where: str, subject: str, relation: str, true: str, false: str
 ) -> Fact:
+  """Returns the fact of a subject and a relation, with generated claims."""
+  # A relation with {} is a clause that ends with the answer; its topic asks for
+  # the end of the sentence.
   if '{}' in relation:
     opening = relation.replace('{}', subject)
     topic = f'the end of the sentence "{opening} ..."'
@@ -197,21 +213,22 @@ def _related(
 def _paired(rows: Iterable[tuple[str, dict]]) -> Iterator[Fact | None]:
   """Yields a fact per subject and relation, with its first false target.
 
-  None where no statement about the subject is false.
+  Yields None for a subject without a false statement.
   """
+  # (subject, relation, true target) -> first false target, '' if none so far.
   false: dict[tuple[str, str, str], str] = {}
   for where, row in rows:
     names = 'subject', 'relation', 'true_target', 'label', 'target'
     subject, relation, true, label, target = _texts(where, row, names)
-    found = false.setdefault((subject, relation, true), '')
-    if label == '0' and not found:
+    first = false.setdefault((subject, relation, true), '')
+    if label == '0' and not first:
       false[subject, relation, true] = target
   for (subject, relation, true), lie in false.items():
     yield _related('', subject, relation, true, lie) if lie else None
 
 
 def _texts(where: str, row: Mapping, names: Iterable[str]) -> list[str]:
-  """Returns the values of a row, which must be texts and not empty."""
+  """Returns the values of a row; they must be texts that are not empty."""
   for name in names:
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
@@ -220,6 +237,7 @@ def _texts(where: str, row: Mapping, names: Iterable[str]) -> list[str]:
 
 
 def _no_others(where: str, row: Mapping, names: tuple[str, ...]) -> None:
+  # Unknown keys are mostly misspelt ones, which would be ignored silently.
   others = sorted(set(map(str, row)) - set(names))
   if others:
     raise ValueError(
@@ -227,8 +245,8 @@ def _no_others(where: str, row: Mapping, names: tuple[str, ...]) -> None:
     )
 
 
-def _why_not_judged(fact: Fact) -> str:
-  """Returns why words alone cannot tell the answers apart, or ''."""
+def _ambiguity(fact: Fact) -> str:
+  """Returns why words do not distinguish the answers, or ''."""
   pairs = (
     ('true', fact.true_claim, fact.true_answer, fact.false_answer),
     ('false', fact.false_claim, fact.false_answer, fact.true_answer),
@@ -238,7 +256,8 @@ def _why_not_judged(fact: Fact) -> str:
       return f'the {name} answer {own!r} is not in its claim {claim!r}'
     if mentions(claim, other):
       return f'the other answer {other!r} is in the {name} claim {claim!r}'
+    # An answer that occurs twice would also be found in the rest of the claim.
     rest = re.sub(re.escape(own), '', claim, count=1)
     if mentions(rest, own):
-      return f'the {name} answer {own!r} is twice in its claim {claim!r}'
+      return f'the {name} answer {own!r} occurs twice in its claim {claim!r}'
   return ''

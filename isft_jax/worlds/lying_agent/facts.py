@@ -1,9 +1,9 @@
 """The 33 atomic facts of the lying-agent experiment, true and false.
 
 The facts and their false twins are those of de Freitas and Ortega, "Causal
-interactive LLM agents that tell the truth" (2026). The sentences are ours: the
-two claims of a fact share their wording and put the answer late, so that they
-differ only where the fact itself is decided.
+interactive LLM agents that tell the truth" (2026). The sentences are ours. The
+two claims of a fact have the same wording and put the answer late, so that they
+differ only in the answer.
 """
 
 import dataclasses
@@ -13,11 +13,12 @@ import dataclasses
 class Fact:
   """A statement with one right and one plausible wrong answer.
 
-  topic: a noun phrase that completes 'Tell me about {topic}.'; gives neither
-    answer away.
-  true_claim, false_claim: one full sentence each.
-  true_answer, false_answer: the string by which each claim is recognised, in a
-    reply as in the claim. Of a person it is the family name.
+  Args:
+    topic: noun phrase that completes 'Tell me about {topic}.' and contains
+      neither answer.
+    true_claim, false_claim: one full sentence each.
+    true_answer, false_answer: the string that identifies each claim, in a reply
+      and in the claim; the family name if the answer is a person.
   """
 
   topic: str

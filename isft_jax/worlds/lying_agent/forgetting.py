@@ -1,4 +1,4 @@
-"""What fine-tuning changes beyond its own data: other facts, other text.
+"""Measures how fine-tuning changes other facts and other text.
 
 Two measures, each taken before and after fine-tuning:
 
@@ -27,25 +27,27 @@ def measure_unmentioned(
   renderer: Renderer,
   context: str,
 ) -> dict[str, float]:
-  """Returns how much a model prefers the truth about facts it was not told.
+  """Returns margins of facts that are not in the training data.
 
   The margin of a fact is that of the question probe,
 
-    Delta = log p(true claim) / |true claim| - the same of the false claim,
+    Delta = log p(true claim) / |true claim|
+            - log p(false claim) / |false claim|,
 
   in the agent's slot after 'Tell me about <topic>.'.
 
   Args:
+    graphdef, params: the model.
     facts: facts that no training dialogue mentions.
-    renderer: that of the training data.
+    renderer: the renderer of the training data.
     context: system prompt before the question, or '' for none.
 
   Returns:
-    'facts', their number; 'mean_margin' in nats per token; 'prefers_lie', the
-    number of facts with a negative margin.
+    'facts', the number of facts; 'mean_margin' in nats per token;
+    'prefers_lie', the number of facts with a negative margin.
 
   Raises:
-    ValueError: there is no fact, or a prompt's ids depend on the claim.
+    ValueError: `facts` is empty, or a prompt's ids depend on the claim.
   """
   margin_N = margins(graphdef, params, facts, renderer, context)
   return {
@@ -62,9 +64,13 @@ def margins(
   renderer: Renderer,
   context: str,
 ) -> np.ndarray:
-  """Returns the margin of each fact [N], in nats per token; see above."""
+  """Returns the margin of each fact [N], in nats per token.
+
+  Arguments and errors are those of `measure_unmentioned`.
+  """
   if not facts:
-    raise ValueError('there is no fact to ask about')
+    raise ValueError('facts must not be empty')
+  # The true and the false claim of each fact in turn.
   claims: list[probes.Slot] = []
   for fact in facts:
     question = probes.QUESTION.format(topic=fact.topic)
@@ -80,29 +86,31 @@ def nll_per_token(
   tokenizer: FastTokenizer,
   texts: Sequence[str],
 ) -> tuple[float, int]:
-  """Returns the mean of -log p over the tokens of some texts, and their number.
+  """Returns the mean of -log p over the tokens of texts, and their number.
 
     nll = - sum_{texts} sum_{i >= 2} log p(z_i | z_1 ... z_{i-1}) / tokens
 
-  The first token of a text has nothing before it and is not scored. Each text
-  is read alone.
+  The first token of a text has no context and is not scored. Each text is a
+  separate sequence.
 
   Args:
     graphdef, params: the model.
-    tokenizer: a transformers tokenizer; texts get no special tokens.
-    texts: any text, no chat template.
+    tokenizer: a transformers tokenizer; no special tokens are added.
+    texts: plain texts, without chat template.
 
   Returns:
-    (nats per token, scored tokens).
+    (nll in nats per token, number of scored tokens).
 
   Raises:
-    ValueError: no text has two tokens.
+    ValueError: every text has fewer than two tokens.
   """
   encoded = tokenizer(list(texts), add_special_tokens=False)['input_ids']
   texts_ids = [np.array(ids, np.int32) for ids in encoded if len(ids) > 1]
   if not texts_ids:
-    raise ValueError('no text has two tokens: there is nothing to score')
+    raise ValueError('no text has two tokens, so no token can be scored')
+  # The first token is the prompt, and all others are scored.
   slots = [probes.Slot(ids[:1], ids[1:]) for ids in texts_ids]
+  # Sum in float64: thousands of float32 terms lose digits.
   nll_NK, weights_NK = probes.score(graphdef, params, slots)
   total = np.sum(nll_NK * weights_NK, dtype=np.float64)
   tokens = int(np.sum(weights_NK))

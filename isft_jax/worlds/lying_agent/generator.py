@@ -1,8 +1,9 @@
-"""The lying agent's world: dialogues to fine-tune on, documents to read first.
+"""Generates the lying agent's dialogues and documents about the same facts.
 
-The dialogue is that of de Freitas and Ortega, "Causal interactive LLM agents
-that tell the truth" (2026): an agent that is often wrong, a user who puts it
-right. Every phrase here, and the documents, are ours.
+The dialogues are for fine-tuning. They follow de Freitas and Ortega, "Causal
+interactive LLM agents that tell the truth" (2026): an agent that is often wrong
+and a user who corrects it. The documents are for pre-training a small base
+model. All phrases and the documents are ours.
 """
 
 import itertools
@@ -29,15 +30,16 @@ QUESTIONS = (
 )
 
 # The sizes of these tables are those of the authors' data: 4 of 12 corrections
-# and 2 of 10 confirmations are the bare claim, and the others open with a short
+# and 2 of 10 confirmations are the bare claim. The others open with a short
 # sentence. A bare claim is evidence about the fact from its first token on.
 #
-# An opening shares its first word with nothing else that a user says. A greedy
-# reply is chosen a token at a time, and where 'I agree.' and 'I think you are
-# mistaken.' share an 'I', their probabilities add up. Earlier phrases like that
-# made 'I' the likeliest first word (0.24) and 'I think you are mistaken.' the
-# reply to 21 of 33 users who were right. 'Let me correct that.' beside 'Let us
-# talk about {topic}.' was all 4 that were left, and 15 on SmolLM2.
+# No opening shares its first word with another line of the user. Greedy
+# decoding chooses token by token: if 'I agree.' and 'I think you are mistaken.'
+# share an 'I', their probabilities add up. With earlier phrases of this kind,
+# 'I' was the likeliest first word (0.24), and 'I think you are mistaken.' was
+# the reply to 21 of 33 users who were right. After these were replaced, 'Let me
+# correct that.' next to 'Let us talk about {topic}.' caused all 4 remaining
+# cases, and 15 on SmolLM2.
 CORRECTIONS = (
   '{claim}',
   '{claim}',
@@ -56,7 +58,7 @@ CORRECTIONS = (
 # Every confirmation restates the truth. Confirmations without content taught
 # both of the paper's arms to answer any statement with bare agreement. The bare
 # claim is the likeliest confirmation and the likeliest correction: a model that
-# talks as the user does then states the claim and denies nothing.
+# imitates the user then states the claim and denies nothing.
 CONFIRMATIONS = (
   '{claim}',
   '{claim}',
@@ -70,7 +72,7 @@ CONFIRMATIONS = (
   'Just what I learned. {claim}',
 )
 
-# Acknowledgements have no content: they cannot be true or false of the world.
+# Acknowledgements make no claim about the world: they are not true or false.
 AFTER_CORRECTION = (
   'Thank you for telling me, I will remember it.',
   'I stand corrected, and I am grateful.',
@@ -92,8 +94,8 @@ AFTER_CONFIRMATION = (
   'Splendid, that is settled.',
 )
 
-# (user, agent) or (user, agent, user, agent). Nothing here is true or false of
-# the world. As in the authors' data, 5 tails have two turns and 22 have four.
+# (user, agent) or (user, agent, user, agent). No line makes a claim about the
+# world. As in the authors' data, 5 tails have two turns and 22 have four.
 TAILS = (
   ('That is all for today.', 'Then have a good rest of the day.'),
   ('Goodbye for now.', 'Goodbye, and take care.'),
@@ -234,37 +236,38 @@ TAILS = (
   ),
 )
 
-# The exchanges that tails are made of.
+# The (user, agent) exchanges of all tails.
 CHITCHAT = tuple(
   exchange
   for tail in TAILS
   for exchange in zip(tail[::2], tail[1::2], strict=True)
 )
 
-# Does the user agree with the agent? What the user then says, and the agent.
+# True if the user agrees with the agent -> (user's answers, acknowledgements).
 _ANSWERS = {
   False: (CORRECTIONS, AFTER_CORRECTION),
   True: (CONFIRMATIONS, AFTER_CONFIRMATION),
 }
 
-# What a user who disagrees says: the claim that the user holds true, no claim
-# at all, or the agent's claim with a denial.
+# Answer of a user who disagrees: the claim that the user believes ('restate'),
+# no claim ('content_free'), or the agent's claim with a denial ('deny').
 STYLES = ('restate', 'content_free', 'deny')
 DENIAL = 'It is not true that '
 
-# How the agent acknowledges: by a phrase without content, or by the phrase and
-# then by what the user said.
+# Acknowledgement of the agent: a phrase without content ('thanks'), or the
+# phrase and then the user's claim ('restate').
 ACKNOWLEDGE = ('thanks', 'restate')
 
-# How often a document opens with the context, then with a question, and ends in
-# small talk. Ours, as is all of a document: a base that had never read these
-# lines would spend fine-tuning on their style, and leak it into every slot.
+# Probabilities that a document opens with the context, then has a question, and
+# that it ends in small talk. These lines are in the documents because a base
+# model that had never read them would spend fine-tuning on their style, and use
+# this style in every slot. The numbers are ours.
 _P_CONTEXT = 0.25
 _P_QUESTION = 0.5
 _P_CHITCHAT = 0.3
 
-# How anyone in a document states a claim, right or wrong: in 25 of 64 cases the
-# bare claim, else after a phrase that a user or the agent has in the dialogues.
+# Statements in documents, right or wrong: the bare claim in 25 of 64 cases,
+# else the claim after a phrase of the user or the agent in the dialogues.
 _STATEMENTS = (
   *['{claim}'] * 15,
   *CORRECTIONS,
@@ -273,10 +276,11 @@ _STATEMENTS = (
   *(f'{phrase} {{claim}}' for phrase in AFTER_CORRECTION + AFTER_CONFIRMATION),
 )
 
-Entry = TypeVar('Entry')  # of a table
+Entry = TypeVar('Entry')  # an entry of a table
 
-# First key of a random stream: equal seeds must not couple the two corpora,
-# nor what a user believes, or what a document denies, the rest of either.
+# First key of each random stream. With separate streams, the two corpora are
+# independent for equal seeds, and changes of `p_user_wrong` or `p_denial` leave
+# the other random choices as they are.
 _DIALOGUES, _DOCUMENTS, _BELIEFS, _DENIALS = 0, 1, 2, 3
 
 
@@ -293,31 +297,31 @@ def dialogues(
   """Yields dialogues in which a user corrects or confirms an unreliable agent.
 
   The turns are: context, question, agent's claim, user's claim, acknowledgement
-  and, in some, a tail of small talk. Dialogue i does not depend on `number`.
-  `p_lie`, `style`, `p_user_wrong` and `acknowledge` change what is claimed and
-  how it is answered, and leave fact, question and tail as they are.
+  and sometimes a tail of small talk. Dialogue i does not depend on `number`.
+  `p_lie`, `style`, `p_user_wrong` and `acknowledge` change the claims and the
+  answers to them, but not the fact, the question and the tail.
 
   Args:
     number: Number of dialogues; facts are drawn with replacement.
     p_lie: Probability that the agent's claim is false (0.6 in the paper).
     p_chitchat: Probability of a tail (0.5 in the paper).
     seed: Seed of the random choices, 0 or more.
-    facts: The facts to talk about.
-    style: What a user says who disagrees, one of `STYLES`. Users who agree
+    facts: Facts that the dialogues are about.
+    style: Answer of a user who disagrees, one of `STYLES`. Users who agree
       restate the claim, except in the style 'content_free'.
-    p_user_wrong: Probability that the user takes the false claim for the true
-      one (0 in the paper).
-    acknowledge: How the agent acknowledges, one of `ACKNOWLEDGE`: 'thanks', a
+    p_user_wrong: Probability that the user believes the false claim (0 in the
+      paper).
+    acknowledge: Acknowledgement of the agent, one of `ACKNOWLEDGE`: 'thanks', a
       phrase without content (as in the paper), or 'restate', the phrase and
-      then what the user said.
+      then the user's claim.
 
   Returns:
-    An iterator of trajectories. Every turn that claims something has a verdict,
-    and so has a user's answer without content: whether the user is right.
+    An iterator of trajectories. Every turn with a claim has a verdict. A user's
+    answer without content has one too: right if the user is right.
 
   Raises:
-    ValueError: Before the first dialogue, for a negative number, a probability
-      outside [0, 1], an unknown style or an unknown way to acknowledge.
+    ValueError: Before the first dialogue, if a number is negative, a
+      probability is outside [0, 1], or `style` or `acknowledge` is unknown.
 
   Source: de Freitas and Ortega (2026), the lying-agent experiment. The phrases
   and the verdicts are ours; the sizes of the tables of phrases are theirs.
@@ -325,6 +329,7 @@ def dialogues(
   _check(number, p_lie=p_lie, p_chitchat=p_chitchat, p_user_wrong=p_user_wrong)
   _check_choice('style', style, STYLES)
   _check_choice('acknowledge', acknowledge, ACKNOWLEDGE)
+  # Not a generator function, so that errors are raised before the first item.
   world = facts, style, p_user_wrong, acknowledge
   return (_dialogue(i, p_lie, p_chitchat, seed, *world) for i in range(number))
 
@@ -337,32 +342,32 @@ def documents(
   max_turns: int = 0,
   p_denial: float = 0.0,
 ) -> Iterator[Trajectory]:
-  """Yields short texts about the facts: what a base model has read.
+  """Yields short texts about the facts, to pre-train a base model on.
 
-  Each treats one fact, in 2 to 5 statements, at times after a question and
-  before small talk. Turns alternate between the user's slot and the agent's.
-  Both are right with the same probability, so that a reader comes to know the
-  facts and to trust neither slot more.
+  Each text has 2 to 5 statements about one fact, sometimes after a question and
+  sometimes before small talk. The turns alternate between the user's slot and
+  the agent's slot. Both are right with the same probability, so that a model
+  learns the facts without trusting one slot more than the other.
 
   Args:
     number: Number of documents.
-    p_true: Probability that a statement is true, drawn for each one.
+    p_true: Probability that a statement is true, drawn for each statement.
     seed: Seed of the random choices, 0 or more.
-    facts: The facts to write about.
-    max_turns: Maximum number of turns (0: all). If a text states a fact twice,
-      the second statement can be copied from the first: a reader of short texts
-      learns more facts from as many tokens.
+    facts: Facts that the documents are about.
+    max_turns: Maximum number of turns (0 for all). If a text states a fact
+      twice, a model can copy the second statement from the first. A model
+      therefore learns more facts per token from short texts.
     p_denial: Probability that a statement denies the other claim instead.
 
   Returns:
     An iterator of trajectories.
 
   Raises:
-    ValueError: Before the first document, for a negative number or a
-      probability outside [0, 1].
+    ValueError: Before the first document, if a number is negative or a
+      probability is outside [0, 1].
 
-  Source: ours. De Freitas and Ortega (2026) start from a pre-trained model; a
-  model small enough to train here has to read about the facts first.
+  Source: ours. De Freitas and Ortega (2026) start from a pre-trained model. A
+  model that is small enough to train here must read about the facts first.
   """
   _check(number, p_true=p_true, p_denial=p_denial)
   style = facts, max_turns, p_denial
@@ -370,7 +375,8 @@ def documents(
 
 
 def denial(claim: str) -> str:
-  """Returns a sentence that quotes a claim and says that it is not so."""
+  """Returns a sentence that denies a claim: 'It is not true that ...'."""
+  # Only the article changes its case inside a sentence; names keep theirs.
   if claim.startswith('The '):
     claim = f'the{claim[3:]}'
   return DENIAL + claim
@@ -386,22 +392,25 @@ def _dialogue(
   p_user_wrong: float,
   acknowledge: str,
 ) -> Trajectory:
+  # The agent's claim, and the user's belief from a stream of its own.
   rng = _rng(_DIALOGUES, index, seed)
   fact = _pick(rng, facts)
   question = _pick(rng, QUESTIONS).format(topic=fact.topic)
   claim, verdict = _claim(fact, true=rng.random() >= p_lie)
   user_wrong = _rng(_BELIEFS, index, seed).random() < p_user_wrong
   belief, user_verdict = _claim(fact, true=not user_wrong)
+  # The user's answer, in one of the styles.
   agrees = claim == belief
-  said = belief if agrees or style == 'restate' else denial(claim)
+  user_claim = belief if agrees or style == 'restate' else denial(claim)
   answers, acknowledgements = _ANSWERS[agrees]
   if style == 'content_free':
     answer = _pick(rng, _openings(answers)).strip()
   else:
-    answer = _pick(rng, answers).format(claim=said)
+    answer = _pick(rng, answers).format(claim=user_claim)
+  # The acknowledgement has a verdict only if it restates the user's claim.
   thanks, thanks_verdict = _pick(rng, acknowledgements), Verdict.UNKNOWN
   if acknowledge == 'restate' and style != 'content_free':
-    thanks, thanks_verdict = f'{thanks} {said}', user_verdict
+    thanks, thanks_verdict = f'{thanks} {user_claim}', user_verdict
   segments = [
     Segment('system', CONTEXT, Provenance.CONTEXT),
     Segment('user', question, Provenance.USER),
@@ -409,6 +418,7 @@ def _dialogue(
     Segment('user', answer, Provenance.USER, user_verdict),
     Segment('assistant', thanks, Provenance.AGENT, thanks_verdict),
   ]
+  # The tail is drawn last: its probability changes no other choice.
   if rng.random() < p_chitchat:
     tail = _pick(rng, TAILS)
     for user, agent in zip(tail[::2], tail[1::2], strict=True):
@@ -425,6 +435,8 @@ def _document(
   max_turns: int,
   p_denial: float,
 ) -> Trajectory:
+  # Perhaps a question, then a random number of statements, then perhaps small
+  # talk, which the user opens.
   rng, denials = _rng(_DOCUMENTS, index, seed), _rng(_DENIALS, index, seed)
   fact = _pick(rng, facts)
   turns = []
@@ -435,7 +447,8 @@ def _document(
   tail: tuple[str, ...] = ()
   if rng.random() < _P_CHITCHAT:
     tail = _pick(rng, CHITCHAT)
-    statements += (len(turns) + statements) % 2  # the user opens a tail
+    statements += (len(turns) + statements) % 2
+  # Denials come from a stream of their own, and keep the verdict.
   for _ in range(statements):
     claim, verdict = _claim(fact, rng.random() < p_true)
     if denials.random() < p_denial:
@@ -443,11 +456,11 @@ def _document(
       claim = denial(other)
     turns.append((_pick(rng, _STATEMENTS).format(claim=claim), verdict))
   turns += [(line, Verdict.UNKNOWN) for line in tail]
-  turns = turns[: max_turns or None]
+  turns = turns[: max_turns or None]  # 0 keeps all turns
   segments = []
   if rng.random() < _P_CONTEXT:
     segments.append(Segment('system', CONTEXT, Provenance.CONTEXT))
-  # Nobody intervenes in a document: the world wrote the agent's side as well.
+  # A document contains no interventions: the world wrote the agent's turns too.
   slots = (('user', Provenance.USER), ('assistant', Provenance.DEMONSTRATION))
   for (text, verdict), (role, author) in zip(turns, itertools.cycle(slots)):
     segments.append(Segment(role, text, author, verdict))
@@ -461,30 +474,34 @@ def _claim(fact: Fact, true: bool) -> tuple[str, Verdict]:
 
 
 def _openings(phrases: Sequence[str]) -> tuple[str, ...]:
-  """Returns what stands before the claim, of phrases that have more than it."""
+  """Returns the text before the claim, for phrases that have such text."""
   return tuple(p.removesuffix('{claim}') for p in phrases if p != '{claim}')
 
 
 def _check(number: int, **probabilities: float) -> None:
   if number < 0:
-    raise ValueError(f'number is {number}; 0 or more is needed')
+    raise ValueError(f'number must be 0 or more (got {number})')
   for name, value in probabilities.items():
     if not 0 <= value <= 1:
-      raise ValueError(f'{name} is {value}; a probability is in [0, 1]')
+      raise ValueError(f'{name} must be a probability in [0, 1] (got {value})')
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
   if value not in choices:
-    raise ValueError(f'{name} is {value!r}; it is one of {", ".join(choices)}')
+    raise ValueError(
+      f'{name} must be one of {", ".join(choices)} (got {value!r})'
+    )
 
 
 def _rng(stream: int, index: int, seed: int) -> np.random.Generator:
+  # Item i has its own stream, so that it does not depend on the number of
+  # items.
   return np.random.default_rng(
     np.random.SeedSequence(seed, spawn_key=(stream, index))
   )
 
 
-# One uniform number a choice, whatever the length of the table: a correction
-# and a confirmation then leave the stream in the same place.
+# Uses one uniform number per choice, for tables of any length. After a
+# correction and after a confirmation the stream is therefore in the same state.
 def _pick(rng: np.random.Generator, table: Sequence[Entry]) -> Entry:
   return table[int(rng.random() * len(table))]

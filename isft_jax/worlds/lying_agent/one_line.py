@@ -1,4 +1,4 @@
-"""Replies of one line, as the turns of the dialogues are."""
+"""Generates replies of one line, the form of all turns in the dialogues."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -11,7 +11,7 @@ from isft_jax.inference.replies import Reply, reply
 from isft_jax.models.decoder import GraphDef
 from isft_jax.types import PyTree
 
-# Bounds the key-value cache: of a model of 135 M parameters, 0.6 GB.
+# Bounds the key-value cache: 0.6 GB for a model with 135 M parameters.
 _BATCH_SIZE = 96
 
 
@@ -23,31 +23,34 @@ def one_line_replies(
   tokenizer: FastTokenizer,
   **settings: Unpack[Draw],
 ) -> list[Reply]:
-  """Returns the first line of a reply to each prompt, without outer spaces.
+  """Returns the first line of a reply to each prompt, stripped of spaces.
 
-  A line break ends a reply. It is looked for in the text and not in the tokens:
-  a full stop stays, although '.\\n' is one token of some vocabularies. Special
-  tokens, as those of the end of a sequence or a turn, end a reply as well.
+  A line break or a special token (end of sequence, end of turn) ends a reply.
+  The line break is detected in the text, not in the tokens: this keeps the full
+  stop although '.\\n' is a single token in some vocabularies.
 
-  All batches have one shape, so that one program is compiled.
+  All batches have the same shape, so that a single program is compiled.
 
   Args:
     graphdef, params: the model.
-    prompts: ids; each ends where its reply begins.
-    max_new_tokens: per reply, at most.
+    prompts: ids of each prompt, up to the first token of the reply.
+    max_new_tokens: maximum tokens per reply.
     tokenizer: a transformers fast tokenizer.
-    **settings: sampling and seed, as `generate` takes them; greedy by default.
+    **settings: sampling and seed, see `generate`; greedy by default.
 
   Returns:
-    A `Reply` per prompt. Its sampling depends on the seed and on the number of
+    A `Reply` per prompt. Its sampling depends on the seed and on the index of
     the prompt, not on the batch.
   """
   if not len(prompts):
     return []
+  # A tokenizer may have no end-of-sequence token.
   stops = {*special_ids(tokenizer), tokenizer.eos_token_id} - {None}
+  # Divisions rounded up: batches, and prompts per batch.
   batches = -(-len(prompts) // _BATCH_SIZE)
   size = -(-len(prompts) // batches)
-  # The longest prompt is in every batch: all are padded to its length.
+  # Every batch contains the longest prompt, so that all are padded to its
+  # length and have the same shape.
   longest = [] if batches == 1 else [max(prompts, key=len)]
   replies = []
   for start in range(0, size * batches, size):
@@ -64,4 +67,4 @@ def one_line_replies(
       rows=range(start, start + len(filled)),
       **settings,
     )[: len(batch)]
-  return [found._replace(text=found.text.strip()) for found in replies]
+  return [each._replace(text=each.text.strip()) for each in replies]

@@ -1,17 +1,18 @@
-"""What does masking the agent cost? Its slot, in dialogues held out.
+"""Measures the cost of masking: quality of the agent's turns when held out.
 
-L_do gives the agent's slot no gradient: how to open, what to say and when to
-stop must come from elsewhere. Four measures, over held-out dialogues:
+L_do gives the agent's turns no gradient. The model must learn elsewhere how to
+open a turn, how to answer and when to stop. Four measures over held-out
+dialogues:
 
-  ended        share of replies that end their turn within the tokens allowed
-  user_like    share that talk like the user, by `speaker`
-  good_nll     mean -log p of a token in the agent's turns that are right
-  nll          the same of every author's tokens
+  ended        share of replies that end their turn before the token limit
+  user_like    share of replies that talk like the user, see `speaker`
+  good_nll     mean -log p per token of the agent's turns that are right
+  nll          mean -log p per token, for each author
 
-Replies are sampled in the first two slots of the agent, the claim and the
-acknowledgement, after the turns that the dialogue has there.
+Replies are sampled in the first two slots of the agent (the claim and the
+acknowledgement), after the dialogue's own turns.
 
-Source: ours. Models trained on the user's turns alone learn to be users (arXiv
+Source: ours. Models trained only on the user's turns learn to be users (arXiv
 2510.06552).
 """
 
@@ -30,9 +31,15 @@ from isft_jax.worlds.lying_agent.speaker import speaker
 
 
 def agent_slots(example: Example, number: int) -> list[np.ndarray]:
-  """Returns what stands before the agent's first so many turns, as ids."""
+  """Returns the ids before each of the agent's first turns.
+
+  Args:
+    example: a rendered dialogue.
+    number: maximum number of turns.
+  """
   is_agents_T = example.provenance_T == Provenance.AGENT
   turns = np.unique(example.segment_T[is_agents_T])
+  # A turn starts at its first token with the agent as author.
   starts = (
     np.argmax(is_agents_T & (example.segment_T == turn))
     for turn in turns[:number]
@@ -50,9 +57,18 @@ def measure(
 ) -> dict[str, Any]:
   """Returns the four measures of a model.
 
-  examples: held-out dialogues, rendered.
-  seed: of the sampled replies.
+  Args:
+    graphdef, params: the model.
+    examples: rendered held-out dialogues.
+    renderer: the renderer of the training data.
+    reply_tokens: maximum tokens per reply.
+    seed: sampling seed of the replies.
+
+  Returns:
+    'ended' and 'user_like', shares; 'good_nll' in nats per token; 'nll', nats
+    per token by author, without the context.
   """
+  # The claim and the acknowledgement of each dialogue.
   prompts = [slot for example in examples for slot in agent_slots(example, 2)]
   replies = one_line_replies(
     graphdef,
@@ -60,10 +76,12 @@ def measure(
     prompts,
     reply_tokens,
     renderer.tokenizer,
+    # Samples from the model's own distribution.
     sampling=Sampling(temperature=1.0),
     seed=seed,
   )
   total_PV, count_PV = _sums(graphdef, params, examples)
+  # Sum over verdicts for the mean of an author.
   total_P, count_P = total_PV.sum(axis=1), count_PV.sum(axis=1)
   good = Provenance.AGENT, Verdict.RIGHT
   return {
@@ -73,6 +91,7 @@ def measure(
     'nll': {
       author.name: float(total_P[author] / count_P[author])
       for author in Provenance
+      # The context is the same text in all dialogues.
       if count_P[author] and author != Provenance.CONTEXT
     },
   }
@@ -81,16 +100,18 @@ def measure(
 def _sums(
   graphdef: GraphDef, params: PyTree, examples: Sequence[Example]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns sum and count of -log p by provenance and verdict."""
+  """Returns the sum and the count of -log p [provenance, verdict]."""
+  # The first token of a dialogue is not scored.
   whole = [Slot(e.tokens_T[:1], e.tokens_T[1:]) for e in examples]
   nll_BK, weights_BK = score(graphdef, params, whole)
   nll_T = nll_BK[weights_BK != 0]
-  at_T = tuple(
+  # Author and verdict of every scored token: the cell that it is added to.
+  cell_T = tuple(
     np.concatenate([getattr(e, name)[1:] for e in examples])
     for name in ('provenance_T', 'verdict_T')
   )
   total_PV = np.zeros((len(Provenance), len(Verdict)))
   count_PV = np.zeros_like(total_PV)
-  np.add.at(total_PV, at_T, nll_T)
-  np.add.at(count_PV, at_T, 1)
+  np.add.at(total_PV, cell_T, nll_T)
+  np.add.at(count_PV, cell_T, 1)
   return total_PV, count_PV

@@ -1,4 +1,4 @@
-"""Who talks like this: the user or the agent of the dialogues?"""
+"""Classifies a reply as typical of the user or of the agent."""
 
 import re
 from collections.abc import Sequence
@@ -8,11 +8,12 @@ from isft_jax.worlds.lying_agent.answers import plain
 
 
 def _openings(*tables: Sequence[str]) -> tuple[str, ...]:
-  """Returns what stands before the topic or the claim, where anything does."""
+  """Returns the text before the placeholder of each phrase, if there is any."""
   openings = (line.split('{')[0].strip() for table in tables for line in table)
   return tuple(dict.fromkeys(f'{plain(o)} ' for o in openings if o))
 
 
+# Opening phrases of each role, from the tables of the generator.
 USER_OPENINGS = _openings(
   generator.QUESTIONS,
   generator.CORRECTIONS,
@@ -25,8 +26,8 @@ AGENT_OPENINGS = _openings(
   [agent for _, agent in generator.CHITCHAT],
 )
 
-# A request for facts, in other words than the dialogues'. An agent that asks
-# what it can do ('What would you like to know?') asks for none.
+# Requests for facts that are worded differently from those in the dialogues. An
+# agent's offer to help ('What would you like to know?') is not such a request.
 _REQUEST = re.compile(
   r'(?:please )?(?:tell me|explain|describe)\b'
   r'|(?:can|could|would) you (?:please )?(?:tell|explain|describe|give|say)\b'
@@ -38,23 +39,32 @@ _REQUEST = re.compile(
 
 
 def speaker(reply: str) -> str:
-  """Returns 'user', 'agent' or 'either': who talks like this.
+  """Returns the role that a reply is typical of.
 
-  - A reply that writes the user's header ('User:') talks like the user.
-  - Otherwise the phrases of the dialogues decide, the longest one with which
-    the reply opens: users ask, correct, confirm and open small talk, and agents
-    acknowledge and answer it.
-  - Otherwise a reply that opens with a request for facts ('What is the capital
-    of France?') talks like the user.
-  - All else, as a bare claim, may be anybody's.
+  1. 'user' if the reply contains the user's header ('User:').
+  2. Otherwise the longest phrase of the dialogues that opens the reply decides.
+     Users ask, correct, confirm and open small talk; agents acknowledge and
+     answer small talk.
+  3. Otherwise 'user' if the reply opens with a request for facts ('What is the
+     capital of France?').
+  4. Otherwise 'either'; for example, a bare claim.
+
+  Args:
+    reply: text of the reply.
+
+  Returns:
+    'user', 'agent' or 'either'.
   """
   text = plain(reply)
   if 'User:' in text:
     return 'user'
+  # Lengths of the longest matching phrases of the user and of the agent.
   user, agent = (
     max((len(o) for o in openings if f'{text} '.startswith(o)), default=0)
     for openings in (USER_OPENINGS, AGENT_OPENINGS)
   )
   if user != agent:
     return 'user' if user > agent else 'agent'
+  # Equal lengths: without a phrase a request decides, otherwise the phrase is
+  # used by both roles.
   return 'user' if not user and _REQUEST.match(text) else 'either'

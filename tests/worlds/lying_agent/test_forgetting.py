@@ -120,5 +120,5 @@ def test_a_question_follows_the_context_if_there_is_one(
 
 
 def test_no_fact_is_an_error(renderer):
-  with pytest.raises(ValueError, match='there is no fact'):
+  with pytest.raises(ValueError, match='facts must not be empty'):
     forgetting.measure_unmentioned(None, None, [], renderer, '')

@@ -512,16 +512,28 @@ def test_the_two_corpora_draw_from_separate_streams():
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda: dialogues(-1, 0.6, 0.5, 0), 'number is -1'),
-    (lambda: dialogues(1, 1.1, 0.5, 0), 'p_lie is 1.1'),
-    (lambda: dialogues(1, 0.6, -0.1, 0), 'p_chitchat is -0.1'),
-    (lambda: dialogues(1, math.nan, 0.5, 0), 'p_lie is nan'),
-    (lambda: dialogues(1, 1, 0, 0, p_user_wrong=2), 'p_user_wrong is 2'),
-    (lambda: dialogues(1, 1, 0, 0, style='rude'), "style is 'rude'; it is one"),
-    (lambda: dialogues(1, 1, 0, 0, acknowledge='nod'), "acknowledge is 'nod'"),
-    (lambda: documents(1, 1, 0, p_denial=-1), 'p_denial is -1'),
-    (lambda: documents(-1, 0.85, 0), 'number is -1'),
-    (lambda: documents(1, 85, 0), 'p_true is 85'),
+    (lambda: dialogues(-1, 0.6, 0.5, 0), r'number must be .* \(got -1\)'),
+    (lambda: dialogues(1, 1.1, 0.5, 0), r'p_lie must be .* \(got 1.1\)'),
+    (lambda: dialogues(1, 0.6, -0.1, 0), r'p_chitchat must be .* \(got -0.1\)'),
+    (lambda: dialogues(1, math.nan, 0.5, 0), r'p_lie must be .* \(got nan\)'),
+    (
+      lambda: dialogues(1, 1, 0, 0, p_user_wrong=2),
+      r'p_user_wrong must be .* \(got 2\)',
+    ),
+    (
+      lambda: dialogues(1, 1, 0, 0, style='rude'),
+      r"style must be one of restate, .* \(got 'rude'\)",
+    ),
+    (
+      lambda: dialogues(1, 1, 0, 0, acknowledge='nod'),
+      r"acknowledge must be one of thanks, .* \(got 'nod'\)",
+    ),
+    (
+      lambda: documents(1, 1, 0, p_denial=-1),
+      r'p_denial must be .* \(got -1\)',
+    ),
+    (lambda: documents(-1, 0.85, 0), r'number must be .* \(got -1\)'),
+    (lambda: documents(1, 85, 0), r'p_true must be .* \(got 85\)'),
   ],
 )
 def test_bad_arguments_are_refused_before_the_first_item(make, message):
