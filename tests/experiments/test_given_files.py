@@ -273,7 +273,7 @@ def test_ids_need_the_model_that_they_are_of(model, tmp_path):
   config = write(tmp_path, model, TOKENS)
   config.model = ModelConfig()
   config.documents.number = 2
-  message = 'holds ids, which mean something to one tokenizer only'
+  message = 'has token ids, which need the tokenizer that made them'
   with pytest.raises(ValueError, match=message):
     experiment.reproduce(config, str(tmp_path / 'run'))
 
