@@ -57,7 +57,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12.8',
     'pyarrow>=21',
-    'rich>=13.9',
+    'rich>=14.3',
     'safetensors>=0.4.3',
     'tensorboardX>=2.6.2',
     'tensorflow-datasets>=4.9.10',

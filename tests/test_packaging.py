@@ -139,7 +139,7 @@ def test_every_command_is_installed_and_opens_its_help_with_itself(
   modules = {
     f'isft-{path.stem}'
     for path in (ROOT / 'isft_jax/cli').glob('*.py')
-    if '\ndef run():\n' in path.read_text()
+    if '\ndef run() -> None:\n' in path.read_text()
   }
   assert commands == modules
   for name in commands:

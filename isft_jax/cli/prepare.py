@@ -158,9 +158,10 @@ def _prepare() -> None:
     report, existed = prepare.prepare(*arguments, progress, NUM_WORKERS.value)
   # Show the counts, and the next command.
   tables.show(preparation.table(report))
-  state = 'already existed' if existed else 'are ready'
-  print(f'the records in {OUTPUT.value} {state}; train on them with')
-  print(f'  isft-train --config=train_tiny --config.records={OUTPUT.value}')
+  state = 'existed already' if existed else 'are ready'
+  print(f'The records in {OUTPUT.value} {state}. To train on them:')
+  print(f'  isft-train --config=finetune --config.records={OUTPUT.value} \\')
+  print('    --config.model.init_from=MODEL')
 
 
 def run() -> None:

@@ -64,7 +64,7 @@ def test_records_of_agent_runs(place):
     'look up</>Sunny.</>'
   )
   again = command('prepare', *flags_of(place), f'--output={place}/out')
-  assert 'already existed' in again.stdout
+  assert 'existed already' in again.stdout
 
 
 def test_several_processes_and_a_look_at_every_byte(place):
@@ -152,7 +152,7 @@ BAD = {
     ['--chat_template=nope.jinja'],
     "--chat_template must be a file or 'plain' (got 'nope.jinja')",
   ),
-  'a template that is none': (['--chat_template=BAD'], 'is not one'),
+  'a template that is none': (['--chat_template=BAD'], 'does not compile'),
   'rules that are none': (['--authors=setup.py'], 'setup.py: '),
   'a share above one': (['--heldout=2'], '--heldout=2.0 must be'),
   'a window of context': (
@@ -160,8 +160,8 @@ BAD = {
     '--overlap=9 must be',
   ),
   'no workers': (['--num_workers=0'], '--num_workers=0 must be 1 or more'),
-  'a split of files': (['--split=test'], '--split=test is of data sets of the'),
-  'nothing to extend': (['--extends=nope'], 'nope is no prepared data set'),
+  'a split of files': (['--split=test'], '--split=test is only for data sets'),
+  'nothing to extend': (['--extends=nope'], 'nope is not a prepared data set'),
   'an unknown format': (['--format=csv'], 'csv'),
 }
 

@@ -178,7 +178,7 @@ def test_facts_are_asked_of_a_model_that_no_host_has_whole(whole, told):
 
 def test_one_host_speaks_for_all(told):
   (_, first, _), (_, second, _) = told[0]
-  assert 'rows an epoch' in first and '/24  loss' in first
+  assert 'rows per epoch' in first and '/24  loss' in first
   assert 'train_tiny' not in second
 
 

@@ -5,8 +5,6 @@ nll_V[v] is the sum of the weights of the slots whose target is v, over the
 count. All numbers are powers of two and sums of them: float32 has them exactly.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +12,7 @@ import optax
 import pytest
 
 from isft_jax.train import step as step_lib
+from isft_jax.train.step import TrainState
 from isft_jax.types import Batch, Provenance
 from tests.fixtures import fast_jit
 
@@ -55,12 +54,6 @@ MIXED = BATCH._replace(
 )
 
 
-class State(NamedTuple):
-  step: jax.Array
-  params: dict
-  opt_state: tuple
-
-
 @pytest.fixture(autouse=True)
 def table(monkeypatch):
   """The table in place of a decoder, which is asked for by its graph."""
@@ -74,7 +67,7 @@ def table(monkeypatch):
 
 def start():
   params = {'nll_V': jnp.asarray(NLL_V)}
-  return State(jnp.int32(6), params, OPTIMIZER.init(params))
+  return TrainState(jnp.int32(6), params, OPTIMIZER.init(params))
 
 
 def take_step(batch=BATCH, state=None, parts=1, **arguments):

@@ -1,6 +1,6 @@
 """Labels of records for trainers that mask tokens with -100, as Parquet.
 
-A label is the token itself where the objective scores it, and -100 elsewhere.
+A label is the token if the objective scores it, and -100 otherwise.
 Labels are not shifted: a causal model of transformers compares the label at
 position t with its logits at t - 1.
 
@@ -27,27 +27,21 @@ from isft_jax.data.batching.scored_rows import target_weights
 from isft_jax.data.records.dataset import Records
 from isft_jax.types import Example
 
-IGNORED = -100  # what transformers, torch and TRL ignore
+IGNORED = -100  # the label that transformers, torch and TRL ignore
 METADATA = b'isft_jax'  # the key in the schema of a file
-# Tokens of a row group: 8 to 12 MB in memory, whatever the records' lengths.
+# Tokens per row group: 8 to 12 MB in memory for records of any length.
 _GROUP_TOKENS = 1 << 20
 
 
 class LabelCounts(NamedTuple):
-  """Counts of a file of labels.
+  """Counts of a file of labels."""
 
-  records: rows of the file.
-  tokens: input ids of all rows.
-  targets: labels that are not -100.
-  empty: rows of which every label is -100.
-  weighted: whether the file has a column `weights`, because the objective has
-    other weights than 0 and 1.
-  """
-
-  records: int
-  tokens: int
-  targets: int
-  empty: int
+  records: int  # rows of the file
+  tokens: int  # input ids of all rows
+  targets: int  # labels that are not -100
+  empty: int  # rows without any label except -100
+  # Whether the file has a column `weights`, because the objective has weights
+  # other than 0 and 1.
   weighted: bool
 
 
@@ -86,7 +80,7 @@ def write(
     group_tokens: tokens of a row group, which bounds the memory.
 
   Returns:
-    What was written, in numbers.
+    The counts of the file.
 
   Raises:
     ValueError: the objective is unknown or scores no token of the records, or
@@ -98,6 +92,7 @@ def write(
       f'objective {objective!r} gives every token of {records.folder} weight '
       '0: there is no label to write; choose another objective'
     )
+  # Fail before reading the records.
   _check_replaceable(path)
   weighted = is_weighted(table_PV)
   schema = _schema(records, objective, weighted)
@@ -108,6 +103,7 @@ def write(
     parquet.ParquetWriter(file, schema) as writer,
   ):
     for group in _groups(records, group_tokens):
+      # One row group per group of records, so that memory is bounded.
       weights = [target_weights(example, table_PV) for example in group]
       writer.write_table(_table(group, weights, schema))
       number_of = [int(np.count_nonzero(weights_T)) for weights_T in weights]
@@ -153,6 +149,7 @@ def _groups(records: Records, group_tokens: int) -> Iterator[list[Example]]:
 def _table(
   group: list[Example], weights: list[np.ndarray], schema: pa.Schema
 ) -> pa.Table:
+  # Lists of all rows in one array, with the start of each row.
   starts = np.cumsum([0] + [len(example.tokens_T) for example in group])
   tokens_T = np.concatenate([example.tokens_T for example in group])
   weights_T = np.concatenate(weights)
@@ -167,6 +164,7 @@ def _table(
     'window': pa.array([example.window for example in group], pa.int32()),
     'input_ids': lists(tokens_T.astype(np.int32)),
     'labels': lists(labels_from_weights(tokens_T, weights_T)),
+    # Dropped below if the schema has no weights.
     'weights': lists(weights_T.astype(np.float32)),
   }
   return pa.table([columns[name] for name in schema.names], schema=schema)

@@ -1,11 +1,11 @@
-"""Several sources in one plan: exact shares of the rows, whoever reads them.
+"""Mixes several data sets with exact shares of rows, without sampling.
 
-    weights 3, 1, in order of their turns:  a a b a | a a b a | ...
+    weights 3 and 1:  a a b a | a a b a | ...
 
-A round holds as many rows of each source as its weight says, evenly spread, and
-an epoch is a whole number of rounds. A source that has fewer rows than its
-share begins again, in a new order; none is read again before all of it has been
-read. So a row is a pure function of its number, and there is nothing to sample.
+A round holds as many rows of each mixture component as its weight, evenly
+spread. An epoch is a whole number of rounds. A component with fewer rows than
+its share is read again in a new order, but only after all of its rows have been
+read. Each row is a pure function of its number.
 """
 
 import dataclasses
@@ -19,71 +19,81 @@ import numpy as np
 from isft_jax.data.batching import packing
 from isft_jax.data.batching.packing import Plan
 
-# A million rows have an order of 8 MB.
+# Reading rows one by one must not shuffle the whole plan each time. The order
+# of a million rows takes 8 MB.
 _order = functools.lru_cache(maxsize=16)(packing.row_order)
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-  """Rows of several plans, in turns.
+  """Rows of several plans, interleaved."""
 
-  plans: of each source. Its rows are those that it has by itself.
-  turns_W: whose row is next, for each of the W rows of a round.
-  rounds: of an epoch: as few as read every source at least once.
-  seed: of the order in which the rows of a plan are read.
-  shuffle: False reads them as they lie in the plan.
-  """
-
-  plans: tuple[Plan, ...]
-  turns_W: np.ndarray
-  rounds: int
-  seed: int
-  shuffle: bool = True
+  plans: tuple[Plan, ...]  # one per component, packed independently
+  turns_W: np.ndarray  # index of the component, for each of W rows per round
+  rounds: int  # per epoch; the fewest that read every component at least once
+  seed: int  # of the order of the rows within each plan
+  shuffle: bool = True  # False reads rows in the order of the plan
 
   def __len__(self) -> int:
-    """Returns the rows of an epoch."""
+    """Returns the number of rows per epoch."""
     return self.rounds * len(self.turns_W)
 
   @property
   def row_length(self) -> int:
-    """L, tokens of a row: as many as the plan that has the most."""
+    """L, tokens per row: the maximum over the plans."""
     return max(plan.row_length for plan in self.plans)
 
   @property
   def row_targets(self) -> int:
-    """K, scored targets of a row: as many as the plan that has the most."""
+    """K, scored targets per row: the maximum over the plans."""
     return max(plan.row_targets for plan in self.plans)
 
   def rows_of(self, source: int) -> int:
-    """Returns how many rows of an epoch are a source's."""
+    """Returns the number of rows per epoch of one component."""
     return self.rounds * int((self.turns_W == source).sum())
 
   def row(self, number: int) -> tuple[int, np.ndarray]:
-    """Returns (source, entries) of a row, counted from the first epoch on."""
-    in_round, turn = divmod(number, len(self.turns_W))
+    """Returns one row.
+
+    Args:
+      number: number of the row, counted from the beginning of the first epoch.
+
+    Returns:
+      The index of the component, and the entries of the row in its plan.
+    """
+    # Component of the row, and the number of its rows before this one.
+    full_rounds, turn = divmod(number, len(self.turns_W))
     source = int(self.turns_W[turn])
-    mine_W = self.turns_W == source
-    visit = in_round * int(mine_W.sum()) + int(mine_W[:turn].sum())
+    is_own_W = self.turns_W == source
+    # Rows of this component in earlier rounds, and earlier in this round.
+    visit = full_rounds * int(is_own_W.sum()) + int(is_own_W[:turn].sum())
+
+    # Each pass over a component has an order of its own.
     plan = self.plans[source]
-    again, place = divmod(visit, len(plan))
-    order = _order(len(plan), self.seed, again, self.shuffle)
-    return source, plan.row(order[place])
+    repeat, position = divmod(visit, len(plan))
+    order = _order(len(plan), self.seed, repeat, self.shuffle)
+    return source, plan.row(order[position])
 
   def describe(self, names: Sequence[str]) -> str:
-    """Returns what an epoch has of each source; of one, a line."""
+    """Describes an epoch in words, with a line for each component.
+
+    Args:
+      names: names of the components.
+    """
     if len(self.plans) == 1:
       return self.plans[0].describe()
+    # Targets per epoch: a component may be read more or less than once.
     targets = [
       self.rows_of(source) / len(plan) * plan.targets
       for source, plan in enumerate(self.plans)
     ]
-    lines = [f'{len(self):,} rows an epoch']
+    lines = [f'{len(self):,} rows per epoch']
     for source, plan in enumerate(self.plans):
       rows = self.rows_of(source)
       lines.append(
         f'    {names[source]}: {rows:,} rows ({rows / len(self):.1%}), '
-        f'{rows / len(plan):.2f} times its {plan.describe()}; of all targets '
-        f'{targets[source] / sum(targets):.1%}'
+        f'{rows / len(plan):.2f} times its {plan.describe()}; '
+        f'{targets[source] / sum(targets):.1%} of all targets'
       )
     return '\n'.join(lines)
 
@@ -94,34 +104,52 @@ def make_mixture(
   seed: int,
   shuffle: bool = True,
 ) -> Mixture:
-  """Mixes plans: a source's share of the rows of an epoch is its weight's.
+  """Mixes plans so that their shares of rows are exactly their weights.
 
-    rows of s / rows of all = weight of s / sum of weights      exactly
+    rows of component s / all rows = weight of s / sum of weights
 
-  Of rows, and so of what is read and computed: a source whose rows hold fewer
-  targets has a smaller share of the loss.
+  The shares count rows, and therefore time. A component with fewer targets per
+  row has a smaller share of the loss.
 
-  Raises ValueError if weights are not positive.
+  Args:
+    plans: the plan of each component.
+    weights: their weights; positive.
+    seed: of the order of the rows within each plan.
+    shuffle: False reads rows in the order of the plan.
+
+  Raises:
+    ValueError: a weight is not positive.
   """
-  whole = whole_numbers(weights)
-  # Its j-th row of w stands at (j + 1/2) / w of the round; ties as listed.
-  places = [((j + 0.5) / w, s) for s, w in enumerate(whole) for j in range(w)]
-  turns = [source for _, source in sorted(places)]
-  rounds = max(-(-len(plan) // w) for plan, w in zip(plans, whole, strict=True))
+  counts = whole_numbers(weights)
+  # Row j of a component with w rows per round goes to position (j + 1/2) / w;
+  # ties keep the order of the components.
+  positions = [
+    ((j + 0.5) / w, s) for s, w in enumerate(counts) for j in range(w)
+  ]
+  # Pairs sort by position and then by component.
+  turns = [source for _, source in sorted(positions)]
+  rounds = max(
+    -(-len(plan) // w) for plan, w in zip(plans, counts, strict=True)
+  )
   return Mixture(tuple(plans), np.array(turns), rounds, seed, shuffle)
 
 
 def whole_numbers(weights: Sequence[float]) -> list[int]:
   """Returns the smallest whole numbers in proportion to weights.
 
-  [0.7, 0.3] -> [7, 3]. A weight is taken as the nearest fraction whose
-  denominator is 1,000 at most: 0.3333 is a third.
+  [0.7, 0.3] -> [7, 3]. Each weight is rounded to the nearest fraction with a
+  denominator of at most 1,000: 0.3333 counts as 1/3.
 
-  Raises ValueError if one is not positive, or less than that.
+  Args:
+    weights: positive numbers.
+
+  Raises:
+    ValueError: a weight is not positive, or is rounded to 0.
   """
   fractions = [Fraction(weight).limit_denominator(1000) for weight in weights]
   if min(fractions) <= 0:
     raise ValueError(f'weights of sources must be positive: {list(weights)}')
+  # Multiply by the common denominator, then divide by the common factor.
   scale = math.lcm(*(fraction.denominator for fraction in fractions))
   numbers = [int(fraction * scale) for fraction in fractions]
   return [number // math.gcd(*numbers) for number in numbers]

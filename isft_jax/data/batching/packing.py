@@ -1,8 +1,8 @@
-"""Packing as a plan: which records share a row, decided before any is read.
+"""Packs records into rows, as a plan that is made before any record is read.
 
 A plan is a pure function of the index, the objective, the two budgets of a row
-(L tokens and K scored targets) and the seed. So a step's rows are known from
-its number alone, and runs that must see identical rows share one plan.
+(L tokens and K scored targets) and the seed. The rows of a step follow from the
+number of the step, and runs that must see identical rows use the same plan.
 """
 
 import dataclasses
@@ -13,41 +13,35 @@ import numpy as np
 
 from isft_jax.data.records.dataset import Index
 
-# Rows that stay open while records are placed, in a random order, each into the
-# fullest row that still holds it: constant time a record. If the records keep
-# their order, only one row is open.
+# Number of rows that stay open while records are placed. Each record goes into
+# the fullest open row that has room, in constant time per record. Without
+# shuffling only one row is open.
 _OPEN_ROWS = 64
 
-# Row lengths and target budgets that the records choose are multiples of it.
+# Row lengths and target budgets that are chosen automatically are multiples of
+# this.
 _STEP = 8
 
-# A budget of targets that the records choose may cost one more row in so many:
-# a row costs the whole model's time, an unused target the head's alone.
+# An automatic budget of targets may add one row per 100: a row costs the time
+# of the whole model, an unused target only that of the output head.
 _ONE_MORE_ROW_IN = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Rows of entries. Row r holds entries[starts[r]:starts[r + 1]].
+  """Rows of entries. Row r holds entries[starts[r]:starts[r + 1]]."""
 
-  entries_E3: (record, first, stop). The entry scores the record's targets
-    number first to stop - 1, counted under the objective of the plan. A record
-    with more targets than a row's budget has several entries.
-  starts: int64, one more than there are rows.
-  row_length, row_targets: the budgets of a row, L and K.
-  tokens, targets: what of the budgets all rows use.
-  split: records with several entries.
-  empty: records without any target under the objective: in no row.
-  """
-
+  # (record, first, stop): the entry scores the record's targets number `first`
+  # to `stop` - 1, counted under the objective of the plan. A record with more
+  # targets than the budget of a row has several entries.
   entries_E3: np.ndarray
-  starts: np.ndarray
-  row_length: int
-  row_targets: int
-  tokens: int
-  targets: int
-  split: int
-  empty: int
+  starts: np.ndarray  # int64 [rows + 1]
+  row_length: int  # L, budget of tokens per row
+  row_targets: int  # K, budget of targets per row
+  tokens: int  # used, in all rows
+  targets: int  # used, in all rows
+  split: int  # number of records with several entries
+  empty: int  # number of records without any target, which are in no row
 
   def __len__(self) -> int:
     return len(self.starts) - 1
@@ -57,18 +51,23 @@ class Plan:
     return self.entries_E3[self.starts[number] : self.starts[number + 1]]
 
   def describe(self) -> str:
-    """Returns a line: the rows of an epoch, and how full they are."""
+    """Returns one line with the number of rows and how full they are."""
     tokens = self.tokens / (len(self) * self.row_length)
     targets = self.targets / (len(self) * self.row_targets)
     return (
-      f'{len(self):,} rows an epoch, of {self.row_length:,} tokens '
+      f'{len(self):,} rows per epoch, of {self.row_length:,} tokens '
       f'({tokens:.1%} used) and {self.row_targets:,} targets ({targets:.1%} '
       f'used); records split: {self.split:,}, without a target: {self.empty:,}'
     )
 
 
 def targets_of_records(index: Index, table_PV: np.ndarray) -> np.ndarray:
-  """Returns int64 [N]: each record's targets under a weight table."""
+  """Returns int64 [N]: number of targets of each record.
+
+  Args:
+    index: the index of N records.
+    table_PV: weights by provenance and verdict; 0 means no target.
+  """
   return (index.counts_NPV * (table_PV != 0)).sum(axis=(1, 2), dtype=np.int64)
 
 
@@ -83,30 +82,39 @@ def make_plan(
 ) -> Plan:
   """Packs records into rows under two budgets; covers every target once.
 
-  An entry needs as many columns as there are tokens before its last target;
-  what follows is trimmed, which is exact under causal attention. The index
-  knows the position of a record's last target only, so that an entry which
-  stops earlier counts its length from above.
+  An entry needs as many columns as there are tokens before its last target. The
+  tokens after it are trimmed, which is exact under causal attention. The index
+  has only the position of a record's last target, so that the length of an
+  entry that stops earlier is an upper bound.
 
-  table_PV: the objective's weights, by provenance and verdict.
-  row_length: L. 0: that of the longest record, rounded up to a multiple of 8.
-  row_targets: K. 0: as few as cost at most 1 % more rows than K = L does, a
-    multiple of 128 (of 8 if rows are shorter than 1,024 tokens), at most L.
-    Where a row is one record: as many as the record with the most targets has,
-    rounded up to a multiple of 8, so that none is split.
-  row_documents: entries in a row, at most. 0: as many as fit.
-  shuffle: False packs the records in their own order, each into the row of its
-    predecessor if that still holds it.
+  Args:
+    index: the index of N records.
+    table_PV: the objective's weights, by provenance and verdict.
+    row_length: L. 0 takes the longest record, rounded up to a multiple of 8.
+    row_targets: K. 0 takes the smallest budget that needs at most 1 % more rows
+      than K = L: a multiple of 128 (of 8 if rows are shorter than 1,024
+      tokens), at most L. If a row is one record, 0 takes the largest number of
+      targets of a record, rounded up to a multiple of 8, so that no record is
+      split.
+    seed: of the order in which records are packed.
+    row_documents: maximum number of entries per row. 0 means no limit.
+    shuffle: False packs the records in their own order, each into the row of
+      its predecessor if that row has room.
 
-  Raises ValueError if no record has a target, or if a record is too long.
+  Returns:
+    The plan.
+
+  Raises:
+    ValueError: no record has a target, or a record is too long.
   """
+  # Targets and tokens that each record needs.
   targets_N = targets_of_records(index, table_PV)
   if not targets_N.any():
     raise ValueError(
       f'none of {len(targets_N)} records has a token that the objective '
       'scores: nothing to learn from; choose another objective or other records'
     )
-  # Inputs end before the last target, which sits at the last scored position.
+  # A record's inputs end before its last target, at the last scored position.
   columns_N = np.where(table_PV != 0, index.last_NPV, -1).max(axis=(1, 2))
   if row_length == 0:
     row_length = _round_up(columns_N.max(), _STEP)
@@ -119,6 +127,7 @@ def make_plan(
       'row_length or prepare the records in windows'
     )
 
+  # The order of packing. Records without a target are left out.
   order = np.arange(len(targets_N))
   if shuffle:
     order = np.random.default_rng([seed, 0]).permutation(order)
@@ -133,6 +142,7 @@ def make_plan(
     row_documents=row_documents,
     open_rows=_OPEN_ROWS if shuffle else 1,
   )
+  # Choose the budget of targets: 1. one record per row, 2. given, 3. searched.
   if row_documents == 1 and not row_targets:
     row_targets = min(_round_up(targets_N.max(), _STEP), row_length)
   if row_targets:
@@ -140,7 +150,7 @@ def make_plan(
   widest = place(row_targets=row_length)
   most = len(widest) + len(widest) // _ONE_MORE_ROW_IN
   step = 128 if row_length >= 1024 else _STEP
-  # With fewer, the targets alone would need more rows than that.
+  # A smaller budget would need more than `most` rows for the targets only.
   least = _round_up(-(-widest.targets // most), step)
   for row_targets in range(least, row_length, step):
     plan = place(row_targets=row_targets)
@@ -164,14 +174,15 @@ def _place(
   open_rows: int,
   empty: int,
 ) -> Plan:
-  """Splits records whose targets exceed a row's, and packs the entries."""
+  """Splits records that exceed the budget of targets, and packs the entries."""
   entries, split = [], 0
   for record, total, columns in zip(
     records_N.tolist(), targets_N.tolist(), columns_N.tolist(), strict=True
   ):
-    parts = -(-total // row_targets)
-    split += parts > 1
-    bounds = [total * part // parts for part in range(parts + 1)]
+    # Split into pieces of equal size, up to rounding.
+    pieces = -(-total // row_targets)
+    split += pieces > 1
+    bounds = [total * piece // pieces for piece in range(pieces + 1)]
     for first, stop in itertools.pairwise(bounds):
       entries.append((record, first, stop, columns - (total - stop)))
   rows = _fill(entries, row_length, row_targets, row_documents, open_rows)
@@ -196,12 +207,21 @@ def _fill(
   row_documents: int,
   most: int,
 ) -> list[list[tuple[int, int, int]]]:
-  """Places each entry into the fullest open row that holds it (best fit).
+  """Places each entry into the fullest open row that has room (best fit).
 
-  most: rows that are open at a time; with 1 the entries keep their order.
+  Args:
+    entries: (record, first, stop, length) of each entry, in order.
+    row_length: budget of tokens per row.
+    row_targets: budget of targets per row.
+    row_documents: maximum number of entries per row; 0 means no limit.
+    most: maximum number of open rows; with 1 the entries keep their order.
+
+  Returns:
+    The entries (record, first, stop) of each row.
   """
   rows: list[list[tuple[int, int, int]]] = []
   open_rows: list[list[tuple[int, int, int]]] = []
+  # -1 marks a slot without an open row, into which nothing fits.
   free_length = np.full(most, -1)
   free_targets = np.full(most, -1)
   for record, first, stop, length in entries:
@@ -221,6 +241,7 @@ def _fill(
     open_rows[slot].append((record, first, stop))
     free_length[slot] -= length
     free_targets[slot] -= targets
+    # A row with the maximum number of entries takes no more.
     if len(open_rows[slot]) == row_documents:
       free_length[slot] = -1
   return rows + open_rows
@@ -231,7 +252,14 @@ def row_order(
 ) -> np.ndarray:
   """Returns the order in which an epoch visits the rows of a plan.
 
-  shuffle: False visits them as they lie in the plan, in every epoch.
+  Args:
+    rows: number of rows.
+    seed: of the permutation.
+    epoch: number of the epoch; each epoch has its own order.
+    shuffle: False returns the order of the plan for every epoch.
+
+  Returns:
+    int64 [rows], a permutation.
   """
   if not shuffle:
     return np.arange(rows)

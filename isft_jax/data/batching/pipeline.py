@@ -1,6 +1,9 @@
-"""From records to batches: any step's batch, from the number of the step.
+"""Builds the batch of any step from records.
 
-records --objective--> rows (scored.py) --weights--> turns (mixture.py)
+records --objective--> rows (scored_rows.py) --weights--> batches (mixture.py)
+
+A batch is a function of the number of its step, so that a resumed run continues
+with the batch after its last one.
 """
 
 from collections.abc import Sequence
@@ -17,13 +20,7 @@ from isft_jax.types import Batch
 
 
 class BatchSource:
-  """Random access from a step to this host's part of the global batch.
-
-  records: of each of the config's sources, in their order.
-
-  Raises ValueError as Scored does, or if the rows of a batch do not divide
-  among the hosts.
-  """
+  """Random access to this host's part of each global batch, by step."""
 
   def __init__(
     self,
@@ -32,6 +29,19 @@ class BatchSource:
     host_index: int = 0,
     host_count: int = 1,
   ) -> None:
+    """Plans the rows of an epoch.
+
+    Args:
+      records: the records of each mixture component of the config, in order.
+      config: the config of the run.
+      host_index: index of this host.
+      host_count: number of hosts.
+
+    Raises:
+      ValueError: the rows of a batch do not divide among the hosts, or `Scored`
+        refuses the records of a component.
+    """
+    # A run without a mixture has one component.
     if isinstance(records, Records):
       records = [records]
     sources = config_lib.sources_of(config)
@@ -43,12 +53,14 @@ class BatchSource:
       raise ValueError(
         f'config.rows={config.rows} does not divide among {host_count} hosts'
       )
+    # All hosts compute the same plan, and each reads its share of every batch.
     self.plan = mixture.make_mixture(
       [source.plan for source in self.sources],
       [weight for _, weight, _ in sources],
       config.seed,
       config.shuffle,
     )
+    # The last step of an epoch may have fewer rows.
     self.steps_per_epoch = -(-len(self.plan) // config.rows)
     self._config = config
     self._host_rows = config.rows // host_count
@@ -58,12 +70,13 @@ class BatchSource:
     return self._config.steps or self._config.epochs * self.steps_per_epoch
 
   def rows_of(self, step: int) -> list[tuple[int, np.ndarray]]:
-    """Returns (source, plan entries) of this host's rows of a step."""
-    epoch, in_epoch = divmod(step, self.steps_per_epoch)
-    start = in_epoch * self._config.rows + self._first_row
+    """Returns this host's rows of a step: (component, plan entries) per row."""
+    epoch, epoch_step = divmod(step, self.steps_per_epoch)
+    start = epoch_step * self._config.rows + self._first_row
+    # The last batch of an epoch may be smaller. Its missing rows stay empty.
     stop = min(start + self._host_rows, len(self.plan))
-    before = epoch * len(self.plan)
-    return [self.plan.row(before + number) for number in range(start, stop)]
+    offset = epoch * len(self.plan)
+    return [self.plan.row(offset + number) for number in range(start, stop)]
 
   def ids(self, step: int) -> list[str]:
     """Returns the ids of the records that this host reads for a step."""
@@ -77,6 +90,7 @@ class BatchSource:
     batch = _empty_batch(
       self._host_rows, self.plan.row_length, self.plan.row_targets
     )
+    # Rows beyond the plan stay zero, which means weight 0.
     for b, (source, entries) in enumerate(self.rows_of(step)):
       self.sources[source].place(batch, b, entries, source)
     return batch
@@ -85,6 +99,7 @@ class BatchSource:
 def _empty_batch(
   rows: int, row_length: int, row_targets: int
 ) -> Batch[np.ndarray]:
+  # The second dimension of each array is the last letter of its name.
   length = {'L': row_length, 'K': row_targets}
   return Batch(
     **{
@@ -98,7 +113,12 @@ def _empty_batch(
 
 
 def batches(source: BatchSource) -> grain.DatasetIterator:
-  """Iterates over the steps, reading ahead; its state is one integer."""
+  """Returns an iterator over steps that reads ahead; its state is one integer.
+
+  Args:
+    source: the batches by step.
+  """
+  # One thread reads up to 16 batches ahead.
   return iter(
     grain.MapDataset.source(source).to_iter_dataset(
       grain.ReadOptions(num_threads=1, prefetch_buffer_size=16)

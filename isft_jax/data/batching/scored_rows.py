@@ -1,13 +1,13 @@
-"""Records under an objective: their rows, and what each target weighs.
+"""Rows of records under an objective, with the weight of each target.
 
-A token's input and its target, for a document in a row (L_do, agent's turn A):
+Inputs, targets and weights of one document in a row, under L_do:
 
     column      0     1     2     3     4     5
     input     User    :    Hi   Agent   :    Hey       (then ' there', ...)
     target      :    Hi   Agent   :    Hey   there
     weight      1     1     1     1     0     0
 
-The shift happens before packing, so that no target lies in another document,
+Inputs are shifted before packing. Therefore no target lies in another document,
 and the first token of a document is never a target.
 """
 
@@ -36,23 +36,33 @@ def target_weights(example: Example, table_PV: np.ndarray) -> np.ndarray:
 
 
 class Scored:
-  """The records of a source, in rows under its objective.
-
-  Raises ValueError if the plan's objective leaves out a token that the source's
-  own objective scores, or if that scores no token at all.
-  """
+  """The records of a mixture component, packed under its objective."""
 
   def __init__(
     self, records: Records, objective: str, config: RunConfig
   ) -> None:
+    """Plans the rows.
+
+    Args:
+      records: the records of the component.
+      objective: its objective, which gives the weights.
+      config: the config of the run. `plan_objective` overrides the objective
+        for packing, so that runs with different objectives see equal rows.
+
+    Raises:
+      ValueError: the plan's objective leaves out a token that the component's
+        objective scores, or the latter scores no token at all.
+    """
     plan_objective = config.plan_objective or objective
     self._planned_PV = objectives.weight_table(plan_objective)
     self._weights_PV = objectives.weight_table(objective)
+    # Every scored token must be a target of the plan.
     if np.any((self._weights_PV != 0) & (self._planned_PV == 0)):
       raise ValueError(
         f'rows are planned for {plan_objective!r}, which leaves out tokens '
         f'that {objective!r} scores; plan for the latter'
       )
+    # The plan may have targets even if the objective scores none of them.
     if not packing.targets_of_records(records.index, self._weights_PV).any():
       raise ValueError(
         f'objective {objective!r} gives every token of '
@@ -72,7 +82,7 @@ class Scored:
     self._scale_N = np.ones(len(records))
     if config.normalize == 'trajectory':
       total_N = (records.index.counts_NPV * self._weights_PV).sum(axis=(1, 2))
-      # Of all windows of a trajectory together.
+      # Sum over all windows of a trajectory.
       total_N = np.bincount(records.index.trajectory_N, total_N)[
         records.index.trajectory_N
       ]
@@ -81,15 +91,21 @@ class Scored:
   def place(
     self, batch: Batch[np.ndarray], b: int, entries: np.ndarray, source: int
   ) -> None:
-    """Writes the documents of a row's entries into row b of a batch.
+    """Writes the documents of one row into a batch.
 
-    source: the number of this one, for metrics.
+    Args:
+      batch: the batch, which is changed.
+      b: index of the row in the batch.
+      entries: the entries of the row in the plan.
+      source: index of this mixture component, for metrics.
     """
-    column = slot = 0
+    column = slot = 0  # the next free ones
     for document, entry in enumerate(entries, start=1):
       column, slot = self._place(batch, b, column, slot, document, entry)
+    # Metrics count authors separately for each component.
     batch.authors_BK[b, :slot] += source * len(Provenance)
 
+  # Reads one record; planning needs only the index.
   def _place(
     self,
     batch: Batch[np.ndarray],
@@ -102,15 +118,18 @@ class Scored:
     """Writes one document into row b; returns the next free column and slot."""
     record, first, stop = entry
     example = self.records[record]
+    # Positions of the entry's targets, counted under the plan's objective.
     planned_T = target_weights(example, self._planned_PV)
     positions_K = np.flatnonzero(planned_T)[first:stop]
     length = positions_K[-1]  # inputs end before the last target
 
+    # Inputs.
     columns = slice(column, column + length)
     batch.tokens_BL[b, columns] = example.tokens_T[:length]
     batch.positions_BL[b, columns] = np.arange(length)
     batch.segment_ids_BL[b, columns] = document
 
+    # Targets. The input at column p - 1 predicts the token at position p.
     slots = slice(slot, slot + len(positions_K))
     authors_K = example.provenance_T[positions_K]
     weights_K = self._weights_PV[authors_K, example.verdict_T[positions_K]]

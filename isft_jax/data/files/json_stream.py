@@ -1,4 +1,4 @@
-"""The values of one JSON text of any length, without holding all of it."""
+"""Streams the elements of one large JSON array in bounded memory."""
 
 import json
 import re
@@ -7,17 +7,22 @@ from typing import TextIO
 
 from isft_jax.data.files import strict_json
 
-_CHUNK = 1 << 16  # characters
-# This near to the end of what was read, an error may be for want of the rest.
+_CHUNK = 1 << 16  # characters per read
+# An error this close to the end of the buffer may disappear with more text.
 _LONGEST_TOKEN = 16
 _BLANK = re.compile(r'[ \t\r\n]*')
 
 
 def values(stream: TextIO) -> Iterator[tuple[object, str]]:
-  """Yields the elements of an array, or the one value, of a text.
+  """Parses a text that is an array or a single value.
 
-  Each is a value and '' or an error. Where the text is broken the last error
-  stands for all that would have followed.
+  Args:
+    stream: the text.
+
+  Yields:
+    (value, '') or (None, error) for each element of the array, or for the
+    single value. A syntax error ends the iteration, because the rest of the
+    text cannot be read; it is yielded last.
   """
   text = _Text(stream)
   try:
@@ -30,11 +35,12 @@ def values(stream: TextIO) -> Iterator[tuple[object, str]]:
     if text.peek():
       raise text.error('More text after the end')
   except json.JSONDecodeError as error:
-    said = strict_json.said(error, text.before)
-    yield None, f'{said}; nothing is read from there on'
+    message = strict_json.said(error, text.before)
+    yield None, f'{message}; the rest of the file is not read'
 
 
 def _elements(text: '_Text') -> Iterator[tuple[object, str]]:
+  """Yields the elements of an array whose bracket is the next character."""
   text.skip()
   if text.peek() != ']':
     yield text.value()
@@ -47,61 +53,64 @@ def _elements(text: '_Text') -> Iterator[tuple[object, str]]:
 
 
 class _Text:
-  """The part of a text that is being read; it grows while a value needs it.
-
-  before: characters that came before that part.
-  """
+  """A buffer over a stream that grows until it holds the next value."""
 
   def __init__(self, stream: TextIO) -> None:
-    self.before = 0
+    self.before = 0  # number of characters before the buffer
     self._stream = stream
-    self._text = ''
-    self._at = 0
+    self._text = ''  # the buffer
+    self._position = 0  # of the next character, in the buffer
 
   def peek(self) -> str:
     """Returns the next character that is not blank; '' at the end."""
     while True:
-      blank = _BLANK.match(self._text, self._at)
-      assert blank is not None  # it may be empty
-      self._at = blank.end()
-      if self._at < len(self._text) or not self._grow():
-        return self._text[self._at : self._at + 1]
+      blank = _BLANK.match(self._text, self._position)
+      assert blank is not None  # the pattern also matches an empty text
+      self._position = blank.end()
+      if self._position < len(self._text) or not self._grow():
+        return self._text[self._position : self._position + 1]
 
   def skip(self) -> None:
-    """Goes past the character that `peek` gave."""
-    self._at += 1
+    """Skips the character that `peek` returned."""
+    self._position += 1
 
-  def error(self, what: str) -> json.JSONDecodeError:
-    return json.JSONDecodeError(what, self._text, self._at)
+  def error(self, message: str) -> json.JSONDecodeError:
+    return json.JSONDecodeError(message, self._text, self._position)
 
   def value(self) -> tuple[object, str]:
-    """Returns the next value and its flaw; raises json.JSONDecodeError."""
+    """Returns the next value and its error; raises json.JSONDecodeError."""
     self.peek()
     while True:
       try:
-        value, end, flaw = strict_json.scan(self._text, self._at, self.before)
+        value, end, flaw = strict_json.scan(
+          self._text, self._position, self.before
+        )
       except json.JSONDecodeError as error:
         if _final(error) or not self._grow():
           raise
         continue
-      # A number that ends here may go on: 1 may be 1.5, and 1.5e- 1.5e-7.
+      # A number at the end of the buffer may be incomplete: 1 may be 1.5, and
+      # 1.5e- may be 1.5e-7.
       if end + _LONGEST_TOKEN < len(self._text) or not self._grow():
-        self._at = end
+        self._position = end
         return value, flaw
 
   def _grow(self) -> bool:
-    # What is kept is read anew: doubling it keeps the work linear.
-    kept = len(self._text) - self._at
+    """Drops text before the position and reads more; False at the end."""
+    # The kept text is parsed again from its beginning. Doubling the buffer
+    # keeps the total work linear.
+    kept = len(self._text) - self._position
     more = self._stream.read(max(_CHUNK, kept))
     if more:
-      self.before += self._at
-      self._text = self._text[self._at :] + more
-      self._at = 0
+      self.before += self._position
+      self._text = self._text[self._position :] + more
+      self._position = 0
     return bool(more)
 
 
 def _final(error: json.JSONDecodeError) -> bool:
-  """Whether more text would not mend it."""
+  """Returns whether an error would remain if more text was read."""
+  # The position is the beginning of the string, which may be far back.
   if error.msg.startswith('Unterminated string'):
     return False
   return error.pos + _LONGEST_TOKEN < len(error.doc)

@@ -1,9 +1,9 @@
-"""JSON as the standard has it, and no more than a chat template can bear.
+"""Strict JSON parser whose values any chat template and tokenizer can process.
 
-Python's own reader takes NaN and 1e999, lets half a character through as a lone
-surrogate, and meets deep nesting as an error of the stack that it happens to
-stand on. Any of those would surface later, as the traceback of a template or of
-a tokenizer; here each is a sentence about the row.
+Python's json module accepts NaN and 1e999, accepts lone surrogates (half a
+character), and raises RecursionError for deep nesting. Each of these would
+appear later as a traceback of a template or a tokenizer. Here each becomes an
+error message about its row.
 """
 
 import itertools
@@ -11,23 +11,32 @@ import json
 import math
 import re
 
-DEEPEST = 256  # levels; templates recurse over values, on a stack of 1,000
+# Maximum nesting. Templates recurse over values, and Python's stack has 1,000
+# levels.
+DEEPEST = 256
 
-# A byte that is no UTF-8, where text was decoded with errors=surrogateescape.
+# A byte that is not UTF-8, in text decoded with errors='surrogateescape'.
 _BYTE = re.compile('[\ud800-\udfff]')
 _SURROGATE = re.compile(r'\\u[dD][89abcdefABCDEF]')
-# Consumes a pair whole, and any other escape, so that group 1 is half a pair.
+# Any escape. A surrogate pair matches as a whole, so that group 1 matches only
+# half a pair.
 _ESCAPE = re.compile(
   r'\\u[dD][89abAB]..\\u[dD][cdefCDEF]|\\(u)[dD][89abcdefABCDEF]|\\.'
 )
+# A string, or in group 1 a number or a name outside of strings.
 _BARE = re.compile(r'"(?:[^"\\]|\\.)*"|([-\w.+]+)')
 _BLANK = ' \t\r\n'
 
 
 def parse(text: str) -> object:
-  """Returns the one value that a text holds.
+  """Parses a text with one JSON value.
 
-  Raises ValueError, one line: what is wrong and at which character, from 1.
+  Args:
+    text: the text.
+
+  Raises:
+    ValueError: the text is not valid. The message is one line with the problem
+      and the number of the character, counted from 1.
   """
   start = len(text) - len(text.lstrip(_BLANK))
   try:
@@ -42,12 +51,23 @@ def parse(text: str) -> object:
 
 
 def scan(text: str, start: int, before: int = 0) -> tuple[object, int, str]:
-  """Reads the value that begins at a character of a text.
+  """Parses the value that begins at a character of a text.
 
-  before: characters that preceded the text, for the positions in messages.
-  Returns the value, where it ends, and '' or why it cannot be used although its
-  end is known. Raises json.JSONDecodeError where that is not known.
+  Args:
+    text: the text.
+    start: first character of the value.
+    before: number of characters before the text, for positions in messages.
+
+  Returns:
+    The value, the position of its end, and an error message. The message is ''
+    if the value can be used.
+
+  Raises:
+    json.JSONDecodeError: the value has a syntax error, so that its end is
+      unknown.
   """
+  # The decoder calls back for NaN and Infinity, and for floats such as 1e999.
+  # Reading continues after them, because the end of the value is needed.
   odd: list[str] = []
 
   def number(digits: str) -> float | None:
@@ -62,19 +82,25 @@ def scan(text: str, start: int, before: int = 0) -> tuple[object, int, str]:
     value, end = decoder.raw_decode(text, start)
   except json.JSONDecodeError:
     raise
+  # From here on: errors that the json module does not report as its own.
   except RecursionError:
     raise json.JSONDecodeError(_TOO_DEEP, text, start) from None
-  except ValueError:  # more digits than Python turns into an int
+  except ValueError:  # more than the 4,300 digits that Python converts to int
     raise json.JSONDecodeError('Too long a number', text, start) from None
-  what, at = _flaw(text, start, end, value, odd)
-  return value, end, what and f'{what} at character {before + at + 1}'
+  flaw, position = _flaw(text, start, end, value, odd)
+  return value, end, flaw and f'{flaw} at character {before + position + 1}'
 
 
 def said(error: json.JSONDecodeError, before: int = 0) -> str:
-  """Returns an error as one line; `before` characters preceded its text."""
+  """Returns a syntax error as a message of one line.
+
+  Args:
+    error: the error.
+    before: number of characters before its text, for the position.
+  """
   byte = _BYTE.match(error.doc, error.pos)
-  what = _not_utf8(byte) if byte else error.msg.strip(' :')
-  return f'{what.removesuffix(" at")} at character {before + error.pos + 1}'
+  message = _not_utf8(byte) if byte else error.msg.strip(' :')
+  return f'{message.removesuffix(" at")} at character {before + error.pos + 1}'
 
 
 _TOO_DEEP = f'Nested deeper than {DEEPEST} levels'
@@ -83,18 +109,23 @@ _TOO_DEEP = f'Nested deeper than {DEEPEST} levels'
 def _flaw(
   text: str, start: int, end: int, value: object, odd: list[str]
 ) -> tuple[str, int]:
-  """What makes a value unusable, and where; '' when nothing does."""
+  """Returns why a value cannot be used, and the position; '' if it can."""
+  # 1. NaN, Infinity, or a float that is too large.
   if odd:
     bare = _BARE.finditer(text, start, end)
-    at = next(word.start() for word in bare if word[1] == odd[0])
-    return f'{odd[0][:40]} is not a JSON number', at
+    position = next(word.start() for word in bare if word[1] == odd[0])
+    return f'{odd[0][:40]} is not a JSON number', position
+  # 2. Bytes that are not UTF-8.
   if not text.isascii() and (byte := _BYTE.search(text, start, end)):
     return _not_utf8(byte), byte.start()
+  # 3. Half a surrogate pair, written as an escape. The first search is fast and
+  # rules out most texts.
   if _SURROGATE.search(text, start, end):
     for escape in _ESCAPE.finditer(text, start, end):
       if escape[1]:
-        what = 'Not text that can be encoded: a lone surrogate'
-        return what, escape.start()
+        flaw = 'Not text that can be encoded: a lone surrogate'
+        return flaw, escape.start()
+  # 4. Deep nesting.
   return (_TOO_DEEP if _deep(value) else ''), start
 
 
@@ -103,6 +134,7 @@ def _not_utf8(byte: re.Match) -> str:
 
 
 def _deep(value: object) -> bool:
+  """Returns whether a value is nested deeper than DEEPEST, level by level."""
   level = [value] if isinstance(value, (dict, list)) else []
   for _ in range(DEEPEST):
     children = (n.values() if isinstance(n, dict) else n for n in level)

@@ -1,9 +1,9 @@
-"""Rows of tables: Parquet, Arrow, and data sets of the hub, as JSON values.
+"""Reads rows of Parquet, Arrow and Hugging Face data sets as JSON values.
 
-A table's cells become what JSON has: dates are text, and JSON that a column
-holds as text is read. What has no such form, as bytes, is an error of its row.
-A field that is null is left out: a column gives all its rows the fields that
-any has, and a call would be shown with arguments that nobody wrote.
+Dates become text, and columns of type arrow.json are parsed. A cell without a
+JSON form, such as bytes, is an error of its row. Fields that are null are left
+out: a column of structs gives every row the fields of all rows, so that a tool
+call would otherwise get arguments that nobody wrote.
 """
 
 import datetime
@@ -18,16 +18,22 @@ if TYPE_CHECKING:
   import pyarrow
 
 SUFFIXES = ('.parquet', '.arrow')
-_BATCH = 64  # rows that are made Python's at once
+_BATCH = 64  # rows that are converted to Python values at a time
+# First bytes of the two kinds of files.
 _PARQUET, _ARROW = b'PAR1', b'ARROW1'
 
 
 def of_file(file: IO[bytes]) -> Iterator[tuple[int, object, str]]:
-  """Yields number, value and error of each row of an opened table.
+  """Reads a Parquet or Arrow file.
 
-  Where the table is broken the last error stands for all that would follow.
+  Args:
+    file: the opened file.
+
+  Yields:
+    (number, value, error) of each row. If the file is damaged, the last row has
+    the error, and the rest is not read.
   """
-  import pyarrow  # late: most runs are text
+  import pyarrow  # a slow import that text files do not need
 
   number = 0
   try:
@@ -37,45 +43,56 @@ def of_file(file: IO[bytes]) -> Iterator[tuple[int, object, str]]:
         number += 1
         yield (number, *_as_json(row, types))
   except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-    said = str(error).strip().split('\n')[0]
-    yield number + 1, None, f'{said}; nothing is read from there on'
+    message = str(error).strip().split('\n')[0]
+    yield number + 1, None, f'{message}; the rest of the file is not read'
 
 
 def of_hub(name: str, split: str) -> Iterator[tuple[int, object, str]]:
-  """Yields the same of a data set of the hub, as it is streamed.
+  """Streams a data set of the Hugging Face hub.
 
-  name: org/name, or org/name/config.
+  Args:
+    name: org/name, or org/name/config.
+    split: its split.
 
-  Raises ValueError if there is no such data set, config or split, and where the
-  stream breaks off.
+  Yields:
+    (number, value, error) of each row.
+
+  Raises:
+    ValueError: the data set, config or split does not exist, or the connection
+      breaks.
   """
-  import datasets  # late: it brings pandas
+  import datasets  # a slow import: it brings pandas
 
+  # The hub's names have one slash. Anything after the second is a config.
   place, config = name, None
   if name.count('/') > 1:
     org, repository, config = name.split('/', 2)
     place = f'{org}/{repository}'
   number = 0
-  theirs = datasets.exceptions.DatasetsError
+  hub_error = datasets.exceptions.DatasetsError
   try:
     rows = datasets.load_dataset(place, config, split=split, streaming=True)
     types = None
     if rows.features:
       types = _types(rows.features.arrow_schema)
-      rows = rows.decode(False)  # as it is in the files
+      rows = rows.decode(False)  # no decoding of images and audio
     for row in rows:
       number += 1
       yield (number, *_as_json(row, types))
-  except (OSError, ValueError, RuntimeError, theirs) as error:
-    said = ' '.join(str(error).split())
+  except (OSError, ValueError, RuntimeError, hub_error) as error:
+    message = ' '.join(str(error).split())
     after = f', after row {number}' if number else ''
-    raise ValueError(f'hf://{name}, --split={split}{after}: {said}') from error
+    raise ValueError(
+      f'hf://{name}, --split={split}{after}: {message}'
+    ) from error
 
 
 def _batches(file: IO[bytes]) -> 'Iterator[pyarrow.RecordBatch]':
+  """Yields batches of at most `_BATCH` rows, for any kind of file."""
   import pyarrow.ipc
   import pyarrow.parquet
 
+  # The suffix does not decide: both kinds of Arrow end in .arrow.
   magic = file.read(len(_ARROW))
   file.seek(0)
   if magic.startswith(_PARQUET):
@@ -83,7 +100,7 @@ def _batches(file: IO[bytes]) -> 'Iterator[pyarrow.RecordBatch]':
   if magic == _ARROW:
     reader = pyarrow.ipc.open_file(file)
     batches = map(reader.get_batch, range(reader.num_record_batches))
-  else:  # as the datasets library writes it
+  else:  # Arrow's stream format, which the datasets library writes
     batches = iter(pyarrow.ipc.open_stream(file))
   return (
     batch.slice(start, _BATCH)
@@ -93,14 +110,14 @@ def _batches(file: IO[bytes]) -> 'Iterator[pyarrow.RecordBatch]':
 
 
 def _types(schema: 'pyarrow.Schema') -> 'pyarrow.StructType':
-  """Returns the type of a row."""
+  """Returns the type of a row as a struct of its columns."""
   import pyarrow
 
   return pyarrow.struct([*schema])
 
 
 def _as_json(value: object, type: 'pyarrow.DataType') -> tuple[object, str]:
-  """Returns a row as JSON values, and why it has no such form."""
+  """Returns (value, '') for a row, or (None, error) without a JSON form."""
   try:
     return _plain(value, type), ''
   except (TypeError, ValueError) as error:
@@ -108,14 +125,16 @@ def _as_json(value: object, type: 'pyarrow.DataType') -> tuple[object, str]:
 
 
 def _plain(value: object, type: 'pyarrow.DataType | None') -> object:
-  """type: Arrow's, if it is known."""
+  """Returns a cell as a JSON value; `type` is its Arrow type, if known."""
   if isinstance(value, str):
     is_json = getattr(type, 'extension_name', '') == 'arrow.json'
     return strict_json.parse(value) if is_json else value
   if value is None or isinstance(value, (bool, int)):
     return value
+  # JSON has neither NaN nor infinity.
   if isinstance(value, float):
     return value if math.isfinite(value) else None
+  # A struct: nulls are left out, at any depth.
   if isinstance(value, dict):
     fields = ((k, _plain(v, _field(type, k))) for k, v in value.items())
     return {key: child for key, child in fields if child is not None}
@@ -126,9 +145,7 @@ def _plain(value: object, type: 'pyarrow.DataType | None') -> object:
     return value.isoformat()
   if isinstance(value, (decimal.Decimal, datetime.timedelta)):
     return str(value)
-  raise TypeError(
-    f'a cell of type {value.__class__.__name__} is no text or number'
-  )
+  raise TypeError(f'a cell of type {value.__class__.__name__} has no JSON form')
 
 
 def _field(

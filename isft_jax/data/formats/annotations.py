@@ -1,10 +1,10 @@
-"""Our own marks on a message: its author, its verdict, spans of other authors.
+"""Annotations of a message: its author, its verdict, spans of other authors.
 
     {"role": "assistant", "content": "Yes. Observation: 4", "author": "agent",
      "verdict": "wrong", "spans": [[5, 19, "tool"]]}
 
-A value that is not one of ours belongs to the data and is left alone; only
-`spans`, which says where characters begin and end, has to be right.
+Unknown values of `author` and `verdict` belong to the data and are ignored. An
+invalid value of `spans` makes the row malformed.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from isft_jax.data.formats.conversation import Malformed, kind
 from isft_jax.types import Part, Provenance, Verdict
 
+# Names of members. PAD and TEMPLATE cannot be the author of a message.
 PROVENANCES = {member.name: member for member in Provenance}
 VERDICTS = {member.name: member for member in Verdict}
 AUTHORS = {
@@ -19,16 +20,16 @@ AUTHORS = {
   for name, member in PROVENANCES.items()
   if member not in (Provenance.PAD, Provenance.TEMPLATE)
 }
-_SPAN = ('start', 'stop', 'author', 'verdict')
+_SPAN = ('start', 'stop', 'author', 'verdict')  # the verdict is optional
 
 
 def provenance(value: object) -> Provenance | None:
-  """Returns the member that a value names, in any case, or None."""
+  """Returns the provenance of a name in upper or lower case, or None."""
   return PROVENANCES.get(value.upper()) if isinstance(value, str) else None
 
 
 def verdict(value: object) -> Verdict | None:
-  """Returns the verdict that a name, a code, true or false means, or None."""
+  """Returns the verdict for a name, a code or a boolean, or None."""
   if isinstance(value, bool):
     return Verdict.RIGHT if value else Verdict.WRONG
   if isinstance(value, str):
@@ -37,32 +38,46 @@ def verdict(value: object) -> Verdict | None:
 
 
 def is_mark(key: str, value: object) -> bool:
-  """Whether a field of a message is ours, and so none of a template's."""
+  """Returns whether a field is an annotation, which templates do not get."""
   if key == 'author':
     return provenance(value) is not None
+  # Other values of author and verdict are data, which templates may show.
   return key == 'spans' or (key == 'verdict' and verdict(value) is not None)
 
 
-def author(found: Mapping, i: int) -> Provenance | None:
-  """Returns what message i says of its author, or None.
+def author(raw: Mapping, i: int) -> Provenance | None:
+  """Returns the annotated author of a message, or None.
 
-  Raises Malformed for PAD and TEMPLATE, which write no message.
+  Args:
+    raw: the message as it is in the row.
+    i: index of its turn, for messages.
+
+  Raises:
+    Malformed: the author is PAD or TEMPLATE, which write no message.
   """
-  named = provenance(found.get('author'))
+  named = provenance(raw.get('author'))
+  # PAD and TEMPLATE are valid names, and therefore an error and not data.
   if named is not None and named.name not in AUTHORS:
     raise Malformed(
-      f'turn {i}: {named.name} is no author; expected {", ".join(AUTHORS)}'
+      f'turn {i}: author must be one of {", ".join(AUTHORS)} '
+      f'(got {named.name!r})'
     )
   return named
 
 
-def parts(found: Mapping, text: str, i: int) -> tuple[Part, ...]:
-  """Returns the spans of message i, in order.
+def parts(raw: Mapping, text: str, i: int) -> tuple[Part, ...]:
+  """Returns the annotated spans of a message, in order.
 
-  text: the content that they count characters of.
-  Raises Malformed where they are not spans, overlap or leave the text.
+  Args:
+    raw: the message as it is in the row.
+    text: its content; spans count its characters.
+    i: index of its turn, for messages.
+
+  Raises:
+    Malformed: a span has another shape, overlaps the next one, or ends after
+      the text.
   """
-  spans = found.get('spans')
+  spans = raw.get('spans')
   if spans is None:
     return ()
   if not isinstance(spans, list):
@@ -70,6 +85,7 @@ def parts(found: Mapping, text: str, i: int) -> tuple[Part, ...]:
   ordered = sorted(
     _part(span, f'turn {i}: span {j}') for j, span in enumerate(spans)
   )
+  # Sorted by their starts, neighbours must not overlap.
   end = 0
   for part in ordered:
     if part.start < end:
@@ -83,12 +99,15 @@ def parts(found: Mapping, text: str, i: int) -> tuple[Part, ...]:
 
 
 def _part(span: object, where: str) -> Part:
+  # A list is short for an object with the same values in this order.
   if isinstance(span, list) and len(span) in (3, 4):
     span = dict(zip(_SPAN, span, strict=False))
   if not isinstance(span, dict) or not set(_SPAN[:3]) <= set(span) <= set(
     _SPAN
   ):
-    raise Malformed(f'{where} is not [start, stop, author] or with a verdict')
+    raise Malformed(
+      f'{where} must be [start, stop, author] or [start, stop, author, verdict]'
+    )
   start, stop = span['start'], span['stop']
   if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
     raise Malformed(
@@ -96,8 +115,8 @@ def _part(span: object, where: str) -> Part:
     )
   named = provenance(span['author'])
   if named is None or named.name not in AUTHORS:
-    raise Malformed(f'{where}: expected an author of {", ".join(AUTHORS)}')
-  judged = verdict(span.get('verdict', Verdict.UNKNOWN.name))
-  if judged is None:
-    raise Malformed(f'{where}: expected a verdict of {", ".join(VERDICTS)}')
-  return Part(start, stop, named, judged)
+    raise Malformed(f'{where}: author must be one of {", ".join(AUTHORS)}')
+  span_verdict = verdict(span.get('verdict', Verdict.UNKNOWN.name))
+  if span_verdict is None:
+    raise Malformed(f'{where}: verdict must be one of {", ".join(VERDICTS)}')
+  return Part(start, stop, named, span_verdict)

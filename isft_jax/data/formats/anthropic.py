@@ -1,4 +1,4 @@
-"""Anthropic's messages: content is a list of blocks, each of its own author.
+"""Format of Anthropic's API: content is a list of blocks.
 
     {"system": "...", "tools": [{"name": "f", "input_schema": {...}}],
      "messages": [
@@ -11,10 +11,11 @@
          {"type": "tool_result", "tool_use_id": "a", "content": "4"},
          {"type": "text", "text": "Well?"}]}]}
 
-A user's message is taken apart: each tool result is a turn of the tool, and the
-text beside it one of the user, in their order. The agent's is one turn, which
-holds thinking, text and calls in this order, as chat templates have it; blocks
-in another order, and those that no text can hold, make the row malformed.
+A user's message becomes several turns, in order: each tool result is a turn of
+the tool, and the text beside it is a turn of the user. An agent's message stays
+one turn. Its blocks must be thinking, text and calls in this order, because
+chat templates show them in this order. Blocks in another order, and blocks that
+are not text, make the row malformed.
 """
 
 import itertools
@@ -29,40 +30,49 @@ from isft_jax.data.formats.conversation import (
 )
 from isft_jax.data.formats.normalize import find, json_or_text, normalised, take
 
-KEYS = ('messages', 'conversation', 'conversations')
-HAS = ('role', 'content')
+KEYS = ('messages', 'conversation', 'conversations')  # of a row
+HAS = ('role', 'content')  # keys of a message
 WANTS = 'messages: a list of {role, content} with blocks as tool_use'
-# Blocks of this API alone. One of type text is found elsewhere too.
+# Types of blocks that only this API has. Other APIs have 'text' too.
 _BLOCKS = ('tool_use', 'tool_result', 'thinking', 'redacted_thinking')
+# Blocks of an agent's turn, in the order in which chat templates show them.
 _ORDER = ('thinking', 'text', 'tool_use')
 
 
 def matches(value: object) -> bool:
-  """Whether a row is of this format."""
-  found = find(value, KEYS, HAS)
-  if found is None:
+  """Returns whether a row has this format."""
+  match = find(value, KEYS, HAS)
+  if match is None:
     return False
+  # The keys are also those of OpenAI's format. Only schemas, the system prompt
+  # and types of blocks can tell the two apart.
   row = value if isinstance(value, dict) else {}
   tools = json_or_text(row.get('tools'))
   if isinstance(tools, list) and any(_is_schema(tool) for tool in tools):
     return True
   return isinstance(row.get('system'), list) or any(
     isinstance(block, dict) and block.get('type') in _BLOCKS
-    for message in found[1]
+    for message in match[1]
     for block in _blocks(message)
   )
 
 
 def read(value: object) -> Chat:
-  """Returns a row's turns; a row's `system` is the first. Raises Malformed."""
+  """Reads a row. Its `system`, if any, becomes the first turn.
+
+  Raises:
+    Malformed: the row does not follow the format.
+  """
   messages, tools, metadata = take(value, KEYS, HAS)
+  # Unlike in OpenAI's API, the system prompt is beside the messages.
   system = metadata.pop('system', None)
   if system:
     messages = [{'role': 'system', 'content': system}, *messages]
+  # A message may become several turns.
   pieces = [p for i, m in enumerate(messages) for p in _pieces(m, i)]
   turns = [
-    Turn(normalised(message, i), None, {**found, 'role': message['role']})
-    for i, (message, found) in enumerate(pieces)
+    Turn(normalised(message, i), None, {**raw, 'role': message['role']})
+    for i, (message, raw) in enumerate(pieces)
   ]
   return Chat(turns, tools and [*map(_tool, tools)], metadata)
 
@@ -72,24 +82,27 @@ def _blocks(message: object) -> list:
   return content if isinstance(content, list) else []
 
 
-def _pieces(found: Mapping, i: int) -> list[tuple[Mapping, Mapping]]:
-  """The turns of a message, each as OpenAI's API has it and as found."""
-  blocks = _blocks(found)
+def _pieces(raw: Mapping, i: int) -> list[tuple[Mapping, Mapping]]:
+  """Splits a message into turns: (in OpenAI's form, raw) of each."""
+  blocks = _blocks(raw)
   for j, block in enumerate(blocks):
     if not isinstance(block, dict):
       raise Malformed(f'message {i}: block {j} is {kind(block)}')
+  # The content is a text.
   if not blocks:
-    return [(found, found)]
-  if found.get('role') == 'assistant':
-    return [(_agents(found, blocks, i), found)]
+    return [(raw, raw)]
+  if raw.get('role') == 'assistant':
+    return [(_agents(raw, blocks, i), raw)]
+  # A user's message: split it at the tool results.
   pieces: list[tuple[Mapping, Mapping]] = []
   for is_result, group in itertools.groupby(blocks, _is_result):
     if is_result:
-      pieces += [(_result(found, b, i), {**found, **b}) for b in group]
+      pieces += [(_result(raw, b, i), {**raw, **b}) for b in group]
     else:
-      message = {**found, 'content': _texts([*group], i)}
+      message = {**raw, 'content': _texts([*group], i)}
       pieces.append((message, message))
-  if len(pieces) > 1 and found.get('spans') is not None:
+  # Spans count characters of one text, and cannot be assigned to several.
+  if len(pieces) > 1 and raw.get('spans') is not None:
     raise Malformed(
       f'message {i}: spans count characters of one text, and this has '
       f'{len(pieces)}'
@@ -101,26 +114,29 @@ def _is_result(block: Mapping) -> bool:
   return block.get('type') == 'tool_result'
 
 
-def _agents(found: Mapping, blocks: list, i: int) -> dict:
+def _agents(raw: Mapping, blocks: list, i: int) -> dict:
+  """Returns an agent's message in OpenAI's form."""
+  # Check the order of the blocks.
   types = [block.get('type') for block in blocks]
   for j, type_ in enumerate(types):
     if type_ not in _ORDER:
       raise Malformed(f'message {i}: block {j} is {_unfit(type_)}')
     if j and _ORDER.index(types[j - 1]) > _ORDER.index(type_):
       raise Malformed(
-        f'message {i}: block {j}, {type_} after {types[j - 1]}, has no place '
-        'in a chat template: it knows thinking, text, calls'
+        f'message {i}: block {j} is {type_} after {types[j - 1]}; chat '
+        'templates show thinking, text and calls in this order'
       )
+  # Join the blocks of each type.
   by_type: dict[str, list] = {name: [] for name in _ORDER}
   for block in blocks:
     by_type[block['type']].append(block)
-  message = {**found, 'content': _texts(by_type['text'], i)}
+  message = {**raw, 'content': _texts(by_type['text'], i)}
   if by_type['thinking']:
     thoughts = [block.get('thinking') for block in by_type['thinking']]
     if not all(isinstance(t, str) and t for t in thoughts):
       raise Malformed(
-        f'message {i}: thinking without its text: what the agent wrote there '
-        'is not in the row'
+        f'message {i}: a thinking block has no text: the words of the agent '
+        'are not in the row'
       )
     message['reasoning_content'] = ''.join(thoughts)
   if by_type['tool_use']:
@@ -134,15 +150,18 @@ def _call(block: Mapping, i: int) -> dict:
       f'message {i}: input of tool_use is {kind(block.get("input"))}, expected '
       'an object'
     )
+  # `normalised` checks the name.
   function = {'name': block.get('name'), 'arguments': block['input']}
   return {'id': block.get('id'), 'type': 'function', 'function': function}
 
 
-def _result(found: Mapping, block: Mapping, i: int) -> dict:
+def _result(raw: Mapping, block: Mapping, i: int) -> dict:
+  """Returns a tool result as a message in OpenAI's form."""
   content = block.get('content')
   if isinstance(content, list):
     content = _texts(content, i)
-  message = {k: v for k, v in found.items() if k not in ('spans', 'name')}
+  # Spans and the name describe the user's message, not this result.
+  message = {k: v for k, v in raw.items() if k not in ('spans', 'name')}
   message |= {
     'role': 'tool',
     'tool_call_id': block.get('tool_use_id'),
@@ -152,7 +171,7 @@ def _result(found: Mapping, block: Mapping, i: int) -> dict:
 
 
 def _texts(blocks: list, i: int) -> list[dict]:
-  """The blocks as parts of a text, if they are that."""
+  """Returns the blocks, which must all be text."""
   for block in blocks:
     type_ = block.get('type') if isinstance(block, dict) else kind(block)
     if type_ != 'text':
@@ -161,9 +180,10 @@ def _texts(blocks: list, i: int) -> list[dict]:
 
 
 def _unfit(type_: object) -> str:
+  """Returns the end of an error message about a block of the wrong type."""
   if type_ == 'redacted_thinking':
-    return 'redacted_thinking: what the agent wrote there is not in the row'
-  return f'of type {quoted(type_)}, which is no text of this turn'
+    return 'redacted_thinking: the words of the agent are not in the row'
+  return f'of type {quoted(type_)}, which this turn cannot have'
 
 
 def _is_schema(tool: object) -> bool:
@@ -171,15 +191,16 @@ def _is_schema(tool: object) -> bool:
 
 
 def _tool(tool: dict) -> dict:
-  """A tool's schema as OpenAI's API has it."""
+  """Returns a tool's schema in OpenAI's form."""
+  # Already in OpenAI's form.
   if tool.get('function') is not None:
     return tool
   if not _is_schema(tool):
     raise Malformed(
-      f'tool {quoted(tool.get("name"))} has no input_schema: a tool of the API '
-      'itself, which no chat template can show'
+      f'tool {quoted(tool.get("name"))} has no input_schema, so that no chat '
+      'template can show it; tools of the API itself are not supported'
     )
-  # What the API is to cache says nothing of the conversation.
+  # cache_control is a setting of the API, not part of the conversation.
   rest = ('type', 'input_schema', 'cache_control')
   function = {k: v for k, v in tool.items() if k not in rest}
   function['parameters'] = tool['input_schema']

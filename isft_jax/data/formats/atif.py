@@ -1,4 +1,4 @@
-"""Harbor's Agent Trajectory Interchange Format (ATIF), versions 1.0 to 1.8.
+"""Format of Harbor's Agent Trajectory Interchange Format, ATIF 1.0 to 1.8.
 
     {"schema_version": "ATIF-v1.7", "agent": {"tool_definitions": [...]},
      "steps": [
@@ -9,9 +9,9 @@
         "observation": {"results": [{"source_call_id": "a",
                                      "content": "4"}]}}]}
 
-An observation is what the environment said after the step: a turn of the tool
-for each of its results. A step of the agent with `llm_call_count` 0 was written
-by its scaffold, and one with `is_copied_context` is there as context alone.
+An observation is the environment's answer to a step. Each of its results
+becomes a turn of the tool. A step of the agent with `llm_call_count` 0 was
+written by its scaffold, and a step with `is_copied_context` is only context.
 
 Source: harbor-framework/harbor, rfcs/0001-trajectory-format.md.
 """
@@ -28,78 +28,90 @@ from isft_jax.data.formats.conversation import (
 from isft_jax.data.formats.normalize import find, normalised, take
 from isft_jax.types import Provenance
 
-KEYS = ('steps',)
-HAS = ('source', 'message')
+KEYS = ('steps',)  # of a row
+HAS = ('source', 'message')  # keys of a step
 WANTS = 'steps: a list of {source, message, observation}'
+# Sources of steps, and their roles in chat templates.
 ROLES = {'system': 'system', 'user': 'user', 'agent': 'assistant'}
-_AGENTS_ALONE = ('reasoning_content', 'tool_calls')
-# Our own marks, which any message may carry.
+_AGENT_FIELDS = ('reasoning_content', 'tool_calls')
+# Annotations, which any message may have; see `annotations`.
 _MARKS = ('author', 'verdict', 'spans')
 
 
 def matches(value: object) -> bool:
-  """Whether a row is of this format."""
+  """Returns whether a row has this format."""
   return find(value, KEYS, HAS) is not None
 
 
 def read(value: object) -> Chat:
-  """Returns a row's turns, with their authors. Raises Malformed."""
+  """Reads a row; its steps give the authors of some turns.
+
+  Raises:
+    Malformed: the row does not follow the format.
+  """
   steps, tools, metadata = take(value, KEYS, HAS)
   if metadata.get('subagent_trajectories'):
     raise Malformed(
-      'subagent_trajectories are rows of their own: put each on its own line'
+      'the row has subagent_trajectories; make each of them a row of its own'
     )
+  # Schemas of tools are under `agent`.
   agent = metadata.get('agent')
   if tools is None and isinstance(agent, dict):
     tools = _definitions(agent.get('tool_definitions'))
+  # A step becomes its own turn and one turn for each of its results.
   turns: list[Turn] = []
-  for step, found in enumerate(steps):
-    author = _author(found)
-    message = _message(found, step)
-    turns.append(Turn(normalised(message, len(turns)), author, _view(found)))
-    for result in _results(found, step):
+  for step, raw in enumerate(steps):
+    author = _author(raw)
+    message = _message(raw, step)
+    turns.append(Turn(normalised(message, len(turns)), author, _view(raw)))
+    for result in _results(raw, step):
       message = {
         'role': 'tool',
         'tool_call_id': result.get('source_call_id'),
         'content': result.get('content'),
       }
       turn = normalised(message, len(turns))
-      # A copied step is context with all that it holds.
+      # The results of a copied step are context too.
       copied = author if author == Provenance.CONTEXT else None
       turns.append(Turn(turn, copied, {**result, 'role': 'tool'}))
   return Chat(turns, tools, metadata)
 
 
-def _author(found: Mapping) -> Provenance | None:
-  if found.get('is_copied_context') is True:
+def _author(raw: Mapping) -> Provenance | None:
+  """Returns the author of a step, or None if its source decides."""
+  if raw.get('is_copied_context') is True:
     return Provenance.CONTEXT
-  calls = found.get('llm_call_count')
-  if found.get('source') == 'agent' and calls == 0 and calls is not False:
+  # False equals 0 in Python, but it is not a count.
+  calls = raw.get('llm_call_count')
+  if raw.get('source') == 'agent' and calls == 0 and calls is not False:
     return Provenance.HARNESS
   return None
 
 
-def _view(found: Mapping) -> dict:
-  """The step as rules see it: under the role that its source has."""
-  return {**found, 'role': ROLES[found['source']]}
+def _view(raw: Mapping) -> dict:
+  """Returns the step for author rules, with the role of its source."""
+  return {**raw, 'role': ROLES[raw['source']]}
 
 
-def _message(found: Mapping, step: int) -> dict:
-  """The step as OpenAI's API has it."""
-  source = found.get('source')
+def _message(raw: Mapping, step: int) -> dict:
+  """Returns the step as a message in OpenAI's form."""
+  source = raw.get('source')
   if not isinstance(source, str) or source not in ROLES:
     raise Malformed(
       f'step {step}: source is {quoted(source)}, expected {", ".join(ROLES)}'
     )
-  if 'message' not in found:
+  if 'message' not in raw:
     raise Malformed(f'step {step}: no message')
-  message = {key: found[key] for key in _MARKS if key in found}
-  message |= {'role': ROLES[source], 'content': found['message']}
-  for key in _AGENTS_ALONE:
-    if found.get(key):
+  # Annotations, role and content.
+  message = {key: raw[key] for key in _MARKS if key in raw}
+  message |= {'role': ROLES[source], 'content': raw['message']}
+  # Reasoning and calls of another source than the agent are an error.
+  for key in _AGENT_FIELDS:
+    if raw.get(key):
       if source != 'agent':
         raise Malformed(f'step {step}: {key}, but the source is {source}')
-      message[key] = found[key]
+      message[key] = raw[key]
+  # Calls in OpenAI's form.
   calls = message.get('tool_calls')
   if isinstance(calls, list):
     message['tool_calls'] = [_call(call) for call in calls]
@@ -108,7 +120,7 @@ def _message(found: Mapping, step: int) -> dict:
 
 def _call(call: object) -> object:
   if not isinstance(call, dict) or 'function_name' not in call:
-    return call  # what is wrong with it is said where it is normalised
+    return call  # `normalised` reports the error
   return {
     'id': call.get('tool_call_id'),
     'type': 'function',
@@ -119,8 +131,9 @@ def _call(call: object) -> object:
   }
 
 
-def _results(found: Mapping, step: int) -> list[dict]:
-  observation = found.get('observation')
+def _results(raw: Mapping, step: int) -> list[dict]:
+  observation = raw.get('observation')
+  # The observation is optional.
   if observation is None:
     return []
   results = observation.get('results') if isinstance(observation, dict) else 0
@@ -133,8 +146,8 @@ def _results(found: Mapping, step: int) -> list[dict]:
       raise Malformed(f'step {step}: result {i} is {kind(result)}')
     if result.get('content') is None and result.get('subagent_trajectory_ref'):
       raise Malformed(
-        f'step {step}: result {i} is in another trajectory: what the agent '
-        'read of it is not in the row'
+        f'step {step}: result {i} is in another trajectory: its text is not in '
+        'the row'
       )
   return results
 

@@ -1,4 +1,4 @@
-"""What every adapter makes of a row: turns, tools, and the rest of it."""
+"""Types that every format returns for a row, and helpers for its messages."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,34 +7,30 @@ from isft_jax.types import Provenance
 
 
 class Malformed(ValueError):
-  """A row that cannot be read without guessing: which turn, and why."""
+  """Raised for a row that cannot be read without guessing."""
 
 
 class Turn(NamedTuple):
-  """One message.
+  """One message."""
 
-  message: as a chat template gets it, normalised.
-  author: what the format itself knows of it; None leaves it to the role.
-  found: the message as it stood in the row, for rules.
-  """
-
-  message: dict
-  author: Provenance | None
-  found: Mapping
+  message: dict  # normalised, for chat templates
+  author: Provenance | None  # if the format decides it; otherwise None
+  raw: Mapping  # the message as it is in the row, for author rules
 
 
 class Chat(NamedTuple):
-  """One row. metadata: what it holds besides its turns and tools."""
+  """One row."""
 
   turns: list[Turn]
-  tools: list[dict] | None
-  metadata: dict
+  tools: list[dict] | None  # schemas
+  metadata: dict  # all other fields of the row
 
 
 def kind(value: object) -> str:
-  """Returns what a JSON value is, for a message: 'a number'."""
+  """Returns the type of a JSON value for an error message, as 'a number'."""
   if value is None:
     return 'null'
+  # Before numbers, because bool is a subclass of int.
   if isinstance(value, bool):
     return 'true or false'
   if isinstance(value, (int, float)):
@@ -47,16 +43,28 @@ def kind(value: object) -> str:
 
 
 def quoted(value: object, most: int = 40) -> str:
-  """Returns a string's beginning, or what else a value is, for a message."""
+  """Returns the beginning of a string, or the type of another value.
+
+  Args:
+    value: a JSON value.
+    most: maximum number of characters.
+  """
   if not isinstance(value, str):
     return kind(value)
+  # repr shows line breaks as escapes, so that messages stay on one line.
   return repr(value[:most]) + ('...' if len(value) > most else '')
 
 
 def outline(row: object, most: int = 8) -> str:
-  """Returns what a row holds, for a message: "'id' (a number)"."""
+  """Returns the keys and types of a row for an error message.
+
+  Args:
+    row: a JSON value; {'id': 1} gives "'id' (a number)".
+    most: maximum number of keys.
+  """
   if not isinstance(row, dict):
     return kind(row)
   keys = [f'{quoted(key)} ({kind(value)})' for key, value in row.items()]
+  # Rows of tables may have hundreds of columns.
   more = ['...'] if len(keys) > most else []
   return ', '.join(keys[:most] + more) or 'an empty object'

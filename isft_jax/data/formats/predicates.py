@@ -1,9 +1,9 @@
-"""What a rule asks of a message: a path into it, and a test of what is there.
+"""Predicates of author rules: a path into a message, and a test of its value.
 
 "name": "expert"                    equal
 "name": ["expert", "teacher"]       any of these
-"content": {"matches": "^Error"}    a regular expression, found anywhere
-"row.reward": {"exists": true}      there, and not null
+"content": {"matches": "^Error"}    a regular expression, searched in the text
+"row.reward": {"exists": true}      present and not null
 """
 
 import re
@@ -16,19 +16,24 @@ _SCALARS = (str, int, float, bool, type(None))
 
 
 class Predicate(NamedTuple):
-  """path: dotted keys, and places in lists. test: as in a rules file."""
+  """A test of one value of a message."""
 
-  path: str
-  test: object
+  path: str  # keys and indices of lists, joined with dots
+  test: object  # as in a rules file
 
   def holds(self, message: Mapping) -> bool:
-    """Whether it is true of a message. `row` is a key as any other."""
+    """Returns whether the predicate holds.
+
+    Args:
+      message: the message; its key `row` has the other fields of the row.
+    """
     value = _at(message, self.path)
     if not isinstance(self.test, dict):
       options = self.test if isinstance(self.test, list) else [self.test]
       return any(_same(value, option) for option in options)
     if 'exists' in self.test:
       return (value is not None) == self.test['exists']
+    # A regular expression never matches a value that is not text.
     pattern = self.test['matches']
     return isinstance(value, str) and re.search(pattern, value) is not None
 
@@ -42,7 +47,15 @@ class Predicate(NamedTuple):
 
 
 def check(path: str, test: object) -> Predicate:
-  """Returns the predicate. Raises ValueError where a test is none."""
+  """Returns a predicate, after checking its test.
+
+  Args:
+    path: path into a message.
+    test: a scalar, a list of scalars, {"matches": regex} or {"exists": bool}.
+
+  Raises:
+    ValueError: the test is none of these.
+  """
   if isinstance(test, list):
     if not test or not all(isinstance(option, _SCALARS) for option in test):
       raise ValueError(f'{path}: expected a list of strings or numbers')
@@ -51,11 +64,12 @@ def check(path: str, test: object) -> Predicate:
       if not isinstance(test['exists'], bool):
         raise ValueError(f'{path}: exists is either true or false')
     elif test.keys() == {'matches'} and isinstance(test['matches'], str):
+      # Compile it once, so that errors appear before any row is read.
       try:
         re.compile(test['matches'])
       except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(
-          f'{path}: {test["matches"]!r} is no regular expression: {error}'
+          f'{path}: {test["matches"]!r} is not a regular expression: {error}'
         ) from None
     else:
       raise ValueError(
@@ -68,7 +82,10 @@ def check(path: str, test: object) -> Predicate:
 
 
 def _at(value: object, path: str) -> object:
-  """What stands at a path; null and absent are one: tables fill in nulls."""
+  """Returns the value at a path, or None.
+
+  Null and absent are the same, because tables store absent fields as null.
+  """
   for key in path.split('.'):
     if isinstance(value, Mapping):
       value = value.get(key)
@@ -80,5 +97,5 @@ def _at(value: object, path: str) -> object:
 
 
 def _same(value: object, option: object) -> bool:
-  # To Python true is 1; to JSON it is not.
+  # True equals 1 in Python, but not in JSON.
   return value == option and isinstance(value, bool) == isinstance(option, bool)

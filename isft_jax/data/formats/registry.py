@@ -1,9 +1,10 @@
-"""The formats, and the one door to them.
+"""Detects the format of a row and reads it.
 
 A format is a module with `matches(value)`, `read(value)` and `WANTS`, a line
-for messages. To add one, write it beside `sharegpt.py` and list it here. A row
-that two formats match is of neither, unless its `--format` is named: only the
-plainest, of which others are made, give way to those.
+for error messages. To add a format, write a module like `sharegpt.py` and list
+it here. Formats are detected by their keys; `--format` overrides. A row that
+matches two formats is malformed, except that `react` and `openai` yield to more
+specific formats.
 """
 
 from isft_jax.data.formats import (
@@ -20,6 +21,7 @@ from isft_jax.data.formats.author_rules import Rules
 from isft_jax.data.formats.conversation import Malformed, outline
 from isft_jax.types import Example, Trajectory
 
+# Names for --format. The order matters only in error messages.
 FORMATS = {
   'tokens': token_ids,
   'swe_agent': swe_agent,
@@ -30,24 +32,38 @@ FORMATS = {
   'react': react,
   'openai': openai,
 }
-NAMES = ('auto', *FORMATS)
+NAMES = ('auto', *FORMATS)  # values of --format
+# Formats whose keys are also keys of more specific formats.
 _PLAINEST = ('react', 'openai')
+# Keys of a row's own id; the first that is present counts.
 _IDS = ('id', 'instance_id', 'trajectory_id', 'traj_id', 'uuid')
 
 
 def read(
   value: object, id: str, format: str, rules: Rules
 ) -> Trajectory | Example:
-  """Returns what a row holds: a trajectory, or tokens as they are.
+  """Reads a row.
 
-  value: of the row. id: of the result. format: one of NAMES.
-  Raises Malformed where the row would have to be guessed, ValueError for a
-  format that there is not.
+  Args:
+    value: the JSON value of the row.
+    id: id of the result.
+    format: one of `NAMES`; 'auto' detects the format.
+    rules: rules for authors.
+
+  Returns:
+    A trajectory, or an example if the row has tokens.
+
+  Raises:
+    Malformed: the row does not follow its format, or an author is unknown.
+    ValueError: the format does not exist.
   """
   if format not in NAMES:
-    raise ValueError(f'format {format!r}; expected one of {", ".join(NAMES)}')
+    raise ValueError(
+      f'format must be one of {", ".join(NAMES)} (got {format!r})'
+    )
   if format == 'auto':
     format = _detect(value)
+  # Token ids have no turns, so that no rules apply to them.
   if format == 'tokens':
     return token_ids.read(value, id)
   return rules.trajectory(id, FORMATS[format].read(value))
@@ -56,9 +72,13 @@ def read(
 def id_of(value: object, stem: str, number: int) -> str:
   """Returns a row's own id, or 'stem:number'.
 
-  value: of the row. stem: of the file's name. number: of the row.
+  Args:
+    value: the JSON value of the row.
+    stem: stem of the file's name.
+    number: number of the row.
   """
   row = value if isinstance(value, dict) else {}
+  # Numbers are accepted, because ids of tables are often integers.
   for key in _IDS:
     own = row.get(key)
     if type(own) is int or (isinstance(own, str) and own):
@@ -67,25 +87,32 @@ def id_of(value: object, stem: str, number: int) -> str:
 
 
 def is_text(value: object, format: str) -> bool:
-  """Whether a row is one text, whose lines are turns. format: one of NAMES."""
+  """Returns whether a row is read as one text with a turn per line.
+
+  Args:
+    value: the JSON value of the row.
+    format: one of `NAMES`.
+  """
   if format != 'auto':
     return format == 'react'
+  # The same rule as in `_detect`: react must be the only match.
   return react.matches(value) and matching(value) == ['react']
 
 
 def matching(value: object) -> list[str]:
-  """Returns the formats that a row fits: one, if it can be told."""
-  found = [name for name, adapter in FORMATS.items() if adapter.matches(value)]
-  return [name for name in found if name not in _PLAINEST] or found
+  """Returns the formats that match a row; exactly one if it is detected."""
+  names = [name for name, adapter in FORMATS.items() if adapter.matches(value)]
+  return [name for name in names if name not in _PLAINEST] or names
 
 
 def _detect(value: object) -> str:
-  found = matching(value)
-  if len(found) == 1:
-    return found[0]
-  if found:
+  names = matching(value)
+  if len(names) == 1:
+    return names[0]
+  if names:
     raise Malformed(
-      f'it fits {" and ".join(found)}; name one of them with --format'
+      f'the row fits {" and ".join(names)}; name one of them with --format'
     )
+  # Nothing matches: list the expected keys of all formats.
   wants = '; '.join(f'{name} wants {a.WANTS}' for name, a in FORMATS.items())
   raise Malformed(f'no format fits: {wants}. The row has {outline(value)}')

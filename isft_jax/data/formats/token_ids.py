@@ -1,11 +1,11 @@
-"""Ids with an author each, from one's own rollouts: nothing is rendered.
+"""Format of token ids with authors, for rollouts that need no rendering.
 
     {"tokens":     [1, 5, 7, 9],
      "provenance": ["context", "user", "agent", "agent"],
      "segment":    [0, 1, 2, 2],
      "verdict":    [0, 0, 2, 2]}
 
-The last two may be left out.
+`segment` and `verdict` are optional.
 """
 
 from collections.abc import Mapping
@@ -18,26 +18,41 @@ from isft_jax.data.formats.conversation import Malformed, kind
 from isft_jax.types import Example, Provenance, Verdict
 
 WANTS = 'tokens and provenance: two lists of one length'
-_LARGEST = np.iinfo(np.int32).max
+_LARGEST = np.iinfo(np.int32).max  # records store ids as int32
 
 
 def matches(value: object) -> TypeGuard[Mapping]:
-  """Whether a row is of this format."""
+  """Returns whether a row has this format."""
   return isinstance(value, dict) and {'tokens', 'provenance'} <= value.keys()
 
 
 def read(value: object, id: str) -> Example:
-  """Returns a row as it is. id: of the example. Raises Malformed."""
+  """Reads a row.
+
+  Args:
+    value: the JSON value of the row.
+    id: id of the example.
+
+  Raises:
+    Malformed: the row does not follow the format.
+  """
+  # Ids.
   if not matches(value):
     raise Malformed(f'expected {WANTS}')
   tokens = _integers(value, 'tokens')
   n = len(tokens)
   if n < 2:
     raise Malformed(f'{n} tokens, expected 2 or more: the first is no target')
+
+  # Authors.
   provenance = _codes(value, 'provenance', PROVENANCES)
   if Provenance.PAD in provenance:
-    at = provenance.index(Provenance.PAD)
-    raise Malformed(f'provenance {at} is PAD, which no stored token is')
+    position = provenance.index(Provenance.PAD)
+    raise Malformed(
+      f'provenance {position} is PAD, which a stored token cannot have'
+    )
+
+  # Optional columns. By default a turn is a run of one author.
   segment = (
     _runs(provenance)
     if value.get('segment') is None
@@ -48,6 +63,7 @@ def read(value: object, id: str) -> Example:
     if value.get('verdict') is None
     else _codes(value, 'verdict', VERDICTS)
   )
+  # All columns must have a value for each token.
   columns = {'provenance': provenance, 'segment': segment, 'verdict': verdict}
   for key, column in columns.items():
     if len(column) != n:
@@ -62,12 +78,15 @@ def read(value: object, id: str) -> Example:
 
 
 def _list(row: Mapping, key: str) -> list:
+  """Returns a column of the row."""
   if not isinstance(row[key], list):
     raise Malformed(f'{key} is {kind(row[key])}, expected a list')
   return row[key]
 
 
 def _integers(row: Mapping, key: str) -> list[int]:
+  """Returns a column of integers from 0 to the largest int32."""
+  # `type(x)` excludes booleans, which isinstance counts as int.
   column = _list(row, key)
   for i, x in enumerate(column):
     if type(x) is not int or not 0 <= x <= _LARGEST:
@@ -76,11 +95,13 @@ def _integers(row: Mapping, key: str) -> list[int]:
 
 
 def _codes(row: Mapping, key: str, members: Mapping[str, int]) -> list[int]:
-  """A column of codes or names, as codes."""
+  """Returns a column of codes or names as codes."""
   known = {*members.values()}
   codes = []
   for i, x in enumerate(_list(row, key)):
+    # Names are accepted in upper or lower case.
     code = members.get(x.upper()) if isinstance(x, str) else x
+    # `type(x)` excludes booleans, and floats that equal a code.
     if type(x) not in (int, str) or code not in known:
       raise Malformed(f'{key} {i}: expected one of {", ".join(members)}')
     codes.append(int(code))
@@ -88,6 +109,7 @@ def _codes(row: Mapping, key: str, members: Mapping[str, int]) -> list[int]:
 
 
 def _runs(codes: list[int]) -> list[int]:
-  """Which run of equal codes each stands in: 3 3 4 3 gives 0 0 1 2."""
+  """Returns the index of the run of equal codes: 3 3 4 3 gives 0 0 1 2."""
+  # A new run begins where neighbours differ.
   changed = np.diff(np.array(codes)) != 0
   return [0, *np.cumsum(changed).tolist()]

@@ -1,4 +1,4 @@
-"""Dialogues as turns of a user and an agent.
+"""Format of dialogues between a user and an agent.
 
 {"id": "a", "turns": [{"role": "user", "text": "Tell me about gold."},
                       {"role": "agent", "text": "Its symbol is Go.",
@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, quoted
 from isft_jax.data.formats.normalize import find, normalised, system_turn, take
 
-KEYS = ('turns',)
-HAS = ('role', 'text')
+KEYS = ('turns',)  # of a row
+HAS = ('role', 'text')  # keys of a message
 WANTS = 'turns: a list of {role, text}'
+# Roles of this format, and their names in chat templates.
 ROLES = {
   'system': 'system',
   'user': 'user',
@@ -23,33 +24,39 @@ ROLES = {
 
 
 def matches(value: object) -> bool:
-  """Whether a row is of this format."""
+  """Returns whether a row has this format."""
   return find(value, KEYS, HAS) is not None
 
 
 def read(value: object) -> Chat:
-  """Returns a row's turns; a row's `system` is the first. Raises Malformed."""
+  """Reads a row. Its `system`, if any, becomes the first turn.
+
+  Raises:
+    Malformed: the row does not follow the format.
+  """
   turns, tools, metadata = take(value, KEYS, HAS)
   turns = [*system_turn(metadata, 'role', 'text'), *turns]
   return Chat(
     [
-      Turn(normalised(_message(found, i), i), None, found)
-      for i, found in enumerate(turns)
+      Turn(normalised(_message(raw, i), i), None, raw)
+      for i, raw in enumerate(turns)
     ],
     tools,
     metadata,
   )
 
 
-def _message(found: Mapping, i: int) -> dict:
-  """Returns the turn as OpenAI's format has it."""
-  speaker = found.get('role')
+def _message(raw: Mapping, i: int) -> dict:
+  """Returns the turn as a message in OpenAI's form."""
+  speaker = raw.get('role')
   if not isinstance(speaker, str) or speaker not in ROLES:
     known = ', '.join(ROLES)
     raise Malformed(f'turn {i}: role is {quoted(speaker)}, expected {known}')
-  if 'text' not in found:
+  if 'text' not in raw:
     raise Malformed(f'turn {i}: no text')
-  if found.get('content') is not None:
+  # Two texts in one turn are ambiguous.
+  if raw.get('content') is not None:
     raise Malformed(f'turn {i}: has both text and content')
-  message = {k: v for k, v in found.items() if k not in HAS}
-  return message | {'role': ROLES[speaker], 'content': found['text']}
+  # Other fields, such as annotations, are kept.
+  message = {k: v for k, v in raw.items() if k not in HAS}
+  return message | {'role': ROLES[speaker], 'content': raw['text']}

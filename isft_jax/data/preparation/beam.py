@@ -1,11 +1,12 @@
-"""Preparation on Apache Beam: the same records, on one machine or on many.
+"""Prepares records on Apache Beam, on one machine or on many.
 
     files --rows--> tasks --Preparer--> outcomes --by shard--> Shard
                                             --by place--> rejected.jsonl
                                             --sum--> report
 
-A trajectory's shard follows from where its row stands, and in a shard rows keep
-their order: the files are those of `prepare.prepare` with as many shards.
+The file and number of a row determine the shard of its trajectory, and rows
+keep their order in a shard. The files therefore equal those of
+`prepare.prepare` with the same number of shards.
 """
 
 import json
@@ -25,7 +26,7 @@ from isft_jax.data.preparation.outcomes import Outcome, Preparer, Task
 from isft_jax.data.records import dataset, shards
 from isft_jax.data.rendering.renderer import Renderer
 
-_COUNTS = 'counts.json'
+_COUNTS = 'counts.json'  # the report of all tallies, in the scratch folder
 
 
 def prepare(
@@ -36,19 +37,30 @@ def prepare(
   runner: str = 'DirectRunner',
   options: str = '',
 ) -> tuple[dict, bool]:
-  """Prepares a data set; returns its report, and whether it was there before.
+  """Prepares a data set with a Beam pipeline.
 
-  settings: `num_shards` of 0 gives each split a shard for 8,192 records.
-  output: a folder that the runner's machines can write to.
-  runner: as Beam names it. options: of the runner, as on a command line.
+  Args:
+    settings: the settings. `num_shards` of 0 gives each split one shard per
+      8,192 records.
+    renderer: renders the trajectories.
+    rules: rules for authors.
+    output: a folder that the runner's machines can write to.
+    runner: the name of a Beam runner.
+    options: options of the runner, as on a command line.
 
-  Raises ValueError if output holds something else, or if no row is written.
+  Returns:
+    The report, and whether the data set existed before.
+
+  Raises:
+    ValueError: `output` holds something else, or no row can be written.
   """
   begun = plain.begin(settings, renderer, rules, output)
   if begun.report:
     return begun.report, True
+  # Workers leave counts, rejected rows and descriptions of shards here.
   scratch = begun.part / 'scratch'
   scratch.mkdir()
+  # The writer assembles the data set; the workers write its shards.
   writer = dataset.Writer(
     str(begun.part),
     renderer.metadata(),
@@ -58,9 +70,10 @@ def prepare(
     runner=runner, options=PipelineOptions(shlex.split(options))
   )
   with pipeline:
-    done = (
+    # Rows to records. The reshuffle spreads the rows of large files.
+    prepared = (
       pipeline
-      | 'files' >> beam.Create([*outcomes.files(begun.files, begun.held)])
+      | 'files' >> beam.Create([*outcomes.files(begun.files, begun.old_files)])
       | 'rows' >> beam.FlatMap(outcomes.tasks)
       | 'spread' >> beam.Reshuffle()
       | 'prepare'
@@ -68,45 +81,51 @@ def prepare(
         'notes', 'tallies', main='outcomes'
       )
     )
+    # Records per split, from which the automatic number of shards follows.
     counts = beam.pvalue.AsDict(
-      done.outcomes
+      prepared.outcomes
       | 'records' >> beam.Map(lambda o: (o.split, len(o.records)))
       | 'count' >> beam.CombinePerKey(sum)
     )
+    # Records to shards.
     _ = (
-      done.outcomes
+      prepared.outcomes
       | 'shard' >> beam.Map(_by_shard, counts, settings.num_shards)
       | 'by shard' >> beam.GroupByKey()
       | 'write'
       >> beam.Map(_write, folder=str(writer.staging), first=writer.first)
-      | 'told' >> beam.Map(_tell, folder=str(scratch))
+      | 'save info' >> beam.Map(_save_info, folder=str(scratch))
     )
+    # Rejected rows, grouped into files of bounded size.
     _ = (
-      done.notes
+      prepared.notes
       | 'by place' >> beam.GroupByKey()
       | 'set aside' >> beam.Map(_set_aside, folder=str(scratch))
     )
+    # Counts of all rows.
     _ = (
-      done.tallies
+      prepared.tallies
       | 'sum' >> beam.CombineGlobally(_Sum())
       | 'report' >> beam.Map(_report, folder=str(scratch))
     )
 
+  # Assemble the data set from the files of the workers, in their order.
   counted = json.loads((scratch / _COUNTS).read_text())
   with (begun.part / plain.REJECTED).open('w') as rejected:
     for notes in sorted(scratch.glob('rejected-*')):
       with notes.open() as lines:
         rejected.writelines(lines)
-  for told in sorted(scratch.glob('shard-*')):
-    writer.infos.append(shards.Info(*json.loads(told.read_text())))
+  for info in sorted(scratch.glob('shard-*')):
+    writer.infos.append(shards.Info(*json.loads(info.read_text())))
   scratch.rmtree()
+  # The rest is the same as without Beam.
   plain.check_written(counted, begun)
   writer.finish()
   return plain.finish(begun, renderer, counted), False
 
 
 class _Prepare(beam.DoFn):
-  """Tasks to outcomes; notes and counts go aside."""
+  """Maps tasks to outcomes; notes and counts are side outputs."""
 
   def __init__(self, preparer: Preparer) -> None:
     self._preparer = preparer
@@ -116,7 +135,9 @@ class _Prepare(beam.DoFn):
     tally = Tally()
     outcome = self._preparer(task, tally)
     yield beam.pvalue.TaggedOutput('tallies', tally)
+    # A rejected row has a note and no records.
     if outcome.note:
+      # A file of notes covers 8,192 rows, so that none grows without bound.
       place = task.file, task.row.number // dataset.SHARD_RECORDS
       line = outcome.key, json.dumps(outcome.note)
       yield beam.pvalue.TaggedOutput('notes', (place, line))
@@ -124,8 +145,9 @@ class _Prepare(beam.DoFn):
       yield outcome
 
 
+# Beam adds the tallies of a worker before it sends them.
 class _Sum(beam.CombineFn):
-  """The sum of tallies."""
+  """Sums tallies."""
 
   def create_accumulator(self) -> Tally:
     return Tally()
@@ -146,30 +168,36 @@ class _Sum(beam.CombineFn):
 def _by_shard(
   outcome: Outcome, counts: dict[str, int], num_shards: int
 ) -> tuple[tuple[str, int], Outcome]:
+  """Returns an outcome with its split and the number of its shard."""
   split = outcome.split
-  several = num_shards or -(-counts[split] // dataset.SHARD_RECORDS)
-  return (split, dataset.shard_of(outcome.key, several)), outcome
+  total = num_shards or -(-counts[split] // dataset.SHARD_RECORDS)
+  return (split, dataset.shard_of(outcome.key, total)), outcome
 
 
 def _write(
-  placed: tuple[tuple[str, int], Iterable[Outcome]], folder: str, first: dict
+  group: tuple[tuple[str, int], Iterable[Outcome]], folder: str, first: dict
 ) -> shards.Info:
-  (split, number), found = placed
+  """Writes one shard; rows keep the order of the input."""
+  (split, number), shard_outcomes = group
   shard = shards.Shard(epath.Path(folder), split, first[split] + number)
-  for outcome in sorted(found):
+  # Outcomes sort by their keys, and keys are in the order of the input.
+  for outcome in sorted(shard_outcomes):
     for record in outcome.records:
       shard.add(record)
   return shard.close(shards.Codec())
 
 
-def _tell(info: shards.Info, folder: str) -> None:
+def _save_info(info: shards.Info, folder: str) -> None:
+  """Saves the description of a shard for the main process."""
   path = epath.Path(folder) / f'shard-{info.split}-{info.number:05d}'
   path.write_text(json.dumps(info))
 
 
 def _set_aside(notes: tuple[tuple[int, int], Iterable], folder: str) -> None:
+  """Writes the notes of one block of rows, in the order of the input."""
   (file, block), lines = notes
   path = epath.Path(folder) / f'rejected-{file:08d}-{block:08d}'
+  # The lines are pairs of a key and a note.
   path.write_text(''.join(f'{line}\n' for _, line in sorted(lines)))
 
 

@@ -1,4 +1,4 @@
-"""What a preparation counts: rows that add up, and tokens by who wrote them."""
+"""Counts rows, tokens and rejections during preparation."""
 
 from collections import Counter
 
@@ -12,28 +12,40 @@ _QUANTILES = (0, 0.1, 0.5, 0.9, 0.99, 1)
 
 
 class Tally:
-  """What has been read and written so far. Rows add up, and so do tallies."""
+  """Counts so far; the tallies of several workers can be added.
+
+  The invariant is: rows read = rows written + rows rejected.
+  """
 
   def __init__(self) -> None:
-    self.read = 0
-    self.written: Counter[str] = Counter()  # by split
-    self.rejected: Counter[str] = Counter()  # by reason
-    # By split; a row may be many windows.
+    self.read = 0  # rows
+    self.written: Counter[str] = Counter()  # rows by split
+    self.rejected: Counter[str] = Counter()  # rows by reason
+    # Records by split. A row that is cut into windows has several records.
     self.records: Counter[str] = Counter()
     self.tokens_P = np.zeros(len(Provenance), np.int64)
-    # Of positions that a record scores: not its first, not those of an overlap.
+    # Tokens that can be targets, by author and verdict: not the first token of
+    # a row. Tokens in the overlap of two windows count once.
     self.scorable_PV = np.zeros((len(Provenance), len(Verdict)), np.int64)
-    self.straddling = 0
-    self.lost: Counter[str] = Counter()
-    # Rows by their tokens: of millions of rows, thousands of lengths.
+    self.straddling = 0  # tokens with characters of several authors
+    self.lost: Counter[str] = Counter()  # see `fidelity.count_losses`
+    # Number of rows for each length. Millions of rows have only thousands of
+    # different lengths.
     self.lengths: Counter[int] = Counter()
 
   def add(self, split: str, whole: Example, records: int) -> None:
-    """Counts a row that is written, as so many records."""
+    """Counts a row that is written.
+
+    Args:
+      split: its split.
+      whole: the row before it is cut into windows.
+      records: number of its records.
+    """
     self.written[split] += 1
     self.records[split] += records
     self.lengths[len(whole.tokens_T)] += 1
     self.tokens_P += np.bincount(whole.provenance_T, minlength=len(Provenance))
+    # Histogram over pairs (author, verdict) with a joint index.
     cell_T = whole.provenance_T[1:].astype(np.int64) * len(Verdict)
     cell_T += whole.verdict_T[1:]
     self.scorable_PV.ravel()[:] += np.bincount(
@@ -41,7 +53,7 @@ class Tally:
     )
 
   def merge(self, other: 'Tally') -> 'Tally':
-    """Adds what another has counted; returns itself."""
+    """Adds the counts of another tally; returns this one."""
     for name, count in vars(other).items():
       if isinstance(count, Counter):
         getattr(self, name).update(count)
@@ -50,7 +62,8 @@ class Tally:
     return self
 
   def report(self) -> dict:
-    """Returns the counts as JSON values."""
+    """Returns the counts as a dict of JSON values."""
+    # Share of all tokens that each objective scores.
     tokens = int(self.tokens_P.sum())
     shares = {
       name: float(
@@ -90,7 +103,8 @@ class Tally:
 
 
 def _quantile(counts: Counter[int], q: float) -> float:
-  """np.quantile of values that come so many times."""
+  """Returns np.quantile(values, q), for values with multiplicities."""
+  # The two values around position q * (n - 1); np.quantile interpolates.
   values = sorted(counts)
   stops = np.cumsum([counts[value] for value in values])
   below, share = divmod(q * (stops[-1] - 1), 1)

@@ -1,9 +1,9 @@
-"""What becomes of a row: records, or the reason why there are none.
+"""Prepares one row: returns its records, or the reason for its rejection.
 
-    row --format, rules--> Trajectory --render--> Example --windows-->
+    row --format, rules--> Trajectory --render--> Example --windows--> records
 
-The same function prepares rows here, in worker processes and on Beam: it
-travels as what it is made of, and is made anew where it arrives.
+The same `Preparer` runs in this process, in worker processes and on Beam. It is
+pickled as the arguments of its constructor.
 """
 
 import hashlib
@@ -20,81 +20,96 @@ from isft_jax.data.preparation import windows
 from isft_jax.data.preparation.counters import Tally
 from isft_jax.data.preparation.settings import Settings
 from isft_jax.data.records import shards
-from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering import chat_template
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.types import Example, Provenance, Trajectory
 
-# Tokens of these authors alone are nothing to learn from.
+# A row whose tokens all have these authors is rejected.
 _FRAME = {Provenance.PAD, Provenance.TEMPLATE, Provenance.CONTEXT}
 
 
 class Task(NamedTuple):
-  """A row to prepare. file: the number of its file. stem: of its name."""
+  """A row to prepare."""
 
-  file: int
-  stem: str
+  file: int  # number of its file
+  stem: str  # of its file, for ids of rows; see `rows.stems`
   row: rows.Row
 
   @property
   def key(self) -> tuple[int, int]:
-    """What no other row has; in the order of the input."""
+    """A unique key; keys sort in the order of the input."""
     return self.file, self.row.number
 
 
 class Outcome(NamedTuple):
-  """The bytes of a row's records, or the note that tells why it has none."""
+  """Result of preparing a row."""
 
-  key: tuple[int, int]
+  key: tuple[int, int]  # of its task
   split: str
-  records: list[bytes]
-  note: dict | None
+  records: list[bytes]  # empty if the row is rejected
+  note: dict | None  # the reason of a rejection, for rejected.jsonl
 
 
 def files(
-  paths: Sequence[str], held: Collection[str] = ()
+  paths: Sequence[str], old_files: Collection[str] = ()
 ) -> Iterator[tuple[int, str, str]]:
-  """Yields number, path and stem of files. held: those to leave out."""
+  """Yields (number, path, stem) of the files to prepare.
+
+  Args:
+    paths: all files of the input.
+    old_files: files to leave out, because the extended data set has them. They
+      keep their numbers.
+  """
+  # Numbers are part of the keys of rows. They count old files too.
   for number, (path, stem) in enumerate(
     zip(paths, rows.stems(paths), strict=True)
   ):
-    if path not in held:
+    if path not in old_files:
       yield number, path, stem
 
 
 def tasks(file: tuple[int, str, str]) -> Iterator[Task]:
-  """Yields the rows of one of `files`, in their order."""
+  """Yields the rows of one element of `files`, in order."""
   number, path, stem = file
   for row in rows.read(path):
     yield Task(number, stem, row)
 
 
 def check_text(value: object, format: str, renderer: Renderer) -> None:
-  """Raises Rejected for a text that the template would show as another.
+  """Checks that a ReAct text is rendered with the plain format.
 
-  Its lines are turns to the plain format alone; a chat template would put
-  headers and markers between those that the agent wrote in one go.
+  A chat template would put headers and markers between lines that the agent
+  wrote in one go.
 
-  value: of a row. format: one of `formats.NAMES`.
+  Args:
+    value: the value of a row.
+    format: one of `registry.NAMES`.
+    renderer: the renderer to use.
+
+  Raises:
+    Rejected: the row is a ReAct text and the template is another one.
   """
+  # The plain format renders each line as a turn.
   if renderer.rendering['template'] == chat_template.PLAIN:
     return
   if registry.is_text(value, format):
     raise Rejected(
       'template_raises',
-      'ReAct text is proved under the plain format alone; give '
-      '--chat_template=plain',
+      'ReAct text needs the plain format; use --chat_template=plain',
     )
 
 
 class Preparer:
-  """Tasks to outcomes. It can be pickled."""
+  """Maps tasks to outcomes. It can be pickled."""
 
   def __init__(
     self, settings: Settings, renderer: Renderer, rules: Rules
   ) -> None:
-    self._made_of = (
+    # Arguments of `_make`. A compiled template cannot be pickled.
+    self._arguments = (
       settings,
       renderer.tokenizer,
       renderer.rendering,
@@ -103,21 +118,31 @@ class Preparer:
     self._settings = settings
     self._renderer = renderer
     self._rules = rules
-    self._ids = tokenizer.size(renderer.tokenizer)
+    self._ids = tokenizer_lib.size(renderer.tokenizer)  # limit of token ids
     self._codec = shards.Codec()
 
   def __reduce__(self) -> tuple[Callable[..., 'Preparer'], tuple]:
-    return _make, self._made_of
+    return _make, self._arguments
 
   def __call__(self, task: Task, tally: Tally) -> Outcome:
-    """Prepares a row, and counts it."""
+    """Prepares a row and counts it.
+
+    Args:
+      task: the row.
+      tally: counts to update.
+
+    Returns:
+      The records of the row, or the note of its rejection.
+    """
     row = task.row
     id = registry.id_of(row.value, task.stem, row.number)
     split = self._split_of(id, row)
     tally.read += 1
     try:
       examples = self._examples(row, id, split, tally)
+    # Any other error is a bug, and ends the preparation.
     except (Rejected, Malformed) as error:
+      # Malformed has no reason of its own.
       reason = getattr(error, 'reason', 'malformed')
       tally.rejected[reason] += 1
       note = {
@@ -132,6 +157,7 @@ class Preparer:
     return Outcome(task.key, split, records, None)
 
   def _split_of(self, id: str, row: rows.Row) -> str:
+    # A hash of the id: the split of a row does not depend on other rows.
     if not self._settings.heldout or row.error:
       return 'train'
     digest = hashlib.sha256(id.encode('utf-8', 'surrogatepass')).digest()
@@ -141,35 +167,46 @@ class Preparer:
   def _examples(
     self, row: rows.Row, id: str, split: str, tally: Tally
   ) -> list[Example]:
-    """Returns the records of a row; counts it once it is sure to be written."""
+    """Returns the records of a row, and counts the row if it is accepted."""
+    # Read the row in its format.
     if row.error:
       raise Malformed(row.error)
     check_text(row.value, self._settings.format, self._renderer)
-    found = registry.read(row.value, id, self._settings.format, self._rules)
+    parsed = registry.read(row.value, id, self._settings.format, self._rules)
+
+    # Render it, unless it is tokens already.
     lost: Mapping[str, int] = {}
     straddling = 0
-    if isinstance(found, Trajectory):
-      rendered = self._renderer.render(found)
-      found = rendered.example
+    if isinstance(parsed, Trajectory):
+      rendered = self._renderer.render(parsed)
+      example = rendered.example
       lost, straddling = rendered.lost, rendered.straddling
-    elif found.tokens_T.max() >= self._ids:
-      raise Malformed(
-        f'id {found.tokens_T.max()}; the tokenizer has ids below {self._ids}'
-      )
-    if set(np.unique(found.provenance_T[1:]).tolist()) <= _FRAME:
+    else:
+      example = parsed
+      if example.tokens_T.max() >= self._ids:
+        raise Malformed(
+          f'id {example.tokens_T.max()}; the tokenizer has ids below '
+          f'{self._ids}'
+        )
+    # The first token is never a target.
+    if set(np.unique(example.provenance_T[1:]).tolist()) <= _FRAME:
       raise Rejected(
-        'no_targets', 'only context and protocol: nobody says anything'
+        'no_targets', 'all tokens are context or protocol: no turn has text'
       )
-    parts = self._fit(found)
-    tally.add(split, found, len(parts))
+
+    # Cut it into windows. Count it last, because all steps above may reject it.
+    examples = self._fit(example)
+    tally.add(split, example, len(examples))
     tally.lost.update(lost)
     tally.straddling += straddling
-    return parts
+    return examples
 
   def _fit(self, example: Example) -> list[Example]:
+    """Returns an example as records of at most `max_length` tokens."""
     limit, length = self._settings.max_length, len(example.tokens_T)
     if not limit or length <= limit:
       return [example]
+    # By default, long rows become windows.
     if self._settings.overlong == 'reject':
       raise Rejected('too_long', f'{length} tokens; --max_length is {limit}')
     return windows.split(example, limit, self._settings.context)
@@ -177,9 +214,10 @@ class Preparer:
 
 def _make(
   settings: Settings,
-  encoder: FastTokenizer,
+  tokenizer: FastTokenizer,
   rendering: dict[str, Any],
   rules: Rules,
 ) -> Preparer:
-  renderer = Renderer.from_rendering(encoder, rendering)
+  """Rebuilds a pickled preparer."""
+  renderer = Renderer.from_rendering(tokenizer, rendering)
   return Preparer(settings, renderer, rules)

@@ -1,13 +1,13 @@
-"""The story of preparation: from files of agent runs to TFDS records.
+"""Prepares TFDS records from files of agent runs.
 
     files --rows--> tasks --workers--> outcomes --Writer--> records
-                                            or one of a few reasons, in
+                                            or a note with the reason, in
                                             rejected.jsonl
 
-Every row is read once, rendered once and encoded once, and either is written or
-is set aside with its reason. The data set appears under its name when it is
-whole: until then all is in a folder beside it. What is there is never changed:
-runs are added to a data set by making another, which begins with its shards.
+Every row is read, rendered and encoded once. It is either written or set aside
+with a reason. The data set is built in a folder `NAME.part` and renamed when it
+is complete. A finished data set is never changed: to add runs, prepare another
+data set that extends it and shares its shards.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ from isft_jax.data.preparation.settings import Settings
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering.renderer import Renderer
 
-REPORT = 'prepare_report.json'
-REJECTED = 'rejected.jsonl'
+REPORT = 'prepare_report.json'  # counts and settings of a data set
+REJECTED = 'rejected.jsonl'  # notes of rejected rows
 
 
 def prepare(
@@ -40,20 +40,32 @@ def prepare(
   progress: Callable[[Tally], None] = lambda tally: None,
   num_workers: int = 1,
 ) -> tuple[dict, bool]:
-  """Prepares a data set; returns its report, and whether it was there before.
+  """Prepares a data set.
 
-  progress: called now and then with what is counted so far.
-  num_workers: processes that render. The data set does not depend on it.
+  Args:
+    settings: the settings.
+    renderer: renders the trajectories.
+    rules: rules for authors.
+    output: the folder of the data set.
+    progress: called from time to time with the counts so far.
+    num_workers: number of rendering processes. The data set does not depend on
+      it.
 
-  Raises ValueError if output holds something else, or if no row is written.
+  Returns:
+    The report, and whether the data set existed before.
+
+  Raises:
+    ValueError: `output` holds something else, or no row can be written.
   """
   if num_workers < 1:
     raise ValueError(f'--num_workers={num_workers} must be 1 or more')
   begun = begin(settings, renderer, rules, output)
   if begun.report:
     return begun.report, True
+
+  # All steps are lazy: memory does not grow with the number of rows.
   preparer = outcomes.Preparer(settings, renderer, rules)
-  files = outcomes.files(begun.files, begun.held)
+  files = outcomes.files(begun.files, begun.old_files)
   tasks = itertools.chain.from_iterable(map(outcomes.tasks, files))
   tally = Tally()
   with (begun.part / REJECTED).open('w') as rejected:
@@ -63,6 +75,7 @@ def prepare(
       settings.num_shards,
       settings.extends,
     )
+    # Outcomes arrive in the order of the input.
     for done, counts in workers.outcomes(preparer, tasks, num_workers):
       tally.merge(counts)
       for outcome in done:
@@ -70,6 +83,8 @@ def prepare(
           rejected.write(json.dumps(outcome.note) + '\n')
         writer.add(outcome.split, outcome.records, outcome.key)
       progress(tally)
+
+  # Complete the data set, or fail with the reasons.
   counted = tally.report()
   check_written(counted, begun)
   writer.finish()
@@ -77,42 +92,51 @@ def prepare(
 
 
 class Begun(NamedTuple):
-  """A preparation that has begun, or found its data set there.
+  """State of a preparation that has begun, or whose data set exists."""
 
-  report: of the data set that is there, if it is. asked: what decides it.
-  part: the folder that becomes the output, when it is whole.
-  files, held: of the input; those that the data set holds already.
-  """
-
-  report: dict | None
-  asked: dict
+  report: dict | None  # of the existing data set, if there is one
+  asked: dict  # everything that determines the data set
   output: epath.Path
-  part: epath.Path
-  files: list[str]
-  held: Collection[str]
-  start: float
+  part: epath.Path  # the folder that is renamed to `output` at the end
+  files: list[str]  # of the input
+  old_files: Collection[str]  # files that the extended data set has already
+  start: float  # time.perf_counter()
 
 
 def begin(
   settings: Settings, renderer: Renderer, rules: Rules, output: epath.PathLike
 ) -> Begun:
-  """Looks for the data set; makes room for it where it is not yet.
+  """Looks for an existing data set, or makes an empty folder for a new one.
 
-  Raises ValueError if the output holds something else, or cannot be extended.
+  Args:
+    settings: the settings.
+    renderer: renders the trajectories.
+    rules: rules for authors.
+    output: the folder of the data set.
+
+  Returns:
+    The state, with the report if the data set exists.
+
+  Raises:
+    ValueError: `output` holds something else, or cannot be extended.
   """
   start = time.perf_counter()
   output = epath.Path(output)
   files = rows.files(settings.input, settings.split)
+  # Sizes detect files that have changed since an earlier preparation.
   sizes = {file: rows.size(file) for file in files}
-  held = {}
+  old_files = {}
+  # Files of the extended data set are not read again.
   if settings.extends:
-    held = report_of(epath.Path(settings.extends))['asked']['files']
+    old_files = report_of(epath.Path(settings.extends))['asked']['files']
   asked = {
     'settings': dataclasses.asdict(settings),
-    'files': held | sizes,
+    'files': old_files | sizes,
     'authors': rules.to_json(),
     **renderer.metadata(),
   }
+
+  # Compare with the existing data set, or start from an empty folder.
   report = None
   part = output.with_name(output.name + '.part')
   if output.exists():
@@ -121,45 +145,70 @@ def begin(
     if settings.extends:
       check_extends(settings, sizes, asked)
     clear(part)
-  return Begun(report, asked, output, part, files, held, start)
+  return Begun(report, asked, output, part, files, old_files, start)
 
 
 def clear(part: epath.Path) -> None:
-  """Makes a folder, empty.
+  """Makes an empty folder, in place of one that an interrupted run left.
 
-  Raises ValueError if something else than a run that was cut left it there.
+  Args:
+    part: the folder.
+
+  Raises:
+    ValueError: the folder has contents that no run of this package left.
   """
   if part.exists():
+    # Only folders with our marker are deleted.
     if any(part.iterdir()) and not (part / REJECTED).exists():
       raise ValueError(
-        f'{part} is in the way, and not ours; name another --output'
+        f'{part} exists and was not made by isft-prepare; name another --output'
       )
     part.rmtree()
   part.mkdir(parents=True)
-  (part / REJECTED).touch()  # that it is ours
+  (part / REJECTED).touch()  # marks the folder as ours
 
 
 def check_written(counted: dict, begun: Begun) -> None:
-  """Raises ValueError, with the reasons, if there is no row to train on."""
-  # What is added may well be held out: there are others to train on.
-  if 'train' in counted['splits'] or (begun.held and counted['splits']):
+  """Checks that there is a row to train on.
+
+  Args:
+    counted: the report of the tally.
+    begun: the state of the preparation.
+
+  Raises:
+    ValueError: no row is in the split 'train'. The message has the reasons.
+  """
+  # Added rows may all be held out, because the extended data set has others.
+  if 'train' in counted['splits'] or (begun.old_files and counted['splits']):
     return
   if counted['splits']:
     raise ValueError(
-      'no row is left to train on: all are held out or set aside; lower '
+      'no row is left to train on: all are held out or rejected; lower '
       '--heldout'
     )
+  # The input is empty.
   if not counted['rows']['read']:
     raise ValueError(f'no rows in {begun.asked["settings"]["input"]}')
-  why = ', '.join(f'{n} {reason}' for reason, n in counted['rejected'].items())
+  # All rows were rejected.
+  reasons = ', '.join(f'{n} {key}' for key, n in counted['rejected'].items())
   raise ValueError(
-    f'none of {counted["rows"]["read"]} rows could be written ({why}); '
-    f'{begun.part / REJECTED} has the reason of each'
+    f'none of {counted["rows"]["read"]} rows could be written ({reasons}); see '
+    f'{begun.part / REJECTED} for the reason of each row'
   )
 
 
 def finish(begun: Begun, renderer: Renderer, counted: dict) -> dict:
-  """Writes what goes with the records, and gives the folder its name."""
+  """Saves tokenizer and report beside the records, and renames the folder.
+
+  Args:
+    begun: the state of the preparation.
+    renderer: its tokenizer is saved.
+    counted: the report of the tally.
+
+  Returns:
+    The complete report.
+  """
+  # transformers writes only to local folders; the output may be in a bucket.
   with tempfile.TemporaryDirectory() as local:
     renderer.save_tokenizer(local)
     (begun.part / 'tokenizer').mkdir()
@@ -170,62 +219,85 @@ def finish(begun: Begun, renderer: Renderer, counted: dict) -> dict:
     'seconds': round(time.perf_counter() - begun.start, 2),
     'asked': begun.asked,
   }
+  # The report is written last: a folder with a report is complete.
   (begun.part / REPORT).write_text(json.dumps(report, indent=2) + '\n')
   begun.part.rename(begun.output)
   return report
 
 
 def found(output: epath.Path, asked: dict) -> dict:
-  """Returns the report of a data set that was asked for in the same words.
+  """Returns the report of an existing data set with equal settings.
 
-  Raises ValueError if another was, or if it is none.
+  Args:
+    output: the folder of the data set.
+    asked: everything that determines the wanted data set.
+
+  Raises:
+    ValueError: the folder holds another data set, or none.
   """
   report = report_of(output)
-  theirs = report['asked']
-  # What could not be asked for yet was as it is by default.
-  by_default = dataclasses.asdict(Settings(input=''))
-  theirs['settings'] = by_default | theirs['settings']
-  differ = [key for key in asked if theirs.get(key) != _as_json(asked[key])]
+  existing = report['asked']
+  # Older reports lack newer settings, which then had their defaults.
+  defaults = dataclasses.asdict(Settings(input=''))
+  existing['settings'] = defaults | existing['settings']
+  # The message has the names of all groups of settings that differ.
+  differ = [key for key in asked if existing.get(key) != _as_json(asked[key])]
   if differ:
     raise ValueError(
-      f'{output} was prepared otherwise (other {" and ".join(differ)}); name '
+      f'{output} was prepared differently (other {" and ".join(differ)}); name '
       'another --output, or remove that one; --extends adds new files to it'
     )
   return report
 
 
 def report_of(folder: epath.Path) -> dict:
-  """Returns the report of a data set. Raises ValueError if it has none."""
+  """Returns the report of a data set.
+
+  Args:
+    folder: the folder of the data set.
+
+  Raises:
+    ValueError: the folder has no report.
+  """
   try:
     return json.loads((folder / REPORT).read_text())
   except (OSError, ValueError) as error:
     raise ValueError(
-      f'{folder} is no prepared data set; name another'
+      f'{folder} is not a prepared data set: {REPORT} is missing or damaged; '
+      'name another folder'
     ) from error
 
 
 def check_extends(settings: Settings, sizes: dict, asked: dict) -> None:
-  """Raises ValueError if files cannot be added to what a data set holds.
+  """Checks that the input can be added to the data set `settings.extends`.
 
-  sizes: bytes of the files of the input. asked: of the data set to be.
+  Args:
+    settings: the settings.
+    sizes: bytes of each file of the input.
+    asked: everything that determines the new data set.
+
+  Raises:
+    ValueError: tokenizers or templates differ, an old file has changed, or
+      there is no new file.
   """
   base = settings.extends
-  theirs = report_of(epath.Path(base))['asked']
-  if theirs['fingerprint'] != asked['fingerprint']:
+  existing = report_of(epath.Path(base))['asked']
+  if existing['fingerprint'] != asked['fingerprint']:
     raise ValueError(
-      f'{base} was rendered with another tokenizer or template: its ids mean '
-      'something else; prepare all runs anew'
+      f'{base} was rendered with another tokenizer or template, so that its '
+      'ids mean something else; prepare all runs again'
     )
-  held = theirs['files']
+  old_files = existing['files']
   for file, size in sizes.items():
-    if held.get(file, size) != size:
+    if old_files.get(file, size) != size:
       raise ValueError(
-        f'{file} has changed since {base} was made of it; prepare all runs '
-        'anew, or put the new ones into a file of their own'
+        f'{file} has changed since {base} was made from it; prepare all runs '
+        'again, or put the new ones into a separate file'
       )
-  if sizes.keys() <= held.keys():
-    raise ValueError(f'{base} holds all files of {settings.input}')
+  if sizes.keys() <= old_files.keys():
+    raise ValueError(f'{base} already has all files of {settings.input}')
 
 
 def _as_json(value: object) -> object:
+  """Returns a value after a round trip through JSON: tuples become lists."""
   return json.loads(json.dumps(value))

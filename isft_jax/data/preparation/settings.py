@@ -1,4 +1,4 @@
-"""The settings of a preparation, checked."""
+"""Settings of a preparation, with checks."""
 
 import dataclasses
 
@@ -10,26 +10,28 @@ OVERLONG = ('window', 'reject')
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What to prepare, and how. See `isft-prepare --help`."""
+  """Settings of `isft-prepare`; see its `--help`."""
 
-  input: str
+  input: str  # files, folders, patterns, or a data set of the hub
   format: str = 'auto'
-  heldout: float = 0.0  # of the rows, by hash of their ids
-  max_length: int = 0  # tokens; 0: as long as they are
-  overlong: str = 'window'
+  heldout: float = 0.0  # share of rows, chosen by a hash of their ids
+  max_length: int = 0  # maximum tokens per record; 0: no limit
+  overlong: str = 'window'  # how to treat rows above max_length
   overlap: int = 0  # tokens; 0: a quarter of max_length
   split: str = ''  # of a data set of the hub; '': train
-  num_shards: int = 0  # of each split; 0: one for every 8,192 records
-  extends: str = ''  # the folder of a data set that this one begins with
+  num_shards: int = 0  # per split; 0: one per 8,192 records
+  extends: str = ''  # folder of a data set to which this one adds rows
 
   def __post_init__(self) -> None:
     if self.format not in registry.NAMES:
       raise ValueError(
-        f'--format={self.format} is none of {", ".join(registry.NAMES)}'
+        f'--format must be one of {", ".join(registry.NAMES)} '
+        f'(got {self.format!r})'
       )
     if self.overlong not in OVERLONG:
       raise ValueError(
-        f'--overlong={self.overlong} is none of {", ".join(OVERLONG)}'
+        f'--overlong must be one of {", ".join(OVERLONG)} '
+        f'(got {self.overlong!r})'
       )
     if not 0 <= self.heldout < 1:
       raise ValueError(f'--heldout={self.heldout} must be 0 or more, below 1')
@@ -41,5 +43,5 @@ class Settings:
 
   @property
   def context(self) -> int:
-    """Tokens of context that a window has at least."""
+    """Minimum number of context tokens per window."""
     return self.overlap or self.max_length // 4

@@ -1,7 +1,7 @@
-"""Whether a data set is what was once written: every byte, every record.
+"""Verifies every file and every record of a data set.
 
-Nothing is trusted that can be counted again: checksums of files, the fields of
-records, the index, the tokenizer's fingerprint, and the report's sums.
+Everything that can be computed again is compared: checksums of files, fields
+of records, the index, the tokenizer's fingerprint, and the sums in the report.
 """
 
 import tempfile
@@ -15,28 +15,36 @@ from etils import epath
 from isft_jax.data.preparation import prepare
 from isft_jax.data.records import dataset, shards
 from isft_jax.data.records import index as index_lib
-from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.types import Provenance, Verdict
 
+# Number of valid codes of each field.
 _CODES = {'provenance': len(Provenance), 'verdict': len(Verdict)}
 
 
 def damages(
   folder: str, progress: Callable[[str], None] = lambda name: None
 ) -> Iterator[str]:
-  """Yields a line for each thing that is damaged; none if all is whole.
+  """Verifies a data set.
 
-  folder: what isft-prepare made.
-  progress: called with the name of each file that is about to be read.
+  Args:
+    folder: a data set made by isft-prepare.
+    progress: called with the name of each file before it is read.
 
-  Raises ValueError if there are no records.
+  Yields:
+    One line for each damage; nothing if the data set is intact.
+
+  Raises:
+    ValueError: the folder has no records.
   """
+  # 1. Checksums: each listed file is there and unchanged, and no other is.
   path = dataset.where(folder)
   sums = shards.checksums(path)
   if sums is None:
-    yield f'{path / shards.CHECKSUMS}: missing or no JSON'
+    yield f'{path / shards.CHECKSUMS}: missing or not JSON'
     sums = {}
-  broken = set()
+  broken = set()  # names of files that need no further message
+  # Files that are missing or changed are reported once, here.
   for name in sorted(sums):
     file = path / name
     progress(name)
@@ -48,27 +56,33 @@ def damages(
       yield f'{file}: its bytes have changed'
   for file in sorted(path.iterdir()):
     if sums and file.name not in sums and file.name != shards.CHECKSUMS:
-      yield f'{file}: is none of the data set'
+      yield f'{file}: does not belong to the data set'
+
+  # 2. Records and index, shard by shard.
   try:
     info = tfds.builder_from_directory(path).info
     splits = dict(info.splits.items())
-  except Exception as error:  # whatever a broken file makes of TFDS
-    yield f'{path}: does not open ({type(error).__name__})'
+  except Exception as error:  # TFDS raises many kinds for damaged files
+    yield f'{path}: cannot be opened ({type(error).__name__})'
     return
   counts = {}
-  for split, about in splits.items():
-    counts[split] = sum(about.shard_lengths)
-    yield from _of_split(path, split, about.shard_lengths, broken, progress)
-  yield from _of_report(epath.Path(folder), counts, dict(info.metadata))
+  for split, split_info in splits.items():
+    lengths = split_info.shard_lengths
+    counts[split] = sum(lengths)
+    yield from _split_damages(path, split, lengths, broken, progress)
+
+  # 3. Tokenizer and report.
+  yield from _report_damages(epath.Path(folder), counts, dict(info.metadata))
 
 
-def _of_split(
+def _split_damages(
   path: epath.Path,
   split: str,
   lengths: list[int],
   broken: Set[str],
   progress: Callable[[str], None],
 ) -> Iterator[str]:
+  """Yields the damages of the records and of the index of one split."""
   codec = shards.Codec()
   name = shards.INDEX.format(split=split)
   try:
@@ -84,34 +98,37 @@ def _of_split(
     if shard.name in broken:
       continue
     progress(shard.name)
+    # Records: their number, and the values of their fields.
     try:
-      found = [*map(codec.read, shards.read(shard))]
-    except Exception as error:  # of C++, or of protocol buffers
-      yield f'{shard}: does not read ({type(error).__name__})'
+      records = [*map(codec.read, shards.read(shard))]
+    except Exception as error:  # raised by C++, or by protocol buffers
+      yield f'{shard}: cannot be read ({type(error).__name__})'
       continue
-    if len(found) != length:
-      yield f'{shard}: {len(found)} records, expected {length}'
+    if len(records) != length:
+      yield f'{shard}: {len(records)} records, expected {length}'
       continue
-    wrong = [(i, said) for i, r in enumerate(found) if (said := _wrong(r))]
-    for i, said in wrong:
-      yield f'{shard}: record {i}: {said}'
-    if wrong or index is None:
+    errors = [(i, e) for i, r in enumerate(records) if (e := _record_error(r))]
+    for i, error in errors:
+      yield f'{shard}: record {i}: {error}'
+    if errors or index is None:
       continue
-    expected = index_lib.of(found, length)
+    # Index: computed again from the records. Numbers of trajectories continue
+    # from the shard before.
+    expected = index_lib.of(records, length)
     if slice_.start:
       trajectories = index.trajectory_N[slice_.start - 1]
     expected.trajectory_N[:] += trajectories
     for field, array in expected._asdict().items():
       if not np.array_equal(array, getattr(index, field)[slice_]):
-        yield f'{path / name}: {field} is not that of {shard.name}'
+        yield f'{path / name}: {field} does not match {shard.name}'
 
 
-def _wrong(record: dict) -> str:
-  """What a record cannot have; '' if it has none of it."""
+def _record_error(record: dict) -> str:
+  """Returns an error in the fields of a record, or ''."""
   length = len(record['tokens'])
   for name in ('provenance', 'segment', 'verdict'):
     if len(record[name]) != length:
-      return f'{length} tokens, but {len(record[name])} of {name}'
+      return f'{length} tokens, but {len(record[name])} values of {name}'
   for name, codes in _CODES.items():
     if length and record[name].max() >= codes:
       return f'{name} has a code {record[name].max()}'
@@ -120,37 +137,43 @@ def _wrong(record: dict) -> str:
   return ''
 
 
-def _of_report(
+def _report_damages(
   folder: epath.Path, counts: dict[str, int], metadata: dict[str, Any]
 ) -> Iterator[str]:
+  """Yields the damages of the tokenizer, the report and the rejected rows."""
+  # The tokenizer must have the fingerprint of the records.
   try:
     with tempfile.TemporaryDirectory() as local:
       for file in (folder / 'tokenizer').iterdir():
         file.copy(f'{local}/{file.name}')
-      encoder = tokenizer.load(local)
-  except Exception:  # whatever a broken file makes of transformers
+      tokenizer = tokenizer_lib.load(local)
+  except Exception:  # transformers raises many kinds for damaged files
     yield f'{folder / "tokenizer"}: missing or damaged'
   else:
     try:
-      tokenizer.check(encoder, metadata, str(folder))
+      tokenizer_lib.check(tokenizer, metadata, str(folder))
     except ValueError as error:
       yield str(error)
+  # The report must have the sums of the records.
   path = folder / prepare.REPORT
   try:
     report = prepare.report_of(folder)
     base = report['asked']['settings'].get('extends')
     rejected = report['rows']['rejected']
-    told = {name: about['records'] for name, about in report['splits'].items()}
+    reported = {name: s['records'] for name, s in report['splits'].items()}
   except (ValueError, KeyError, TypeError):
     yield f'{path}: missing or damaged'
     return
-  # A report counts what was read for it, not what its data set begins with.
-  if not base and told != counts:
-    yield f'{path}: tells of {told} records, and there are {counts}'
+  # The report of an extended data set counts only the added records.
+  if not base and reported != counts:
+    yield f'{path}: reports {reported} records, and there are {counts}'
   rows = report['rows']
   if rows['read'] != rows['written'] + rejected:
     yield f'{path}: its rows do not add up'
+
+  # Each rejected row must have a note.
   path = folder / prepare.REJECTED
+  # One line per rejected row.
   notes = len(path.read_text().splitlines()) if path.exists() else 0
   if notes != rejected:
-    yield f'{path}: {notes} rows are set aside, the report tells of {rejected}'
+    yield f'{path}: has {notes} rejected rows, the report has {rejected}'

@@ -1,4 +1,4 @@
-"""Long trajectories as windows: nothing is cut off, nothing is scored twice.
+"""Splits long trajectories into windows that score every token exactly once.
 
 tokens      0 1 2 3 4 5 6 7 8 9      max_length 6, overlap 2
 window 0    # # # # # #
@@ -11,7 +11,15 @@ from isft_jax.types import Example
 
 
 def check(max_length: int, overlap: int) -> None:
-  """Raises ValueError unless every window has context and something new."""
+  """Checks that every window has both context and new tokens.
+
+  Args:
+    max_length: maximum number of tokens per window.
+    overlap: minimum number of context tokens per window after the first.
+
+  Raises:
+    ValueError: `overlap` is not in the range 1 to `max_length` - 1.
+  """
   if not 0 < overlap < max_length:
     raise ValueError(
       f'--overlap={overlap} must be at least 1, and less than '
@@ -20,27 +28,39 @@ def check(max_length: int, overlap: int) -> None:
 
 
 def split(example: Example, max_length: int, overlap: int) -> list[Example]:
-  """Splits an example into windows of at most max_length tokens.
+  """Splits an example into windows of at most `max_length` tokens.
 
-  Every token is scored in one window, after at least `overlap` tokens of
-  context, or all that there are. The last window starts as early as it may:
-  more context, for the same tokens.
+  Every token is scored in exactly one window. It has at least `overlap` tokens
+  of context there, or all earlier tokens if there are fewer. The last window is
+  as long as the others, so that it has more context.
+
+  Args:
+    example: a rendered trajectory.
+    max_length: maximum number of tokens per window.
+    overlap: minimum number of context tokens per window after the first.
+
+  Returns:
+    The windows, in order.
+
+  Raises:
+    ValueError: `overlap` is out of range; see `check`.
   """
   check(max_length, overlap)
   total = len(example.tokens_T)
   windows: list[Example] = []
-  done = 0
+  done = 0  # tokens that the windows so far cover
   while not windows or done < total:
     start = max(0, min(done - overlap, total - max_length))
+    # The last window begins early enough to have full length.
     stop = min(start + max_length, total)
-    part = slice(start, stop)
+    window = slice(start, stop)
     windows.append(
       dataclasses.replace(
         example,
-        tokens_T=example.tokens_T[part],
-        provenance_T=example.provenance_T[part],
-        segment_T=example.segment_T[part],
-        verdict_T=example.verdict_T[part],
+        tokens_T=example.tokens_T[window],
+        provenance_T=example.provenance_T[window],
+        segment_T=example.segment_T[window],
+        verdict_T=example.verdict_T[window],
         scored_from=done - start,
         window=len(windows),
       )

@@ -1,9 +1,9 @@
-"""Many rows at once: processes on one machine, outcomes in the rows' order.
+"""Prepares rows in several processes and returns outcomes in the rows' order.
 
     rows --chunks--> worker, worker, ... --in order--> outcomes and their tally
 
-A worker gets rows and gives bytes: what is written does not depend on how many
-there are, nor on which is the faster.
+Workers receive rows and return the bytes of records. The written files do not
+depend on the number of workers or on their speed.
 """
 
 import collections
@@ -18,23 +18,30 @@ from collections.abc import Iterable, Iterator
 from isft_jax.data.preparation.counters import Tally
 from isft_jax.data.preparation.outcomes import Outcome, Preparer, Task
 
-_CHUNK = 16  # rows that travel together
-_AHEAD = 2  # chunks that wait for each worker, so that none runs dry
+_CHUNK = 16  # rows per message between processes
+_AHEAD = 2  # chunks that wait for each worker, so that no worker is idle
 
-# What becomes of a chunk of rows.
+# Result of a chunk of rows.
 Done = tuple[list[Outcome], Tally]
 
-_preparer: Preparer  # of a worker: made once, when it starts
+_preparer: Preparer  # of a worker process, set once when it starts
 
 
 def outcomes(
   preparer: Preparer, tasks: Iterable[Task], num_workers: int
 ) -> Iterator[Done]:
-  """Yields what becomes of rows, a few at a time, in their order.
+  """Prepares rows and yields their outcomes in order, a few at a time.
 
-  num_workers: processes. 1: this one.
+  Args:
+    preparer: prepares a row.
+    tasks: the rows.
+    num_workers: number of worker processes; 1 uses this process.
 
-  Raises ValueError if a worker dies.
+  Yields:
+    The outcomes of some rows, and their counts.
+
+  Raises:
+    ValueError: a worker process died.
   """
   if num_workers == 1:
     for task in tasks:
@@ -43,13 +50,14 @@ def outcomes(
     return
   with concurrent.futures.ProcessPoolExecutor(
     num_workers,
-    multiprocessing.get_context('spawn'),  # threads survive no fork
+    multiprocessing.get_context('spawn'),  # a fork would lose the threads
     _start,
     (preparer,),
   ) as pool:
     waiting: collections.deque[concurrent.futures.Future[Done]]
     waiting = collections.deque()
     try:
+      # A bounded queue of chunks: memory does not grow with the input.
       tasks = iter(tasks)
       while chunk := tuple(itertools.islice(tasks, _CHUNK)):
         waiting.append(pool.submit(_prepare, chunk))
@@ -68,16 +76,18 @@ def outcomes(
 
 
 def _start(preparer: Preparer) -> None:
+  """Initialises a worker process."""
   global _preparer
   _preparer = preparer
-  # An interrupt is the main process's to tell of, once.
+  # Only the main process reports an interrupt.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
+  """Ends this worker when the main process ends, even if it was killed."""
   parent = multiprocessing.parent_process()
-  assert parent is not None  # a worker runs this
+  assert parent is not None  # only workers call this
   parent.join()
   os._exit(1)
 

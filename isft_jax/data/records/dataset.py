@@ -1,10 +1,10 @@
-"""Records: rendered trajectories as a TFDS data set in ArrayRecord files.
+"""Reads and writes records: a TFDS data set in ArrayRecord files.
 
-A record holds who wrote each token and never a loss mask: one data set serves
-every objective. No TensorFlow is involved, in writing or in reading.
+A record holds the author of each token and no loss mask, so that one data set
+serves every objective. Neither writing nor reading needs TensorFlow.
 
-Beside the records lies an index, from which an epoch can be planned for any
-objective without reading a record, and the checksum of every file.
+An index beside the records is enough to plan an epoch for any objective without
+reading a record. Another file has the checksum of every file.
 """
 
 import hashlib
@@ -25,15 +25,23 @@ from isft_jax.types import Example
 
 __all__ = ['Index', 'Records', 'Trajectories', 'Writer', 'write']
 
-_STAGING = 'incomplete'
+_STAGING = 'incomplete'  # subfolder in which a data set is built
 SHARD_RECORDS = 8192
 
 
 class Records:
-  """An opened data set: `records[i]` is an `Example`, `records.index` plans."""
+  """One split of a data set: `records[i]` is an `Example`."""
 
   def __init__(self, folder: str, split: str = 'train') -> None:
-    """Opens what `write` made. Raises ValueError where there is none."""
+    """Opens a data set.
+
+    Args:
+      folder: its folder.
+      split: 'train' or 'heldout'.
+
+    Raises:
+      ValueError: the folder has no data set, or the data set no such split.
+    """
     path = where(folder)
     builder = tfds.builder_from_directory(path)
     self.folder, self.split = str(folder), split
@@ -43,6 +51,7 @@ class Records:
       raise ValueError(
         f'{folder}: no split {split!r} there, but {", ".join(self.splits)}'
       )
+    # Records are read one by one; the index is in memory as a whole.
     self._source = builder.as_data_source(split)
     self.index = index_lib.read(
       path / shards.INDEX.format(split=split), len(self)
@@ -52,6 +61,7 @@ class Records:
     return len(self._source)
 
   def __getitem__(self, number: int) -> Example:
+    # Negative numbers would count from the end.
     if not 0 <= number < len(self):
       raise IndexError(f'{self.folder}: record {number} of {len(self)}')
     record = self._source[int(number)]
@@ -67,7 +77,7 @@ class Records:
 
 
 class Writer:
-  """Writes records into shards; nothing is opened before `finish`."""
+  """Writes records into shards; the data set appears only after `finish`."""
 
   def __init__(
     self,
@@ -76,20 +86,29 @@ class Writer:
     num_shards: int = 0,
     extends: str = '',
   ) -> None:
-    """Begins a data set; what a run that was cut left there is cleared away.
+    """Begins a data set and removes the remains of an interrupted run.
 
-    metadata: JSON values; `Renderer.metadata` says how the tokens were made.
-    num_shards: of a split, at most: a record's shard is chosen by its key. 0:
-      as many as there are, of 8,192 records each, in the order of writing.
-    extends: the folder of a data set whose shards are the first of this one;
-      its version is followed by the next.
+    Args:
+      folder: the folder of the data set.
+      metadata: JSON values. `Renderer.metadata` describes how the tokens were
+        made.
+      num_shards: maximum number of shards per split; a hash of its key chooses
+        the shard of a trajectory. 0 fills shards with 8,192 records each, in
+        the order of writing.
+      extends: the folder of a data set to extend. Its shards become the first
+        ones of this data set, and its version number is increased by one.
 
-    Raises ValueError if that one is damaged.
+    Raises:
+      ValueError: the data set to extend is damaged.
     """
+    # Start from an empty folder.
     self.folder = folder
     staging = epath.Path(folder) / _STAGING
+    # An interrupted run leaves its staging folder.
     if staging.exists():
       staging.rmtree()
+
+    # A TFDS builder for the staging folder; `_place` is for the final one.
     base = where(extends) if extends else None
     version = _next_version(base.name) if base else ''
     place: dict[str, Any]
@@ -98,31 +117,44 @@ class Writer:
     self._builder = Trajectories(**place, data_dir=os.fspath(staging))
     self.staging = epath.Path(self._builder.data_path)
     self.staging.mkdir(parents=True)
+
+    # Shards of the extended data set come first. Own shards are numbered from
+    # `first` on.
     self.infos, self._bases = _linked(base, self.staging) if base else ([], {})
     self.first = {
       split: sum(info.split == split for info in self.infos)
       for split in shards.SPLITS
     }
     self.num_shards = num_shards
+
+    # With a given number of shards, records wait on a local disk.
     self._codec = shards.Codec()
     self._open: dict[str, shards.Shard] = {}
     self._written = dict.fromkeys(shards.SPLITS, 0)
+    # Remote folders cannot hold the spool; None is the system's folder.
     here = None if '://' in os.fspath(folder) else self.staging
     self._scratch = tempfile.TemporaryDirectory(dir=here)
     self._spool = shard_buffer.Spool(pathlib.Path(self._scratch.name))
 
   def encode(self, example: Example) -> bytes:
-    """Returns the bytes that `add` takes."""
+    """Returns an example as the bytes of a record, for `add`."""
     return self._codec.write(example)
 
   def add(
     self, split: str, records: Iterable[bytes], key: tuple[int, int] = (0, 0)
   ) -> None:
-    """Writes records of one trajectory. key: unique to it; chooses a shard."""
+    """Writes the records of one trajectory.
+
+    Args:
+      split: its split.
+      records: its records, encoded.
+      key: unique key of the trajectory, which determines the shard.
+    """
     for record in records:
       if self.num_shards:
         self._spool.add((split, shard_of(key, self.num_shards)), record)
         continue
+      # Every 8,192 records, close the shard and open the next one.
       number, full = divmod(self._written[split], SHARD_RECORDS)
       if not full:
         self._close(split)
@@ -138,23 +170,28 @@ class Writer:
       self.infos.append(self._open.pop(split).close(self._codec))
 
   def finish(self) -> None:
-    """Puts the data set in its place, whole.
+    """Completes the data set and moves it to its place.
 
-    Raises ValueError if there is no record to train on.
+    Raises:
+      ValueError: the split 'train' has no record.
     """
     for split in shards.SPLITS:
       self._close(split)
+    # Write the shards one after another, so that only one is open.
     for queue in self._spool:
       shard = self._shard(*queue)
       for record in self._spool.take(queue):
         shard.add(record)
       self.infos.append(shard.close(self._codec))
     self._scratch.cleanup()
+    # isft-train needs the split 'train'.
     if not any(info.split == 'train' for info in self.infos):
       self.staging.rmtree()
       raise ValueError(f'{self.folder}: no example to write')
+    # Metadata, index and checksums; then one rename makes the data set visible.
     shards.assemble(self._builder, self.staging, self.infos, self._bases)
     path = epath.Path(Trajectories(**self._place).data_path)
+    # Both folders are in `folder`, so that a rename works.
     path.parent.mkdir(parents=True, exist_ok=True)
     self.staging.rename(path)
     (epath.Path(self.folder) / _STAGING).rmtree()
@@ -166,16 +203,23 @@ def write(
   metadata: Mapping,
   heldout: Callable[[], Iterable[Example]] | None = None,
 ) -> Records:
-  """Writes a data set and its index, and opens it.
+  """Writes a data set with its index, and opens it.
 
-  A data set that is already whole is left as it is. One that was cut while
-  being written leaves a folder that is not opened, and is written anew.
+  A complete data set in the folder is kept. An incomplete one is written again.
 
-  examples: called to get the examples, in the order of the records.
-  metadata: JSON values; `Renderer.metadata` says how the tokens were made.
-  heldout: the same for a second split, which is left out if it is empty.
+  Args:
+    folder: the folder of the data set.
+    examples: returns the examples of the split 'train', in order.
+    metadata: JSON values. `Renderer.metadata` describes how the tokens were
+      made.
+    heldout: returns the examples of the split 'heldout', which does not exist
+      if there are none.
 
-  Raises ValueError if there is no example.
+  Returns:
+    The records of the split 'train'.
+
+  Raises:
+    ValueError: there is no example.
   """
   try:
     path = where(folder)
@@ -186,6 +230,7 @@ def write(
         writer.add(split, [writer.encode(example)])
     writer.finish()
     return Records(folder)
+  # The data set exists. Rebuild an index that is missing or damaged.
   builder = tfds.builder_from_directory(path)
   for split in builder.info.splits:
     source = builder.as_data_source(split)
@@ -198,17 +243,31 @@ def write(
 
 
 def where(folder: str | os.PathLike) -> epath.Path:
-  """Returns where the files of a data set lie. Raises ValueError if nowhere."""
-  found = sorted(
+  """Returns the folder of the files of a data set.
+
+  Args:
+    folder: the folder given to `write` or to isft-prepare.
+
+  Raises:
+    ValueError: the data set does not exist.
+  """
+  # TFDS names the folder after the version, and writes dataset_info.json last.
+  infos = sorted(
     epath.Path(folder).glob('trajectories/[0-9]*/dataset_info.json')
   )
-  if not found:
+  if not infos:
     raise ValueError(f'{folder}: no records there; prepare them first')
-  return found[-1].parent
+  return infos[-1].parent
 
 
 def shard_of(key: tuple[int, int], num_shards: int) -> int:
-  """Returns the shard of a trajectory: the same wherever it is prepared."""
+  """Returns the shard of a trajectory, which is the same on every machine.
+
+  Args:
+    key: unique key of the trajectory.
+    num_shards: number of shards.
+  """
+  # Python's own hash differs between processes.
   digest = hashlib.sha256(f'{key[0]}:{key[1]}'.encode()).digest()
   return int.from_bytes(digest[:8], 'big') % num_shards
 
@@ -218,18 +277,19 @@ def _next_version(version: str) -> str:
   return f'{major}.{minor}.{int(patch) + 1}'
 
 
-def _whole(base: epath.Path) -> dict[str, str]:
-  """Returns the checksums of a data set.
+def _verified_checksums(base: epath.Path) -> dict[str, str]:
+  """Returns the checksums of a data set, after comparing every file.
 
-  Raises ValueError if one is wrong: in another data set the file would get a
-  new one, and its damage would no longer be seen.
+  Raises:
+    ValueError: a file is damaged. Otherwise it would get a new checksum in the
+      extended data set, and the damage could no longer be detected.
   """
   sums = shards.checksums(base) or {shards.CHECKSUMS: ''}
   for name, sum in sums.items():
     if not (base / name).exists() or shards.sha256(base / name) != sum:
       raise ValueError(
-        f'{base / name} is damaged; isft-prepare --verify tells more; prepare '
-        'that data set anew'
+        f'{base / name} is damaged; prepare that data set again '
+        '(isft-prepare --verify lists all damages)'
       )
   return sums
 
@@ -237,16 +297,21 @@ def _whole(base: epath.Path) -> dict[str, str]:
 def _linked(
   base: epath.Path, folder: epath.Path
 ) -> tuple[list[shards.Info], dict[str, epath.Path]]:
-  """Puts the shards of a data set into another: one file in two places."""
-  infos, indices, sums = [], {}, _whole(base)
+  """Links the shards of a data set into another folder.
+
+  Returns:
+    The descriptions of the shards, and the index file of each split.
+  """
+  infos, indices, sums = [], {}, _verified_checksums(base)
   for split, info in tfds.builder_from_directory(base).info.splits.items():
     indices[split] = base / shards.INDEX.format(split=split)
     for number, length in enumerate(info.shard_lengths):
       name = shards.name(split, number)
       try:
-        os.link(base / name, folder / name)
+        os.link(base / name, folder / name)  # a hard link takes no space
       except OSError:  # another file system
         (base / name).copy(folder / name)
-      size = info.num_bytes if number == 0 else 0  # of the split as a whole
+      # TFDS knows only the bytes of the whole split.
+      size = info.num_bytes if number == 0 else 0
       infos.append(shards.Info(split, number, length, size, sums[name]))
   return infos, indices

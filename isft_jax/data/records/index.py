@@ -1,6 +1,7 @@
-"""The index beside records: all that planning an epoch needs of them.
+"""Index of records, from which an epoch is planned without reading them.
 
-It is made a shard at a time and joined on disk, so that no size is too large.
+The index is built shard by shard and joined on disk, so that memory does not
+limit the size of a data set.
 """
 
 import zipfile
@@ -15,23 +16,25 @@ from isft_jax.types import Provenance, Verdict
 
 
 class Index(NamedTuple):
-  """What planning needs to know of each of N records.
+  """Lengths and counts of each of N records; all arrays are int32."""
 
-  length_N: tokens.
-  counts_NPV: scorable positions by provenance and verdict. A position is
-    scorable from max(1, scored_from) on: the first token has no context.
-  last_NPV: the last such position, or -1.
-  trajectory_N: the number of its trajectory: windows of one share it.
-  """
-
-  length_N: np.ndarray
+  length_N: np.ndarray  # tokens
+  # Number of scorable positions by provenance and verdict. A position is
+  # scorable from max(1, scored_from) on, because the first token has no
+  # context.
   counts_NPV: np.ndarray
-  last_NPV: np.ndarray
+  last_NPV: np.ndarray  # the last such position, or -1
+  # Number of the trajectory; the windows of one trajectory have the same.
   trajectory_N: np.ndarray
 
 
 def of(records: Iterable[dict], number: int) -> Index:
-  """Returns the index of so many records, as features read them."""
+  """Returns the index of records.
+
+  Args:
+    records: the fields of each record, as `Codec.read` returns them.
+    number: number of records.
+  """
   shape_NPV = (number, len(Provenance), len(Verdict))
   index = Index(
     length_N=np.zeros(number, np.int32),
@@ -42,26 +45,36 @@ def of(records: Iterable[dict], number: int) -> Index:
   for n, record in enumerate(records):
     first = max(1, int(record['scored_from']))
     index.length_N[n] = len(record['tokens'])
+    # Histogram over pairs (author, verdict) with a joint index.
     author_T = record['provenance'][first:].astype(np.int64)
     cell_T = author_T * len(Verdict) + record['verdict'][first:]
     index.counts_NPV[n].ravel()[:] = np.bincount(
       cell_T, minlength=index.counts_NPV[n].size
     )
-    # Of assignments to one cell the last one, the latest position, stays.
+    # Several assignments to one cell keep the last one: the latest position.
     index.last_NPV[n].ravel()[cell_T] = np.arange(first, first + len(cell_T))
     index.trajectory_N[n] = record['window'] == 0
-  # The windows of a trajectory follow its window 0.
+  # The windows of a trajectory follow its window 0, so that counting the
+  # windows 0 gives the number of the trajectory, from 1.
   np.cumsum(index.trajectory_N, out=index.trajectory_N)
   return index
 
 
 def read(path: epath.Path, records: int) -> Index:
-  """Returns the index of a file. Raises ValueError if it is damaged."""
+  """Reads an index file.
+
+  Args:
+    path: the file.
+    records: expected number of records.
+
+  Raises:
+    ValueError: the file is missing or damaged.
+  """
   try:
     with files.open_bytes(path, 'rb') as file:
       index = Index(**np.load(file, allow_pickle=False))
     if {len(array) for array in index} != {records}:
-      raise ValueError('it is of another number of records')
+      raise ValueError('the number of records is another')
   except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as e:
     raise ValueError(
       f'{path}: missing or damaged; prepare the records again'
@@ -70,13 +83,23 @@ def read(path: epath.Path, records: int) -> Index:
 
 
 def save(path: epath.Path, index: Index) -> None:
-  """Writes an index as a file, whole or not at all."""
+  """Writes an index file atomically.
+
+  Args:
+    path: the file.
+    index: the index.
+  """
   with files.replacing(path) as part, files.open_bytes(part, 'wb') as file:
     np.savez(file, **index._asdict())
 
 
 def join(path: epath.Path, parts: Sequence[epath.Path]) -> None:
-  """Writes one index of many, in their order; holds one of them at a time."""
+  """Joins index files into one, with one of them in memory at a time.
+
+  Args:
+    path: the file to write.
+    parts: the files to join, in order.
+  """
   lengths = [len(_field(part, 'length_N')) for part in parts]
   with (
     files.replacing(path) as joined,
@@ -84,14 +107,17 @@ def join(path: epath.Path, parts: Sequence[epath.Path]) -> None:
     zipfile.ZipFile(file, 'w') as archive,
   ):
     for name in Index._fields:
-      # A ZipInfo of its own would carry the time of day.
+      # Opening a member by name gives it a constant date, so that the file has
+      # the same bytes on every day.
       with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
         trajectories = 0
         for i, part in enumerate(parts):
           array = _field(part, name)
+          # Numbers of trajectories continue from the part before.
           if name == 'trajectory_N':
             array = array + np.int32(trajectories)
             trajectories = array[-1] if len(array) else trajectories
+          # The header of the joined array comes before the first part.
           if i == 0:
             shape = (sum(lengths), *array.shape[1:])
             header = {'descr': '<i4', 'fortran_order': False, 'shape': shape}
@@ -100,6 +126,7 @@ def join(path: epath.Path, parts: Sequence[epath.Path]) -> None:
 
 
 def _field(path: epath.Path, name: str) -> np.ndarray:
+  """Reads one array of an index file."""
   with (
     files.open_bytes(path, 'rb') as file,
     np.load(file, allow_pickle=False) as arrays,

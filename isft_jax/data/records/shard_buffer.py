@@ -1,44 +1,49 @@
-"""Records that wait for their shard, on disk.
+"""Buffers records on disk until their shard is written.
 
-A writer of ArrayRecord keeps 16 MiB of its file to itself, and a file open. Of
-hundreds of shards that fill at once, that is more memory than a machine has; so
-records wait here, and one shard after the other is written.
+An ArrayRecord writer needs 16 MiB of memory and an open file. Hundreds of open
+shards would need more memory than a machine has. Records therefore wait on disk
+and the shards are written one after another.
 """
 
 import pathlib
 from collections.abc import Iterator
 
-Queue = tuple[str, int]  # a split, and the number of its shard
+Queue = tuple[str, int]  # a split and the number of a shard
 
-_HELD = 1 << 16  # bytes of each shard that wait in memory
-_LENGTH = 8  # bytes of a record's length, before it
+_BUFFER = 1 << 16  # bytes per shard in memory, before they go to disk
+_LENGTH = 8  # bytes of the length before each record
 
 
 class Spool:
-  """Queues of records, each as long as the disk has room for."""
+  """Queues of records on disk, one per shard."""
 
   def __init__(self, folder: pathlib.Path) -> None:
-    """folder: an empty one, of this machine."""
+    """Creates an empty spool.
+
+    Args:
+      folder: an empty local folder.
+    """
     self._folder = folder
-    self._held: dict[Queue, bytearray] = {}
+    self._buffers: dict[Queue, bytearray] = {}
 
   def __iter__(self) -> Iterator[Queue]:
-    """Yields the queues that there are, sorted."""
-    return iter(sorted(self._held))
+    """Yields the existing queues, sorted."""
+    return iter(sorted(self._buffers))
 
   def add(self, queue: Queue, record: bytes) -> None:
-    """Puts a record at the end of a queue."""
-    held = self._held.setdefault(queue, bytearray())
-    held += len(record).to_bytes(_LENGTH, 'little') + record
-    if len(held) > _HELD:
+    """Appends a record to a queue."""
+    buffer = self._buffers.setdefault(queue, bytearray())
+    buffer += len(record).to_bytes(_LENGTH, 'little') + record
+    # No file stays open: there may be more queues than file descriptors.
+    if len(buffer) > _BUFFER:
       with self._path(queue).open('ab') as file:
-        file.write(held)
-      held.clear()
+        file.write(buffer)
+      buffer.clear()
 
   def take(self, queue: Queue) -> Iterator[bytes]:
-    """Yields the records of a queue, in their order, and lets go of them."""
+    """Yields the records of a queue in order, and then deletes the queue."""
     with self._path(queue).open('a+b') as file:
-      file.write(self._held.pop(queue))
+      file.write(self._buffers.pop(queue))
       file.seek(0)
       while length := file.read(_LENGTH):
         yield file.read(int.from_bytes(length, 'little'))

@@ -1,10 +1,11 @@
-"""Shards: the files that records lie in, and all that is told of them.
+"""Writes shards, the files of records, and assembles them to a data set.
 
-    bytes of records --Shard--> shard + its part of the index
-    all of them --assemble--> metadata, index, checksums: a data set
+    bytes of records --Shard--> shard + its section of the index
+    all shards --assemble--> metadata, index, checksums: a data set
 
-The bytes of a record follow from its example alone, and those of a shard from
-its records: however many processes or machines prepare, the files are the same.
+The bytes of a record depend only on its example, and the bytes of a shard only
+on its records. The files are therefore the same for any number of processes or
+machines.
 """
 
 import hashlib
@@ -29,24 +30,29 @@ from isft_jax.types import Example
 SPLITS = ('train', 'heldout')
 CHECKSUMS = 'checksums.json'
 INDEX = 'index-{split}.npz'
+# The names that TFDS gives to files, without the number of shards, which is not
+# known while a shard is written.
 _NAME = 'trajectories-{split}.array_record-{number:05d}'
 _TEMPLATE = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}'
-_BLOCK = 1 << 20  # bytes that are read at once, to sum them up
-_BATCH = 256  # records that are read at once
+_BLOCK = 1 << 20  # bytes per read for checksums
+_BATCH = 256  # records per read
 
 tfds.disable_progress_bar()
 
 
 def _int_array(dtype: type[np.integer]) -> 'tfds.features.Tensor':
-  # Raw bytes: read 7 times as fast as a list of integers in a tf.Example.
+  # Raw bytes are read 7 times as fast as a list of integers in a tf.Example.
   return tfds.features.Tensor(
     shape=(None,), dtype=dtype, encoding=tfds.features.Encoding.BYTES
   )
 
 
 class Trajectories(tfds.core.GeneratorBasedBuilder):
-  """The schema of the files: change it with the version, of which the last
-  number counts what was added to a data set."""
+  """The TFDS schema of records.
+
+  A change of the schema needs another version. The last number of the version
+  counts how often a data set was extended.
+  """
 
   VERSION = tfds.core.Version('1.0.0')
 
@@ -78,7 +84,7 @@ class Trajectories(tfds.core.GeneratorBasedBuilder):
         }
       ),
       metadata=tfds.core.MetadataDict(self._metadata or {}),
-      disable_shuffling=True,  # a record keeps the number it was written with
+      disable_shuffling=True,  # records keep the order of writing
     )
 
   def _split_generators(
@@ -91,19 +97,20 @@ class Trajectories(tfds.core.GeneratorBasedBuilder):
 
 
 class Info(NamedTuple):
-  """A shard that is written. number: in its split, from 0."""
+  """Description of a finished shard."""
 
   split: str
-  number: int
-  records: int
-  bytes: int
-  sha256: str
+  number: int  # within its split, from 0
+  records: int  # number of records
+  bytes: int  # of all records, without the framing of the file
+  sha256: str  # of the file
 
 
 class Codec:
-  """Examples to the bytes of records, and back."""
+  """Converts examples to the bytes of records, and back."""
 
   def __init__(self) -> None:
+    # A TFDS builder needs a folder, even if only its schema is used.
     with tempfile.TemporaryDirectory() as nowhere:
       self._features = Trajectories(data_dir=nowhere).info.features
     self._serializer = example_serializer.ExampleSerializer(
@@ -111,7 +118,7 @@ class Codec:
     )
 
   def write(self, example: Example) -> bytes:
-    """Returns the bytes of a record; the same ones in every process."""
+    """Returns an example as bytes, which are the same in every process."""
     record = self._features.encode_example(
       {
         'tokens': example.tokens_T,
@@ -123,7 +130,7 @@ class Codec:
         'id': example.id,
       }
     )
-    # A protocol buffer's map has no order of its own.
+    # The fields of a protocol buffer's map have no fixed order by default.
     return self._serializer.get_tf_example(record).SerializeToString(
       deterministic=True
     )
@@ -134,13 +141,14 @@ class Codec:
 
 
 class Shard:
-  """One file of records, in the making."""
+  """Writes one file of records."""
 
   def __init__(self, folder: epath.Path, split: str, number: int) -> None:
     self._path = folder / _NAME.format(split=split, number=number)
     self._split, self._number = split, number
     self._records = self._bytes = 0
-    # ArrayRecord writes local files alone; remote ones are copied from there.
+    # ArrayRecord writes only local files. A remote one is written locally first
+    # and copied in `close`.
     self._scratch = None
     local = os.fspath(self._path)
     if '://' in local:
@@ -150,26 +158,35 @@ class Shard:
     self._writer = array_record_module.ArrayRecordWriter(local, 'group_size:1')
 
   def add(self, record: bytes) -> None:
-    """Writes a record after the others."""
+    """Appends a record."""
     self._writer.write(record)
     self._records += 1
     self._bytes += len(record)
 
   def close(self, codec: Codec) -> Info:
-    """Finishes the file and leaves its part of the index beside it."""
+    """Finishes the file and writes its section of the index beside it.
+
+    Args:
+      codec: decodes the records, for the index.
+
+    Returns:
+      The description of the shard.
+    """
     self._writer.close()
     part = index_lib.of(map(codec.read, read(self._local)), self._records)
     index_lib.save(part_of(self._path), part)
+    # The checksum of the local file shows whether the copy is correct.
     digest = sha256(self._local)
     if self._scratch:
-      # A runner may try again what it has done before.
+      # Beam may run a step twice; the second copy replaces the first.
       self._local.copy(self._path, overwrite=True)
       self._scratch.cleanup()
     return Info(self._split, self._number, self._records, self._bytes, digest)
 
 
 def read(path: epath.Path) -> Iterable[bytes]:
-  """Yields the records of a shard, here or remote."""
+  """Yields the records of a local or remote shard."""
+  # ArrayRecord reads only local files.
   if '://' in os.fspath(path):
     with tempfile.TemporaryDirectory() as scratch:
       yield from read(path.copy(os.path.join(scratch, path.name)))
@@ -184,7 +201,7 @@ def read(path: epath.Path) -> Iterable[bytes]:
 
 
 def sha256(path: epath.Path) -> str:
-  """Returns the digest of a file."""
+  """Returns the SHA-256 of a file, in hexadecimal digits."""
   digest = hashlib.sha256()
   with files.open_bytes(path, 'rb') as file:
     while block := file.read(_BLOCK):
@@ -193,16 +210,24 @@ def sha256(path: epath.Path) -> str:
 
 
 def checksums(folder: epath.Path) -> dict[str, str] | None:
-  """Returns the digest of each file of a data set; None if that is lost."""
+  """Returns the checksum of each file of a data set.
+
+  Args:
+    folder: the folder of the files.
+
+  Returns:
+    {file name: SHA-256}, or None if the list is missing or damaged.
+  """
   try:
     sums = json.loads((folder / CHECKSUMS).read_text())
   except (OSError, ValueError):
     return None
+  # A damaged file may still be JSON.
   return sums if isinstance(sums, dict) else None
 
 
 def part_of(path: epath.Path) -> epath.Path:
-  """Returns where the index of one shard lies until the shards are joined."""
+  """Returns the path of a shard's section of the index."""
   return path.parent / f'{path.name}.npz'
 
 
@@ -217,32 +242,42 @@ def assemble(
   infos: Sequence[Info],
   bases: Mapping[str, epath.Path] | None = None,
 ) -> None:
-  """Makes a data set of the shards in a folder.
+  """Makes a data set from the shards in a folder.
 
-  infos: of the shards, each with its part of the index beside it; numbers may
-    leave gaps, which are closed.
-  bases: for a split, the index of its first shards, which have no parts.
+  Args:
+    builder: the TFDS builder of the folder.
+    folder: the folder of the shards and their sections of the index.
+    infos: the shards. Gaps between their numbers are closed.
+    bases: for each split of an extended data set, the index of its old shards,
+      which have no sections in the folder.
   """
   sums, splits = {}, []
   for split in SPLITS:
     own = sorted(info for info in infos if info.split == split)
     if not own:
+      # Without held-out rows there is only one split.
       continue  # TFDS has no empty splits
+
+    # Number the shards without gaps: no record may have a key in some shard.
     base = (bases or {}).get(split)
     parts = [base] if base else []
     for number, info in enumerate(own):
       path = folder / name(split, number)
       if number != info.number:
-        before = folder / name(split, info.number)
-        part_of(before).rename(part_of(path))
-        before.rename(path)
+        old_path = folder / name(split, info.number)
+        part_of(old_path).rename(part_of(path))
+        old_path.rename(path)
       sums[path.name] = info.sha256
       if part_of(path).exists():
         parts.append(part_of(path))
+
+    # Join the index, and delete its sections except that of the old data set.
     index = folder / INDEX.format(split=split)
     index_lib.join(index, parts)
     for part in parts[bool(base) :]:
       part.unlink()
+
+    # Describe the split to TFDS.
     template = tfds.core.ShardedFileTemplate(
       dataset_name=builder.name,
       data_dir=folder,
@@ -260,6 +295,8 @@ def assemble(
     )
   builder.info.set_splits(tfds.core.splits.SplitDict(splits))
   builder.info.write_to_directory(folder)
+
+  # Checksums of the shards are known; add those of all other files.
   others = sorted(p for p in folder.iterdir() if p.name not in sums)
   sums |= {path.name: sha256(path) for path in others}
   text = json.dumps(dict(sorted(sums.items())), indent=2)

@@ -1,13 +1,13 @@
-"""Who wrote each stretch of a rendered conversation.
+"""Author of each stretch of a rendered conversation.
 
-A message's words belong to whoever wrote the message. Of the template's own
-text, an agent's turn is everything from the end of the generation header to the
-end-of-turn marker: the syntax of a tool call is the agent's, whoever typed it.
+The text of a message belongs to the author of the message. An agent's turn also
+includes the template's text between the end of the generation header and the
+end-of-turn marker, for example the syntax of a tool call:
 
     <|im_start|>assistant\\n  <tool_call>{"name": "f"}<|im_end|>  \\n
     t                        a                                  t
 
-Else L_do would teach the model when to call a tool, and when to stop.
+Otherwise L_do would teach the model when to call a tool and when to stop.
 """
 
 import contextlib
@@ -20,56 +20,62 @@ from isft_jax.types import Part, Provenance, Segment, Trajectory, Verdict
 
 
 class Span(NamedTuple):
-  """Characters with one author, of one turn.
-
-  written: whether a message holds them, and not only the template.
-  """
+  """Consecutive characters of one author in one turn."""
 
   text: str
   provenance: Provenance
-  segment: int
+  segment: int  # index of the turn
   verdict: Verdict = Verdict.UNKNOWN
+  # Whether the characters come from a message or a tool schema. If not, the
+  # template wrote them.
   written: bool = False
 
 
-# Markers that a tokenizer does not have as special tokens: <|im_end|>, <turn|>.
+# Markers such as <|im_end|> and <turn|>, in case the tokenizer has no special
+# token for them. U+FF5C is the bar of DeepSeek's markers.
 _LIKE_A_MARKER = r'<[|\uff5c][^<>\s]{1,40}>|<[^<>\s]{1,40}[|\uff5c]>'
 _ROLES = 'system|developer|user|assistant|tool|model|human|environment|ipython'
 
 
-# The agent's words in the conversations that a template is learned from.
+# Text of every message in the conversations from which a template is learned.
+# No template contains it.
 WORD = 'zqj'
 
 
 class TemplateProfile:
-  """How one template opens and closes the agent's turns, and who wrote what."""
+  """Splits a rendering by author, using a template's turn headers and ends."""
 
   def __init__(
     self, ended: str, open: str, special: re.Pattern, closer: str = ''
   ) -> None:
-    """Takes apart what the template renders; `learn` renders it.
+    """Derives headers and markers from two renderings made by `learn`.
 
     Args:
-      ended: a conversation.
-      open: the same conversation where the agent is to write next. The text
-        that it adds to `ended` is the generation prompt.
-      special: finds the texts of the tokenizer's special tokens.
-      closer: the text after the agent's words, whatever follows them.
+      ended: rendering of a conversation.
+      open: rendering of the same conversation with a generation prompt. The
+        prompt is the text that it adds to `ended`.
+      special: pattern of the texts of the tokenizer's special tokens.
+      closer: the text after the agent's words that does not depend on the next
+        turn.
     """
     marker = f'{special.pattern}|{_LIKE_A_MARKER}'
-    # A marker, with the role that it announces and the white space after it.
+    # A marker, the role name after it, and the white space after that.
     self._protocol = re.compile(rf'(?:{marker})(?:[ \t]*(?:{_ROLES})\b)?\s*')
+    # Group 1 is the text of a system turn, such as a default system prompt.
     self._context = re.compile(
       rf'(?:{marker})[ \t]*(?:system|developer)\b\s*(?:(?:{marker})\s*)?'
       rf'(.*?)(?={marker}|\Z)',
       re.DOTALL,
     )
-    # Where text may be cut: not inside of a word or of a marker.
+    # Text may be cut after a marker or after white space, but not inside of a
+    # word or a marker.
     bounds = re.compile(rf'{marker}|(?<=\S)\s+')
     shared = ended[: common_prefix(ended, open)]
-    if shared != ended:  # the template closes what the agent does not continue
+    # Some templates close a conversation that the agent does not continue.
+    if shared != ended:
       cuts = [m.end() for m in bounds.finditer(shared)]
       shared = shared[: max(cuts, default=0)]
+    # The generation prompt, which is also the header of the agent's turns.
     self.prompt = prompt = open[len(shared) :]
     self._closer = closer.rstrip()
     self._marker = re.compile(marker)
@@ -83,29 +89,31 @@ class TemplateProfile:
     special: re.Pattern,
     tools: Sequence[Mapping] | None = None,
   ) -> 'TemplateProfile | None':
-    """Learns from how the template renders a short conversation.
+    """Learns a template's profile from its rendering of a short conversation.
 
     Args:
-      apply: (messages, tools, **arguments) -> text, by transformers.
+      apply: (messages, tools, **arguments) -> text, rendered by transformers.
       before: messages after which the agent may write.
-      special: finds the texts of the tokenizer's special tokens.
+      special: pattern of the texts of the tokenizer's special tokens.
       tools: schemas of the tools.
 
     Returns:
-      None if the template refuses the conversation.
+      The profile, or None if the template refuses the conversation.
     """
     agent = Segment('assistant', WORD, Provenance.AGENT).message()
     try:
       ended = apply(before, tools)
       open = apply(before, tools, add_generation_prompt=True)
-    except Exception:  # templates are programs that anyone wrote
+    except Exception:  # a template can raise any error
       return None
+    # The closer is optional: a template may refuse the longer conversations.
     closer = ''
     with contextlib.suppress(Exception):
       last, followed = (
         apply([*before, agent, *more], tools) for more in ([], before)
       )
-      # The text after the agent's words, if it is the same before another turn.
+      # The text after the agent's words counts only if it is the same at the
+      # end of the conversation and before another turn.
       words = ended.count(WORD) + 1
       if last.count(WORD) == words:
         rest = [text.split(WORD, words)[-1] for text in (last, followed)]
@@ -115,33 +123,44 @@ class TemplateProfile:
   def spans(
     self, trajectory: Trajectory, stretches: Sequence[Stretch]
   ) -> list[Span]:
-    """Returns the rendered text as spans, in order."""
+    """Splits a rendered conversation into spans of one author.
+
+    Args:
+      trajectory: the conversation.
+      stretches: its rendering; every origin is known.
+
+    Returns:
+      The spans in order; their joined text is the rendering.
+    """
+    # First and last stretch of each turn: its header and its end.
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for i, (_, origin, home) in enumerate(stretches):
-      assert origin is not None  # as `fidelity` has checked
+      assert origin is not None  # `fidelity.count_losses` rejects the others
       turn = home if origin.field == 'name' else origin.turn
       first.setdefault(turn, i)
       last[turn] = i
 
     spans, turn = [], 0
-    open_turn = None  # of the agent, whose end is not written yet
+    open_turn = None  # a turn of the agent that still lacks its end marker
     for i, (text, origin, home) in enumerate(stretches):
       assert origin is not None
       is_literal = origin.field == 'literal'
+      # Some templates write the end of a turn at the beginning of the next one.
       if open_turn is not None and is_literal:
         segment = trajectory.segments[open_turn]
         ending, text = self._late_end(text, segment, open_turn)
         spans += ending
       open_turn = None
+      # A tool's result may show the name of the call. It is then protocol.
       if origin.field == 'name' and home != origin.turn:
-        # The name of another turn's call: as good as a literal of this one.
         origin, is_literal = Origin(home, 'literal'), True
       if origin.turn < 0:
         spans += self._outside(text, origin.field == 'tools', turn)
         continue
       turn = origin.turn
       segment = trajectory.segments[turn]
+      # Values of messages belong to their authors; literals depend on the role.
       if not is_literal:
         spans.append(_written(text, segment, origin, turn))
         if segment.in_agents_slot and i == last[turn]:
@@ -149,6 +168,7 @@ class TemplateProfile:
       elif segment.role in ('system', 'developer'):
         spans += self._outside(text, False, turn)
       elif segment.in_agents_slot:
+        # Header: protocol. Up to the end marker: the agent. Then protocol.
         start = self._header(text) if i == first[turn] else 0
         stop = _end(text, start) if i == last[turn] else len(text)
         spans += self._around(text[:start], turn)
@@ -161,13 +181,15 @@ class TemplateProfile:
     return [span for span in spans if span.text]
 
   def _header(self, text: str) -> int:
-    """Returns where the generation header ends in the head of a turn."""
+    """Returns the end of the generation header in the first text of a turn."""
+    # The generation prompt may be longer than the header of a finished turn:
+    # try its beginnings, the longest first.
     for cut in sorted(self._cuts - {0}, reverse=True):
       head = self.prompt[:cut]
       start = text.find(head)
       if start >= 0:
         return start + cut
-      # What separates turns is missing before the first.
+      # The first turn has no separator before its header.
       if head.strip() and text.startswith(head.lstrip()):
         return len(head.lstrip())
     return 0
@@ -175,11 +197,12 @@ class TemplateProfile:
   def _late_end(
     self, text: str, segment: Segment, turn: int
   ) -> tuple[list[Span], str]:
-    """Returns the end of a turn that what follows it writes, and the rest."""
+    """Returns the spans that end the previous turn, and the rest of `text`."""
     start = len(text) - len(text.lstrip())
     if not self._closer or not text.startswith(self._closer, start):
       return [], text
     stop = start + len(self._closer)
+    # White space after the end of a turn is protocol.
     rest = text[stop:].lstrip()
     space = text[stop : len(text) - len(rest)]
     return [
@@ -188,14 +211,14 @@ class TemplateProfile:
     ], rest
 
   def _outside(self, text: str, written: bool, turn: int) -> list[Span]:
-    """A system turn, or no turn: context, but for the protocol's markers."""
+    """Splits text of a system turn, or of no turn: context except markers."""
     if written:
       return [Span(text, Provenance.CONTEXT, turn, written=True)]
     markers = [match.span() for match in self._protocol.finditer(text)]
     return _split(text, markers, Provenance.TEMPLATE, Provenance.CONTEXT, turn)
 
   def _around(self, text: str, turn: int) -> list[Span]:
-    """Around the world's words: protocol, but for a default system prompt."""
+    """Splits a turn's literals: protocol except a default system prompt."""
     if 'system' not in text and 'developer' not in text:
       return [Span(text, Provenance.TEMPLATE, turn)]
     defaults = [match.span(1) for match in self._context.finditer(text)]
@@ -203,16 +226,16 @@ class TemplateProfile:
 
 
 def common_prefix(a: str, b: str) -> int:
-  """Returns how many characters two texts share at their beginnings."""
+  """Returns the length of the longest common prefix of two texts."""
   pairs = enumerate(zip(a, b, strict=False))
   return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def _end(text: str, start: int) -> int:
-  """Returns where the end-of-turn marker ends in the tail of a turn.
+  """Returns the end of the end-of-turn marker in the last text of a turn.
 
-  White space after a marker is protocol; where there is nothing else, it is
-  the marker, as the newline of the plain format.
+  White space after a marker is protocol. If there is only white space, it is
+  the marker itself, as the newline of the plain format.
   """
   stop = len(text.rstrip())
   return stop if stop > start else len(text)
@@ -220,13 +243,15 @@ def _end(text: str, start: int) -> int:
 
 def _split(
   text: str,
-  found: Iterable[tuple[int, int]],
+  ranges: Iterable[tuple[int, int]],
   inside: Provenance,
   outside: Provenance,
   turn: int,
 ) -> list[Span]:
+  """Splits text at (start, stop) ranges, with an author inside and outside."""
+  # Alternate between outside and inside.
   spans, done = [], 0
-  for start, stop in found:
+  for start, stop in ranges:
     spans.append(Span(text[done:start], outside, turn))
     spans.append(Span(text[start:stop], inside, turn))
     done = stop
@@ -234,10 +259,12 @@ def _split(
 
 
 def _all_of(text: str, segment: Segment, turn: int) -> Span:
+  """Returns a span by the author of a turn."""
   return Span(text, segment.provenance, turn, segment.verdict)
 
 
 def _written(text: str, segment: Segment, origin: Origin, turn: int) -> Span:
+  """Returns a span of a turn's value, by its author or by a span's author."""
   author: Segment | Part = segment
   if origin.field == 'content' and origin.number:
     author = segment.parts[origin.number - 1]

@@ -1,7 +1,7 @@
-"""A chat template that tells where each character of a conversation is from.
+"""Chat templates that render a conversation with the origin of each character.
 
-transformers renders a conversation with a Jinja program. The same program is
-run here over tracked text (see `tracked_str.py` and `jinja_env.py`):
+transformers renders a conversation with a Jinja program. This module runs the
+same program on tracked text (see `tracked_str.py` and `jinja_env.py`):
 
     Trajectory --wrap--> tracked messages --template--> stretches of one origin
 """
@@ -21,7 +21,7 @@ from isft_jax.data.rendering.jinja_env import Environment, Message
 from isft_jax.data.rendering.tracked_str import Tracked
 from isft_jax.types import Segment, Trajectory
 
-# The paper's format: a prefix and a line a turn.
+# The paper's format: one line per turn, with a prefix.
 PLAIN = """\
 {%- for message in messages -%}
   {%- if '\\n' in message.content -%}
@@ -44,68 +44,80 @@ PLAIN = """\
 {%- if add_generation_prompt -%}{{- 'Agent: ' -}}{%- endif -%}
 """
 
-# What a template that prints today's date prints: the same ids on every day.
+# Templates that print today's date print this one, so that the ids do not
+# depend on the day.
 TODAY = datetime.datetime(2024, 7, 26)
 
-# Names of reasoning: transformers gives templates each of them.
+# Keys of an agent's reasoning in a message; templates use any of them.
 _THINKING = ('reasoning_content', 'thinking', 'reasoning')
-# Protocol, whoever chose it: as good as a literal of the turn that prints it.
+# Keys of values that count as protocol, whoever chose them. They are treated
+# as literals of the turn that prints them.
 PROTOCOL = ('role', 'name', 'tool_call_id', 'id', 'type')
 
 
 class Origin(NamedTuple):
-  """Where characters come from.
+  """Source of a stretch of characters."""
 
-  turn: the message, or -1 outside of all.
-  field: 'literal' for the template's own text in that turn, else whose value
-    it is: 'content', 'thinking', 'name' and 'call' of a tool call, 'other';
-    'tools' are the schemas.
-  number: of a call; of content: 0, or 1, 2, ... in its parts.
-  """
-
-  turn: int
+  turn: int  # index of the message, or -1 outside of all messages
+  # 'literal' is the template's own text in that turn. Fields of a message are
+  # 'content', 'thinking', 'other', and 'name' and 'call' for the name and the
+  # rest of a tool call. 'tools' are the tool schemas.
   field: str
+  # Index of the tool call. For content: 0 outside of the turn's spans, and
+  # 1, 2, ... within them.
   number: int = 0
 
 
 class Stretch(NamedTuple):
-  """Characters of one origin, None where it is unknown.
-
-  home: the turn that the template was at when it wrote them, or -1.
-  """
+  """Consecutive characters of one origin."""
 
   text: str
-  origin: Origin | None
-  home: int
+  origin: Origin | None  # None if it is unknown
+  home: int  # the turn that the template was processing, or -1
 
 
 class ChatTemplate:
-  """A compiled template, with the values that it is given beside messages."""
+  """A compiled template with its extra values."""
 
   def __init__(self, template: str, values: Mapping | None = None) -> None:
-    """Compiles a template. Raises ValueError if it is not one."""
-    self.source = freeze(template)
+    """Compiles a template.
+
+    Args:
+      template: its text.
+      values: extra values that the template can use, by name.
+
+    Raises:
+      ValueError: the text is not a valid Jinja template.
+    """
+    self.source = freeze(template)  # with a fixed date
     self._values = dict(values or {})
     self._environment = Environment()
-    # Some templates ask whether there is a clock, and go on.
+    # `freeze` replaces the calls. Some templates also test whether the
+    # function is defined.
     self._environment.globals['strftime_now'] = TODAY.strftime
     try:
       self._template = self._environment.from_string(self.source)
     except jinja2.TemplateError as error:
-      raise ValueError(f'the chat template is not one: {error}') from error
+      raise ValueError(
+        f'the chat template does not compile: {error}'
+      ) from error
 
   def render(
     self, trajectory: Trajectory, messages: Sequence[dict] | None = None
   ) -> list[Stretch]:
-    """Returns the rendered conversation, in stretches.
+    """Renders a conversation.
 
     Args:
       trajectory: the conversation.
-      messages: its `messages_of`, if they are known already.
+      messages: `messages_of(trajectory)`, if it is already computed.
+
+    Returns:
+      The rendered text as stretches, in order.
 
     Raises:
-      Exception: whatever the template raises.
+      Exception: any error that the template raises.
     """
+    # Replace each text by a tracked copy with the code of its origin.
     origins = _Origins(len(trajectory.segments))
     tracked = [
       _wrap(message, segment, turn, origins)
@@ -121,6 +133,8 @@ class ChatTemplate:
     if trajectory.tools is not None:
       code = origins.code(Origin(-1, 'tools'))
       tools = [tracked_str.track(dict(t), code) for t in trajectory.tools]
+
+    # The same names that transformers gives to a template.
     context = {
       'messages': tracked,
       'tools': tools,
@@ -131,6 +145,8 @@ class ChatTemplate:
     text, homes = self._environment.render(
       self._template, context, origins.literals
     )
+    # Cut where the origin or the turn of the template changes. `str.` skips
+    # the tracking slice, which is not needed any more.
     return [
       Stretch(
         str.__getitem__(text, slice(start, stop)),
@@ -141,14 +157,22 @@ class ChatTemplate:
     ]
 
   def text(self, trajectory: Trajectory) -> str:
-    """Returns the rendered conversation, for which no tokenizer is needed."""
+    """Returns the rendered text of a conversation, without any tokenizer."""
     return ''.join(stretch.text for stretch in self.render(trajectory))
 
 
 def freeze(template: str) -> str:
-  """Returns a template that prints `TODAY` wherever it would print the date.
+  """Replaces each printed date in a template by `TODAY`.
 
-  Raises ValueError where it prints a date whose format it computes.
+  Args:
+    template: the text of a chat template.
+
+  Returns:
+    The text with every call of strftime_now replaced by a string.
+
+  Raises:
+    ValueError: the template computes the format of a date, so that the call
+      cannot be evaluated here.
   """
 
   def day(call: re.Match) -> str:
@@ -157,14 +181,15 @@ def freeze(template: str) -> str:
   frozen = re.sub(r'strftime_now\(\s*([\'"])(.*?)\1\s*\)', day, template)
   if 'strftime_now(' in frozen:
     raise ValueError(
-      'the chat template prints the date in a format that it computes; write '
-      'a fixed date into a copy of it and name that with --chat_template'
+      'the chat template prints the date in a format that it computes; copy '
+      'the template, write a fixed date into the copy and pass it with '
+      '--chat_template'
     )
   return frozen
 
 
 def messages_of(trajectory: Trajectory) -> list[dict]:
-  """Returns the messages as transformers' apply_chat_template takes them."""
+  """Returns a trajectory's messages in the form apply_chat_template expects."""
   return [
     {key: v for key, v in segment.message().items() if v is not None}
     for segment in trajectory.segments
@@ -172,28 +197,30 @@ def messages_of(trajectory: Trajectory) -> list[dict]:
 
 
 class _Origins:
-  """The code of each origin in one rendering."""
+  """Maps the origins of one rendering to codes of one character each."""
 
   def __init__(self, turns: int) -> None:
     self._origins: list[Origin] = []
-    # By turn; the last, -1, is outside of all turns.
+    # Codes of literals by turn. The last one, at -1, is outside of all turns.
     self.literals = [
       self.code(Origin(turn, 'literal')) for turn in (*range(turns), -1)
     ]
 
   def code(self, origin: Origin) -> str:
     self._origins.append(origin)
-    return chr(len(self._origins) + 1)  # after UNKNOWN and LITERAL
+    return chr(len(self._origins) + 1)  # 0 is UNKNOWN, 1 is LITERAL
 
   def known(self, code: str) -> Origin:
     return self._origins[ord(code) - 2]
 
   def of(self, code: str) -> Origin | None:
+    # LITERAL never remains: `emit` replaces it.
     return None if code == tracked_str.UNKNOWN else self.known(code)
 
 
 def _stretches(*codes: str) -> Iterator[tuple[int, int]]:
-  """Returns (start, stop) of each stretch in which no code changes."""
+  """Yields (start, stop) of each longest stretch without a change of code."""
+  # One boolean per gap between characters, compared as uint32 code points.
   changes = np.zeros(len(codes[0]) + 1, bool)
   changes[[0, -1]] = True
   for each in codes:
@@ -205,10 +232,11 @@ def _stretches(*codes: str) -> Iterator[tuple[int, int]]:
 def _wrap(
   message: dict, segment: Segment, turn: int, origins: _Origins
 ) -> Message:
-  """Returns a message as the template sees it, its values tracked."""
+  """Returns a message with tracked values, as the template receives it."""
   wrapped = Message(turn)
+  # transformers passes the reasoning under two more names.
   thinking = next((message[k] for k in _THINKING if k in message), None)
-  if thinking is not None:  # as transformers does
+  if thinking is not None:
     message = {'thinking': thinking, **message, 'reasoning_content': thinking}
   for key, value in message.items():
     if key == 'content':
@@ -231,26 +259,28 @@ def _wrap(
 
 
 def _content(segment: Segment, turn: int, origins: _Origins) -> Tracked:
+  """Returns a turn's text; each of its spans gets an origin of its own."""
   codes = origins.code(Origin(turn, 'content')) * len(segment.text)
   for number, part in enumerate(segment.parts, start=1):
     code = origins.code(Origin(turn, 'content', number))
-    of_part = code * (part.stop - part.start)
-    codes = codes[: part.start] + of_part + codes[part.stop :]
+    span_codes = code * (part.stop - part.start)
+    codes = codes[: part.start] + span_codes + codes[part.stop :]
   return Tracked(segment.text, codes)
 
 
 def _call(call: object, name: str, arguments: str) -> Any:
-  """Returns a tool call as the template sees it; two codes of origin."""
+  """Returns a tracked tool call; `name` and `arguments` are origin codes."""
+  # A malformed call is rejected later, by `fidelity`.
   if not isinstance(call, Mapping):
     return tracked_str.track(call, arguments)
-  seen = {}
+  tracked = {}
   for key, value in call.items():
     if key == 'function':
-      seen[key] = _call(value, name, arguments)
+      tracked[key] = _call(value, name, arguments)
     elif key == 'name':
-      seen[key] = tracked_str.track(value, name)
+      tracked[key] = tracked_str.track(value, name)
     elif key in PROTOCOL:
-      seen[key] = value
+      tracked[key] = value  # stays a literal
     else:
-      seen[key] = tracked_str.track(value, arguments)
-  return seen
+      tracked[key] = tracked_str.track(value, arguments)
+  return tracked

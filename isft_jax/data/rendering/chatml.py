@@ -1,13 +1,14 @@
-"""A small tokenizer with a chat template, for where nothing is downloaded."""
+"""Trains a small tokenizer with a ChatML template, without any download."""
 
 from collections.abc import Iterable
 
 import transformers
 
-from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 
 MARKS = ('<|im_start|>', '<|im_end|>')
-# ChatML: schemas of tools first, a tool call as JSON in tags after the words.
+# ChatML with tools: the schemas come first, and a tool call is JSON in tags
+# after the words of its turn.
 TEMPLATE = """\
 {%- if tools -%}
   {{- '<|im_start|>system\\nTools:\\n' -}}
@@ -35,12 +36,13 @@ TEMPLATE = """\
 def train(
   texts: Iterable[str], vocab_size: int
 ) -> transformers.PreTrainedTokenizerFast:
-  """Trains a byte-level BPE that has the template and its marks.
+  """Trains a byte-level BPE tokenizer with the template and its markers.
 
-  texts: what it learns to write in few tokens; any other text has ids too.
-  vocab_size: at most so many ids, the two marks aside; 257 at least.
+  Args:
+    texts: training texts. The tokenizer can encode any other text too.
+    vocab_size: maximum number of ids without the two markers; at least 257.
   """
-  encoder = tokenizer.train(texts, vocab_size)
-  encoder.add_special_tokens({'additional_special_tokens': list(MARKS)})
-  encoder.chat_template = TEMPLATE
-  return encoder
+  tokenizer = tokenizer_lib.train(texts, vocab_size)
+  tokenizer.add_special_tokens({'additional_special_tokens': list(MARKS)})
+  tokenizer.chat_template = TEMPLATE
+  return tokenizer

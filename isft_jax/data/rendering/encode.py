@@ -1,4 +1,4 @@
-"""From spans of text with an author to tokens with an author."""
+"""Encodes spans of text with authors as tokens with authors."""
 
 import itertools
 import re
@@ -18,20 +18,17 @@ from isft_jax.data.rendering.tokenizer import (
 )
 from isft_jax.types import STRADDLE_ORDER, Example
 
+# The author of the lowest rank owns a token that straddles authors.
 _RANK = {author: i for i, author in enumerate(STRADDLE_ORDER)}
 
 
 class Encoded(NamedTuple):
-  """An example, and its text.
-
-  starts_T: the character at which each token starts.
-  straddling: tokens that hold characters of two authors or more.
-  """
+  """An example with its text."""
 
   example: Example
-  text: str
-  starts_T: np.ndarray
-  straddling: int
+  text: str  # the joined text of the spans
+  starts_T: np.ndarray  # the character at which each token starts
+  straddling: int  # number of tokens with characters of several authors
 
 
 def encode(
@@ -41,59 +38,74 @@ def encode(
   special_text: str = 'reject',
   piecewise: bool = False,
 ) -> Encoded:
-  """Encodes the joined text once, and looks up each token's author.
+  """Encodes the joined text once and looks up the author of each token.
 
-  A token that straddles authors goes to the first of `STRADDLE_ORDER` that
-  wrote one of its characters; of several spans of that author, to the earliest.
+  A token with characters of several authors belongs to the author that comes
+  first in `STRADDLE_ORDER`, and to the earliest span of that author.
 
-  tokenizer: a transformers fast tokenizer.
-  special_text: what becomes of a message that holds the text of a special
-    token, and could so forge the end of its turn: 'reject', or 'escape', which
-    encodes that text as text. Ids then differ from the chat template's there.
-  piecewise: encode the header of a turn, and its words with what closes them,
-    apart. A space that ends a header is then a token of its own, and no token
-    holds characters of a header and of words:
+  Args:
+    id: id of the example.
+    spans: the text by author, in order.
+    tokenizer: a transformers fast tokenizer.
+    special_text: how to treat a message that holds the text of a special token
+      and could thereby forge the end of its turn. 'reject' rejects the row;
+      'escape' encodes that text as ordinary text, so that the ids differ from
+      the chat template's there.
+    piecewise: encode the header of each turn separately from its words and the
+      text that closes them. A space at the end of a header is then a token of
+      its own, and no token holds characters of both:
 
-      whole      |User|:| Hi|.|\\n|Agent|:| Hey|.|\\n|
-      piecewise  |User|:| |Hi|.|\\n|Agent|:| |Hey|.|\\n|
+        whole      |User|:| Hi|.|\\n|Agent|:| Hey|.|\\n|
+        piecewise  |User|:| |Hi|.|\\n|Agent|:| |Hey|.|\\n|
 
-    So does the notebook of de Freitas and Ortega (2026). The ids then differ
-    from the chat template's at every header.
+      The notebook of de Freitas and Ortega (2026) encodes text in this way.
+      The ids then differ from the chat template's at every header.
 
-  Raises Rejected for special tokens that a message wrote.
+  Returns:
+    The example, its text, and the position of each token.
+
+  Raises:
+    Rejected: a message contains a special token.
   """
+  # Ids and character offsets of the joined text.
   text = ''.join(span.text for span in spans)
+  # Special tokens inside of messages are escaped here, or rejected below.
   special = special_ids(tokenizer)
   escape = special_text == 'escape'
   forged = _forged(spans, special_pattern(tokenizer)) if escape else []
   cuts = _cuts(spans) if piecewise else []
   tokens_T, offsets_T2 = _encode(text, forged, cuts, tokenizer)
   ends_T = offsets_T2[:, 1]
-  # A character that no token claims goes to the next token. Tokens that share
-  # a character, as parts of one UTF-8 sequence do, keep their own start.
+  # A character outside of all offsets goes to the next token. Tokens that share
+  # a character, as the bytes of one UTF-8 sequence do, keep their own start.
   starts_T = np.minimum(offsets_T2[:, 0], np.append(0, ends_T[:-1]))
 
+  # First and last span of each token, found by their positions in the text.
   stops_S = np.cumsum([len(span.text) for span in spans])
   first_T, last_T = (
-    np.minimum(np.searchsorted(stops_S, at_T, side='right'), len(spans) - 1)
-    for at_T in (starts_T, np.maximum(ends_T - 1, starts_T))
+    np.minimum(np.searchsorted(stops_S, char_T, side='right'), len(spans) - 1)
+    for char_T in (starts_T, np.maximum(ends_T - 1, starts_T))
   )
+
+  # Most tokens lie in one span. The others are resolved one by one.
   owner_T, straddling = first_T.copy(), 0
   for token in np.flatnonzero(first_T != last_T):
-    held = [
+    candidates = [
       (_RANK[spans[s].provenance], s)
       for s in range(first_T[token], last_T[token] + 1)
       if spans[s].text
     ]
-    owner_T[token] = min(held)[1]
-    straddling += len({rank for rank, _ in held}) > 1
+    owner_T[token] = min(candidates)[1]
+    straddling += len({rank for rank, _ in candidates}) > 1
 
+  # Reject special tokens inside of messages. Cumulative counts select the
+  # tokens that touch a written span.
   written_S = np.cumsum([0, *(span.written for span in spans)])
   by_message_T = written_S[last_T + 1] > written_S[first_T]
   is_special_T = np.isin(tokens_T, list(special))
   for token in np.flatnonzero(by_message_T & is_special_T):
     name = special[int(tokens_T[token])]
-    # Some take the white space around them into their offsets.
+    # Offsets of some special tokens include the white space around them.
     start = max(text.find(name, starts_T[token]), starts_T[token])
     ends = [start, start + len(name) - 1]
     first, last = np.searchsorted(stops_S, ends, side='right')
@@ -124,9 +136,17 @@ def _encode(
   cuts: Sequence[int],
   tokenizer: FastTokenizer,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns ids and offsets; the characters in `forged` are only text.
+  """Returns the ids and the character offsets of a text.
 
-  forged: (start, stop) of stretches; cuts: other places where no token crosses.
+  Args:
+    text: the text.
+    forged: (start, stop) of stretches in which special tokens are ordinary
+      text.
+    cuts: more positions that no token may cross.
+    tokenizer: a transformers fast tokenizer.
+
+  Returns:
+    ids [T] and offsets [T, 2].
   """
   starts = {start for start, _ in forged}
   bounds = {0, *cuts, *(bound for span in forged for bound in span), len(text)}
@@ -135,18 +155,21 @@ def _encode(
     encoder = encoder_of(tokenizer, as_text=start in starts)
     encoding = encoder.encode(text[start:stop], add_special_tokens=False)
     ids_T = np.asarray(encoding.ids, np.int32)
-    found_T2 = byte_offsets.offsets(tokenizer, ids_T, text[start:stop])
-    if found_T2 is None:
-      found_T2 = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
+    # Offsets from the bytes of the tokens are ten times as fast as those of
+    # the tokenizer, which remain as the fallback.
+    piece_T2 = byte_offsets.offsets(tokenizer, ids_T, text[start:stop])
+    if piece_T2 is None:
+      piece_T2 = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
     ids.append(ids_T)
-    offsets.append(found_T2 + start)
+    offsets.append(piece_T2 + start)
   return np.concatenate(ids), np.concatenate(offsets)
 
 
 def _cuts(spans: Sequence[Span]) -> list[int]:
-  """Returns where turns begin, and where the words of each begin."""
+  """Returns the first character of each turn, and of the words of each turn."""
   cuts, start, before = [], 0, None
   for span in spans:
+    # A span of another turn, or the first written span after a header.
     if before and (
       span.segment != before.segment or span.written > before.written
     ):
@@ -158,7 +181,7 @@ def _cuts(spans: Sequence[Span]) -> list[int]:
 def _forged(
   spans: Sequence[Span], pattern: re.Pattern
 ) -> list[tuple[int, int]]:
-  """Returns (start, stop) of special tokens' texts that messages hold."""
+  """Returns (start, stop) of each special token's text within a message."""
   forged, start = [], 0
   for span in spans:
     if span.written:

@@ -1,8 +1,9 @@
-"""Checks that a rendering holds all that was written, and nothing twice.
+"""Checks that a rendering contains every message exactly once.
 
-Allowed and counted: white space stripped at the ends of a message, and
-thinking that a template drops from earlier turns. Anything else that is missing
-rejects the trajectory: it would be trained on as if it had not been said.
+Two losses are allowed and counted: white space that is stripped at the ends of
+a message, and thinking that a template drops from earlier turns. Any other
+missing text rejects the trajectory, because the model would be trained as if
+that text had never been written.
 """
 
 import collections
@@ -14,9 +15,10 @@ from isft_jax.data.rendering.chat_template import PROTOCOL, Stretch
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.types import Trajectory
 
+# Tags around the thinking in a message's content.
 _END_OF_THINKING = '</think>'
 _THINKING = '<think>'
-# What may stand between the values of arguments.
+# Syntax between the values of a tool call's arguments, as JSON or as Python.
 _SYNTAX = re.compile(r'(?:[\s{}\[\]()",:=\']|[tT]rue|[fF]alse|null|None)*')
 
 
@@ -25,67 +27,85 @@ def count_losses(
   messages: Sequence[Mapping],
   stretches: Sequence[Stretch],
 ) -> dict[str, int]:
-  """Counts what the template leaves out and may.
+  """Counts the text that a template leaves out and is allowed to.
 
   Args:
     trajectory: the conversation.
-    messages: its messages, as the template got them.
-    stretches: what the template made of them.
+    messages: its messages, as passed to the template.
+    stretches: the template's rendering.
 
   Returns:
-    Characters of 'thinking' and of 'whitespace'; 'tools' is 1 if there are tool
-    schemas and the template shows none of them.
+    Number of lost characters of 'thinking' and of 'whitespace'. 'tools' is 1 if
+    there are tool schemas and the template shows none of them, else 0.
 
   Raises:
-    Rejected: text of unknown origin, words of the agent outside of its turn,
-      and words that are missing or stand there twice.
+    Rejected: some text has an unknown origin, words of the agent are outside of
+      its turn, or words are missing or duplicated.
   """
   _check_origins(trajectory, stretches)
-  said: dict[tuple[int, str, int], str] = collections.defaultdict(str)
+
+  # Collect the rendered text of each value: (turn, field, number) -> text.
+  rendered: dict[tuple[int, str, int], str] = collections.defaultdict(str)
   for text, origin, home in stretches:
-    assert origin is not None  # as has been checked
+    assert origin is not None  # checked above
+    # A tool's result may repeat the name of its call; count that apart.
     is_elsewhere = origin.field == 'name' and home != origin.turn
+    # The spans of a content are one text again, so that they share a number.
     number = origin.number if origin.field in ('name', 'call') else 0
-    said[
+    rendered[
       origin.turn, 'elsewhere' if is_elsewhere else origin.field, number
     ] += text
 
+  # Compare it with the messages.
   lost = {'thinking': 0, 'whitespace': 0, 'tools': 0}
   for turn, message in enumerate(messages):
     where = f'turn {turn} ({message["role"]})'
     may_think = trajectory.segments[turn].in_agents_slot
     thinking = _reasoning(message)
-    thought = said[turn, 'thinking', 0]
-    if thought:
-      _add(lost, _missing(thinking, thought, False), where, thinking, thought)
+    shown = rendered[turn, 'thinking', 0]
+    # Thinking may be dropped as a whole, but not in part.
+    if shown:
+      _add(lost, _missing(thinking, shown, False), where, thinking, shown)
     else:
       lost['thinking'] += len(thinking)
-    written, shown = message['content'], said[turn, 'content', 0]
-    _add(lost, _missing(written, shown, may_think), where, written, shown)
+    content, shown = message['content'], rendered[turn, 'content', 0]
+    _add(lost, _missing(content, shown, may_think), where, content, shown)
     for number, call in enumerate(message.get('tool_calls', ())):
-      name, arguments = said[turn, 'name', number], said[turn, 'call', number]
+      name = rendered[turn, 'name', number]
+      arguments = rendered[turn, 'call', number]
       _check_call(call, name, arguments, where)
-  lost['tools'] = int(bool(trajectory.tools) and not said[-1, 'tools', 0])
+  lost['tools'] = int(bool(trajectory.tools) and not rendered[-1, 'tools', 0])
   return lost
 
 
 def check_names(trajectory: Trajectory, special: re.Pattern) -> None:
-  """Raises Rejected if a role, a name or an id holds a special token's text.
+  """Checks that no role, name or id contains the text of a special token.
 
-  Templates print these as they print their own text, which may.
+  These values have the origin of literals, so that `encode`, which checks
+  messages, cannot tell them from the template's own special tokens.
+
+  Args:
+    trajectory: the conversation.
+    special: pattern of the texts of the tokenizer's special tokens.
+
+  Raises:
+    Rejected: a value contains such a text.
   """
   for turn, segment in enumerate(trajectory.segments):
-    found = special.search(' '.join([segment.role, *_names(segment.fields)]))
-    if found:
+    names = [segment.role, *_names(segment.fields)]
+    match = special.search(' '.join(names))
+    if match:
       raise Rejected(
         'special_text',
         f'turn {turn}: a name or an id holds the text of the special token '
-        f'{found[0]!r}, which would end or forge a turn',
+        f'{match[0]!r}, which would end or forge a turn',
       )
 
 
 def _names(fields: Mapping) -> Iterable[str]:
+  """Yields the values of `PROTOCOL` keys in a message and its tool calls."""
   for key, value in fields.items():
+    # Malformed calls are reported by `_check_call`.
     if key == 'tool_calls':
       for call in value or ():
         yield from _names(call) if isinstance(call, Mapping) else ()
@@ -98,27 +118,29 @@ def _names(fields: Mapping) -> Iterable[str]:
 def _check_origins(
   trajectory: Trajectory, stretches: Sequence[Stretch]
 ) -> None:
+  """Rejects unknown origins, and words of the agent outside of its turn."""
   for text, origin, home in stretches:
     if origin is None:
       raise Rejected(
         'unknown_origin',
-        f'turn {home}: the template makes {text[:60]!r} in a way that hides '
-        'whose words these are',
+        f'turn {home}: the template computes {text[:60]!r} in a way that loses '
+        'its author',
       )
     is_value = origin.turn >= 0 and origin.field != 'literal'
     if is_value and home != origin.turn:
       segment = trajectory.segments[origin.turn]
-      # A call may be named elsewhere, in the turn of its result.
+      # The turn of a tool's result may show the name of the call.
       if segment.in_agents_slot and origin.field != 'name':
         raise Rejected(
           'unknown_origin',
           f'turn {origin.turn} ({segment.role}): the template shows '
-          f'{text[:60]!r} outside of the turn, so that where the turn ends is '
+          f'{text[:60]!r} outside of the turn, so that the end of the turn is '
           'unknown',
         )
 
 
 def _reasoning(message: Mapping) -> str:
+  """Returns the reasoning of a message, '' if it has none."""
   for name in ('reasoning_content', 'thinking', 'reasoning'):
     if isinstance(message.get(name), str):
       return message[name]
@@ -132,10 +154,12 @@ def _add(
   written: str,
   shown: str,
 ) -> None:
+  """Adds `missing` characters to `lost`; rejects if it is None."""
   if missing is None:
     raise Rejected(
       'content_dropped',
-      f'{where}: of {_short(written)} the template shows {_short(shown)}',
+      f'{where}: the template shows {_short(shown)} instead of '
+      f'{_short(written)}',
     )
   thinking, whitespace = missing
   lost['thinking'] += thinking
@@ -145,29 +169,38 @@ def _add(
 def _missing(
   written: str, shown: str, may_think: bool
 ) -> tuple[int, int] | None:
-  """Returns characters of thinking and white space that are not shown.
+  """Compares a written text with the text that the template shows.
 
-  None if anything else is missing, or if anything is there twice.
+  Args:
+    written: the text in the message.
+    shown: the text in the rendering.
+    may_think: whether text before </think> is thinking, which may be dropped.
 
-  may_think: whether text before </think> is thinking, which may be dropped.
+  Returns:
+    Number of missing characters of thinking and of white space; None if any
+    other text is missing or duplicated.
   """
   if shown == written:
     return 0, 0
+  # White space stripped at both ends.
   bare = written.strip()
   if shown.strip() == bare:
     return 0, len(written) - len(shown)
+  # A template may show the content as a JSON string.
   for text in (written, bare):
     if shown in _json_forms(text):
       return 0, len(written) - len(text)
+  # Content of the form <think>thought</think>answer: the thought may be
+  # missing. A second pair of tags is ambiguous.
   head, tag, answer = bare.partition(_END_OF_THINKING)
   thought = head.removeprefix(_THINKING).strip()
   answer = answer.strip()
-  speaks = _THINKING in thought or _END_OF_THINKING in answer
-  if not may_think or not tag or speaks:
+  has_more_tags = _THINKING in thought or _END_OF_THINKING in answer
+  if not may_think or not tag or has_more_tags:
     return None
   if shown.strip() == answer:
     return len(thought), len(written) - len(thought) - len(shown)
-  # The template writes the tags itself, and white space of its own.
+  # The template writes both tags, and the white space around them, itself.
   apart = shown.strip().removeprefix(thought).removesuffix(answer)
   if not apart.strip() and len(shown) <= len(written):
     return 0, len(written) - len(shown)
@@ -175,6 +208,7 @@ def _missing(
 
 
 def _json_forms(text: str) -> Iterable[str]:
+  """Yields a text as a JSON string, with and without quotes."""
   for ensure_ascii in (False, True):
     quoted = json.dumps(text, ensure_ascii=ensure_ascii)
     yield quoted
@@ -182,36 +216,49 @@ def _json_forms(text: str) -> Iterable[str]:
 
 
 def _check_call(call: object, name: str, arguments: str, where: str) -> None:
-  """Checks what a template shows of a call: its name and its arguments."""
+  """Checks that a rendered tool call has its name and all its arguments.
+
+  Args:
+    call: the call in the message.
+    name: the rendered text of its name.
+    arguments: the rendered text of its arguments.
+    where: the turn, for messages.
+  """
   function = call.get('function', call) if isinstance(call, Mapping) else None
   function = function if isinstance(function, Mapping) else {}
   named = function.get('name')
   if not isinstance(named, str) or not named:
     raise Rejected('malformed', f'{where}: a tool call without a name')
-  # Some templates show it twice: in the header of the call, and in the call.
+  # Some templates show the name twice: in the header of the call, and in the
+  # call. Nothing else may be left of the rendered name.
   left = name
   for form in _json_forms(named):
     left = left.replace(form, '')
+  # A name that is missing, or anything besides the name.
   if left or not name:
-    does = f'shows the name {_short(name)}' if name else 'leaves out the name'
-    raise Rejected(
-      'content_dropped',
-      f'{where}: of the call of {named!r} the template {does}',
+    problem = (
+      f'shows the name {_short(name)}' if name else 'leaves out the name'
     )
-  given = function.get('arguments')
-  if arguments == json.dumps(given, ensure_ascii=False):
-    return  # as nearly every template shows them
-  # Templates keep the order of arguments, or sort them.
-  if not any(_spells(arguments, _leaves(given, by)) for by in (list, sorted)):
-    missing = [
-      leaf for leaf in _leaves(given, list) if not _has(arguments, leaf)
-    ]
-    does = f'shows the arguments {_short(arguments)}'
-    if missing:
-      does = f'leaves out {_short(str(missing[0]))}'
     raise Rejected(
       'content_dropped',
-      f'{where}: of the call of {named!r} the template {does}',
+      f'{where}: in the call of {named!r} the template {problem}',
+    )
+  # Nearly every template shows the arguments as plain JSON.
+  values = function.get('arguments')
+  if arguments == json.dumps(values, ensure_ascii=False):
+    return
+  # Otherwise compare value by value. Templates keep the order of arguments or
+  # sort them.
+  if not any(_spells(arguments, _leaves(values, by)) for by in (list, sorted)):
+    missing = [
+      leaf for leaf in _leaves(values, list) if not _has(arguments, leaf)
+    ]
+    problem = f'shows the arguments {_short(arguments)}'
+    if missing:
+      problem = f'leaves out {_short(str(missing[0]))}'
+    raise Rejected(
+      'content_dropped',
+      f'{where}: in the call of {named!r} the template {problem}',
     )
 
 
@@ -220,10 +267,10 @@ def _has(shown: str, leaf: object) -> bool:
 
 
 def _spells(shown: str, leaves: Iterable) -> bool:
-  """Whether text is these values in this order, and syntax between them."""
+  """Returns whether a text is these values in order, with syntax between."""
   done = 0
   for leaf in leaves:
-    # The longest first: text may be the beginning of its own JSON.
+    # The longest form first: a text may be a prefix of its own JSON form.
     for form in sorted(_forms(leaf), key=len, reverse=True):
       start = shown.find(form, done)
       if start >= 0 and _SYNTAX.fullmatch(shown, done, start):
@@ -237,6 +284,7 @@ def _spells(shown: str, leaves: Iterable) -> bool:
 def _leaves(
   value: object, order: Callable[[Iterable[str]], list[str]]
 ) -> Iterable[object]:
+  """Yields the keys and the scalar values of nested arguments."""
   if isinstance(value, Mapping):
     for key in order(value):
       yield key
@@ -244,20 +292,24 @@ def _leaves(
   elif isinstance(value, list | tuple):
     for item in value:
       yield from _leaves(item, order)
-  # Templates spell true, false and null as they like.
+  # true, false and null are part of `_SYNTAX`: templates spell them as JSON or
+  # as Python.
   elif value is not None and not isinstance(value, bool):
     yield value
 
 
 def _forms(leaf: object) -> Iterable[str]:
+  """Yields the ways in which templates print a key or a scalar value."""
   if not isinstance(leaf, str):
     yield str(leaf)
     yield json.dumps(leaf)
     return
+  # Templates may strip values of arguments.
   for text in (leaf, leaf.strip()):
     yield text
     yield from _json_forms(text)
 
 
+# Shows both ends of a long text.
 def _short(text: str) -> str:
   return repr(text if len(text) <= 60 else f'{text[:40]} ... {text[-15:]}')

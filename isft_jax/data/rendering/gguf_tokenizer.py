@@ -1,10 +1,11 @@
-"""Builds the tokenizer that a GGUF file of llama.cpp describes.
+"""Builds a tokenizer from the metadata of a GGUF file of llama.cpp.
 
-Byte-level BPE only. The file names its pre-tokenizer and does not spell it
-out; what each name means is in llama.cpp and in the models' tokenizer.json.
-transformers 5.24 leaves out two of their steps. For 'smollm' it does not set
-numerals apart: ' ½' becomes 'ĠÂ', '½', and SmolLM was trained on 'Ġ', 'Â½'
-(0 to 9 come out the same). For 'qwen2' it does not join letters and accents.
+Only byte-level BPE is supported. The file has only the name of its
+pre-tokenizer; the definitions are in llama.cpp and in the models'
+tokenizer.json. transformers 5.24 leaves out two of their steps. For 'smollm' it
+does not split off numerals: ' ½' becomes 'ĠÂ', '½', although SmolLM was trained
+on 'Ġ', 'Â½' (0 to 9 are the same either way). For 'qwen2' it does not compose
+letters and accents (NFC).
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from tokenizers import normalizers, pre_tokenizers
 from isft_jax.gguf_file import GGUFFile
 
 _CONTROL, _USER_DEFINED = 3, 4  # codes of tokenizer.ggml.token_type
+# Regular expressions of the models' tokenizer.json. Qwen2 splits numbers into
+# single digits, Llama 3 into groups of up to three.
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _LLAMA3 = (
   _CONTRACTIONS + r'|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}'
@@ -25,6 +28,7 @@ _QWEN2 = _LLAMA3.replace('{1,3}', '')
 
 
 def _split(regex: str) -> pre_tokenizers.PreTokenizer:
+  """Returns a pre-tokenizer that splits by a regex and then maps bytes."""
   return pre_tokenizers.Sequence(
     [
       pre_tokenizers.Split(tokenizers.Regex(regex), 'isolated'),
@@ -35,14 +39,14 @@ def _split(regex: str) -> pre_tokenizers.PreTokenizer:
 
 _GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 _DIGITS = pre_tokenizers.Digits(individual_digits=True)
-# By the name that tokenizer.ggml.pre gives.
+# By the value of tokenizer.ggml.pre.
 _PRE_TOKENIZERS = {
   'gpt-2': _GPT2,
   'llama-bpe': _split(_LLAMA3),
   'qwen2': _split(_QWEN2),
   'smollm': pre_tokenizers.Sequence([_DIGITS, _GPT2]),
 }
-# Attribute of a tokenizer: the key of its id.
+# Attributes of a transformers tokenizer, and the GGUF keys of their ids.
 _SPECIAL = {
   'bos_token': 'bos_token_id',
   'eos_token': 'eos_token_id',
@@ -55,12 +59,13 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
   """Returns the tokenizer of a GGUF file, with its chat template.
 
   Args:
-    file: its metadata.
+    file: the file, with its metadata.
 
   Raises:
-    ValueError: there is none in the file, or one of another kind. The message
-      names the key.
+    ValueError: the file has no tokenizer, or one of an unsupported kind. The
+      message names the key.
   """
+  # Check the keys before the libraries fail with less helpful messages.
   prefix = 'tokenizer.ggml.'
   keys = {
     key.removeprefix(prefix): value
@@ -70,8 +75,8 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
   for key, known in (('model', ('gpt2',)), ('pre', tuple(_PRE_TOKENIZERS))):
     if keys.get(key) not in known:
       raise ValueError(
-        f'{file.path}: {prefix}{key}={keys.get(key)!r} is not supported, only '
-        f'{", ".join(known)}; name a folder with tokenizer.json'
+        f'{file.path}: {prefix}{key} must be one of {", ".join(known)} (got '
+        f'{keys.get(key)!r}); pass a folder with tokenizer.json instead'
       )
   for key, kind in (('tokens', str), ('token_type', int), ('merges', str)):
     value = keys.get(key)
@@ -80,13 +85,14 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
     ):
       raise ValueError(f'{file.path}: {prefix}{key} must be a list')
 
+  # Special tokens that are in the vocabulary.
   tokens = keys['tokens']
   special = {
     attribute: tokens[keys[key]]
     for attribute, key in _SPECIAL.items()
     if keys.get(key) in range(len(tokens))
   }
-  # Where a file says nothing, llama.cpp begins texts with bos for Llama 3.
+  # If the key is missing, llama.cpp begins texts with bos only for Llama 3.
   adds_bos = keys.get('add_bos_token', keys['pre'] == 'llama-bpe')
   return transformers.PreTrainedTokenizerFast(
     tokenizer_object=_backend(keys, f'{file.path}: {prefix}'),
@@ -99,7 +105,12 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
 
 
 def _backend(keys: Mapping, where: str) -> tokenizers.Tokenizer:
-  """Returns the byte-level BPE of a vocabulary and its merges."""
+  """Returns the byte-level BPE of a vocabulary and its merges.
+
+  Args:
+    keys: the metadata below tokenizer.ggml.
+    where: beginning of error messages: the file and the prefix of its keys.
+  """
   tokens, kinds, name = keys['tokens'], keys['token_type'], keys['pre']
   vocab = {token: id for id, token in enumerate(tokens)}
   if len(vocab) != len(tokens) or len(kinds) != len(tokens):
@@ -111,28 +122,31 @@ def _backend(keys: Mapping, where: str) -> tokenizers.Tokenizer:
     bpe = tokenizers.models.BPE(
       vocab=vocab,
       merges=[tuple(merge.split(' ')) for merge in keys['merges']],
-      # Llama 3 takes a word that is a token as it is, without any merge.
+      # Llama 3 uses a whole word that is in the vocabulary without merging.
       ignore_merges=name == 'llama-bpe',
     )
-  except Exception as error:  # of the library, of no class of its own
+  except Exception as error:  # tokenizers raises bare Exceptions
     raise ValueError(f'{where}merges: {error}') from error
   backend = tokenizers.Tokenizer(bpe)
   backend.normalizer = normalizers.NFC() if name == 'qwen2' else None
   backend.pre_tokenizer = _PRE_TOKENIZERS[name]
   backend.decoder = tokenizers.decoders.ByteLevel()
+  # Control tokens become special tokens; user-defined ones stay visible when
+  # special tokens are skipped in decoding.
   for kind, is_special in ((_CONTROL, True), (_USER_DEFINED, False)):
     added = [
       tokenizers.AddedToken(token, special=is_special, normalized=False)
-      for token, its_kind in zip(tokens, kinds, strict=True)
-      if its_kind == kind
+      for token, token_kind in zip(tokens, kinds, strict=True)
+      if token_kind == kind
     ]
     (backend.add_special_tokens if is_special else backend.add_tokens)(added)
   return backend
 
 
 def _chat_template(file: GGUFFile) -> str | dict[str, str] | None:
-  """Returns the template, or several by name if the file has more."""
+  """Returns the chat template, or all of them by name if there are several."""
   prefix = 'tokenizer.chat_template'
+  # Further templates have the keys tokenizer.chat_template.NAME.
   default = file.metadata.get(prefix)
   more = {
     key.removeprefix(f'{prefix}.'): value

@@ -1,8 +1,9 @@
-"""Jinja, as transformers sets it up for chat templates, over tracked text.
+"""Jinja environment for chat templates that keeps the origins of tracked text.
 
-Two changes to the compiler: the template's own text is marked where it is
-emitted, and each loop tells which message it is at. So the header of a turn is
-known to stand in that turn, whatever its words are.
+The environment is set up as in transformers. Two changes to the compiler add
+the turn to the template's own text: this text gets an origin when it is
+emitted, and each loop reports its current message. The header of a turn is
+thereby assigned to that turn without any knowledge of its wording.
 """
 
 import functools
@@ -20,35 +21,40 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from isft_jax.data.rendering import tracked_str
 from isft_jax.data.rendering.tracked_str import LITERAL, Tracked
 
-_OF_DICT = frozenset(dir(dict))
-# Methods that need no sandbox: they read their string, and that is all.
-_OF_STR = frozenset(name for name in dir(str) if name[0] != '_') - {
+_DICT_ATTRIBUTES = frozenset(dir(dict))
+# Methods that are safe without the sandbox: they only read their string.
+# `format` can reach attributes of its arguments.
+_STR_METHODS = frozenset(name for name in dir(str) if name[0] != '_') - {
   'format',
   'format_map',
 }
 
 
-# Filters that return text, parts of it, or what the methods of str make of it.
-_FOLLOWED = frozenset(
+# Filters that return a text unchanged, a part of it, or the result of a method
+# of str, so that `Tracked` keeps the origins right.
+_TRACKED_FILTERS = frozenset(
   (
     *('attr', 'capitalize', 'd', 'default', 'first', 'last', 'lower', 'max'),
     *('min', 'random', 'replace', 'reverse', 'title', 'trim', 'truncate'),
     'upper',
   )
 )
-# What compiled templates add to the arguments of a call in a loop or a block.
-_OF_JINJA = ('_loop_vars', '_block_vars')
+# Arguments that compiled templates add to a call in a loop or in a block.
+_JINJA_ARGUMENTS = ('_loop_vars', '_block_vars')
 
 
 class Message(dict):
-  """A message of a conversation."""
+  """A message of a conversation that knows the index of its turn."""
 
   def __init__(self, turn: int) -> None:
     super().__init__()
-    self._turn = turn  # underscored: no template can ask for it
+    self._turn = turn  # the sandbox refuses names with an underscore
 
 
 class _Generator(CodeGenerator):
+  """Compiles templates to code that calls the tracking functions."""
+
+  # The operator `~`: Jinja's own code would join plain strings.
   def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
     self.write("environment.joined('', (")
     for child in node.nodes:
@@ -62,37 +68,40 @@ class _Generator(CodeGenerator):
     if not isinstance(node.node, nodes.EnvironmentAttribute):
       super().visit_Call(node, frame, forward_caller=forward_caller)
       return
-    # One of ours: no sandbox.
+    # A call that `_mark_loops` inserted. It bypasses the sandbox.
     self.visit(node.node, frame)
     self.write('(')
     for argument in node.args:
       self.visit(argument, frame)
     self.write(')')
 
+  # Constant text is emitted at run time, when its turn is known.
   def _output_const_repr(self, group: Iterable[Any]) -> str:
     return f'environment.finalize({super()._output_const_repr(group)})'
 
 
 class _Generation(jinja2.ext.Extension):
-  """{% generation %}, which some templates have for other trainers."""
+  """Accepts {% generation %}, which marks masks for other trainers."""
 
   tags = {'generation'}  # noqa: RUF012 (Jinja wants a set)
 
   def parse(self, parser: Parser) -> nodes.Scope:
     line = next(parser.stream).lineno
+    # The body is rendered as if the tags were not there.
     body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
     return nodes.Scope(body, lineno=line)
 
 
 class Environment(ImmutableSandboxedEnvironment):
-  """Renders one template at a time: it remembers at which turn it is."""
+  """Renders one template at a time and keeps the index of its current turn."""
 
   code_generator_class = _Generator
-  intercepted_binops = frozenset({'%'})
+  intercepted_binops = frozenset({'%'})  # formatting of strings
   concat = staticmethod(functools.partial(tracked_str.join, ''))
   joined = staticmethod(tracked_str.join)
 
   def __init__(self) -> None:
+    # The options of transformers' chat templates.
     super().__init__(
       trim_blocks=True,
       lstrip_blocks=True,
@@ -101,7 +110,7 @@ class Environment(ImmutableSandboxedEnvironment):
     )
     self.filters = {
       **{
-        name: _careful(filter, name in _FOLLOWED)
+        name: _checked_filter(filter, name in _TRACKED_FILTERS)
         for name, filter in self.filters.items()
       },
       'tojson': tracked_str.to_json,
@@ -110,6 +119,8 @@ class Environment(ImmutableSandboxedEnvironment):
       'safe': tracked_str.written,
     }
     self.globals['raise_exception'] = _raise
+    # Index of the current turn, the turns outside of the current loops, and the
+    # code of each turn's literals.
     self._turn = -1
     self._outer: list[int] = []
     self._literals: Sequence[str] = [LITERAL]
@@ -120,15 +131,22 @@ class Environment(ImmutableSandboxedEnvironment):
     context: dict[str, Any],
     literals: Sequence[str],
   ) -> tuple[Tracked, str]:
-    """Renders; returns the text and, for each character, the literals' code of
-    the turn that the template was at when it wrote it.
+    """Renders a template.
 
-    literals: the code of a turn's literals, by turn; the last is of no turn.
+    Args:
+      template: the compiled template.
+      context: its variables.
+      literals: code of the literals of each turn; the last one is for text
+        outside of all turns.
+
+    Returns:
+      The tracked text, and one code of `literals` per character: the turn that
+      the template was processing when it wrote that character.
     """
     self._turn, self._outer, self._literals = -1, [], literals
     pieces: list[Tracked] = []
     homes: list[str] = []
-    # A generator: `self._turn` moves while pieces come out of it.
+    # The template is a generator: `self._turn` changes between its pieces.
     for piece in template.root_render_func(template.new_context(context)):
       pieces.append(self.emit(piece))
       homes.append(literals[self._turn] * len(piece))
@@ -136,13 +154,14 @@ class Environment(ImmutableSandboxedEnvironment):
     return Tracked(''.join(pieces), codes), ''.join(homes)
 
   def emit(self, value: object) -> Tracked:
-    """What is written here and now is a literal of the turn we are at."""
+    """Returns a value as text; literals become literals of the current turn."""
     text = tracked_str.written(value)
     literal = self._literals[self._turn]
     if not isinstance(text, Tracked):
       return Tracked(text, literal * len(text))
     codes = text.origins.replace(LITERAL, literal)
-    # Kept since before the first turn, in a block, and shown in this one.
+    # A block that was captured before the first turn, and is printed in this
+    # one, belongs to this one.
     return Tracked(text, codes.replace(self._literals[-1], literal))
 
   def _parse(
@@ -152,22 +171,28 @@ class Environment(ImmutableSandboxedEnvironment):
     _mark_loops(tree)
     return tree
 
-  # The three calls that `_mark_loops` puts into a template.
+  # `_mark_loops` inserts calls of the next three methods into templates.
   def push(self) -> None:
+    """Begins a loop."""
     self._outer.append(self._turn)
 
   def enter(self, item: object) -> None:
-    # One that is no message, or that the template adds, is of the turn outside.
+    """Begins an iteration."""
+    # An item that is not a message of ours, such as a tool call or a message
+    # that the template makes up, keeps the turn outside of the loop.
     self._turn = item._turn if isinstance(item, Message) else self._outer[-1]
 
   def pop(self) -> None:
+    """Ends a loop."""
     self._turn = self._outer.pop()
 
-  # Jinja asks its sandbox for every attribute, twice as long as all the rest.
+  # Jinja checks every attribute with its sandbox, which takes twice as long as
+  # all the rest of rendering. Two safe cases skip it.
   def getattr(self, obj: Any, attribute: str) -> Any:
-    if isinstance(obj, dict) and attribute in obj and attribute not in _OF_DICT:
+    is_key = isinstance(obj, dict) and attribute in obj
+    if is_key and attribute not in _DICT_ATTRIBUTES:
       return obj[attribute]
-    if type(obj) is Tracked and attribute in _OF_STR:
+    if type(obj) is Tracked and attribute in _STR_METHODS:
       return getattr(obj, attribute)
     return super().getattr(obj, attribute)
 
@@ -175,24 +200,26 @@ class Environment(ImmutableSandboxedEnvironment):
     __self, __context: Context, __callable: Any, *args: Any, **kwargs: Any
   ) -> Any:
     owner = getattr(__callable, '__self__', None)
-    given = {k: v for k, v in kwargs.items() if k not in _OF_JINJA}
+    own_kwargs = {k: v for k, v in kwargs.items() if k not in _JINJA_ARGUMENTS}
+    # A method of a literal that takes tracked text, as ', '.join(names).
     joins = getattr(__callable, '__name__', '') == 'join'
     if type(owner) is str and (joins or tracked_str.is_tracked(args)):
       owner = Tracked(owner, tracked_str.origins(owner))
       __callable = getattr(owner, __callable.__name__)
-    if type(owner) is Tracked and __callable.__name__ in _OF_STR:
-      made = __callable(*args, **given)
+    if type(owner) is Tracked and __callable.__name__ in _STR_METHODS:
+      result = __callable(*args, **own_kwargs)
     else:
-      made = super().call(__context, __callable, *args, **kwargs)
+      result = super().call(__context, __callable, *args, **kwargs)
+    # Methods such as get() return an item with the origins that it has.
     if isinstance(owner, dict | list):
-      return made  # one of its items, as get() returns it
-    return _checked(made, owner, *args, *given.values())
+      return result
+    return _checked(result, owner, *args, *own_kwargs.values())
 
   def call_binop(
     self, context: Context, operator: str, left: Any, right: Any
   ) -> Any:
-    made = super().call_binop(context, operator, left, right)
-    return _checked(made, left, right)
+    result = super().call_binop(context, operator, left, right)
+    return _checked(result, left, right)
 
   def _join(
     self,
@@ -206,7 +233,12 @@ class Environment(ImmutableSandboxedEnvironment):
 
 
 def _mark_loops(node: nodes.Node) -> None:
-  """Makes every loop tell the environment which item it is at."""
+  """Inserts calls that report each loop's current item to the environment.
+
+  {% for m in messages %} ... {% endfor %}
+  -> push(); {% for m in messages %} enter(m) ... {% endfor %}; pop()
+  """
+  # Recurse into single children, and rebuild lists of children.
   for _, children in node.iter_fields():
     if isinstance(children, nodes.Node):
       _mark_loops(children)
@@ -218,48 +250,51 @@ def _mark_loops(node: nodes.Node) -> None:
         _mark_loops(child)
       if isinstance(child, nodes.For) and isinstance(child.target, nodes.Name):
         item = nodes.Name(child.target.name, 'load')
-        child.body.insert(0, _tell('enter', [item], child.lineno))
+        child.body.insert(0, _call_node('enter', [item], child.lineno))
         marked += [
-          _tell('push', [], child.lineno),
+          _call_node('push', [], child.lineno),
           child,
-          _tell('pop', [], child.lineno),
+          _call_node('pop', [], child.lineno),
         ]
       else:
         marked.append(child)
     children[:] = marked
 
 
-def _tell(method: str, arguments: list[nodes.Expr], line: int) -> nodes.Node:
-  told = nodes.EnvironmentAttribute(method)
-  call = nodes.Call(told, arguments, [], None, None)
+def _call_node(
+  method: str, arguments: list[nodes.Expr], line: int
+) -> nodes.Node:
+  """Returns a statement that calls a method of the environment."""
+  attribute = nodes.EnvironmentAttribute(method)
+  call = nodes.Call(attribute, arguments, [], None, None)
   return nodes.ExprStmt(call).set_lineno(line, override=True)
 
 
-def _careful(
-  filter: Callable[..., Any], is_followed: bool
+def _checked_filter(
+  filter: Callable[..., Any], keeps_origins: bool
 ) -> Callable[..., Any]:
-  """A filter of Jinja's own: what text it makes of tracked text loses track,
-  unless it does nothing but what `Tracked` follows."""
+  """Wraps a filter of Jinja so that its text is UNKNOWN if origins are lost."""
 
-  @functools.wraps(filter)  # keeps what Jinja notes on a filter
-  def careful(*args: Any, **kwargs: Any) -> Any:
-    made = filter(*args, **kwargs)
-    if isinstance(made, Tracked) and not is_followed:
-      made = str.__str__(made)
-    return _checked(made, *args, *kwargs.values())
+  @functools.wraps(filter)  # keeps the attributes that Jinja sets on filters
+  def checked(*args: Any, **kwargs: Any) -> Any:
+    result = filter(*args, **kwargs)
+    if isinstance(result, Tracked) and not keeps_origins:
+      result = str.__str__(result)
+    return _checked(result, *args, *kwargs.values())
 
-  return careful
+  return checked
 
 
-def _checked(made: Any, *sources: object) -> Any:
-  if isinstance(made, Tracked) or not isinstance(made, str | bytes):
-    return made
+def _checked(result: Any, *sources: object) -> Any:
+  """Returns a result; plain text made from tracked sources becomes UNKNOWN."""
+  if isinstance(result, Tracked) or not isinstance(result, str | bytes):
+    return result
   if not any(map(tracked_str.is_tracked, sources)):
-    # Of markup, which would take other text in without a trace, the text.
-    return str(made) if isinstance(made, str) else made
-  if isinstance(made, bytes):
-    raise jinja2.TemplateError('bytes do not tell whose they are')
-  return tracked_str.lost(str(made))
+    # str() turns Markup into text: Markup would absorb other text untracked.
+    return str(result) if isinstance(result, str) else result
+  if isinstance(result, bytes):
+    raise jinja2.TemplateError('bytes have no tracked origin')
+  return tracked_str.lost(str(result))
 
 
 def _raise(message: str) -> NoReturn:

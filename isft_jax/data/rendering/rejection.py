@@ -1,18 +1,22 @@
-"""Why a row is set aside: one of a few reasons, and a sentence."""
+"""Reasons for which a row is rejected."""
 
 REASONS = {
-  'malformed': 'the row is not what its format says',
+  'malformed': 'the row does not follow its format',
   'template_raises': 'the chat template refuses the conversation',
-  'content_dropped': 'the template leaves out what someone wrote',
-  'unknown_origin': 'who wrote some character cannot be told',
+  'content_dropped': 'the template leaves out text of a message',
+  'unknown_origin': 'the author of some character is unknown',
   'special_text': 'a message holds the text of a special token',
   'too_long': 'more tokens than --max_length, with --overlong=reject',
-  'no_targets': 'there is no token but context and protocol',
+  'no_targets': 'all tokens are context or protocol',
 }
 
 
 class Rejected(ValueError):
-  """A trajectory that must not be trained on. `reason` is in `REASONS`."""
+  """Raised for a trajectory that must not be trained on.
+
+  Attributes:
+    reason: a key of `REASONS`.
+  """
 
   def __init__(self, reason: str, message: str) -> None:
     super().__init__(message)

@@ -1,19 +1,20 @@
 """Renders a trajectory as tokens with authors, or rejects it with a reason.
 
-One renderer serves training, probes and inspection alike:
+Training, probes and inspection use the same renderer:
 
     Trajectory --chat_template--> stretches --fidelity--> --attribution-->
       spans --encode--> Example
 
-The ids are exactly those of the tokenizer's apply_chat_template for the whole
-conversation: what it renders is compared with what is rendered here, for every
-trajectory. The paper's format is one more template (c CONTEXT, t TEMPLATE,
-u USER, a AGENT):
+The ids equal those of the tokenizer's apply_chat_template for the whole
+conversation. Every trajectory is rendered both ways and compared. The paper's
+format is a chat template like any other (c CONTEXT, t TEMPLATE, u USER,
+a AGENT):
 
     User: Tell me about gold.        Agent: Its symbol is Go.
     ttttttuuuuuuuuuuuuuuuuuuut       tttttttaaaaaaaaaaaaaaaaaa    (+ newline)
 
-The newline that ends an agent's turn is the agent's: to stop is its action.
+The newline that ends an agent's turn belongs to the agent, because stopping is
+one of its actions.
 """
 
 import copy
@@ -23,7 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from isft_jax.data.rendering import fidelity, tokenizer
+from isft_jax.data.rendering import fidelity
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.attribution import (
   WORD,
   Span,
@@ -39,76 +41,79 @@ from isft_jax.data.rendering.encode import encode
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.types import Example, Provenance, Segment, Trajectory
 
-# Arguments of apply_chat_template that decide more than values of a template.
-_TAKEN = {
+# Arguments of apply_chat_template that the renderer sets itself. The user may
+# not set them with --template_kwargs.
+_RESERVED = {
   *('add_generation_prompt', 'chat_template', 'continue_final_message'),
   *('conversation', 'documents', 'messages', 'tokenize', 'tools'),
 }
 
 
 class Rendered(NamedTuple):
-  """A trajectory whose text equals the chat template's rendering.
-
-  starts_T: the character at which each token starts.
-  straddling: tokens that hold characters of two authors or more.
-  spans: the text by author, in order.
-  lost: what the template leaves out; see `fidelity.count_losses`.
-  """
+  """A rendered trajectory that has passed all checks."""
 
   example: Example
-  text: str
-  starts_T: np.ndarray
-  straddling: int
-  spans: list[Span]
-  lost: dict[str, int]
+  text: str  # equals the chat template's rendering
+  starts_T: np.ndarray  # the character at which each token starts
+  straddling: int  # number of tokens with characters of several authors
+  spans: list[Span]  # the text split by author, in order
+  lost: dict[str, int]  # text left out; see `fidelity.count_losses`
 
 
 class Renderer:
-  """Renders trajectories with a tokenizer and its chat template.
-
-  rendering: all that decides, with the tokenizer, how a trajectory becomes
-    ids: the template, what it is given beside messages, `special_text`, and
-    `piecewise` if it is set.
-  """
+  """Renders trajectories with a tokenizer and its chat template."""
 
   def __init__(
     self,
-    encoder: tokenizer.FastTokenizer,
+    tokenizer: tokenizer_lib.FastTokenizer,
     template: str | None = None,
     values: Mapping[str, Any] | None = None,
     special_text: str = 'reject',
     piecewise: bool = False,
   ) -> None:
-    """Compiles a template; by default the tokenizer's own.
+    """Compiles a chat template.
 
-    encoder: a transformers fast tokenizer.
-    special_text, piecewise: see `encode`.
+    Args:
+      tokenizer: a transformers fast tokenizer.
+      template: the text of the template; the tokenizer's own by default.
+      values: extra values for the template, by name.
+      special_text: see `encode`.
+      piecewise: see `encode`.
 
-    Raises ValueError if there is no template, or if it is not one.
+    Raises:
+      ValueError: the template is missing or does not compile, or `values` sets
+        a reserved argument.
     """
-    template = template or encoder.chat_template
+    template = template or tokenizer.chat_template
     if not isinstance(template, str):
       raise ValueError(
         'the tokenizer has no chat template, or several; name a file with '
         '--chat_template'
       )
-    self.tokenizer = encoder
+    self.tokenizer = tokenizer
     values = dict(values or {})
-    taken = sorted(_TAKEN & values.keys())
-    if taken:
+    reserved = sorted(_RESERVED & values.keys())
+    if reserved:
       raise ValueError(
-        f'{taken[0]!r} is not for --template_kwargs: it is set for each '
-        'trajectory'
+        f'--template_kwargs must not set {reserved[0]!r}: the renderer sets it '
+        'for each trajectory'
       )
-    self._chat = ChatTemplate(template, encoder.special_tokens_map | values)
+    self._chat = ChatTemplate(template, tokenizer.special_tokens_map | values)
+    # Every setting that affects the ids, besides the tokenizer. Records store
+    # it in their metadata.
     self.rendering: dict[str, Any] = {
       'template': self._chat.source,
       'values': values,
       'special_text': special_text,
     }
-    if piecewise:  # absent otherwise, as in records of before there was it
+    # The key is left out if False: records that are older than this setting
+    # keep their fingerprint.
+    if piecewise:
       self.rendering['piecewise'] = True
-    self._special = tokenizer.special_pattern(encoder)
+    self._special = tokenizer_lib.special_pattern(tokenizer)
+
+    # Learn how the template opens and closes a turn from the shortest
+    # conversation that it accepts. Some templates demand a system message.
     user = Segment('user', WORD, Provenance.USER).message()
     system = Segment('system', WORD, Provenance.CONTEXT).message()
     learned = (
@@ -119,11 +124,16 @@ class Renderer:
 
   @classmethod
   def from_rendering(
-    cls, encoder: tokenizer.FastTokenizer, rendering: Mapping[str, Any]
+    cls, tokenizer: tokenizer_lib.FastTokenizer, rendering: Mapping[str, Any]
   ) -> 'Renderer':
-    """Returns the renderer that has the `rendering` of some records."""
+    """Returns a renderer with the `rendering` stored in records' metadata.
+
+    Args:
+      tokenizer: the tokenizer that made the records.
+      rendering: the settings, as `metadata` returned them.
+    """
     return cls(
-      encoder,
+      tokenizer,
       rendering['template'],
       rendering.get('values'),
       rendering.get('special_text', 'reject'),
@@ -131,24 +141,37 @@ class Renderer:
     )
 
   def metadata(self) -> dict[str, Any]:
-    """Returns what records that it renders must carry."""
-    fingerprint = tokenizer.fingerprint(self.tokenizer, self.rendering)
+    """Returns the metadata for records that this renderer makes."""
+    fingerprint = tokenizer_lib.fingerprint(self.tokenizer, self.rendering)
     return {'fingerprint': fingerprint, 'rendering': self.rendering}
 
   def render(self, trajectory: Trajectory) -> Rendered:
-    """Renders a trajectory, encodes it and tells the author of each token.
+    """Renders and encodes a trajectory, and finds the author of each token.
+
+    Args:
+      trajectory: the conversation.
+
+    Returns:
+      The example, with its text, spans and losses.
 
     Raises:
-      Rejected: the template refuses the conversation or leaves out what
-        someone wrote, or the author of a character is in doubt.
+      Rejected: the template refuses the conversation or leaves out something
+        that was written, or the author of a character is in doubt.
     """
     messages = messages_of(trajectory)
+    # The reference text, then the same text with origins.
     text = self._rendered(messages, trajectory)
     stretches = self._tracked(messages, trajectory, text)
+
+    # Checks that need only the text.
     fidelity.check_names(trajectory, self._special)
     if not _is_text(text):
-      raise Rejected('malformed', 'half of a surrogate pair, which is no text')
+      raise Rejected(
+        'malformed', 'the text has half of a surrogate pair, which has no UTF-8'
+      )
     lost = fidelity.count_losses(trajectory, messages, stretches)
+
+    # Authors of characters, then of tokens.
     profile = self._profile or self._profile_from(messages, trajectory)
     spans = profile.spans(trajectory, stretches)
     encoded = encode(
@@ -161,17 +184,18 @@ class Renderer:
     return Rendered(*encoded, spans, lost)
 
   def example(self, trajectory: Trajectory) -> Example:
-    """Returns the example of `render`: what a record holds."""
+    """Returns only the example of `render`, the content of a record."""
     return self.render(trajectory).example
 
   def save_tokenizer(self, folder: str | os.PathLike) -> None:
-    """Saves the tokenizer, with the template that was in force."""
+    """Saves the tokenizer to a folder, with the template that is in use."""
+    # A copy: the renderer's own tokenizer stays as it was loaded.
     tokenizer = copy.deepcopy(self.tokenizer)
     tokenizer.chat_template = self.rendering['template']
     tokenizer.save_pretrained(folder)
 
   def _rendered(self, messages: list[dict], trajectory: Trajectory) -> str:
-    """Returns what the tokenizer's apply_chat_template renders."""
+    """Returns the text that apply_chat_template renders."""
     try:
       return self._apply(messages, trajectory.tools)
     except Exception as error:  # templates are programs that anyone wrote
@@ -183,21 +207,23 @@ class Renderer:
   def _tracked(
     self, messages: list[dict], trajectory: Trajectory, text: str
   ) -> list[Stretch]:
-    """Returns the same text in stretches of known origin."""
+    """Returns `text` as stretches of one origin; rejects any difference."""
     try:
       stretches = self._chat.render(trajectory, messages)
     except Exception as error:
       raise Rejected(
         'unknown_origin',
-        f'the template does what cannot be followed: {error}',
+        'the template uses an operation that loses the origin of its text: '
+        f'{error}',
       ) from error
-    followed = ''.join(stretch.text for stretch in stretches)
-    if followed != text:
-      at = common_prefix(followed, text)
+    tracked = ''.join(stretch.text for stretch in stretches)
+    if tracked != text:
+      start = common_prefix(tracked, text)
       raise Rejected(
         'unknown_origin',
-        f'followed to character {at}, where the template has '
-        f'{text[at : at + 40]!r} and not {followed[at : at + 40]!r}',
+        f'origins are known up to character {start}; there transformers '
+        f'renders {text[start : start + 40]!r}, and tracking renders '
+        f'{tracked[start : start + 40]!r}',
       )
     return stretches
 
@@ -214,13 +240,15 @@ class Renderer:
       tokenize=False,
       **{**self.rendering['values'], **more},
     )
-    assert isinstance(text, str)  # and not ids
+    assert isinstance(text, str)  # tokenize=False returns no ids
     return text
 
   def _profile_from(
     self, messages: list[dict], trajectory: Trajectory
   ) -> TemplateProfile:
-    """Learns from a trajectory, if the template refuses shorter ones."""
+    """Learns the profile from the trajectory's own first messages."""
+    # Messages before the agent's first turn: the shortest beginning that shows
+    # a generation prompt.
     slots = [s.in_agents_slot for s in trajectory.segments]
     first = slots.index(True) if True in slots else len(slots)
     before = messages[:first]
@@ -232,13 +260,14 @@ class Renderer:
     if profile is None:
       raise Rejected(
         'unknown_origin',
-        'the template does not show how a turn of the agent begins: it refuses '
-        'the conversation up to there',
+        "the start of the agent's turn is unknown: the template refuses the "
+        'conversation up to that turn',
       )
     return profile
 
 
 def _is_text(text: str) -> bool:
+  """Returns whether a text has a UTF-8 encoding."""
   try:
     return text.isascii() or bool(text.encode())
   except UnicodeEncodeError:

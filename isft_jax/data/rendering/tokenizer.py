@@ -1,4 +1,4 @@
-"""The tokenizer: trained by a run that has nothing to download, or loaded."""
+"""Trains, loads and fingerprints Hugging Face tokenizers."""
 
 import functools
 import hashlib
@@ -10,24 +10,28 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import tokenizers
 
-# Only its tokenizers are used: no word about a missing torch.
+# transformers warns at import if torch is missing. Only its tokenizers are
+# used here.
 os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 import transformers
 
 from isft_jax import gguf_file, places
 from isft_jax.data.rendering import gguf_tokenizer
 
-# Rust's tokenizers, which know the characters of a token.
+# Fast tokenizers, written in Rust, have the character offsets of each token.
 FastTokenizer = transformers.PreTrainedTokenizerFast
+# Also the padding token of tokenizers that are trained here.
 END_OF_TEXT = '<|endoftext|>'
+# Files of a tokenizer's folder; one of them is enough.
 _FILES = {'tokenizer.json', 'tokenizer_config.json'}
 
 
 def train(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
-  """Trains a byte-level BPE, so that every text has ids and none is unknown.
+  """Trains a byte-level BPE tokenizer, which has no unknown token.
 
-  texts: documents in the format that the model will read.
-  vocab_size: at most so many ids; 256 of them are the bytes.
+  Args:
+    texts: documents in the format that the model will read.
+    vocab_size: maximum number of ids, including the 256 bytes.
   """
   bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
   bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
@@ -49,11 +53,15 @@ def train(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
 def load(place: str) -> FastTokenizer:
   """Loads a fast tokenizer.
 
-  place: its folder, its id on the hub, as 'Qwen/Qwen2.5-0.5B', a GGUF file, or
-    a preset such as 'smollm2-135m-instruct'.
+  Args:
+    place: a folder, a hub id such as 'Qwen/Qwen2.5-0.5B', a GGUF file, or a
+      preset such as 'smollm2-135m-instruct'.
 
-  Raises ValueError if there is none, or one that runs code of its own.
+  Raises:
+    ValueError: `place` has no tokenizer, or one that is slow or runs its own
+      code.
   """
+  # GGUF files have a tokenizer among their metadata.
   if places.is_gguf(place):
     return gguf_tokenizer.from_gguf(gguf_file.read(places.gguf_path(place)))
   if not os.path.isdir(place) and not places.is_hub_id(place):
@@ -68,20 +76,26 @@ def load(place: str) -> FastTokenizer:
   except (OSError, ValueError) as error:
     first_line = str(error).strip().split('\n')[0]
     if os.path.isdir(place) and not _FILES & set(os.listdir(place)):
+      # Shorter than the message of transformers for a folder without a file.
       first_line = f'neither {" nor ".join(sorted(_FILES))} is in that folder'
     raise ValueError(f'{place}: no tokenizer there ({first_line})') from error
+  # Authors are assigned by character offsets.
   if not isinstance(tokenizer, FastTokenizer):
     raise ValueError(
-      f'{place}: a slow tokenizer, which cannot say which characters a token '
-      'covers; convert it to tokenizer.json'
+      f'{place}: a slow tokenizer, which has no character offsets of its '
+      'tokens; convert it to tokenizer.json'
     )
   return tokenizer
 
 
 def beside(records: str) -> str:
-  """Returns the folder of the tokenizer that preparation left with records.
+  """Returns the folder of the tokenizer saved beside prepared records.
 
-  Raises ValueError if there is none.
+  Args:
+    records: the folder of the records.
+
+  Raises:
+    ValueError: the tokenizer does not exist.
   """
   folder = os.path.join(records, 'tokenizer')
   if not os.path.exists(os.path.join(folder, 'tokenizer.json')):
@@ -94,7 +108,7 @@ def decode(
   tokens_T: Sequence[int] | np.ndarray,
   **options: bool,
 ) -> str:
-  """Returns the text of one row of ids; options as transformers has them."""
+  """Returns the text of one row of ids; `options` as in transformers."""
   text = tokenizer.decode(tokens_T, **options)
   assert isinstance(text, str)
   return text
@@ -103,13 +117,15 @@ def decode(
 def encoder_of(
   tokenizer: FastTokenizer, as_text: bool = False
 ) -> tokenizers.Tokenizer:
-  """Returns what turns text into ids and offsets, and does nothing else.
+  """Returns the Rust tokenizer without truncation, padding or post-processor.
 
-  A tokenizer may carry truncation or padding, from its file or from an earlier
-  call, which would cut a trajectory or add tokens that nobody wrote; and a
-  post-processor that leaves white space out of the offsets.
+  Truncation and padding may come from the tokenizer's file or from an earlier
+  call. They would cut a trajectory or add tokens that nobody wrote. Some
+  post-processors leave white space out of the offsets.
 
-  as_text: encode the text of a special token as text.
+  Args:
+    tokenizer: a transformers fast tokenizer.
+    as_text: encode the texts of special tokens as ordinary text.
   """
   return _encoder_of(tokenizer, len(tokenizer), as_text)
 
@@ -118,7 +134,8 @@ def encoder_of(
 def _encoder_of(
   tokenizer: FastTokenizer, size: int, as_text: bool
 ) -> tokenizers.Tokenizer:
-  del size  # a token that is added makes another encoder
+  del size  # part of the cache key: added tokens change the encoder
+  # A copy through JSON: the original's settings stay as they are.
   encoder = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
   encoder.no_truncation()
   encoder.no_padding()
@@ -128,50 +145,65 @@ def _encoder_of(
 
 
 def size(tokenizer: FastTokenizer) -> int:
-  """Returns one more than the largest id. Some ids may have no token."""
+  """Returns the largest id plus one. Some smaller ids may have no token."""
   return max(tokenizer.get_vocab().values()) + 1
 
 
 def special_ids(tokenizer: FastTokenizer) -> dict[int, str]:
-  """Returns the special tokens: id -> text. Only a template may write them."""
+  """Returns {id: text} of special tokens, which only templates may write."""
   added = tokenizer.added_tokens_decoder
   return {id: token.content for id, token in added.items() if token.special}
 
 
 def special_pattern(tokenizer: FastTokenizer) -> re.Pattern:
-  """Returns what finds the text of special tokens."""
+  """Returns a pattern that matches the text of any special token."""
+  # The longest first: one token's text may be a prefix of another's. '(?!)'
+  # never matches.
   texts = sorted(special_ids(tokenizer).values(), key=len, reverse=True)
   return re.compile('|'.join(map(re.escape, texts)) or '(?!)')
 
 
 def fingerprint(tokenizer: FastTokenizer, rendering: Mapping) -> str:
-  """Returns a digest of all that decides how a trajectory becomes ids.
+  """Returns a digest of everything that affects the ids of a trajectory.
 
-  Records carry it; a run whose own differs must not train on them.
+  Records store it. A run with another fingerprint must not train on them.
 
-  rendering: the chat template, and what else it is given; JSON values.
+  Args:
+    tokenizer: a transformers fast tokenizer.
+    rendering: `Renderer.rendering`: the chat template and its settings.
+
+  Returns:
+    The first 16 hexadecimal digits of a SHA-256.
   """
   everything = {
     **rendering,
     'tokenizer': json.loads(encoder_of(tokenizer).to_str()),
   }
+  # Sorted keys: equal settings give equal digests.
   text = json.dumps(everything, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check(tokenizer: FastTokenizer, metadata: Mapping, where: str) -> str:
-  """Returns the fingerprint of records, if it is that of this tokenizer.
+  """Checks that records were made with a tokenizer.
 
-  metadata: of the records in the folder `where`.
+  Args:
+    tokenizer: the tokenizer.
+    metadata: the metadata of the records.
+    where: the folder of the records, for the message.
 
-  Raises ValueError if another tokenizer made them.
+  Returns:
+    The fingerprint of both.
+
+  Raises:
+    ValueError: another tokenizer made the records.
   """
-  theirs = metadata.get('fingerprint')
-  ours = fingerprint(tokenizer, metadata.get('rendering', {}))
-  if ours != theirs:
+  expected = metadata.get('fingerprint')
+  actual = fingerprint(tokenizer, metadata.get('rendering', {}))
+  if actual != expected:
     raise ValueError(
-      f'{where} was rendered with fingerprint {theirs}, and with this '
-      f'tokenizer it would be {ours}: its tokens mean something else; name the '
+      f'{where} was rendered with fingerprint {expected}, but this tokenizer '
+      f'gives {actual}, so that its ids mean something else; name the '
       'tokenizer that made the records, or prepare them again'
     )
-  return ours
+  return actual

@@ -1,13 +1,13 @@
-"""Text that knows where each of its characters comes from.
+"""Strings that track the origin of each of their characters.
 
-A chat template is a program: it strips, splits, joins and escapes what it is
-given. `Tracked` is a str with a parallel string of origins, one code a
-character, which those operations carry along:
+A chat template is a program that strips, splits, joins and escapes text.
+`Tracked` is a str with a parallel string of origins, one code per character.
+These operations update the origins:
 
     'Hi ' + content.strip()        Hi Tell me.
     origins                        111222222222      1 literal, 2 a user's words
 
-What no operation here accounts for becomes UNKNOWN, never a guess.
+The result of any other operation has origin UNKNOWN; nothing is guessed.
 """
 
 import json
@@ -17,14 +17,15 @@ from typing import Any, Self, SupportsIndex
 
 from markupsafe import Markup
 
-UNKNOWN = '\x00'  # made from tracked text by an operation that lost track
-LITERAL = '\x01'  # a template's own text, not yet emitted
+UNKNOWN = '\x00'  # result of an operation that does not keep origins
+LITERAL = '\x01'  # a template's own text, before it is emitted in some turn
 
+# Longest stretches of one code; group 1 is the code.
 RUN = re.compile(r'(.)\1*', re.DOTALL)
 
 
 class Tracked(str):
-  """A str whose `origins` holds a code for each of its characters."""
+  """A str with an attribute `origins` that holds one code per character."""
 
   __slots__ = ('origins',)
   origins: str
@@ -34,6 +35,7 @@ class Tracked(str):
     self.origins = UNKNOWN * len(self) if origins is None else origins
     return self
 
+  # str(x) must not drop the origins: Jinja calls it on each value.
   def __str__(self) -> 'Tracked':
     return self
 
@@ -73,44 +75,46 @@ class Tracked(str):
   def removesuffix(self, suffix: str) -> 'Tracked':
     return self[: len(self) - len(suffix)] if self.endswith(suffix) else self[:]
 
-  # The parts are tracked too. str has lists of str here, which no list of
-  # another type can stand for.
+  # The parts are tracked too. The annotations say list[str] because list is
+  # invariant, and `str` declares these methods so.
   def split(
     self, sep: str | None = None, maxsplit: SupportsIndex = -1
   ) -> list[str]:
-    return self._found(str.split(self, sep, maxsplit), len(sep or ''))
+    return self._slices(str.split(self, sep, maxsplit), len(sep or ''))
 
   def rsplit(
     self, sep: str | None = None, maxsplit: SupportsIndex = -1
   ) -> list[str]:
-    return self._found(str.rsplit(self, sep, maxsplit), len(sep or ''))
+    return self._slices(str.rsplit(self, sep, maxsplit), len(sep or ''))
 
   def splitlines(self, keepends: bool = False) -> list[str]:
-    whole = self._found(str.splitlines(self, True), 0)
+    # Lines with their ends are contiguous, so that an empty line has a place.
+    with_ends = self._slices(str.splitlines(self, True), 0)
     if keepends:
-      return whole
+      return with_ends
     lines = str.splitlines(self)
-    return [w[: len(line)] for w, line in zip(whole, lines, strict=True)]
+    return [w[: len(line)] for w, line in zip(with_ends, lines, strict=True)]
 
   def partition(self, sep: str) -> tuple[str, str, str]:
-    before, found, after = self._found(str.partition(self, sep), 0)
-    return before, found, after
+    before, middle, after = self._slices(str.partition(self, sep), 0)
+    return before, middle, after
 
   def rpartition(self, sep: str) -> tuple[str, str, str]:
-    before, found, after = self._found(str.rpartition(self, sep), 0)
-    return before, found, after
+    before, middle, after = self._slices(str.rpartition(self, sep), 0)
+    return before, middle, after
 
-  def _found(self, parts: Iterable[str], gap: int) -> list[str]:
-    """Finds parts that follow one another, `gap` characters apart or more."""
-    found: list[str] = []
+  def _slices(self, parts: Iterable[str], gap: int) -> list[str]:
+    """Returns the tracked slices for parts at least `gap` characters apart."""
+    slices: list[str] = []
     start = 0
     for part in parts:
       start = self.index(part, start)
-      found.append(self[start : start + len(part)])
+      slices.append(self[start : start + len(part)])
       start += len(part) + gap
-    return found
+    return slices
 
   def replace(self, old: str, new: str, count: SupportsIndex = -1) -> 'Tracked':
+    # An empty pattern inserts `new` between all characters.
     if not old:
       return lost(str.replace(self, old, new, count))
     return join(new, self.split(old, count))
@@ -131,44 +135,54 @@ class Tracked(str):
     return self._same_length(str.capitalize(self))
 
   def _same_length(self, text: str) -> 'Tracked':
+    # A change of case can change the length: 'ß'.upper() is 'SS'.
     return Tracked(text, self.origins) if len(text) == len(self) else lost(text)
 
 
-# Their code is underscored: no template can ask for it.
+# The sandbox refuses names with an underscore, so that templates cannot read
+# the code.
 class TrackedInt(int):
-  """A number of one origin."""
+  """An integer of one origin."""
 
   _code: str
 
 
 class TrackedFloat(float):
-  """A number of one origin."""
+  """A float of one origin."""
 
   _code: str
 
 
 class TrackedDict(dict):
-  """A dict of one origin, its keys and values included."""
+  """A dict of one origin, including its keys and values."""
 
   _code: str
 
 
 class TrackedList(list):
-  """A list of one origin, its items included."""
+  """A list of one origin, including its items."""
 
   _code: str
 
 
+# Values that carry one code for all of their text.
 _OF_ONE_ORIGIN = TrackedInt | TrackedFloat | TrackedDict | TrackedList
 
 
 def track(value: Any, code: str) -> Any:
-  """Returns a JSON value all of whose text comes from one origin."""
+  """Returns a copy of a JSON value with one origin for all of its text.
+
+  Args:
+    value: the JSON value.
+    code: the code of the origin, one character.
+  """
   if isinstance(value, str):
     return Tracked(value, code * len(value))
+  # Neither type can be subclassed. Templates spell them as they like.
   if value is None or isinstance(value, bool):
     return value
   tracked: _OF_ONE_ORIGIN
+  # Keys are tracked too, because templates print the names of arguments.
   if isinstance(value, dict):
     items = value.items()
     tracked = TrackedDict((track(k, code), track(v, code)) for k, v in items)
@@ -183,17 +197,17 @@ def track(value: Any, code: str) -> Any:
 
 
 def origins(text: str) -> str:
-  """Returns the codes of a text; one that is not tracked is a literal."""
+  """Returns the codes of a text; a text without codes is a literal."""
   return text.origins if isinstance(text, Tracked) else LITERAL * len(text)
 
 
 def lost(text: str) -> Tracked:
-  """Returns a text of which no one knows where its characters come from."""
+  """Returns a text with UNKNOWN origin for all of its characters."""
   return Tracked(text)
 
 
 def join(separator: str, strings: Iterable[object]) -> Tracked:
-  """Joins strings, as str.join does; what is not a string is written out."""
+  """Joins values like str.join, after converting them with `written`."""
   texts = [written(s) for s in strings]
   return Tracked(
     str.join(separator, texts),
@@ -202,9 +216,9 @@ def join(separator: str, strings: Iterable[object]) -> Tracked:
 
 
 def written(value: object) -> str:
-  """Returns str(value), with its origins where value has any."""
+  """Returns str(value), with the origins of the value if it has any."""
   if isinstance(value, Markup):
-    return lost(str.__str__(value))  # it has escaped what it took in
+    return lost(str.__str__(value))  # markup escapes its arguments untracked
   if isinstance(value, str):
     return value
   if isinstance(value, _OF_ONE_ORIGIN):
@@ -214,7 +228,7 @@ def written(value: object) -> str:
 
 
 def is_tracked(value: object) -> bool:
-  """Returns whether anything in a value has an origin."""
+  """Returns whether a value, or anything inside it, has an origin."""
   if isinstance(value, Tracked | _OF_ONE_ORIGIN):
     return True
   if isinstance(value, dict):
@@ -223,7 +237,7 @@ def is_tracked(value: object) -> bool:
 
 
 def runs(text: Tracked) -> Iterable[tuple[str, str]]:
-  """Yields (code, stretch of text) for each stretch of one origin."""
+  """Yields (code, text) for each stretch of one origin."""
   for run in RUN.finditer(text.origins):
     yield run[1], str.__getitem__(text, slice(*run.span()))
 
@@ -235,7 +249,18 @@ def to_json(
   separators: tuple[str, str] | None = None,
   sort_keys: bool = False,
 ) -> str:
-  """The filter `tojson` of chat templates, with origins."""
+  """Serializes a value as the filter `tojson` of chat templates, with origins.
+
+  Args:
+    value: a JSON value, tracked or not.
+    ensure_ascii: as in `json.dumps`.
+    indent: as in `json.dumps`. Tracked containers then become UNKNOWN.
+    separators: as in `json.dumps`.
+    sort_keys: as in `json.dumps`.
+
+  Returns:
+    The text that `json.dumps` returns.
+  """
 
   def dumps(value: Any) -> str:
     return json.dumps(
@@ -250,7 +275,8 @@ def to_json(
     if value == '' or not is_tracked(value):
       return dumps(value)
     if isinstance(value, Tracked):
-      # Escapes are of one character each, so that stretches escape alone.
+      # JSON escapes each character on its own, so that stretches can be
+      # escaped one by one. The quotes belong to the nearest character.
       quoted = [Tracked('"', value.origins[0])]
       for code, stretch in runs(value):
         escaped = dumps(stretch)[1:-1]
@@ -259,6 +285,8 @@ def to_json(
     if isinstance(value, _OF_ONE_ORIGIN):
       text = dumps(value)
       return Tracked(text, value._code * len(text))
+    # A mixed container: join its children. Line breaks and indents are not
+    # reproduced here.
     if indent is not None:
       return lost(dumps(value))
     comma, colon = separators or (', ', ': ')

@@ -257,13 +257,13 @@ def test_a_mixture_resumes_at_any_step(two):
 def test_what_a_mixture_says_of_itself(two):
   source = BatchSource(two, config_of(two, (3, ''), (1, 'DEMONSTRATION=1')))
   first, runs, demos = source.plan.describe(['runs', 'demos']).splitlines()
-  assert first == '8 rows an epoch'
+  assert first == '8 rows per epoch'
   assert runs.startswith(
-    '    runs: 6 rows (75.0%), 1.50 times its 4 rows an epoch, of 12 tokens '
+    '    runs: 6 rows (75.0%), 1.50 times its 4 rows per epoch, of 12 tokens '
   )
   # 1.5 times 12 records of 3 targets; twice 3 of 2
-  assert runs.endswith('; of all targets 81.8%')
-  assert demos.endswith('; of all targets 18.2%')
+  assert runs.endswith('; 81.8% of all targets')
+  assert demos.endswith('; 18.2% of all targets')
 
 
 # ------------------------------------------------------------------- settings
@@ -300,11 +300,11 @@ def test_the_whole_of_what_a_mixture_says_of_itself():
   plans = [plan_of(31), plan_of(5)]
   mixture = make_mixture(plans, (3, 1), seed=0)
   assert mixture.describe(['runs', 'demos']).splitlines() == [
-    '44 rows an epoch',
-    f'    runs: 33 rows (75.0%), 1.06 times its {plans[0].describe()}; of all '
-    'targets 75.0%',
-    f'    demos: 11 rows (25.0%), 2.20 times its {plans[1].describe()}; of all '
-    'targets 25.0%',
+    '44 rows per epoch',
+    f'    runs: 33 rows (75.0%), 1.06 times its {plans[0].describe()}; 75.0% '
+    'of all targets',
+    f'    demos: 11 rows (25.0%), 2.20 times its {plans[1].describe()}; 25.0% '
+    'of all targets',
   ]
   alone = make_mixture(plans[:1], (3,), seed=0)
   assert alone.describe(['runs']) == plans[0].describe()

@@ -331,7 +331,7 @@ def test_what_a_plan_says_of_itself():
   # 4 + 4 columns, and the last record's first 3 targets, then all of its 7.
   assert (plan.tokens, plan.targets, plan.split, plan.empty) == (18, 13, 1, 1)
   assert plan.describe() == (
-    '4 rows an epoch, of 8 tokens (56.2% used) and 4 targets (81.2% used); '
+    '4 rows per epoch, of 8 tokens (56.2% used) and 4 targets (81.2% used); '
     'records split: 1, without a target: 1'
   )
 

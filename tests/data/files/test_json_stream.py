@@ -8,7 +8,7 @@ import pytest
 
 from isft_jax.data.files import json_stream, strict_json
 
-GONE = '; nothing is read from there on'
+GONE = '; the rest of the file is not read'
 
 
 def read(text):

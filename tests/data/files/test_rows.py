@@ -9,7 +9,7 @@ from etils.epath import backend
 
 from isft_jax.data.files import rows
 
-GONE = '; nothing is read from there on'
+GONE = '; the rest of the file is not read'
 TURN = {'role': 'user', 'content': 'a'}
 
 
@@ -59,7 +59,7 @@ def test_no_files_are_an_error_that_says_what_to_give(pattern, tmp_path):
     rows.files(pattern)
   assert str(raised.value) == (
     f'no trajectories in {pattern!r}: give a file, a folder or a quoted glob '
-    'that holds files of .json, .jsonl, .traj, .parquet, .arrow'
+    'with files that end in .json, .jsonl, .traj, .parquet, .arrow'
   )
 
 

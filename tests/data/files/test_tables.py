@@ -121,7 +121,7 @@ def test_cells_of_no_text_are_an_error_of_their_row(tmp_path):
   pyarrow.parquet.write_table(table, tmp_path / 'a.parquet')
   path = str(tmp_path / 'a.parquet')
   assert read(tmp_path) == [
-    rows.Row(path, 1, None, 'a cell of type bytes is no text or number'),
+    rows.Row(path, 1, None, 'a cell of type bytes has no JSON form'),
     rows.Row(path, 2, {}),
   ]
 
@@ -133,7 +133,7 @@ def test_a_broken_table_is_a_row_with_its_error(name, tmp_path):
   path.write_bytes(path.read_bytes()[:-100])
   *_, last = read(tmp_path)
   assert last.value is None
-  assert last.error.endswith('; nothing is read from there on')
+  assert last.error.endswith('; the rest of the file is not read')
   path.write_bytes(b'')
   (only,) = read(tmp_path)
   assert (only.number, only.value) == (1, None)
@@ -242,5 +242,5 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch):
 
 def test_a_split_is_of_the_hub_alone(tmp_path):
   as_parquet(tmp_path)
-  with pytest.raises(ValueError, match='--split=test is of data sets of the'):
+  with pytest.raises(ValueError, match='--split=test is only for data sets of'):
     rows.files(tmp_path, 'test')

@@ -59,8 +59,8 @@ def test_no_message_is_written_by_padding_or_by_a_template(name):
   with pytest.raises(Malformed) as raised:
     annotations.author({'author': name}, 3)
   assert str(raised.value) == (
-    f'turn 3: {name.upper()} is no author; expected CONTEXT, USER, TOOL, '
-    'AGENT, DEMONSTRATION, HARNESS'
+    'turn 3: author must be one of CONTEXT, USER, TOOL, AGENT, DEMONSTRATION, '
+    f"HARNESS (got '{name.upper()}')"
   )
 
 
@@ -84,10 +84,13 @@ def test_spans_are_parts_in_order(spans, parts):
   assert annotations.parts({'spans': spans}, TEXT, 0) == parts
 
 
-SHAPE = 'turn 3: span 0 is not [start, stop, author] or with a verdict'
+SHAPE = (
+  'turn 3: span 0 must be [start, stop, author] or [start, stop, author, '
+  'verdict]'
+)
 ORDER = 'turn 3: span 0: expected 0 <= start < stop, counted in characters'
 AUTHOR = (
-  'turn 3: span 0: expected an author of CONTEXT, USER, TOOL, AGENT, '
+  'turn 3: span 0: author must be one of CONTEXT, USER, TOOL, AGENT, '
   'DEMONSTRATION, HARNESS'
 )
 
@@ -113,7 +116,7 @@ AUTHOR = (
     ([[0, 5, 4]], AUTHOR),
     (
       [[0, 5, 'tool', 'good']],
-      'turn 3: span 0: expected a verdict of UNKNOWN, RIGHT, WRONG',
+      'turn 3: span 0: verdict must be one of UNKNOWN, RIGHT, WRONG',
     ),
     (
       [[4, 6, 'tool'], [0, 5, 'user']],

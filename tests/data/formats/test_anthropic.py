@@ -208,7 +208,7 @@ def test_rules_see_a_result_as_the_tools_and_with_its_error(tmp_path):
 
 
 IMAGE = {'type': 'image', 'source': {'type': 'base64', 'data': ''}}
-NO_TEXT = 'which is no text of this turn'
+NO_TEXT = 'which this turn cannot have'
 
 
 @pytest.mark.parametrize(
@@ -228,22 +228,21 @@ NO_TEXT = 'which is no text of this turn'
     ),
     (
       agent({'type': 'redacted_thinking', 'data': 'x'}, text('a')),
-      'block 0 is redacted_thinking: what the agent wrote there is not in '
-      'the row',
+      'block 0 is redacted_thinking: the words of the agent are not in the row',
     ),
     (
       agent(thinking(''), text('a')),
-      'thinking without its text: what the agent wrote there is not in the row',
+      'a thinking block has no text: the words of the agent are not in the row',
     ),
     (
       agent(use('x'), text('a')),
-      'block 1, text after tool_use, has no place in a chat template: it '
-      'knows thinking, text, calls',
+      'block 1 is text after tool_use; chat templates show thinking, text and '
+      'calls in this order',
     ),
     (
       agent(text('a'), thinking('b'), text('c')),
-      'block 1, thinking after text, has no place in a chat template: it '
-      'knows thinking, text, calls',
+      'block 1 is thinking after text; chat templates show thinking, text and '
+      'calls in this order',
     ),
     (
       agent({**use('x'), 'input': '{}'}),

@@ -174,7 +174,7 @@ def test_rules_see_the_step_under_its_role(tmp_path):
     ),
     (
       step('agent', 'a', tool_calls=[{'function_name': ''}]),
-      'turn 1: tool call 0: name is an empty string, expected one',
+      'turn 1: tool call 0: name is an empty string, expected a name',
     ),
     (
       step('agent', 'a', tool_calls=[7]),
@@ -194,8 +194,7 @@ def test_rules_see_the_step_under_its_role(tmp_path):
         'a',
         observation=saw({'subagent_trajectory_ref': [{'trajectory_id': 'b'}]}),
       ),
-      'step 1: result 0 is in another trajectory: what the agent read of it '
-      'is not in the row',
+      'step 1: result 0 is in another trajectory: its text is not in the row',
     ),
   ],
 )
@@ -207,7 +206,7 @@ def test_malformed_steps(found, error):
 
 def test_embedded_trajectories_are_not_passed_over():
   row = {**RUN, 'subagent_trajectories': [RUN]}
-  with pytest.raises(Malformed, match=r'rows of their own: put each on its'):
+  with pytest.raises(Malformed, match=r'make each of them a row of its own'):
     atif.read(row)
 
 

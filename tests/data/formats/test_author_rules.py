@@ -53,7 +53,7 @@ def test_a_role_that_no_rule_knows_is_malformed(role):
   with pytest.raises(Malformed) as raised:
     one(Rules.default(), role=role)
   assert str(raised.value) == (
-    f"turn 0: no author for role '{role}'; give a rule in --authors"
+    f"turn 0: the author of role '{role}' is unknown; add a rule with --authors"
   )
 
 
@@ -189,11 +189,11 @@ def test_rules_say_what_is_in_force(tmp_path):
     {'when': {}, 'verdict': 'right'},
   )
   assert found.describe().splitlines() == [
-    'a message says so                           its author, verdict, spans',
+    'annotations of the message                  its author, verdict, spans',
     "role = 'user' and content matches '^Retry'  HARNESS",
     'any message                                 RIGHT',
-    'the format knows                            as swe_agent of observations '
-    'and demos',
+    'the format                                  for example observations of '
+    'swe_agent',
     'role system, developer                      CONTEXT',
     'role user                                   USER',
     'role assistant                              AGENT',
@@ -235,30 +235,30 @@ SHAPE = 'expected {"when": {...}, "author": "..."}'
     ([GOOD, 7], f'rule 2: {SHAPE}'),
     ([{'author': 'TOOL'}], f'rule 1: {SHAPE}'),
     ([{'when': [], 'author': 'TOOL'}], f'rule 1: {SHAPE}'),
-    ([{'when': {}}], 'rule 1: gives neither author nor verdict'),
+    ([{'when': {}}], 'rule 1: has neither author nor verdict'),
     (
       [{**GOOD, 'weight': 1}],
       'rule 1: unknown weight; expected when, author, verdict',
     ),
     (
       [GOOD, {'when': {}, 'author': 'expert'}],
-      f"rule 2: author 'expert'; expected one of {AUTHORS}",
+      f"rule 2: author must be one of {AUTHORS} (got 'expert')",
     ),
     (
       [{'when': {}, 'author': 'PAD'}],
-      f"rule 1: author 'PAD'; expected one of {AUTHORS}",
+      f"rule 1: author must be one of {AUTHORS} (got 'PAD')",
     ),
     (
       [{'when': {}, 'author': 'template'}],
-      f"rule 1: author 'template'; expected one of {AUTHORS}",
+      f"rule 1: author must be one of {AUTHORS} (got 'template')",
     ),
     (
       [{'when': {}, 'author': None}],
-      f'rule 1: author None; expected one of {AUTHORS}',
+      f'rule 1: author must be one of {AUTHORS} (got None)',
     ),
     (
       [{'when': {}, 'verdict': 1}],
-      'rule 1: verdict 1; expected one of UNKNOWN, RIGHT, WRONG',
+      'rule 1: verdict must be one of UNKNOWN, RIGHT, WRONG (got 1)',
     ),
     (
       [{'when': {'role': []}, 'author': 'TOOL'}],
@@ -266,8 +266,8 @@ SHAPE = 'expected {"when": {...}, "author": "..."}'
     ),
     (
       [{'when': {'role': {'matches': '['}}, 'author': 'TOOL'}],
-      "rule 1: role: '[' is no regular expression: unterminated character set "
-      'at position 0',
+      "rule 1: role: '[' is not a regular expression: unterminated character "
+      'set at position 0',
     ),
   ],
 )

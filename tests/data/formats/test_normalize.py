@@ -134,11 +134,11 @@ def test_normalised(found, message):
     ),
     (
       of_agent(tool_calls=[{'arguments': {}}]),
-      'tool call 0: name is null, expected one',
+      'tool call 0: name is null, expected a name',
     ),
     (
       of_agent(tool_calls=[{'function': {'name': ''}}]),
-      'tool call 0: name is an empty string, expected one',
+      'tool call 0: name is an empty string, expected a name',
     ),
     (
       of_agent(function_call='f'),

@@ -48,7 +48,7 @@ def test_turns(row, metadata):
   chat = openai.read(row)
   assert [turn.message for turn in chat.turns] == MESSAGES
   assert [turn.author for turn in chat.turns] == [None] * 7
-  assert [turn.found for turn in chat.turns] == FOUND
+  assert [turn.raw for turn in chat.turns] == FOUND
   if isinstance(metadata, str):
     metadata = {key: row[key] for key in metadata.split()}
   assert chat.metadata == metadata

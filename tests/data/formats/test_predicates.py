@@ -89,8 +89,8 @@ SHAPE = 'x: expected {"matches": "a regular expression"} or {"exists": true}'
     ({'exists': 1}, 'x: exists is either true or false'),
     (
       {'matches': '(a'},
-      "x: '(a' is no regular expression: missing ), unterminated subpattern at "
-      'position 0',
+      "x: '(a' is not a regular expression: missing ), unterminated subpattern "
+      'at position 0',
     ),
   ],
 )

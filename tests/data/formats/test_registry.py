@@ -63,7 +63,7 @@ def test_a_row_of_two_formats_is_of_the_one_that_is_named():
   with pytest.raises(Malformed) as raised:
     registry.read(row, 'x', 'auto', RULES)
   assert str(raised.value) == (
-    'it fits sharegpt and atif; name one of them with --format'
+    'the row fits sharegpt and atif; name one of them with --format'
   )
   for format in ('sharegpt', 'atif'):
     assert registry.read(row, 'x', format, RULES) == Trajectory('x', TURN)
@@ -123,7 +123,7 @@ def test_a_format_that_there_is_not():
   with pytest.raises(ValueError) as raised:
     registry.read({}, 'x', 'chatml', RULES)
   assert not isinstance(raised.value, Malformed)
-  assert str(raised.value) == f"format 'chatml'; expected one of {names}"
+  assert str(raised.value) == f"format must be one of {names} (got 'chatml')"
 
 
 @pytest.mark.parametrize(

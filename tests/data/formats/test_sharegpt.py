@@ -110,7 +110,7 @@ def test_a_row_with_system_and_tools(key):
     message('system', 's'),
     message('assistant', 'a', weight=0),
   ]
-  assert [turn.found for turn in chat.turns] == [
+  assert [turn.raw for turn in chat.turns] == [
     {'from': 'system', 'value': 's'},
     found,
   ]

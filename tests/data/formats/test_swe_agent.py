@@ -53,7 +53,7 @@ def test_authors(table, key):
   assert [turn.message for turn in chat.turns] == [
     {'role': role, 'content': str(i)} for i, (role, *_) in enumerate(table)
   ]
-  assert [turn.found for turn in chat.turns] == history
+  assert [turn.raw for turn in chat.turns] == history
   assert chat.metadata == ({'info': row['info']} if key else {})
   assert chat.tools is None
 

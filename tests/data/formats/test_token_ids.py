@@ -73,10 +73,13 @@ ONE_OF = 'PAD, TEMPLATE, CONTEXT, USER, TOOL, AGENT, DEMONSTRATION, HARNESS'
     ({'provenance': [3, True]}, f'provenance 1: expected one of {ONE_OF}'),
     ({'provenance': [3, 5.0]}, f'provenance 1: expected one of {ONE_OF}'),
     ({'provenance': [[], 3]}, f'provenance 0: expected one of {ONE_OF}'),
-    ({'provenance': [3, 0]}, 'provenance 1 is PAD, which no stored token is'),
+    (
+      {'provenance': [3, 0]},
+      'provenance 1 is PAD, which a stored token cannot have',
+    ),
     (
       {'provenance': ['pad', 3]},
-      'provenance 0 is PAD, which no stored token is',
+      'provenance 0 is PAD, which a stored token cannot have',
     ),
     ({'segment': [0]}, '2 tokens, but 1 of segment'),
     ({'segment': [0, -1]}, 'segment 1 is a number, expected 0 to 2147483647'),

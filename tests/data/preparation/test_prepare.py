@@ -234,8 +234,7 @@ def test_react_text_is_proved_under_the_plain_format_or_set_aside(
   (note,) = rejections(tmp_path / 'other')
   assert (note['row'], note['message']) == (
     1,
-    'ReAct text is proved under the plain format alone; give '
-    '--chat_template=plain',
+    'ReAct text needs the plain format; use --chat_template=plain',
   )
   with pytest.raises(ValueError, match=r'could be written \(2 template_raises'):
     run(other, source, tmp_path / 'named', format='react')
@@ -251,11 +250,11 @@ def test_a_second_run_does_nothing_and_another_one_is_refused(
   assert was_there
   assert again == json.loads(json.dumps(first))
   with pytest.raises(
-    ValueError, match=r'prepared otherwise \(other settings\)'
+    ValueError, match=r'prepared differently \(other settings\)'
   ):
     run(renderer, source, tmp_path / 'out', max_length=64)
   write_rows(tmp_path / 'runs.jsonl', GOOD[:2])
-  with pytest.raises(ValueError, match=r'prepared otherwise \(other files\)'):
+  with pytest.raises(ValueError, match=r'prepared differently \(other files\)'):
     run(renderer, source, tmp_path / 'out')
   assert files == {
     p: p.stat().st_mtime_ns for p in (tmp_path / 'out').rglob('*')
@@ -293,7 +292,7 @@ def test_new_runs_make_another_data_set_that_begins_with_the_old(
   assert [*verify.damages(str(new))] == []
   assert before == {p: p.stat().st_mtime_ns for p in old.rglob('*')}
   # Every file is read once, however many data sets follow one another.
-  with pytest.raises(ValueError, match=f'{new} holds all files of'):
+  with pytest.raises(ValueError, match=f'{new} already has all files of'):
     run(renderer, tmp_path / 'runs', tmp_path / 'next', extends=str(new))
   again, was_there = run(renderer, tmp_path / 'runs', new, extends=str(old))
   assert was_there
@@ -317,7 +316,9 @@ def test_what_cannot_be_added_says_why(renderer, tmp_path):
   source = write_rows(tmp_path / 'runs' / 'a.jsonl', GOOD[:2])
   old, new = str(tmp_path / 'old'), tmp_path / 'new'
   run(renderer, source, old)
-  with pytest.raises(ValueError, match=f'{old} holds all files of {source}'):
+  with pytest.raises(
+    ValueError, match=f'{old} already has all files of {source}'
+  ):
     run(renderer, source, new, extends=old)
   write_rows(tmp_path / 'runs' / 'a.jsonl', GOOD)
   with pytest.raises(ValueError, match=f'{source} has changed since {old} was'):
@@ -327,7 +328,7 @@ def test_what_cannot_be_added_says_why(renderer, tmp_path):
   other = Renderer(renderer.tokenizer, chat_template.PLAIN + ' ')
   with pytest.raises(ValueError, match=f'{old} was rendered with another toke'):
     run(other, tmp_path / 'runs', new, extends=old)
-  with pytest.raises(ValueError, match='runs is no prepared data set; name'):
+  with pytest.raises(ValueError, match='runs is not a prepared data set: prep'):
     run(renderer, source, new, extends=str(tmp_path / 'runs'))
   assert not new.exists()
 
@@ -400,7 +401,7 @@ def test_a_folder_that_is_something_else_is_left_alone(renderer, tmp_path):
   source = write_rows(tmp_path / 'runs.jsonl', GOOD)
   (tmp_path / 'out').mkdir()
   (tmp_path / 'out' / 'thesis.tex').write_text('kept')
-  with pytest.raises(ValueError, match='is no prepared data set; name another'):
+  with pytest.raises(ValueError, match='is not a prepared data set: prep'):
     run(renderer, source, tmp_path / 'out')
   assert [p.name for p in (tmp_path / 'out').iterdir()] == ['thesis.tex']
 
@@ -410,7 +411,7 @@ def test_a_folder_that_is_in_the_way_is_left_alone(renderer, tmp_path):
   source = write_rows(tmp_path / 'runs.jsonl', GOOD)
   (tmp_path / 'out.part').mkdir()
   (tmp_path / 'out.part' / 'thesis.tex').write_text('kept')
-  with pytest.raises(ValueError, match=r'out.part is in the way, and not ours'):
+  with pytest.raises(ValueError, match=r'out.part exists and was not made by'):
     run(renderer, source, tmp_path / 'out')
   assert (tmp_path / 'out.part' / 'thesis.tex').read_text() == 'kept'
 
@@ -451,8 +452,8 @@ def test_no_row_at_all_says_why(renderer, tmp_path):
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    ({'format': 'csv'}, '--format=csv is none of auto, tokens'),
-    ({'overlong': 'cut'}, '--overlong=cut is none of window, reject'),
+    ({'format': 'csv'}, '--format must be one of auto, tokens'),
+    ({'overlong': 'cut'}, '--overlong must be one of window, reject'),
     ({'heldout': 1.0}, '--heldout=1.0 must be 0 or more, below 1'),
     ({'max_length': -1}, '--max_length=-1 must not be negative'),
     ({'num_shards': -1}, '--num_shards=-1 must not be negative'),

@@ -81,7 +81,9 @@ def test_a_file_of_which_a_bit_has_changed_or_that_is_gone(name, missing, copy):
 def test_a_file_that_is_none_of_the_data_set(copy):
   path = dataset.where(copy) / 'trajectories-train.array_record-00002'
   path.write_text('')
-  assert [*verify.damages(str(copy))] == [f'{path}: is none of the data set']
+  assert [*verify.damages(str(copy))] == [
+    f'{path}: does not belong to the data set'
+  ]
 
 
 def resum(folder):
@@ -102,7 +104,7 @@ def test_an_index_that_is_not_that_of_its_records(field, copy):
   index_lib.save(path, index)
   resum(copy)
   assert [*verify.damages(str(copy))] == [
-    f'{path}: {field} is not that of {SHARD}'
+    f'{path}: {field} does not match {SHARD}'
   ]
 
 
@@ -127,7 +129,7 @@ def test_a_record_that_cannot_be(copy):
   assert lines == [
     f'{path / SHARD}: record 2: provenance has a code 9',
     f'{path / SHARD}: record 3: {len(found[3]["tokens"])} tokens, but '
-    f'{len(found[3]["tokens"]) - 1} of segment',
+    f'{len(found[3]["tokens"]) - 1} values of segment',
     f'{path / SHARD}: record 4: scored from 99 of '
     f'{len(found[4]["tokens"])} tokens',
   ]
@@ -137,7 +139,7 @@ def test_records_without_checksums_are_read_all_the_same(copy):
   path = dataset.where(copy)
   (path / shards.CHECKSUMS).unlink()
   assert [*verify.damages(str(copy))] == [
-    f'{path / shards.CHECKSUMS}: missing or no JSON'
+    f'{path / shards.CHECKSUMS}: missing or not JSON'
   ]
   flip(path / SHARD)
   assert len([*verify.damages(str(copy))]) > 1
@@ -164,7 +166,7 @@ def test_a_tokenizer_that_is_none(text, copy):
     (('rows', 'read', 30), 'its rows do not add up'),
     (
       ('splits', 'train', {'rows': 1, 'records': 1}),
-      "tells of {'train': 1, 'heldout': HELD} records, and there are "
+      "reports {'train': 1, 'heldout': HELD} records, and there are "
       "{'train': TRAIN, 'heldout': HELD}",
     ),
   ],
@@ -185,7 +187,7 @@ def test_notes_of_rows_set_aside_that_are_gone(copy):
   path = copy / prepare.REJECTED
   path.write_text('')
   assert [*verify.damages(str(copy))] == [
-    f'{path}: 0 rows are set aside, the report tells of 1'
+    f'{path}: has 0 rejected rows, the report has 1'
   ]
 
 

@@ -200,7 +200,7 @@ def test_a_data_set_that_is_damaged_begins_no_other(tmp_path):
   for file in [*path.iterdir()]:
     data = file.read_bytes()
     file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(ValueError, match=f'^{file} is damaged; isft-prepare'):
+    with pytest.raises(ValueError, match=f'^{file} is damaged; prepare that'):
       dataset.Writer(str(tmp_path / 'new'), {}, extends=tmp_path / 'old')
     file.write_bytes(data)
   written(tmp_path / 'new', range(10, 12), 0, tmp_path / 'old')

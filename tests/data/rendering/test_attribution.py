@@ -872,7 +872,7 @@ def test_every_span_has_its_author_whatever_the_template_does(how):
 
 def test_a_generation_prompt_is_not_a_runs_to_ask_for():
   """It would end every conversation with a header that no one answers."""
-  with pytest.raises(ValueError, match='not for --template_kwargs'):
+  with pytest.raises(ValueError, match='--template_kwargs must not set'):
     renderer_of(marked(CLOSED), add_generation_prompt=True)
 
 

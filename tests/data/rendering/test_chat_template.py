@@ -426,7 +426,7 @@ def test_a_date_in_a_computed_format_is_refused():
 
 @pytest.mark.parametrize('template', ['{% for %}', '{{ x', '{% nothing %}'])
 def test_what_is_not_a_template_is_refused(template):
-  with pytest.raises(ValueError, match='the chat template is not one'):
+  with pytest.raises(ValueError, match='the chat template does not compile'):
     ChatTemplate(template)
 
 

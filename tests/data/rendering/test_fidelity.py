@@ -104,105 +104,106 @@ DROPPED = {
   'a turn': (
     each().replace(LOOP, '{% for message in messages[1:] %}'),
     turns(HI, YO),
-    "turn 0 (user): of 'Hi.' the template shows ''",
+    "turn 0 (user): the template shows '' instead of 'Hi.'",
   ),
   'a turn in the middle': (
     each().replace(
       LOOP, LOOP + '{% if loop.index == 2 %}{% continue %}{% endif %}'
     ),
     turns(HI, YO, HI),
-    "turn 1 (assistant): of 'Yo.' the template shows ''",
+    "turn 1 (assistant): the template shows '' instead of 'Yo.'",
   ),
   'a turn of a role that the template does not know': (
     each().replace(
       LOOP, '{% for message in messages if message.role != "x" %}'
     ),
     turns(HI, Segment('x', 'Hm.', P.HARNESS)),
-    "turn 1 (x): of 'Hm.' the template shows ''",
+    "turn 1 (x): the template shows '' instead of 'Hm.'",
   ),
   'a word in front': (
     each('message.content[1:]'),
     turns(HI),
-    "turn 0 (user): of 'Hi.' the template shows 'i.'",
+    "turn 0 (user): the template shows 'i.' instead of 'Hi.'",
   ),
   'a word behind': (
     each('message.content[:2]'),
     turns(HI),
-    "turn 0 (user): of 'Hi.' the template shows 'Hi'",
+    "turn 0 (user): the template shows 'Hi' instead of 'Hi.'",
   ),
   'a word in the middle': (
     each('message.content | replace("b", "")'),
     turns(Segment('user', 'abc', P.USER)),
-    "turn 0 (user): of 'abc' the template shows 'ac'",
+    "turn 0 (user): the template shows 'ac' instead of 'abc'",
   ),
   'white space in the middle': (
     each('message.content.split() | join(" ")'),
     turns(Segment('user', 'a  b', P.USER)),
-    "turn 0 (user): of 'a  b' the template shows 'ab'",
+    "turn 0 (user): the template shows 'ab' instead of 'a  b'",
   ),
   'letters in another case': (
     each('message.content | upper'),
     turns(Segment('user', 'abc', P.USER)),
-    "turn 0 (user): of 'abc' the template shows 'ABC'",
+    "turn 0 (user): the template shows 'ABC' instead of 'abc'",
   ),
   'a message twice': (
     each('message.content + message.content'),
     turns(HI),
-    "turn 0 (user): of 'Hi.' the template shows 'Hi.Hi.'",
+    "turn 0 (user): the template shows 'Hi.Hi.' instead of 'Hi.'",
   ),
   'a message of the user twice, in two places': (
     each() + '{{ messages[0].content }}',
     turns(HI, YO),
-    "turn 0 (user): of 'Hi.' the template shows 'Hi.Hi.'",
+    "turn 0 (user): the template shows 'Hi.Hi.' instead of 'Hi.'",
   ),
   'the halves of a message in another order': (
     each('message.content[2:] + message.content[:2]'),
     turns(Segment('user', 'abcd', P.USER)),
-    "turn 0 (user): of 'abcd' the template shows 'cdab'",
+    "turn 0 (user): the template shows 'cdab' instead of 'abcd'",
   ),
   'a long message': (
     each('message.content[9:]'),
     turns(Segment('user', 'a' * 99, P.USER)),
-    f"turn 0 (user): of '{'a' * 40} ... {'a' * 15}' the template shows "
-    f"'{'a' * 40} ... {'a' * 15}'",
+    f"turn 0 (user): the template shows '{'a' * 40} ... {'a' * 15}' instead "
+    f"of '{'a' * 40} ... {'a' * 15}'",
   ),
   'a part of the thinking': (
     each('message.thinking[:2] if message.thinking else message.content'),
     turns(HI, agent('', thinking='Hmm.')),
-    "turn 1 (assistant): of 'Hmm.' the template shows 'Hm'",
+    "turn 1 (assistant): the template shows 'Hm' instead of 'Hmm.'",
   ),
   'thinking twice': (
     each('(message.thinking or "") + (message.reasoning_content or "")'),
     turns(agent('', thinking='Hm.')),
-    "turn 0 (assistant): of 'Hm.' the template shows 'Hm.Hm.'",
+    "turn 0 (assistant): the template shows 'Hm.Hm.' instead of 'Hm.'",
   ),
   'the answer, and thinking is shown': (
     each('message.content.split("</think>")[0]'),
     turns(agent('<think>a</think>b')),
-    "turn 0 (assistant): of '<think>a</think>b' the template shows '<think>a'",
+    "turn 0 (assistant): the template shows '<think>a' instead of "
+    "'<think>a</think>b'",
   ),
   'one of two thoughts': (
     each('message.content.split("</think>")[-1]'),
     turns(agent('<think>a</think>b<think>c</think>d')),
-    "turn 0 (assistant): of '<think>a</think>b<think>c</think>d' the template "
-    "shows 'd'",
+    "turn 0 (assistant): the template shows 'd' instead of "
+    "'<think>a</think>b<think>c</think>d'",
   ),
   'the first of two thoughts': (
     each('message.content.split("</think>", 1)[-1]'),
     turns(agent('<think>a</think>b<think>c</think>d')),
-    "turn 0 (assistant): of '<think>a</think>b<think>c</think>d' the template "
-    "shows 'b<think>c</think>d'",
+    "turn 0 (assistant): the template shows 'b<think>c</think>d' instead of "
+    "'<think>a</think>b<think>c</think>d'",
   ),
   'a call': (
     each(),
     turns(HI, agent('I look.', call('look', city='Rome'))),
-    "turn 1 (assistant): of the call of 'look' the template leaves "
+    "turn 1 (assistant): in the call of 'look' the template leaves "
     'out the name',
   ),
   'a call without arguments': (
     each(),
     turns(HI, agent('I do.', call('look'))),
-    "turn 1 (assistant): of the call of 'look' the template leaves "
+    "turn 1 (assistant): in the call of 'look' the template leaves "
     'out the name',
   ),
   'the second call': (
@@ -211,7 +212,7 @@ DROPPED = {
       '{{ message.tool_calls[0].function | tojson }}{% endif %}'
     ),
     turns(agent('', call('f', x=1), call('g', y=2))),
-    "turn 0 (assistant): of the call of 'g' the template leaves out the name",
+    "turn 0 (assistant): in the call of 'g' the template leaves out the name",
   ),
   'the second of two equal calls': (
     each(
@@ -219,7 +220,7 @@ DROPPED = {
       '{{ message.tool_calls[0].function | tojson }}{% endif %}'
     ),
     turns(agent('', call('f', x=1), call('f', x=1))),
-    "turn 0 (assistant): of the call of 'f' the template leaves out the name",
+    "turn 0 (assistant): in the call of 'f' the template leaves out the name",
   ),
   'the name of a call': (
     each(
@@ -227,7 +228,7 @@ DROPPED = {
       '{{ c.function.arguments | tojson }}{% endfor %}'
     ),
     turns(agent('', call('look', city='Rome'))),
-    "turn 0 (assistant): of the call of 'look' the template leaves "
+    "turn 0 (assistant): in the call of 'look' the template leaves "
     'out the name',
   ),
   'the letters of a name': (
@@ -236,7 +237,7 @@ DROPPED = {
       '{{ c.function.arguments | tojson }}{% endfor %}'
     ),
     turns(agent('', call('look', city='Rome'))),
-    "turn 0 (assistant): of the call of 'look' the template shows the name "
+    "turn 0 (assistant): in the call of 'look' the template shows the name "
     "'LOOK'",
   ),
   'an argument': (
@@ -245,7 +246,7 @@ DROPPED = {
       '{{ c.function.name }}{{ c.function.arguments.city }}{% endfor %}'
     ),
     turns(agent('', call('look', city='Rome'))),
-    "turn 0 (assistant): of the call of 'look' the template leaves out 'city'",
+    "turn 0 (assistant): in the call of 'look' the template leaves out 'city'",
   ),
   'a value deep in an argument': (
     each(
@@ -254,7 +255,7 @@ DROPPED = {
       '{{ c.function.arguments.keys() | join }}{% endfor %}'
     ),
     turns(agent('', call('look', at={'x': [7]}))),
-    "turn 0 (assistant): of the call of 'look' the template leaves out '7'",
+    "turn 0 (assistant): in the call of 'look' the template leaves out '7'",
   ),
 }
 
@@ -324,34 +325,31 @@ def test_what_only_seems_to_be_there_once_is_refused(what):
 UNKNOWN = {
   'an operation that loses track': (
     each('message.content.swapcase()'),
-    "turn 0: the template makes 'hI.' in a way that hides whose words these "
-    'are',
+    "turn 0: the template computes 'hI.' in a way that loses its author",
   ),
   'formatting': (
     each('"%s!" % message.content'),
-    "turn 0: the template makes 'Hi.!' in a way that hides whose words these "
-    'are',
+    "turn 0: the template computes 'Hi.!' in a way that loses its author",
   ),
   'a list, printed': (
     each('[message.content]'),
-    'turn 0: the template makes "[\'Hi.\']" in a way that hides whose words '
-    'these are',
+    'turn 0: the template computes "[\'Hi.\']" in a way that loses its author',
   ),
   'words of the agent before its turn': (
     '{{ messages[1].content }}' + each('""'),
     "turn 1 (assistant): the template shows 'Yo.' outside of the turn, so that "
-    'where the turn ends is unknown',
+    'the end of the turn is unknown',
   ),
   'words of the agent in the turn of another': (
     each('messages[1].content if loop.first else ""'),
     "turn 1 (assistant): the template shows 'Yo.' outside of the turn, so that "
-    'where the turn ends is unknown',
+    'the end of the turn is unknown',
   ),
   'a loop over numbers': (
     '{% for i in range(messages | length) %}{{ messages[i].content }}'
     '{% endfor %}',
     "turn 1 (assistant): the template shows 'Yo.' outside of the turn, so that "
-    'where the turn ends is unknown',
+    'the end of the turn is unknown',
   ),
   'a text that is gathered in the loop and written after it': (
     '{% set ns = namespace(text="") %}'
@@ -360,7 +358,7 @@ UNKNOWN = {
     + END
     + '{{ ns.text }}',
     "turn 1 (assistant): the template shows 'Yo.' outside of the turn, so that "
-    'where the turn ends is unknown',
+    'the end of the turn is unknown',
   ),
   'a template that runs otherwise here': (
     each('message.content.origins is defined') + '{{ dict }}',
@@ -377,7 +375,7 @@ def test_what_cannot_be_followed_is_refused(what):
   if message:
     assert said == message
   else:
-    assert said.startswith('followed to character ')
+    assert said.startswith('origins are known up to character ')
 
 
 # ---------------------------------------------------------------- special_text

@@ -325,10 +325,9 @@ def test_another_tokenizer_is_refused_with_the_remedy(trained):
   theirs = fingerprint(trained, RENDERING)
   other = train(TEXTS, vocab_size=279)
   message = (
-    f'runs/records was rendered with fingerprint {theirs}, and with this '
-    f'tokenizer it would be {fingerprint(other, RENDERING)}: its tokens mean '
-    'something else; name the tokenizer that made the records, or prepare '
-    'them again'
+    f'runs/records was rendered with fingerprint {theirs}, but this tokenizer '
+    f'gives {fingerprint(other, RENDERING)}, so that its ids mean something '
+    'else; name the tokenizer that made the records, or prepare them again'
   )
   metadata = {'fingerprint': theirs, 'rendering': RENDERING}
   with pytest.raises(ValueError, match=f'^{message}$'):
