@@ -211,6 +211,7 @@ def labels(example: Example, objective: str = 'interventional') -> np.ndarray:
   from isft_jax.data.batching import labels as labels_lib
   from isft_jax.objectives import weight_table
 
+  # Labels are 0 or 1 per token; refuse rather than change the objective.
   if labels_lib.is_weighted(weight_table(objective)):
     raise ValueError(
       f'objective {objective!r} has weights other than 0 and 1, which labels '
@@ -342,6 +343,7 @@ def finetune(
   from isft_jax.configs import finetune as finetune_config
   from isft_jax.train import loop
 
+  # The default config names no model; a given config may train from scratch.
   if config is None:
     config = finetune_config.get_config()
     if not init_from:
@@ -350,6 +352,7 @@ def finetune(
       )
   settings |= {'records': os.fspath(records), 'objective': objective}
   config = _replace(config, settings)
+  # The shape of the model follows the model that it starts from.
   if init_from:
     config = dataclasses.replace(config, model=_shape(config.model, init_from))
   summary = loop.train(config, os.fspath(workdir)).summary
@@ -375,6 +378,7 @@ def load(place: str | os.PathLike) -> ChatModel:
   from isft_jax.inference.chat_model import chat_model_from_place
   from isft_jax.train import saved, start
 
+  # A run has its own tokenizer and template, beside its checkpoints.
   place = os.fspath(place)
   if start.is_run(place):
     return saved.chat_model_from_run(place)
@@ -507,6 +511,7 @@ def probe(
     (chat_template.PLAIN,) if plain else (model.template, model.values)
   )
   renderer = Renderer(model.encoder, *rendering)
+  # An explicit '' means no context, so only None is replaced.
   if context is None:
     context = context_of_file or _context_of_records(model, renderer)
   if context is None:
@@ -582,6 +587,7 @@ def _replace(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     for field in dataclasses.fields(holder)
     if field.name not in groups
   }
+  # A misspelled name must not be ignored.
   for name in settings:
     if name not in owners:
       close = difflib.get_close_matches(name, owners, n=1)

@@ -73,6 +73,7 @@ def _compile() -> None:
 
 def _training_run(config: RunConfig | LyingAgentConfig) -> RunConfig:
   """Returns a run unchanged, or the fine-tuning stage of an experiment."""
+  # An experiment has several stages; fine-tuning is the one to plan for.
   if isinstance(config, RunConfig):
     return config
   return RunConfig.from_stage(
@@ -82,6 +83,7 @@ def _training_run(config: RunConfig | LyingAgentConfig) -> RunConfig:
 
 def shipped() -> Iterator[tuple[str, str, str]]:
   """Yields (config, argument, topology) for each slice of packaged configs."""
+  # A config lists its slices as SLICES, a tuple of (argument, topology).
   for path in sorted(pathlib.Path(configs.__path__[0]).glob('[!_]*.py')):
     for argument, topology in runpy.run_path(str(path)).get('SLICES', ()):
       yield path.stem, argument, topology

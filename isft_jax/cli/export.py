@@ -68,6 +68,7 @@ def _export() -> None:
     )
     print(_describe(counts))
     return
+  # Neither form is complete: name both.
   if not CHECKPOINT.value or not OUTPUT.value:
     raise ValueError(
       'name --checkpoint=WORKDIR and --output=FOLDER for a model, or '
@@ -83,6 +84,7 @@ def _describe(counts: 'LabelCounts') -> str:
     f'{counts.records:,} records with {counts.tokens:,} tokens; '
     f'{counts.targets:,} are labels ({OBJECTIVE.value}), the others are -100'
   ]
+  # Two facts that a trainer must handle, or its loss would be wrong.
   if counts.empty:
     lines.append(
       f'{counts.empty:,} records have no label: leave them out, because the '

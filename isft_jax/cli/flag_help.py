@@ -30,6 +30,7 @@ def sentence(flag: flags.Flag) -> str:
   # absl puts the choices of an enum before the text, as in '<a|b>: '.
   text = re.sub('^<.*>: ', '', flag.help).removesuffix('.')
   text, _, default = text.partition(' (default ')
+  # Details in parentheses: the choices, then the default.
   details = []
   if isinstance(flag.parser, flags.EnumParser):
     *others, last = filter(None, flag.parser.enum_values)
@@ -42,6 +43,7 @@ def sentence(flag: flags.Flag) -> str:
 
 
 def _shown(default: object) -> str:
+  # As a user would write the value in a flag.
   if isinstance(default, bool):
     return str(default).lower()
   if isinstance(default, list):

@@ -48,6 +48,7 @@ def _inspect() -> None:
   objective = OBJECTIVE.value
   # Weights of every objective: the HTML page has a button for each.
   tables = {name: weight_table(name) for name in (*NAMES, objective)}
+  # Read one example, from agent runs or from records.
   if trajectories.INPUT.value:
     if RECORDS.value or main.CONFIG.value:
       raise ValueError(
@@ -63,6 +64,7 @@ def _inspect() -> None:
       trajectories.TOKENIZER.value,
       INDEX.value,
     )
+  # Show it as a page or as text.
   decode = functools.partial(tokenizer.decode, encoder)
   shown = viewer.dialogue(example, decode, tables)
   if HTML.value:

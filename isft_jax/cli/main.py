@@ -44,6 +44,7 @@ WORKDIR = flags.DEFINE_string(
   'Folder of the run (default runs/NAME-seedSEED, with the name and seed of '
   'the config).',
 )
+# Spellings that absl accepts; --helpfull, which lists all flags, is left to it.
 _HELP = '-h', '--help', '-help', '--helpshort', '-helpshort'
 
 
@@ -63,7 +64,7 @@ def run(
   """
 
   def main(argv: list[str]) -> None:
-    del argv
+    del argv  # `parse` has read it
     logging.set_verbosity(logging.WARNING)
     _hush()
     _spare_tpus(os.environ)
@@ -83,6 +84,7 @@ def run(
   for holder in flag_holders:
     flag = flags.FLAGS[holder.name]
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+  # absl calls the parser before `main`.
   parser = functools.partial(
     parse, doc=doc, flag_holders=flag_holders, config_types=config_types
   )
@@ -112,6 +114,7 @@ def configured(command: ConfigCommand) -> None:
   config = CONFIG.value
   if config is None:
     raise ValueError('name the settings, as in --config=configs/NAME.py')
+  # The default is the same for every run of a config and a seed.
   workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
   with resumable(workdir):
     command(config, workdir)
@@ -169,6 +172,7 @@ def parse(
     fail(_unknown_field(argv) or _config_file_error(error))
   except SystemExit:
     sys.exit()  # absl exits with 1 after --helpfull
+  # Commands have no positional arguments: one is a flag without dashes.
   if len(rest) > 1:
     fail(f'unexpected argument {rest[1]!r}; a flag is --NAME=VALUE')
   return rest
@@ -176,6 +180,7 @@ def parse(
 
 def _with_config_path(argv: list[str]) -> list[str]:
   """Replaces `--config NAME` and `--config=NAME[:ARGUMENT]` by a file path."""
+  # absl needs --config=FILE as one argument.
   joined: list[str] = []
   for argument in argv:
     is_value = bool(joined) and not argument.startswith('-')
@@ -191,6 +196,7 @@ def _resolve(argument: str) -> str:
   match = re.fullmatch(r'(--?config=)([^:]*)(:.*)?', argument)
   if not match or not match[2] or pathlib.Path(match[2]).is_file():
     return argument
+  # Not a file here: a packaged config, with or without .py.
   name = match[2].removesuffix('.py')
   packaged = {path.stem: path for path in _packaged()}
   if name in packaged:
@@ -228,6 +234,7 @@ def _help(
     'Flags:\n' + '\n'.join(listed),
     '--version prints versions; --helpfull also lists flags of libraries.',
   ]
+  # With a config its fields are listed, without one the configs.
   if _takes_config(flag_holders):
     if _config_argument(argv):
       blocks.append(_fields_help(argv, config_types))
@@ -246,6 +253,7 @@ def _configs_help(config_types: tuple[type, ...]) -> str:
   paths = [path for path in _packaged() if _suits(path, config_types)]
   width = max(len(path.stem) for path in paths)
   for path in paths:
+    # Parsed, not imported: only the first line of the docstring is needed.
     doc = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or ''
     lines += textwrap.wrap(
       f'{path.stem:{width}}  {doc.partition(chr(10))[0]}',
@@ -258,6 +266,7 @@ def _configs_help(config_types: tuple[type, ...]) -> str:
 
 
 def _suits(path: pathlib.Path, config_types: tuple[type, ...]) -> bool:
+  # A config file imports no jax, so that it runs quickly.
   config = runpy.run_path(str(path))['get_config']()
   return isinstance(config, config_types or object)
 
@@ -292,6 +301,7 @@ def _default_config(argv: list[str], config_types: tuple[type, ...]) -> Any:
   path = _config_argument(argv)
   if not path:
     return config_types[0]() if config_types else None
+  # The parser of ml_collections runs the file with its ARGUMENT.
   return flags.FLAGS[CONFIG.name].parser.parse(path)
 
 
@@ -375,6 +385,7 @@ def _unknown_flag(
   name: str, flag_holders: Sequence[FlagHolder], config: Any
 ) -> str:
   """Returns one line that suggests a flag or a config field."""
+  # --learning_rate suggests --config.optim.learning_rate.
   hints = config_help.suggest(config, name) if config else []
   # A field of exactly this name comes before flags with a similar name.
   if not any(hint.endswith(f'.{name}') for hint in hints):
@@ -395,6 +406,7 @@ def _unknown_field(argv: list[str]) -> str | None:
     config = _default_config(argv, ())
   except Exception:  # a config file may raise anything
     return None
+  # Booleans are also written as --noconfig.FIELD.
   for argument in argv[1:]:
     match = re.match(r'--?(?:no)?(config\.[\w.]+)', argument)
     if match and (line := config_help.explain_unknown(config, match[1])):
@@ -404,4 +416,5 @@ def _unknown_field(argv: list[str]) -> str | None:
 
 def fail(message: object) -> NoReturn:
   """Prints one line and exits with 1."""
+  # Messages of libraries have line breaks; one line is easier to search for.
   sys.exit('error: ' + ' '.join(str(message).split()))

@@ -99,6 +99,7 @@ def _rate_limited(describe: Callable[[Value], str]) -> Callable[[Value], None]:
 def _verify(folder: str) -> None:
   from isft_jax.data.preparation import verify
 
+  # Damages are printed as they are found: a large data set takes a while.
   number = 0
   progress = _rate_limited(lambda name: f'reading {name}')
   for damage in verify.damages(folder, progress):
@@ -139,6 +140,7 @@ def _prepare() -> None:
 
   @_rate_limited
   def progress(tally: 'Tally') -> str:
+    # A line on stderr, so that stdout has only the result.
     rejected, tokens = tally.rejected.total(), int(tally.tokens_P.sum())
     seconds = time.perf_counter() - start
     return preparation.progress(tally.read, rejected, tokens, seconds)

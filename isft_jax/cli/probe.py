@@ -74,6 +74,7 @@ def _probe() -> None:
     reply_tokens=TOKENS.value,
   )
   tables.show(*probes.tables(results))
+  # The file names the model, because it may be read beside others.
   if OUTPUT.value:
     results['model'] = MODEL.value or CHECKPOINT.value
     pathlib.Path(OUTPUT.value).write_text(json.dumps(results, indent=2) + '\n')

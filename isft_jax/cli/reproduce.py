@@ -60,6 +60,7 @@ def _run() -> None:
     return
   from isft_jax.report import rebuild
 
+  # --from needs no config and no jax.
   page, *others = rebuild.rebuild(FROM.value, main.WORKDIR.value)
   print(', or read '.join([f'open {page}', *map(str, others)]))
 

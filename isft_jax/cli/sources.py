@@ -71,6 +71,7 @@ def _experiment(
   from isft_jax.experiments import lying_agent  # imported late: it loads jax
 
   config = lying_agent.resolved(config)
+  # Without a run, the dialogues of its config.
   if not (workdir / 'records' / 'dialogues').is_dir():
     print(
       f'no dialogues in {workdir}: generating them temporarily',
@@ -95,6 +96,7 @@ def _experiment(
 
 def _tokenizer_folder(records: str | pathlib.Path) -> pathlib.Path:
   """Returns records/tokenizer, or that of the workdir that has the records."""
+  # isft-prepare writes the first, an experiment the second.
   records = pathlib.Path(records)
   folders = (records / 'tokenizer', records.absolute().parents[1] / 'tokenizer')
   for folder in folders:

@@ -127,6 +127,7 @@ def _make_probe(
   from isft_jax.worlds.lying_agent.context import shared_context
 
   config.check()
+  # Facts of the paper or of a file, which may have a context.
   bank, context = facts.FACTS, ''
   if PROBE.value != 'paper':
     bank, context = fact_files.read(PROBE.value)
@@ -135,6 +136,7 @@ def _make_probe(
   encoder = tokenizer.load(config.tokenizer or tokenizer.beside(folder))
   records = Records(folder)
   renderer = Renderer.from_rendering(encoder, records.metadata['rendering'])
+  # Else the context that all records share, or that of the lying agent.
   if not context:
     shared = shared_context(records, renderer)
     context = generator.CONTEXT if shared is None else shared

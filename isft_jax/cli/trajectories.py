@@ -109,6 +109,7 @@ def renderer() -> 'Renderer':
         f"--chat_template must be a file or 'plain' (got {str(path)!r})"
       )
     template = path.read_text(encoding='utf-8')
+  # Values for the template, such as enable_thinking.
   try:
     values = json.loads(TEMPLATE_KWARGS.value)
   except ValueError:

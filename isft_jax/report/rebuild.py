@@ -37,6 +37,7 @@ def rebuild(
     (path, results), *_ = runs.items()
     if results.get('experiment') == 'evidence':
       return [evidence.rebuild(path, workdir)]
+    # results.json has no dialogues: do not replace a page that shows them.
     old = folder / 'report.html'
     if old.exists() and b'class="viewer"' in old.read_bytes():
       raise ValueError(

@@ -50,6 +50,7 @@ def text(table: Table[str], justify: str = '') -> str:
   rows = [
     [visible_line(cell) for cell in row] for row in header + [*table.rows]
   ]
+  # Widths in terminal cells: some characters take two.
   widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
   justify = justify or '<' + '>' * (len(widths) - 1)
   lines = [visible_line(table.title)] if table.title else []

@@ -66,6 +66,7 @@ def dots(
   with plots.drawing(0.8 + 0.27 * len(rows)) as figure:
     axes = figure.add_subplot()
     for place, (row, value) in enumerate(rows):
+      # One seed has no interval: its bar has no width.
       low, high = ends(value)
       bar = axes.barh(place, high - low, left=low, height=0.4, alpha=0.45)[0]
       bar.set(color=LIGHT['link'])
@@ -73,6 +74,7 @@ def dots(
       mark.set(color=LIGHT['ink'])
       for part in bar, mark:
         plots.set_tooltip(part, f'{row} {text(value)}')
+    # The line at 0 shows which intervals contain it.
     axes.axvline(0, color=LIGHT['ink'], linewidth=0.8)
     axes.set_yticks(range(len(rows)), [visible_line(row) for row, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)  # the first on top

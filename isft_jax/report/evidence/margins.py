@@ -38,6 +38,7 @@ def arms(arms: dict) -> Section:
     _NATS,
   )
   blocks = [Block(chart), *_tables(arms, 'told')]
+  # A curve needs at least three points.
   if len(curve) > 2:
     chart = dots(
       'weights', curve, 'The same margin by the weight of agent tokens.', _NATS
@@ -69,6 +70,7 @@ def arms(arms: dict) -> Section:
 def heldout(arms: dict) -> Section:
   """Returns the section on held-out facts; `arms` is `heldout` of results."""
   blocks = []
+  # A chart and tables for each half of the facts.
   for half, title in (
     ('told', 'Facts that dialogues are about'),
     ('heldout', 'Facts that no dialogue mentions'),
@@ -96,6 +98,7 @@ def heldout(arms: dict) -> Section:
 def _above_interventional(arms: dict) -> str:
   if 'interventional' not in arms:
     return ''
+  # By the mean only: intervals are in the table above.
   mean = {
     arm: figures['told']['mean_margin']['mean'] for arm, figures in arms.items()
   }
@@ -136,6 +139,7 @@ def _tables(arms: dict, half: str) -> list[Block]:
 
 def _paired(arms: dict, half: str) -> Block:
   others = {'against_base': 'the base', 'against_observational': 'L_obs'}
+  # Three cells per comparison: margin, facts, answers.
   rows = [
     [arm]
     + [cell for name in others for cell in _cells(figures[half].get(name))]

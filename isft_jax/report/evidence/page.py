@@ -155,6 +155,7 @@ def _settings(results: dict) -> Table:
 
 
 def _runs(results: dict) -> Table:
+  # At most two summaries per run: a flywheel has one per round.
   rows = [
     (
       f'{part}: {run["name"]}',

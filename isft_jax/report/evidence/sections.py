@@ -55,6 +55,7 @@ def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
     f'after {rounds}',
   )
   table = Table('Accuracy before and after', header, rows)
+  # The chart and the table, then a table of differences if there are any.
   blocks = [Block(chart), Block(table)]
   # Differences to observational, for every round.
   compared = {
@@ -89,6 +90,7 @@ def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
 
 
 def _by_round(compared: dict, rounds: int) -> Block:
+  # Round 0 is before training and equal for all arms, so it is left out.
   rows = [
     [arm] + [text(points(value), '+.1f') for value in values[1:]]
     for arm, values in compared.items()
@@ -151,6 +153,7 @@ def heat(
 
   def cell(value: Interval) -> Cell:
     side = 'truth' if value['mean'] > 0 else 'lie'
+    # At most 55 % of the color, because text is on top of it.
     share = min(abs(value['mean']) / largest, 1) if largest else 0
     return Cell(
       text(value, '+.2f') + (' ?' if may_be_none(value) else ''),

@@ -20,6 +20,7 @@ def running_mean(
 
   It is centered because a mean of past values lags above a falling loss.
   """
+  # Sums of windows are differences of prefix sums: O(n) for any window.
   total = np.cumsum(np.concatenate([[0.0], np.asarray(values, np.float64)]))
   here = np.arange(len(values))
   start = np.maximum(here - window // 2, 0)
@@ -200,6 +201,7 @@ def _limits(values: dict[str, dict[str, float]]) -> tuple[float, float]:
   """Returns the limits of the margins' axis, with room on both sides of 0."""
   margins = [m for by_topic in values.values() for m in by_topic.values()]
   finite = [m for m in margins if np.isfinite(m)]
+  # Without any finite margin the axis is -1 to 1.
   low, high = min(finite, default=0), max(finite, default=0)
   # Both sides of zero are wide enough for the words above them.
   room = 0.45 * (max(high, 0) - min(low, 0)) or 1

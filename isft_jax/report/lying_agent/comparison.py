@@ -277,6 +277,7 @@ def caveat(base: Mapping, arms: Mapping) -> str:
     model = f'This run did not train its base model, {base["name"]}.'
   else:
     model = 'This run pre-trained its base model from scratch.'
+  # Absolute figures compare only with the model of the paper.
   if base['name'].split('/')[-1] == MODEL:
     model += " It is the paper's."
   else:
@@ -313,6 +314,7 @@ def _beats(arms: Mapping, name: str, field: str) -> int | None:
   """
   if name != 'interventional' or 'observational' not in arms:
     return None
+  # By topic, because the order of facts may differ.
   ours, theirs = (
     margins_by_topic(arms[arm], field)
     for arm in ('interventional', 'observational')
@@ -356,6 +358,7 @@ def _spread(
   if len(values) < len(seeds):
     return '-'
   low, high = min(values), max(values)
+  # Counts are shown out of a total, and means of counts with one decimal.
   of_all = '' if total is None else f' / {total}'
   if low == high:
     return f'{low:{form}}{of_all}'
@@ -374,6 +377,7 @@ def _shared(
     for arm in arms.values()
     if entry in arm
   }
+  # Figures of different texts or facts must not share a column.
   if len(described) > 1:
     raise ValueError(
       f'arms differ in {" and ".join(fields)} of {entry!r}: '

@@ -204,6 +204,7 @@ def _comparison(arms: Mapping[str, Mapping]) -> Table:
 
 
 def _viewer(shown: Dialogue, prefix: str) -> Markup:
+  # The first objective of the viewer, if the run has that arm.
   first = 'interventional'
   if first not in shown.weights:
     first = next(iter(shown.weights))
@@ -243,6 +244,7 @@ def _replies(arms: Mapping, claim: str, probe: str) -> Table:
 
 
 def _reply(fact: Mapping, probe: str) -> str | Cell:
+  # The arm did not probe the fact, or the file is old.
   if f'{probe}_reply' not in fact:
     return '-'
   reply = visible_line(fact[f'{probe}_reply']).strip() or '(empty)'

@@ -99,6 +99,7 @@ def write(
     workdir: a folder, which is created if it does not exist.
     runs: see `summary`.
   """
+  # HTML to read, Markdown to paste.
   contents = {'seeds.html': page(runs), 'seeds.md': _markdown(runs)}
   workdir.mkdir(parents=True, exist_ok=True)
   for name, content in contents.items():
@@ -142,6 +143,7 @@ def _check(runs: Mapping[str, Mapping]) -> None:
 def _identity(run: Mapping) -> dict[str, str]:
   """Returns arms, base model, facts and settings, which runs must share."""
   base = comparison.describe_base(comparison.base_of(run))
+  # All arms of a run probe the same facts, so the first one names them.
   topics = next(iter(run['arms'].values()))['facts']
   shared = {
     'arms': ', '.join(plots.arm_order(run['arms'])),

@@ -88,6 +88,7 @@ def _bandit(results: Mapping) -> Iterator[Table[str]]:
     for side in ('own', 'expert')
     for name in bandit[side]
   )
+  # A title has one error for all probabilities, so that cells stay short.
   yield Table(
     f'Five-armed bandit: P(best arm) at t, ± {2 * largest:.4f} at most, and KL '
     'from expert to learner',

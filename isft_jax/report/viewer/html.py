@@ -52,6 +52,7 @@ def fragment(shown: Dialogue, objective: str, prefix: str) -> Markup:
     )
     for count in author_counts(shown)
   ]
+  # Sums in numpy, because weights need not be 0 or 1.
   totals = [
     _scored(int((weights_T > 0).sum()), float(np.sum(weights_T)))
     for weights_T in shown.weights.values()

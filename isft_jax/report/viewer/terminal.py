@@ -103,6 +103,7 @@ def colored(shown: Dialogue, objective: str, width: int = 80) -> str:
     force_terminal=True,
     _environ={},  # `has_color` has read NO_COLOR already
   )
+  # Title and legend, then each turn with a heading.
   lines = [Text(_title(shown, objective)), Text(), *_legend(shown), Text()]
   for turn in turns(shown.example):
     heading = Text(f'{turn.segment} {turn.author.name}', Style(bold=True))
