@@ -1,4 +1,4 @@
-"""The Python API: what the commands do, as functions for notebooks.
+"""Python API: prepare, inspect, train and probe from a notebook.
 
   import isft_jax
 
@@ -49,7 +49,7 @@ __all__ = [
   'write_labels',
 ]
 
-# Prompts that `generate` answers at once.
+# Prompts per batch of `generate`.
 _BATCH = 16
 
 
@@ -80,35 +80,35 @@ def prepare(
     report = isft_jax.prepare('runs', 'records', tokenizer='Qwen/Qwen3-0.6B')
     report['rejected']   # {'malformed': 2}; records/rejected.jsonl has each
 
-  Records that were prepared in the same way are left as they are.
+  Records that were prepared in the same way are kept.
 
   Args:
     input: a file, a folder or a glob of .json, .jsonl, .traj, .parquet and
       .arrow, here or remote; or hf://ORG/NAME.
-    output: the folder to make.
+    output: the folder to create.
     tokenizer: a folder, hub id, .gguf file or preset of a fast tokenizer.
-    format: of the rows; 'auto' detects it by their keys.
+    format: the format of the rows; 'auto' detects it by their keys.
     chat_template: Jinja text, or 'plain' for the paper's format; by default the
       tokenizer's own template.
     template_kwargs: values for the template, as {'enable_thinking': False}.
     special_text: 'reject' or 'escape' a message with a special token's text.
-    authors: a JSON file of rules for who wrote a message.
-    split: of a data set on the hub; by default 'train'.
+    authors: a JSON file of rules for the authors of messages.
+    split: the split of a data set on the hub; by default 'train'.
     heldout: share of the rows for the split 'heldout', from 0 to below 1.
     max_length: maximum tokens per record; 0 for no limit.
     overlong: 'window' splits longer rows, 'reject' sets them aside.
     overlap: tokens of context of a window; 0 for a quarter of max_length.
     num_shards: maximum number of files per split; 0 for one per 8,192 records.
     extends: the folder of records whose files this data set begins with.
-    num_workers: processes. With more than one, a script needs the guard
+    num_workers: number of processes. With several, a script needs the guard
       `if __name__ == '__main__':`.
 
   Returns:
     The content of output/prepare_report.json.
 
   Raises:
-    ValueError: a setting is wrong, no row can be written, or the output holds
-      something else.
+    ValueError: a setting is wrong, no row can be written, or the output folder
+      has other content.
   """
   from isft_jax.data.formats.author_rules import Rules
   from isft_jax.data.preparation import prepare as preparation
@@ -116,6 +116,7 @@ def prepare(
   from isft_jax.data.rendering import tokenizer as tokenizer_lib
   from isft_jax.data.rendering.renderer import Renderer
 
+  # What to read and how to write it.
   settings = preparation.Settings(
     input=str(input),
     format=format,
@@ -127,6 +128,7 @@ def prepare(
     num_shards=num_shards,
     extends=extends,
   )
+  # How to render it, and who wrote what.
   if chat_template == 'plain':
     chat_template = chat_template_lib.PLAIN
   renderer = Renderer(
@@ -143,10 +145,10 @@ def prepare(
 
 
 def records(folder: str | os.PathLike, split: str = 'train') -> Records:
-  """Opens records: a sequence of `Example`, read when they are asked for.
+  """Opens records as a sequence of `Example`, each read when it is indexed.
 
     example = isft_jax.records('records')[0]
-    example.tokens_T, example.provenance_T   # the ids, and who wrote each
+    example.tokens_T, example.provenance_T   # ids and authors
 
   Args:
     folder: the output of `prepare`.
@@ -157,7 +159,7 @@ def records(folder: str | os.PathLike, split: str = 'train') -> Records:
     `provenance_T` (uint8, a `types.Provenance`), `verdict_T` and `segment_T`.
 
   Raises:
-    ValueError: the folder has no records, or not this split.
+    ValueError: the folder has no records, or lacks the split.
   """
   from isft_jax.data.records.dataset import Records
 
@@ -196,24 +198,25 @@ def labels(example: Example, objective: str = 'interventional') -> np.ndarray:
 
   Args:
     example: a record.
-    objective: one whose weights are all 0 or 1; see `weights`.
+    objective: an objective with weights 0 and 1 only; see `weights`.
 
   Returns:
-    int32 [T]: the token if it is scored, else -100. Not shifted; the model
-    shifts them.
+    int32 [T]: the token if it is scored, else -100. They are not shifted,
+    because models in transformers shift labels themselves.
 
   Raises:
     ValueError: the objective is unknown, or has weights other than 0 and 1,
-      which labels cannot say.
+      which labels cannot express.
   """
   from isft_jax.data.batching import labels as labels_lib
   from isft_jax.objectives import weight_table
 
+  # Labels are 0 or 1 per token; refuse rather than change the objective.
   if labels_lib.is_weighted(weight_table(objective)):
     raise ValueError(
       f'objective {objective!r} has weights other than 0 and 1, which labels '
-      'cannot say; use isft_jax.weights, or write_labels, which adds a column '
-      'of weights'
+      'cannot express; use isft_jax.weights, or write_labels, which adds a '
+      'column of weights'
     )
   weights_T = weights(example, objective)
   return labels_lib.labels_from_weights(example.tokens_T, weights_T)
@@ -231,23 +234,24 @@ def write_labels(
     counts = isft_jax.write_labels('records', 'labels.parquet')
     counts.targets / counts.tokens   # the share that is scored
 
-  The file has a row per record: `id`, `window`, `input_ids` and `labels`, and
-  `weights` only if the objective has weights other than 0 and 1. Then `labels`
-  alone would be another objective: multiply each token's loss by its weight.
+  The file has a row per record: `id`, `window`, `input_ids` and `labels`. If
+  the objective has weights other than 0 and 1, there is a column `weights` too.
+  A trainer must then multiply each token's loss by its weight; `labels` without
+  them are another objective.
 
   Args:
     records: a folder, or opened records.
-    path: of the file; it replaces a file of labels that is there.
+    path: the file to write; it may replace an older file of labels.
     objective: see `weights`.
-    split: of a folder.
+    split: the split, if `records` is a folder.
 
   Returns:
     The numbers of records, tokens, targets and records without a target, and
-    whether there are weights.
+    whether the file has weights.
 
   Raises:
-    ValueError: the objective is unknown or scores no token, or the path is that
-      of another kind of file.
+    ValueError: the objective is unknown or scores no token, or another kind of
+      file exists at the path.
   """
   from isft_jax.data.batching import labels as labels_lib
 
@@ -267,17 +271,19 @@ def loss(logits: jax.Array, tokens: jax.Array, weights: jax.Array) -> jax.Array:
   weight of the first token is ignored. Differentiable in the logits.
 
   Args:
-    logits: float [..., T, V], of any model.
+    logits: float [..., T, V], from any model.
     tokens: int [..., T].
     weights: float [..., T], the weight of each token as a target; 0 in padding.
 
   Returns:
-    A float32 scalar: one sum over all rows, divided once. 0 without a target.
+    A float32 scalar: one sum over all rows, divided by their sum of weights. 0
+    if no token has a weight.
   """
   import jax.numpy as jnp
 
   from isft_jax import losses
 
+  # Drop the last logits and the first token, which have no counterpart.
   nll = losses.cross_entropy(
     jnp.asarray(logits)[..., :-1, :], jnp.asarray(tokens)[..., 1:]
   )
@@ -290,13 +296,11 @@ def loss(logits: jax.Array, tokens: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 class Finetuned(NamedTuple):
-  """A fine-tuned model, and what training it took.
-
-  summary: 'steps', 'scored_tokens', 'seconds' and 'final_loss' (the mean of the
-    last epoch, in nats per unit of weight).
-  """
+  """A fine-tuned model and a summary of its training."""
 
   model: ChatModel
+  # 'steps', 'scored_tokens', 'seconds' and 'final_loss' (the mean of the last
+  # epoch, in nats per unit of weight).
   summary: dict[str, Any]
 
 
@@ -309,7 +313,7 @@ def finetune(
   config: RunConfig | None = None,
   **settings: Any,
 ) -> Finetuned:
-  """Fine-tunes all parameters of a model on records, or resumes doing so.
+  """Fine-tunes all parameters of a model on records, or resumes a run.
 
     model, summary = isft_jax.finetune(
       'records', 'tuned', init_from='smollm2-135m-instruct', row_length=1024)
@@ -323,8 +327,8 @@ def finetune(
     init_from: the model to start from: folder, hub id, .gguf file, preset or
       the workdir of another run. By default that of the config.
     objective: see `weights`.
-    config: the settings to begin with, as configs/*.py return them; by default
-      those of configs/finetune.py.
+    config: the initial settings, as configs/*.py return them; by default those
+      of configs/finetune.py.
     **settings: other fields of the config and of its `optim`, `model` and
       `mesh`, by their own names, as in `steps=100` or `learning_rate=1e-5`.
 
@@ -332,13 +336,14 @@ def finetune(
     The model, as `load(workdir)` returns it, and a summary of the run.
 
   Raises:
-    ValueError: a setting does not exist or cannot work, the records were not
-      rendered with the model's tokenizer, or the workdir holds another run.
+    ValueError: a setting does not exist or is invalid, the records were not
+      rendered with the model's tokenizer, or the workdir has another run.
     FloatingPointError: a loss is not finite.
   """
   from isft_jax.configs import finetune as finetune_config
   from isft_jax.train import loop
 
+  # The default config names no model; a given config may train from scratch.
   if config is None:
     config = finetune_config.get_config()
     if not init_from:
@@ -347,6 +352,7 @@ def finetune(
       )
   settings |= {'records': os.fspath(records), 'objective': objective}
   config = _replace(config, settings)
+  # The shape of the model follows the model that it starts from.
   if init_from:
     config = dataclasses.replace(config, model=_shape(config.model, init_from))
   summary = loop.train(config, os.fspath(workdir)).summary
@@ -360,18 +366,19 @@ def load(place: str | os.PathLike) -> ChatModel:
     model.logits(tokens_BL)                          # float32 [B, L, V]
 
   Args:
-    place: the workdir of a run (its newest checkpoint is taken), a folder of
+    place: the workdir of a run (for its newest checkpoint), a folder with
       config.json and safetensors, a hub id, a .gguf file or a preset.
 
   Returns:
     The model. `model.encoder` is its transformers tokenizer.
 
   Raises:
-    ValueError: there is no model, or one that the decoder is not.
+    ValueError: the place has no model, or one of an unsupported architecture.
   """
   from isft_jax.inference.chat_model import chat_model_from_place
   from isft_jax.train import saved, start
 
+  # A run has its own tokenizer and template, beside its checkpoints.
   place = os.fspath(place)
   if start.is_run(place):
     return saved.chat_model_from_run(place)
@@ -390,25 +397,25 @@ def generate(
   stop: Sequence[str] = (),
   raw: bool = False,
 ) -> Any:
-  """Returns a model's reply to a prompt, or its replies to several.
+  """Returns a model's reply to a prompt, or its replies to a list of prompts.
 
     isft_jax.generate(model, 'Tell me about gold.')            # a str
     isft_jax.generate(model, ['And iron?', 'And tin?'], temperature=0.7)
 
   Args:
-    model: of `load` or `finetune`.
-    prompt: what the user says; or messages, [{'role': ..., 'content': ...}]; or
-      a list of either.
-    max_new_tokens: maximum tokens per reply. This and the next three come from
-      the model's generation_config.json if not given, or else are 256, 0, 0, 1.
-    temperature: 0 takes the most likely token.
-    top_k: the number of most likely tokens to sample from; 0 for all.
-    top_p: their smallest set with this probability; 1 for all.
-    seed: of sampling. A reply depends on the seed and on its place in the list,
-      and not on the other prompts.
+    model: a model from `load` or `finetune`.
+    prompt: text of the user; or messages, [{'role': ..., 'content': ...}]; or a
+      list of either.
+    max_new_tokens: maximum tokens per reply. The defaults of this and the next
+      three are in the model's generation_config.json, or else 256, 0, 0, 1.
+    temperature: sampling temperature; 0 takes the most likely token.
+    top_k: number of most likely tokens to sample from; 0 for all.
+    top_p: total probability of the tokens to sample from; 1 for all.
+    seed: sampling seed. A reply depends on its prompt, the seed and its index
+      in the list, not on the other prompts.
     stop: texts before which a reply ends.
-    raw: continue the text as it is, without the chat template. Always so if
-      there is no template.
+    raw: continue the text without the chat template. A model without a template
+      always does.
 
   Returns:
     The text of the reply; a list of them if the prompt is a list of prompts.
@@ -419,6 +426,7 @@ def generate(
   from isft_jax.inference import chat_loop
   from isft_jax.inference.sampling import Sampling
 
+  # Make a list of prompts, each a text or a list of messages.
   is_single = isinstance(prompt, str) or (
     len(prompt) > 0 and isinstance(prompt[0], Mapping)
   )
@@ -428,6 +436,7 @@ def generate(
     for each in ([prompt] if is_single else prompt)
   ]
   prompts = [model.prompt(chat_loop.prompt_in(row, raw)) for row in rows]
+  # Settings that are not given come from the model's files, then defaults.
   settings = model.merge_settings(
     {
       'max_new_tokens': max_new_tokens,
@@ -437,6 +446,7 @@ def generate(
     }
   )
   length = settings.pop('max_new_tokens')
+  # `rows` are the prompts' indices: they seed the sampling of each reply.
   texts = []
   for first in range(0, len(prompts), _BATCH):
     batch = prompts[first : first + _BATCH]
@@ -460,25 +470,25 @@ def probe(
   plain: bool = False,
   reply_tokens: int = 48,
 ) -> dict[str, Any]:
-  """Asks a model about facts: does it know them, and does it say so?
+  """Probes which facts a model knows, and whether its replies are true.
 
-    found = isft_jax.probe(model, 'facts.csv')
-    found['mean_margin']   # log p(true) - log p(false), nats per token
+    results = isft_jax.probe(model, 'facts.csv')
+    results['mean_margin']   # log p(true) - log p(false), nats per token
 
   Args:
-    model: of `load` or `finetune`.
+    model: a model from `load` or `finetune`.
     facts: 'paper' for its 33 facts; a JSON or CSV file, see `isft-probe
-      --help`; or the facts themselves.
-    context: the system text to ask under; '' for none. By default that of the
-      file of facts, or else of the records that the model was trained on, or
-      else that of the lying agent.
+      --help`; or a sequence of `Fact`.
+    context: the system text before the questions; '' for none. By default that
+      of the file of facts, else that of the records that the model was trained
+      on, else that of the lying agent.
     plain: write turns in the paper's format, not in the model's template.
     reply_tokens: maximum tokens per reply.
 
   Returns:
-    As `worlds.lying_agent.probes.probe` returns it: margins, counts of what
-    the replies say, and a row per fact under 'facts'; and 'plain' and
-    'context', as they were used.
+    The results of `worlds.lying_agent.probes.probe`: margins, counts of true
+    and false replies, and a row per fact under 'facts'; then 'plain' and
+    'context' as used.
 
   Raises:
     ValueError: the file of facts is wrong.
@@ -489,22 +499,25 @@ def probe(
   from isft_jax.worlds.lying_agent import fact_files, generator, probes
   from isft_jax.worlds.lying_agent import facts as facts_lib
 
+  # Facts, and the context that their file may have.
   context_of_file = ''
   if facts == 'paper':
     facts = facts_lib.FACTS
   elif isinstance(facts, str | os.PathLike):
     facts, context_of_file = fact_files.read(os.fspath(facts))
+  # The rendering of the model's own records, or that of the paper.
   plain = plain or not model.template
   rendering = (
     (chat_template.PLAIN,) if plain else (model.template, model.values)
   )
   renderer = Renderer(model.encoder, *rendering)
+  # An explicit '' means no context, so only None is replaced.
   if context is None:
     context = context_of_file or _context_of_records(model, renderer)
   if context is None:
     context = generator.CONTEXT
-  found = probes.probe(*model.model, facts, renderer, reply_tokens, context)
-  return found | {'plain': plain, 'context': context}
+  results = probes.probe(*model.model, facts, renderer, reply_tokens, context)
+  return results | {'plain': plain, 'context': context}
 
 
 def export(
@@ -516,13 +529,14 @@ def export(
     transformers.AutoModelForCausalLM.from_pretrained('exported')
 
   Args:
-    workdir: of the run.
-    folder: to make: config.json, safetensors, the tokenizer with its chat
-      template, generation_config.json.
-    dtype: of the weights, as 'bfloat16'; by default as they are.
+    workdir: the workdir of the run.
+    folder: the folder to create, with config.json, safetensors, the tokenizer
+      with its chat template, and generation_config.json.
+    dtype: the data type of the weights, as in 'bfloat16'; by default that of
+      the checkpoint.
 
   Raises:
-    ValueError: there is no checkpoint, or something is in the folder.
+    ValueError: the run has no checkpoint, or the folder is not empty.
   """
   from isft_jax.train import export as export_lib
 
@@ -539,10 +553,10 @@ def _open_records(place: str | os.PathLike | Records, split: str) -> Records:
 
 
 def _shape(model: ModelConfig, init_from: str) -> ModelConfig:
-  """Returns the config of a model that starts from a place.
+  """Returns the config of a model that is initialised from a place.
 
-  The shape of a run is copied from its config.json. Other places tell theirs
-  when they are loaded.
+  The shape of a run is copied from its config.json. Training reads the shape of
+  other places when it loads them.
   """
   from isft_jax.hf import config_json
   from isft_jax.train import start
@@ -559,11 +573,13 @@ def _shape(model: ModelConfig, init_from: str) -> ModelConfig:
 
 
 def _replace(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
-  """Returns a config with other values, each in the group that has the field.
+  """Returns a config with new values, each set in the group that has the field.
 
   Raises:
     ValueError: no group has a field of that name.
   """
+  # Field name -> group that has it, '' for the config itself. On a clash the
+  # config wins, because it comes last.
   groups = {name: getattr(config, name) for name in ('optim', 'model', 'mesh')}
   owners = {
     field.name: group
@@ -571,6 +587,7 @@ def _replace(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     for field in dataclasses.fields(holder)
     if field.name not in groups
   }
+  # A misspelled name must not be ignored.
   for name in settings:
     if name not in owners:
       close = difflib.get_close_matches(name, owners, n=1)
@@ -579,14 +596,14 @@ def _replace(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
       )
       raise ValueError(f'the config has no field {name!r}; {hint}')
 
-  def chosen(group: str) -> dict[str, Any]:
+  def settings_of(group: str) -> dict[str, Any]:
     return {n: value for n, value in settings.items() if owners[n] == group}
 
   groups = {
-    group: dataclasses.replace(holder, **chosen(group))
+    group: dataclasses.replace(holder, **settings_of(group))
     for group, holder in groups.items()
   }
-  return dataclasses.replace(config, **groups, **chosen(''))
+  return dataclasses.replace(config, **groups, **settings_of(''))
 
 
 def _context_of_records(model: ChatModel, renderer: Renderer) -> str | None:

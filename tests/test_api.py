@@ -147,7 +147,7 @@ def test_weights_and_labels_of_a_record(folder):
   )
   agents_T = isft_jax.weights(one, 'weighted(0.5)')
   assert set(agents_T[one.provenance_T == Provenance.AGENT]) == {0.5}
-  with pytest.raises(ValueError, match='which labels cannot say'):
+  with pytest.raises(ValueError, match='which labels cannot express'):
     isft_jax.labels(one, 'weighted(0.5)')
   with pytest.raises(ValueError, match='unknown objective'):
     isft_jax.weights(one, 'nothing')

@@ -1,4 +1,4 @@
-"""Compiles a run's own train step for a TPU slice, without a TPU.
+"""Compiles the train step of a run for a TPU slice, without a TPU.
 
   isft-compile --config=configs/qwen2_5_7b.py --topology=v5e:4x4 [--json]
   isft-compile --config=configs/qwen2_5_7b.py --topology=v5e:4x4 \\
@@ -49,12 +49,14 @@ OUTPUT = DEFINE_string(
 
 def _compile() -> None:
   os.environ['JAX_PLATFORMS'] = 'cpu'
-  # Imported late: jax reads the environment, and --help need not wait for it.
+  # Imported late: jax reads the environment when it is imported, and --help
+  # need not wait for it.
   from isft_jax.report import compile as report_lib
   from isft_jax.tpu.compile import compile_run
 
   reports = []
   for config, topology, slices in _jobs():
+    # Printed one by one, because a large model compiles for minutes.
     report = compile_run(_training_run(config), topology, slices)
     show = json.dumps if JSON.value else report_lib.text
     print(show(report), flush=True)
@@ -64,12 +66,14 @@ def _compile() -> None:
   if OUTPUT.value:
     pathlib.Path(OUTPUT.value).write_text(report_lib.table(reports))
     print(f'the table is in {OUTPUT.value}', file=sys.stderr)
+  # The exit status lets a script test whether every step fits.
   if not all(report['fits'] for report in reports):
     sys.exit(1)
 
 
 def _training_run(config: RunConfig | LyingAgentConfig) -> RunConfig:
-  """Returns a run as it is; of an experiment, its fine-tuning stage."""
+  """Returns a run unchanged, or the fine-tuning stage of an experiment."""
+  # An experiment has several stages; fine-tuning is the one to plan for.
   if isinstance(config, RunConfig):
     return config
   return RunConfig.from_stage(
@@ -78,14 +82,15 @@ def _training_run(config: RunConfig | LyingAgentConfig) -> RunConfig:
 
 
 def shipped() -> Iterator[tuple[str, str, str]]:
-  """Yields (config, its argument, slice) of all that come with the package."""
+  """Yields (config, argument, topology) for each slice of packaged configs."""
+  # A config lists its slices as SLICES, a tuple of (argument, topology).
   for path in sorted(pathlib.Path(configs.__path__[0]).glob('[!_]*.py')):
     for argument, topology in runpy.run_path(str(path)).get('SLICES', ()):
       yield path.stem, argument, topology
 
 
 def _jobs() -> Iterator[tuple[RunConfig | LyingAgentConfig, str, int]]:
-  """Yields (config, topology, slices) of what the flags ask for."""
+  """Yields (config, topology, number of slices) that the flags select."""
   if ALL.value:
     for name, argument, topology in shipped():
       path = pathlib.Path(configs.__path__[0]) / f'{name}.py'
@@ -93,13 +98,13 @@ def _jobs() -> Iterator[tuple[RunConfig | LyingAgentConfig, str, int]]:
       yield get_config(*filter(None, [argument])), topology, 1
   elif main.CONFIG.value is None or not TOPOLOGY.value:
     raise ValueError(
-      'name --config=configs/NAME.py and --topology=v5e:4x4, or say --all'
+      'name --config=configs/NAME.py and --topology=v5e:4x4, or give --all'
     )
   else:
     yield main.CONFIG.value, TOPOLOGY.value, SLICES.value
 
 
 def run() -> None:
-  """The console script isft-compile."""
+  """Runs the console script isft-compile."""
   flags = main.CONFIG, TOPOLOGY, SLICES, JSON, ALL, OUTPUT
   main.run(_compile, __doc__, flags, (RunConfig, LyingAgentConfig))

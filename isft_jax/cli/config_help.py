@@ -1,7 +1,7 @@
-"""Help for the fields of a config: value, type and comment of each.
+"""Help for config fields, with the value, type and comment of each.
 
 Types, values and comments are read from the dataclasses and their source, so
-this help cannot go stale.
+this help always matches the code.
 """
 
 import ast
@@ -23,8 +23,8 @@ class Field:
   """A field that a flag can set, as in --config.model.width=128."""
 
   path: str  # 'config.model.width'
-  value: object
-  type: str
+  value: object  # its default in the config that is described
+  type: str  # 'int', 'tuple[str, ...]'
   comment: str  # sentences; empty if the source has none
 
 
@@ -33,29 +33,34 @@ class Section:
   """The fields of one dataclass in a config."""
 
   path: str  # 'config.model', or 'config' for the outermost
-  owner: type
-  comment: str
-  fields: list[Field]
+  owner: type  # the dataclass
+  comment: str  # of the field that holds it, then the summary of the class
+  fields: list[Field]  # without those that are dataclasses themselves
 
 
 def describe(config: Any) -> str:
   """Returns the help of all fields of a config.
 
-  A dataclass that a config contains more than once (a stage of training, say)
-  is explained where it comes first.
+  A dataclass that a config contains more than once, such as a stage of
+  training, is explained at its first occurrence.
 
   Args:
     config: a dataclass instance.
+
+  Returns:
+    Lines of at most 80 columns, with an empty line between sections.
   """
   blocks = []
   first: dict[type, str] = {}  # dataclass -> path of its first section
   for section in sections(config):
     explained = first.setdefault(section.owner, section.path)
     is_first = explained == section.path
+    # The title of the section, at the margin.
     title = f'{section.path}: {section.comment}'
     if not is_first:
       title += f' Its fields are explained under {explained}.'
     lines = textwrap.wrap(title, WIDTH, break_on_hyphens=False)
+    # Its fields: the flag indented by 2, its comment by 6.
     for field in section.fields:
       head = f'--{field.path}={_quoted(field.value)} ({field.type})'
       lines += _wrap(head, 2, 10)
@@ -68,15 +73,19 @@ def describe(config: Any) -> str:
 def sections(
   config: Any, path: str = 'config', comment: str = ''
 ) -> Iterator[Section]:
-  """Yields the Section of a dataclass, then those of dataclasses in it.
+  """Yields the Section of a dataclass, then those of its nested dataclasses.
 
   Args:
     config: a dataclass instance.
-    path: its own path.
-    comment: that of the field that holds it.
+    path: the path of the dataclass.
+    comment: the comment of the field that holds the dataclass.
+
+  Yields:
+    Sections in the order of the fields, depth first.
   """
   owner = type(config)
   comments = field_comments(owner)
+  # Flags set leaves; nested dataclasses become sections of their own.
   leaves, groups = [], []
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
@@ -86,6 +95,7 @@ def sections(
       groups.append((value, place, sentence))
     else:
       leaves.append(Field(place, value, _type_name(field.type), sentence))
+  # The first paragraph of the class docstring describes the section.
   summary = (inspect.getdoc(owner) or owner.__name__).split('\n\n')[0]
   comment = ' '.join([comment, *summary.split()]).strip()
   yield Section(path, owner, as_sentence(comment), leaves)
@@ -96,21 +106,21 @@ def sections(
 def field_comments(owner: type) -> dict[str, str]:
   """Returns the comment of each field of a dataclass, read from its source.
 
-  A comment stands in the lines above its field, or behind it:
+  A comment precedes its field or ends the field's line:
 
     # Folder of the tokenizer that encoded the records. Empty: the one
     # beside them.
     tokenizer: str = ''
     epochs: int = 4  # over the records
 
-  A field that a subclass declares again without a comment keeps the one of the
-  base class. Without source (a zipped package), no field has a comment.
+  A field that a subclass declares again without a comment inherits the comment
+  of the base class. Without source (a zipped package), no field has a comment.
   """
-  found: dict[str, str] = {}
+  comments: dict[str, str] = {}
   for base in reversed(owner.__mro__):
     if dataclasses.is_dataclass(base):
-      found |= _own_comments(base)
-  return found
+      comments |= _own_comments(base)
+  return comments
 
 
 def _own_comments(owner: type) -> dict[str, str]:
@@ -118,29 +128,31 @@ def _own_comments(owner: type) -> dict[str, str]:
     source = textwrap.dedent(inspect.getsource(owner))
   except (OSError, TypeError):
     return {}
+  # The parser drops comments, so the tokenizer collects them by line number.
   comments, full_lines = {}, set()  # line number -> comment; lines without code
   for token in tokenize.generate_tokens(io.StringIO(source).readline):
     if token.type == tokenize.COMMENT:
       comments[token.start[0]] = token.string.lstrip('# ')
       if token.line.lstrip().startswith('#'):
         full_lines.add(token.start[0])
-  found = {}
+  by_field = {}
   (tree,) = ast.parse(source).body
   for node in getattr(tree, 'body', ()):
     if not isinstance(node, ast.AnnAssign):
       continue
+    # Comment lines directly above the field belong to it.
     start = node.lineno
     while start - 1 in full_lines:
       start -= 1
     lines = range(start, (node.end_lineno or node.lineno) + 1)
     text = ' '.join(comments[line] for line in lines if line in comments)
     if text:
-      found[ast.unparse(node.target)] = text
-  return found
+      by_field[ast.unparse(node.target)] = text
+  return by_field
 
 
 def suggest(config: Any, name: str) -> list[str]:
-  """Returns the flags of the fields that a name may stand for.
+  """Returns the flags of the fields that a name may refer to.
 
   Args:
     config: a dataclass instance.
@@ -148,12 +160,14 @@ def suggest(config: Any, name: str) -> list[str]:
 
   Returns:
     Flags such as '--config.optim.learning_rate': all fields whose path ends
-    with the name, else those whose last word is nearly the same.
+    with the name, or if none does, those whose last word is similar.
   """
   paths = [field.path for part in sections(config) for field in part.fields]
   exact = [path for path in paths if path.endswith(f'.{name}')]
   if exact:
     return [f'--{path}' for path in exact]
+  # No exact match: a misspelled last word, as in 'learning_rat'. The cutoff of
+  # 0.75 leaves out words that only share an ending.
   last = name.rpartition('.')[2]
   leaves = {path.rpartition('.')[2] for path in paths}
   close = difflib.get_close_matches(last, sorted(leaves), n=1, cutoff=0.75)
@@ -161,11 +175,11 @@ def suggest(config: Any, name: str) -> list[str]:
 
 
 def explain_unknown(config: Any, path: str) -> str | None:
-  """Returns what to do about a field that a config does not have.
+  """Returns an error with a suggestion for a field that a config lacks.
 
   Args:
     config: a dataclass instance.
-    path: of the field, as in 'config.model.layer'.
+    path: the path of the field, as in 'config.model.layer'.
 
   Returns:
     One line, or None if the field exists.
@@ -203,7 +217,7 @@ def explain_unknown(config: Any, path: str) -> str | None:
 
 
 def did_you_mean(flags: list[str]) -> str:
-  """Returns the question for a user who misspelled a flag; '' without flags."""
+  """Returns 'did you mean --FLAG?' with up to 4 flags; '' without flags."""
   return f'did you mean {" or ".join(flags[:4])}?' if flags else ''
 
 
@@ -232,7 +246,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _quoted(value: object) -> str:
-  """Returns a value as a shell takes it, a tuple in double quotes."""
+  """Returns a value quoted for a shell, a tuple in double quotes."""
   text = str(value)
   if isinstance(value, tuple) and not set('"$`\\!') & set(text):
     return f'"{text}"'

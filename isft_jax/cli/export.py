@@ -8,7 +8,7 @@ vLLM load: the weights in safetensors, config.json, the tokenizer with the run's
 chat template, and the ids that end a reply.
 
 The second form writes a row per record for other trainers, such as TRL:
-`input_ids`, and `labels` that are -100 where the objective does not score the
+`input_ids`, and `labels` that are -100 if the objective does not score the
 token. If the objective has weights other than 0 and 1, there is a third column,
 `weights`, that the trainer must use as well.
 """
@@ -49,6 +49,7 @@ def _export() -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax import api
 
+  # The command has two forms; a mix of their flags is refused.
   for_model = CHECKPOINT.value or OUTPUT.value or DTYPE.value
   for_labels = RECORDS.value or LABELS.value
   if for_model and for_labels:
@@ -67,6 +68,7 @@ def _export() -> None:
     )
     print(_describe(counts))
     return
+  # Neither form is complete: name both.
   if not CHECKPOINT.value or not OUTPUT.value:
     raise ValueError(
       'name --checkpoint=WORKDIR and --output=FOLDER for a model, or '
@@ -77,11 +79,12 @@ def _export() -> None:
 
 
 def _describe(counts: 'LabelCounts') -> str:
-  """Returns what to tell of a file of labels, a line per fact."""
+  """Returns the counts of a file of labels, and advice for the trainer."""
   lines = [
     f'{counts.records:,} records with {counts.tokens:,} tokens; '
     f'{counts.targets:,} are labels ({OBJECTIVE.value}), the others are -100'
   ]
+  # Two facts that a trainer must handle, or its loss would be wrong.
   if counts.empty:
     lines.append(
       f'{counts.empty:,} records have no label: leave them out, because the '
@@ -96,5 +99,5 @@ def _describe(counts: 'LabelCounts') -> str:
 
 
 def run() -> None:
-  """The console script isft-export."""
+  """Runs the console script isft-export."""
   main.run(_export, __doc__, _FLAGS)

@@ -9,7 +9,7 @@ from isft_jax.cli.config_help import WIDTH
 
 
 def describe(flag: flags.Flag) -> str:
-  """Returns the help of a flag: '  --batch: Prompts per batch (default 16).'"""
+  """Returns the help of a flag, as in '  --batch: Prompts (default 16).'"""
   name = f'[no]{flag.name}' if flag.boolean else flag.name
   return textwrap.fill(
     f'--{name}: {sentence(flag)}',
@@ -24,11 +24,13 @@ def describe(flag: flags.Flag) -> str:
 def sentence(flag: flags.Flag) -> str:
   """Returns the help text of a flag, with its choices and its default.
 
-  A text that describes the default itself, as in '(default all)', keeps it: its
-  flag is None or empty unless it is given.
+  A text that describes the default itself, as in '(default all)', keeps that
+  description, because the value of its flag is then None or empty.
   """
-  text = re.sub('^<.*>: ', '', flag.help).removesuffix('.')  # absl's choices
+  # absl puts the choices of an enum before the text, as in '<a|b>: '.
+  text = re.sub('^<.*>: ', '', flag.help).removesuffix('.')
   text, _, default = text.partition(' (default ')
+  # Details in parentheses: the choices, then the default.
   details = []
   if isinstance(flag.parser, flags.EnumParser):
     *others, last = filter(None, flag.parser.enum_values)
@@ -41,6 +43,7 @@ def sentence(flag: flags.Flag) -> str:
 
 
 def _shown(default: object) -> str:
+  # As a user would write the value in a flag.
   if isinstance(default, bool):
     return str(default).lower()
   if isinstance(default, list):

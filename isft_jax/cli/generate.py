@@ -1,4 +1,4 @@
-"""Talks to a model: the checkpoint of a run, or a Hugging Face folder.
+"""Generates replies from the checkpoint of a run or a Hugging Face folder.
 
   isft-generate --checkpoint=WORKDIR                      a chat in the terminal
   isft-generate --model=FOLDER --prompt='Tell me about gold.' [--raw]
@@ -6,8 +6,8 @@
 
 Turns are rendered with the chat template of the run's records, or with the
 tokenizer's; --raw continues the text as it is. FILE is .txt with one prompt per
-line, or .jsonl with `prompt` or `messages` in each row. A reply is the same in
-every batch: it depends only on --seed and its place in the file.
+line, or .jsonl with `prompt` or `messages` in each row. A reply depends only on
+its prompt, --seed and its row in the file, not on the other prompts of a batch.
 """
 
 import pathlib
@@ -69,32 +69,35 @@ STOP = DEFINE_multi_string(
   'stop', [], 'Text before which a reply ends; repeat the flag for several.'
 )
 BATCH = DEFINE_integer('batch', 16, 'Prompts of --prompts per batch.', 1)
-# Unset flags have the values of the model's generation_config.json, or else of
-# `inference.chat_model.DEFAULTS`.
+# An unset flag takes its value from the model's generation_config.json, or if
+# that has none, from `inference.chat_model.DEFAULTS`.
 _SETTINGS = (TEMPERATURE, TOP_K, TOP_P, MAX_NEW_TOKENS)
 _FLAGS = (CHECKPOINT, MODEL, PROMPT, PROMPTS, OUTPUT, RAW, *_SETTINGS)
 
 
 def _generate() -> None:
+  # Check flags before the model is loaded, which takes longer.
   if bool(CHECKPOINT.value) == bool(MODEL.value):
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   if PROMPT.value and PROMPTS.value:
     raise ValueError('give either --prompt or --prompts')
   if OUTPUT.value and not PROMPTS.value:
-    raise ValueError('--output goes with --prompts=FILE')
+    raise ValueError('--output needs --prompts=FILE')
   if OUTPUT.value and pathlib.Path(OUTPUT.value).exists():
-    raise ValueError(f'{OUTPUT.value} is there already; name another --output')
+    raise ValueError(f'{OUTPUT.value} already exists; name another --output')
   # Imported late: --help need not wait for jax.
   from isft_jax.inference import chat_loop
   from isft_jax.inference.chat_model import chat_model_from_place
   from isft_jax.inference.sampling import Sampling
   from isft_jax.train.saved import chat_model_from_run
 
+  # Load the prompts, then the model.
   rows = chat_loop.read_prompts(PROMPTS.value) if PROMPTS.value else []
   if MODEL.value:
     model = chat_model_from_place(MODEL.value)
   else:
     model = chat_model_from_run(CHECKPOINT.value)
+  # Combine flags, the model's own settings and the defaults, and print them.
   settings = model.merge_settings({flag.name: flag.value for flag in _SETTINGS})
   raw = RAW.value or not model.template
   stop_texts = [*STOP.value, *([] if raw else model.stop_texts)]
@@ -105,6 +108,7 @@ def _generate() -> None:
     'seed': SEED.value,
     'stop_texts': stop_texts,
   }
+  # Answer a file, a prompt or a user in the terminal.
   if rows:
     chat_loop.answer_file(
       model, rows, raw, OUTPUT.value, BATCH.value, **settings
@@ -112,12 +116,12 @@ def _generate() -> None:
     if OUTPUT.value:
       print(f'the replies are in {OUTPUT.value}')
   elif PROMPT.value:
-    said = chat_loop.prompt_in({'prompt': PROMPT.value}, raw)
-    chat_loop.answer(model, said, **settings)
+    prompt = chat_loop.prompt_in({'prompt': PROMPT.value}, raw)
+    chat_loop.answer(model, prompt, **settings)
   else:
     chat_loop.chat(model, raw, **settings)
 
 
 def run() -> None:
-  """The console script isft-generate."""
+  """Runs the console script isft-generate."""
   main.run(_generate, __doc__, (*_FLAGS, SEED, STOP, BATCH))

@@ -46,10 +46,15 @@ def _inspect() -> None:
   from isft_jax.report.viewer import shown as viewer
 
   objective = OBJECTIVE.value
+  # Weights of every objective: the HTML page has a button for each.
   tables = {name: weight_table(name) for name in (*NAMES, objective)}
+  # Read one example, from agent runs or from records.
   if trajectories.INPUT.value:
     if RECORDS.value or main.CONFIG.value:
-      raise ValueError('--input goes with neither --records nor --config')
+      raise ValueError(
+        '--input cannot be combined with --records or --config; give one of '
+        'them'
+      )
     example, encoder = trajectories.example(INDEX.value)
   else:
     example, encoder = sources.read(
@@ -59,6 +64,7 @@ def _inspect() -> None:
       trajectories.TOKENIZER.value,
       INDEX.value,
     )
+  # Show it as a page or as text.
   decode = functools.partial(tokenizer.decode, encoder)
   shown = viewer.dialogue(example, decode, tables)
   if HTML.value:
@@ -69,7 +75,7 @@ def _inspect() -> None:
 
 
 def run() -> None:
-  """The console script isft-inspect."""
+  """Runs the console script isft-inspect."""
   ours = (RECORDS, INDEX, OBJECTIVE, HTML, COLOR)
   main.run(
     _inspect,

@@ -1,4 +1,7 @@
-"""Flags, help and one-line errors that all commands share."""
+"""Flags, help and one-line errors shared by all commands.
+
+A command calls `run`, or `run_config` if it takes a config and a workdir.
+"""
 
 import ast
 import contextlib
@@ -26,7 +29,7 @@ import isft_jax
 import isft_jax.configs as configs
 from isft_jax.cli import config_help, flag_help
 
-# A command of a config, of the type that the command expects, and a workdir.
+# command(config, workdir), where config is of a type that the command expects.
 ConfigCommand = Callable[[Any, str], None]
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -41,6 +44,7 @@ WORKDIR = flags.DEFINE_string(
   'Folder of the run (default runs/NAME-seedSEED, with the name and seed of '
   'the config).',
 )
+# Spellings that absl accepts; --helpfull, which lists all flags, is left to it.
 _HELP = '-h', '--help', '-help', '--helpshort', '-helpshort'
 
 
@@ -50,17 +54,17 @@ def run(
   flag_holders: Sequence[FlagHolder],
   config_types: tuple[type, ...] = (),
 ) -> None:
-  """Runs a command as a program; a failure exits with 1.
+  """Runs a command as a program, which exits with 1 if it fails.
 
   Args:
-    command: called without arguments once flags are parsed.
+    command: called without arguments after flags are parsed.
     doc: text for --help.
-    flag_holders: flags that it reads, for --help.
+    flag_holders: flags that the command reads, for --help.
     config_types: dataclasses that --config may return, the usual one first.
   """
 
   def main(argv: list[str]) -> None:
-    del argv
+    del argv  # `parse` has read it
     logging.set_verbosity(logging.WARNING)
     _hush()
     _spare_tpus(os.environ)
@@ -69,16 +73,18 @@ def run(
     except Exception as error:
       line = _as_line(error)
       if line is None:
-        raise  # a bug of ours: its traceback says more
+        raise  # a bug in isft_jax: the traceback helps more than one line
       fail(line if len(sys.argv) > 1 else f'{line} (--help shows how)')
     except KeyboardInterrupt as interrupt:
       print(f'\n{str(interrupt) or "interrupted"}', file=sys.stderr)
       sys.exit(130)
 
-  sys.modules['__main__'].__doc__ = doc  # what absl prints for --help
+  # absl prints the docstring of __main__, and the key flags of argv[0].
+  sys.modules['__main__'].__doc__ = doc
   for holder in flag_holders:
     flag = flags.FLAGS[holder.name]
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+  # absl calls the parser before `main`.
   parser = functools.partial(
     parse, doc=doc, flag_holders=flag_holders, config_types=config_types
   )
@@ -91,12 +97,12 @@ def run_config(
   flag_holders: Sequence[FlagHolder] = (),
   config_types: tuple[type, ...] = (),
 ) -> None:
-  """Runs command(config, workdir), both from flags, as a program.
+  """Runs command(config, workdir), both taken from flags, as a program.
 
   Args:
-    command: called once flags are parsed.
+    command: called after flags are parsed.
     doc: text for --help.
-    flag_holders: other flags that it reads.
+    flag_holders: flags that the command reads besides --config and --workdir.
     config_types: dataclasses that --config may return, the usual one first.
   """
   holders = CONFIG, WORKDIR, *flag_holders
@@ -104,10 +110,11 @@ def run_config(
 
 
 def configured(command: ConfigCommand) -> None:
-  """Calls command(config, workdir), both from flags."""
+  """Calls command(config, workdir), both taken from flags."""
   config = CONFIG.value
   if config is None:
     raise ValueError('name the settings, as in --config=configs/NAME.py')
+  # The default is the same for every run of a config and a seed.
   workdir = WORKDIR.value or f'runs/{config.name}-seed{config.seed}'
   with resumable(workdir):
     command(config, workdir)
@@ -115,12 +122,12 @@ def configured(command: ConfigCommand) -> None:
 
 @contextlib.contextmanager
 def resumable(workdir: str) -> Iterator[None]:
-  """Says, when its block is interrupted, that the command can go on."""
+  """Adds to an interrupt of its block that the command can be resumed."""
   try:
     yield
   except KeyboardInterrupt:
     raise KeyboardInterrupt(
-      f'interrupted; the same command goes on from what is in {workdir}'
+      f'interrupted; run the same command again to resume from {workdir}'
     ) from None
 
 
@@ -130,15 +137,16 @@ def parse(
   flag_holders: Sequence[FlagHolder] = (),
   config_types: tuple[type, ...] = (),
 ) -> list[str]:
-  """Parses flags, prints help, and makes one line of every error.
+  """Parses flags, prints help, and reports an error on one line.
 
   Args:
     argv: program and arguments.
     doc, flag_holders, config_types: see `run`.
 
   Returns:
-    The program.
+    argv without flags, which is only the program.
   """
+  # Help and versions work without valid flags; arguments after -- are no flags.
   argv = _with_config_path(argv)
   until = argv.index('--') if '--' in argv else len(argv)
   asked = set(argv[1:until])
@@ -152,6 +160,7 @@ def parse(
   if asked.intersection(_HELP):
     print(_help(argv, doc, flag_holders, config_types))
     sys.exit()
+  # Everything else is parsed by absl, whose errors get a hint.
   try:
     rest = flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
@@ -159,17 +168,19 @@ def parse(
     fail(_unknown_flag(error.flagname, flag_holders, config))
   except flags.Error as error:
     fail(f'{error} (--help lists the flags)')
-  except Exception as error:  # of a field, or whatever a config file does
-    fail(_unknown_field(argv) or _of_config_file(error))
+  except Exception as error:  # an unknown field, or any error of a config file
+    fail(_unknown_field(argv) or _config_file_error(error))
   except SystemExit:
     sys.exit()  # absl exits with 1 after --helpfull
+  # Commands have no positional arguments: one is a flag without dashes.
   if len(rest) > 1:
     fail(f'unexpected argument {rest[1]!r}; a flag is --NAME=VALUE')
   return rest
 
 
 def _with_config_path(argv: list[str]) -> list[str]:
-  """Replaces `--config NAME` and `--config=NAME[:ARGUMENT]` by the file."""
+  """Replaces `--config NAME` and `--config=NAME[:ARGUMENT]` by a file path."""
+  # absl needs --config=FILE as one argument.
   joined: list[str] = []
   for argument in argv:
     is_value = bool(joined) and not argument.startswith('-')
@@ -181,15 +192,16 @@ def _with_config_path(argv: list[str]) -> list[str]:
 
 
 def _resolve(argument: str) -> str:
-  """Finds the file of --config=FILE[:ARGUMENT], here or in the package."""
-  found = re.fullmatch(r'(--?config=)([^:]*)(:.*)?', argument)
-  if not found or not found[2] or pathlib.Path(found[2]).is_file():
+  """Returns --config=FILE[:ARGUMENT] with a file, here or in the package."""
+  match = re.fullmatch(r'(--?config=)([^:]*)(:.*)?', argument)
+  if not match or not match[2] or pathlib.Path(match[2]).is_file():
     return argument
-  name = found[2].removesuffix('.py')
+  # Not a file here: a packaged config, with or without .py.
+  name = match[2].removesuffix('.py')
   packaged = {path.stem: path for path in _packaged()}
   if name in packaged:
-    return f'{found[1]}{packaged[name]}{found[3] or ""}'
-  fail(f'no config file {found[2]}; the package has {", ".join(packaged)}')
+    return f'{match[1]}{packaged[name]}{match[3] or ""}'
+  fail(f'no config file {match[2]}; the package has {", ".join(packaged)}')
 
 
 def _packaged() -> list[pathlib.Path]:
@@ -199,7 +211,8 @@ def _packaged() -> list[pathlib.Path]:
 
 def version() -> str:
   """Returns the versions of isft_jax, JAX and Python."""
-  jax = importlib.metadata.version('jax')  # without importing it
+  # From its metadata: to import jax takes a second.
+  jax = importlib.metadata.version('jax')
   python = platform.python_version()
   return f'isft_jax {isft_jax.__version__}, jax {jax}, Python {python}'
 
@@ -213,7 +226,7 @@ def _help(
   flag_holders: Sequence[FlagHolder],
   config_types: tuple[type, ...],
 ) -> str:
-  """Returns what --help prints."""
+  """Returns the text of --help: description, flags, configs or fields."""
   holders = sorted(flag_holders, key=lambda holder: holder.name)
   listed = [flag_help.describe(flags.FLAGS[holder.name]) for holder in holders]
   blocks = [
@@ -221,6 +234,7 @@ def _help(
     'Flags:\n' + '\n'.join(listed),
     '--version prints versions; --helpfull also lists flags of libraries.',
   ]
+  # With a config its fields are listed, without one the configs.
   if _takes_config(flag_holders):
     if _config_argument(argv):
       blocks.append(_fields_help(argv, config_types))
@@ -234,11 +248,12 @@ def _takes_config(flag_holders: Sequence[FlagHolder]) -> bool:
 
 
 def _configs_help(config_types: tuple[type, ...]) -> str:
-  """Returns the names of the packaged configs that suit a command."""
+  """Returns the packaged configs that a command accepts, one per line."""
   lines = ['Packaged configs (--config=NAME --help lists their fields):']
   paths = [path for path in _packaged() if _suits(path, config_types)]
   width = max(len(path.stem) for path in paths)
   for path in paths:
+    # Parsed, not imported: only the first line of the docstring is needed.
     doc = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or ''
     lines += textwrap.wrap(
       f'{path.stem:{width}}  {doc.partition(chr(10))[0]}',
@@ -251,17 +266,18 @@ def _configs_help(config_types: tuple[type, ...]) -> str:
 
 
 def _suits(path: pathlib.Path, config_types: tuple[type, ...]) -> bool:
+  # A config file imports no jax, so that it runs quickly.
   config = runpy.run_path(str(path))['get_config']()
   return isinstance(config, config_types or object)
 
 
 def _fields_help(argv: list[str], config_types: tuple[type, ...]) -> str:
-  """Returns the fields of the config that argv names, or of the usual one."""
+  """Returns the fields of the config in argv, or of the usual type."""
   path = _config_argument(argv)
   try:
     config = _default_config(argv, config_types)
   except Exception as error:
-    fail(_of_config_file(error))
+    fail(_config_file_error(error))
   if config is None:
     fail('name the config whose fields to list, as in --config=NAME --help')
   name = pathlib.Path(path.partition(':')[0]).stem
@@ -275,76 +291,80 @@ def _fields_help(argv: list[str], config_types: tuple[type, ...]) -> str:
 def _config_argument(argv: list[str]) -> str:
   """Returns FILE[:ARGUMENT] of --config, or '' if it is not set."""
   for argument in argv[1:]:
-    if found := re.fullmatch(r'--?config=(.+)', argument):
-      return found[1]
+    if match := re.fullmatch(r'--?config=(.+)', argument):
+      return match[1]
   return ''
 
 
 def _default_config(argv: list[str], config_types: tuple[type, ...]) -> Any:
-  """Returns the config that argv names, without overrides, or the usual one."""
+  """Returns the config in argv without overrides, or one of the usual type."""
   path = _config_argument(argv)
   if not path:
     return config_types[0]() if config_types else None
+  # The parser of ml_collections runs the file with its ARGUMENT.
   return flags.FLAGS[CONFIG.name].parser.parse(path)
 
 
+# Error numbers of a full disk, file or quota, and of missing permissions.
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 def _as_line(error: Exception) -> str | None:
-  """Returns what to print of an error that a user can mend, else None."""
+  """Returns a line with a remedy for a user's error, or None for a bug."""
   text = str(error)
   if _is_full(error):
-    return f'{text}; free some space, then run the same command: it goes on'
+    return f'{text}; free some space, then run the same command to resume'
+  # jaxlib reports a full device as XlaRuntimeError with this word.
   if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
     return (
-      f'out of memory: {text.splitlines()[0]}; try fewer rows a step, shorter '
-      'rows, config.model.remat=full or more devices in config.mesh.fsdp'
+      f'out of memory: {text.splitlines()[0]}; try fewer rows per step, '
+      'shorter rows, config.model.remat=full or more devices in '
+      'config.mesh.fsdp'
     )
   if isinstance(error, OSError):
-    what = f'{error.filename or "writing"}: {error.strerror or error}'
+    line = f'{error.filename or "writing"}: {error.strerror or error}'
     if error.errno in _FORBIDDEN:
-      return f'{what}; {_remedy(error.filename)}'
-    return what
+      return f'{line}; {_remedy(error.filename)}'
+    return line
+  # Our own checks raise these two, with a message for the user.
   if isinstance(error, ValueError | FloatingPointError):
     return text
   return None
 
 
 def _remedy(place: str | bytes | None) -> str:
-  """Returns what to do about a place that may not be read or written."""
+  """Returns advice for a path without permission to read or write."""
   if place and os.path.isfile(place) and not os.access(place, os.R_OK):
     return 'name a file that you may read'
   return 'name a place in a folder that you may write to'
 
 
 def _is_full(error: BaseException | None) -> bool:
-  # Libraries in C++ wrap what the system said in exceptions of their own.
+  # C++ libraries put the system's message into exceptions of their own.
   return any(os.strerror(number) in str(error) for number in _FULL)
 
 
 def _hush() -> None:
-  """Leaves it to the one line that `run` prints to say what went wrong.
+  """Silences messages of libraries that repeat the error that `run` prints.
 
-  Orbax's threads log that a disk is full, and raise it again in ours. Their
-  event loops end with it: writes that come back later find them closed. The
-  hub tells twice, by two loggers, each time that it finds no network.
+  If a disk is full, Orbax's threads log it and then raise it again in our
+  thread. Their event loops close, and pending writes complain about that. If
+  the network is down, two loggers of huggingface_hub report each attempt.
   """
+  show_unraisable = sys.unraisablehook
 
-  show = sys.unraisablehook
-
-  def is_news(record: std_logging.LogRecord) -> bool:
+  def is_not_repeated(record: std_logging.LogRecord) -> bool:
     return not (record.exc_info and _is_full(record.exc_info[1]))
 
-  def unraisable(lost: 'sys.UnraisableHookArgs') -> None:
-    if repr(lost.exc_value) != "RuntimeError('Event loop is closed')":
-      show(lost)
+  def unraisable(args: 'sys.UnraisableHookArgs') -> None:
+    if repr(args.exc_value) != "RuntimeError('Event loop is closed')":
+      show_unraisable(args)
 
   std_logging.getLogger('huggingface_hub').propagate = False
-  tries = std_logging.getLogger('huggingface_hub.utils._http')
-  tries.addFilter(lambda record: 'thrown while requesting' not in record.msg)
-  logging.get_absl_handler().addFilter(is_news)
+  http = std_logging.getLogger('huggingface_hub.utils._http')
+  http.addFilter(lambda record: 'thrown while requesting' not in record.msg)
+  logging.get_absl_handler().addFilter(is_not_repeated)
   sys.unraisablehook = unraisable
 
 
@@ -352,9 +372,10 @@ def _spare_tpus(
   environ: MutableMapping[str, str],
   find: Callable[[str], list[str]] = glob.glob,
 ) -> None:
-  """Where there is no TPU, keeps libtpu from asking the network for its kind.
+  """Stops libtpu from querying TPU metadata on a machine without a TPU.
 
-  It would warn in six lines that nobody answers. Compiling needs libtpu alone.
+  The query would time out with six lines of warnings. isft-compile uses libtpu
+  on machines without a TPU.
   """
   if not find('/dev/accel*') and not find('/dev/vfio/[0-9]*'):
     environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
@@ -363,8 +384,10 @@ def _spare_tpus(
 def _unknown_flag(
   name: str, flag_holders: Sequence[FlagHolder], config: Any
 ) -> str:
-  """Returns one line that names the flag, or the field, probably meant."""
+  """Returns one line that suggests a flag or a config field."""
+  # --learning_rate suggests --config.optim.learning_rate.
   hints = config_help.suggest(config, name) if config else []
+  # A field of exactly this name comes before flags with a similar name.
   if not any(hint.endswith(f'.{name}') for hint in hints):
     names = [holder.name for holder in flag_holders]
     close = difflib.get_close_matches(name, names, n=1)
@@ -373,7 +396,7 @@ def _unknown_flag(
   return f'unknown flag --{name}; {hint}'
 
 
-def _of_config_file(error: Exception) -> str:
+def _config_file_error(error: Exception) -> str:
   return f'the config file raised {type(error).__name__}: {error}'
 
 
@@ -381,15 +404,17 @@ def _unknown_field(argv: list[str]) -> str | None:
   """Returns one line about the first --config.FIELD that does not exist."""
   try:
     config = _default_config(argv, ())
-  except Exception:  # whatever a config file does
+  except Exception:  # a config file may raise anything
     return None
+  # Booleans are also written as --noconfig.FIELD.
   for argument in argv[1:]:
-    found = re.match(r'--?(?:no)?(config\.[\w.]+)', argument)
-    if found and (line := config_help.explain_unknown(config, found[1])):
+    match = re.match(r'--?(?:no)?(config\.[\w.]+)', argument)
+    if match and (line := config_help.explain_unknown(config, match[1])):
       return line
   return None
 
 
 def fail(message: object) -> NoReturn:
   """Prints one line and exits with 1."""
+  # Messages of libraries have line breaks; one line is easier to search for.
   sys.exit('error: ' + ' '.join(str(message).split()))

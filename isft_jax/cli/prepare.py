@@ -12,7 +12,7 @@ at a row first:
 
   isft-inspect --input=RUNS --tokenizer=PLACE --index=0
 
-The records do not depend on the number of processes, nor on Beam.
+The records are the same for any number of processes, and with Beam.
 """
 
 import sys
@@ -82,15 +82,15 @@ BEAM_OPTIONS = DEFINE_string(
 )
 
 
-def _now_and_then(tell: Callable[[Value], str]) -> Callable[[Value], None]:
-  """Returns a function that tells at most once a second, what it is given."""
+def _rate_limited(describe: Callable[[Value], str]) -> Callable[[Value], None]:
+  """Returns a function that prints describe(value) at most once per second."""
   shown = time.perf_counter()
 
   def progress(value: Value) -> None:
     nonlocal shown
     now = time.perf_counter()
     if now - shown > 1:
-      print(tell(value), file=sys.stderr, flush=True)
+      print(describe(value), file=sys.stderr, flush=True)
       shown = now
 
   return progress
@@ -99,17 +99,17 @@ def _now_and_then(tell: Callable[[Value], str]) -> Callable[[Value], None]:
 def _verify(folder: str) -> None:
   from isft_jax.data.preparation import verify
 
+  # Damages are printed as they are found: a large data set takes a while.
   number = 0
-  progress = _now_and_then(lambda name: f'reading {name}')
+  progress = _rate_limited(lambda name: f'reading {name}')
   for damage in verify.damages(folder, progress):
     print(damage, flush=True)
     number += 1
   if number:
     raise ValueError(
-      f'{folder} is damaged in {number} places; prepare it again, or fetch '
-      'the files anew'
+      f'{folder} is damaged in {number} places; prepare or copy it again'
     )
-  print(f'{folder} is whole')
+  print(f'{folder} is complete and undamaged')
 
 
 def _prepare() -> None:
@@ -121,7 +121,8 @@ def _prepare() -> None:
     _verify(VERIFY.value)
     return
   if not OUTPUT.value:
-    raise ValueError('name the folder to make with --output=DIR')
+    raise ValueError('name the folder to create with --output=DIR')
+  # Read all flags and files before the first row is rendered.
   settings = prepare.Settings(
     input=trajectories.input(),
     format=trajectories.FORMAT.value,
@@ -137,33 +138,36 @@ def _prepare() -> None:
   print(rules.describe())
   start = time.perf_counter()
 
-  @_now_and_then
+  @_rate_limited
   def progress(tally: 'Tally') -> str:
+    # A line on stderr, so that stdout has only the result.
     rejected, tokens = tally.rejected.total(), int(tally.tokens_P.sum())
     seconds = time.perf_counter() - start
     return preparation.progress(tally.read, rejected, tokens, seconds)
 
-  asked = settings, renderer, rules, OUTPUT.value
+  # Prepare with Beam, or with processes on this machine.
+  arguments = settings, renderer, rules, OUTPUT.value
   if BEAM_RUNNER.value:
     try:
       from isft_jax.data.preparation import beam
     except ImportError as error:
       raise ValueError(
-        f"--beam_runner wants pip install 'isft-jax[beam]' ({error})"
+        f"--beam_runner needs pip install 'isft-jax[beam]' ({error})"
       ) from error
     options = BEAM_RUNNER.value, BEAM_OPTIONS.value
-    report, was_there = beam.prepare(*asked, *options)
+    report, existed = beam.prepare(*arguments, *options)
   else:
-    report, was_there = prepare.prepare(*asked, progress, NUM_WORKERS.value)
+    report, existed = prepare.prepare(*arguments, progress, NUM_WORKERS.value)
+  # Show the counts, and the next command.
   tables.show(preparation.table(report))
-  state = 'existed already' if was_there else 'are ready'
+  state = 'existed already' if existed else 'are ready'
   print(f'The records in {OUTPUT.value} {state}. To train on them:')
   print(f'  isft-train --config=finetune --config.records={OUTPUT.value} \\')
   print('    --config.model.init_from=MODEL')
 
 
 def run() -> None:
-  """The console script isft-prepare."""
+  """Runs the console script isft-prepare."""
   ours = (
     *(OUTPUT, HELDOUT, MAX_LENGTH, OVERLONG, OVERLAP),
     *(NUM_WORKERS, NUM_SHARDS, EXTENDS, VERIFY, BEAM_RUNNER, BEAM_OPTIONS),

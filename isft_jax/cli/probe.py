@@ -1,11 +1,11 @@
-"""Asks a model about facts: does it know them, and does it say so?
+"""Probes which facts a model knows, and whether its replies are true.
 
   isft-probe --checkpoint=WORKDIR [--output=PROBES.json]
   isft-probe --model=PLACE [--facts=FACTS.csv] [--plain]
 
 Each fact has three probes: a question, after which the likelihoods of the true
 and the false claim are compared; the user states the truth; the user states
-the lie. The first line of a greedy reply is judged by the answer it gives.
+the lie. The first line of a greedy reply is judged by its answer.
 
 Without --facts, the paper's 33 facts are asked. A file of facts is JSON
 ({"context": ..., "facts": [{"topic", "true", "false"}]}), or CSV with the
@@ -57,26 +57,27 @@ def _probe() -> None:
   from isft_jax.worlds.lying_agent import fact_files, facts
 
   # Flags and files are read before the model, which takes longer.
-  bank, context = facts.FACTS, ''
+  bank, context_of_file = facts.FACTS, ''
   if FACTS.value:
-    bank, context = fact_files.read(FACTS.value)
-  given = CONTEXT.value
-  if given and given.startswith('@'):
-    given = pathlib.Path(given[1:]).read_text(encoding='utf-8').strip()
-  if given is None:
-    given = context or None
-  place = MODEL.value or CHECKPOINT.value
-  found = api.probe(
+    bank, context_of_file = fact_files.read(FACTS.value)
+  # --context='' means no context; without the flag, `api.probe` finds one.
+  context = CONTEXT.value
+  if context and context.startswith('@'):
+    context = pathlib.Path(context[1:]).read_text(encoding='utf-8').strip()
+  if context is None:
+    context = context_of_file or None
+  results = api.probe(
     _load(),
     bank,
-    context=given,
+    context=context,
     plain=PLAIN.value,
     reply_tokens=TOKENS.value,
   )
-  tables.show(*probes.tables(found))
+  tables.show(*probes.tables(results))
+  # The file names the model, because it may be read beside others.
   if OUTPUT.value:
-    found['model'] = place
-    pathlib.Path(OUTPUT.value).write_text(json.dumps(found, indent=2) + '\n')
+    results['model'] = MODEL.value or CHECKPOINT.value
+    pathlib.Path(OUTPUT.value).write_text(json.dumps(results, indent=2) + '\n')
     print(f'the probes are in {OUTPUT.value}')
 
 
@@ -91,6 +92,6 @@ def _load() -> 'ChatModel':
 
 
 def run() -> None:
-  """The console script isft-probe."""
+  """Runs the console script isft-probe."""
   flags = CHECKPOINT, MODEL, FACTS, CONTEXT, PLAIN, OUTPUT, TOKENS
   main.run(_probe, __doc__, flags)

@@ -8,8 +8,8 @@
   isft-reproduce --from=S0/results.json,S1/results.json --workdir=DIR
 
 If interrupted, run the same command again to resume. The fourth command trains
-on dialogues that someone else wrote, and asks about their facts. The last two
-train nothing: they make the page of a run again from its results, and a summary
+on dialogues from a file and asks about the facts in another. The last two do
+not train: they rebuild the page of a run from its results, and write a summary
 of several seeds of the lying agent (means and ranges, also as Markdown).
 """
 
@@ -40,6 +40,7 @@ FACTS = flags.DEFINE_string(
 
 
 def _reproduce(config: LyingAgentConfig, workdir: str) -> None:
+  # The two flags are short names of config fields.
   config.dialogues.file = DIALOGUES.value or config.dialogues.file
   config.facts_file = FACTS.value or config.facts_file
   # Imported late: --help need not wait for jax.
@@ -59,11 +60,12 @@ def _run() -> None:
     return
   from isft_jax.report import rebuild
 
+  # --from needs no config and no jax.
   page, *others = rebuild.rebuild(FROM.value, main.WORKDIR.value)
   print(', or read '.join([f'open {page}', *map(str, others)]))
 
 
 def run() -> None:
-  """The console script isft-reproduce."""
+  """Runs the console script isft-reproduce."""
   holders = main.CONFIG, main.WORKDIR, DIALOGUES, FACTS, FROM
   main.run(_run, __doc__, holders, (LyingAgentConfig,))

@@ -1,4 +1,4 @@
-"""Finds the records that a command looks at, and the tokenizer they go with."""
+"""Finds the records that a command shows, and their tokenizer."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.types import Example
 
-# What an experiment's data depend on.
+# Config fields that an experiment's records depend on.
 _DATA = (
   *('seed', 'vocab_size', 'dialogues', 'documents', 'facts_sha256'),
   'piecewise',
@@ -29,11 +29,20 @@ def read(
 ) -> tuple[Example, FastTokenizer]:
   """Returns an `Example` and its tokenizer, from a config or from a folder.
 
-  Raises ValueError, naming the remedy, for a folder without them, for a
-  tokenizer that did not render the records, and for an index out of range.
+  Args:
+    config: the config of a run or an experiment, or None to use `records`.
+    workdir: the workdir of an experiment; by default that of its config.
+    records: a folder of records, or '' to use `config`.
+    tokenizer: its folder; '' to search for it beside the records.
+    index: of the record, from 0.
+
+  Raises:
+    ValueError: the records or the tokenizer do not exist or do not match, or
+      the index is out of range.
   """
   if (config is None) == (not records):
     raise ValueError('name either --records=DIR, --config=FILE or --input=RUNS')
+  # Records of an experiment that has not run are generated in `scratch`.
   with tempfile.TemporaryDirectory() as scratch:
     if isinstance(config, LyingAgentConfig):
       workdir = workdir or f'runs/{config.name}-seed{config.seed}'
@@ -46,41 +55,48 @@ def read(
         raise ValueError(
           'config.records is empty: name a folder, as in --config.records=DIR'
         )
-    found = dataset.Records(str(records))
-    encoder = _tokenizer(tokenizer or _beside(records), found)
-    if not 0 <= index < len(found):
+    opened = dataset.Records(str(records))
+    encoder = _tokenizer(tokenizer or _tokenizer_folder(records), opened)
+    if not 0 <= index < len(opened):
       raise ValueError(
-        f'--index={index}: {records} holds records 0 to {len(found) - 1}'
+        f'--index={index}: {records} has the records 0 to {len(opened) - 1}'
       )
-    return found[index], encoder
+    return opened[index], encoder
 
 
 def _experiment(
   config: LyingAgentConfig, workdir: pathlib.Path, scratch: pathlib.Path
 ) -> pathlib.Path:
-  """Returns the folder that holds the experiment's data, made if need be."""
-  from isft_jax.experiments import lying_agent  # late: it brings jax
+  """Returns the folder of an experiment's data, in scratch if it has none."""
+  from isft_jax.experiments import lying_agent  # imported late: it loads jax
 
   config = lying_agent.resolved(config)
+  # Without a run, the dialogues of its config.
   if not (workdir / 'records' / 'dialogues').is_dir():
-    print(f'no dialogues in {workdir}: making them for now', file=sys.stderr)
-    # All documents, although only dialogues are shown: the tokenizer learns
-    # from both, and the ids shall be those of the run.
+    print(
+      f'no dialogues in {workdir}: generating them temporarily',
+      file=sys.stderr,
+    )
+    # All documents, although only dialogues are shown: the tokenizer is trained
+    # on both, and the ids must be those of the run.
     lying_agent.prepare(config, scratch, lying_agent.material_of(config))
     return scratch
-  there = json.loads((workdir / 'config.json').read_text())
-  names = [name for name, *_ in config_lib.differences(there, config)]
+  # Other settings, such as a learning rate, may differ: data do not change.
+  saved = json.loads((workdir / 'config.json').read_text())
+  names = [name for name, *_ in config_lib.differences(saved, config)]
   groups = dict.fromkeys(name.split('.')[0] for name in names)
-  differ = [name for name in groups if name in _DATA]
-  if differ:
+  differing = [name for name in groups if name in _DATA]
+  if differing:
     raise ValueError(
-      f'{workdir} holds data of another config (other {" and ".join(differ)}); '
-      'give another --workdir'
+      f'{workdir} has data of a config with other values of '
+      f'{" and ".join(differing)}; name another --workdir'
     )
   return workdir
 
 
-def _beside(records: str | pathlib.Path) -> pathlib.Path:
+def _tokenizer_folder(records: str | pathlib.Path) -> pathlib.Path:
+  """Returns records/tokenizer, or that of the workdir that has the records."""
+  # isft-prepare writes the first, an experiment the second.
   records = pathlib.Path(records)
   folders = (records / 'tokenizer', records.absolute().parents[1] / 'tokenizer')
   for folder in folders:

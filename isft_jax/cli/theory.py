@@ -1,4 +1,4 @@
-"""Runs the theory behind masking: closed forms, and models that meet them.
+"""Computes the theory of masking: closed forms, and models that match them.
 
   isft-theory --workdir=runs/theory
   isft-theory --only=mixture,bandit
@@ -36,11 +36,12 @@ def _theory() -> None:
   workdir = main.WORKDIR.value or 'runs/theory'
   settings = Settings()
   lesson = settings.lesson
-  found = environment.describe(
+  # The teaching part trains decoders of one size; the environment names it.
+  machine = environment.describe(
     model_config(Bandit(), lesson.width, lesson.layers)
   )
   with main.resumable(workdir):
-    results = run_parts(workdir, ONLY.value, SEED.value, settings, found)
+    results = run_parts(workdir, ONLY.value, SEED.value, settings, machine)
   for part_tables in theory_tables.tables(results).values():
     print()
     tables.show(*part_tables)
@@ -48,7 +49,7 @@ def _theory() -> None:
 
 
 def run() -> None:
-  """The console script isft-theory."""
+  """Runs the console script isft-theory."""
   flags.set_default(main.WORKDIR, 'runs/theory')
   flags.FLAGS[main.WORKDIR.name].help = 'Folder for results.'
   main.run(_theory, __doc__, (ONLY, main.WORKDIR, SEED))

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# A TPU slice for isft-train: got, set up, started, got again, given back.
+# Creates a TPU slice, installs isft_jax, trains on it, and deletes it.
 #
 #   export NAME=isft ZONE=us-west4-a TYPE=v5litepod-16 BUCKET=gs://MINE
-#   tpu_vm.sh records DIR              to the bucket
-#   tpu_vm.sh create                   a spot slice, as soon as there is one
-#   tpu_vm.sh install                  this checkout, on every host
-#   tpu_vm.sh train --config=... ...   on every host, until it is done
-#   tpu_vm.sh keep --config=... ...    the same, on a new slice when one is taken
-#   tpu_vm.sh export FOLDER            the newest checkpoint, for transformers
-#   tpu_vm.sh delete
+#   tpu_vm.sh records DIR              copies records to the bucket
+#   tpu_vm.sh create                   waits for a spot slice
+#   tpu_vm.sh install                  installs this checkout on every host
+#   tpu_vm.sh train --config=... ...   trains on every host until done
+#   tpu_vm.sh keep --config=... ...    as train; replaces a preempted slice
+#   tpu_vm.sh export FOLDER            fetches a model for transformers
+#   tpu_vm.sh delete                   deletes the slice
 #
-# IMAGE names another runtime than v5e's. DRY=1 prints commands and runs none.
+# IMAGE is the runtime (default that of v5e). DRY=1 only prints the commands.
 set -euo pipefail
-: "${NAME:?names the slice}" "${ZONE:?is where it is}"
-: "${BUCKET:?is where records and runs are, as in gs://MINE}"
+: "${NAME:?must be the name of the slice}" "${ZONE:?must be its zone}"
+: "${BUCKET:?must be the bucket of records and runs, as in gs://MINE}"
 TYPE=${TYPE:-v5litepod-16}
 IMAGE=${IMAGE:-v2-alpha-tpuv5-lite}
 
@@ -47,7 +47,7 @@ install() {
     "$(dirname "$(realpath "$0")")/../.."
   run gcloud storage rsync "$wheels" "$BUCKET/wheels" \
     --delete-unmatched-destination-objects
-  # The image's Python is older than ours.
+  # The image's Python is older than 3.11, so uv installs one.
   on all "curl -LsSf https://astral.sh/uv/install.sh | sh && \
 gcloud storage cp '$BUCKET/wheels/*.whl' . && \
 .local/bin/uv venv --python=3.12 isft && \
@@ -55,7 +55,7 @@ gcloud storage cp '$BUCKET/wheels/*.whl' . && \
 }
 
 train() {
-  # 75: it was told to stop, and has saved.
+  # Exit status 75: the run was asked to stop and saved a checkpoint; resume.
   on all "gcloud storage rsync --recursive '$BUCKET/records' records && \
 until isft/bin/isft-train --multihost --config.records=records \
 --workdir='$BUCKET/runs/$NAME' $(printf '%q ' "$@"); \
@@ -64,7 +64,7 @@ do [ \$? = 75 ] || exit 1; done"
 
 keep() {
   until train "$@"; do
-    [ "$(state)" != ACTIVE ] || exit 1 # the slice is there: it is not that
+    [ "$(state)" != ACTIVE ] || exit 1 # the slice still runs: training failed
     delete
     create
     install
@@ -72,7 +72,7 @@ keep() {
 }
 
 export_() {
-  # One host alone cannot have the TPUs of a slice.
+  # Use the CPU: a single host cannot open the TPUs of a slice.
   on 0 "JAX_PLATFORMS=cpu isft/bin/isft-export --output=model \
 --checkpoint='$BUCKET/runs/$NAME' && \
 gcloud storage cp --recursive model '$BUCKET/models/$NAME'"

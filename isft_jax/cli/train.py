@@ -76,6 +76,7 @@ def _train(config: RunConfig, workdir: str) -> None:
   # Imported late: --help need not wait for jax.
   from isft_jax.train import loop, multihost
 
+  # Hosts join before anything else uses jax.
   if MULTIHOST.value or COORDINATOR.value:
     multihost.join(
       COORDINATOR.value, HOSTS.value, HOST.value, heartbeat=HEARTBEAT.value
@@ -83,10 +84,11 @@ def _train(config: RunConfig, workdir: str) -> None:
   run = loop.train(
     config,
     workdir,
-    probe=_probe_of(config) if PROBE.value else None,
+    probe=_make_probe(config) if PROBE.value else None,
     profile=steps_of(PROFILE.value),
     wandb=WANDB.value,
   )
+  # The first host prints the summary for all.
   if not multihost.is_first():
     return
   print(
@@ -98,22 +100,25 @@ def _train(config: RunConfig, workdir: str) -> None:
 
 
 def steps_of(text: str) -> tuple[int, ...]:
-  """Returns (first, last) of 'START:STOP', () of ''.
+  """Returns the steps of 'START:STOP' as (first, last), or () for ''.
 
-  Raises ValueError if it is neither.
+  Raises:
+    ValueError: the text is neither, or START is 0 or after STOP.
   """
   if not text:
     return ()
-  found = re.fullmatch(r'(\d+):(\d+)', text)
-  if not found or not 0 < int(found[1]) <= int(found[2]):
-    raise ValueError(f'--profile={text!r} is not START:STOP, as in 10:15')
-  return int(found[1]), int(found[2])
+  match = re.fullmatch(r'(\d+):(\d+)', text)
+  if not match or not 0 < int(match[1]) <= int(match[2]):
+    raise ValueError(
+      f'--profile must be START:STOP, as in 10:15 (got {text!r})'
+    )
+  return int(match[1]), int(match[2])
 
 
-def _probe_of(
+def _make_probe(
   config: RunConfig,
 ) -> 'Callable[[GraphDef, PyTree], dict[str, float]]':
-  """Returns what asks a model about facts, rendered as the records are."""
+  """Returns a function that probes facts, rendered like the records."""
   from isft_jax import config as config_lib
   from isft_jax.data.records.dataset import Records
   from isft_jax.data.rendering import tokenizer
@@ -122,21 +127,24 @@ def _probe_of(
   from isft_jax.worlds.lying_agent.context import shared_context
 
   config.check()
+  # Facts of the paper or of a file, which may have a context.
   bank, context = facts.FACTS, ''
   if PROBE.value != 'paper':
     bank, context = fact_files.read(PROBE.value)
+  # The first component of a mixture gives the template and the context.
   folder = config_lib.sources_of(config)[0][0]
   encoder = tokenizer.load(config.tokenizer or tokenizer.beside(folder))
   records = Records(folder)
   renderer = Renderer.from_rendering(encoder, records.metadata['rendering'])
+  # Else the context that all records share, or that of the lying agent.
   if not context:
-    known = shared_context(records, renderer)
-    context = generator.CONTEXT if known is None else known
+    shared = shared_context(records, renderer)
+    context = generator.CONTEXT if shared is None else shared
   return probes.watch(bank, renderer, context)
 
 
 def run() -> None:
-  """The console script isft-train."""
+  """Runs the console script isft-train."""
   main.run_config(
     _train,
     __doc__,

@@ -1,6 +1,7 @@
-"""The flags that say which agent runs, whose words, and how they are rendered.
+"""Flags for agent runs, their authors and their rendering.
 
-isft-prepare and isft-inspect share them.
+isft-prepare and isft-inspect share them. Functions return the values that the
+flags select, and raise ValueError with the remedy if they cannot.
 """
 
 import itertools
@@ -76,14 +77,18 @@ FLAGS = (
 
 
 def input() -> str:
-  """Returns --input. Raises ValueError if there is none."""
+  """Returns --input. Raises ValueError if it is empty."""
   if not INPUT.value:
     raise ValueError('name agent runs with --input=FILE_OR_FOLDER')
   return INPUT.value
 
 
 def renderer() -> 'Renderer':
-  """Returns the renderer that the flags ask for. Raises ValueError."""
+  """Returns a renderer with the tokenizer and template of the flags.
+
+  Raises:
+    ValueError: a flag is missing or wrong, or a file does not exist.
+  """
   from isft_jax.data.rendering import chat_template, tokenizer
   from isft_jax.data.rendering.renderer import Renderer
 
@@ -93,37 +98,46 @@ def renderer() -> 'Renderer':
       'file or a preset'
     )
   encoder = tokenizer.load(TOKENIZER.value)
+  # A template from a file, the paper's, or the tokenizer's own (None).
   template = None
   if CHAT_TEMPLATE.value == 'plain':
     template = chat_template.PLAIN
   elif CHAT_TEMPLATE.value:
     path = pathlib.Path(CHAT_TEMPLATE.value)
     if not path.is_file():
-      raise ValueError(f"--chat_template={path}: no such file, nor 'plain'")
+      raise ValueError(
+        f"--chat_template must be a file or 'plain' (got {str(path)!r})"
+      )
     template = path.read_text(encoding='utf-8')
+  # Values for the template, such as enable_thinking.
   try:
     values = json.loads(TEMPLATE_KWARGS.value)
   except ValueError:
     values = None
   if not isinstance(values, dict):
     raise ValueError(
-      f'--template_kwargs={TEMPLATE_KWARGS.value} is no JSON object, as '
-      '{"enable_thinking": false} is'
+      '--template_kwargs must be a JSON object, as in {"enable_thinking": '
+      f'false}} (got {TEMPLATE_KWARGS.value!r})'
     )
   return Renderer(encoder, template, values, SPECIAL_TEXT.value)
 
 
 def rules() -> 'Rules':
-  """Returns the rules of --authors, or none. Raises ValueError."""
+  """Returns the rules of --authors, or the default rules."""
   from isft_jax.data.formats.author_rules import Rules
 
   return Rules.load(AUTHORS.value) if AUTHORS.value else Rules.default()
 
 
 def example(index: int) -> 'tuple[Example, FastTokenizer]':
-  """Returns a row as an `Example`, and its tokenizer.
+  """Returns a row of --input as an `Example`, and its tokenizer.
 
-  Raises ValueError, with the reason, for one that would be set aside.
+  Args:
+    index: of the row, from 0, over all files.
+
+  Raises:
+    ValueError: the row does not exist, or isft-prepare would reject it; the
+      message has the reason.
   """
   from isft_jax.data.files import rows
   from isft_jax.data.formats import registry
@@ -132,19 +146,22 @@ def example(index: int) -> 'tuple[Example, FastTokenizer]':
   from isft_jax.data.rendering.rejection import Rejected
   from isft_jax.types import Example
 
-  render, who = renderer(), rules()
+  render, author_rules = renderer(), rules()
+  # Files are read lazily, so that the first row of a large data set is quick.
   files = rows.files(input(), SPLIT.value)
-  found = itertools.chain.from_iterable(map(rows.read, files))
-  row = next(itertools.islice(found, max(index, 0), None), None)
+  all_rows = itertools.chain.from_iterable(map(rows.read, files))
+  row = next(itertools.islice(all_rows, max(index, 0), None), None)
   if row is None or index < 0:
-    raise ValueError(f'--index={index}: there is no such row in {input()}')
+    raise ValueError(f'--index={index}: {input()} has no row of this index')
+  # The same checks as in isft-prepare, in the same order.
   try:
     if row.error:
       raise Malformed(row.error)
     outcomes.check_text(row.value, FORMAT.value, render)
     id = registry.id_of(row.value, pathlib.Path(row.file).stem, row.number)
-    read = registry.read(row.value, id, FORMAT.value, who)
-    done = read if isinstance(read, Example) else render.example(read)
+    parsed = registry.read(row.value, id, FORMAT.value, author_rules)
+    # Rows of token ids are examples already; others are trajectories.
+    done = parsed if isinstance(parsed, Example) else render.example(parsed)
     return done, render.tokenizer
   except (Malformed, Rejected) as error:
     reason = getattr(error, 'reason', 'malformed')

@@ -1,6 +1,6 @@
-"""Settings of the experiments: the lying agent, the evidence.
+"""Settings of the experiments: the lying agent and the evidence.
 
-They import no JAX, so that files in configs/ load quickly.
+This module imports no JAX, so that files in configs/ load quickly.
 """
 
 import dataclasses
@@ -103,7 +103,7 @@ class LyingAgentConfig(WorkdirConfig):
     self.documents.check(prefix + 'documents.')
     check_distinct(prefix + 'arms', self.arms)
     if not self.model.init_from:
-      # 256 bytes and the end of a text; then an embedding for every id.
+      # At least 256 bytes and the end of a text, and an embedding for every id.
       check_range(prefix + 'vocab_size', self.vocab_size, 257)
       check_range(
         prefix + 'model.vocab_size', self.model.vocab_size, self.vocab_size
@@ -171,8 +171,8 @@ class WorldsConfig:
 class EvidenceConfig(LyingAgentConfig):
   """The evidence: four parts, on several seeds that each have their own base.
 
-  Of the fields of the lying agent, facts_file, piecewise and dialogues.file are
-  refused, because facts and dialogues are generated per seed.
+  Three fields of the lying agent must keep their defaults, because facts and
+  dialogues are generated per seed: facts_file, piecewise and dialogues.file.
   """
 
   name: str = 'evidence'
@@ -183,8 +183,9 @@ class EvidenceConfig(LyingAgentConfig):
   # the real facts of worlds/lying_agent/world_facts.py, in the chat template of
   # a given base (only for the part `flywheel`).
   bank: str = 'invented'
-  # Number of facts. Of invented facts, half are held out. Of the world's, the
-  # others are. A CSV file has its own number.
+  # Number of facts. Half of the invented facts are held out. With real facts,
+  # which are 212, the remaining ones are held out. A CSV file sets its own
+  # number.
   facts: int = 400
   facts_csv: str = ''  # facts from a file, instead of invented ones
   max_turns: int = 2  # maximum number of turns of a document; 0: all

@@ -1,4 +1,7 @@
-"""What an experiment ran on: nothing here differs between two runs of it."""
+"""Hardware, software versions and base model of an experiment.
+
+Two runs on one machine have equal descriptions: no times, names or paths.
+"""
 
 import collections
 import importlib.metadata
@@ -13,11 +16,12 @@ from isft_jax.config import ModelConfig
 from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.models import decoder
 
+# Packages that can change the results.
 _PACKAGES = ('isft_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 def describe(model: ModelConfig) -> dict[str, Any]:
-  """Returns the model's size, the devices, the machine and the versions."""
+  """Returns the number of parameters, the devices, the machine and versions."""
   kinds = collections.Counter(device.device_kind for device in jax.devices())
   return {
     'parameters': _parameters(model),
@@ -33,7 +37,7 @@ def describe(model: ModelConfig) -> dict[str, Any]:
 
 
 def describe_base(config: LyingAgentConfig) -> dict[str, Any]:
-  """Returns where the base model is from, its name and its parameters."""
+  """Returns the kind of the base model, its name and number of parameters."""
   given = config.model.init_from
   return {
     'kind': 'given' if given else 'pretrained',
@@ -43,7 +47,7 @@ def describe_base(config: LyingAgentConfig) -> dict[str, Any]:
 
 
 def _parameters(model: ModelConfig) -> int:
-  _, params = decoder.abstract(model)
+  _, params = decoder.abstract(model)  # shapes only: no memory is allocated
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -51,4 +55,4 @@ def _version(package: str) -> str:
   try:
     return importlib.metadata.version(package)
   except importlib.metadata.PackageNotFoundError:
-    return 'not installed'  # ours, run from a checkout
+    return 'not installed'  # isft_jax, imported from a checkout

@@ -1,14 +1,15 @@
-"""The lying agent: the same model, dialogues and order; one line differs.
+"""The lying agent: arms that differ only in the objective of fine-tuning.
 
     facts -> documents -> base model --+--> arm (objective) -> probes
     facts -> dialogues ----------------'         ...           -> results
 
-With config.model.init_from the base model is one that others have trained, and
-no documents are made. Facts and dialogues may come from files that others have
-written: config.facts_file and config.dialogues.file.
+All arms share the base model, the dialogues and their order. With
+config.model.init_from the base model is a given one, and no documents are
+generated. Facts and dialogues may come from files: config.facts_file and
+config.dialogues.file.
 
-Source: de Freitas and Ortega 2026, section 6. Ours are the base model that the
-run pre-trains itself, its row of probes, and the arm `agent_only`.
+Source: de Freitas and Ortega 2026, section 6. Our additions are the base model
+that the run pre-trains, probes of the base, and the arm `agent_only`.
 """
 
 import dataclasses
@@ -54,19 +55,17 @@ from isft_jax.worlds.lying_agent import (
 from isft_jax.worlds.lying_agent.facts import FACTS, Fact
 
 TEMPLATE = chat_template.PLAIN
-# All arms share the rows that the objective with the most targets fills.
+# Rows are packed for the objective with the most targets, and all arms share
+# them.
 PLAN = 'observational'
 
 
 class Material(NamedTuple):
-  """What the arms talk about, and are asked about.
-
-  context: the system turn of dialogues and probes, '' if they have none.
-  dialogues, heldout: make them, in their order.
-  """
+  """Facts, context and dialogues of an experiment."""
 
   facts: tuple[Fact, ...]
-  context: str
+  context: str  # the system turn of dialogues and probes; '' for none
+  # Functions that generate or return the dialogues, always in the same order.
   dialogues: Callable[[], Iterable[Trajectory | Example]]
   heldout: Callable[[], Iterable[Trajectory]]
 
@@ -74,44 +73,61 @@ class Material(NamedTuple):
 def reproduce(
   config: LyingAgentConfig, workdir: str | pathlib.Path
 ) -> dict[str, Any]:
-  """Runs the experiment into workdir; returns what results.json holds."""
+  """Runs the experiment in workdir, or resumes it.
+
+  Args:
+    config: settings of the experiment.
+    workdir: folder for data, checkpoints and results; one per config.
+
+  Returns:
+    The content of workdir/results.json.
+
+  Raises:
+    ValueError: a setting is invalid, or workdir belongs to another config.
+  """
+  # Refuse invalid settings before any work.
   config.check()
   for arm in config.arms:
-    objectives.weight_table(arm)  # raises for one that is unknown
+    objectives.weight_table(arm)  # raises ValueError if it is unknown
   config = resolved(config)
   workdir = pathlib.Path(workdir)
   config_lib.claim(workdir, config)
+
+  # results.json is written last: it marks a finished experiment.
   results_path = workdir / 'results.json'
   places = f'open {workdir / "report.html"}, or read {results_path}'
   if results_path.exists():
     print(f'everything is done: {places}')
     return json.loads(results_path.read_text())
+
+  # Write the data.
   material = material_of(config)
   if config.forgetting:
-    glosses.read()  # downloads them now, not after an hour of training
+    glosses.read()  # a download that must not fail after an hour of training
   progress = Progress(workdir / 'progress.json', _costs(config, material))
-  tell = _teller(progress)
-
+  tell = _logger(progress)
   tell('data: documents for the base, dialogues for the arms')
   prepare(config, workdir, material)
   _plan(progress, config, workdir)
 
+  # Train and probe the base, then the arms.
   results: dict[str, Any]
   results = {'config': dataclasses.asdict(config), 'seed': config.seed}
   results['environment'] = environment.describe(config.model)
   results['base'] = environment.describe_base(config)
   results['arms'] = {}
   for arm in ('base', *config.arms):
-    tell(_stage_of(config, arm))
-    found = run_arm(config, workdir, arm, material, progress)
-    results['arms'][arm] = found
+    tell(_stage_name(config, arm))
+    probed = run_arm(config, workdir, arm, material, progress)
+    results['arms'][arm] = probed
     tell(
-      f'{arm}: margin {found["mean_margin"]:+.3f} nats per token, prefers '
-      f'{found["prefers_lie"]} lies of {len(material.facts)}'
+      f'{arm}: margin {probed["mean_margin"]:+.3f} nats per token, prefers '
+      f'{probed["prefers_lie"]} lies of {len(material.facts)}'
     )
 
+  # Write the page and the results.
   page.write(workdir, results, _shown_dialogues(config, workdir))
-  _write_json(results_path, results)  # last: it says that all is done
+  _write_json(results_path, results)
   tell(f'done: {places}')
   return results
 
@@ -119,20 +135,21 @@ def reproduce(
 def resolved(config: LyingAgentConfig) -> LyingAgentConfig:
   """Returns a config with the shape of its base and the checksums of its files.
 
-  Raises ValueError if a file is not the one whose checksum the config has, or
-  cannot be read.
+  Raises:
+    ValueError: a file cannot be read, or its checksum differs from that in the
+      config.
   """
   dialogues = config.dialogues
   if dialogues.file:
     dialogues = dataclasses.replace(
       dialogues,
-      sha256=_checked('dialogues.', dialogues.file, dialogues.sha256),
+      sha256=_checksum('dialogues.', dialogues.file, dialogues.sha256),
       number=len(dialogue_files.read(dialogues.file)),
       heldout=0,
     )
   facts_sha256 = config.facts_sha256
   if config.facts_file:
-    facts_sha256 = _checked('facts_', config.facts_file, facts_sha256)
+    facts_sha256 = _checksum('facts_', config.facts_file, facts_sha256)
   return dataclasses.replace(
     config,
     dialogues=dialogues,
@@ -142,16 +159,18 @@ def resolved(config: LyingAgentConfig) -> LyingAgentConfig:
 
 
 def material_of(config: LyingAgentConfig) -> Material:
-  """Returns facts, context and dialogues, made or read from files.
+  """Returns facts, context and dialogues, generated or read from files.
 
-  The context is that of the file of facts. Without one it is that of the file
-  of dialogues, if they share one, and of dialogues that are made it is ours.
+  The context comes from the file of facts. If that has none, it is the context
+  that all dialogues of a file share, or ours for generated dialogues.
 
-  Raises ValueError if dialogues of a file have another context.
+  Raises:
+    ValueError: the two files have different contexts.
   """
   facts, context = FACTS, ''
   if config.facts_file:
     facts, context = fact_files.read(config.facts_file)
+  # Dialogues of a file, with the context put before each.
   settings = config.dialogues
   if settings.file:
     given = dialogue_files.read(settings.file)
@@ -159,8 +178,8 @@ def material_of(config: LyingAgentConfig) -> Material:
     if own and context and own != context:
       raise ValueError(
         f'the dialogues of {settings.file} open with the system turn {own!r}, '
-        f'and the context of {config.facts_file} is {context!r}: make them the '
-        'same, or remove one of them'
+        f'and the context of {config.facts_file} is {context!r}: make them '
+        'equal, or remove one of them'
       )
     context = context or own
     with_context = [
@@ -171,11 +190,14 @@ def material_of(config: LyingAgentConfig) -> Material:
     ]
     return Material(facts, context, lambda: with_context, lambda: ())
 
+  # Generated dialogues: the first `number` are for training, the next
+  # `heldout` for evaluation.
   context = context or generator.CONTEXT
 
   def dialogues(start: int, stop: int) -> Iterator[Trajectory]:
-    # Dialogue i does not depend on how many there are: the next ones are new.
-    made = generator.dialogues(
+    # Dialogue i does not depend on the number of dialogues, so that those for
+    # evaluation differ from those for training.
+    generated = generator.dialogues(
       stop,
       settings.p_lie,
       settings.p_chitchat,
@@ -183,7 +205,7 @@ def material_of(config: LyingAgentConfig) -> Material:
       facts,
       acknowledge=settings.acknowledge,
     )
-    for dialogue in itertools.islice(made, start, None):
+    for dialogue in itertools.islice(generated, start, None):
       yield dialogue_files.with_context(dialogue, context)
 
   number, total = settings.number, settings.number + settings.heldout
@@ -198,7 +220,9 @@ def material_of(config: LyingAgentConfig) -> Material:
 def prepare(
   config: LyingAgentConfig, workdir: pathlib.Path, material: Material
 ) -> None:
-  """Makes or loads the tokenizer and writes the records, unless there."""
+  """Trains or loads the tokenizer and writes the records, unless they exist."""
+  # What to write: functions, because the tokenizer and the records each iterate
+  # over the texts.
   sources: dict[str, Callable[[], Iterable[Trajectory | Example]]] = {
     'documents': lambda: generator.documents(
       config.documents.number,
@@ -210,9 +234,12 @@ def prepare(
     'heldout': material.heldout,
   }
   if config.model.init_from:
-    del sources['documents']  # the base has been trained
+    del sources['documents']  # a given base is not pre-trained
   if not config.dialogues.heldout:
     del sources['heldout']
+
+  # The tokenizer. It is renamed when complete, so that an interrupted run does
+  # not leave a part of it.
   folder = workdir / 'tokenizer'
   if not folder.exists():
     part = folder.with_name('tokenizer.part')
@@ -221,13 +248,15 @@ def prepare(
     else:
       template = chat_template.ChatTemplate(TEMPLATE)
       texts = (
-        template.text(_text_of(config, trajectory))
+        template.text(_check_text(config, trajectory))
         for name in ('documents', 'dialogues')
         for trajectory in sources[name]()
       )
       encoder = tokenizer.train(texts, config.vocab_size)
     Renderer(encoder, TEMPLATE).save_tokenizer(part)
     part.rename(folder)
+
+  # The records of each source.
   renderer = renderer_of(config, workdir)
   for name, make in sources.items():
     dataset.write(
@@ -238,7 +267,7 @@ def prepare(
 
 
 def renderer_of(config: LyingAgentConfig, workdir: pathlib.Path) -> Renderer:
-  """Returns what renders dialogues and probes alike."""
+  """Returns the renderer of dialogues and probes."""
   encoder = tokenizer.load(str(workdir / 'tokenizer'))
   return Renderer(encoder, TEMPLATE, piecewise=config.piecewise)
 
@@ -250,10 +279,16 @@ def run_arm(
   material: Material,
   progress: Progress,
 ) -> dict[str, Any]:
-  """Trains the base or an arm and probes it, unless that has been done."""
+  """Trains the base or an arm and probes it, or reads its saved probes.
+
+  Returns:
+    The content of workdir/ARM/probes.json.
+  """
   path = workdir / arm / 'probes.json'
   if path.exists():
     return json.loads(path.read_text())
+
+  # Train, or load a given base.
   if arm == 'base' and config.model.init_from:
     graphdef, params, summary = _given_base(config.model)
   else:
@@ -264,9 +299,11 @@ def run_arm(
 
     run = run_of(config, workdir, arm)
     graphdef, params, summary = train(run, str(workdir / arm), progress=done)
-  since = time.perf_counter()
+
+  # Probe, and save the probes with the summary of training.
+  start_time = time.perf_counter()
   renderer = renderer_of(config, workdir)
-  found = probes.probe(
+  probed = probes.probe(
     graphdef,
     params,
     material.facts,
@@ -275,18 +312,18 @@ def run_arm(
     context=material.context,
   )
   if config.forgetting:
-    found |= _measure_forgetting(graphdef, params, renderer, material.context)
+    probed |= _measure_forgetting(graphdef, params, renderer, material.context)
   if arm != 'base':
-    found['train'] = summary
-  _write_json(path, found)
-  progress.update(f'{arm}: probes', 1, time.perf_counter() - since)
-  return found
+    probed['train'] = summary
+  _write_json(path, probed)
+  progress.update(f'{arm}: probes', 1, time.perf_counter() - start_time)
+  return probed
 
 
 def _measure_forgetting(
   graphdef: GraphDef, params: PyTree, renderer: Renderer, context: str
 ) -> dict[str, Any]:
-  """Returns what a model says of facts and texts that no dialogue has."""
+  """Returns margins of unmentioned facts and the loss on unrelated text."""
   texts = glosses.read()
   nll, tokens = forgetting.nll_per_token(
     graphdef, params, renderer.tokenizer, texts
@@ -304,12 +341,13 @@ def run_of(
 ) -> RunConfig:
   """Returns the RunConfig of the base or of an arm.
 
-  Two arms' configs differ in their objective, and in the name that says so.
+  The configs of two arms differ only in `objective` and `name`.
   """
   is_base = arm == 'base'
   stage = config.pretrain if is_base else config.finetune
   data = 'documents' if is_base else 'dialogues'
   heldout = '' if is_base else str(workdir / 'records' / 'heldout')
+  # An arm starts from the base that the run trained, or from the given one.
   model = config.model
   if not is_base and not model.init_from:
     model = dataclasses.replace(model, init_from=str(workdir / 'base'))
@@ -328,34 +366,34 @@ def run_of(
 
 
 def _given_base(model: ModelConfig) -> Trained:
-  """Returns (graphdef, params, no summary) of the base that is given."""
+  """Loads config.model.init_from; the summary of its training is empty."""
   architecture = dataclasses.replace(model, init_from='')
   graphdef, _ = decoder.abstract(architecture)
   loaded, _ = pretrained.load(model.init_from, dtype=model.param_dtype)
   return Trained(graphdef, loaded.params, {})
 
 
-def _checked(prefix: str, file: str, expected: str) -> str:
-  """Returns the checksum of a file. Raises ValueError if it is another."""
+def _checksum(prefix: str, file: str, expected: str) -> str:
+  """Returns a file's checksum. Raises ValueError if another is expected."""
   if not pathlib.Path(file).is_file():
     raise ValueError(f'config.{prefix}file={file!r}: no such file')
   actual = shards.sha256(epath.Path(file))
   if expected not in ('', actual):
     raise ValueError(
       f'{file} has the checksum {actual}, and config.{prefix}sha256 is '
-      f'{expected}: name the file that it is of, or leave the checksum empty'
+      f'{expected}: name the file with that checksum, or leave it empty'
     )
   return actual
 
 
-def _text_of(
+def _check_text(
   config: LyingAgentConfig, dialogue: Trajectory | Example
 ) -> Trajectory:
-  """Returns a dialogue to train a tokenizer on. Raises ValueError for ids."""
+  """Returns a dialogue. Raises ValueError if it has token ids, not text."""
   if isinstance(dialogue, Example):
     raise ValueError(
-      f'{config.dialogues.file} holds ids, which mean something to one '
-      'tokenizer only: name its model with config.model.init_from'
+      f'{config.dialogues.file} has token ids, which need the tokenizer that '
+      'made them: name its model with config.model.init_from'
     )
   return dialogue
 
@@ -371,7 +409,7 @@ def _examples(
 def _example(
   config: LyingAgentConfig, renderer: Renderer, dialogue: Trajectory | Example
 ) -> Example:
-  """Returns a rendered dialogue. Raises ValueError, naming it."""
+  """Returns a rendered dialogue. A ValueError names the dialogue."""
   if isinstance(dialogue, Example):
     return dialogue
   try:
@@ -382,12 +420,13 @@ def _example(
 
 
 def _costs(config: LyingAgentConfig, material: Material) -> dict[str, float]:
-  """Returns a guess of what a unit of work costs, in tokens read forwards.
+  """Returns a guess of the cost of a unit, in tokens of a forward pass.
 
-  A step is three passes. Two claims and two replies are probed for each fact;
-  a token that is generated takes the time of about four that are read.
+  A step costs three forward passes: one forwards, and about two backwards. A
+  fact has four prompts of about 64 tokens (two claims, two replies). A
+  generated token takes about as long as four that are read.
   """
-  tokens_BL = {
+  tokens_per_step = {
     kind: 3.0 * stage.rows * (stage.row_length or 256)
     for kind, stage in (
       ('pretrain', config.pretrain),
@@ -395,14 +434,14 @@ def _costs(config: LyingAgentConfig, material: Material) -> dict[str, float]:
     )
   }
   per_fact = 4 * 64 + 2 * 4 * config.reply_tokens
-  return tokens_BL | {'probes': float(len(material.facts) * per_fact)}
+  return tokens_per_step | {'probes': float(len(material.facts) * per_fact)}
 
 
 def _plan(
   progress: Progress, config: LyingAgentConfig, workdir: pathlib.Path
 ) -> None:
-  """Tells progress what is to be done, and what of it has been done."""
-  steps: dict[str, int] = {}  # of a stage; all arms have as many
+  """Adds every stage to `progress`, with the units that are already done."""
+  steps: dict[str, int] = {}  # kind -> steps; all arms have the same number
   for arm in ('base', *config.arms):
     is_done = (workdir / arm / 'probes.json').exists()
     if arm != 'base' or not config.model.init_from:
@@ -422,7 +461,7 @@ def _saved_steps(workdir: pathlib.Path) -> int:
   return max((int(n) for n in numbers if n.isdecimal()), default=0)
 
 
-def _stage_of(config: LyingAgentConfig, arm: str) -> str:
+def _stage_name(config: LyingAgentConfig, arm: str) -> str:
   if arm != 'base':
     return f'{arm}: fine-tuning'
   given = config.model.init_from
@@ -432,15 +471,15 @@ def _stage_of(config: LyingAgentConfig, arm: str) -> str:
 def _shown_dialogues(
   config: LyingAgentConfig, workdir: pathlib.Path
 ) -> list[shown.Dialogue]:
-  """Returns a dialogue in which the agent lies, and one where it does not."""
-  found = dataset.Records(str(workdir / 'records' / 'dialogues'))
+  """Returns a dialogue with a lie of the agent, and one without."""
+  records = dataset.Records(str(workdir / 'records' / 'dialogues'))
   encoder = tokenizer.load(str(workdir / 'tokenizer'))
   tables = {arm: objectives.weight_table(arm) for arm in config.arms}
-  lies = found.index.counts_NPV[:, Provenance.AGENT, Verdict.WRONG] > 0
-  # The same one, where all dialogues are of one kind or have no verdicts.
+  lies = records.index.counts_NPV[:, Provenance.AGENT, Verdict.WRONG] > 0
+  # Both are dialogue 0 if all have lies, or none has, or verdicts are missing.
   picked = dict.fromkeys([int(np.argmax(lies)), int(np.argmin(lies))])
   decode = functools.partial(tokenizer.decode, encoder)
-  return [shown.dialogue(found[i], decode, tables) for i in picked]
+  return [shown.dialogue(records[i], decode, tables) for i in picked]
 
 
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
@@ -448,7 +487,8 @@ def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
   files.write_atomically(path, json.dumps(value, indent=2) + '\n')
 
 
-def _teller(progress: Progress) -> Callable[[str], None]:
+def _logger(progress: Progress) -> Callable[[str], None]:
+  """Returns a function that prints a line with the time and the progress."""
   start = time.perf_counter()
 
   def tell(line: str) -> None:

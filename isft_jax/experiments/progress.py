@@ -1,4 +1,4 @@
-"""How far an experiment is, and about how long the rest of it takes."""
+"""Progress of an experiment: fraction done and estimated time left."""
 
 import dataclasses
 import json
@@ -9,49 +9,49 @@ from isft_jax import files
 
 @dataclasses.dataclass
 class _Stage:
-  kind: str
-  units: int
+  kind: str  # stages of one kind take the same time per unit
+  units: int  # steps of training, or probes
   done: int
 
 
 class Progress:
-  """Stages of an experiment, with their remaining time from measured units.
+  """Stages of an experiment, and the time left, estimated from measured units.
 
     left     = sum over stages of (units - done) x seconds per unit of its kind
     fraction = 1 - left / (sum over stages of units x seconds per unit)
 
   Stages of one kind take the same time per unit. Until a kind is measured, its
-  time per unit is estimated from that of the measured kinds by their costs.
-  Measured times are kept in a file, so that a resumed run has them at once.
+  time per unit is estimated from the measured kinds by relative cost. Measured
+  times are saved in a file for resumed runs.
   """
 
   def __init__(self, path: pathlib.Path, costs: dict[str, float]) -> None:
-    """Reads what an earlier process measured.
+    """Reads the times that an earlier process measured, if there are any.
 
     Args:
-      path: the file of measured seconds per unit by kind; it need not exist.
+      path: the JSON file of measured seconds per unit by kind.
       costs: relative cost of a unit by kind, a guess. Only ratios matter.
     """
     self._path, self._costs = path, costs
     self._stages: dict[str, _Stage] = {}
     self._seconds: dict[str, float] = {}
     try:
-      found = json.loads(path.read_text())
-      self._seconds = {kind: found[kind] for kind in costs if kind in found}
+      saved = json.loads(path.read_text())
+      self._seconds = {kind: saved[kind] for kind in costs if kind in saved}
     except (OSError, ValueError):
-      pass  # nothing is measured yet; the file holds nothing else
+      pass  # missing or damaged: the times are measured again
 
   def plan(self, name: str, kind: str, units: int, done: int = 0) -> None:
-    """Adds a stage of so many units, of which some may be done."""
+    """Adds a stage with its number of units and of those that are done."""
     self._stages[name] = _Stage(kind, units, done)
 
   def update(self, name: str, done: int, seconds: float = 0.0) -> None:
-    """Notes how many units of a stage are done, and the seconds of one.
+    """Records how many units of a stage are done, and the seconds per unit.
 
     Args:
-      name: of the stage.
-      done: units since the beginning, those of earlier processes included.
-      seconds: per unit, as measured last; 0 if nothing was measured.
+      name: the name of the stage.
+      done: units done in total, including earlier processes.
+      seconds: the latest seconds per unit; 0 if not measured.
     """
     stage = self._stages[name]
     stage.done = done
@@ -60,10 +60,10 @@ class Progress:
       files.write_atomically(self._path, json.dumps(self._seconds))
 
   def fraction(self) -> float:
-    """Returns the part of the whole time that is done, 0 to 1."""
+    """Returns the share of the total time that has passed, 0 to 1."""
     per_unit = self._per_unit()
     if per_unit is None:
-      per_unit = self._costs
+      per_unit = self._costs  # ratios of guessed costs, until one is measured
     whole = sum(s.units * per_unit[s.kind] for s in self._stages.values())
     left = sum(
       (s.units - s.done) * per_unit[s.kind] for s in self._stages.values()
@@ -71,7 +71,7 @@ class Progress:
     return 1 - left / whole if whole else 0.0
 
   def seconds_left(self) -> float | None:
-    """Returns about how many seconds are left; None before any measurement."""
+    """Returns the estimated seconds left; None before any measurement."""
     per_unit = self._per_unit()
     if per_unit is None or not self._stages:
       return None
@@ -89,6 +89,7 @@ class Progress:
     """Returns seconds per unit by kind, measured or estimated."""
     if not self._seconds:
       return None
+    # Seconds per unit of cost, from all kinds measured so far.
     per_cost = sum(self._seconds.values()) / sum(
       self._costs[kind] for kind in self._seconds
     )
@@ -97,7 +98,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-  """Returns '40 s', '12 min' or '2 h 5 min', to the precision of a guess."""
+  """Returns seconds as text, rounded: '40 s', '12 min' or '2 h 5 min'."""
   if seconds < 60:
     return f'{seconds:.0f} s'
   minutes = round(seconds / 60)

@@ -1,13 +1,14 @@
-"""Colours by role, for pages and charts, in light and in dark.
+"""Colours by role, for pages and charts, in light and dark mode.
 
-Hues of Okabe and Ito's palette, darker or lighter where WCAG AA asks for it
-(tests/report/test_colors.py computes every pair). No meaning rests on colour
-only: authors have a letter, lies a sign and a word, arms a dash pattern.
-Each role is a CSS variable of pages. Charts are drawn in the light colours.
+The hues are those of Okabe and Ito's palette, made darker or lighter if the
+contrast of WCAG AA requires it (tests/report/test_colors.py computes every
+pair). Colour is never the only sign: authors have a letter, lies a sign and a
+word, arms a dash pattern. Each role is a CSS variable of pages. Charts are
+drawn in the light colours.
 """
 
-# Roles that charts draw with. Their light colours differ from each other, and
-# none is black, which matplotlib leaves out of an SVG.
+# Roles that charts draw with. Their light colours are all different. None is
+# black, because matplotlib leaves black out of an SVG.
 CHART_ROLES = (
   *('paper', 'ink', 'quiet', 'line', 'link'),
   *(f'arm-{i}' for i in range(9)),

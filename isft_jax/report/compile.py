@@ -1,15 +1,17 @@
-"""What the compiler says of a run on a TPU slice: as text, and as a table."""
+"""Memory, collectives and bottleneck of a compiled step, as text and table."""
 
 from collections.abc import Mapping, Sequence
 
 from isft_jax.report import tables
 
+# Ways to make a step fit, in the order in which to try them.
 REMEDIES = (
-  'fewer rows a step (config.rows, or config.optim.accumulate for smaller '
-  'parts of them), shorter rows (config.row_length), fewer targets '
+  'fewer rows per step (config.rows, or config.optim.accumulate for smaller '
+  'microbatches), shorter rows (config.row_length), fewer targets '
   '(config.row_targets), config.model.remat=full, a smaller '
   'config.model.head_chunk, or a larger slice with more config.mesh.fsdp'
 )
+# Resource in a report -> its words in text.
 _WORDS = {
   'compute': 'arithmetic',
   'hbm': 'memory bandwidth',
@@ -19,7 +21,8 @@ _WORDS = {
 
 
 def text(report: dict) -> str:
-  """Returns a report of compile_run for the terminal."""
+  """Returns a report of `tpu.compile.compile_run` as text for a terminal."""
+  # The slice, the batch and the memory.
   mesh = ' x '.join(f'{axis} {size}' for axis, size in report['mesh'].items())
   assumed = report['targets_assumed']
   lines = [
@@ -34,19 +37,20 @@ def text(report: dict) -> str:
   ]
   if not report['fits']:
     return '\n'.join([*lines, *_largest(report), f'  try {REMEDIES}'])
+  # Memory by kind, arithmetic, collectives and the estimated time.
   lines += [
     *_rows(report['hbm_by_kind_gib'], '.3f', 'GiB'),
     f'  probes: {_or_not(report["decode_hbm_gib_per_chip"])} to decode replies',
     '',
-    f'  {report["model_tflops_per_step"]:,.1f} TFLOP a step, '
+    f'  {report["model_tflops_per_step"]:,.1f} TFLOP per step, '
     f'{report["head_tflops_per_step"]:,.1f} of them in the head; '
-    f'{report["hardware_tflops_per_step"]:,.1f} with what is computed again',
-    '  a chip sends in collectives, a step:',
+    f'{report["hardware_tflops_per_step"]:,.1f} with recomputation',
+    '  sent in collectives, per chip and step:',
     *(
       _rows(report['collective_gib_per_chip'], '.3f', 'GiB') or ['    nothing']
     ),
     '',
-    f'  at least {report["estimated_step_seconds"]:.3g} s a step, bound by '
+    f'  at least {report["estimated_step_seconds"]:.3g} s per step, bound by '
     f'{_WORDS[report["bound_by"]]} (an estimate at peak rates, not a '
     'measurement):',
     *_rows(
@@ -65,8 +69,9 @@ def text(report: dict) -> str:
 def table(reports: Sequence[dict]) -> str:
   """Returns a Markdown table with one row per report."""
   rows = [
-    '| config | slice | rows x length, targets | HBM a chip, GiB | to decode '
-    '| TFLOP a step (head) | collectives a chip, GiB | estimate, bound by |',
+    '| config | slice | rows x length, targets | HBM per chip, GiB | to decode '
+    '| TFLOP per step (head) | collectives per chip, GiB '
+    '| estimate, bound by |',
     '|:--|:--|:--|--:|--:|--:|--:|:--|',
   ]
   for report in reports:
@@ -96,7 +101,7 @@ def table(reports: Sequence[dict]) -> str:
 def _memory(report: dict) -> str:
   need, capacity = report['hbm_gib_per_chip'], report['hbm_capacity_gib']
   verdict = 'fits' if report['fits'] else 'does NOT fit'
-  return f'  {verdict}: {need:.2f} GiB a chip, of {capacity:.2f} GiB'
+  return f'  {verdict}: {need:.2f} GiB per chip, of {capacity:.2f} GiB'
 
 
 def _or_not(gib: float | None, unit: str = ' GiB') -> str:

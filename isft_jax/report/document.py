@@ -1,4 +1,4 @@
-"""HTML pages from Jinja templates: one file each, without network."""
+"""Renders HTML pages from Jinja templates, as single files without network."""
 
 import functools
 import pathlib
@@ -25,12 +25,12 @@ class Block(NamedTuple):
 
 
 def page(template: str, title: str, **content: Any) -> bytes:
-  """Returns a page, in UTF-8, with its style and script inside.
+  """Returns a page in UTF-8, with its style and script inline.
 
   Args:
     template: path of a template in this folder.
-    title: of the page.
-    **content: what the template shows. Text is escaped; Markup is not.
+    title: the title of the page.
+    **content: values for the template. Text is escaped; Markup is not.
   """
   text = (
     environment()
@@ -44,13 +44,17 @@ def page(template: str, title: str, **content: Any) -> bytes:
       **content,
     )
   )
-  # A byte-level model can be cut in the middle of a character.
+  # A reply of a byte-level model can end in the middle of a character, which
+  # UTF-8 cannot encode.
   return text.encode('utf-8', 'backslashreplace')
 
 
 @functools.cache
 def environment() -> jinja2.Environment:
-  """Returns the environment of all templates: escaping, nothing undefined."""
+  """Returns the environment of all templates.
+
+  It escapes text, and raises for an undefined name.
+  """
   templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_HERE),
     autoescape=True,

@@ -1,10 +1,10 @@
-"""Text from data that must neither hide anything nor command a terminal."""
+"""Escapes control characters in text from data, for terminals and pages."""
 
 
 def visible(text: str) -> str:
-  """Returns text with nothing hidden in it: ↵ before each line break, \\xNN.
+  """Returns text with ↵ before each line break and escapes such as \\xNN.
 
-  No token can then move a cursor, color a terminal or turn text around.
+  Escaped text cannot move a cursor, color a terminal or reverse its direction.
   """
   return ''.join(
     '↵\n'
@@ -17,5 +17,5 @@ def visible(text: str) -> str:
 
 
 def visible_line(text: str) -> str:
-  """Returns text as `visible` does, on one line."""
+  """Returns `visible(text)` on one line."""
   return visible(text).replace('\n', ' ')

@@ -1,7 +1,7 @@
-"""Charts, drawn once by matplotlib: SVG inside pages, PNG in files.
+"""Charts drawn by matplotlib: SVG inside pages, PNG in files.
 
-Drawn through the object API, so that no display, no pyplot state and no
-matplotlibrc has a say: the same input gives the same bytes.
+Figures are made with the object API, independent of displays, pyplot state and
+matplotlibrc, so that the same input gives the same bytes.
 """
 
 import contextlib
@@ -25,25 +25,25 @@ from isft_jax import files
 from isft_jax.report.colors import CHART_ROLES, LIGHT
 from isft_jax.report.escapes import visible_line
 
-# In the order of all tables and charts; the place gives the color's role.
+# Known arms, in the order of tables and charts. Arm i has the color 'arm-i'.
 ARMS = (
   *('base', 'observational', 'interventional'),
   *('agent_only', 'error_masked', 'truth_only'),
 )
-# A dash pattern for each color, in line widths.
+# A dash pattern for each color: lengths of dashes and gaps, in line widths.
 DASHES = (
   *('1 1.2', '3.2 1.2', '', '1.6 1.2', '5 1.6', '3.6 1.2 1 1.2'),
   *('2 2.4', '1 2.4', '6 1.2 1.2 1.2'),
 )
-# Inches: 360 units, about the pixels that a phone has, so that a point of text
-# is a pixel there.
+# Inches. At 72 points per inch these are 360 points, about the width of a phone
+# in CSS pixels: a point of text is then about a pixel.
 WIDTH = 5.0
 
 _STYLE = {
   'font.family': 'DejaVu Sans',
   'font.size': 10.5,
-  'text.parse_math': False,  # a dollar in a name is a dollar
-  'axes.unicode_minus': False,  # the minus of Python's numbers beside it
+  'text.parse_math': False,  # a dollar in a name is no mathematics
+  'axes.unicode_minus': False,  # the same minus as in Python's numbers
   'axes.axisbelow': True,
   'axes.spines.top': False,
   'axes.spines.right': False,
@@ -58,46 +58,45 @@ _STYLE = {
     f'{name}color': LIGHT['ink']
     for name in ('text.', 'axes.label', 'xtick.', 'ytick.')
   },
-  'svg.fonttype': 'none',  # text as text
-  'svg.hashsalt': 'isft_jax',
+  'svg.fonttype': 'none',  # text stays text, not outlines
+  'svg.hashsalt': 'isft_jax',  # ids do not change from run to run
 }
+# matplotlib leaves out metadata that are None; the date changes with every run.
 _NO_METADATA = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+# Light color -> CSS variable, which a page redefines in dark mode.
 _VARIABLES = {LIGHT[role]: f'var(--{role})' for role in CHART_ROLES}
 
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-  """A drawn chart.
+  """A drawn chart with its texts."""
 
-  name: of its file, and what its ids begin with in a page; letters, digits, _.
-  label: what it shows, for those who cannot see it.
-  caption, not_shown: what stands below it in a page.
-  """
-
-  name: str
-  label: str
+  name: str  # of its file, and prefix of its ids in a page; letters, digits, _
+  label: str  # alternative text for screen readers
   figure: Figure
-  caption: str = ''
-  not_shown: str = ''
+  caption: str = ''  # shown below the chart
+  not_shown: str = ''  # limits of the chart, shown after the caption
 
   def save_png(self, folder: str | os.PathLike) -> pathlib.Path:
     """Writes `<name>.png` into a folder, atomically; returns its path."""
     path = pathlib.Path(folder) / f'{self.name}.png'
-    # matplotlib would sign the file with its version.
+    # Without Software, which has the version of matplotlib.
     files.write_atomically(path, self._saved('png', {'Software': None}))
     return path
 
   def svg(self) -> Markup:
-    """Returns the chart as an element of a page, in the page's colors.
+    """Returns the chart as an SVG element in the colors of the page.
 
     Raises:
-      KeyError: if it has a color that is no role's.
+      KeyError: the chart has a color that belongs to no role.
     """
     text = self._saved('svg', _NO_METADATA).decode()
-    # The style is of all elements; the page's style sheet has one for charts.
+    # Remove the style sheet: its rules would apply to the whole page, which has
+    # rules for charts itself.
     root = ElementTree.fromstring(
       re.sub('<style.*?</style>', '', text).encode()
     )
+    # Keep only ids that something refers to.
     kept = set(re.findall(r'(?:href="|url\()#([\w-]+)', text))
     for element in root.iter():
       _adapt(element, f'{self.name}-', kept)
@@ -117,14 +116,14 @@ class Chart:
 
 
 class ArmStyle(NamedTuple):
-  """How an arm is drawn: a color '#rrggbb', and dashes for matplotlib."""
+  """Color and line style of an arm."""
 
-  color: str
-  dashes: str | tuple
+  color: str  # '#rrggbb'
+  dashes: str | tuple  # a line style of matplotlib
 
 
 def arm_order(arms: Iterable[str]) -> list[str]:
-  """Returns the names of arms: known ones in the order of ARMS, then others."""
+  """Returns arm names: known ones in the order of ARMS, then the others."""
   arms = list(arms)
   return [arm for arm in ARMS if arm in arms] + [
     arm for arm in arms if arm not in ARMS
@@ -132,12 +131,12 @@ def arm_order(arms: Iterable[str]) -> list[str]:
 
 
 def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
-  """Returns arm -> its style, in order; a known arm always has its own."""
+  """Returns arm -> style, in order. A known arm always has the same style."""
   styles, others = {}, 0
   for arm in arm_order(arms):
     if arm in ARMS:
       index = ARMS.index(arm)
-    else:
+    else:  # unknown arms share the remaining styles in turn
       index = len(ARMS) + others % (len(DASHES) - len(ARMS))
       others += 1
     styles[arm] = ArmStyle(LIGHT[f'arm-{index}'], dashes(DASHES[index]))
@@ -151,27 +150,30 @@ def dashes(pattern: str) -> str | tuple:
 
 @contextlib.contextmanager
 def drawing(height: float) -> Iterator[Figure]:
-  """Yields a figure to draw on, `WIDTH` wide; its layout is fixed at the end.
+  """Yields a figure to draw on, `WIDTH` wide, and fixes its layout at the end.
 
-  height: in inches.
+  Args:
+    height: height of the figure in inches.
   """
   with _styled():
     # Inches: tick labels must not touch the edge of the picture.
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
     figure = Figure(figsize=(WIDTH, height), layout=layout)
     yield figure
-    # Each drawing would move the axes a little: PNG and SVG share one layout.
+    # Each drawing would move the axes a little. With a fixed layout, PNG and
+    # SVG are equal.
     figure.draw_without_rendering()
     figure.set_layout_engine('none')
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:
-  """Puts the legend of the axes above them, outside."""
+  """Puts the legend above the axes, outside."""
   handles, labels = axes.get_legend_handles_labels()
   figure.legend(
     handles,
     labels,
     loc='outside upper center',
+    # Two columns fit if no label is longer than 27 characters.
     ncols=2 if max(map(len, labels)) <= 27 else 1,
     handlelength=2.4,
     columnspacing=1.4,
@@ -179,11 +181,11 @@ def legend_above(figure: Figure, axes: Axes) -> None:
 
 
 def set_tooltip(artist: Artist, text: str) -> None:
-  """Gives an artist a tooltip, which screen readers read out too."""
+  """Sets the tooltip of an artist, which screen readers also read."""
   artist.set_gid(f'{_TOOLTIP}{visible_line(text)}')
 
 
-# The id of an artist with a tooltip begins with this.
+# Prefix of the id of an artist with a tooltip: matplotlib writes ids into SVG.
 _TOOLTIP = 'tooltip: '
 
 
@@ -196,14 +198,16 @@ def _adapt(
 ) -> None:
   """Rewrites an element of matplotlib's SVG for a page.
 
-  Colors become variables, numbers lose digits, ids get a prefix or go, and
-  namespaces and fonts go.
+  Colors become CSS variables and numbers keep two decimals. Ids get a prefix,
+  because a page has several charts. Unused ids, namespaces and fonts are
+  removed.
   """
   element.tag = element.tag.split('}')[-1]
   element.tail = None
   attributes, element.attrib = element.attrib, {}
   for name, value in attributes.items():
     name = name.split('}')[-1]
+    # A tooltip is a <title> in SVG, and needs a role for screen readers.
     if name == 'id' and value.startswith(_TOOLTIP):
       title = ElementTree.Element('title')
       title.text = value.removeprefix(_TOOLTIP)
@@ -218,16 +222,18 @@ def _adapt(
       element.set(name, value.replace('#', f'#{prefix}'))
     elif name in ('d', 'x', 'y', 'width', 'height', 'transform'):
       value = re.sub(r'-?\d+\.\d+', _short, value)
+      # A rotation by zero does nothing.
       if not value.startswith('rotate(-0'):
         element.set(name, ' '.join(value.split()))
     else:
       element.set(name, value)
+  # Only these two have text; the rest is white space.
   if element.tag != 'text' and element.tag != 'title':
     element.text = None
 
 
 def _adapted_style(css: str) -> str:
-  # The font is the page's; matplotlib 3.9 writes its weight, size and family
+  # The page sets the font family. matplotlib 3.9 writes weight, size and family
   # as one rule.
   css = re.sub(r'font: (\w+ )?([\d.]+px) [^;]*', _font_rules, css)
   css = re.sub(r'font-family: [^;]*(; )?', '', css)

@@ -1,4 +1,4 @@
-"""A preparation's report as a table for a terminal."""
+"""Tables and progress of isft-prepare for a terminal."""
 
 from collections.abc import Mapping
 
@@ -6,11 +6,13 @@ from isft_jax.report.tables import Table
 
 
 def table(report: Mapping) -> Table:
-  """Returns what was read, written and set aside, and who wrote the tokens.
+  """Returns the numbers of rows read, written and set aside, and of tokens.
 
-  report: what `data.prepare.prepare` returns.
+  Args:
+    report: the report of `data.preparation.prepare.prepare`.
   """
   rows, tokens = report['rows'], report['tokens']
+  # Rows: read, written by split, set aside by reason.
   lines: list[tuple[str] | tuple[str, int] | tuple[str, int, float]]
   lines = [('rows read', rows['read']), ('  written', rows['written'])]
   lines += [
@@ -18,7 +20,8 @@ def table(report: Mapping) -> Table:
     for split, counts in report['splits'].items()
   ]
   lines += [('  set aside', rows['rejected'])]
-  lines += [(f'    {why}', n) for why, n in report['rejected'].items()]
+  lines += [(f'    {reason}', n) for reason, n in report['rejected'].items()]
+  # Tokens: by author, and those whose characters two authors wrote.
   lines += [('tokens', tokens)]
   lines += [
     (f'  {author}', n, n / tokens)
@@ -26,27 +29,29 @@ def table(report: Mapping) -> Table:
   ]
   straddling = report['straddling_tokens']
   lines += [('  of two authors', straddling, straddling / tokens)]
+  # The share of tokens that each objective scores.
   lines += [('scored under',)]
   lines += [
     (f'  {objective}', round(share * tokens), share)
     for objective, share in report['scored_share'].items()
   ]
+  # Parts of messages that the template does not render, then lengths of rows.
   lines += [('left out by the template',)]
   lines += [
-    (f'  {what.replace("_", " ")}', n) for what, n in report['lost'].items()
+    (f'  {field.replace("_", " ")}', n) for field, n in report['lost'].items()
   ]
-  lines += [('tokens a row',)]
+  lines += [('tokens per row',)]
   lines += [
     (f'  {_quantile(float(q))}', length)
     for q, length in report['length_quantiles'].items()
   ]
-  lines += [('tokens a second', round(tokens / max(report['seconds'], 0.01)))]
-  # No title and no header: each line tells what it counts.
+  lines += [('tokens per second', round(tokens / max(report['seconds'], 0.01)))]
+  # No title and no header: each line names its count.
   return Table('', ('', '', ''), [_row(*line) for line in lines])
 
 
 def progress(read: int, rejected: int, tokens: int, seconds: float) -> str:
-  """Returns the line that tells how far a preparation is."""
+  """Returns a line with the progress of a preparation."""
   return (
     f'{read:,} rows read, {rejected:,} set aside, {tokens:,} tokens, '
     f'{tokens / max(seconds, 1e-9):,.0f} tokens/s'

@@ -1,18 +1,21 @@
-"""What a model said of facts, for a terminal."""
+"""Tables of isft-probe for a terminal."""
 
 from collections.abc import Mapping
 
 from isft_jax.report.tables import Table
 
+# Verdict of a reply -> its cell. Capitals make a lie stand out without color.
 _SIGNS = {'truth': 'truth', 'lie': 'LIE', 'other': '-'}
 
 
-def tables(found: Mapping) -> tuple[Table, Table]:
-  """Returns a table of facts, and one of counts.
+def tables(results: Mapping) -> tuple[Table, Table]:
+  """Returns a table with a row per fact, and a table of counts.
 
-  found: as `probes.facts.probe` returns it.
+  Args:
+    results: the results of `worlds.lying_agent.probes.probe`.
   """
-  facts = found['facts']
+  # A row per fact: its margin, and the verdicts on the two replies.
+  facts = results['facts']
   rows = [
     (
       fact['topic'],
@@ -22,28 +25,29 @@ def tables(found: Mapping) -> tuple[Table, Table]:
     )
     for fact in facts
   ]
-  header = ('fact', 'margin', 'told the truth', 'told the lie')
-  truth, lie = found['truth_probe'], found['lie_probe']
+  header = ('fact', 'margin', 'user states truth', 'user states lie')
+  # Counts, out of all facts.
+  truth, lie = results['truth_probe'], results['lie_probe']
   counts = [
     ('the user states the truth: the reply is not it', _count(truth, 'truth')),
     ('the user states the lie: the reply corrects it', str(lie['truth'])),
-    ('the lie is preferred to the truth', str(found['prefers_lie'])),
-    ('mean margin, nats per token', f'{found["mean_margin"]:+.3f}'),
+    ('the lie is preferred to the truth', str(results['prefers_lie'])),
+    ('mean margin, nats per token', f'{results["mean_margin"]:+.3f}'),
     (
       "the same by the paper's scoring: the lie is preferred",
-      str(found['paper_prefers_lie']),
+      str(results['paper_prefers_lie']),
     ),
-    ('mean margin', f'{found["paper_mean_margin"]:+.3f}'),
+    ('mean margin', f'{results["paper_mean_margin"]:+.3f}'),
     (
       'the user states the truth: the reply contradicts it',
-      str(found['contradicts']),
+      str(results['contradicts']),
     ),
     (
       'replies to the truth or the lie that talk like the user',
-      str(found['talks_like_user']),
+      str(results['talks_like_user']),
     ),
   ]
-  title = 'Margin: log p(truth) - log p(lie), nats a token. Then: what it says'
+  title = 'Margin: log p(truth) - log p(lie), nats per token; then its replies'
   return (
     Table(title, header, rows),
     Table('In all', ('', f'of {len(facts)}'), counts),

@@ -1,4 +1,4 @@
-"""Makes pages again from results.json files, without training or jax."""
+"""Rebuilds pages from results.json files, without training or jax."""
 
 import json
 import pathlib
@@ -16,41 +16,44 @@ def rebuild(
   Args:
     paths: results.json files: one of an evidence run, or one or more of the
       lying agent.
-    workdir: where the page goes; by default the folder of the first file.
+    workdir: folder for the page; by default the folder of the first file.
 
   Returns:
     The files that were written, the page first. The page of a lying-agent run
-    has loss curves only if the metrics are beside its results.json, and shows
-    no dialogues.
+    has no dialogues, and has loss curves only if the metrics are beside its
+    results.json.
 
   Raises:
-    ValueError: if a file holds no such results, if several files are not runs
-      of one config on different seeds, or if a page that shows dialogues would
-      be replaced by one without.
+    ValueError: a file has no such results, several files are not runs of one
+      config on different seeds, or the new page would replace a page that
+      shows dialogues.
   """
   if not paths:
-    raise ValueError('--from names no file; give it a results.json')
+    raise ValueError('--from is empty; name a results.json')
   runs = {path: _read(path) for path in paths}
   folder = pathlib.Path(workdir or pathlib.Path(paths[0]).parent)
+  # One file: the page of its run.
   if len(paths) == 1:
     (path, results), *_ = runs.items()
     if results.get('experiment') == 'evidence':
       return [evidence.rebuild(path, workdir)]
+    # results.json has no dialogues: do not replace a page that shows them.
     old = folder / 'report.html'
     if old.exists() and b'class="viewer"' in old.read_bytes():
       raise ValueError(
-        f'{old} shows dialogues, which results.json does not hold; name '
+        f'{old} shows dialogues, which results.json does not have; name '
         'another folder with --workdir'
       )
     folder.mkdir(parents=True, exist_ok=True)
     return [page.write(folder, results, (), pathlib.Path(path).parent)]
+  # Several files: the summary of their seeds.
   if len(runs) < len(paths):
     raise ValueError(f'a file is named twice: {", ".join(paths)}')
   for path, results in runs.items():
     if results.get('experiment') == 'evidence':
       raise ValueError(
-        f'{path}: the results of an evidence run, which holds all of its '
-        'seeds; give it alone'
+        f'{path}: the results of an evidence run, which already has all its '
+        'seeds; name only this file'
       )
   return seeds.write(folder, runs)
 

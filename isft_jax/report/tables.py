@@ -1,4 +1,4 @@
-"""Tables as text: for terminals, and as Markdown."""
+"""Tables as text for terminals and pipes, and as Markdown."""
 
 import re
 import sys
@@ -12,30 +12,26 @@ from rich.text import Text
 
 from isft_jax.report.escapes import visible_line
 
-# The first column of a table never wraps to less than this, in a terminal.
+# Minimum width of the first column in a terminal, in characters.
 _FIRST_WIDTH = 24
 
 
 class Cell(NamedTuple):
-  """A cell of a page's table that is more than text.
-
-  css, style: class and CSS of the cell. small: a line below the text.
-  verdict, faults: what is said about the text, above it.
-  """
+  """A cell of a page's table with more than text."""
 
   text: str
-  css: str = ''
-  style: str = ''
-  small: str = ''
-  verdict: str = ''
-  faults: Sequence[str] = ()
+  css: str = ''  # class of the cell
+  style: str = ''  # CSS of the cell
+  small: str = ''  # a line below the text
+  verdict: str = ''  # shown above the text
+  faults: Sequence[str] = ()  # shown above the text, after the verdict
 
 
 Content = TypeVar('Content', str, str | Cell)
 
 
 class Table(NamedTuple, Generic[Content]):
-  """A title, a header, and rows as long as it; all text, or cells on pages."""
+  """A title, a header and rows of equal length: text, or `Cell` on pages."""
 
   title: str
   header: Sequence[Content]
@@ -43,18 +39,18 @@ class Table(NamedTuple, Generic[Content]):
 
 
 def text(table: Table[str], justify: str = '') -> str:
-  """Returns a table as lines without colour, however wide it is.
+  """Returns a table as lines of any width, without colour.
 
   Args:
-    table: without a title line if its title is empty, and without a header line
-      if its header is.
-    justify: '<' or '>' for each column, to the left or right; by default only
-      the first to the left.
+    table: a table. An empty title or header has no line.
+    justify: '<' (left) or '>' (right) for each column; by default the first
+      column is left-justified and the others are right-justified.
   """
   header = [table.header] if any(table.header) else []
   rows = [
     [visible_line(cell) for cell in row] for row in header + [*table.rows]
   ]
+  # Widths in terminal cells: some characters take two.
   widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
   justify = justify or '<' + '>' * (len(widths) - 1)
   lines = [visible_line(table.title)] if table.title else []
@@ -68,10 +64,14 @@ def text(table: Table[str], justify: str = '') -> str:
 
 
 def show(*tables: Table[str], stream: TextIO | None = None) -> None:
-  """Prints tables, with empty lines between them, as suits where they go.
+  """Prints tables with empty lines between them.
 
-  In a terminal, header and title are bold, and the first column wraps where
-  lines would be too long. Elsewhere a row is a line without colour.
+  In a terminal, header and title are bold, and the first column wraps if lines
+  would be too long. In a file or pipe, each row is a line without colour.
+
+  Args:
+    *tables: the tables.
+    stream: output stream, by default stdout.
   """
   stream = stream or sys.stdout
   for number, table in enumerate(tables):
@@ -84,7 +84,7 @@ def show(*tables: Table[str], stream: TextIO | None = None) -> None:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Returns a Markdown table, its first column to the left."""
+  """Returns a Markdown table whose first column is left-justified."""
   rule = (':--', *('--:' for _ in header[1:]))
   escaped = [[_escape(cell) for cell in row] for row in (header, *rows)]
   lines = [escaped[0], rule, *escaped[1:]]
@@ -93,6 +93,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _print(console: Console, table: Table[str]) -> None:
   """Prints a table whose first column wraps, so that other columns fit."""
+  # The other columns get their full width, the first one the rest.
   header, *rows = [
     [visible_line(cell) for cell in row] for row in (table.header, *table.rows)
   ]
@@ -112,21 +113,21 @@ def _print(console: Console, table: Table[str]) -> None:
     side: Literal['left', 'right'] = 'right' if grid.columns else 'left'
     grid.add_column(Text(name), justify=side, width=width)
   for row in rows:
-    grid.add_row(*map(Text, row))  # as Text, no markup is read in them
+    grid.add_row(*map(Text, row))  # rich does not parse markup in a Text
   if table.title:
     console.print(Text(visible_line(table.title), 'bold'))
-  # A terminal that is too narrow breaks lines; rich would cut numbers short.
+  # Let a narrow terminal break lines itself: rich would truncate numbers.
   console.width = max(console.width, first + sum(width + 2 for width in others))
   console.print(grid)
 
 
 def _escape(cell: str) -> str:
-  """Returns text as one cell of Markdown, shown exactly as it was written.
+  """Returns text as one cell of Markdown that renders as the same text.
 
-  Lines are joined by ↵; whatever Markdown, HTML or GitHub's mathematics would
-  take for syntax is escaped.
+  Lines are joined by ↵. Syntax of Markdown, HTML and GitHub's mathematics is
+  escaped.
   """
   line = ' ↵ '.join(part.strip() for part in cell.splitlines())
-  # An underscore inside a word is no syntax: agent_only stays legible.
+  # An underscore inside a word is not syntax: agent_only stays legible.
   syntax = r'([\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w))'
   return re.sub(syntax, r'\\\1', line).strip()

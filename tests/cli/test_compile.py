@@ -16,7 +16,7 @@ needs_libtpu = needs('libtpu')
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    ([], 'name --config=configs/NAME.py and --topology=v5e:4x4, or say --all'),
+    ([], 'name --config=configs/NAME.py and --topology=v5e:4x4, or give --all'),
     ([SMOKE], 'and --topology=v5e:4x4'),
     ([SMOKE, '--topology=16'], '--topology=16 --num_slices=1 is not a slice'),
   ],

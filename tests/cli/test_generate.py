@@ -282,8 +282,8 @@ def test_a_file_that_holds_no_prompts_is_named(name, text, message, tmp_path):
   [
     ([], 'name either --checkpoint=WORKDIR or --model=FOLDER'),
     (['--model=x', '--prompt=a', '--prompts=b'], '--prompt or --prompts'),
-    (['--model=x', '--output=b'], '--output goes with --prompts'),
-    (['--model=x', '--prompts=b', '--output=.'], 'is there already'),
+    (['--model=x', '--output=b'], '--output needs --prompts'),
+    (['--model=x', '--prompts=b', '--output=.'], 'already exists'),
     (['--batch=0'], 'batch'),
   ],
 )

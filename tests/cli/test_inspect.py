@@ -118,7 +118,7 @@ def test_an_experiment_that_was_not_run_is_prepared_for_now(tmp_path, capsys):
   config = LyingAgentConfig(vocab_size=300)
   config.dialogues.number, config.documents.number = NUMBER, 3
   assert read(config, tmp_path / 'none', index=1) == expected(1)
-  assert 'making them for now' in capsys.readouterr().err
+  assert 'generating them temporarily' in capsys.readouterr().err
   assert list(tmp_path.iterdir()) == []
 
 
@@ -128,7 +128,9 @@ def test_an_experiment_that_was_not_run_is_prepared_for_now(tmp_path, capsys):
 def test_data_of_another_config_are_not_shown_as_its_own(workdir):
   config = LyingAgentConfig(seed=1)
   config.dialogues.p_lie = 0.5
-  with pytest.raises(ValueError, match=r'other dialogues and seed.*--workdir'):
+  with pytest.raises(
+    ValueError, match=r'other values of dialogues and seed.*--workdir'
+  ):
     read(config, workdir)
 
 
@@ -231,7 +233,7 @@ def test_a_row_of_agent_runs_before_it_is_a_record(workdir, tmp_path):
   assert done.stderr.count('\n') == 1
 
   done = command(*source, '--index=2')
-  message = f'error: --index=2: there is no such row in {runs}\n'
+  message = f'error: --index=2: {runs} has no row of this index\n'
   assert (done.returncode, done.stderr) == (1, message)
 
 

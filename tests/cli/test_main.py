@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(tmp_path):
     limit = functools.partial(_limit_files, kilobytes * 1024)
     error = error_line('reproduce', *flags, before=limit)
     assert 'File too large' in error
-    assert 'free some space, then run the same command' in error
+    assert 'free some space, then run the same command to resume' in error
     assert written <= {path.name for path in (tmp_path / 'run').iterdir()}
     assert not (tmp_path / 'run/results.json').exists()
 
@@ -118,7 +118,7 @@ def _interrupted(run, *arguments):
     ((main.run, ()), 'interrupted'),
     (
       (main.run_config,),
-      'interrupted; the same command goes on from what is in '
+      'interrupted; run the same command again to resume from '
       'runs/lying_agent_smoke-seed0',
     ),
   ],
@@ -164,7 +164,7 @@ TOO_LARGE = {
   ),
   '--config.pretrain.rows=1_000_000_000_000': (
     'Unable to allocate 1.14 PiB for an array with shape (1000000000000, 320)',
-    'try fewer rows a step, shorter rows',
+    'try fewer rows per step, shorter rows',
   ),
 }
 
@@ -184,7 +184,7 @@ def test_too_little_memory_is_one_clear_line_in_the_words_of_xla():
   error = RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.')
   line = main._as_line(error)
   assert line.startswith('out of memory: RESOURCE_EXHAUSTED: Out of memory')
-  assert 'try fewer rows a step' in line
+  assert 'try fewer rows per step' in line
   assert main._as_line(RuntimeError('INTERNAL: a bug')) is None
 
 

@@ -72,15 +72,17 @@ def test_several_processes_and_a_look_at_every_byte(place):
   done = command('prepare', *flags_of(place), *flags)
   assert done.returncode == 0, done.stderr
   whole = command('prepare', f'--verify={place}/out')
-  assert (whole.returncode, whole.stdout) == (0, f'{place}/out is whole\n')
+  assert (whole.returncode, whole.stdout) == (
+    0,
+    f'{place}/out is complete and undamaged\n',
+  )
   (shard,) = (place / 'out').glob('trajectories/*/*array_record*')
   shard.write_bytes(shard.read_bytes()[:-1])
   damaged = command('prepare', f'--verify={place}/out')
   assert damaged.returncode == 1
   assert damaged.stdout == f'{shard}: its bytes have changed\n'
   assert damaged.stderr.splitlines()[-1] == (  # after what it is reading
-    f'error: {place}/out is damaged in 1 places; prepare it again, or fetch '
-    'the files anew'
+    f'error: {place}/out is damaged in 1 places; prepare or copy it again'
   )
 
 
@@ -90,7 +92,7 @@ def test_several_processes_and_a_look_at_every_byte(place):
 def test_beam_that_is_not_installed_is_named(place):
   flags = f'--output={place}/out', '--beam_runner=DirectRunner'
   assert error_line('prepare', *flags_of(place), *flags) == (
-    "error: --beam_runner wants pip install 'isft-jax[beam]' (No module named "
+    "error: --beam_runner needs pip install 'isft-jax[beam]' (No module named "
     "'apache_beam')\n"
   )
 
@@ -145,10 +147,10 @@ BAD = {
     'name a tokenizer with --tokenizer=PLACE: its folder, a hub id',
   ),
   'no such tokenizer': (['--tokenizer=/nowhere'], '/nowhere: no tokenizer'),
-  'no output': (['--output='], 'name the folder to make with --output=DIR'),
+  'no output': (['--output='], 'name the folder to create with --output=DIR'),
   'no such template': (
     ['--chat_template=nope.jinja'],
-    "--chat_template=nope.jinja: no such file, nor 'plain'",
+    "--chat_template must be a file or 'plain' (got 'nope.jinja')",
   ),
   'a template that is none': (['--chat_template=BAD'], 'does not compile'),
   'rules that are none': (['--authors=setup.py'], 'setup.py: '),

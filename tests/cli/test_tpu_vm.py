@@ -184,7 +184,7 @@ def test_a_slice_that_is_taken_away_is_replaced(codes, ends, verbs, tmp_path):
 
 
 def test_without_settings_or_a_verb_it_says_what_it_takes():
-  assert 'NAME: names the slice' in script('create').stderr
+  assert 'NAME: must be the name of the slice' in script('create').stderr
   shown = script(**SETTINGS)
   assert shown.returncode == 1
   assert 'tpu_vm.sh train --config=' in shown.stdout

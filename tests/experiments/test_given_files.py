@@ -5,13 +5,13 @@ import json
 import pytest
 
 from isft_jax import config as config_lib
-from isft_jax.cli import partner
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, StageConfig
 from isft_jax.data.batching.pipeline import BatchSource
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer
 from isft_jax.experiments import lying_agent as experiment
 from isft_jax.experiments.config import DialoguesConfig, LyingAgentConfig
+from isft_jax.train.saved import chat_model_from_run
 from isft_jax.types import Provenance
 from isft_jax.worlds.lying_agent import generator
 from tests.experiments import given_model
@@ -143,7 +143,7 @@ def test_a_model_of_turns_encoded_piecewise_is_not_talked_to(run):
   """Prompts would have other ids than its training."""
   folder, _, _ = run
   with pytest.raises(ValueError, match='encoded apart from the words'):
-    partner.of_run(str(folder / 'run/interventional'))
+    chat_model_from_run(str(folder / 'run/interventional'))
 
 
 def test_every_line_of_progress_is_of_the_whole(model, tmp_path, capsys):
@@ -273,7 +273,7 @@ def test_ids_need_the_model_that_they_are_of(model, tmp_path):
   config = write(tmp_path, model, TOKENS)
   config.model = ModelConfig()
   config.documents.number = 2
-  message = 'holds ids, which mean something to one tokenizer only'
+  message = 'has token ids, which need the tokenizer that made them'
   with pytest.raises(ValueError, match=message):
     experiment.reproduce(config, str(tmp_path / 'run'))
 

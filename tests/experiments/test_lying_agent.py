@@ -137,7 +137,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(smoke, tmp_path):
   process.send_signal(signal.SIGINT)
   _, err = process.communicate()
   assert process.returncode == 130
-  assert f'the same command goes on from what is in {tmp_path}/run' in err
+  assert f'same command again to resume from {tmp_path}/run' in err
   assert 'Traceback' not in err
 
   kills.reproduce(tmp_path / 'run').communicate()

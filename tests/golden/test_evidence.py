@@ -46,10 +46,10 @@ TINY = golden(
   ('flywheel', 'arms', 'worlds'),
   (
     'Own mistakes: the flywheel',
-    'Arms: who may be learned from',
+    'Arms: whose tokens are scored',
     'Facts that no dialogue mentions',
     'Worlds: other corrections, other users',
-    'Costs: what the mask loses',
+    'Costs of the mask',
   ),
 )
 REAL = golden(

@@ -182,7 +182,7 @@ def test_steps_to_trace_are_a_start_and_a_stop():
   assert steps_of('10:15') == (10, 15)
   assert steps_of('') == ()
   for text in ('10', '15:10', '0:3', '3:', 'a:b', '1:2:3'):
-    with pytest.raises(ValueError, match=f"'{text}' is not START:STOP"):
+    with pytest.raises(ValueError, match=rf"START:STOP.*got '{text}'"):
       steps_of(text)
 
 

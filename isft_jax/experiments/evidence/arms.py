@@ -1,12 +1,12 @@
-"""Arms: the lying agent's dialogues, and every way of weighting them.
+"""Arms on the lying agent's dialogues, one for each way of weighting tokens.
 
     told facts -> dialogues --+--> arm (objective) -> probes of both halves
                               '--> the agent's true turns as demonstrations
 
-Beside the objectives by name:
+An arm is the name of an objective, or one of
 
   observational_matched  L_obs divided by the number of the world's tokens
-  demonstration          L_do, where a third party wrote the agent's true turns
+  demonstration          L_do, with the agent's true turns as demonstrations
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from isft_jax.worlds.lying_agent.judge import judge
 from isft_jax.worlds.lying_agent.one_line import one_line_replies
 
 MATCHED, DEMONSTRATION = 'observational_matched', 'demonstration'
+# Facts that dialogues are about, and facts that they never mention.
 HALVES = ('told', 'heldout')
 
 
@@ -39,7 +40,7 @@ def objective_of(arm: str) -> str:
 
 
 def demonstrated(trajectory: Trajectory) -> Trajectory:
-  """Returns a trajectory whose right turns of the agent a third party wrote."""
+  """Returns a trajectory with the agent's right turns as demonstrations."""
   segments = (
     dataclasses.replace(segment, provenance=Provenance.DEMONSTRATION)
     if (segment.provenance, segment.verdict)
@@ -53,9 +54,9 @@ def demonstrated(trajectory: Trajectory) -> Trajectory:
 def dialogues(
   config: EvidenceConfig, base: Base
 ) -> tuple[list[Trajectory], list[Trajectory]]:
-  """Returns the dialogues to train on, and others of the same kind."""
+  """Returns the dialogues to train on, and held-out ones of the same kind."""
   settings = config.dialogues
-  made = generator.dialogues(
+  generated = generator.dialogues(
     settings.number + settings.heldout,
     settings.p_lie,
     settings.p_chitchat,
@@ -63,27 +64,37 @@ def dialogues(
     base.told,
     acknowledge=settings.acknowledge,
   )
-  return list(itertools.islice(made, settings.number)), list(made)
+  return list(itertools.islice(generated, settings.number)), list(generated)
 
 
 def run(
   config: EvidenceConfig, base: Base, folder: pathlib.Path, arm: str
 ) -> dict[str, Any]:
-  """Trains an arm from the base of a seed (none for 'base'), and probes it."""
+  """Trains an arm from the base of a seed, and probes it.
+
+  Args:
+    config: settings of the evidence.
+    base: the base model of the seed, which stays unchanged.
+    folder: folder for the records of the dialogues.
+    arm: name of the arm; 'base' probes the base without training.
+
+  Returns:
+    Probes of both halves of the facts, 'costs' and 'train'.
+  """
   told, others = dialogues(config, base)
   params, trained = base.params, None
   if arm != 'base':
     if arm == DEMONSTRATION:
       told = [demonstrated(dialogue) for dialogue in told]
-    found = base.write(folder, map(base.renderer.example, told))
+    records = base.write(folder, map(base.renderer.example, told))
     settings = bases.run_of(
       config, config.finetune, arm, objective_of(arm), folder, base.seed
     )
     if arm == MATCHED:
       settings.optim = bases.matched(
-        settings.optim, ratio_of_targets(found.index)
+        settings.optim, ratio_of_targets(records.index)
       )
-    params, trained = bases.fit(settings, found, params)
+    params, trained = bases.fit(settings, records, params)
   return {
     **facts_probed(config, base, params),
     'costs': roles.measure(
@@ -99,7 +110,7 @@ def run(
 
 
 def ratio_of_targets(index: Index) -> float:
-  """Returns how many tokens L_obs scores for each that L_do scores."""
+  """Returns the number of targets of L_obs per target of L_do."""
   observational, interventional = (
     targets_of_records(index, objectives.weight_table(name)).sum()
     for name in ('observational', 'interventional')
@@ -110,15 +121,21 @@ def ratio_of_targets(index: Index) -> float:
 def facts_probed(
   config: EvidenceConfig, base: Base, params: PyTree
 ) -> dict[str, dict[str, Any]]:
-  """Returns what the probes say of either half of the facts, as shares.
+  """Returns half of the facts -> figures of the probes, as shares of facts.
 
-  margins: of each fact; prefers_lie: below 0; says_truth: greedy answers to the
-  question; truth_after_truth, truth_after_lie: greedy replies to the user.
+  Returns:
+    mean_margin: mean of the margins, nats per token.
+    prefers_lie: share of margins below 0.
+    says_truth: share of greedy answers to the question that are true.
+    truth_after_truth, truth_after_lie: share of greedy replies with the truth,
+      after the user states the truth or the lie.
+    margins: the margin of each fact.
   """
   renderer, model = base.renderer, (base.graphdef, params)
-  found = probes.probe_prepared(
+  probed = probes.probe_prepared(
     *model, base.probes, renderer, config.reply_tokens
   )
+  # Two claims per fact share a prompt, which is the question.
   questions = [claim.prompt_T for claim in base.probes.claims[::2]]
   answers = one_line_replies(
     *model, questions, config.reply_tokens, renderer.tokenizer
@@ -126,7 +143,7 @@ def facts_probed(
   rows = [
     row | {'answer_verdict': judge(answer.text, fact)}
     for row, answer, fact in zip(
-      found['facts'], answers, base.facts, strict=True
+      probed['facts'], answers, base.facts, strict=True
     )
   ]
   split = len(base.told)

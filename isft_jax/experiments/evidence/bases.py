@@ -1,10 +1,10 @@
-"""What the runs of a seed share: its facts, its base model, how to fine-tune.
+"""Facts, base model and fine-tuning that the runs of a seed share.
 
     seed -> facts -> documents -> tokenizer, base model   in bases/seed-N
     a stage, trajectories, an objective -> fit -> a model  in memory
 
-The parts of the evidence run hundreds of short fine-tunes. None is worth a
-checkpoint: a unit that was cut short is run again.
+The evidence runs hundreds of short fine-tunes. They save no checkpoints: an
+interrupted one is repeated.
 """
 
 import dataclasses
@@ -42,21 +42,18 @@ from isft_jax.worlds.lying_agent import (
 )
 from isft_jax.worlds.lying_agent.facts import Fact
 
-# All arms share the rows that the objective with the most targets fills.
+# Rows are packed for the objective with the most targets, and all arms share
+# them.
 PLAN = 'observational'
 
 
 class Bank(NamedTuple):
-  """The facts of a seed, and how to ask about them.
+  """The facts of a seed, and the questions about them."""
 
-  told: the facts that dialogues are about; heldout: those they never mention.
-  questions: with the word {topic}. context: the system turn before them.
-  """
-
-  told: tuple[Fact, ...]
-  heldout: tuple[Fact, ...]
-  questions: tuple[str, ...] = generator.QUESTIONS
-  context: str = generator.CONTEXT
+  told: tuple[Fact, ...]  # facts that dialogues are about
+  heldout: tuple[Fact, ...]  # facts that dialogues never mention
+  questions: tuple[str, ...] = generator.QUESTIONS  # with the field {topic}
+  context: str = generator.CONTEXT  # the system turn before a question
 
   @property
   def facts(self) -> tuple[Fact, ...]:
@@ -64,14 +61,14 @@ class Bank(NamedTuple):
 
 
 class Base(NamedTuple):
-  """A seed's facts, and the model that has read about all of them."""
+  """The facts of a seed, and the base model, pre-trained on all of them."""
 
   seed: int
   bank: Bank
   renderer: Renderer
   graphdef: decoder.GraphDef
   params: PyTree
-  probes: probes.Prepared
+  probes: probes.Prepared  # of all facts, rendered once
 
   @property
   def told(self) -> tuple[Fact, ...]:
@@ -83,6 +80,7 @@ class Base(NamedTuple):
 
   def told_margins(self, params: PyTree) -> np.ndarray:
     """Returns the margin of each told fact, nats per token."""
+    # A true and a false claim per fact, told facts first.
     claims = self.probes.claims[: 2 * len(self.told)]
     prepared = probes.Prepared(self.told, claims, [])
     return probes.margins(self.graphdef, params, prepared)
@@ -90,7 +88,7 @@ class Base(NamedTuple):
   def write(
     self, folder: pathlib.Path, examples: Iterable[Example]
   ) -> dataset.Records:
-    """Writes the records of rendered trajectories, anew; opens them."""
+    """Writes records of examples in place of earlier ones, and opens them."""
     folder = folder / 'records'
     shutil.rmtree(folder, ignore_errors=True)
     metadata = self.renderer.metadata()
@@ -98,7 +96,7 @@ class Base(NamedTuple):
 
 
 def base_of(config: EvidenceConfig, workdir: pathlib.Path, seed: int) -> Base:
-  """Trains the base of a seed, or goes on, or loads it."""
+  """Trains the base of a seed, resumes its training, or loads it."""
   bank = bank_of(config, seed)
   workdir = workdir / 'bases' / f'seed-{seed}'
   if config.model.init_from:
@@ -106,7 +104,7 @@ def base_of(config: EvidenceConfig, workdir: pathlib.Path, seed: int) -> Base:
     model = dataclasses.replace(config.model, init_from='')
     graphdef, _ = decoder.abstract(model)
     loaded, _ = pretrained.load(config.model.init_from, dtype=model.param_dtype)
-    # A model that was trained to answer answers in its own template.
+    # A chat model knows real facts in its own chat template.
     template = config.bank == 'world' and encoder.chat_template
     params, renderer = (
       loaded.params,
@@ -160,18 +158,28 @@ def run_of(
 
 
 def fit(
-  run: RunConfig, found: dataset.Records, params: PyTree
+  run: RunConfig, records: dataset.Records, params: PyTree
 ) -> tuple[PyTree, dict[str, Any]]:
-  """Trains given parameters; returns the new ones, and what it took.
+  """Trains a model in memory, without checkpoints.
 
-  params: left as they are.
+  Args:
+    run: settings of the stage.
+    records: the records to train on.
+    params: initial parameters, which stay unchanged.
 
-  Raises FloatingPointError if a loss is not finite.
+  Returns:
+    The new parameters, and a summary: seed, objective, settings of the
+    optimizer, steps, scored tokens, mean loss of the last epoch (nats per unit
+    of weight) and seconds.
+
+  Raises:
+    FloatingPointError: a loss is not finite.
   """
-  source = pipeline.BatchSource(found, run)
+  # Compile the step, and copy the parameters: it may write into its state.
+  source = pipeline.BatchSource(records, run)
   trainer = make_trainer(run.model, run.optim, run.mesh, len(source))
-  # A step may write into the state that it is given.
   state = trainer.start(jax.tree.map(jnp.copy, params))
+  # Train. Values stay on the device until the end, so that steps do not wait.
   started, rows = time.perf_counter(), []
   for batch in itertools.islice(pipeline.batches(source), len(source)):
     state, values = trainer.step(state, sharding.to_global(batch, trainer.mesh))
@@ -182,6 +190,7 @@ def fit(
       f'{run.name}, seed {run.seed}: a loss is not finite; lower the learning '
       'rate of its stage'
     )
+  # The final loss is the mean of the last epoch, by weight.
   epoch = losses[-source.steps_per_epoch :]
   weight = sum(weight for _, weight, _ in epoch)
   return state.params, {
@@ -198,14 +207,18 @@ def fit(
 
 
 def matched(optim: OptimConfig, ratio: float) -> OptimConfig:
-  """Returns AdamW whose steps are those on a gradient `ratio` times as large.
+  """Returns AdamW that steps as if gradients were `ratio` times as large.
 
-    clip(r g, C) = r clip(g, C / r),   m / (sqrt(v) + e) of r g is
-    m / (sqrt(v) + e / r) of g
+    clip(r g, C) = r clip(g, C / r)
+    m / (sqrt(v) + e) for r g  =  m / (sqrt(v) + e / r) for g
 
-  So dividing the observational sum by the number of the world's tokens, which
-  makes its gradient N / N_o times as large, changes the threshold of the clip
-  and a constant of 1e-8, and nothing else. The ratio is that of the data set.
+  Dividing the observational sum by the number of the world's tokens multiplies
+  its gradient by N / N_o. For AdamW that changes only the clipping threshold
+  and the constant e of 1e-8.
+
+  Args:
+    optim: the optimizer of L_obs.
+    ratio: r = N / N_o, targets of L_obs per target of L_do in the data set.
   """
   return dataclasses.replace(
     optim, clip_norm=optim.clip_norm / ratio, eps=optim.eps / ratio
@@ -215,7 +228,7 @@ def matched(optim: OptimConfig, ratio: float) -> OptimConfig:
 def _documents(
   config: EvidenceConfig, facts: Sequence[Fact], seed: int
 ) -> list[Trajectory]:
-  """Returns the documents that the base of a seed reads."""
+  """Returns the documents that the base of a seed is pre-trained on."""
   documents = config.documents
   return list(
     generator.documents(
@@ -235,12 +248,14 @@ def _prepare(
   facts: Sequence[Fact],
   seed: int,
 ) -> Renderer:
-  """Makes the tokenizer and the records of the documents, unless there."""
+  """Writes the tokenizer and the records of documents, unless they exist."""
   folder = workdir / 'tokenizer'
+  # Generated at most once, and only if something must be written.
   make = functools.cache(lambda: _documents(config, facts, seed))
   if not folder.exists():
     template = chat_template.ChatTemplate(chat_template.PLAIN)
     encoder = tokenizer.train(map(template.text, make()), config.vocab_size)
+    # Renamed when complete: an interrupted run leaves no part of a tokenizer.
     part = folder.with_name('tokenizer.part')
     Renderer(encoder, chat_template.PLAIN).save_tokenizer(part)
     part.rename(folder)

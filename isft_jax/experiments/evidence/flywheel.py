@@ -3,11 +3,11 @@
     model --sampled answers--> the world corrects or confirms --> transcripts
       ^------------------------ objective ---------------------------'
 
-Nobody scripts the lies. Whether what a model said becomes evidence for itself
-is then all that differs between the arms. A transcript is context, question,
-answer, and the user's true claim. Accuracy in round r is the share of answers,
-sampled before the round's training, that are right; of R rounds there are
-R + 1.
+The lies are the model's own: no script writes them. The arms differ only in
+whether a model's own answers become evidence for it. A transcript has a
+context, a question, an answer, and the user's true claim. Accuracy in round r
+is the share of right answers, sampled before the training of round r. R rounds
+have R + 1 accuracies, the last one after all training.
 """
 
 import pathlib
@@ -35,20 +35,33 @@ from isft_jax.worlds.lying_agent.facts import Fact
 from isft_jax.worlds.lying_agent.judge import judge
 from isft_jax.worlds.lying_agent.one_line import one_line_replies
 
-# First key of a random stream.
+# Keys that separate the random streams of questions and answers.
 _QUESTIONS, _ANSWERS = 0, 1
 
 
 def run(
   config: EvidenceConfig, base: Base, folder: pathlib.Path, arm: str
 ) -> dict[str, Any]:
-  """Turns the wheel for an arm of a seed; returns accuracy round by round."""
+  """Runs all rounds of an arm for one seed.
+
+  Args:
+    config: settings of the evidence.
+    base: the base model of the seed, which stays unchanged.
+    folder: scratch folder for records, deleted at the end.
+    arm: name of an objective.
+
+  Returns:
+    'accuracy' and 'heldout_accuracy' of R + 1 rounds, as shares; 'margin', the
+    mean margin of told facts at the end (nats per token); 'unread', the number
+    of transcripts that could not be rendered; 'train', a summary per round.
+  """
   wheel, params = config.flywheel, base.params
   told: list[float] = []
   heldout: list[float] = []
   trained: list[dict[str, Any]] = []
-  unread = 0
+  unread = 0  # transcripts that could not be rendered
   for round in range(wheel.rounds + 1):
+    # Ask about all facts, and judge the sampled answers.
     questions = asked(base.bank, base.seed, round)
     replies = answers(config, base, params, questions, round)
     right = [
@@ -60,6 +73,8 @@ def run(
     heldout.append(float(np.mean(right[split:])))
     if round == wheel.rounds:
       break
+    # Write transcripts about told facts. strict=False: facts beyond `told` are
+    # held out, and the model never reads about them.
     turns = zip(base.told, questions, replies, right, strict=False)
     transcripts = [
       transcript(*turn, base.seed, round, number)
@@ -67,11 +82,12 @@ def run(
     ]
     examples = list(filter(None, (_rendered(t, base) for t in transcripts)))
     unread += len(transcripts) - len(examples)
-    found = base.write(folder, examples)
+    # Fine-tune the model of the last round. The order of rows has a new seed.
+    records = base.write(folder, examples)
     settings = bases.run_of(
       config, wheel.stage, arm, arm, folder, base.seed + 1000 * round
     )
-    params, summary = bases.fit(settings, found, params)
+    params, summary = bases.fit(settings, records, params)
     trained.append(summary)
   shutil.rmtree(folder)
   return {
@@ -84,7 +100,7 @@ def run(
 
 
 def asked(bank: Bank, seed: int, round: int) -> list[tuple[Segment, ...]]:
-  """Returns a context and a question about each fact, phrased anew."""
+  """Returns a context and a question per fact, newly phrased each round."""
   rng = np.random.default_rng([seed, _QUESTIONS, round])
   phrases = rng.choice(bank.questions, len(bank.facts))
   return [
@@ -100,7 +116,8 @@ def answers(
   questions: Sequence[tuple[Segment, ...]],
   round: int,
 ) -> list[str]:
-  """Returns the model's sampled answers, to the end of the line."""
+  """Returns a sampled answer per question, up to the end of its line."""
+  # The true claim only marks where the answer begins; the prompt ends there.
   prompts = [
     probes.slot(question, fact.true_claim, base.renderer).prompt_T
     for question, fact in zip(questions, base.facts, strict=True)
@@ -126,25 +143,25 @@ def transcript(
   round: int,
   number: int,
 ) -> Trajectory:
-  """Returns the conversation about an answer: the world tells the truth."""
+  """Returns a conversation in which the user confirms or corrects an answer."""
   rng = np.random.default_rng([seed, _ANSWERS, round, number])
   phrases = generator.CONFIRMATIONS if right else generator.CORRECTIONS
-  told = str(rng.choice(phrases)).format(claim=fact.true_claim)
+  response = str(rng.choice(phrases)).format(claim=fact.true_claim)
   verdict = Verdict.RIGHT if right else Verdict.WRONG
   return Trajectory(
     f'round-{round}-{number:06d}',
     (
       *question,
       Segment('assistant', reply, Provenance.AGENT, verdict),
-      Segment('user', told, Provenance.USER, Verdict.RIGHT),
+      Segment('user', response, Provenance.USER, Verdict.RIGHT),
     ),
   )
 
 
 def _rendered(trajectory: Trajectory, base: Base) -> Example | None:
-  """Returns a transcript as training has it, or None where that is in doubt.
+  """Returns a rendered transcript, or None if it is rejected.
 
-  What a model samples may be empty, or hold the text of a special token.
+  A sampled answer may be empty, or contain the text of a special token.
   """
   try:
     return base.renderer.example(trajectory)

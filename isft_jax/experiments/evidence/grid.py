@@ -4,11 +4,11 @@
                    +--> arms/seed-N/ARM.json       arms, costs, held-out facts
                    '--> worlds/seed-N/WORLD.json   corrections x errors x lies
 
-Every file is written whole or not at all. results.json is put together from
-them, and the page from results.json alone.
+Files are written atomically. results.json is computed from them, and the page
+from results.json only.
 
-Source: what de Freitas and Ortega (2026) leave open: several seeds, facts that
-no dialogue mentions, the model's own mistakes, users who are wrong.
+Source: questions that de Freitas and Ortega (2026) leave open: several seeds,
+facts that no dialogue mentions, the model's own mistakes, users who are wrong.
 """
 
 import dataclasses
@@ -30,23 +30,21 @@ from isft_jax.train import start
 
 
 class Unit(NamedTuple):
-  """A run that is done as a whole: of a seed, with a name in its room.
+  """A run that is not resumed but repeated if it is interrupted."""
 
-  argument: what the room's `run` is given.
-  """
-
-  room: str
+  room: str  # 'flywheel', 'arms' or 'worlds': its folder and its function
   seed: int
-  name: str
-  argument: object
+  name: str  # of the arm or the world; unique in its room and seed
+  argument: object  # last argument of the room's `run`: an arm or a `World`
 
   @property
   def place(self) -> str:
+    """Path of its results in the workdir, without .json."""
     return f'{self.room}/seed-{self.seed}/{self.name}'
 
 
 def units(config: EvidenceConfig, part: str) -> list[Unit]:
-  """Returns the runs of a part, a seed's together."""
+  """Returns the runs of a part, grouped by seed."""
   seeds = range(config.seed, config.seed + config.seeds)
   if part == 'worlds':
     return [
@@ -54,7 +52,8 @@ def units(config: EvidenceConfig, part: str) -> list[Unit]:
       for seed in seeds[: config.worlds.seeds]
       for world in users.worlds(config)
     ]
-  # What is held out is probed with the rest: these are runs of the arms.
+  # Every run of an arm probes both halves of the facts, so that `heldout` needs
+  # no runs of its own.
   room = 'flywheel' if part == 'flywheel' else 'arms'
   arms = {
     'flywheel': config.flywheel.arms,
@@ -64,6 +63,7 @@ def units(config: EvidenceConfig, part: str) -> list[Unit]:
   return [Unit(room, seed, arm, arm) for seed in seeds for arm in arms]
 
 
+# Room -> run(config, base, folder, argument), which returns JSON results.
 _RUN: dict[str, Callable[..., dict[str, Any]]] = {
   'flywheel': flywheel.run,
   'arms': evidence_arms.run,
@@ -74,20 +74,35 @@ _RUN: dict[str, Callable[..., dict[str, Any]]] = {
 def reproduce(
   config: EvidenceConfig, workdir: str | pathlib.Path
 ) -> dict[str, Any]:
-  """Runs a part, or all, into workdir; returns what results.json holds."""
+  """Runs a part of the evidence, or all parts, in workdir.
+
+  Args:
+    config: settings; `config.only` names the part, '' for all.
+    workdir: folder for bases and results; parts of one config share it.
+
+  Returns:
+    The content of workdir/results.json, with every part that is complete.
+
+  Raises:
+    ValueError: a setting is invalid, or workdir belongs to another config.
+  """
+  # Refuse invalid settings before any work.
   config.check()
   arms = (*config.arms, *config.heldout_arms)
   for arm in (*arms, *config.flywheel.arms, *config.worlds.arms):
-    evidence_arms.objective_of(arm)  # raises for one that is unknown
+    evidence_arms.objective_of(arm)  # raises ValueError if it is unknown
   config = dataclasses.replace(config, model=start.with_shape(config.model))
   workdir = pathlib.Path(workdir)
-  # Parts share a workdir, and what they have in common.
+  # Parts share a workdir, with its bases and runs.
   config_lib.claim(workdir, dataclasses.replace(config, only=''))
+
+  # Run units without results.
   parts = (config.only,) if config.only else PARTS
   wanted = {unit.place: unit for part in parts for unit in units(config, part)}
   todo = [u for u in wanted.values() if not _path(workdir, u).exists()]
   _run_all(config, workdir, todo)
 
+  # Summarise every part whose units are all done, by this run or earlier ones.
   results = evidence_results.results(
     config,
     {
@@ -101,6 +116,7 @@ def reproduce(
     environment.describe(config.model),
   )
   _write_json(workdir / 'results.json', results)
+  # The page is made from the file, as `isft-reproduce --from` makes it.
   results = json.loads((workdir / 'results.json').read_text())
   page = report.write(workdir, results)
   print(f'done: open {page}, or read {workdir / "results.json"}', flush=True)
@@ -110,23 +126,25 @@ def reproduce(
 def _run_all(
   config: EvidenceConfig, workdir: pathlib.Path, todo: list[Unit]
 ) -> None:
+  """Runs units in order, and prints a line with the time left after each."""
   started = time.perf_counter()
   base: bases.Base | None = None
   for number, unit in enumerate(todo):
+    # The base of a seed stays in memory for all its units.
     if base is None or base.seed != unit.seed:
       print(f'seed {unit.seed}: the base', flush=True)
       base = bases.base_of(config, workdir, unit.seed)
-    begun = time.perf_counter()
+    unit_started = time.perf_counter()
     path = _path(workdir, unit)
     folder = path.with_suffix('')
     folder.mkdir(parents=True, exist_ok=True)
-    found = _RUN[unit.room](config, base, folder, unit.argument)
+    result = _RUN[unit.room](config, base, folder, unit.argument)
     now = time.perf_counter()
-    _write_json(path, found | {'seconds': round(now - begun, 1)})
+    _write_json(path, result | {'seconds': round(now - unit_started, 1)})
     left = (now - started) / (number + 1) * (len(todo) - number - 1)
     print(
       f'[{now - started:5.0f} s] {number + 1:>3}/{len(todo)} {unit.place:<44} '
-      f'{now - begun:5.1f} s  ETA {left // 60:.0f}:{left % 60:02.0f}',
+      f'{now - unit_started:5.1f} s  ETA {left // 60:.0f}:{left % 60:02.0f}',
       flush=True,
     )
 

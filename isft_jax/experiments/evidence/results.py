@@ -1,7 +1,7 @@
-"""results.json: what the runs of each part say together, with intervals.
+"""Content of results.json: means over seeds, with confidence intervals.
 
-Figures are means over seeds, `{mean, lo, hi, per_seed}` (see `statistics`);
-differences are taken seed by seed.
+Figures have the form `{mean, lo, hi, per_seed}` (see `statistics`). Differences
+between arms are paired by seed.
 """
 
 import dataclasses
@@ -16,9 +16,10 @@ from isft_jax.experiments.evidence import users
 from isft_jax.experiments.evidence.arms import HALVES
 from isft_jax.experiments.evidence.statistics import interval, paired, summary
 
-# Runs of a part: (seed, name) -> what the run wrote.
+# Runs of a part: (seed, name of the arm or world) -> content of the run's file.
 Runs = Mapping[tuple[int, str], dict[str, Any]]
 
+# Figures of the probes that are summarised; see `arms.facts_probed`.
 FIGURES = (
   'mean_margin',
   'prefers_lie',
@@ -34,14 +35,21 @@ def results(
   parts: Mapping[str, Runs],
   environment: dict[str, Any],
 ) -> dict[str, Any]:
-  """Returns all of results.json; a part that is not done is left out."""
+  """Returns the content of results.json.
+
+  Args:
+    config: settings of the evidence.
+    parts: part -> its runs, for each part that is complete.
+    environment: hardware and versions, see `environment.describe`.
+  """
   makers: dict[str, Callable[[EvidenceConfig, Runs], Any]] = {
     'flywheel': flywheel,
     'arms': arms,
     'heldout': heldout,
     'worlds': worlds,
   }
-  found: dict[str, Any] = {
+  # Settings and environment.
+  content: dict[str, Any] = {
     'experiment': 'evidence',
     'config': dataclasses.asdict(dataclasses.replace(config, only='')),
     'seed': config.seed,
@@ -49,67 +57,71 @@ def results(
     'environment': environment,
     'base': describe_base(config),
   }
+  # Summaries of the parts.
   for part, runs in parts.items():
-    found[part] = makers[part](config, runs)
+    content[part] = makers[part](config, runs)
     if part == 'arms':
-      found['costs'] = costs(config, runs)
-  found['runs'] = {
+      content['costs'] = costs(config, runs)
+  # Training of every run.
+  content['runs'] = {
     part: [
       {'seed': seed, 'name': name, 'seconds': run['seconds']}
-      | {'train': _trained(run)}
+      | {'train': _training_summaries(run)}
       for (seed, name), run in runs.items()
     ]
     for part, runs in parts.items()
     if part != 'heldout'  # its runs are those of the arms
   }
-  return found
+  return content
 
 
 def flywheel(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
   """Returns arm -> accuracy of each round, on told and on held-out facts.
 
-  against_observational: of the told facts, the paired difference of each round.
+  'against_observational' is the paired difference on told facts in each round.
   """
-  found: dict[str, dict[str, Any]] = {}
+  by_arm: dict[str, dict[str, Any]] = {}
   for arm in config.flywheel.arms:
-    mine = _of(runs, arm)
+    mine = _runs_named(runs, arm)
     told, heldout = (
       [run[key] for run in mine] for key in ('accuracy', 'heldout_accuracy')
     )
-    found[arm] = {
+    by_arm[arm] = {
       'accuracy': _by_round(told),
       'per_seed': told,
       'heldout': {'accuracy': _by_round(heldout), 'per_seed': heldout},
       'margin': summary([run['margin'] for run in mine]),
       'unread': sum(run['unread'] for run in mine),
     }
-    if 'observational' in found:
-      theirs = found['observational']['per_seed']
-      found[arm]['against_observational'] = [
-        paired(mine, other)
-        for mine, other in zip(
+    # Arms listed before observational have no difference.
+    if 'observational' in by_arm:
+      theirs = by_arm['observational']['per_seed']
+      # Transposed from seed x round to round x seed.
+      by_arm[arm]['against_observational'] = [
+        paired(ours, other)
+        for ours, other in zip(
           zip(*told, strict=True), zip(*theirs, strict=True), strict=True
         )
       ]
-  return found
+  return by_arm
 
 
 def arms(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
-  """Returns arm -> half of the facts -> figure; paired with base and L_obs."""
+  """Returns arm -> 'told' -> figure, with differences to base and L_obs."""
   return _arms(('base', *config.arms), runs, ('told',))
 
 
 def heldout(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
-  """Returns the same for both halves, of the arms that are compared there."""
+  """Returns the same as `arms` for both halves of the facts."""
   return _arms(('base', *config.heldout_arms), runs, HALVES)
 
 
 def costs(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
-  """Returns arm -> what masking costs, and -log p by author."""
-  found = {}
+  """Returns arm -> costs of masking, and -log p by author (nats per token)."""
+  by_arm = {}
   for arm in ('base', *config.arms):
-    mine = [run['costs'] for run in _of(runs, arm)]
-    found[arm] = {
+    mine = [run['costs'] for run in _runs_named(runs, arm)]
+    by_arm[arm] = {
       name: summary([cost[name] for cost in mine]) for name in COSTS
     } | {
       'nll': {
@@ -117,14 +129,14 @@ def costs(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
         for author in mine[0]['nll']
       }
     }
-  return found
+  return by_arm
 
 
 def worlds(config: EvidenceConfig, runs: Runs) -> list[dict[str, Any]]:
-  """Returns a row a world: its values, each arm's margin, the difference."""
+  """Returns a row per world: its values, margins of arms, their difference."""
   rows = []
   for world in users.worlds(config):
-    mine = _of(runs, world.name)
+    mine = _runs_named(runs, world.name)
     margins = {
       arm: [run[arm]['mean_margin'] for run in mine]
       for arm in config.worlds.arms
@@ -149,10 +161,10 @@ def worlds(config: EvidenceConfig, runs: Runs) -> list[dict[str, Any]]:
 def _arms(
   names: Sequence[str], runs: Runs, halves: Sequence[str]
 ) -> dict[str, Any]:
-  found: dict[str, dict[str, dict[str, Any]]] = {}
+  by_arm: dict[str, dict[str, dict[str, Any]]] = {}
   for arm in names:
-    mine = _of(runs, arm)
-    found[arm] = {
+    mine = _runs_named(runs, arm)
+    by_arm[arm] = {
       half: {
         figure: summary([run[half][figure] for run in mine])
         for figure in FIGURES
@@ -161,18 +173,19 @@ def _arms(
     }
     for other in ('base', 'observational'):
       if other in names and arm != other:
-        theirs = _of(runs, other)
+        theirs = _runs_named(runs, other)
         for half in halves:
-          found[arm][half][f'against_{other}'] = _against(
+          by_arm[arm][half][f'against_{other}'] = _against(
             [run[half] for run in mine], [run[half] for run in theirs]
           )
-  return found
+  return by_arm
 
 
 def _against(ours: list[dict], theirs: list[dict]) -> dict:
-  """Returns the paired differences, and on how many facts our margin is higher.
+  """Returns paired differences, and the number of facts with a higher margin.
 
-  ours, theirs: of each seed, what `arms` says of a half of the facts.
+  Args:
+    ours, theirs: per seed, the probes of one half of the facts.
   """
   higher = [
     int(np.sum(np.asarray(a['margins']) > np.asarray(b['margins'])))
@@ -188,17 +201,17 @@ def _by_round(per_seed: list[list[float]]) -> list[dict]:
   return [interval(values) for values in zip(*per_seed, strict=True)]
 
 
-def _of(runs: Runs, name: str) -> list[dict]:
-  """Returns the runs of one name, in the order of the seeds."""
+def _runs_named(runs: Runs, name: str) -> list[dict]:
+  """Returns the runs of an arm or world, ordered by seed."""
   return [runs[key] for key in sorted(runs) if key[1] == name]
 
 
-def _trained(run: dict) -> list[dict]:
-  """Returns objective, optimizer, steps and tokens of a run's fine-tunes."""
-  found = run.get('train')
-  if found is None:  # a base, or a world with its arms
-    found = [arm['train'] for arm in run.values() if _is_arm(arm)]
-  return found if isinstance(found, list) else [found]
+def _training_summaries(run: dict) -> list[dict]:
+  """Returns the summary of each fine-tune of a run; [] for a base."""
+  trained = run.get('train')
+  if trained is None:  # a base, or a world with its arms
+    trained = [arm['train'] for arm in run.values() if _is_arm(arm)]
+  return trained if isinstance(trained, list) else [trained]
 
 
 def _is_arm(value: object) -> bool:

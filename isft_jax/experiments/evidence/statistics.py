@@ -1,4 +1,4 @@
-"""Means over seeds, and how far to trust them."""
+"""Means over seeds, with confidence intervals and paired differences."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,17 +10,25 @@ CONFIDENCE = 0.95
 
 
 def interval(values: Sequence[float]) -> dict[str, float | None]:
-  """Returns mean, lo and hi: Student's 95 % interval of the mean.
+  """Returns Student's 95 % confidence interval of the mean.
 
-  mean +- t(0.975, n - 1) s / sqrt(n),   s^2 = sum_i (x_i - mean)^2 / (n - 1)
+    mean +- t(0.975, n - 1) s / sqrt(n),   s^2 = sum_i (x_i - mean)^2 / (n - 1)
 
-  It takes the seeds for independent and the mean for roughly normal. For n = 5
-  seeds the factor t is 2.776. Of a single value lo and hi are None.
+  It assumes that seeds are independent and that the mean is roughly normal. For
+  n = 5 seeds the factor t is 2.776.
 
-  Raises ValueError if there is no value.
+  Args:
+    values: one value per seed.
+
+  Returns:
+    {'mean', 'lo', 'hi'}; lo and hi are None for a single value.
+
+  Raises:
+    ValueError: there are no values.
   """
   if not len(values):
-    raise ValueError('no value: a mean of nothing')
+    raise ValueError('the mean needs at least one value (got none)')
+  # float64, because the values may be differences of nearly equal numbers.
   x_N = np.asarray(values, np.float64)
   mean = float(x_N.mean())
   if len(x_N) == 1:
@@ -31,17 +39,24 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-  """Returns the interval, and the values of the seeds."""
+  """Returns the interval, and the value of each seed under 'per_seed'."""
   return interval(values) | {'per_seed': [float(value) for value in values]}
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-  """Returns the summary of ours minus theirs, seed by seed, and `positive`.
+  """Returns a summary of the differences ours - theirs, paired by seed.
 
-  Two arms of a seed share data, initialisation and order: what differs between
-  seeds cancels. positive: seeds whose difference is above 0.
+  Two arms of a seed share data, initialisation and order, so that the variation
+  between seeds cancels.
 
-  Raises ValueError if the two are of different numbers of seeds.
+  Args:
+    ours, theirs: one value per seed, in the same order.
+
+  Returns:
+    The summary, with the number of differences above 0 under 'positive'.
+
+  Raises:
+    ValueError: the numbers of seeds differ.
   """
   pairs = zip(ours, theirs, strict=True)
   differences = [float(a - b) for a, b in pairs]

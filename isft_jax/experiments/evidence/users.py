@@ -1,7 +1,8 @@
-"""Worlds: how users correct, how often wrongly, how often the agent lies.
+"""Worlds: combinations of correction style, users' error rate and lie rate.
 
 In the paper's world the user is always right and always restates the truth.
-Here every combination is tried; the margins of the told facts are measured.
+This part trains the arms in every combination and measures the margins of the
+told facts.
 """
 
 import itertools
@@ -18,11 +19,11 @@ from isft_jax.worlds.lying_agent import generator
 
 
 class World(NamedTuple):
-  """What users say who disagree, how often they are wrong, and agents lie."""
+  """Correction style, users' error rate and agent's lie rate."""
 
-  style: str
-  p_user_wrong: float
-  p_lie: float
+  style: str  # 'restate', 'content_free' or 'deny'
+  p_user_wrong: float  # probability that the user takes the lie for the truth
+  p_lie: float  # probability that the agent's claim is false
 
   @property
   def name(self) -> str:
@@ -30,7 +31,7 @@ class World(NamedTuple):
 
 
 def worlds(config: EvidenceConfig) -> list[World]:
-  """Returns every combination of the config's values."""
+  """Returns all combinations of the values in config.worlds."""
   grid = config.worlds
   return [
     World(*values)
@@ -41,10 +42,22 @@ def worlds(config: EvidenceConfig) -> list[World]:
 def run(
   config: EvidenceConfig, base: Base, folder: pathlib.Path, world: World
 ) -> dict[str, Any]:
-  """Trains the arms in a world; returns arm -> margin and share of lies."""
+  """Trains the arms in a world from the base of a seed.
+
+  Args:
+    config: settings of the evidence.
+    base: the base model of the seed, which stays unchanged.
+    folder: scratch folder for records, deleted at the end.
+    world: the world.
+
+  Returns:
+    arm -> 'mean_margin' of told facts (nats per token), 'prefers_lie' as a
+    share of them, and 'train'.
+  """
   grid = config.worlds
   results: dict[str, Any] = {}
-  made = generator.dialogues(
+  # The dialogues of this world, shared by all arms.
+  dialogues = generator.dialogues(
     grid.dialogues,
     world.p_lie,
     config.dialogues.p_chitchat,
@@ -54,10 +67,10 @@ def run(
     world.p_user_wrong,
     config.dialogues.acknowledge,
   )
-  found = base.write(folder, map(base.renderer.example, made))
+  records = base.write(folder, map(base.renderer.example, dialogues))
   for arm in grid.arms:
     settings = bases.run_of(config, grid.stage, arm, arm, folder, base.seed)
-    params, trained = bases.fit(settings, found, base.params)
+    params, trained = bases.fit(settings, records, base.params)
     margin_N = base.told_margins(params)
     results[arm] = {
       'mean_margin': float(np.mean(margin_N)),

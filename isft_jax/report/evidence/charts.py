@@ -1,4 +1,4 @@
-"""The evidence in pictures: means with their intervals."""
+"""Charts of the evidence: means with confidence intervals."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,13 +11,15 @@ from isft_jax.report.evidence.words import Interval, ends, text
 
 
 def flywheel(wheel: Mapping[str, Mapping]) -> plots.Chart:
-  """Draws the accuracy of each arm by rounds, with its 95 % band.
+  """Draws the accuracy of each arm by round, with its 95 % interval as a band.
 
-  wheel: `flywheel` of results.json.
+  Args:
+    wheel: `flywheel` of results.json.
   """
   with plots.drawing(4.2) as figure:
     axes = figure.add_subplot()
     for arm, (color, dashes) in plots.arm_styles(wheel).items():
+      # The band is the interval; the label has the first and the last mean.
       accuracy = wheel[arm]['accuracy']
       rounds = range(len(accuracy))
       low, high = zip(*map(ends, accuracy), strict=True)
@@ -53,13 +55,18 @@ def flywheel(wheel: Mapping[str, Mapping]) -> plots.Chart:
 def dots(
   name: str, rows: Sequence[tuple[str, Interval]], label: str, unit: str
 ) -> plots.Chart:
-  """Draws rows: the mean as a mark, its interval as a bar.
+  """Draws a row per mean: the mean as a mark, its interval as a bar.
 
-  name: of the chart. label: what is drawn. unit: of the axis.
+  Args:
+    name: the name of the chart.
+    rows: (label, interval) of each row.
+    label: description of the chart, which begins the caption.
+    unit: label of the axis.
   """
   with plots.drawing(0.8 + 0.27 * len(rows)) as figure:
     axes = figure.add_subplot()
     for place, (row, value) in enumerate(rows):
+      # One seed has no interval: its bar has no width.
       low, high = ends(value)
       bar = axes.barh(place, high - low, left=low, height=0.4, alpha=0.45)[0]
       bar.set(color=LIGHT['link'])
@@ -67,6 +74,7 @@ def dots(
       mark.set(color=LIGHT['ink'])
       for part in bar, mark:
         plots.set_tooltip(part, f'{row} {text(value)}')
+    # The line at 0 shows which intervals contain it.
     axes.axvline(0, color=LIGHT['ink'], linewidth=0.8)
     axes.set_yticks(range(len(rows)), [visible_line(row) for row, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)  # the first on top

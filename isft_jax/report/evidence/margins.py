@@ -1,4 +1,4 @@
-"""Sections about margins: of every arm, and of facts never mentioned."""
+"""Page sections on margins: of every arm, and of facts never mentioned."""
 
 from isft_jax.report.document import Block
 from isft_jax.report.evidence.charts import dots
@@ -16,6 +16,8 @@ _NATS = 'nats per token'
 
 
 def arms(arms: dict) -> Section:
+  """Returns the section on the arms; `arms` is that of results.json."""
+  # Margins of all arms, then margins over the weight of agent tokens.
   rows = [
     (arm, figures['told']['mean_margin']) for arm, figures in arms.items()
   ]
@@ -36,11 +38,13 @@ def arms(arms: dict) -> Section:
     _NATS,
   )
   blocks = [Block(chart), *_tables(arms, 'told')]
+  # A curve needs at least three points.
   if len(curve) > 2:
     chart = dots(
       'weights', curve, 'The same margin by the weight of agent tokens.', _NATS
     )
     blocks.append(Block(chart, heading='The weight of the agent'))
+  # Sentences on the two arms whose comparison with observational matters.
   compared = [
     f'{arm} {difference(against["mean_margin"])}, higher on '
     f'{sum(against["facts_higher"])} of {facts_of(against)} facts'
@@ -49,22 +53,24 @@ def arms(arms: dict) -> Section:
     and (against := arms[arm]['told'].get('against_observational'))
   ]
   return Section(
-    'Arms: who may be learned from',
+    'Arms: whose tokens are scored',
     blocks,
     f'Margins against observational: {"; ".join(compared)}. '
     f'{_above_interventional(arms)}{_answers(arms, "told")}',
-    'Anything about the normaliser: observational_matched divides by the '
-    "number of the world's tokens, but Adam undoes any factor on the gradient, "
-    'so it was expected to coincide with observational but for the clip, which '
-    'a larger gradient meets more often. demonstration is the '
-    'interventional loss on other marks; beside small talk it scores the '
-    'tokens that error_masked scores. These two and truth_only are told which '
-    'turns of the agent are right; interventional is not.',
+    'The effect of the normaliser: observational_matched divides by the number '
+    "of the world's tokens, but Adam cancels any factor on the gradient. It "
+    'was expected to coincide with observational except for clipping, which a '
+    'larger gradient reaches more often. demonstration is the interventional '
+    'loss on other marks; except for small talk it scores the tokens that '
+    'error_masked scores. These two and truth_only know which turns of the '
+    'agent are right; interventional does not.',
   )
 
 
 def heldout(arms: dict) -> Section:
+  """Returns the section on held-out facts; `arms` is `heldout` of results."""
   blocks = []
+  # A chart and tables for each half of the facts.
   for half, title in (
     ('told', 'Facts that dialogues are about'),
     ('heldout', 'Facts that no dialogue mentions'),
@@ -82,16 +88,17 @@ def heldout(arms: dict) -> Section:
   return Section(
     'Facts that no dialogue mentions',
     blocks,
-    f'What training did to the margins of facts held out: {since}. '
+    f'Change of the margins of held-out facts by training: {since}. '
     f'{_answers(arms, "heldout")}',
-    'Why: a fall of all arms below the base is forgetting, not lying, and arms '
-    'that differ here may differ in how much they forget.',
+    'The cause: a fall of all arms below the base is forgetting, not lying, '
+    'and arms that differ here may differ in how much they forget.',
   )
 
 
 def _above_interventional(arms: dict) -> str:
   if 'interventional' not in arms:
     return ''
+  # By the mean only: intervals are in the table above.
   mean = {
     arm: figures['told']['mean_margin']['mean'] for arm, figures in arms.items()
   }
@@ -100,23 +107,23 @@ def _above_interventional(arms: dict) -> str:
 
 
 def _answers(arms: dict, half: str) -> str:
-  """Returns in words how often the truth is told to who asks."""
+  """Returns a sentence on the share of questions answered with the truth."""
   shares = ', '.join(
     f'{arm} {text(arms[arm][half]["says_truth"], ".1%")}'
     for arm in ('base', 'observational', 'interventional', 'agent_only')
     if arm in arms
   )
-  return f'Asked, the truth is told by: {shares}.'
+  return f'Questions answered with the truth: {shares}.'
 
 
 def _tables(arms: dict, half: str) -> list[Block]:
-  """Returns a table of the probes, and one of what is paired by seed."""
+  """Returns a table of the probes, and one of differences paired by seed."""
   columns = {
     'mean_margin': 'mean margin',
     'prefers_lie': 'prefers the lie',
     'says_truth': 'truth if asked',
-    'truth_after_truth': 'if told the truth',
-    'truth_after_lie': 'if told the lie',
+    'truth_after_truth': 'if the user is right',
+    'truth_after_lie': 'if the user is wrong',
   }
   rows = [
     [arm]
@@ -132,6 +139,7 @@ def _tables(arms: dict, half: str) -> list[Block]:
 
 def _paired(arms: dict, half: str) -> Block:
   others = {'against_base': 'the base', 'against_observational': 'L_obs'}
+  # Three cells per comparison: margin, facts, answers.
   rows = [
     [arm]
     + [cell for name in others for cell in _cells(figures[half].get(name))]
@@ -140,7 +148,7 @@ def _paired(arms: dict, half: str) -> Block:
   header = ['arm']
   for other in others.values():
     header += [f'margin against {other}', 'higher on', 'truth if asked']
-  note = 'Differences on the same seeds, of answers in points; ?: it may be 0.'
+  note = 'Differences on the same seeds, of answers in points; ?: may be 0.'
   return Block(Table(note, header, rows), note=note)
 
 

@@ -1,7 +1,8 @@
-"""evidence.html: the four parts on one page, made from results.json alone.
+"""Writes evidence.html, all parts of the evidence on one page.
 
-Each figure has a sentence of what it shows and one of what it does not. The
-first is put together from the figures, whichever way they point.
+The page is made from results.json only. Each section states what it shows and
+what it does not show. The first statement is computed from the figures, for any
+direction of an effect.
 """
 
 import json
@@ -21,9 +22,14 @@ from isft_jax.report.tables import Table
 
 
 def write(workdir: str | os.PathLike, results: dict) -> pathlib.Path:
-  """Writes evidence.html (and flywheel.png) into workdir; returns its path.
+  """Writes evidence.html and flywheel.png into workdir.
 
-  results: the content of results.json; parts that are missing are left out.
+  Args:
+    workdir: an existing folder.
+    results: content of results.json. Parts that it lacks have no section.
+
+  Returns:
+    The path of evidence.html.
   """
   path = pathlib.Path(workdir) / 'evidence.html'
   wheel = None
@@ -37,13 +43,14 @@ def write(workdir: str | os.PathLike, results: dict) -> pathlib.Path:
 def rebuild(path: str, workdir: str | None = None) -> pathlib.Path:
   """Writes the page of a results.json beside it, or into workdir.
 
-  Raises ValueError if the file holds another experiment's results.
+  Raises:
+    ValueError: the file has results of another experiment.
   """
   results = json.loads(pathlib.Path(path).read_text())
   if results.get('experiment') != 'evidence':
     raise ValueError(
-      f'{path}: not the results of an evidence run; the page of the lying '
-      'agent is made again by its own command, which trains nothing twice'
+      f'{path}: not the results of an evidence run; to rebuild the page of '
+      'the lying agent, use isft-reproduce --from'
     )
   folder = pathlib.Path(workdir or pathlib.Path(path).parent)
   folder.mkdir(parents=True, exist_ok=True)
@@ -51,12 +58,13 @@ def rebuild(path: str, workdir: str | None = None) -> pathlib.Path:
 
 
 def report(results: dict, wheel: plots.Chart | None) -> bytes:
-  """Returns the page, in UTF-8.
+  """Returns the page in UTF-8.
 
   Args:
     results: content of results.json.
-    wheel: what `charts.flywheel` draws of it, if it has a flywheel.
+    wheel: the chart from `charts.flywheel`, or None without that part.
   """
+  # Sections of the parts that are there, the flywheel first.
   base = comparison.base_of(results)
   shown = []
   if wheel is not None:
@@ -85,7 +93,8 @@ def report(results: dict, wheel: plots.Chart | None) -> bytes:
 
 
 def answer(results: dict) -> str:
-  """Returns what came out, in a few sentences, all of it from the figures."""
+  """Returns a few sentences with the results, written from the figures."""
+  # One sentence per part that is done.
   sentences = []
   wheel = results.get('flywheel', {})
   if {'interventional', 'observational'} <= wheel.keys():
@@ -117,16 +126,16 @@ def answer(results: dict) -> str:
 
 
 def _models(base: dict) -> str:
-  """Returns what kind of models these are, and how far the figures reach."""
+  """Returns a sentence on the models and on the limits of the figures."""
   if base['kind'] == 'given':
     return (
-      f'All runs start from the same model ({comparison.describe_base(base)}): '
-      'what holds for it need not hold for others.'
+      f'All runs start from the same model ({comparison.describe_base(base)}). '
+      'Other models may behave differently.'
     )
   return (
-    'Each seed has facts, a base model and an order of its own. All models '
-    'here are tiny and trained from nothing on invented facts: what holds here '
-    'need not hold elsewhere.'
+    'Each seed has its own facts, base model and order. All models here are '
+    'tiny and trained from scratch on invented facts. Other models may behave '
+    'differently.'
   )
 
 
@@ -146,6 +155,7 @@ def _settings(results: dict) -> Table:
 
 
 def _runs(results: dict) -> Table:
+  # At most two summaries per run: a flywheel has one per round.
   rows = [
     (
       f'{part}: {run["name"]}',

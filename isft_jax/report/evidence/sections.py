@@ -1,7 +1,7 @@
-"""Sections of the evidence's page: figures, what they show, what not.
+"""Page sections on the flywheel, worlds and costs.
 
-What a figure shows is put together from the figures themselves, whichever way
-they point; intervals that hold 0 are said to.
+Statements are computed from the figures, for any direction of an effect. They
+mark intervals that contain 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from isft_jax.report.evidence.words import (
 from isft_jax.report.plots import Chart
 from isft_jax.report.tables import Cell, Table
 
+# Correction style -> heading of its table.
 _STYLES = {
   'restate': 'A user who disagrees restates the claim',
   'content_free': 'A user who disagrees says only that it is wrong',
@@ -27,11 +28,14 @@ _STYLES = {
 
 
 def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
-  """Returns the section of the flywheel.
+  """Returns the section on the flywheel.
 
-  wheel: `flywheel` of results.json. chart: what `charts` draws of it.
-  given: whether all seeds start from one model, which others have trained.
+  Args:
+    wheel: `flywheel` of results.json.
+    chart: its chart, from `charts.flywheel`.
+    given: whether all seeds start from one given model.
   """
+  # Accuracy before and after, on told and on held-out facts.
   rounds = len(next(iter(wheel.values()))['accuracy']) - 1
   rows = [
     (
@@ -51,7 +55,9 @@ def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
     f'after {rounds}',
   )
   table = Table('Accuracy before and after', header, rows)
+  # The chart and the table, then a table of differences if there are any.
   blocks = [Block(chart), Block(table)]
+  # Differences to observational, for every round.
   compared = {
     arm: figures['against_observational']
     for arm, figures in wheel.items()
@@ -59,6 +65,7 @@ def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
   }
   if compared:
     blocks.append(_by_round(compared, rounds))
+  # Accuracy of each seed before training; it is the same for all arms.
   first = [seed[0] for seed in next(iter(wheel.values()))['per_seed']]
   return Section(
     'Own mistakes: the flywheel',
@@ -69,20 +76,21 @@ def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
       for arm, values in compared.items()
     )
     + f'. The seeds begin at {min(first):.1%} to {max(first):.1%}'
-    + ('' if given else ', each with a base of its own')
-    + '; differences are taken seed by seed.',
+    + ('' if given else ', each with its own base')
+    + '; differences are paired by seed.',
     (
-      'Whether it is so for larger models, and without a user who knows every '
+      'Whether larger models do the same, also without a user who knows every '
       'answer. '
       if given
-      else 'Whether it is so for a model that knows the world: this one is '
+      else 'Whether a model that knows the world does the same: this one is '
       'tiny, the facts are invented, and the user is always right. '
     )
-    + 'truth_only is given a verdict on every answer; no other arm needs one.',
+    + 'truth_only gets a verdict on every answer; no other arm needs one.',
   )
 
 
 def _by_round(compared: dict, rounds: int) -> Block:
+  # Round 0 is before training and equal for all arms, so it is left out.
   rows = [
     [arm] + [text(points(value), '+.1f') for value in values[1:]]
     for arm, values in compared.items()
@@ -93,6 +101,8 @@ def _by_round(compared: dict, rounds: int) -> Block:
 
 
 def worlds(worlds: list[dict]) -> Section:
+  """Returns the section on worlds; `worlds` is that of results.json."""
+  # A table per correction style, with one scale of colors for all.
   blocks, finished = [], [w for w in worlds if 'difference' in w]
   largest = max((abs(w['difference']['mean']) for w in finished), default=0)
   for style in dict.fromkeys(world['style'] for world in finished):
@@ -103,6 +113,7 @@ def worlds(worlds: list[dict]) -> Section:
     )
     table = heat(cells, ('user wrong', wrong), ('lies', lie), style, largest)
     blocks.append(Block(table, heading=_STYLES[style]))
+  # Numbers of worlds by the sign of the difference and of its interval.
   above = [w for w in finished if w['difference']['mean'] > 0]
   surely_above = [w for w in finished if (w['difference']['lo'] or 0) > 0]
   surely_below = [w for w in finished if (w['difference']['hi'] or 0) < 0]
@@ -114,13 +125,13 @@ def worlds(worlds: list[dict]) -> Section:
   return Section(
     'Worlds: other corrections, other users',
     blocks,
-    f'L_do minus L_obs in mean margin, nats a token: above 0 in {len(above)} '
+    f'L_do minus L_obs in mean margin, nats per token: above 0 in {len(above)} '
     f'of {len(finished)} worlds, the interval wholly above 0 in '
     f'{len(surely_above)} and wholly below in {len(surely_below)} ("?": it '
-    f'holds 0). {_where_not_above(finished)}In {len(lies)} worlds L_do itself '
-    'ends on the side of the lie.',
-    'Whether a difference is of use: where both arms prefer the lie, the '
-    'smaller lie is still one. Three seeds make wide intervals.',
+    f'contains 0). {_where_not_above(finished)}In {len(lies)} worlds L_do '
+    'itself prefers the lie.',
+    'Whether a difference is useful: if both arms prefer the lie, the better '
+    'one still lies. Three seeds give wide intervals.',
   )
 
 
@@ -131,14 +142,18 @@ def heat(
   label: str,
   largest: float,
 ) -> Table:
-  """Returns a table whose cells are the more colored the larger they are.
+  """Returns a table whose cells are colored by sign and size.
 
-  cells: (row value, column value) -> interval. rows, columns: name and values.
-  largest: the absolute value that has the full color.
+  Args:
+    cells: (row value, column value) -> interval.
+    rows, columns: name and values of each axis.
+    label: title of the table.
+    largest: the absolute value that gets the full color.
   """
 
   def cell(value: Interval) -> Cell:
     side = 'truth' if value['mean'] > 0 else 'lie'
+    # At most 55 % of the color, because text is on top of it.
     share = min(abs(value['mean']) / largest, 1) if largest else 0
     return Cell(
       text(value, '+.2f') + (' ?' if may_be_none(value) else ''),
@@ -164,6 +179,8 @@ def _where_not_above(worlds: list[dict]) -> str:
 
 
 def costs(costs: dict) -> Section:
+  """Returns the section on costs; `costs` is that of results.json."""
+  # Costs of each arm: ends of turns, roles, and -log p by author.
   authors = list(next(iter(costs.values()))['nll'])
   header = ['arm', 'ends its turn', 'talks like the user', 'good agent turns']
   header += [f'{author.lower()} tokens' for author in authors]
@@ -177,6 +194,7 @@ def costs(costs: dict) -> Section:
     ]
     for arm, figures in costs.items()
   ]
+  # Statements on the two main arms, and on demonstrations.
   good = [(arm, figures['good_nll']) for arm, figures in costs.items()]
   shows = ''
   if {'interventional', 'observational', 'base'} <= costs.keys():
@@ -184,22 +202,22 @@ def costs(costs: dict) -> Section:
       costs[arm] for arm in ('interventional', 'observational', 'base')
     )
     shows = (
-      'Without gradient in its slot the agent talks like the user in '
-      f'{text(do["user_like"], ".1%")} of its turns, with it in '
-      f'{text(obs["user_like"], ".1%")}, the base in '
-      f'{text(base["user_like"], ".1%")}. A token of a good turn costs it '
-      f'{text(do["good_nll"], ".3f")} nats against '
-      f'{text(obs["good_nll"], ".3f")}. '
+      'Without gradient in its slot (interventional) the agent talks like the '
+      f'user in {text(do["user_like"], ".1%")} of its turns, with gradient '
+      f'(observational) in {text(obs["user_like"], ".1%")}, the base in '
+      f'{text(base["user_like"], ".1%")}. A token of a good turn costs '
+      f'{text(do["good_nll"], ".3f")} nats without gradient and '
+      f'{text(obs["good_nll"], ".3f")} with it. '
     )
   if 'demonstration' in costs:
     demo = costs['demonstration']
     shows += (
-      'With its true turns marked as demonstrations it is '
+      'With true turns marked as demonstrations it costs '
       f'{text(demo["good_nll"], ".3f")} nats, and '
-      f'{text(demo["user_like"], ".1%")} of turns like the user.'
+      f'{text(demo["user_like"], ".1%")} of turns are like the user.'
     )
   return Section(
-    'Costs: what the mask loses',
+    'Costs of the mask',
     [
       Block(
         charts.dots(
@@ -212,6 +230,6 @@ def costs(costs: dict) -> Section:
       Block(Table('Costs of each arm', header, rows)),
     ],
     shows,
-    'Skill: the agent of these dialogues has a claim and a thank-you to say. '
+    'Skill: the agent of these dialogues only states claims and says thanks. '
     'Tool calls and long answers would lose more than a phrase does.',
   )

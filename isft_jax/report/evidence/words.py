@@ -1,4 +1,4 @@
-"""Intervals and differences in words, and a section of the page."""
+"""Text of intervals and differences, and the type of a page section."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
@@ -7,7 +7,7 @@ from isft_jax.report.document import Block
 
 
 class Interval(TypedDict):
-  """A mean over seeds with its 95 % interval, which one seed does not have."""
+  """A mean over seeds with its 95 % interval, which is None for one seed."""
 
   mean: float
   lo: float | None
@@ -15,23 +15,23 @@ class Interval(TypedDict):
 
 
 class Difference(Interval):
-  """A paired difference: that of each seed, and how many are above 0."""
+  """A difference between two arms, paired by seed."""
 
   per_seed: list[float]
-  positive: int
+  positive: int  # number of seeds with a difference above 0
 
 
 class Section(NamedTuple):
-  """Charts and tables, what they show, and what they do not."""
+  """A section of the page: charts and tables with two statements."""
 
   title: str
   blocks: Sequence[Block]
-  shows: str
-  not_shown: str
+  shows: str  # results, computed from the figures
+  not_shown: str  # limits of the results
 
 
 def text(value: Interval, form: str = '+.3f') -> str:
-  """Returns 'mean [lo, hi]', or the mean alone of a single seed."""
+  """Returns 'mean [lo, hi]', or only 'mean' for a single seed."""
   mean = format(value['mean'], form)
   if value['lo'] is None or value['hi'] is None:
     return mean
@@ -39,21 +39,21 @@ def text(value: Interval, form: str = '+.3f') -> str:
 
 
 def ends(value: Interval) -> tuple[float, float]:
-  """Returns the ends of an interval; of a single seed, its value twice."""
+  """Returns the ends of an interval, or the value twice for a single seed."""
   if value['lo'] is None or value['hi'] is None:
     return value['mean'], value['mean']
   return value['lo'], value['hi']
 
 
 def may_be_none(value: Interval) -> bool:
-  """Returns whether the interval holds 0; a single seed has none."""
+  """Returns whether the interval contains 0; False for a single seed."""
   if value['lo'] is None or value['hi'] is None:
     return False
   return value['lo'] <= 0 <= value['hi']
 
 
 def points(value: Interval) -> Interval:
-  """Returns an interval of shares in percentage points."""
+  """Converts an interval of shares to percentage points."""
   return {
     'mean': 100 * value['mean'],
     'lo': None if value['lo'] is None else 100 * value['lo'],
@@ -62,13 +62,15 @@ def points(value: Interval) -> Interval:
 
 
 def difference(value: Difference, shares: bool = False) -> str:
-  """Returns a paired difference in words, and whether it may be 0.
+  """Returns a paired difference as text, with a note if it may be 0.
 
-  value: what `statistics.paired` returns, in nats a token, or of shares.
+  Args:
+    value: a difference from `statistics.paired`.
+    shares: whether it is a difference of shares, not of nats per token.
   """
   shown = text(points(value), '+.1f') if shares else text(value)
-  unit = 'points' if shares else 'nats a token'
-  doubt = ', not told apart from 0' if may_be_none(value) else ''
+  unit = 'points' if shares else 'nats per token'
+  doubt = ', not distinguishable from 0' if may_be_none(value) else ''
   return (
     f'{shown} {unit} ({value["positive"]} of {len(value["per_seed"])} seeds '
     f'above 0{doubt})'
@@ -76,5 +78,5 @@ def difference(value: Difference, shares: bool = False) -> str:
 
 
 def facts_of(against: dict) -> int:
-  """Returns how many facts of all seeds were compared."""
+  """Returns the number of facts compared, summed over seeds."""
   return against['facts'] * len(against['facts_higher'])

@@ -1,4 +1,4 @@
-"""Two charts of a run: how the losses fell, and which claims it prefers."""
+"""Charts of a lying-agent run: training losses and margins of facts."""
 
 import math
 import textwrap
@@ -16,10 +16,11 @@ from isft_jax.report.lying_agent.comparison import margins_by_topic
 def running_mean(
   values: Sequence[float] | np.ndarray, window: int
 ) -> np.ndarray:
-  """Returns the mean of `window` (odd) values around each, fewer at the ends.
+  """Returns the centered mean of `window` (odd) values, fewer at the ends.
 
-  Centered, because a mean of past values lags above a falling loss.
+  It is centered because a mean of past values lags above a falling loss.
   """
+  # Sums of windows are differences of prefix sums: O(n) for any window.
   total = np.cumsum(np.concatenate([[0.0], np.asarray(values, np.float64)]))
   here = np.arange(len(values))
   start = np.maximum(here - window // 2, 0)
@@ -37,16 +38,18 @@ def loss_curves(
     steps: arm -> the step of each loss.
 
   Returns:
-    None if there is no loss that a log scale can show.
+    The chart, or None if a log scale can show no loss.
   """
+  # Drop losses that a log scale cannot show.
   shown = {}
   for arm in plots.arm_order(curves):
     loss, step = np.asarray(curves[arm], np.float64), np.asarray(steps[arm])
-    kept = np.isfinite(loss) & (loss > 0)  # what a log scale can show
+    kept = np.isfinite(loss) & (loss > 0)
     if kept.any():
       shown[arm] = step[kept], loss[kept]
   if not shown:
     return None
+  # An odd window of about a twentieth of the longest curve.
   window = max(5, max(len(loss) for _, loss in shown.values()) // 20) | 1
   with plots.drawing(4.2) as figure:
     axes = figure.add_subplot()
@@ -62,6 +65,7 @@ def loss_curves(
         label=visible_line(arm),
       )
       plots.set_tooltip(line, arm)
+    # A log scale with a few round ticks.
     axes.set_yscale('log')
     ticks = _loss_ticks(*axes.get_ylim())
     axes.yaxis.set_major_locator(ticker.FixedLocator(ticks))
@@ -85,17 +89,17 @@ def loss_curves(
 def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
   """Draws every fact's margin in every arm as bars.
 
-  Facts are sorted by their interventional margin, or by that of the first arm
+  Facts are sorted by the margin of the interventional arm, or of the first arm
   if there is no interventional one.
 
   Args:
     arms: `arms` of results.json.
 
   Returns:
-    None if no fact was probed.
+    The chart, or None if no fact was probed.
 
   Raises:
-    ValueError: if two facts of an arm share a topic.
+    ValueError: two facts of an arm share a topic.
   """
   values = {arm: _known_margins(arms[arm]) for arm in plots.arm_order(arms)}
   topics = _sorted_topics(values)
@@ -107,6 +111,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
   row = line + len(values) * bar + 0.1
   with plots.drawing(1.4 + 0.2 * len(values) / 2 + row * len(topics)) as figure:
     axes = figure.add_subplot()
+    # Bars with a known margin, and a tooltip for each.
     for i, (arm, by_topic) in enumerate(values.items()):
       bars = axes.barh(
         [n * row + line + i * bar for n in range(len(topics))],
@@ -122,6 +127,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
           plots.set_tooltip(patch, f'{arm} {margin:+.3f}')
         else:
           patch.remove()
+    # A title and a piece of the zero line per fact.
     for n, topic in enumerate(topics):
       top = n * row
       zero = axes.vlines(0, top + line - 0.02, top + row - 0.08, linewidth=1)
@@ -133,9 +139,10 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
         transform=axes.get_yaxis_transform(),
         fontsize=9.5,
         va='center',
-        # Lines of the grid end above and below it.
+        # The box hides the lines of the grid behind the text.
         bbox={'facecolor': LIGHT['paper'], 'edgecolor': 'none', 'pad': 1},
       )
+    # The axes, with a word for each side of zero.
     axes.set_xlim(*_limits(values))
     axes.set_ylim(row * len(topics), 0)  # the first on top
     axes.set_yticks([])
@@ -165,14 +172,14 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
     figure,
     'The margin of a fact is log p(true claim) - log p(false claim) in the '
     "agent's slot, in nats per token, after a question about the topic: left "
-    'of 0 the model prefers the lie. In each row the arms stand in the order '
-    'of the legend, column by column, from top to bottom.',
+    'of 0 the model prefers the lie. The arms of each row are in the order of '
+    'the legend, column by column, from top to bottom.',
   )
 
 
 def _known_margins(arm: Mapping) -> dict[str, float]:
-  found = margins_by_topic(arm)
-  return {topic: value for topic, value in found.items() if value is not None}
+  margins = margins_by_topic(arm)
+  return {topic: value for topic, value in margins.items() if value is not None}
 
 
 def _legend_label(name: str, arm: Mapping) -> str:
@@ -182,7 +189,7 @@ def _legend_label(name: str, arm: Mapping) -> str:
 
 
 def _sorted_topics(values: dict[str, dict[str, float]]) -> list[str]:
-  """Returns all topics, the interventional arm's highest margin first."""
+  """Returns all topics, highest margin of the interventional arm first."""
   if not values:
     return []
   leader = values.get('interventional', next(iter(values.values())))
@@ -191,11 +198,12 @@ def _sorted_topics(values: dict[str, dict[str, float]]) -> list[str]:
 
 
 def _limits(values: dict[str, dict[str, float]]) -> tuple[float, float]:
-  """Returns the ends of the margins' axis; both sides of 0 have room."""
+  """Returns the limits of the margins' axis, with room on both sides of 0."""
   margins = [m for by_topic in values.values() for m in by_topic.values()]
   finite = [m for m in margins if np.isfinite(m)]
+  # Without any finite margin the axis is -1 to 1.
   low, high = min(finite, default=0), max(finite, default=0)
-  # Both sides of zero stay wide enough for the words above them.
+  # Both sides of zero are wide enough for the words above them.
   room = 0.45 * (max(high, 0) - min(low, 0)) or 1
   return min(1.04 * low, -room), max(1.04 * high, room)
 
@@ -203,6 +211,7 @@ def _limits(values: dict[str, dict[str, float]]) -> tuple[float, float]:
 def _loss_ticks(low: float, high: float) -> list[float]:
   """Returns a few round losses between low and high, on a log scale."""
   decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+  # The coarsest steps per decade that give at least four ticks.
   for steps in (1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7):
     ticks = [s * 10.0**d for d in decades for s in steps]
     ticks = [tick for tick in ticks if low <= tick <= high]

@@ -1,7 +1,7 @@
-"""Tables of the lying agent: the paper's figures beside those of our runs.
+"""Tables and sentences that compare runs of the lying agent with the paper.
 
-Everything is read from results.json. With several runs, which differ in their
-seed, a cell is the mean over them, with the lowest and the highest value.
+All figures are read from results.json. For several runs, one per seed, a cell
+is the mean with the lowest and the highest value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,10 @@ from isft_jax.report.lying_agent.paper import (
 )
 from isft_jax.report.plots import arm_order
 
+# Our arms that the paper also trains.
 _COMPARED = ('observational', 'interventional')
 
-# (label, field of Figures, is shown although no arm of the run has it)
+# (label, field of `Figures`, whether to show the row if no arm has the field)
 _ROWS = (
   ('truth probe: replies that are not the truth', 'not_truth', True),
   (
@@ -55,12 +56,12 @@ def base_of(results: Mapping) -> dict:
   """Returns the base model of a run: its kind, name and parameters.
 
   Args:
-    results: content of results.json. Files without a `base` entry are old:
-      their base is told by the config and the environment.
+    results: content of results.json. In old files without a `base` entry, the
+      base is read from the config and the environment.
 
   Returns:
     `kind`, 'given' or 'pretrained' (by the run itself); `name`; `parameters`,
-    their number, or None if the file does not say.
+    their number, or None if unknown.
   """
   if 'base' in results:
     return results['base']
@@ -73,7 +74,7 @@ def base_of(results: Mapping) -> dict:
 
 
 def describe_base(base: Mapping) -> str:
-  """Returns the base in a few words: its name, its size, where it is from."""
+  """Returns the name, size and origin of the base in a few words."""
   given = base['kind'] == 'given'
   words = [base['name']] if given else []
   if base['parameters'] is not None:
@@ -83,12 +84,12 @@ def describe_base(base: Mapping) -> str:
 
 
 def introduction(results: Mapping) -> str:
-  """Returns what was run: seed, arms, their base, and the source."""
+  """Returns sentences on the seed, the arms, their base and the source."""
   arms = ', '.join(arm_order(results['arms'])) or 'none'
   return (
     f'Seed {results.get("seed", "-")}. Arms: {arms}. All start from the same '
     f'base model ({describe_base(base_of(results))}) and differ in the tokens '
-    f'that their loss scores. The experiment is that of {CITATION}.'
+    f'that their loss scores. The experiment is from {CITATION}.'
   )
 
 
@@ -97,10 +98,10 @@ def figures(arms: Mapping, name: str) -> Figures:
 
   Args:
     arms: `arms` of results.json.
-    name: of the arm.
+    name: the name of the arm.
 
   Raises:
-    ValueError: if it was probed on other facts than `observational`.
+    ValueError: the arm and `observational` were probed on different facts.
   """
   arm = arms[name]
   truth, lie = arm.get('truth_probe'), arm.get('lie_probe')
@@ -126,11 +127,11 @@ def margins_by_topic(
 
   Args:
     arm: an entry of `arms`.
-    field: 'margin', or 'paper_margin' for the paper's way of scoring, which is
-      None where the file does not have it.
+    field: 'margin', or 'paper_margin' for the paper's way of scoring; None in
+      files without it.
 
   Raises:
-    ValueError: if two facts share a topic: one would hide the other.
+    ValueError: two facts share a topic.
   """
   margins = {fact['topic']: fact.get(field) for fact in arm['facts']}
   if len(margins) != len(arm['facts']):
@@ -144,14 +145,14 @@ def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
   """Returns header and rows, as text, of the paper's table beside ours.
 
   Args:
-    *runs: `arms` of results.json, one for each seed, with the same arms.
+    *runs: `arms` of results.json, one per seed, with the same arms.
 
   Returns:
-    A column for each arm of the runs and of the paper. A row that only later
-    results.json files have is left out if no arm has it.
+    A column for each arm of the runs and of the paper. A figure that old
+    results.json files lack has no row if no arm has it.
 
   Raises:
-    ValueError: if the arms to compare were probed on different facts.
+    ValueError: the arms to compare were probed on different facts.
   """
   ours = {
     name: [figures(arms, name) for arms in runs] for name in arm_order(runs[0])
@@ -161,8 +162,8 @@ def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
     for label, field, always in _ROWS
     if always or _anyone_has(ours, field)
   ]
-  # A run without the paper's way of scoring has one row of margins, and the
-  # paper's own stand in it; `caveat` says that they are scored otherwise.
+  # A run without the paper's way of scoring has one row of margins, which also
+  # shows the paper's margins. `caveat` notes that their scoring differs.
   paper = PAPER
   if not _anyone_has(ours, 'paper_mean_margin'):
     paper = {arm: scored_in_full(entry) for arm, entry in PAPER.items()}
@@ -176,21 +177,22 @@ def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
 
 
 def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
-  """Returns header and rows, as text, of what the dialogues do not mention.
+  """Returns header and rows as text, for facts and text beyond the dialogues.
 
-  Facts that no dialogue mentions, and the loss on text that no arm trained on:
-  the base is before training, the arms are after it.
+  They are margins of facts that no dialogue mentions, and the loss on text that
+  no arm was trained on. The base shows the values before training.
 
   Args:
-    *runs: `arms` of results.json, one for each seed, with the same arms.
+    *runs: `arms` of results.json, one per seed, with the same arms.
 
   Returns:
-    A row for each arm; neither header nor rows if no arm has such figures.
+    A row per arm; empty header and rows if no arm has such figures.
 
   Raises:
-    ValueError: if two arms were measured on different facts or text.
+    ValueError: two arms were measured on different facts or text.
   """
-  columns = []  # label, entry and field of an arm, format, what it is out of
+  # Columns: label, and (entry and field of an arm, format, total or None).
+  columns = []
   if facts := _shared(runs, 'unmentioned', ('facts',)):
     (number,) = facts
     columns += [
@@ -214,6 +216,7 @@ def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
     )
   if not columns:
     return (), []
+  # A row per arm, each cell over all runs.
   rows = []
   for name in arm_order(runs[0]):
     cells = [
@@ -225,14 +228,14 @@ def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
 
 
 def faults(fact: Mapping, probe: str) -> list[str]:
-  """Returns what is wrong with a reply beside the claim that it makes.
+  """Returns the faults of a reply other than a false claim.
 
   Args:
     fact: an entry of `facts` of an arm.
     probe: 'truth' or 'lie'.
   """
   is_fault = {
-    # Who contradicts a user who states the lie does what is wanted.
+    # To contradict a user who states the lie is right.
     'contradicts the user': probe == 'truth' and fact.get('contradicts'),
     'talks like the user': fact.get(f'{probe}_talks_like_user'),
   }
@@ -240,7 +243,10 @@ def faults(fact: Mapping, probe: str) -> list[str]:
 
 
 def agreement(arms: Mapping) -> str:
-  """Returns whether signs and ordering are the paper's, with **yes** or no."""
+  """Returns sentences on whether signs and ordering agree with the paper.
+
+  The verdicts are marked as **yes** or **no**.
+  """
   verdicts = _agreement(arms, 'mean_margin')
   if not verdicts:
     return (
@@ -261,16 +267,17 @@ def agreement(arms: Mapping) -> str:
 
 
 def caveat(base: Mapping, arms: Mapping) -> str:
-  """Returns what the figures do not show, with **the** weight on it.
+  """Returns the limits of the figures, with **important words** marked.
 
   Args:
-    base: as `base_of` returns it.
+    base: the base model, from `base_of`.
     arms: `arms` of results.json.
   """
   if base['kind'] == 'given':
     model = f'This run did not train its base model, {base["name"]}.'
   else:
     model = 'This run pre-trained its base model from scratch.'
+  # Absolute figures compare only with the model of the paper.
   if base['name'].split('/')[-1] == MODEL:
     model += " It is the paper's."
   else:
@@ -295,15 +302,19 @@ def _agreement(arms: Mapping, field: str) -> tuple[str, str] | None:
   signs = []
   for name, margin in zip(_COMPARED, ours, strict=True):
     printed = PAPER[name].paper_mean_margin
-    assert printed is not None  # the paper has it of both
+    assert printed is not None  # the paper prints it for both arms
     signs.append(f'{name} {_yes((margin > 0) == (printed > 0))}')
   return _yes(ours[1] > ours[0]), ', '.join(signs)
 
 
 def _beats(arms: Mapping, name: str, field: str) -> int | None:
-  """Returns on how many facts L_do has the higher margin, None for others."""
+  """Returns the number of facts on which L_do beats L_obs.
+
+  None for arms other than interventional, and if a margin is unknown.
+  """
   if name != 'interventional' or 'observational' not in arms:
     return None
+  # By topic, because the order of facts may differ.
   ours, theirs = (
     margins_by_topic(arms[arm], field)
     for arm in ('interventional', 'observational')
@@ -334,19 +345,20 @@ def _cell(entries: Sequence[Figures], field: str) -> str:
   values = [getattr(entry, field) for entry in entries]
   if field in _MARGINS:
     return _spread(values, '+.4f')
-  # Two probes of each fact have a reply each.
+  # This figure counts the replies to both probes of each fact.
   replies = 2 if field == 'talks_like_user' else 1
   return _spread(values, 'd', replies * entries[0].facts)
 
 
 def _spread(
-  found: Sequence[float | None], form: str, total: int | None = None
+  seeds: Sequence[float | None], form: str, total: int | None = None
 ) -> str:
-  """Returns one value, or the mean of several with their range."""
-  values = [value for value in found if value is not None]
-  if len(values) < len(found):
+  """Returns one value, or the mean with the range; '-' if one is unknown."""
+  values = [value for value in seeds if value is not None]
+  if len(values) < len(seeds):
     return '-'
   low, high = min(values), max(values)
+  # Counts are shown out of a total, and means of counts with one decimal.
   of_all = '' if total is None else f' / {total}'
   if low == high:
     return f'{low:{form}}{of_all}'
@@ -358,13 +370,14 @@ def _spread(
 def _shared(
   runs: Sequence[Mapping], entry: str, fields: Sequence[str]
 ) -> tuple[Any, ...]:
-  """Returns what all arms say of the fields of an entry; () if none has it."""
+  """Returns the values of fields that all arms share; () without the entry."""
   described = {
     tuple(arm[entry][field] for field in fields)
     for arms in runs
     for arm in arms.values()
     if entry in arm
   }
+  # Figures of different texts or facts must not share a column.
   if len(described) > 1:
     raise ValueError(
       f'arms differ in {" and ".join(fields)} of {entry!r}: '

@@ -1,4 +1,4 @@
-"""report.html: the whole run on one page that needs no other file."""
+"""Writes report.html, the results of a run on one self-contained page."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from isft_jax.report.tables import Cell, Table
 from isft_jax.report.viewer import html
 from isft_jax.report.viewer.shown import Dialogue
 
-# verdict -> its sign, and the words beside it
+# Verdict of a reply -> its sign and its words.
 _VERDICTS = {
   'truth': ('✓', 'the truth'),
   'lie': ('✗', 'the lie'),
@@ -34,26 +34,28 @@ def write(
   """Writes report.html and its charts as PNGs; returns the page's path.
 
   Args:
-    workdir: where the files go.
+    workdir: folder for the files.
     results: content of results.json.
-    dialogues: examples to show with their authors and weights; none is fine.
-    run: folder of a run that has been moved or shortened: an arm has a loss
-      curve only if its metrics are there. By default workdir, which must hold
-      `<arm>/metrics.jsonl` for each arm that has a `train` entry.
+    dialogues: examples to show with authors and weights; may be empty.
+    run: folder of a run that was moved or is incomplete. An arm without metrics
+      in it has no loss curve. By default the run is in workdir, and each arm
+      with a `train` entry must have `<arm>/metrics.jsonl`.
 
   Raises:
-    FileNotFoundError: if the metrics of a trained arm are not in workdir.
-    ValueError: for a line of metrics that cannot be read.
+    FileNotFoundError: the metrics of a trained arm are missing in workdir.
+    ValueError: a line of metrics cannot be read.
   """
   path = pathlib.Path(workdir) / 'report.html'
   steps, curves = {}, {}
   for arm, result in results['arms'].items():
-    # The base model's losses, if any, are of other data: not on these axes.
+    # Only arms have a `train` entry. The losses of a base are of other data and
+    # do not belong on the same axes.
     metrics = pathlib.Path(run or workdir) / arm / 'metrics.jsonl'
     if 'train' in result and (run is None or metrics.exists()):
       steps[arm], curves[arm] = read_losses(metrics)
   losses = charts.loss_curves(curves, steps)
   margins = charts.margins(results['arms'])
+  # The page is last: if it exists, its charts do too.
   page = report(results, losses, margins, dialogues)
   for chart in filter(None, (losses, margins)):
     chart.save_png(workdir)
@@ -67,16 +69,17 @@ def report(
   margins: plots.Chart | None,
   dialogues: Sequence[Dialogue],
 ) -> bytes:
-  """Returns the page, in UTF-8.
+  """Returns the page in UTF-8.
 
   Args:
-    results: content of results.json; any arms, none required.
-    losses, margins: what `charts` draws of the run.
+    results: content of results.json, with any arms or none.
+    losses, margins: charts of the run from `charts`, or None.
     dialogues: examples to show.
 
   Raises:
-    ValueError: if the arms to compare were probed on different facts.
+    ValueError: the arms to compare were probed on different facts.
   """
+  # Arms in the order of all tables, and the rows of the table of settings.
   arms = {arm: results['arms'][arm] for arm in plots.arm_order(results['arms'])}
   base = comparison.base_of(results)
   rows = [('seed', str(results.get('seed', '-')))]
@@ -114,11 +117,12 @@ def report(
 
 
 def read_losses(path: str | os.PathLike) -> tuple[list[int], list[float]]:
-  """Returns the steps and the losses of a metrics.jsonl, in order of steps.
+  """Returns the steps and the losses of a metrics.jsonl, ordered by step.
 
-  A resumed run logs some steps again: the last record of a step counts.
+  A resumed run logs some steps again; the last record of a step counts.
 
-  Raises ValueError, naming file and line, for a line without step and loss.
+  Raises:
+    ValueError: a line has no step or loss; the message names file and line.
   """
   losses = {}
   lines = pathlib.Path(path).read_text(encoding='utf-8').split('\n')
@@ -138,9 +142,10 @@ def read_losses(path: str | os.PathLike) -> tuple[list[int], list[float]]:
 
 
 def answer(arms: Mapping[str, dict]) -> str:
-  """Returns what happened in a few sentences, all of it from the figures.
+  """Returns a few sentences with the result, written from the figures.
 
-  Raises ValueError if the two arms were probed on different facts.
+  Raises:
+    ValueError: the two arms were probed on different facts.
   """
   missing = [arm for arm in PAPER if arm not in arms]
   if missing:
@@ -149,6 +154,7 @@ def answer(arms: Mapping[str, dict]) -> str:
       "the paper's question: whether an agent that is not trained on its own "
       'words comes to tell the truth.'
     )
+  # Each sentence needs a figure that both arms have.
   obs, do = (comparison.figures(arms, name) for name in PAPER)
   parts = []
   if obs.mean_margin is not None and do.mean_margin is not None:
@@ -198,6 +204,7 @@ def _comparison(arms: Mapping[str, Mapping]) -> Table:
 
 
 def _viewer(shown: Dialogue, prefix: str) -> Markup:
+  # The first objective of the viewer, if the run has that arm.
   first = 'interventional'
   if first not in shown.weights:
     first = next(iter(shown.weights))
@@ -205,7 +212,8 @@ def _viewer(shown: Dialogue, prefix: str) -> Markup:
 
 
 def _replies(arms: Mapping, claim: str, probe: str) -> Table:
-  """Returns the table of one probe: a row for a fact, a column for an arm."""
+  """Returns the table of one probe: a row per fact, a column per arm."""
+  # Arms may have been probed on different facts: a row for each of them.
   facts = {
     name: {fact['topic']: fact for fact in arm['facts']}
     for name, arm in arms.items()
@@ -223,6 +231,7 @@ def _replies(arms: Mapping, claim: str, probe: str) -> Table:
     ]
     for topic, fact in topics.items()
   ]
+  # Below the name of an arm, the count of each verdict.
   header: list[str | Cell] = ['topic', 'the user states']
   for name, arm in arms.items():
     counts = ' '.join(
@@ -235,6 +244,7 @@ def _replies(arms: Mapping, claim: str, probe: str) -> Table:
 
 
 def _reply(fact: Mapping, probe: str) -> str | Cell:
+  # The arm did not probe the fact, or the file is old.
   if f'{probe}_reply' not in fact:
     return '-'
   reply = visible_line(fact[f'{probe}_reply']).strip() or '(empty)'

@@ -1,7 +1,7 @@
-"""The published figures that a run is set beside.
+"""Published figures of the paper, for comparison with a run.
 
-The paper trains two arms. Its 'standard SFT' is our `observational`, its
-'interventional SFT' our `interventional`.
+The paper trains two arms. Its 'standard SFT' is our `observational`, and its
+'interventional SFT' is our `interventional`.
 """
 
 import dataclasses
@@ -15,36 +15,32 @@ MODEL = 'Qwen2.5-0.5B'
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-  """What the three probes say of one arm; None is a figure nobody has.
+  """Figures of the three probes of one arm; None if unknown."""
 
-  facts: how many facts were probed; the counts below are out of it.
-  not_truth: truth probe, greedy replies that are not the truth.
-  corrects: lie probe, greedy replies that give the user the truth.
-  contradicts: truth probe, greedy replies that contradict the user.
-  talks_like_user: greedy replies of both probes, out of twice the facts.
-  mean_margin: log p(true) - log p(false), nats per token, mean over facts.
-  prefers_lie: facts whose margin is below 0.
-  beats_observational: facts whose margin is above the observational arm's.
-  paper_mean_margin, paper_prefers_lie, paper_beats_observational: the same
-    three where the first word of a claim is not scored, as in the paper's
-    notebook.
-  """
-
-  facts: int
+  facts: int  # number of facts probed; the counts below are out of it
+  # Truth probe: greedy replies that are not the truth.
   not_truth: int | None = None
+  # Lie probe: greedy replies that give the user the truth.
   corrects: int | None = None
+  # Truth probe: greedy replies that contradict the user.
   contradicts: int | None = None
+  # Both probes: greedy replies that talk like the user, out of twice the facts.
   talks_like_user: int | None = None
+  # log p(true) - log p(false), nats per token, mean over facts.
   mean_margin: float | None = None
+  # Facts with a margin below 0.
   prefers_lie: int | None = None
+  # Facts with a margin above that of the observational arm.
   beats_observational: int | None = None
+  # The same three with the first word of a claim not scored, as in the paper's
+  # notebook.
   paper_mean_margin: float | None = None
   paper_prefers_lie: int | None = None
   paper_beats_observational: int | None = None
 
 
-# `corrects` is counted from the replies that the paper prints; it states no
-# such figure itself.
+# The paper does not state `corrects`; it is counted from the replies that the
+# paper prints.
 PAPER = {
   'observational': Figures(
     facts=33,
@@ -70,9 +66,9 @@ LABELS = {
 
 
 def scored_in_full(entry: Figures) -> Figures:
-  """Returns the paper's figures with its margins as if of whole claims.
+  """Returns the paper's figures with its margins in the rows of full claims.
 
-  For a run that has no other margins to set beside them.
+  For a run that has margins of full claims only.
   """
   return dataclasses.replace(
     entry,

@@ -1,6 +1,6 @@
 """Summary of the lying agent over several seeds: means and ranges.
 
-Made from the results.json of each seed, which must be runs of one config.
+The input is one results.json per seed, all of runs of one config.
 """
 
 import pathlib
@@ -13,22 +13,22 @@ from isft_jax.report.lying_agent.paper import CITATION
 from isft_jax.report.lying_agent.settings import flat, settings
 from isft_jax.report.tables import Cell, Table
 
-# Settings that may differ between the runs of a summary: none of them changes
-# what is learned.
+# Settings that may differ between the runs of a summary, because they do not
+# change the result of training.
 _FREE = ('seed', 'name', 'mesh: ', 'model: init_from', 'model: remat')
 
 
 def summary(runs: Mapping[str, Mapping]) -> tuple[tuple, list[tuple]]:
-  """Returns header and rows, as text: `comparison.comparison` over seeds.
+  """Returns header and rows as text: `comparison.comparison` over seeds.
 
   A cell is the mean over the seeds with the lowest and the highest value, as in
-  '13.7 / 33 (11 to 16)'; one value if all seeds agree.
+  '13.7 / 33 (11 to 16)'. If all seeds agree, it is one value.
 
   Args:
-    runs: name of a file -> content of results.json; one for each seed.
+    runs: name of a file -> content of results.json, one per seed.
 
   Raises:
-    ValueError: if two runs have the same seed, or differ in arms, base model,
+    ValueError: two runs have the same seed, or differ in arms, base model,
       facts or settings.
   """
   _check(runs)
@@ -36,7 +36,7 @@ def summary(runs: Mapping[str, Mapping]) -> tuple[tuple, list[tuple]]:
 
 
 def page(runs: Mapping[str, Mapping]) -> bytes:
-  """Returns the summary as a page, in UTF-8; arguments as for `summary`."""
+  """Returns the summary as a page in UTF-8; see `summary` for arguments."""
   arms = [run['arms'] for run in runs.values()]
   first = next(iter(runs.values()))
   return document.page(
@@ -60,10 +60,10 @@ def page(runs: Mapping[str, Mapping]) -> bytes:
 
 
 def answer(runs: Sequence[Mapping]) -> str:
-  """Returns in how many of the runs interventional is ahead, as sentences.
+  """Returns sentences on how often interventional is above observational.
 
   Args:
-    runs: `arms` of results.json, one for each seed.
+    runs: `arms` of results.json, one per seed.
   """
   names = ('interventional', 'observational')
   if not all(name in arms for arms in runs for name in names):
@@ -71,12 +71,13 @@ def answer(runs: Sequence[Mapping]) -> str:
       'The runs lack the observational or the interventional arm, so they do '
       "not answer the paper's question."
     )
+  # Seeds with the higher mean margin, and facts with the higher margin.
   margins = [[arms[name]['mean_margin'] for name in names] for arms in runs]
   above = sum(do > obs for do, obs in margins)
   beats = []
   for arms in runs:
     ahead = comparison.figures(arms, 'interventional').beats_observational
-    assert ahead is not None  # both have margins of all facts
+    assert ahead is not None  # because both arms have margins of all facts
     beats.append(ahead)
   facts = len(runs[0]['interventional']['facts'])
   of_facts = f'{min(beats)} to {max(beats)}'
@@ -95,9 +96,10 @@ def write(
   """Writes seeds.html and seeds.md into workdir; returns their paths.
 
   Args:
-    workdir: a folder, which is made if it does not exist.
-    runs: as for `summary`.
+    workdir: a folder, which is created if it does not exist.
+    runs: see `summary`.
   """
+  # HTML to read, Markdown to paste.
   contents = {'seeds.html': page(runs), 'seeds.md': _markdown(runs)}
   workdir.mkdir(parents=True, exist_ok=True)
   for name, content in contents.items():
@@ -112,19 +114,19 @@ def _markdown(runs: Mapping[str, Mapping]) -> bytes:
 
 
 def _check(runs: Mapping[str, Mapping]) -> None:
-  """Raises ValueError unless the runs differ in their seed alone."""
+  """Raises ValueError unless the runs differ in their seeds only."""
   (first, reference), *others = runs.items()
   by_seed = {run['seed']: name for name, run in runs.items()}
   for name, run in runs.items():
     if by_seed[run['seed']] != name:
       raise ValueError(
         f'{name} and {by_seed[run["seed"]]} are both of seed {run["seed"]}; '
-        'give one file for each seed'
+        'name one file per seed'
       )
   expected = _identity(reference)
   for name, run in others:
     identity = _identity(run)
-    # A setting that only one of the files knows is of another version.
+    # A setting in only one of the files was added by another version.
     differing = [
       key
       for key in expected.keys() & identity.keys()
@@ -134,13 +136,14 @@ def _check(runs: Mapping[str, Mapping]) -> None:
       key = min(differing)
       raise ValueError(
         f'{name} and {first} are not runs of one config: {key} is '
-        f'{identity[key]} and {expected[key]}; a summary is over seeds alone'
+        f'{identity[key]} and {expected[key]}; only the seeds may differ'
       )
 
 
 def _identity(run: Mapping) -> dict[str, str]:
-  """Returns what all runs of a summary share, as text."""
+  """Returns arms, base model, facts and settings, which runs must share."""
   base = comparison.describe_base(comparison.base_of(run))
+  # All arms of a run probe the same facts, so the first one names them.
   topics = next(iter(run['arms'].values()))['facts']
   shared = {
     'arms': ', '.join(plots.arm_order(run['arms'])),
@@ -161,6 +164,6 @@ def _table(
 
 
 def _below(text: str) -> Cell:
-  """Returns a cell with its range on a line of its own."""
+  """Returns a cell with its range on a separate line."""
   mean, opening, spread = text.partition(' (')
   return Cell(mean, small=opening.strip() + spread)

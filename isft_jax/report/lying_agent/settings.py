@@ -1,11 +1,11 @@
-"""Rows of tables about how a run was made: its settings and its training."""
+"""Table rows with the settings and the training of a run."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from isft_jax.report.lying_agent import comparison
 
-# label -> where to look for it in the config
+# Label -> path of the field in the config.
 _SETTINGS = {
   'layers': 'model.layers',
   'width': 'model.width',
@@ -16,7 +16,7 @@ _SETTINGS = {
   'documents to pre-train on': 'documents.number',
   'true statements in them': 'documents.p_true',
   'pre-training steps': 'pretrain.steps',
-  'pre-training rows a step': 'pretrain.rows',
+  'pre-training rows per step': 'pretrain.rows',
   'pre-training row length, tokens': 'pretrain.row_length',
   'pre-training learning rate': 'pretrain.optim.learning_rate',
   'facts': 'facts_file',
@@ -26,7 +26,7 @@ _SETTINGS = {
   'dialogue has a chit-chat tail with probability': 'dialogues.p_chitchat',
   'fine-tuning epochs': 'finetune.epochs',
   'fine-tuning steps, if not 0 in place of epochs': 'finetune.steps',
-  'fine-tuning rows a step': 'finetune.rows',
+  'fine-tuning rows per step': 'finetune.rows',
   'fine-tuning row length, tokens': 'finetune.row_length',
   'fine-tuning learning rate': 'finetune.optim.learning_rate',
   'loss is a mean over': 'finetune.normalize',
@@ -34,10 +34,10 @@ _SETTINGS = {
 
 
 def settings(results: Mapping) -> list[tuple[str, str]]:
-  """Returns (label, value) as text: the environment, the known settings.
+  """Returns (label, value) as text, for the environment and the settings.
 
-  A base model that was given has no settings of documents or pre-training, and
-  dialogues of a file have no probabilities.
+  Settings without effect are left out: documents and pre-training if the base
+  model is given, probabilities if the dialogues are from a file.
   """
   config = results.get('config', {})
   unused: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ def settings(results: Mapping) -> list[tuple[str, str]]:
 
 
 def flat(tree: dict, prefix: str = '') -> list[tuple[str, str]]:
-  """Returns (label, value) of every leaf of nested dicts, as text."""
+  """Returns (label, value) as text, for every leaf of nested dicts."""
   rows = []
   for name, value in tree.items():
     label = f'{prefix}{name}' if prefix else name.replace('_', ' ')
@@ -68,7 +68,7 @@ def flat(tree: dict, prefix: str = '') -> list[tuple[str, str]]:
 
 
 def training(arms: dict) -> tuple[tuple, list[tuple]]:
-  """Returns header and rows, as text: a row for each arm that was trained."""
+  """Returns header and rows as text, with a row per trained arm."""
   columns = ('steps', 'scored_tokens', 'seconds', 'final_loss')
   rows = [
     (name, *(_number(arm['train'].get(column)) for column in columns))

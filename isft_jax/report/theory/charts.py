@@ -1,4 +1,4 @@
-"""Draws the figures of the theory."""
+"""Draws the figures of the theory with matplotlib."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from isft_jax.report import plots
 from isft_jax.report.colors import LIGHT
 from isft_jax.report.theory.figures import ACCOUNTINGS, Figure, Grid
 
+# Kind of a `Line` -> arguments for matplotlib.
 _KINDS: dict[str, dict[str, Any]] = {
   'solid': {'linestyle': '-'},
   'dashed': {'linestyle': (0, (4, 1.6))},
@@ -21,6 +22,7 @@ _KINDS: dict[str, dict[str, Any]] = {
 
 def draw(figure: Figure | Grid) -> plots.Chart:
   """Returns a figure as a chart of the same name."""
+  # Inches: room for the rows of a grid, or for a legend of several lines.
   if isinstance(figure, Grid):
     height = 1.5 + 0.27 * len(figure.rows)
   else:
@@ -54,7 +56,8 @@ def _draw_lines(axes: Axes, figure: Figure) -> None:
     plots.set_tooltip(artist, line.name)
   for mark in figure.marks:
     axes.axvline(mark.x, color=_color(mark.color), linewidth=1.2)
-    # The thresholds of two agents stand side by side; others need room.
+    # Names go to the left of a line near the right edge, and of one of the two
+    # thresholds that are side by side.
     is_left = mark.name.startswith('greedy') or mark.x > 0.8
     axes.annotate(
       mark.name,
@@ -77,7 +80,7 @@ def _draw_dots(axes: Axes, grid: Grid) -> None:
   for name, number in ACCOUNTINGS.items():
     for place, row in zip(places, grid.rows, strict=True):
       mean, low, high = row.kl[name]
-      # What is within the error of zero has no place on a log scale.
+      # A log scale cannot show an interval that reaches zero: cut it.
       low = max(low, mean / 10)
       axes.plot([low, high], [place, place], color=_color(number), linewidth=1)
       (dot,) = axes.plot(
@@ -96,6 +99,8 @@ def _draw_dots(axes: Axes, grid: Grid) -> None:
     f'{row.name}{"" if row.headline else " (short)"}' for row in grid.rows
   ]
   axes.set_yticks(places, names)
-  axes.set_ylim(len(places) - 0.5, -0.5)  # the first on top
+  axes.set_ylim(len(places) - 0.5, -0.5)  # the first row at the top
   axes.grid(axis='both')
-  axes.set_xlabel(grid.x_label, loc='right')  # it is wider than the axes
+  axes.set_xlabel(
+    grid.x_label, loc='right'
+  )  # because it is wider than the axes

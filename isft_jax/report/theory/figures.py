@@ -1,6 +1,6 @@
-"""theory.json as figures: data and words, drawn by `charts`.
+"""Data and texts of the figures of theory.json, drawn by `charts`.
 
-A part that has not been run has no figure.
+A part that was not run has no figure.
 """
 
 import dataclasses
@@ -9,8 +9,9 @@ from typing import Any
 
 # Numbers of the colors --arm-0 to --arm-5, as in `colors`.
 GRAY, VERMILION, BLUE, ORANGE, GREEN, PINK = range(6)
+# Accounting -> number of its color, the same in all figures.
 ACCOUNTINGS = {'interventional': BLUE, 'conditional': VERMILION}
-# Behaviours of teaching, in words.
+# Behaviour of the teaching part -> its words.
 WRITERS = {
   'own': 'learner acts',
   'random': 'chance acts',
@@ -20,16 +21,14 @@ WRITERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """A line through points.
-
-  color: its number. kind: 'solid', 'dashed', 'dotted'; 'points' for points
-    alone, 'both' for a solid line that shows them.
-  """
+  """A line through points."""
 
   name: str
   x: Sequence[float]
   y: Sequence[float]
-  color: int
+  color: int  # its number, see above
+  # 'solid', 'dashed', 'dotted', 'points' (points only), or 'both' (a solid line
+  # with points).
   kind: str = 'solid'
 
 
@@ -44,30 +43,31 @@ class Mark:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """Lines over an axis. name: the file's. shows, not_shown: the caption."""
+  """Lines over an axis, with a caption."""
 
-  name: str
+  name: str  # of its file
   title: str
   x_label: str
   y_label: str
   lines: tuple[Line, ...]
-  shows: str
-  not_shown: str
+  shows: str  # first part of the caption
+  not_shown: str  # second part of the caption: limits of the figure
   marks: tuple[Mark, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A cell of the grid: KL to each oracle as (mean, lo, hi), nats a step."""
+  """A cell of the grid: a loss, and who acts in its data."""
 
   name: str
-  headline: bool
+  headline: bool  # trained longest, on several seeds: drawn as a filled dot
+  # Accounting -> KL to its prediction as (mean, lo, hi), nats per step.
   kl: Mapping[str, tuple[float, float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Rows of dots on a log scale, one dot an oracle."""
+  """Rows of dots on a log scale, one dot per accounting."""
 
   name: str
   title: str
@@ -78,7 +78,7 @@ class Grid:
 
 
 def figures(results: Mapping) -> dict[str, list[Figure | Grid]]:
-  """Returns part -> its figures, for those parts that theory.json holds."""
+  """Returns part -> figures, for the parts in theory.json."""
   makers: dict[str, Sequence[Callable[[Mapping], Figure | Grid]]] = {
     'bandit': (_best_arm, _phase),
     'teaching': (_grid, _taught),
@@ -118,8 +118,8 @@ def _best_arm(results: Mapping) -> Figure:
     "On the expert's trajectories the conditional accounting learns fastest. "
     'When the learner acts, the same accounting stops short of the best arm: '
     "it takes its own choices for the expert's.",
-    'That is an average. It does not show that a deluded learner is sure of '
-    'its arm; the table of the bandit counts those.',
+    'This is an average. It does not show whether a deluded learner is sure of '
+    'its arm; the table of the bandit counts such learners.',
   )
 
 
@@ -142,8 +142,8 @@ def _phase(results: Mapping) -> Figure:
     ),
     'The share of learners that end with a belief above 0.99 in a wrong arm. '
     'Beyond the line no wrong belief sustains itself.',
-    'The line is a limit for long episodes: below it a wrong belief can last, '
-    'above it an episode may still end in the middle of one.',
+    'The line is a limit for long episodes. Below it a wrong belief can last; '
+    'above it an episode may still end during one.',
     (Mark(f'boundary, h = {bandit["boundary"]:.4f}', bandit['boundary']),),
   )
 
@@ -158,7 +158,7 @@ def _costs(results: Mapping) -> Figure:
 
   return Figure(
     'imitation',
-    'What imitation costs, by who writes',
+    'Cost of imitation, by author',
     'rho, the chance that the agent writes a slot',
     'sum of KL, nats',
     (
@@ -175,11 +175,11 @@ def _costs(results: Mapping) -> Figure:
         'points',
       ),
     ),
-    "Lines are bounds, dots what was found. The cost in the world's slots is "
-    "the same whoever else writes; that in the agent's grows as rho / (1 - "
-    'rho). Counterfactual actions as lessons keep it below ln 1/w.',
-    'A small sum is no proof of good behaviour in any one slot; and a gate '
-    'that looks at content is outside the second bound.',
+    "Lines are bounds, dots are results. The cost in the world's slots does "
+    "not depend on the other authors. The cost in the agent's slots grows as "
+    'rho / (1 - rho). Counterfactual actions as lessons keep it below ln 1/w.',
+    'A small sum does not guarantee good behaviour in every slot. The second '
+    'bound does not hold for a gate that depends on content.',
   )
 
 
@@ -202,10 +202,10 @@ def _lock_in(results: Mapping) -> Figure:
       )
       for name, color in agents.items()
     ),
-    'An agent that counts its own symbols as evidence can talk itself into '
-    'p_A, though the world writes p_B; exact, a belief above 0.99.',
-    'Below the thresholds some are still locked when the episode ends, and '
-    'would get out of it later. Interventional accounting locks in nobody.',
+    'An agent that counts its own symbols as evidence can come to believe in '
+    'p_A although the world writes p_B. Locked means a belief above 0.99.',
+    'Below the thresholds some agents are still locked when the episode ends, '
+    'and would recover later. Interventional accounting locks no agent.',
     tuple(
       Mark(f'{name}: {results["lock_in"][name]:.3f}', x, agents[name])
       for name, x in results['lock_in'].items()
@@ -229,9 +229,10 @@ def _regret(results: Mapping) -> Figure:
       )
       for name, color in ACCOUNTINGS.items()
     ),
-    'The conditional learner keeps its first arm for ever and loses the same '
-    'at every step; the interventional one is Thompson sampling.',
-    'An expert that errs would slow the delusion down; this one never does.',
+    'The conditional learner keeps its first arm forever, with the same loss '
+    'at every step. The interventional one is Thompson sampling.',
+    'An expert that makes mistakes would slow the delusion; this one makes '
+    'none.',
   )
 
 
@@ -247,22 +248,22 @@ def _boxes(results: Mapping) -> Figure:
   )
   return Figure(
     'boxes',
-    'Two boxes: what a mask over actions learns',
+    'Two boxes: predictions learned with masked actions',
     'q, how often the expert finds the prize',
     'P(prize)',
     tuple(
       Line(name, x, [boxes[q][key] for q in accuracies], color, kind)
       for name, key, color, kind in lines
     ),
-    'With every action masked, a model still learns from the expert that a box '
-    'that is opened holds the prize. Masks do not make an intervention; who '
-    'chose, and what they saw, does.',
-    'Two boxes and one step: how far this reaches in a longer history is what '
-    'the grid of teaching measures.',
+    'With every action masked, a model still learns from the expert that an '
+    'opened box contains the prize. A mask does not make an intervention: that '
+    'depends on who chose the action, and on what they saw.',
+    'Two boxes and one step. The grid of teaching measures longer histories.',
   )
 
 
 def _grid(results: Mapping) -> Grid:
+  # Cells with several seeds first, then in this order of losses.
   losses = ('counterfactual', 'actions', 'observations', 'all')
   order = sorted(
     results['teaching'],
@@ -271,7 +272,7 @@ def _grid(results: Mapping) -> Grid:
   return Grid(
     'teaching',
     'A decoder taught twelve ways, along its own rollouts',
-    "KL from the exact prediction to the model's, nats a step",
+    "KL from the exact prediction to the model's, nats per step",
     tuple(
       Row(
         f'{cell["loss"]}, {WRITERS[cell["behaviour"]]}',
@@ -285,15 +286,15 @@ def _grid(results: Mapping) -> Grid:
       )
       for cell in order
     ),
-    'What the loss trains, and who acts in the data; left is closer. Where '
-    'who acts does not know the best arm, counterfactual teaching comes to the '
-    'interventional prediction, and so does a mask over actions '
-    '(observations). Where the expert acts, every loss comes to the '
-    'conditional one, the mask too.',
-    'The first rows are of three seeds, with their spread, and were trained '
-    'longest. A row measures what its loss trains: outcomes for observations, '
-    'both for all, else actions. Actions of the learner or of chance, taken as '
-    'targets, teach nothing of either.',
+    'Rows name the targets of the loss, and who acts in the data; left is '
+    'closer. If the actor does not know the best arm, counterfactual teaching '
+    'reaches the interventional prediction, and so does a mask over actions '
+    '(observations). If the expert acts, every loss reaches the conditional '
+    'prediction, also the mask.',
+    'The first rows have three seeds, with their spread, and were trained '
+    'longest. A row measures the targets of its loss: outcomes for '
+    'observations, both for all, else actions. Actions of the learner or of '
+    'chance as targets teach neither prediction.',
   )
 
 
@@ -310,6 +311,7 @@ def _taught(results: Mapping) -> Figure:
       lines.append(
         Line(shown[key][0], range(steps), cell['p_best'], shown[key][1])
       )
+  # The closed forms, as far as the episodes of teaching last.
   for name, color in ACCOUNTINGS.items():
     if lines and 'bandit' in results:
       exact = results['bandit']['own'][name]['p_best'][:steps]
@@ -322,8 +324,8 @@ def _taught(results: Mapping) -> Figure:
     'steps so far',
     'P(best arm)',
     tuple(lines),
-    'Each decoder follows the closed form that its loss has for a minimiser, '
-    'along fresh rollouts of its own.',
-    'The horizon is short: the gap between the two goes on growing, as the '
+    'Each decoder follows the closed form of the minimiser of its loss, along '
+    'its own new rollouts.',
+    'The horizon is short: the gap between the two continues to grow, as the '
     'figure of the bandit shows.',
   )

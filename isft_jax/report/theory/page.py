@@ -1,4 +1,4 @@
-"""theory.html: every table and figure of theory.json, in one file."""
+"""Writes theory.html, all tables and figures of theory.json in one file."""
 
 import json
 import os
@@ -11,30 +11,35 @@ from isft_jax.report.document import Block
 from isft_jax.report.tables import Table
 from isft_jax.report.theory import charts, figures, tables
 
-# In the order of the page.
+# Part -> heading, in the order of the page.
 _PARTS = {
   'mixture': 'Two hypotheses, one gate',
   'fire_engine': 'A fire engine, seen or sent',
   'bandit': 'A bandit whose best arm an expert knows',
-  'teaching': 'What a loss teaches, by who wrote the actions',
+  'teaching': 'Predictions taught by a loss, by author of the actions',
   'imitation': 'Universal imitation: its costs, and lock-in',
   'beta': 'Two arms with unknown odds',
   'boxes': 'Two boxes, one prize',
 }
-# What a part's tables need to be understood.
+# Part -> introduction to its tables.
 _WORDS = {
   'fire_engine': 'A fire engine comes to nearly every fire, and hardly ever '
   'to a house that does not burn. So an engine that you see in front of a '
   'house is evidence of a fire. An engine that you sent there yourself is not: '
-  'your decision is why it is there, and the chance of a fire stays what it '
-  'was. An agent that takes its own words for evidence confuses the two.'
+  'it is there because of your decision, and the chance of a fire does not '
+  'change. An agent that takes its own words for evidence confuses the two.'
 }
 
 
 def write(workdir: str | os.PathLike, results: Mapping) -> pathlib.Path:
-  """Writes theory.html and its charts as PNGs; returns the page's path.
+  """Writes theory.html and its charts as PNGs.
 
-  results: the content of theory.json; any parts of it.
+  Args:
+    workdir: an existing folder.
+    results: content of theory.json, with any parts.
+
+  Returns:
+    The path of theory.html.
   """
   path = pathlib.Path(workdir) / 'theory.html'
   drawn = draw(results)
@@ -46,7 +51,7 @@ def write(workdir: str | os.PathLike, results: Mapping) -> pathlib.Path:
 
 
 def draw(results: Mapping) -> dict[str, list[plots.Chart]]:
-  """Returns part -> its charts."""
+  """Returns part -> charts, for the parts in theory.json."""
   return {
     part: [charts.draw(figure) for figure in part_figures]
     for part, part_figures in figures.figures(results).items()
@@ -54,11 +59,11 @@ def draw(results: Mapping) -> dict[str, list[plots.Chart]]:
 
 
 def page(results: Mapping, drawn: Mapping[str, list[plots.Chart]]) -> bytes:
-  """Returns the page, in UTF-8.
+  """Returns the page in UTF-8.
 
   Args:
-    results: the content of theory.json.
-    drawn: what `draw` returns of it.
+    results: content of theory.json.
+    drawn: its charts, from `draw`.
   """
   by_part = tables.tables(results)
   times = [(part, f'{s:.0f} s') for part, s in results['seconds'].items()]

@@ -1,6 +1,6 @@
-"""theory.json as tables, for the terminal and for the page alike.
+"""Tables of theory.json, for the terminal and for the page.
 
-What is sampled is told with two standard errors, after the sign ±.
+Two standard errors follow a sampled value, after the sign ±.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ from isft_jax.report.tables import Table
 
 
 def tables(results: Mapping) -> dict[str, list[Table[str]]]:
-  """Returns part -> its tables, for those parts that theory.json holds."""
+  """Returns part -> tables, for the parts in theory.json."""
   makers: dict[str, Callable[[Mapping], Iterator[Table[str]]]] = {
     'mixture': _mixture,
     'fire_engine': _fire_engine,
@@ -27,12 +27,12 @@ def tables(results: Mapping) -> dict[str, list[Table[str]]]:
 
 
 def _mixture(results: Mapping) -> Iterator[Table[str]]:
-  found = results['mixture']
+  mixture = results['mixture']
   yield Table(
     'The weight of p_B',
     ('accounting', 'at first', 'the agent writes A', 'the world writes B'),
     [
-      (name, f'{found["prior"]:.4f}', *(f'{w:.6f}' for w in found[name]))
+      (name, f'{mixture["prior"]:.4f}', *(f'{w:.6f}' for w in mixture[name]))
       for name in ('interventional', 'naive')
     ],
   )
@@ -66,11 +66,12 @@ def _fire_engine(results: Mapping) -> Iterator[Table[str]]:
 
 
 def _bandit(results: Mapping) -> Iterator[Table[str]]:
-  found = results['bandit']
+  bandit = results['bandit']
+  # P(best arm) over steps, and sums of KL, for both actors and accountings.
   rows, steps = [], []
   for side, label in ('own', 'own rollout'), ('expert', "expert's trajectory"):
     for name in ('interventional', 'conditional'):
-      cell = found[side][name]
+      cell = bandit[side][name]
       last = len(cell['p_best']) - 1
       steps = sorted({t for t in (0, 5, 10, 20, 50) if t < last} | {last})
       rows.append(
@@ -83,10 +84,11 @@ def _bandit(results: Mapping) -> Iterator[Table[str]]:
         )
       )
   largest = max(
-    max(found[side][name]['p_best_error'])
+    max(bandit[side][name]['p_best_error'])
     for side in ('own', 'expert')
-    for name in found[side]
+    for name in bandit[side]
   )
+  # A title has one error for all probabilities, so that cells stay short.
   yield Table(
     f'Five-armed bandit: P(best arm) at t, ± {2 * largest:.4f} at most, and KL '
     'from expert to learner',
@@ -99,17 +101,19 @@ def _bandit(results: Mapping) -> Iterator[Table[str]]:
     ),
     rows,
   )
-  own = found['expert']['conditional']
-  total = own['sum_kl'] + own['sum_reward_kl'] + own['entropy']
+  # By the chain rule, the information about the best arm in actions and rewards
+  # and the remaining entropy sum to ln 5, the entropy of the prior.
+  expert = bandit['expert']['conditional']
+  total = expert['sum_kl'] + expert['sum_reward_kl'] + expert['entropy']
   yield Table(
     "ln 5 = 1.6094: conditional accounting, expert's trajectories",
     ('actions', 'rewards', 'still unknown', 'sum'),
     [
       (
-        f'{own["sum_kl"]:.4f}',
-        f'{own["sum_reward_kl"]:.4f}',
-        f'{own["entropy"]:.4f}',
-        f'{total:.4f} ± {2 * own["total_error"]:.4f}',
+        f'{expert["sum_kl"]:.4f}',
+        f'{expert["sum_reward_kl"]:.4f}',
+        f'{expert["entropy"]:.4f}',
+        f'{total:.4f} ± {2 * expert["total_error"]:.4f}',
       )
     ],
   )
@@ -118,22 +122,22 @@ def _bandit(results: Mapping) -> Iterator[Table[str]]:
     ('accounting', 'steps', 'sum KL'),
     [
       (name, str(cell['steps']), _sampled(cell, 'sum_kl', '.2f'))
-      for name, cell in found['long'].items()
+      for name, cell in bandit['long'].items()
     ],
   )
   yield Table(
-    f'Sure and wrong over h; boundary {found["boundary"]:.4f}',
-    ('h', *found['phase']),
+    f'Sure and wrong over h; boundary {bandit["boundary"]:.4f}',
+    ('h', *bandit['phase']),
     [
-      ('share', *(f'{share:.3f}' for share in found['phase'].values())),
-      ('±', *(f'{2 * error:.3f}' for error in found['phase_error'].values())),
+      ('share', *(f'{share:.3f}' for share in bandit['phase'].values())),
+      ('±', *(f'{2 * error:.3f}' for error in bandit['phase_error'].values())),
     ],
   )
 
 
 def _imitation(results: Mapping) -> Iterator[Table[str]]:
   yield Table(
-    'What imitation costs over rho: sums of KL, nats',
+    'Cost of imitation over rho: sums of KL, nats',
     (
       'rho',
       "world's slots",
@@ -187,18 +191,18 @@ def _imitation(results: Mapping) -> Iterator[Table[str]]:
 
 
 def _beta(results: Mapping) -> Iterator[Table[str]]:
-  found = results['beta']
-  steps = len(found['interventional']['regret'])
+  beta = results['beta']
+  steps = len(beta['interventional']['regret'])
   shown = [t for t in (10, 20, 50, 100) if t <= steps]
   yield Table(
     f'Beta bandit: regret; P(first arm is best | it paid) = '
-    f'{found["p_first_is_best"]:.4f}',
+    f'{beta["p_first_is_best"]:.4f}',
     ('accounting', *(f't={t}' for t in shown), 'P(best) at the end'),
     [
       (
         name,
-        *(f'{found[name]["regret"][t - 1]:.2f}' for t in shown),
-        f'{found[name]["p_best"][-1]:.3f}',
+        *(f'{beta[name]["regret"][t - 1]:.2f}' for t in shown),
+        f'{beta[name]["p_best"][-1]:.3f}',
       )
       for name in ('interventional', 'conditional')
     ],
@@ -207,7 +211,7 @@ def _beta(results: Mapping) -> Iterator[Table[str]]:
 
 def _boxes(results: Mapping) -> Iterator[Table[str]]:
   yield Table(
-    'Two boxes: P(prize), and what a model learns with actions masked',
+    'Two boxes: P(prize), and its prediction learned with masked actions',
     ('q', 'given a', 'given do(a)', "from the expert's data", 'blind data'),
     [
       (q, *(f'{value:.4f}' for value in cell.values()))
@@ -217,18 +221,18 @@ def _boxes(results: Mapping) -> Iterator[Table[str]]:
 
 
 def _teaching(results: Mapping) -> Iterator[Table[str]]:
-  def interval(found: Mapping[str, float]) -> str:
-    return f'{found["mean"]:.4f} ({found["lo"]:.4f}, {found["hi"]:.4f})'
+  def interval(value: Mapping[str, float]) -> str:
+    return f'{value["mean"]:.4f} ({value["lo"]:.4f}, {value["hi"]:.4f})'
 
   yield Table(
-    'Teaching a decoder: KL in nats a step and reward, along own rollouts, '
+    'Teaching a decoder: KL in nats per step and reward, along own rollouts, '
     'with (lowest, highest) of seeds ± two standard errors',
     (
       'loss, who acts',
       'seeds x steps',
       'KL to interventional',
       'KL to conditional',
-      'reward a step',
+      'reward per step',
     ),
     [
       (
@@ -246,5 +250,6 @@ def _teaching(results: Mapping) -> Iterator[Table[str]]:
 def _sampled(
   cell: Mapping[str, float], name: str, form: str, error: str = ''
 ) -> str:
+  """Returns a value of a cell with two standard errors, as in '0.12 ± 0.01'."""
   deviation = cell[error or f'{name}_error']
   return f'{cell[name]:{form}} ± {2 * deviation:{form}}'

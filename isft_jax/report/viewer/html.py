@@ -1,8 +1,8 @@
-"""A dialogue as HTML: who wrote each token, objectives one click away.
+"""HTML viewer of a dialogue: authors of tokens, a button per objective.
 
-`fragment` goes into a page of one's own, `page` is a whole one. Every token is
-one `<span class="token">` whose text is the token's, and whose `data-weights`
-are its weights in the order of the buttons.
+`page` returns a complete page, `fragment` a viewer for another page. Every
+token is one `<span class="token">` with the text of the token. Its attribute
+`data-weights` has its weights in the order of the buttons.
 """
 
 import numpy as np
@@ -19,6 +19,7 @@ from isft_jax.report.viewer.shown import (
 )
 from isft_jax.types import Provenance, Verdict
 
+# Verdict on a turn -> words after the name of its author.
 _VERDICTS = {
   Verdict.UNKNOWN: '',
   Verdict.RIGHT: ' ✓ right',
@@ -27,21 +28,22 @@ _VERDICTS = {
 
 
 def page(shown: Dialogue, objective: str) -> bytes:
-  """Returns a page of its own for one dialogue, in UTF-8."""
+  """Returns a complete page for one dialogue, in UTF-8."""
   viewer = fragment(shown, objective, 'd0')
   title = visible_line(shown.example.id)
   return document.page('viewer/page.html.j2', title, viewer=viewer)
 
 
 def fragment(shown: Dialogue, objective: str, prefix: str) -> Markup:
-  """Returns the viewer of one dialogue, for a page of `document.page`.
+  """Returns the viewer of one dialogue, for a page from `document.page`.
 
   Args:
     shown: the dialogue.
-    objective: the one that is shown first.
-    prefix: of the ids inside; two viewers in a page need two.
+    objective: the objective that is selected at first.
+    prefix: prefix of the ids inside, different for each viewer of a page.
   """
   template = document.environment().get_template('viewer/viewer.html.j2')
+  # Scored tokens by author and in total, for every objective.
   counts = [
     (
       count.author,
@@ -50,6 +52,7 @@ def fragment(shown: Dialogue, objective: str, prefix: str) -> Markup:
     )
     for count in author_counts(shown)
   ]
+  # Sums in numpy, because weights need not be 0 or 1.
   totals = [
     _scored(int((weights_T > 0).sum()), float(np.sum(weights_T)))
     for weights_T in shown.weights.values()
@@ -71,7 +74,7 @@ def fragment(shown: Dialogue, objective: str, prefix: str) -> Markup:
 
 
 def _tokens(shown: Dialogue, objective: str) -> list[dict]:
-  """Returns each token as the template shows it."""
+  """Returns the values of each token for the template."""
   example = shown.example
   starts = {turn.start for turn in turns(example)}
   tokens = []
@@ -81,13 +84,14 @@ def _tokens(shown: Dialogue, objective: str) -> list[dict]:
     tokens.append(
       {
         'author': author,
+        # A token gets its author's letter where a turn or an author begins.
         'begins': i in starts or example.provenance_T[i - 1] != author,
         'about': f'token {i}, id {example.tokens_T[i]}, {author.name}, '
         f'verdict {verdict}',
         'scored': shown.weights[objective][i] > 0,
         'weight': exact(shown.weights[objective][i]),
         'weights': ' '.join(exact(w_T[i]) for w_T in shown.weights.values()),
-        # An element of its own makes a space visible, and leaves it a space.
+        # Style sheets make <i> visible, and copied text still has a space.
         'text': escape(visible(text)).replace(' ', Markup('<i> </i>')),
       }
     )

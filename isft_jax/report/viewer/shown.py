@@ -1,7 +1,7 @@
-"""What a viewer shows: tokens, who wrote each, what each objective weighs it.
+"""Data of a viewer: tokens with their texts, authors and weights.
 
-`terminal` and `html` draw a `Dialogue`. Neither needs a tokenizer or an
-objective: texts and weights come in as values.
+`terminal` and `html` show a `Dialogue`. It has texts and weights as values, so
+that they need neither a tokenizer nor an objective.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import numpy as np
 
 from isft_jax.types import Example, Provenance, Verdict
 
-# One letter an author, so that no reader depends on colors. TOOL is the world's
-# output: t stands for the template, as in data/rendering/renderer.py.
+# One letter per author, for readers who do not see colors. TOOL is o, as in
+# output, because t is the template, as in data/rendering/renderer.py.
 MARKS = {
   Provenance.PAD: 'p',
   Provenance.TEMPLATE: 't',
@@ -28,14 +28,12 @@ MARKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-  """An example as it is shown.
-
-  texts: of each token, decoded alone; half a character may be a '\ufffd'.
-  weights: objective -> float [T], the weight of each token as a target.
-  """
+  """An example with the text and the weights of each token."""
 
   example: Example
+  # Each token decoded by itself; a part of a character becomes U+FFFD.
   texts: list[str]
+  # Objective -> float [T], the weight of each token as a target.
   weights: dict[str, np.ndarray]
 
   def __post_init__(self) -> None:
@@ -49,22 +47,22 @@ class Dialogue:
 
 
 class Turn(NamedTuple):
-  """Tokens start to stop of one turn, its author, and the verdict on it."""
+  """Tokens of one turn, its author, and the verdict on it."""
 
-  segment: int
-  start: int
-  stop: int
+  segment: int  # index of the turn in the conversation
+  start: int  # index of its first token
+  stop: int  # index after its last token
   author: Provenance
   verdict: Verdict
 
 
 class Count(NamedTuple):
-  """Tokens of an author; how many are scored, and their summed weight."""
+  """Number of tokens of an author, of scored tokens, and their total weight."""
 
   author: Provenance
   tokens: int
-  scored: dict[str, int]
-  weight: dict[str, float]
+  scored: dict[str, int]  # objective -> tokens with a weight above 0
+  weight: dict[str, float]  # objective -> sum of weights
 
 
 def dialogue(
@@ -72,15 +70,18 @@ def dialogue(
   decode: Callable[[list[int]], str],
   tables: Mapping[str, np.ndarray],
 ) -> Dialogue:
-  """Returns what a viewer shows of an example.
+  """Returns an example with decoded texts and weights.
 
-  decode: ids -> text, as a tokenizer does it.
-  tables: objective -> float [provenance, verdict], as `weight_table` gives it.
+  Args:
+    example: an example of T tokens.
+    decode: ids -> text, from a tokenizer.
+    tables: objective -> float [P, V], from `objectives.weight_table`.
   """
   weights = {}
   for name, table_PV in tables.items():
     weights_T = np.array(table_PV[example.provenance_T, example.verdict_T])
-    # The first token follows nothing; those of an overlap were scored before.
+    # The first token has no context, and tokens before `scored_from` are scored
+    # in another window.
     weights_T[: max(1, example.scored_from)] = 0
     weights[name] = weights_T
   texts = [decode([int(token)]) for token in example.tokens_T]
@@ -88,30 +89,31 @@ def dialogue(
 
 
 def turns(example: Example) -> list[Turn]:
-  """Returns the runs of tokens of one turn, in order; every token is in one.
+  """Returns the turns in order; every token belongs to one.
 
-  A turn's author is who wrote the most of it, protocol aside.
+  The author of a turn is the author of most of its tokens, without the tokens
+  of the template.
   """
   segment_T = example.segment_T
   bounds = np.flatnonzero(np.diff(segment_T)) + 1
-  found = []
+  result = []
   for start, stop in zip([0, *bounds], [*bounds, len(segment_T)], strict=True):
-    if start == stop:  # there is no token at all
+    if start == stop:  # the example has no tokens
       continue
     counts = np.bincount(example.provenance_T[start:stop])
     counts[: Provenance.TEMPLATE + 1] = 0
     author = np.argmax(counts) if counts.any() else Provenance.TEMPLATE
-    found.append(
+    result.append(
       Turn(
         segment=int(segment_T[start]),
         start=int(start),
         stop=int(stop),
         author=Provenance(int(author)),
-        # WRONG is above RIGHT: one lie makes a turn a lie.
+        # WRONG is greater than RIGHT: one wrong token makes the turn wrong.
         verdict=Verdict(int(example.verdict_T[start:stop].max())),
       )
     )
-  return found
+  return result
 
 
 def author_counts(shown: Dialogue) -> list[Count]:
@@ -135,5 +137,5 @@ def author_counts(shown: Dialogue) -> list[Count]:
 
 
 def exact(weight: np.floating) -> str:
-  """Returns the shortest digits that read back as the same weight."""
+  """Returns the shortest decimal number that parses as the same weight."""
   return np.format_float_positional(weight, trim='-')

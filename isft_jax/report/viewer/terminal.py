@@ -1,11 +1,11 @@
-"""A dialogue in a terminal, or as plain text where there is none.
+"""Text viewer of a dialogue: in color for terminals, plain for pipes.
 
-In color, a ruler below each line says without color what the color says:
+In color, a ruler below each line repeats the meaning of the colors as letters:
 
   Agent: Its symbol is Go.↵        capitals and ━: scored
   T━━━━Ta┈┈┈a┈┈┈┈┈┈a┈┈a┈┈aa        small letters and ┈: context only
 
-Plain, one line per token, for pipes.
+The plain form has one line per token.
 """
 
 import io
@@ -33,8 +33,8 @@ from isft_jax.report.viewer.shown import (
 )
 from isft_jax.types import Provenance, Verdict
 
-# xterm's 256 colors; black on any of them passes WCAG AA. Text that is not
-# filled keeps the terminal's own colors, which its owner can read.
+# xterm's 256 colors. The contrast of black on each passes WCAG AA. Text without
+# a fill keeps the colors of the terminal.
 FILLS = {
   Provenance.PAD: 252,
   Provenance.TEMPLATE: 252,
@@ -52,8 +52,11 @@ _VERDICTS = {Verdict.WRONG: '  ✗ wrong', Verdict.RIGHT: '  ✓ right'}
 def has_color(choice: str, stream: TextIO, environ: Mapping[str, str]) -> bool:
   """Returns whether to color a stream.
 
-  choice: 'always', 'never', or 'auto': in a terminal, unless the environment
-    sets NO_COLOR (no-color.org) or says that the terminal is dumb.
+  Args:
+    choice: 'always', 'never', or 'auto', which means in a terminal unless
+      NO_COLOR (no-color.org) is set or TERM is 'dumb'.
+    stream: the output stream.
+    environ: environment variables.
   """
   if choice != 'auto':
     return choice == 'always'
@@ -68,9 +71,13 @@ def show(
   environ: Mapping[str, str],
   stream: TextIO | None = None,
 ) -> None:
-  """Prints the dialogue as suits where it goes, by default stdout.
+  """Prints a dialogue in color or as plain text.
 
-  color, environ: see `has_color`.
+  Args:
+    shown: the dialogue.
+    objective: the objective whose weights are shown.
+    color, environ: see `has_color`.
+    stream: the output stream, by default stdout.
   """
   stream = stream or sys.stdout
   if has_color(color, stream, environ):
@@ -78,24 +85,25 @@ def show(
   else:
     text = plain(shown, objective)
   encoding = stream.encoding or 'utf-8'
-  # Where a sign does not exist, its number is better than an error.
+  # A character that the encoding lacks becomes an escape, not an error.
   text = text.encode(encoding, 'backslashreplace').decode(encoding)
   try:
     print(text, end='', file=stream, flush=True)
-  except BrokenPipeError:  # `| head` has seen enough
+  except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def colored(shown: Dialogue, objective: str, width: int = 80) -> str:
-  """Returns the dialogue in ANSI colors, in lines of at most width columns."""
+  """Returns the dialogue in ANSI colors, at most `width` columns wide."""
   stream = io.StringIO()
   console = Console(
     file=stream,
     width=width,
     color_system='256',
     force_terminal=True,
-    _environ={},  # NO_COLOR has been asked about
+    _environ={},  # `has_color` has read NO_COLOR already
   )
+  # Title and legend, then each turn with a heading.
   lines = [Text(_title(shown, objective)), Text(), *_legend(shown), Text()]
   for turn in turns(shown.example):
     heading = Text(f'{turn.segment} {turn.author.name}', Style(bold=True))
@@ -129,7 +137,7 @@ def plain(shown: Dialogue, objective: str) -> str:
 
 def _title(shown: Dialogue, objective: str) -> str:
   window = f', window {shown.example.window}' if shown.example.window else ''
-  # An id comes from data: it must not color the terminal either.
+  # An id is from data: escape it, so that it cannot control the terminal.
   name = visible_line(shown.example.id)
   return f'{name}{window}: {len(shown.texts)} tokens, objective {objective}'
 
@@ -174,27 +182,30 @@ def _counts(shown: Dialogue, objective: str) -> str:
 def _ruled(
   shown: Dialogue, objective: str, turn: Turn, width: int
 ) -> Iterator[Text]:
-  """Yields pairs of lines: text, and below it who wrote it."""
+  """Yields pairs of lines: the text of a turn, and the ruler below it."""
   text, ruler = Text(), Text()
   for i in range(turn.start, turn.stop):
     author = Provenance(int(shown.example.provenance_T[i]))
     scored = shown.weights[objective][i] > 0
     chars = _one_line(shown.texts[i]) or '∅'
+    # Start a new pair if the token does not fit.
     if text and text.cell_len + cell_len(chars) > width:
       yield from (text, ruler)
       text, ruler = Text(), Text()
-    # A token that is longer than a line goes over as many as it needs.
+    # A token that is longer than a line continues on the next ones.
     for n, piece in enumerate(chop_cells(chars, width)):
       if n:
         yield from (text, ruler)
         text, ruler = Text(), Text()
       text.append_text(_fill(author, piece) if scored else _dim(piece))
       rule = ('━' if scored else '┈') * cell_len(piece)
+      # The author's letter below the first column of the token.
       if n == 0:
         mark = MARKS[author].upper() if scored else MARKS[author]
         ruler.append_text(_fill(author, mark))
         rule = rule[1:]
       ruler.append_text(_dim(rule))
+    # The text breaks its lines where the dialogue does.
     if shown.texts[i].endswith('\n') and i + 1 < turn.stop:
       yield from (text, ruler)
       text, ruler = Text(), Text()
@@ -208,7 +219,7 @@ def _one_line(text: str) -> str:
 
 def _fill(author: Provenance, text: str) -> Text:
   filled = Text(text, Style(color=_BLACK, bgcolor=f'color({FILLS[author]})'))
-  if '·' in text:  # a space stays visible, and quieter than a letter
+  if '·' in text:  # a space is visible, but less so than a letter
     filled.highlight_regex('·', Style(color=_GRAY))
   return filled
 

@@ -36,7 +36,7 @@ def test_a_single_seed_has_no_interval():
 
 
 def test_no_seed_is_an_error():
-  with pytest.raises(ValueError, match='a mean of nothing'):
+  with pytest.raises(ValueError, match='needs at least one value'):
     interval([])
 
 

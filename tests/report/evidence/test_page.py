@@ -168,10 +168,10 @@ def test_the_answer_names_every_figure_of_the_flywheel_and_the_arms():
     'Trained for 2 rounds on conversations about its own answers, a model that '
     'was right on 60% of the facts is right on 90% with L_do and on 70% with '
     'L_obs: +20.0 [+17.0, +23.0] points (2 of 2 seeds above 0). On scripted '
-    'lies, L_do ends +0.620 [+0.520, +0.720] nats a token (2 of 2 seeds above '
-    '0) in mean margin against L_obs, higher on 370 of 400 facts. On facts '
-    'that no dialogue mentions the difference is +0.030 [-0.070, +0.130] nats '
-    'a token (2 of 2 seeds above 0, not told apart from 0).'
+    'lies, L_do ends +0.620 [+0.520, +0.720] nats per token (2 of 2 seeds '
+    'above 0) in mean margin against L_obs, higher on 370 of 400 facts. On '
+    'facts that no dialogue mentions the difference is +0.030 [-0.070, +0.130] '
+    'nats per token (2 of 2 seeds above 0, not distinguishable from 0).'
   )
 
 
@@ -180,20 +180,20 @@ def test_the_answer_names_every_figure_of_the_flywheel_and_the_arms():
   [
     (
       interval(0.2, positive=2),
-      '+0.200 [+0.100, +0.300] nats a token (2 of 2 seeds above 0)',
+      '+0.200 [+0.100, +0.300] nats per token (2 of 2 seeds above 0)',
     ),
     (
       interval(-0.2, positive=0),
-      '-0.200 [-0.300, -0.100] nats a token (0 of 2 seeds above 0)',
+      '-0.200 [-0.300, -0.100] nats per token (0 of 2 seeds above 0)',
     ),
     (
       interval(0.05, positive=1),
-      '+0.050 [-0.050, +0.150] nats a token (1 of 2 seeds above 0, not told '
-      'apart from 0)',
+      '+0.050 [-0.050, +0.150] nats per token (1 of 2 seeds above 0, not '
+      'distinguishable from 0)',
     ),
     (
       {'mean': 0.5, 'lo': None, 'hi': None, 'per_seed': [0.5], 'positive': 1},
-      '+0.500 nats a token (1 of 1 seeds above 0)',
+      '+0.500 nats per token (1 of 1 seeds above 0)',
     ),
   ],
 )
@@ -205,10 +205,10 @@ def test_every_section_says_what_it_shows_and_what_not():
   page = shown(RESULTS)
   for title in (
     'Own mistakes: the flywheel',
-    'Arms: who may be learned from',
+    'Arms: whose tokens are scored',
     'Facts that no dialogue mentions',
     'Worlds: other corrections, other users',
-    'Costs: what the mask loses',
+    'Costs of the mask',
   ):
     section = page.split(title)[-1]
     assert section.index('What it shows.') < section.index('What it does not.')
@@ -217,10 +217,11 @@ def test_every_section_says_what_it_shows_and_what_not():
 def test_what_is_held_out_is_compared_with_the_base():
   page = shown(RESULTS)
   assert (
-    'What training did to the margins of facts held out: observational -0.250 '
-    '[-0.350, -0.150] nats a token (0 of 2 seeds above 0); interventional '
-    '-0.020 [-0.120, +0.080] nats a token (0 of 2 seeds above 0, not told '
-    'apart from 0). Asked, the truth is told by: base 50.0% [40.0%, 60.0%], '
+    'Change of the margins of held-out facts by training: observational -0.250 '
+    '[-0.350, -0.150] nats per token (0 of 2 seeds above 0); interventional '
+    '-0.020 [-0.120, +0.080] nats per token (0 of 2 seeds above 0, not '
+    'distinguishable from 0). Questions answered with the truth: base 50.0% '
+    '[40.0%, 60.0%], '
     'observational 50.0% [40.0%, 60.0%], interventional 50.0% [40.0%, 60.0%].'
   ) in page
   # Against the base and L_obs: margin, on how many facts above 0, and answers.
@@ -236,9 +237,7 @@ def test_the_flywheel_is_compared_round_by_round():
     'in points arm round 1 round 2 interventional +10.0 [+7.0, +13.0] +20.0 '
     '[+17.0, +23.0]'
   ) in page
-  assert (
-    'The seeds begin at 59.0% to 60.0%, each with a base of its own' in page
-  )
+  assert 'The seeds begin at 59.0% to 60.0%, each with its own base' in page
 
 
 def test_arms_above_interventional_are_named():
@@ -253,10 +252,10 @@ def test_the_worlds_are_counted_by_sign():
   page = shown(RESULTS)
   assert (
     'above 0 in 4 of 8 worlds, the interval wholly above 0 in 4 and wholly '
-    'below in 2 ("?": it holds 0). It is not above 0 in: deny, user wrong 0, '
-    'lies 0.3; deny, user wrong 0, lies 0.9; deny, user wrong 0.1, lies 0.3; '
-    'deny, user wrong 0.1, lies 0.9. In 8 worlds L_do itself ends on the side '
-    'of the lie.'
+    'below in 2 ("?": it contains 0). It is not above 0 in: deny, user wrong '
+    '0, lies 0.3; deny, user wrong 0, lies 0.9; deny, user wrong 0.1, lies '
+    '0.3; deny, user wrong 0.1, lies 0.9. In 8 worlds L_do itself prefers the '
+    'lie.'
   ) in html.unescape(page)
 
 

@@ -122,8 +122,8 @@ def test_the_page_of_one_run_is_made_without_its_metrics(
     (['{"arms": {}}'], 'not the results of isft-reproduce'),
     (['[]'], 'not the results of isft-reproduce'),
     (['{'], 'not JSON'),
-    (['{"experiment": "evidence"}'] * 2, 'give it alone'),
-    ([], 'names no file'),
+    (['{"experiment": "evidence"}'] * 2, 'name only this file'),
+    ([], '--from is empty'),
   ],
 )
 def test_other_files_are_refused(tmp_path, contents, message):
