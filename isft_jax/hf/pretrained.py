@@ -99,6 +99,7 @@ def read_generation_config(place: str | pathlib.Path) -> dict:
   place = str(place)
   if places.is_gguf(place):
     keys = gguf_file.read(places.gguf_path(place)).metadata
+    # The end of the text, and the end of a turn, if they differ.
     names = (f'tokenizer.ggml.{name}_token_id' for name in ('eos', 'eot'))
     return {'eos_token_id': [keys[name] for name in names if name in keys]}
   path = tensor_files.fetch(place) / 'generation_config.json'

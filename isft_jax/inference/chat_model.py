@@ -116,6 +116,7 @@ class ChatModel:
       `DEFAULTS`.
     """
     given = {name: value for name, value in given.items() if value is not None}
+    # Later dicts win: given, then the model's, then the defaults.
     return DEFAULTS | self.settings | given
 
   def prompt(self, conversation: str | Sequence[dict]) -> Prompt:
@@ -232,6 +233,7 @@ def chat_model_from_place(place: str) -> ChatModel:
   """
   encoder = tokenizer.load(place)
   model, _ = pretrained.load(place)
+  # Stop ids and sampling settings that come with the model.
   generation_config = pretrained.read_generation_config(place)
   return ChatModel(model, encoder, template_of(encoder), {}, generation_config)
 

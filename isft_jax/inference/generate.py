@@ -137,6 +137,8 @@ def generate(
   # Pad all prompts to one length, and mark the stop ids.
   tokens_BL, start_B = _padded(prompts, V)
   B, L = tokens_BL.shape
+  # A mask, and not a list, so that the number of stop ids needs no new
+  # compilation.
   is_stop_V = np.zeros(V, bool)
   # A tokenizer may have more ids than the model. The model never draws those.
   is_stop_V[[id for id in stop_ids if id < V]] = True

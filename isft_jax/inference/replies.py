@@ -94,6 +94,8 @@ def reply(
       ended_by = 'interrupt' if index in interrupted else 'stop token'
     replies.append(Reply(kept, len(ids), ended_by))
     if show:
+      # The whole reply, including text that was held back as a possible stop
+      # text.
       show(index, kept)
   return replies
 
@@ -108,6 +110,7 @@ def cut(text: str, stop_texts: Sequence[str]) -> str:
   Returns:
     The text before the earliest of them, or the whole text.
   """
+  # find() returns -1 for a stop text that does not occur.
   starts = [text.find(stop) for stop in stop_texts]
   return text[: min((at for at in starts if at >= 0), default=len(text))]
 

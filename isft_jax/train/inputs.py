@@ -58,6 +58,7 @@ def open_inputs(config: RunConfig) -> Inputs:
   heldout = {
     name: Records(folder, 'heldout')
     for name, folder, records in zip(names, folders, train, strict=True)
+    # Records without a held-out split are only trained on.
     if 'heldout' in records.splits
   }
   if config.heldout:

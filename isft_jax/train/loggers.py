@@ -58,6 +58,7 @@ def _open_wandb(
   wandb = _imported()
   # The id is kept in the workdir, so a resumed run continues its W&B run.
   path = folder / 'wandb_id'
+  # A random id, because W&B ids must be unique within a project.
   if not path.exists():
     path.write_text(uuid.uuid4().hex)
   # resume='allow' continues the run with this id, or starts it.

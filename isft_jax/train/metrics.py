@@ -88,6 +88,7 @@ class Metrics:
     kept = [row for row in read(path) if row['step'] <= self._done]
     lines = ''.join(json.dumps(row) + '\n' for row in kept)
     files.write_atomically(self._draft, lines)
+    # Opened for appending: each flush adds its rows.
     self._file = self._draft.open('a')
 
   def __enter__(self) -> Self:

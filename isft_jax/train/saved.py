@@ -99,6 +99,7 @@ def chat_model_from_run(workdir: str) -> ChatModel:
       'the words (config.piecewise), and prompts here are encoded whole; its '
       'own results.json has its probes'
     )
+  # Values are arguments of the template. Old records have none.
   template, values = rendering['template'], rendering.get('values', {})
   return ChatModel(model, encoder, template, values, {}, run['records'])
 

@@ -82,6 +82,7 @@ def begin(config: RunConfig, trainer: Trainer, fingerprint: str) -> TrainState:
       trainer.abstract.params
     )
   }
+  # The weights are cast to the type of the parameters while they are read.
   model, _ = pretrained.load(
     place,
     dtype=config.model.param_dtype,

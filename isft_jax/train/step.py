@@ -103,6 +103,7 @@ def make_step(
     params: PyTree, batch: Batch[jax.Array]
   ) -> tuple[jax.Array, tuple[jax.Array, SumAndCount]]:
     nll_BK = target_nll(graphdef, in_use(params), batch)
+    # A weight of 0 removes a target from the gradient exactly.
     total, count = losses.weighted_sum(nll_BK, batch.weights_BK)
     authors = losses.by_author(nll_BK, batch.authors_BK, sources)
     return total, (count, authors)
