@@ -54,7 +54,7 @@ def check(path: str, test: object) -> Predicate:
     test: a scalar, a list of scalars, {"matches": regex} or {"exists": bool}.
 
   Raises:
-    ValueError: the test is none of these.
+    ValueError: the test has another form.
   """
   if isinstance(test, list):
     if not test or not all(isinstance(option, _SCALARS) for option in test):
