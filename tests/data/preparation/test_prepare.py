@@ -272,7 +272,7 @@ def test_a_data_set_from_before_a_setting_is_as_that_is_by_default(
   path.write_text(json.dumps(report))
   _, was_there = run(renderer, source, tmp_path / 'out')
   assert was_there
-  with pytest.raises(ValueError, match=r'otherwise \(other settings\)'):
+  with pytest.raises(ValueError, match=r'differently \(other settings\)'):
     run(renderer, source, tmp_path / 'out', num_shards=2)
 
 
