@@ -138,6 +138,7 @@ def prepare(
     special_text,
   )
   rules = Rules.load(authors) if authors else Rules.default()
+  # The same report is in output/prepare_report.json.
   report, _ = preparation.prepare(
     settings, renderer, rules, str(output), num_workers=num_workers
   )
@@ -350,11 +351,13 @@ def finetune(
       raise ValueError(
         "name the model to start from, as in init_from='smollm2-135m-instruct'"
       )
+  # Arguments have precedence over fields of `config`.
   settings |= {'records': os.fspath(records), 'objective': objective}
   config = _replace(config, settings)
   # The shape of the model follows the model that it starts from.
   if init_from:
     config = dataclasses.replace(config, model=_shape(config.model, init_from))
+  # Train, then read the model from its newest checkpoint.
   summary = loop.train(config, os.fspath(workdir)).summary
   return Finetuned(load(workdir), summary)
 
@@ -430,6 +433,7 @@ def generate(
   is_single = isinstance(prompt, str) or (
     len(prompt) > 0 and isinstance(prompt[0], Mapping)
   )
+  # A model without a template continues plain text.
   raw = raw or not model.template
   rows = [
     {'prompt': each} if isinstance(each, str) else {'messages': list(each)}
@@ -445,6 +449,7 @@ def generate(
       'top_p': top_p,
     }
   )
+  # The rest of the settings describe the sampling.
   length = settings.pop('max_new_tokens')
   # `rows` are the prompts' indices: they seed the sampling of each reply.
   texts = []
@@ -453,6 +458,7 @@ def generate(
     replies = model.reply(
       batch,
       length,
+      # Stop texts end a turn of the template; plain text has no turns.
       [*stop, *([] if raw else model.stop_texts)],
       rows=range(first, first + len(batch)),
       sampling=Sampling(**settings),
@@ -564,6 +570,7 @@ def _shape(model: ModelConfig, init_from: str) -> ModelConfig:
 
   shape: dict[str, Any] = {}
   if start.is_run(init_from):
+    # Reads the config that the checkpoint has stored, and no weights.
     with Checkpoints(init_from) as checkpoints:
       theirs = checkpoints.restore_run()['config']['model']
     for name in config_json.SHAPE:  # JSON has lists where a config has tuples
@@ -599,6 +606,7 @@ def _replace(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
   def settings_of(group: str) -> dict[str, Any]:
     return {n: value for n, value in settings.items() if owners[n] == group}
 
+  # New groups in a new config: the caller's config stays as it is.
   groups = {
     group: dataclasses.replace(holder, **settings_of(group))
     for group, holder in groups.items()
@@ -610,6 +618,7 @@ def _context_of_records(model: ChatModel, renderer: Renderer) -> str | None:
   """Returns the context of a model's records, or None if it is not known."""
   from isft_jax.worlds.lying_agent.context import shared_context
 
+  # A model that was not trained on records here has no context of its own.
   if not model.records:
     return None
   try:

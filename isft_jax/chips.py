@@ -92,6 +92,7 @@ def peak(devices: Iterable) -> float:
   Returns:
     Operations per second, or 0 if the kind of one device is unknown.
   """
+  # Rates per device, because some chips have two devices.
   rates = _OTHERS | {
     kind: chip.flops / chip.devices for kind, chip in CHIPS.items()
   }
@@ -118,6 +119,7 @@ def describe(topology: str, slices: int = 1) -> list[jax.Device]:
       libtpu is not installed.
   """
   os.environ.update(_ENVIRONMENT)
+  # A generation, and the chips along two or three axes.
   if not re.fullmatch(r'\w+:\d+(x\d+){1,2}', topology) or slices < 1:
     raise ValueError(
       f'--topology={topology} --num_slices={slices} is not a slice; give a '
@@ -129,6 +131,7 @@ def describe(topology: str, slices: int = 1) -> list[jax.Device]:
   # A single chip: by default, libtpu assumes several chips per host.
   if set(topology.partition(':')[2]) <= set('1x'):
     options['chips_per_host_bounds'] = [1, 1, 1]
+  # libtpu describes the slice; no TPU is needed.
   try:
     description = topologies.get_topology_desc(
       platform='tpu', topology_name=topology, **options
@@ -139,6 +142,7 @@ def describe(topology: str, slices: int = 1) -> list[jax.Device]:
       "missing, run pip install 'isft_jax[tpu-compile]'"
     ) from None
   devices: list[jax.Device] = description.devices
+  # A report needs the rates of the chip.
   kind = devices[0].device_kind
   if kind not in CHIPS:
     raise ValueError(

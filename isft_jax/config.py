@@ -170,8 +170,10 @@ class StageConfig:
       check_range(prefix + name, getattr(self, name), 1)
     for name in ('row_targets', 'row_documents', 'steps', 'keep_every'):
       check_range(prefix + name, getattr(self, name), 0)
+    # 0 takes the length of the longest record.
     if self.row_length:
       check_range(prefix + 'row_length', self.row_length, 2)
+    # `steps` overrides `epochs`.
     if not self.steps:
       check_range(prefix + 'epochs', self.epochs, 1)
     check_choice(prefix + 'normalize', self.normalize, ('token', 'trajectory'))
@@ -261,6 +263,7 @@ class RunConfig(StageConfig, WorkdirConfig):
       raise ValueError(
         f'{prefix}records and {prefix}sources are both set: leave one empty'
       )
+    # The pattern matches tuples, and lists as JSON has them.
     for source in self.sources:
       match source:
         case [str(), int() | float() as weight, str()] if weight > 0:
@@ -275,6 +278,7 @@ class RunConfig(StageConfig, WorkdirConfig):
 
 def sources_of(config: RunConfig) -> list[tuple[str, float, str]]:
   """Returns (records, weight, objective) of every mixture component."""
+  # One folder of records is a mixture of one component.
   if not config.sources:
     return [(config.records, 1.0, config.objective)]
   return [
@@ -359,10 +363,12 @@ def claim(
   workdir = epath.Path(workdir)
   path = workdir / 'config.json'
   text = _to_json(config)
+  # The workdir belongs to a run, whose config must be this one.
   if path.exists():
     stored = path.read_text()
     if stored == text:
       return
+    # A resumed run may have another mesh, and keep other checkpoints.
     changes = [
       f'{name} (there {there!r}, now {now!r})'
       for name, there, now in differences(json.loads(stored), config)
@@ -402,6 +408,7 @@ def differences(
       json.loads(_to_json(config)),
     )
   )
+  # Fields that are newer than the file had their default values.
   before = {name: defaults[name] for name in now.keys() - before} | before
   return [
     (name, before.get(name), now.get(name))

@@ -85,6 +85,7 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
   reader = _Reader(path, data)
   if data[:4] != b'GGUF':
     raise ValueError(f'{path}: not a GGUF file')
+  # After the magic: version (uint32), then two counts (uint64).
   reader.position = 4
   version, tensor_count, key_count = reader.numbers('IQQ')
   if version not in _VERSIONS:
@@ -95,9 +96,11 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
   # Metadata: name, type and value of each key.
   metadata = {}
   for _ in range(key_count):
+    # A key that occurs twice has no defined value.
     name = reader.string()
     if name in metadata:
       raise ValueError(f'{path}: the key {name} occurs twice')
+    # The type code of the value is a uint32.
     metadata[name] = reader.value(*reader.numbers('I'))
   # Tensors: name, shape, type, and offset from the first weight.
   tensors = {}
@@ -113,6 +116,7 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
       )
     # ggml lists the contiguous axis first, NumPy last.
     shape = reader.numbers(f'{axes}Q')[::-1]
+    # Type code (uint32), then the offset in bytes (uint64).
     tensors[name] = Tensor(shape, *reader.numbers('IQ'))
   # The weights start at the next multiple of the alignment.
   alignment = metadata.get('general.alignment', 32)
@@ -121,6 +125,7 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
       f'{path}: general.alignment must be a positive integer '
       f'(got {alignment!r})'
     )
+  # Rounds up to a multiple of the alignment.
   first = -(-reader.position // alignment) * alignment
   return GGUFFile(
     path,
@@ -137,11 +142,13 @@ class _Reader:
 
   def numbers(self, format: str) -> tuple:
     """Reads numbers in a struct format (without a byte order)."""
+    # '<' is little-endian, without padding between the numbers.
     values = struct.unpack_from('<' + format, self.data, self.position)
     self.position += struct.calcsize('<' + format)
     return values
 
   def string(self) -> str:
+    # A string is its length (uint64) and its UTF-8 bytes.
     (length,) = self.numbers('Q')
     end = self.position + length
     if end > len(self.data):
@@ -158,6 +165,7 @@ class _Reader:
       return self.string()
     if code != _ARRAY:
       raise ValueError(f'{self.path}: a value has the unknown type {code}')
+    # An array is the type code of its entries, their number, and the entries.
     code, count = self.numbers('IQ')
     # Checked before a list of that length is allocated.
     if count > len(self.data):

@@ -52,6 +52,7 @@ def weight_table(objective: str) -> np.ndarray:
     ValueError: the objective has another form, a weight is negative or not
       finite, or PAD or CONTEXT has a weight (they are never scored).
   """
+  # Authors that are not named below keep the weight 0, such as CONTEXT.
   table_PV = np.zeros((len(Provenance), len(Verdict)), np.float32)
   weighted = re.fullmatch(r'weighted\(([^()]+)\)', objective)
   # A name, or weighted(w): the verdict matters only for the agent's tokens.

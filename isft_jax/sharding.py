@@ -48,6 +48,7 @@ def make_mesh(
       does not divide over the slices.
   """
   devices = jax.devices() if devices is None else devices
+  # The product of the three sizes is the number of devices.
   sizes = [config.data, config.fsdp, config.tensor]
 
   # Resolve axes of -1, and the mesh of one device.
@@ -78,6 +79,7 @@ def make_mesh(
       'and no other axis runs across them; set it to a multiple of '
       f'{len(slices)}'
     )
+  # Size of the data axis within one slice.
   within = sizes[0] // len(slices), *sizes[1:]
 
   # With Auto axes the compiler chooses every sharding that the rules leave
@@ -172,6 +174,7 @@ def constrain(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
   """
 
   def constrain_leaf(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+    # Leaves without a rule keep the sharding that the compiler chooses.
     specs = (spec for rule, spec in rules if re.search(rule, path_name(path)))
     spec = next(specs, None)
     if spec is None:
@@ -202,6 +205,7 @@ def check_rows(rows: int, mesh: Mesh, parts: int = 1) -> None:
     parts: microbatches per step. Each is split over the mesh.
   """
   shards = mesh.shape[DATA] * mesh.shape[FSDP]
+  # Each microbatch must divide too, not only the whole batch.
   if rows % (shards * parts):
     steps = f' in {parts} microbatches (optim.accumulate)' if parts > 1 else ''
     raise ValueError(
@@ -234,6 +238,7 @@ def part_of_host(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
   shard_rows = of_batch(mesh).devices_indices_map((mesh.size,))
   device: jax.Device
   for device, (rows,) in shard_rows.items():
+    # An unsplit axis has the slice(None), whose start is None.
     rows_by_host.setdefault(device.process_index, set()).add(rows.start or 0)
   # The distinct sets of rows are the parts. They must not overlap.
   parts = sorted(map(sorted, {frozenset(r) for r in rows_by_host.values()}))
@@ -263,6 +268,8 @@ def to_global(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
   _, parts = part_of_host(mesh)
   check_rows(len(jax.tree.leaves(batch)[0]) * parts, mesh)
   sharding = of_batch(mesh)
+  # No data moves between hosts: each host passes its own rows to its own
+  # devices.
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, x), batch
   )

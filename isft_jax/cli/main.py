@@ -153,6 +153,7 @@ def parse(
   if asked & {'--version', '-version'}:
     print(version())
     sys.exit()
+  # Only commands with a config can list its fields.
   takes_config = _takes_config(flag_holders)
   if takes_config and asked & {'--config.help', '-config.help'}:
     print(_fields_help(argv, config_types))

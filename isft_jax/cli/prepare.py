@@ -117,6 +117,7 @@ def _prepare() -> None:
   from isft_jax.data.preparation import prepare
   from isft_jax.report import preparation, tables
 
+  # Verification writes nothing, and ignores the other flags.
   if VERIFY.value:
     _verify(VERIFY.value)
     return

@@ -56,6 +56,7 @@ def read(
           'config.records is empty: name a folder, as in --config.records=DIR'
         )
     opened = dataset.Records(str(records))
+    # Checks that the tokenizer is that of the records.
     encoder = _tokenizer(tokenizer or _tokenizer_folder(records), opened)
     if not 0 <= index < len(opened):
       raise ValueError(
@@ -84,6 +85,7 @@ def _experiment(
   # Other settings, such as a learning rate, may differ: data do not change.
   saved = json.loads((workdir / 'config.json').read_text())
   names = [name for name, *_ in config_lib.differences(saved, config)]
+  # Differences within a group count for the whole group.
   groups = dict.fromkeys(name.split('.')[0] for name in names)
   differing = [name for name in groups if name in _DATA]
   if differing:

@@ -140,6 +140,7 @@ def resolved(config: LyingAgentConfig) -> LyingAgentConfig:
       config.
   """
   dialogues = config.dialogues
+  # A file decides the number of its dialogues, and none are held out.
   if dialogues.file:
     dialogues = dataclasses.replace(
       dialogues,
@@ -167,6 +168,7 @@ def material_of(config: LyingAgentConfig) -> Material:
   Raises:
     ValueError: the two files have different contexts.
   """
+  # The facts of the paper, unless a file is named.
   facts, context = FACTS, ''
   if config.facts_file:
     facts, context = fact_files.read(config.facts_file)
@@ -284,6 +286,7 @@ def run_arm(
   Returns:
     The content of workdir/ARM/probes.json.
   """
+  # Saved probes mark a finished arm.
   path = workdir / arm / 'probes.json'
   if path.exists():
     return json.loads(path.read_text())
@@ -311,6 +314,7 @@ def run_arm(
     config.reply_tokens,
     context=material.context,
   )
+  # Fine-tuning may damage knowledge that the dialogues do not mention.
   if config.forgetting:
     probed |= _measure_forgetting(graphdef, params, renderer, material.context)
   if arm != 'base':
@@ -343,6 +347,7 @@ def run_of(
 
   The configs of two arms differ only in `objective` and `name`.
   """
+  # The base learns from documents, the arms from dialogues.
   is_base = arm == 'base'
   stage = config.pretrain if is_base else config.finetune
   data = 'documents' if is_base else 'dialogues'
@@ -354,6 +359,7 @@ def run_of(
   return RunConfig.from_stage(
     stage,
     name=arm,
+    # The base scores every token of its documents.
     objective=PLAN if is_base else arm,
     plan_objective=PLAN,
     seed=config.seed,
@@ -378,6 +384,7 @@ def _checksum(prefix: str, file: str, expected: str) -> str:
   if not pathlib.Path(file).is_file():
     raise ValueError(f'config.{prefix}file={file!r}: no such file')
   actual = shards.sha256(epath.Path(file))
+  # Without an expected checksum, any content of the file is accepted.
   if expected not in ('', actual):
     raise ValueError(
       f'{file} has the checksum {actual}, and config.{prefix}sha256 is '
@@ -444,6 +451,7 @@ def _plan(
   steps: dict[str, int] = {}  # kind -> steps; all arms have the same number
   for arm in ('base', *config.arms):
     is_done = (workdir / arm / 'probes.json').exists()
+    # A given base is probed, but not trained.
     if arm != 'base' or not config.model.init_from:
       kind = 'pretrain' if arm == 'base' else 'finetune'
       if kind not in steps:
@@ -456,6 +464,7 @@ def _plan(
 
 def _saved_steps(workdir: pathlib.Path) -> int:
   """Returns the steps of the newest checkpoint, from its name."""
+  # Names of unfinished checkpoints have more after the prefix than a number.
   names = [path.name for path in folder_of(str(workdir)).glob('step_*')]
   numbers = [name.removeprefix('step_') for name in names]
   return max((int(n) for n in numbers if n.isdecimal()), default=0)
@@ -475,6 +484,7 @@ def _shown_dialogues(
   records = dataset.Records(str(workdir / 'records' / 'dialogues'))
   encoder = tokenizer.load(str(workdir / 'tokenizer'))
   tables = {arm: objectives.weight_table(arm) for arm in config.arms}
+  # Whether each of the N records has a false token of the agent.
   lies = records.index.counts_NPV[:, Provenance.AGENT, Verdict.WRONG] > 0
   # Both are dialogue 0 if all have lies, or none has, or verdicts are missing.
   picked = dict.fromkeys([int(np.argmax(lies)), int(np.argmin(lies))])

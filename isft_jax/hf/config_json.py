@@ -114,6 +114,7 @@ def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
       attribute.
   """
 
+  # The error names the attribute and its value, so that users can look it up.
   def refuse(name: str, why: str) -> NoReturn:
     raise ValueError(f'{where}: {name}={content.get(name)!r} {why}')
 
@@ -155,8 +156,10 @@ def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
 
   # Sizes.
   for name in _INTEGERS:
+    # Not isinstance: True is an int in Python.
     if type(content.get(name)) is not int:
       refuse(name, 'must be an integer')
+  # Ten to the power of -5 or -6 in practice, always a float in JSON.
   if not isinstance(content.get('rms_norm_eps'), float):
     refuse('rms_norm_eps', 'must be a number')
 
@@ -168,7 +171,9 @@ def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
     width=content['hidden_size'],
     layers=content['num_hidden_layers'],
     heads=heads,
+    # Without the attribute, each query head has its own keys and values.
     kv_heads=content.get('num_key_value_heads') or heads,
+    # Older Llama folders have no head_dim: the heads then share the width.
     head_size=content.get('head_dim') or content['hidden_size'] // heads,
     hidden=content['intermediate_size'],
     rope_theta=theta,
@@ -188,10 +193,12 @@ def _rope(
   # beside rope_scaling.
   name = 'rope_parameters' if content.get('rope_parameters') else 'rope_scaling'
   rope = content.get(name) or {}
+  # 10,000 is the base of RoFormer, and the default of transformers.
   theta = rope.get('rope_theta', content.get('rope_theta', 10_000.0))
   kind = rope.get('rope_type', rope.get('type', 'default'))
   if rope.get('partial_rotary_factor') not in (None, 1.0):
     refuse(name, 'rotates only part of a head, which is not supported')
+  # No scaling: the speeds follow from theta only.
   if kind == 'default':
     return float(theta), ()
   if kind != 'llama3' or any(key not in rope for key in _LLAMA3):
@@ -215,12 +222,14 @@ def to_json(config: ModelConfig) -> dict[str, object]:
   kinds = {flags: name for name, flags in FAMILIES.items() if name != 'mistral'}
   family = kinds.get((config.qkv_bias, config.qk_norm))
   share = config.width // config.heads
+  # Qwen2 has no head_dim, so only width / heads can be expressed.
   if family is None or (family == 'qwen2' and config.head_size != share):
     raise ValueError(
       f'no family of models has qkv_bias={config.qkv_bias}, '
       f'qk_norm={config.qk_norm} and heads of size {config.head_size} in a '
       f'width of {config.width}'
     )
+  # transformers 5 nests theta in rope_parameters.
   rope: dict[str, str | float] = {
     'rope_type': 'default',
     'rope_theta': config.rope_theta,
@@ -228,6 +237,8 @@ def to_json(config: ModelConfig) -> dict[str, object]:
   if config.rope_scaling:
     scaling = zip(_LLAMA3, config.rope_scaling, strict=True)
     rope |= {'rope_type': 'llama3', **dict(scaling)}
+    # transformers expects an integer here; the config stores all of them as
+    # floats.
     rope[_LLAMA3[-1]] = int(config.rope_scaling[-1])
   content = {
     'architectures': [f'{family.capitalize()}ForCausalLM'],

@@ -95,6 +95,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
 
   # Keys of the architecture: each must be read, allowed or harmless.
   family = keys['general.architecture']
+  # Keys of the architecture, such as llama.block_count, without their prefix.
   own = {
     key.removeprefix(f'{family}.'): value
     for key, value in keys.items()
@@ -102,6 +103,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
   }
   for key, value in own.items():
     why = ''
+    # A key without a list of allowed values passes this check.
     if value not in _REQUIRED.get(key, (value,)):
       why = 'is not supported'
     elif key not in _KEYS | _REQUIRED.keys():
@@ -121,6 +123,8 @@ def model_config(file: GGUFFile) -> ModelConfig:
 
   def decimal(key: str, default: float | None = None) -> float:
     """Returns the shortest decimal that rounds to the float32 in the file."""
+    # The file has 9.999999747378752e-06 for 1e-5; results should match
+    # config.json's.
     return float(str(np.float32(number(key, default))))
 
   # Sizes. Our decoder has one head size, for keys, values and rotation.
@@ -138,6 +142,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
     raise ValueError(
       f'{file.path}: the tensor {_NAMES["embedding"]} is missing'
     )
+  # 10,000 is llama.cpp's default, too.
   theta = decimal('rope.freq_base', 10_000.0)
   qkv_bias, qk_norm = config_json.FAMILIES[family]
   return ModelConfig(

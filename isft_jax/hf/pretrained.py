@@ -51,6 +51,7 @@ class Model(NamedTuple):
     """
     # Rows hold one document each, unless the caller says otherwise.
     tokens_BL = jnp.asarray(tokens_BL, jnp.int32)
+    # Positions count from 0 in each row.
     if positions_BL is None:
       positions_BL = jnp.broadcast_to(
         jnp.arange(tokens_BL.shape[1], dtype=jnp.int32), tokens_BL.shape
@@ -74,6 +75,7 @@ def read_config(place: str | pathlib.Path) -> ModelConfig:
     ValueError: no model is there, or one that our decoder does not support.
   """
   place = str(place)
+  # A GGUF file has the config in its metadata.
   if places.is_gguf(place):
     return gguf_weights.model_config(gguf_file.read(places.gguf_path(place)))
   path = tensor_files.fetch(place) / 'config.json'
@@ -140,6 +142,7 @@ def load(
   """
   folder = str(folder)
   dtype = jnp.dtype(dtype).name
+  # Parameters and computation have the same data type.
   config = dataclasses.replace(
     read_config(folder), dtype=dtype, param_dtype=dtype
   )

@@ -54,6 +54,7 @@ def fetch(place: str) -> pathlib.Path:
     )
   import huggingface_hub  # slow to import, and needed only here
 
+  # Downloads into the cache of huggingface_hub, or returns the cached folder.
   try:
     folder = huggingface_hub.snapshot_download(
       place,
@@ -110,10 +111,12 @@ class Tensors:
 
   def check_equal(self, name: str, other: str) -> None:
     """Raises ValueError if two tensors differ."""
+    # Tied tables become one parameter, so they must be equal.
     with self.open(name) as one, self.open(other) as two:
       shape = one.get_shape()
       # Compare a few rows at a time, to save memory.
       is_equal = shape == two.get_shape()
+      # 4 bytes per element: CHUNK bytes if the tensor is float32.
       step = max(1, CHUNK // (4 * math.prod(shape[1:])))
       for start in range(0, shape[0] if is_equal else 0, step):
         place = slice(start, min(start + step, shape[0]))
@@ -160,6 +163,7 @@ class Tensors:
     here = np.empty([len(group.range) for group in extents], dtype)
     there = here.T if is_turned else here
     with self.open(name) as stored:
+      # 4 bytes per element: a block has about CHUNK bytes.
       step = max(1, CHUNK // (4 * len(columns.range)))
       for start in range(0, len(rows.range), step):
         place = slice(start, start + step)
@@ -168,6 +172,7 @@ class Tensors:
         piece = stored[tuple(block[: len(stored.get_shape())])]
         # If a value is NaN, so are the minimum and the maximum.
         if not (np.isfinite(piece.min()) and np.isfinite(piece.max())):
+          # One bad value would spoil every loss, with no hint at the file.
           raise ValueError(f'{self.place}: {name} is not finite')
         there[place] = piece.reshape(there[place].shape)
 
@@ -267,11 +272,13 @@ def shards(sizes: Mapping[str, int], most: int) -> list[tuple[str, list[str]]]:
   groups: list[list[str]] = [[]]
   size = 0
   for name, nbytes in sizes.items():
+    # A tensor larger than `most` gets a file of its own.
     if groups[-1] and size + nbytes > most:
       groups.append([])
       size = 0
     groups[-1].append(name)
     size += nbytes
+  # A model in one file has no index.
   if len(groups) == 1:
     return [('model.safetensors', groups[0])]
   return [
@@ -298,12 +305,15 @@ def write(
   tensors = iter(tensors)
   weight_map: dict[str, str] = {}
   for file, names in shards(sizes, most):
+    # The tensors come in the order of `sizes`, and only one file's are in
+    # memory.
     arrays = dict(itertools.islice(tensors, len(names)))
     # transformers refuses files without this entry.
     metadata = {'format': 'pt'}
     safetensors.numpy.save_file(arrays, folder / file, metadata=metadata)
     weight_map |= dict.fromkeys(names, file)
   if len(set(weight_map.values())) > 1:
+    # transformers finds the file of each tensor in this map.
     index = {
       'metadata': {'total_size': sum(sizes.values())},
       'weight_map': weight_map,

@@ -236,6 +236,7 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
       signal.default_int_handler(number, frame)
     pressed.append(number)
 
+  # The handler of Python comes back when the block ends.
   previous = signal.signal(signal.SIGINT, press)
   try:
     yield lambda: bool(pressed)

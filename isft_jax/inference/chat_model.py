@@ -115,6 +115,7 @@ class ChatModel:
       All of `SETTINGS`. Values not given come from the model, else from
       `DEFAULTS`.
     """
+    # None means that a setting is not given.
     given = {name: value for name, value in given.items() if value is not None}
     # Later dicts win: given, then the model's, then the defaults.
     return DEFAULTS | self.settings | given
@@ -132,6 +133,7 @@ class ChatModel:
       ValueError: the template refuses the messages, or the model has none.
     """
     if isinstance(conversation, str):
+      # With the special tokens that the tokenizer adds to plain text.
       encoded = self.encoder(conversation)['input_ids']
       return Prompt(np.asarray(encoded, np.int32))
     if not self.template:

@@ -129,10 +129,12 @@ def generate(
   """
   if max_new_tokens < 1:
     raise ValueError(f'max_new_tokens={max_new_tokens} must be at least 1')
+  # Numbers of rows seed the sampling; by default they count the prompts.
   rows = range(len(prompts)) if rows is None else rows
   chooser = Chooser.of(sampling, seed, rows)
   if not len(prompts):
     return []
+  # The embedding has a row for each id that the model knows.
   V = len(params['embedding'])
   # Pad all prompts to one length, and mark the stop ids.
   tokens_BL, start_B = _padded(prompts, V)
@@ -232,6 +234,7 @@ def _padded(
   if not lengths_B.all():
     row = int(lengths_B.argmin())
     raise ValueError(f'prompt {row} is empty: give at least one token')
+  # One of a few lengths, so that other prompts reuse the compiled program.
   L = bucket(int(lengths_B.max()))
   tokens_BL = np.zeros((len(prompts), L), np.int32)
   for row, prompt in enumerate(prompts):
@@ -241,6 +244,7 @@ def _padded(
         f'prompt {row} has ids from {least} to {most}, but the model has ids 0 '
         f'to {vocab_size - 1}; use the tokenizer of this model'
       )
+    # The padding is on the left.
     tokens_BL[row, L - len(prompt) :] = prompt
   return tokens_BL, (L - lengths_B).astype(np.int32)
 
@@ -296,6 +300,7 @@ def _draw_block(
     new_BM, running_B, (token_B, drawn, cache) = carry
     hidden_B1D, cache = model.extend(token_B[:, None], cache)
     token_B = chooser(model.logits(hidden_B1D[:, 0]), drawn)
+    # Column of this token within the block.
     new_BM = new_BM.at[:, drawn - first].set(token_B)
     running_B &= ~is_stop_V[token_B]
     return new_BM, running_B, State(token_B, drawn + 1, cache)

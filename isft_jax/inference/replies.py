@@ -81,6 +81,7 @@ def reply(
     watch=watch,
     **settings,
   )
+  # A reply may run past its stop text until its block ends, so cut it here.
   replies = []
   for index, ids in enumerate(generated):
     text = decode(index, ids)
@@ -93,6 +94,7 @@ def reply(
     else:
       ended_by = 'interrupt' if index in interrupted else 'stop token'
     replies.append(Reply(kept, len(ids), ended_by))
+    # The whole reply, with the end that `watch` has held back.
     if show:
       # The whole reply, including text that was held back as a possible stop
       # text.

@@ -106,6 +106,7 @@ class Chooser(NamedTuple):
       np.int32(sampling.top_k),
       np.float32(sampling.top_p),
     )
+    # One key per row, from the seed and the number of the row.
     keys_B = _keys_of(jax.random.key(seed), np.asarray(rows_B, np.uint32))
     return cls(numbers, keys_B)
 

@@ -32,6 +32,7 @@ def rope_speeds(
   Returns:
     float32 [half], radians per position.
   """
+  # Radians per position of each pair.
   speeds = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
   if not scaling:
     return speeds
@@ -134,6 +135,7 @@ def packed_attention(
   # A query sees earlier columns of its own segment, and itself.
   causal_LL = columns_L[:, None] >= columns_L[None, :]
   same_BLL = segment_ids_BL[:, :, None] == segment_ids_BL[:, None, :]
+  # [B, 1, L, L]: all heads share one mask.
   mask_B1LL = (causal_LL[None] & same_BLL)[:, None]
   return jax.nn.dot_product_attention(q_BLHA, k_BLNA, v_BLNA, mask=mask_B1LL)
 

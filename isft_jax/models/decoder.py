@@ -116,6 +116,7 @@ def _project(equation: str, x_BL: jax.Array, kernel: jax.Array) -> jax.Array:
   The gradient of the kernel then contracts one axis instead of two. This halves
   its time on CPUs, and changes nothing on other devices.
   """
+  # T = B L: the rows one after the other.
   x_T = x_BL.reshape(-1, *x_BL.shape[2:])
   y_T = jnp.einsum(equation, x_T, kernel)
   return y_T.reshape(*x_BL.shape[:2], *y_T.shape[1:])
@@ -131,6 +132,7 @@ def logits_of(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
   Returns:
     Logits [..., V], in float32 or the type of `hidden` if that is wider.
   """
+  # A product in bfloat16 is summed in float32. The result is not rounded back.
   return jnp.einsum(
     '...D,VD->...V',
     hidden,
@@ -167,6 +169,8 @@ class Attention(nnx.Module):
     self, x_BLD: jax.Array, positions_BL: jax.Array, attend: Attend[Stored]
   ) -> tuple[jax.Array, Stored]:
     config, dtype = self.config, x_BLD.dtype
+    # Parameters are stored in their own type, and cast to that of the
+    # activations.
     q_BLHA = _project('TD,DHA->THA', x_BLD, self.q[...].astype(dtype))
     k_BLNA = _project('TD,DNA->TNA', x_BLD, self.k[...].astype(dtype))
     v_BLNA = _project('TD,DNA->TNA', x_BLD, self.v[...].astype(dtype))
@@ -223,6 +227,7 @@ class Block(nnx.Module):
     self, x_BLD: jax.Array, positions_BL: jax.Array, attend: Attend[Stored]
   ) -> tuple[jax.Array, Stored]:
     eps = self.config.norm_eps
+    # Pre-norm: the residual stream itself is never normalised inside a layer.
     normed_BLD = rms_norm(x_BLD, self.attention_norm[...], eps)
     mixed_BLD, stored = self.attention(normed_BLD, positions_BL, attend)
     x_BLD += mixed_BLD
@@ -247,6 +252,7 @@ class Decoder(nnx.Module):
     stack = nnx.vmap(functools.partial(Block, config))
     self.blocks = nnx.split_rngs(splits=config.layers)(stack)(rngs)
     self.norm = _constant(config, (D,), 1.0)
+    # Tied models use the embedding as the head, and have no second table.
     if not config.tie_embeddings:
       self.head = _normal(rngs, config, (V, D), D**-0.5)
 
@@ -341,6 +347,8 @@ class Decoder(nnx.Module):
     Returns:
       (hidden_BLD, cache). Hidden states of padding are finite and meaningless.
     """
+    # Column of each new token, the same in all rows. Padding gets negative
+    # positions.
     columns_L = cache.size + jnp.arange(tokens_BL.shape[1])
     positions_BL = columns_L[None] - cache.start_B[:, None]
 
@@ -354,6 +362,7 @@ class Decoder(nnx.Module):
       # Write the new columns of this layer, then read all of its columns.
       at = (layer, 0, 0, cache.size, 0)
       k, v = (
+        # [B, L, N, A] becomes [1, B, N, L, A], a slice of the cache.
         jax.lax.dynamic_update_slice(old, new_BLNA.swapaxes(1, 2)[None], at)
         for old, new_BLNA in zip(stored, (k_BLNA, v_BLNA), strict=True)
       )
@@ -368,6 +377,7 @@ class Decoder(nnx.Module):
 
     stored = cache.k, cache.v
     hidden_BLD, stored = self._scan(tokens_BL, positions_BL, attend, stored)
+    # All rows grow by the same number of columns.
     size = cache.size + tokens_BL.shape[1]
     return hidden_BLD, Cache(*stored, start_B=cache.start_B, size=size)
 
@@ -394,6 +404,8 @@ class Decoder(nnx.Module):
     ) -> tuple[tuple[jax.Array, Stored], None]:
       (x_BLD, stored), (layer, params) = carry, slices
       block = nnx.merge(graphdef, params)
+      # The layer's number and the cache are bound here; the block passes q, k
+      # and v.
       keep = functools.partial(attend, layer, stored)
       return block(_by_rows(x_BLD), positions_BL, keep), None
 
@@ -406,6 +418,7 @@ class Decoder(nnx.Module):
     x_BLD = sharded_embedding.look_up(
       self.embedding[...], tokens_BL, config.dtype
     )
+    # The scan slices the layers' parameters; the stored cache is carried whole.
     layers = jnp.arange(config.layers), stacked
     (x_BLD, stored), _ = jax.lax.scan(run, (x_BLD, stored), layers)
     return rms_norm(x_BLD, self.norm[...], config.norm_eps), stored
@@ -421,6 +434,7 @@ def _by_rows(x_BLD: jax.Array) -> jax.Array:
   The compiler would otherwise follow the sharding of the embedding, and compute
   all rows on every device.
   """
+  # Without a mesh in context, there is nothing to constrain to.
   if jax.sharding.get_abstract_mesh().empty:
     return x_BLD
   return jax.lax.with_sharding_constraint(x_BLD, PartitionSpec(ROWS))

@@ -52,6 +52,7 @@ def forward(config: ModelConfig, rows: int, length: int, targets: int) -> Flops:
   H, N = config.heads, config.kv_heads
   weights = 2 * D * A * (H + N) + 3 * D * F  # of one layer
   pairs = length * (length + 1) // 2  # (query, key) with the key not later
+  # A product of [m, k] and [k, n] has 2 m k n operations: multiply and add.
   return Flops(
     blocks=2 * rows * length * config.layers * weights,
     attention=2 * rows * config.layers * 2 * A * H * pairs,
@@ -75,6 +76,7 @@ def model(config: ModelConfig, rows: int, length: int, targets: int) -> Flops:
   Returns:
     The operations, by part of the model.
   """
+  # A backward pass has two products for each of the forward pass.
   once = forward(config, rows, length, targets)
   return Flops(*(3 * count for count in once))
 

@@ -33,6 +33,7 @@ def target_nll(
   """
   model = nnx.merge(graphdef, params)
   hidden_BLD = model(batch.tokens_BL, batch.positions_BL, batch.segment_ids_BL)
+  # Only K columns of a row have a target, so only their logits are computed.
   hidden_BKD = jnp.take_along_axis(
     hidden_BLD, batch.columns_BK[..., None], axis=1
   )
@@ -59,6 +60,7 @@ def vocabulary_parts(vocab_size: int, chunk: int) -> int:
   """
   # Rounded up, so that no chunk is larger than asked.
   least = -(-vocab_size // chunk) if chunk else 1
+  # A divisor avoids padding. Twice the least number would halve the chunks.
   divisors = (n for n in range(least, 2 * least) if vocab_size % n == 0)
   return next(divisors, least)
 
@@ -88,6 +90,7 @@ def chunked_nll(
   Returns:
     float32 [B, K].
   """
+  # Shapes below: n is the chunk, v the position in a chunk.
   V, D = head_VD.shape
   dtype = hidden_BKD.dtype
   # Chunk n has the ids n, n + parts, ..., so a head whose ids are sharded over
@@ -118,6 +121,7 @@ def chunked_nll(
     None,
     (head_vnD.swapaxes(0, 1), jnp.arange(parts)),
   )
+  # The log of the sum over the vocabulary, minus the logit of the target.
   nll_BK = jax.nn.logsumexp(total_nBK, axis=0) - jnp.sum(target_nBK, axis=0)
   # No chunk has an id outside the vocabulary: its logit would be read as 0.
   return jnp.where((targets_BK >= 0) & (targets_BK < V), nll_BK, jnp.nan)

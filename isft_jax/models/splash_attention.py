@@ -59,6 +59,7 @@ def splash_attention(
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return attend(*arrays)
+  # Rows are split over data and fsdp, heads over tensor.
   shards = mesh.shape[DATA] * mesh.shape[FSDP]
   B, kv_heads = len(q_BLHA), k_BLNA.shape[2]
   if B % shards or kv_heads % mesh.shape[TENSOR]:
@@ -90,6 +91,7 @@ def blocks(length: int) -> tuple[int, int]:
   Returns:
     (number of blocks, columns per block).
   """
+  # The smallest number of blocks, then the smallest multiple of 128 that fits.
   count = -(-length // _BLOCK)
   return count, -(-length // (count * _LANES)) * _LANES
 
@@ -103,6 +105,7 @@ def _attend(
 ) -> jax.Array:
   L, H, A = q_BLHA.shape[1:]
   count, block = blocks(L)
+  # `fill` columns pad the row to whole blocks.
   fill = count * block - L
   # The kernel does not scale scores, so scale the queries. In float32, because
   # a rounded 1 / sqrt(A) would be another temperature.
@@ -141,6 +144,7 @@ def _kernel(
   mask = kernels.CausalMask((length, length))
   return kernels.make_splash_mha(
     kernels.MultiHeadMask([mask] * heads),
+    # One size for all blocks of the forward and backward kernels.
     block_sizes=kernels.BlockSizes(
       block_q=block,
       block_kv=block,

@@ -35,6 +35,7 @@ def text(report: dict) -> str:
     '',
     _memory(report),
   ]
+  # A step that does not fit has no program to describe.
   if not report['fits']:
     return '\n'.join([*lines, *_largest(report), f'  try {REMEDIES}'])
   # Memory by kind, arithmetic, collectives and the estimated time.
@@ -114,6 +115,7 @@ def _rows(values: Mapping[str, float], form: str, unit: str) -> list[str]:
 
 
 def _largest(report: dict) -> list[str]:
+  # Some messages of the compiler list no buffers.
   if not report['largest_buffers']:
     return ['  ' + report['out_of_memory'].splitlines()[0]]
   rows = [

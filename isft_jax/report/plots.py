@@ -100,6 +100,7 @@ class Chart:
     kept = set(re.findall(r'(?:href="|url\()#([\w-]+)', text))
     for element in root.iter():
       _adapt(element, f'{self.name}-', kept)
+    # A screen reader announces the chart as one group with a label.
     root.attrib = {
       'class': 'chart',
       'viewBox': root.attrib['viewBox'],
@@ -110,6 +111,7 @@ class Chart:
 
   def _saved(self, kind: str, metadata: dict) -> bytes:
     content = io.BytesIO()
+    # Settings such as svg.fonttype apply when the file is written.
     with _styled():
       self.figure.savefig(content, format=kind, metadata=metadata)
     return content.getvalue()
@@ -124,6 +126,7 @@ class ArmStyle(NamedTuple):
 
 def arm_order(arms: Iterable[str]) -> list[str]:
   """Returns arm names: known ones in the order of ARMS, then the others."""
+  # The argument may be an iterator, and is read twice.
   arms = list(arms)
   return [arm for arm in ARMS if arm in arms] + [
     arm for arm in arms if arm not in ARMS
@@ -202,6 +205,7 @@ def _adapt(
   because a page has several charts. Unused ids, namespaces and fonts are
   removed.
   """
+  # ElementTree writes names as {namespace}name.
   element.tag = element.tag.split('}')[-1]
   element.tail = None
   attributes, element.attrib = element.attrib, {}
@@ -219,6 +223,7 @@ def _adapt(
     elif name == 'style':
       element.set('style', _adapted_style(value))
     elif name in ('href', 'clip-path'):
+      # References follow the renamed ids.
       element.set(name, value.replace('#', f'#{prefix}'))
     elif name in ('d', 'x', 'y', 'width', 'height', 'transform'):
       value = re.sub(r'-?\d+\.\d+', _short, value)
@@ -237,6 +242,8 @@ def _adapted_style(css: str) -> str:
   # as one rule.
   css = re.sub(r'font: (\w+ )?([\d.]+px) [^;]*', _font_rules, css)
   css = re.sub(r'font-family: [^;]*(; )?', '', css)
+  # KeyError for a color without a variable, which would not change in dark
+  # mode.
   return re.sub(
     r'#[0-9a-f]{6}',
     lambda match: _VARIABLES[match[0]],
@@ -250,4 +257,5 @@ def _font_rules(match: re.Match[str]) -> str:
 
 
 def _short(match: re.Match[str]) -> str:
+  # '1.50' becomes '1.5', and '2.00' becomes '2'.
   return f'{float(match[0]):.2f}'.rstrip('0').rstrip('.')

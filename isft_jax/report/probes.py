@@ -47,6 +47,7 @@ def tables(results: Mapping) -> tuple[Table, Table]:
       str(results['talks_like_user']),
     ),
   ]
+  # The title explains the columns.
   title = 'Margin: log p(truth) - log p(lie), nats per token; then its replies'
   return (
     Table(title, header, rows),

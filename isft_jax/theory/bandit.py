@@ -70,6 +70,7 @@ class Bandit:
     Returns:
       Probabilities [..., arms].
     """
+    # A mixture of the expert's laws is linear in the belief.
     return self.expert_other + (self.expert_best - self.expert_other) * belief_H
 
   def reward(self, belief_H: jax.Array) -> jax.Array:
@@ -79,6 +80,7 @@ class Bandit:
 
   def log_action(self, action: jax.Array) -> jax.Array:
     """Returns log P(a | theta) [..., theta]."""
+    # Under the hypothesis theta = action, the expert's best arm was played.
     played = jax.nn.one_hot(action, self.arms, dtype=bool)
     return jnp.where(
       played, jnp.log(self.expert_best), jnp.log(self.expert_other)

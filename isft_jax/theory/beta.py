@@ -77,6 +77,7 @@ def p_first_is_best(first: tuple[int, int], second: tuple[int, int]) -> float:
   """
   # pdf has degree n_0 and cdf degree n_1 + 1.
   plays = [sum(arm) for arm in (first, second)]
+  # The product of both is a polynomial, so that the rule is exact.
   node_Q, weight_Q = rule(sum(plays) + 1)
   pdf_Q = densities(plays[0], node_Q)[0][first[0]]
   cdf_Q = densities(plays[1], node_Q)[1][second[0]]
@@ -112,6 +113,7 @@ def thompson(steps: int) -> Play:
   tables = [densities(n, node_Q) for n in range(steps)]
   # mass[n] is an array [S, R]: the probability of the state (n, s, r).
   mass = [np.ones((1, 1))]
+  # Results of each step, before they are summed.
   regret_T, p_best_T = [], []
   for t in range(steps):
     # after[n] has the states of the next step with n plays of arm 0.
@@ -129,6 +131,7 @@ def thompson(steps: int) -> Play:
       # Expected payoff, and probability of the better arm, under Thompson
       # sampling.
       played_SR = p_SR * first_S1 + (1 - p_SR) * second_1R
+      # Each state counts with its probability.
       regret += (mass_SR * (max_SR - played_SR)).sum()
       p_best += (mass_SR * (p_SR**2 + (1 - p_SR) ** 2)).sum()
       # Move the mass to the states after a success and after a failure of the
@@ -141,6 +144,7 @@ def thompson(steps: int) -> Play:
     mass = after
     regret_T.append(regret)
     p_best_T.append(p_best)
+  # The regret accumulates over the steps.
   return Play(np.cumsum(regret_T), np.array(p_best_T))
 
 

@@ -50,6 +50,7 @@ def likelihood(block: list[int]) -> np.ndarray:
   Raises:
     ValueError: the last symbol is not END, or an earlier one is.
   """
+  # END must occur once, in the last place.
   if [i for i, symbol in enumerate(block) if symbol == END] != [len(block) - 1]:
     raise ValueError(f'block {block} must have END ({END}) as its last symbol')
   return LAW_HS[:, block].prod(axis=1)
@@ -80,6 +81,8 @@ def counts() -> tuple[np.ndarray, np.ndarray]:
   Returns:
     (count_C2, p_CH) of blocks of up to `LONGEST` symbols, shortest first.
   """
+  # Only counts matter to the likelihood. C(a + b, a) blocks share a pair of
+  # counts.
   count_C2 = [(a, n - a) for n in range(LONGEST) for a in range(n + 1)]
   p_CH = [
     math.comb(a + b, a) * likelihood([A] * a + [B] * b + [END])
@@ -126,6 +129,7 @@ def costs(
     carry: tuple[jax.Array, jax.Array], key: jax.Array
   ) -> tuple[tuple[jax.Array, jax.Array], None]:
     log_belief_EH, cost_E2 = carry
+    # Uniform numbers for the owner of the block and for its content.
     gate_E, drawn_E = jax.random.uniform(key, (2, episodes))
     own_E = gate_E < rho
     # One random number per block; sampling symbols would take `LONGEST`.

@@ -83,4 +83,5 @@ def learned(accuracy: float, steps: int = 300) -> np.ndarray:
     state = logits_AO, optimizer.init(logits_AO)
     return jax.lax.scan(step, state, length=steps)[0][0]
 
+  # Column 1 is the probability of the prize.
   return np.asarray(jax.nn.softmax(fit(jnp.zeros((BOXES, 2))))[:, 1])

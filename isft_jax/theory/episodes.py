@@ -79,11 +79,13 @@ def _sample(
   ]:
     # Play: the learner by its own prediction, or the expert by theta.
     log_belief_EH, kl_E, reward_kl_E = carry
+    # Uniform numbers for the action and for the reward.
     drawn_2E = jax.random.uniform(key, (2, episodes))
     belief_EH = jnp.exp(log_belief_EH)
     p_EH = bandit.action(belief_EH)
     written_EH = jnp.where(own, p_EH, bandit.action(best_EH))
     action_E = pick(written_EH, drawn_2E[0])
+    # Probability that the chosen arm pays.
     pays_E = bandit.reward((action_E == theta_E).astype(float))
     reward_E = drawn_2E[1] < pays_E
     # Score each prediction before its slot updates the belief.
@@ -105,7 +107,9 @@ def _sample(
     step, (uniform_EH, zeros_E, zeros_E), jax.random.split(key, steps)
   )
   belief_EH = jnp.exp(log_belief_EH)
+  # Entropy of the final belief, in nats.
   entropy_E = -jnp.sum(belief_EH * log_belief_EH, axis=-1)
+  # At most one arm can have a belief above 0.99.
   wrong_EH = (belief_EH > SURE) & (best_EH == 0)
   return p_best, (kl_E, reward_kl_E, entropy_E, wrong_EH.any(axis=-1))
 
@@ -135,6 +139,7 @@ def sample(
       interventional one.
   """
   key = jax.random.key(seed)
+  # Means over episodes for each step, and sums over steps for each episode.
   (p_best_T, deviation_T), by_episode = jax.tree.map(
     np.asarray, _sample(bandit, key, number, steps, own, conditional)
   )
@@ -156,6 +161,7 @@ def sample(
     sure_and_wrong=float(wrong_E.mean()),
     sure_and_wrong_error=standard_error(wrong_E),
     entropy=float(entropy_E.mean()),
+    # The three terms are correlated, so the error is that of their sum.
     total_error=standard_error(kl_E + reward_kl_E + entropy_E),
   )
 
@@ -174,6 +180,7 @@ def phase(
   """
 
   def at(h: float) -> Curves:
+    # Only the probability that the best arm pays differs.
     process = dataclasses.replace(bandit, reward_best=h)
     return sample(process, seed, number, steps, own=True, conditional=True)
 

@@ -69,6 +69,7 @@ def costs(rho: float, slots: int) -> Costs:
   # mass_K: distribution of the number of Bs among the world's first n symbols.
   mass_K, world = np.ones(1), 0.0
   for n in range(slots):
+    # Expected KL of the next symbol, over the number of Bs so far.
     world += float(mass_K @ slot_kl(_belief_KH(n)))
     mass_K = _moved(mass_K, np.full(n + 1, TWO_HS[TRUE, B]))
   return Costs(rho / (1 - rho) * world, world)
@@ -88,6 +89,7 @@ def locked(rho: float, slots: int, greedy: bool) -> float:
   # mass_K: distribution of the number of Bs among the first n slots.
   mass_K = np.ones(1)
   for n in range(slots):
+    # The learner's probability of a B, for each number of Bs so far.
     xi_K = _belief_KH(n) @ TWO_HS[:, B]
     agent_K = (xi_K > 0.5).astype(float) if greedy else xi_K
     # The next symbol is the agent's with rho, the world's with 1 - rho.
@@ -110,8 +112,11 @@ def threshold(greedy: bool) -> float:
   """
   # Evidence for p_A per symbol.
   log_odds_S = np.log(TWO_HS[FALSE] / TWO_HS[TRUE])
+  # A greedy agent that believes in p_A always writes p_A's likelier symbol.
   agent_S = np.eye(2)[TWO_HS[FALSE].argmax()] if greedy else TWO_HS[FALSE]
+  # Mean evidence against p_A in a symbol of the world, in nats.
   against = -TWO_HS[TRUE] @ log_odds_S
+  # At rho*, the evidence of agent and world cancels.
   return float(against / (against + agent_S @ log_odds_S))
 
 
@@ -172,6 +177,7 @@ def sample(
 
 def _belief_KH(n: int) -> np.ndarray:
   """Returns the beliefs after n symbols of evidence, for each number of Bs."""
+  # Number of Bs from 0 to n, as a column.
   k_K1 = np.arange(n + 1)[:, None]
   log_KH = (
     np.log(TWO_PRIOR_H)
@@ -185,4 +191,5 @@ def _belief_KH(n: int) -> np.ndarray:
 
 def _moved(mass_K: np.ndarray, p_B_K: np.ndarray) -> np.ndarray:
   """Returns the distribution of the number of Bs after one more symbol."""
+  # A B moves the probability mass up by one, an A leaves it.
   return np.append(mass_K * (1 - p_B_K), 0) + np.append(0, mass_K * p_B_K)

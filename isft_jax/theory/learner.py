@@ -80,15 +80,19 @@ def predict(
     seen: the episodes.
   """
   model = nnx.merge(graphdef, params)
+  # Ids of arms follow the start token; ids of outcomes follow those of the
+  # arms.
   actions_BT = _FIRST_ARM + seen.actions_BT
   rewards_BT = _FIRST_ARM + bandit.arms + seen.rewards_BT
   B, T = actions_BT.shape
+  # Actions and rewards alternate in a row.
   pairs_BL = jnp.stack([actions_BT, rewards_BT], axis=2).reshape(B, 2 * T)
   # Shift right: the last outcome predicts nothing.
   tokens_BL = jnp.pad(
     pairs_BL[:, :-1], ((0, 0), (1, 0)), constant_values=_START
   )
   positions_BL = jnp.broadcast_to(jnp.arange(2 * T)[None], (B, 2 * T))
+  # A row is one document: its segment is 1 everywhere.
   hidden_BLD = model(tokens_BL, positions_BL, jnp.ones_like(tokens_BL))
   logits_BLV = model.logits(hidden_BLD)
   # Even columns predict actions, odd columns outcomes.
@@ -124,6 +128,7 @@ def play(
     # Predict the action from the last outcome and sample it.
     token_B, cache = carry
     drawn_2B = jax.random.uniform(key, (2, B))
+    # One new token per episode.
     hidden_B1D, cache = model.extend(token_B[:, None], cache)
     logits_BV = model.logits(hidden_B1D[:, 0])
     p_BA = jnp.exp(_action_log_probs(bandit, logits_BV))

@@ -131,6 +131,7 @@ def objective(
 
 def reward_law(bandit: Bandit, seen: Episodes) -> jax.Array:
   """Returns P(o | theta, a) for the actions that were played [B, T, O]."""
+  # Whether the best arm was played.
   hit_BT = seen.actions_BT == seen.theta_B[:, None]
   pays_BT = bandit.reward(hit_BT.astype(float))
   return jnp.stack([1 - pays_BT, pays_BT], axis=-1)
@@ -157,6 +158,7 @@ def oracle(bandit: Bandit, seen: Episodes, conditional: bool) -> Prediction:
   if conditional:
     belief_BTH = belief_BTH * jnp.exp(bandit.log_action(seen.actions_BT))
     belief_BTH /= belief_BTH.sum(axis=-1, keepdims=True)
+  # Probability of the outcome 1, for the arm that was played.
   pays_BT1 = jnp.take_along_axis(
     bandit.reward(belief_BTH), seen.actions_BT[..., None], axis=-1
   )
@@ -179,6 +181,7 @@ def kl(exact: Prediction, predicted: Prediction, loss: Loss) -> jax.Array:
   action_weight, reward_weight, _ = loss
 
   def mean_kl(p: jax.Array, q: jax.Array) -> jax.Array:
+    # Summed over the symbols of a slot, averaged over the T slots.
     return jnp.sum(jnp.exp(p) * (p - q), axis=-1).mean(axis=-1)
 
   action_kl_B = mean_kl(exact.action_BTA, predicted.action_BTA)
@@ -190,4 +193,5 @@ def _law(bandit: Bandit, behaviour: str, theta_B: jax.Array) -> jax.Array:
   """Returns P(a | theta) [B, A] of a behaviour that ignores the history."""
   if behaviour == 'random':
     return jnp.full((*theta_B.shape, bandit.arms), 1 / bandit.arms)
+  # The expert, who knows theta.
   return bandit.action(jax.nn.one_hot(theta_B, bandit.arms))

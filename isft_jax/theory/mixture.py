@@ -96,6 +96,7 @@ def posterior(
   Source: de Freitas and Ortega (2026), section 5; the logarithms are ours, so
   that long histories do not underflow.
   """
+  # Check the arguments, because the scan would accept wrong values.
   prior_H = _checked_prior(prior_H)
   likelihood_TH = np.asarray(likelihood_TH, np.float64)
   gate_T = np.asarray(gate_T)
@@ -165,6 +166,7 @@ def two_steps() -> dict[str, list[float]]:
   # The agent writes the likelier of two symbols, then the world the other one.
   agents = int(predictive(TWO_PRIOR_H, TWO_HS).argmax())
   worlds = 1 - agents
+  # Probability of each slot's symbol, under both hypotheses.
   likelihood_TH = TWO_HS.T[[agents, worlds]]
   gates = {'interventional': [1, 0], 'naive': [0, 0]}
   return {

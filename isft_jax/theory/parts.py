@@ -50,6 +50,7 @@ def of_mixture(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
   """Yields the two-step example of de Freitas and Ortega (2026), section 5."""
+  # All parts have the same arguments. This one needs none of them.
   del settings, seed, tell, so_far
   expects_S = mixture.predictive(mixture.TWO_PRIOR_H, mixture.TWO_HS)
   yield {
@@ -93,6 +94,7 @@ def of_bandit(
       curves = episodes.sample(
         process, seed, settings.episodes, settings.steps, own, conditional
       )
+      # theory.json has the names without their shape suffixes.
       entries[name][accounting] = {
         key.removesuffix('_T').replace('_error_T', '_error'): value.tolist()
         if isinstance(value, np.ndarray)
@@ -126,6 +128,7 @@ def of_bandit(
     settings.phase_steps,
     settings.phase_rewards,
   )
+  # Keyed by h, the probability that the best arm pays.
   entries['phase'] = {h: curves.sure_and_wrong for h, curves in by_h.items()}
   entries['phase_error'] = {
     h: curves.sure_and_wrong_error for h, curves in by_h.items()
@@ -263,6 +266,7 @@ PARTS: dict[str, Part] = {
 
 def _shown_predictive(process: bandit.Bandit) -> dict[str, list[float]]:
   """Returns the predictions after each step of `SHOWN`, by accounting."""
+  # One episode of the shown steps, [1, T].
   actions_1T, rewards_1T = np.array(SHOWN).T[:, None]
   with jax.enable_x64(True):
     return {

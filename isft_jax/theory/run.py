@@ -77,6 +77,7 @@ def run(
       unfinished[part] = before + time.perf_counter() - start
       _write(path, results)
     results['seconds'][part] = before + time.perf_counter() - start
+    # The part is finished: its time is in `seconds` now.
     unfinished.pop(part, None)
     _write(path, results)
     tell(f'{part}: done in {results["seconds"][part]:.0f} s')

@@ -92,6 +92,7 @@ class Learner:
 
     def step(state: State, key: jax.Array) -> tuple[State, None]:
       params, moments = state
+      # New episodes, written by the behaviour of the cell.
       seen = written(
         graphdef, params, bandit, key, behaviour, lesson.rows, lesson.horizon
       )
@@ -185,6 +186,7 @@ def cell(
     figures, p_best_T = learner.measure(state[0], measure_key, weights)
     by_seed.append({name: np.asarray(x_B) for name, x_B in figures.items()})
     curves.append(np.asarray(p_best_T))
+  # Mean and interval of each figure, over the seeds.
   summary = {
     name: _interval([figures[name] for figures in by_seed])
     for name in by_seed[0]
@@ -201,8 +203,10 @@ def cell(
 
 def _interval(by_seed: Sequence[np.ndarray]) -> dict[str, float]:
   """Returns the mean over seeds and the range with two standard errors."""
+  # Mean and standard error of each seed.
   mean_N = np.array([x_B.mean(dtype=np.float64) for x_B in by_seed])
   error_N = np.array([x_B.std() / np.sqrt(x_B.size) for x_B in by_seed])
+  # The interval contains the interval of every seed.
   return {
     'mean': float(mean_N.mean()),
     'lo': float((mean_N - 2 * error_N).min()),

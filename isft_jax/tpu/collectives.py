@@ -91,6 +91,8 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
   # Walk the computations from the entry, multiplying by the trips of loops.
   def walk(name: str, times: int) -> None:
     types = {line.name: line.type for line in program[name]}
+    # An asynchronous collective is a pair of -start and -done; the first one
+    # counts.
     for line in program[name]:
       kind = line.opcode.removesuffix('-start')
       # A collective within the program.
@@ -110,6 +112,7 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
         # Groups as numbers of slices: one that differs crosses slices.
         groups = _groups(line.rest, chips) // (chips // slices)
         across = bool((groups != groups[:, :1]).any())
+        # Bytes that one chip sends, for groups of groups.shape[1] chips.
         size = round(put * _SENT[kind](groups.shape[1]))
         parsed.append(Collective(kind, size, times, across))
       # A collective between slices, which the hosts run.
@@ -117,6 +120,8 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
         kind = line.rest.split(_BETWEEN_SLICES)[1].split('"')[0]
         kind = kind.lower().replace('_', '-')
         put = _bytes(types[line.operands[0]])
+        # One chip per slice takes part, so a group is as large as the number of
+        # slices.
         size = round(put * _SENT[kind](slices))
         parsed.append(Collective(kind, size, times, across=True))
       # Other computations. Later halves of asynchronous calls are not counted.
@@ -189,11 +194,14 @@ def _parse(text: str) -> tuple[dict[str, list[_Line]], str]:
       lines = program[header[2]] = []
       entry = header[2] if header[1] else entry
       continue
+    # Braces, comments and the module's own line are no instructions.
     instruction = _INSTRUCTION.match(row)
     if not instruction:
       continue
     name, value = instruction.groups()
     opcode = _OPCODE.search(value)
+    # The name in front of the opcode is the type, for example
+    # bf16[16,128]{1,0}.
     if opcode:
       inputs, _, rest = value[opcode.end() :].partition(')')
       operands = re.findall(r'%([\w.-]+)', inputs)
@@ -211,6 +219,7 @@ def _bytes(type_: str) -> int:
   for dtype, sizes in _ARRAY.findall(type_):
     digits = re.search(r'\d+', dtype)
     width = int(digits[0]) if digits else _BITS[dtype]
+    # A tuple's type has several arrays. s32[] has no sizes, and a product of 1.
     bits += width * math.prod(int(n) for n in sizes.split(',') if n)
   return bits // 8
 
@@ -220,6 +229,7 @@ def _callees(line: _Line) -> list[str]:
   # The to_apply of other opcodes is a reducer, which has no collectives.
   role = 'calls|true_computation|false_computation'
   role += '|to_apply' if line.opcode == 'call' else ''
+  # Attributes look like calls=%fused_computation.3.
   names = re.findall(rf'\b(?:{role})=%?([\w.-]+)', line.rest)
   branches = re.search(r'branch_computations=\{([^}]*)\}', line.rest)
   return names + re.findall(r'[\w.-]+', branches[1] if branches else '')
@@ -236,6 +246,8 @@ def _trips(
     condition: instructions of its condition.
     body: instructions of its body.
   """
+  # XLA annotates loops whose trip count its analysis knows, as
+  # {"known_trip_count":{"n":"24"}}.
   annotation = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
   if annotation:
     return int(annotation[1])
@@ -250,7 +262,10 @@ def _trips(
   ]
   if len(compares) != 1:
     raise unknown
+  # Only `counter < constant` is understood, in this order.
   counter, end = (within[operand] for operand in compares[0].operands)
+  # The condition takes the counter out of the tuple that the loop carries, at
+  # an index.
   index = re.search(r'index=(\d+)', counter.rest)
   if end.opcode != 'constant' or not index:
     raise unknown
@@ -263,12 +278,14 @@ def _trips(
     while start.opcode == 'copy':
       start = before[start.operands[0]]
   is_known = start is not None and start.opcode == 'constant'
+  # Without a constant in the text, the start is 0, as in a scan.
   distance = int(end.inputs) - (int(start.inputs) if start and is_known else 0)
 
   # The stride: 2 if the compiler has unrolled two rounds into one.
   stride = _stride(body, int(index[1]))
   if not stride:
     raise unknown
+  # Rounds of a loop that runs while the counter is below the end.
   return -(-distance // stride)
 
 
@@ -285,6 +302,8 @@ def _stride(body: list[_Line], index: int) -> int:
   line = within.get(carried[index]) if index < len(carried) else None
   stride = 0
   while line and line.opcode in ('add', 'copy'):
+    # An add of the counter and a constant: one term is followed, the other is
+    # the increment.
     terms = [within.get(operand) for operand in line.operands]
     steps = [term for term in terms if term and term.opcode == 'constant']
     rest = [term for term in terms if term not in steps]
@@ -292,6 +311,8 @@ def _stride(body: list[_Line], index: int) -> int:
       return 0
     stride += sum(int(step.inputs) for step in steps)
     line = rest[0]
+  # The chain must end at the same place of the input tuple, or the value is not
+  # a counter.
   if not line or line.opcode != 'get-tuple-element':
     return 0
   return stride if f'index={index}' in line.rest else 0
@@ -306,6 +327,7 @@ def _groups(rest: str, chips: int) -> np.ndarray:
   # source_target_pairs={{0,1},{1,0}}
   pairs = re.search(r'source_target_pairs=\{(.*?)\}\}', rest)
   if pairs:
+    # Each row is a pair of a sender and a receiver.
     return np.array(re.findall(r'\d+', pairs[1]), int).reshape(-1, 2)
   # replica_groups={{0,1},{2,3}}; {} is one group of all chips.
   listed = re.search(r'replica_groups=\{((?:\{[\d,]*\},?)*)\}', rest)
@@ -315,6 +337,7 @@ def _groups(rest: str, chips: int) -> np.ndarray:
   # replica_groups=[2,2]<=[2,2]T(1,0): reshape, transpose, reshape.
   iota = re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\]', rest)
   if iota:
+    # The T(...) is absent if the axes keep their order.
     turn = re.match(r'T\(([\d,]+)\)', rest[iota.end() :])
     grid = everyone.reshape(_numbers(iota[2]))
     return (grid.transpose(_numbers(turn[1])) if turn else grid).reshape(
@@ -326,10 +349,13 @@ def _groups(rest: str, chips: int) -> np.ndarray:
     raise ValueError(
       f'the groups of a collective have an unknown format: {rest[:200]}'
     )
+  # Sizes of the mesh axes by name, in the order of the mesh.
   axes = dict(re.findall(r"'(\w+)'=(\d+)", mesh['axes']))
   sizes = [int(size) for size in axes.values()]
   over = [list(axes).index(name) for name in re.findall(r'\w+', mesh['over'])]
   kept = [axis for axis in range(len(axes)) if axis not in over]
+  # device_ids give the order of the devices in the mesh, by default that of
+  # their numbers.
   if mesh['ids']:
     everyone = everyone.reshape(_numbers(mesh['ids']))
     if mesh['turn']:

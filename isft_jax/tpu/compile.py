@@ -59,6 +59,7 @@ def compile_run(
       'set a length, as in --config.row_length=256 (for an experiment, '
       '--config.finetune.row_length=256)'
     )
+  # Half of the tokens are assumed to be targets, if the config leaves K open.
   K = config.row_targets or L // 2
 
   # The run's own trainer, on described devices. The number of steps only
@@ -66,6 +67,7 @@ def compile_run(
   devices = chips_lib.describe(topology, slices)
   kind = devices[0].device_kind
   chip = chips_lib.CHIPS[kind]
+  # Without init_from, because no weights are read.
   shape = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(shape, config.optim, config.mesh, 1_000, devices)
   sharding.check_rows(B, trainer.mesh, config.optim.accumulate)
@@ -104,6 +106,8 @@ def compile_run(
     'fits': step is not None,
     'compile_seconds': round(time.perf_counter() - since, 1),
   }
+  # The compiler's message says how much memory it would need, and for which
+  # arrays.
   if step is None:
     return report | {
       'hbm_gib_per_chip': _gib(memory.needed(refusal), chip),
@@ -130,6 +134,7 @@ def compile_run(
     generate.lower(trainer.graphdef, trainer.abstract.params, *PROBE)
   )
   decode_bytes = decode and _usage(decode).peak_memory_in_bytes
+  # GiB per chip; seconds at peak rates.
   return report | {
     'hbm_gib_per_chip': _gib(usage.peak_memory_in_bytes, chip),
     'hbm_by_kind_gib': _gibs(memory.by_kind(usage), chip),
@@ -158,6 +163,7 @@ def lower_step(
   Returns:
     The lowered program, ready to compile.
   """
+  # Rows are split as in training.
   where = sharding.of_batch(trainer.mesh)
 
   def array(

@@ -3,6 +3,7 @@
 import re
 from typing import NamedTuple, Protocol
 
+# Binary units: the compiler's G is a GiB.
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 _SIZE = r'([\d.]+)([KMGT]?)B?'
 
@@ -45,13 +46,17 @@ def by_kind(usage: Usage) -> dict[str, int]:
   # A donated argument and its result share memory, and count once.
   # Aliased bytes are the donated state, which results replace.
   state, code = usage.alias_size_in_bytes, usage.generated_code_size_in_bytes
+  # The arguments are the state and the batch.
   batch = usage.argument_size_in_bytes - state
+  # Results are the new state, in the memory of the old one, and the metrics.
   outputs = usage.output_size_in_bytes - state
   known = state + batch + outputs + code
   return {
     'state': state,
     'batch': batch,
     'outputs': outputs,
+    # The peak can be below the sum, because not all of it exists at the same
+    # time.
     'temporary': max(0, usage.peak_memory_in_bytes - known),
     'code': code,
   }
@@ -71,6 +76,7 @@ def needed(refusal: str) -> float:
   match = re.search(rf'Used {_SIZE} of', refusal) or re.search(
     rf'\(({_SIZE})\) exceeds', refusal
   )
+  # The last two groups are the number and its unit in either wording.
   return _bytes(*match.groups()[-2:]) if match else 0
 
 

@@ -61,6 +61,8 @@ class Checkpoints:
       self._folder,
       options=ocp.CheckpointManagerOptions(
         max_to_keep=config and config.keep_last,
+        # Orbax keeps steps that are multiples of keep_period; None keeps no
+        # others.
         keep_period=config and (config.keep_every or None),
         step_prefix=_STEP,
         create=config is not None,
@@ -86,6 +88,7 @@ class Checkpoints:
     return self._manager.latest_step() if self._config else self._newest
 
   def _newest_whole(self) -> int | None:
+    # The newest first: the search usually ends at once.
     for step in sorted(self._manager.all_steps(), reverse=True):
       if damage := _damage(self._folder_of(step)):
         multihost.tell(f'{damage}; reading an older checkpoint instead')
@@ -113,6 +116,8 @@ class Checkpoints:
     self._saving = step
     self._manager.save(
       step,
+      # Separate items, so that a reader of the parameters does not read the
+      # moments.
       args=ocp.args.Composite(
         params=ocp.args.StandardSave(state.params),
         opt_state=ocp.args.StandardSave(state.opt_state),
@@ -143,6 +148,7 @@ class Checkpoints:
     Raises:
       ValueError: the checkpoint cannot be read.
     """
+    # Orbax reads each array directly into the shards of the abstract state.
     restored = self._read(
       params=ocp.args.StandardRestore(abstract.params),
       opt_state=ocp.args.StandardRestore(abstract.opt_state),
@@ -197,6 +203,7 @@ class Checkpoints:
 
   def _put_aside(self) -> None:
     """Renames damaged checkpoints that are newer than the newest good one."""
+    # Step -> folder. Unfinished and renamed folders have other names.
     folders = {
       int(number): folder
       for folder in self._folder.glob(f'{_STEP}_*')

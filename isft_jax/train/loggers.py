@@ -66,6 +66,7 @@ def _open_wandb(
     project=project,
     id=path.read_text(),
     name=config.name,
+    # The whole config is stored with the run, to filter runs by it.
     config=dataclasses.asdict(config),
     resume='allow',
   )

@@ -115,6 +115,7 @@ def train(
       progress,
     ) as metrics:
       try:
+        # Steps count from 1. The first `done` of them are in the checkpoint.
         for step in range(done + 1, steps + 1):
           # Dispatch the step. The call returns before the devices are done.
           batch = sharding.to_global(next(batches), trainer.mesh)
@@ -197,6 +198,7 @@ def _evaluate(
     )
     for name, batches in heldout.items()
   }
+  # The loss by author covers all sources: their sums and counts are added.
   values = {
     'heldout_nll_by_author': losses.normalize(*add_up(list(sums.values())))
   }
@@ -222,6 +224,7 @@ def _with_batch(
   host = f'_host{jax.process_index()}' if jax.process_count() > 1 else ''
   path = workdir / f'not_finite_step{error.step}{host}.npz'
   with files.open_bytes(path, 'wb') as file:
+    # Steps count from 1, batches from 0.
     np.savez(file, **source[error.step - 1]._asdict())
   # At most 8 ids, so that the message stays readable.
   ids = source.ids(error.step - 1)

@@ -73,6 +73,7 @@ class Metrics:
     self._sources, self._ideal_seconds = sources, ideal_seconds
     self._whole = whole
     self._pending: list[tuple[int, dict[str, PyTree]]] = []
+    # The first flush measures its seconds from here.
     self._since = time.perf_counter()
     self._boards = boards
     self._file: IO[str] | None = None
@@ -139,8 +140,10 @@ class Metrics:
     if self._file and self._boards:
       self._file.writelines(json.dumps(row) + '\n' for row in rows)
       self._file.flush()
+      # Loggers draw one curve per scalar.
       for row in rows:
         self._boards.add(row['step'], _scalars(row))
+      # A file in a bucket can only be replaced as a whole.
       if not keep and self._draft != self._path:
         self._draft.copy(self._path, overwrite=True)
     for row in rows:
@@ -154,6 +157,7 @@ class Metrics:
     multihost.tell(self._progress(rows))
 
   def _progress(self, rows: Sequence[dict[str, Any]]) -> str:
+    # Rates and the mean loss cover the steps of this flush.
     seconds = sum(row['seconds'] for row in rows)
     tokens = sum(row['tokens'] for row in rows) / seconds
     targets = sum(row['targets'] for row in rows) / seconds
@@ -161,6 +165,7 @@ class Metrics:
     step = rows[-1]['step']
     # The remaining time uses the speed of the newest steps.
     left = (self._steps - step) * rows[-1]['seconds']
+    # Text about the experiment that the run is part of.
     whole = ''
     if self._whole:
       whole = f'  (all: {self._whole(step, rows[-1]["seconds"])})'
@@ -185,6 +190,7 @@ def _plain_row(
 
 def _plain(value: PyTree, sources: Sequence[str]) -> float | dict[str, Any]:
   if isinstance(value, dict):
+    # Held-out losses by source, or the numbers of a probe.
     return _plain_row(value, sources)
   if np.ndim(value) == 0:
     return float(value)
@@ -203,6 +209,7 @@ def _plain(value: PyTree, sources: Sequence[str]) -> float | dict[str, Any]:
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:
   """Flattens a row of metrics.jsonl to scalars: {'loss': ..., 'A/B': ...}."""
+  # metrics.jsonl has counts and seconds per step; curves show rates.
   curves = {name: value for name, value in row.items() if name != 'step'}
   for unit in ('tokens', 'targets'):
     curves[f'{unit}_per_second'] = row[unit] / row['seconds']

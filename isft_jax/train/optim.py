@@ -102,6 +102,7 @@ def adamw_rounded_as_torch(
   """
 
   def init(params: PyTree) -> optax.ScaleByAdamState:
+    # Moments have the data type of the parameters, as in torch.
     zeros = jax.tree.map(jnp.zeros_like, params)
     return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
 
@@ -126,6 +127,7 @@ def adamw_rounded_as_torch(
       # Compute in float32, and round wherever torch stores a tensor.
       g, m, v, old = (x.astype(jnp.float32) for x in (g, m, v, p))
       g = rounded(g)
+      # Decoupled weight decay: it shrinks the parameter and not the gradient.
       new = rounded(old * (1 - rate * weight_decay))
       m = rounded(m + (1 - b1) * (g - m))
       v = rounded(rounded(v * b2) + (1 - b2) * g * g)

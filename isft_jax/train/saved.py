@@ -92,6 +92,7 @@ def chat_model_from_run(workdir: str) -> ChatModel:
   try:
     rendering = Records(run['records']).metadata['rendering']
   except (OSError, ValueError, KeyError):
+    # The records have moved: use the template of the tokenizer.
     rendering = {'template': template_of(encoder), 'values': {}}
   if rendering.get('piecewise'):
     raise ValueError(

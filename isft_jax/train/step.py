@@ -61,6 +61,7 @@ def make_evaluate(graphdef: GraphDef, in_use: Move = _identity) -> Evaluate:
   """
 
   def evaluate(params: PyTree, batch: Batch[jax.Array]) -> SumAndCount:
+    # -log p of each target, before any weight.
     nll_BK = target_nll(graphdef, in_use(params), batch)
     return losses.by_author(nll_BK, batch.authors_BK)
 
@@ -136,10 +137,12 @@ def make_step(
   def step(
     state: TrainState, batch: Batch[jax.Array]
   ) -> tuple[TrainState, dict[str, PyTree]]:
+    # One microbatch needs no scan.
     sums = gradient_sum if parts == 1 else accumulated
     gradient, total, count, authors = sums(state.params, batch)
     # The only division: the gradient of sum / count, as count is a constant.
     gradient = losses.normalize(gradient, count)
+    # The optimizer gets the parameters too, for weight decay.
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
     )

@@ -117,9 +117,12 @@ def _make_trainer(
 
   # The two ways to begin: from given parameters, or from a seed.
   def start(params: PyTree) -> TrainState:
+    # The step is int32, like the step counters of optax.
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
   def init(seed: jax.Array) -> TrainState:
+    # The seed is an argument of the compiled function: another seed compiles
+    # nothing.
     return start(decoder.init(model_config, jax.random.key(seed)))
 
   # Shardings of the state. Nothing is allocated before its memory is checked.
@@ -136,6 +139,7 @@ def _make_trainer(
   # large tables also their memory layout.
   def at_rest(gradient: PyTree) -> PyTree:
     gradient = sharding.constrain(gradient, decoder.PARTITION_RULES, mesh)
+    # Tied models have no head, so the tables are those that the gradient has.
     return gradient | {
       name: _in_rows(gradient[name], placed.params[name])
       for name in decoder.TABLES
@@ -161,6 +165,7 @@ def _make_trainer(
   return Trainer(
     mesh=mesh,
     graphdef=decoder.abstract(outside)[0],
+    # The abstract state tells a checkpoint reader shapes, types and shardings.
     abstract=jax.tree.map(
       lambda leaf, where: jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=where
@@ -168,6 +173,7 @@ def _make_trainer(
       abstract,
       placed,
     ),
+    # With out_shardings, each device computes and keeps only its own shards.
     init=jax.jit(init, out_shardings=placed),
     start=jax.jit(
       start,
@@ -175,12 +181,14 @@ def _make_trainer(
       out_shardings=placed,
       donate_argnums=0,
     ),
+    # The batch is split by rows. Metrics are small, and every device has them.
     step=jax.jit(
       on_mesh(says_when_again(step)),
       in_shardings=(placed, sharding.of_batch(mesh)),
       out_shardings=(placed, sharding.replicated(mesh)),
       donate_argnums=0,
     ),
+    # Evaluation donates nothing: the parameters are needed for the next step.
     evaluate=jax.jit(
       on_mesh(make_evaluate(graphdef, in_use)),
       in_shardings=(placed.params, sharding.of_batch(mesh)),

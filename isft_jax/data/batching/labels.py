@@ -86,6 +86,7 @@ def write(
     ValueError: the objective is unknown or scores no token of the records, or
       the path is that of another kind of file.
   """
+  # The index shows if anything is scored, before a record is read.
   table_PV = objectives.weight_table(objective)
   if not (records.index.counts_NPV * (table_PV != 0)).any():
     raise ValueError(
@@ -94,6 +95,7 @@ def write(
     )
   # Fail before reading the records.
   _check_replaceable(path)
+  # Labels can mask a token, but not weigh it.
   weighted = is_weighted(table_PV)
   schema = _schema(records, objective, weighted)
   targets = empty = tokens = 0
@@ -106,6 +108,7 @@ def write(
       # One row group per group of records, so that memory is bounded.
       weights = [target_weights(example, table_PV) for example in group]
       writer.write_table(_table(group, weights, schema))
+      # Counted here, so that every record is read once.
       number_of = [int(np.count_nonzero(weights_T)) for weights_T in weights]
       targets += sum(number_of)
       empty += number_of.count(0)
@@ -122,6 +125,7 @@ def _schema(records: Records, objective: str, weighted: bool) -> pa.Schema:
   ]
   if weighted:
     fields.append(pa.field('weights', pa.list_(pa.float32()), nullable=False))
+  # The file says how its labels were made.
   about = {
     'version': isft_jax.__version__,
     'objective': objective,
@@ -139,6 +143,7 @@ def _groups(records: Records, group_tokens: int) -> Iterator[list[Example]]:
     example = records[number]
     group.append(example)
     tokens += len(example.tokens_T)
+    # The record that reaches the limit ends the group.
     if tokens >= group_tokens:
       yield group
       group, tokens = [], 0

@@ -128,6 +128,7 @@ def make_mixture(
   ]
   # Pairs sort by position and then by component.
   turns = [source for _, source in sorted(positions)]
+  # Enough rounds that every component is read at least once.
   rounds = max(
     -(-len(plan) // w) for plan, w in zip(plans, counts, strict=True)
   )
@@ -146,6 +147,7 @@ def whole_numbers(weights: Sequence[float]) -> list[int]:
   Raises:
     ValueError: a weight is not positive, or is rounded to 0.
   """
+  # Denominators up to 1,000, so that 0.333 gives 333 of 1,000 rows.
   fractions = [Fraction(weight).limit_denominator(1000) for weight in weights]
   if min(fractions) <= 0:
     raise ValueError(f'weights of sources must be positive: {list(weights)}')

@@ -130,6 +130,8 @@ def make_plan(
   # The order of packing. Records without a target are left out.
   order = np.arange(len(targets_N))
   if shuffle:
+    # The second number of the seed separates this stream from `row_order`'s,
+    # which has 1.
     order = np.random.default_rng([seed, 0]).permutation(order)
   order = order[targets_N[order] > 0]
   place = functools.partial(
@@ -147,6 +149,7 @@ def make_plan(
     row_targets = min(_round_up(targets_N.max(), _STEP), row_length)
   if row_targets:
     return place(row_targets=row_targets)
+  # The reference: with K = L, the tokens limit a row, never the targets.
   widest = place(row_targets=row_length)
   most = len(widest) + len(widest) // _ONE_MORE_ROW_IN
   step = 128 if row_length >= 1024 else _STEP
@@ -184,8 +187,12 @@ def _place(
     split += pieces > 1
     bounds = [total * piece // pieces for piece in range(pieces + 1)]
     for first, stop in itertools.pairwise(bounds):
+      # Between `stop` and the last target there are at least total - stop
+      # tokens, which this piece need not see.
       entries.append((record, first, stop, columns - (total - stop)))
   rows = _fill(entries, row_length, row_targets, row_documents, open_rows)
+  # Entries of all rows one after the other; `starts` says where each row
+  # begins.
   return Plan(
     entries_E3=np.asarray(
       list(itertools.chain.from_iterable(rows)), np.int64
@@ -226,8 +233,11 @@ def _fill(
   free_targets = np.full(most, -1)
   for record, first, stop, length in entries:
     targets = stop - first
+    # Vectorised over the open rows, because this runs once per entry.
     fits = (free_length >= length) & (free_targets >= targets)
     if fits.any():
+      # Rows without room get a value above every free length, so that argmin
+      # ignores them.
       slot = int(np.where(fits, free_length, row_length + 1).argmin())
     else:
       if len(open_rows) < most:
@@ -237,6 +247,7 @@ def _fill(
         slot = int(free_length.argmin())
         rows.append(open_rows[slot])
         open_rows[slot] = []
+      # A new row starts with both budgets unused.
       free_length[slot], free_targets[slot] = row_length, row_targets
     open_rows[slot].append((record, first, stop))
     free_length[slot] -= length
@@ -263,4 +274,6 @@ def row_order(
   """
   if not shuffle:
     return np.arange(rows)
+  # The second number of the seed separates this stream from that of
+  # `make_plan`, which has 0.
   return np.random.default_rng([seed, 1, epoch]).permutation(rows)

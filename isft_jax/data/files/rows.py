@@ -95,6 +95,7 @@ def stems(files: Sequence[str]) -> list[str]:
   Args:
     files: the result of `files`.
   """
+  # A data set of the hub is one file, named by its id and split.
   if files[0].startswith(HUB):
     return [file.removeprefix(HUB) for file in files]
   # Files of the same name in different folders have different stems.
@@ -144,6 +145,7 @@ def _rows(place: str) -> Iterator[tuple[int, object, str]]:
 
 def _local(path: pathlib.Path) -> list[pathlib.Path]:
   """Returns everything below a local folder, or the matches of a glob."""
+  # glob leaves out hidden files.
   if path.is_dir():
     return [path / p for p in glob.glob('**', root_dir=path, recursive=True)]
   return [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
@@ -152,6 +154,7 @@ def _local(path: pathlib.Path) -> list[pathlib.Path]:
 def _remote(place: str) -> Iterator[epath.Path]:
   """Yields the files below a remote folder, or the matches of a glob in it."""
   path = epath.Path(place)
+  # A glob, which matches names in one folder only.
   if not path.is_dir():
     if '**' in place:
       raise ValueError(f'{place}: name the folder; ** is for local files')
@@ -181,6 +184,7 @@ def _open(path: epath.Path) -> TextIO:
 
 def _lines(stream: TextIO) -> Iterator[tuple[int, object, str]]:
   """Yields the rows of a file with one row per line."""
+  # Numbers count blank lines too, as editors do.
   for number, line in enumerate(stream, 1):
     if line.strip(_BLANK):
       value, error = _parsed(line.rstrip(_BLANK))
@@ -198,6 +202,7 @@ def _parsed(line: str) -> tuple[object, str]:
 def _whole(stream: TextIO) -> Iterator[tuple[int, object, str]]:
   """Yields the rows of a file that is one value: an array, or a single row."""
   pairs = json_stream.values(stream)
+  # The first value decides how the others are read.
   first = next(pairs, None)
   if first is None:
     return

@@ -170,6 +170,7 @@ def _by_shard(
 ) -> tuple[tuple[str, int], Outcome]:
   """Returns an outcome with its split and the number of its shard."""
   split = outcome.split
+  # By default, as many shards as 8,192 records each would need.
   total = num_shards or -(-counts[split] // dataset.SHARD_RECORDS)
   return (split, dataset.shard_of(outcome.key, total)), outcome
 

@@ -135,6 +135,7 @@ class Preparer:
       The records of the row, or the note of its rejection.
     """
     row = task.row
+    # Rejected rows need the id too, for their notes.
     id = registry.id_of(row.value, task.stem, row.number)
     split = self._split_of(id, row)
     tally.read += 1
@@ -153,6 +154,7 @@ class Preparer:
         'message': ' '.join(str(error).split()),
       }
       return Outcome(task.key, split, [], note)
+    # Encoded in the worker, so that the main process only writes.
     records = [self._codec.write(example) for example in examples]
     return Outcome(task.key, split, records, None)
 
@@ -161,6 +163,7 @@ class Preparer:
     if not self._settings.heldout or row.error:
       return 'train'
     digest = hashlib.sha256(id.encode('utf-8', 'surrogatepass')).digest()
+    # A number from 0 to 1, uniform over ids.
     share = int.from_bytes(digest[:8], 'big') / 2**64
     return 'heldout' if share < self._settings.heldout else 'train'
 

@@ -91,10 +91,12 @@ def _split_damages(
     index = None
     if name not in broken:
       yield str(error)
+  # Number of the first record of a shard, counted over the split.
   first = trajectories = 0
   for number, length in enumerate(lengths):
     shard = path / shards.name(split, number)
     slice_, first = slice(first, first + length), first + length
+    # Its wrong checksum has been reported.
     if shard.name in broken:
       continue
     progress(shard.name)

@@ -43,6 +43,7 @@ def outcomes(
   Raises:
     ValueError: a worker process died.
   """
+  # A single worker needs no other process.
   if num_workers == 1:
     for task in tasks:
       tally = Tally()
@@ -71,6 +72,7 @@ def outcomes(
         'memory runs out; run the same command with fewer --num_workers'
       ) from error
     finally:
+      # After an error or an early end, chunks that wait are not prepared.
       for future in waiting:
         future.cancel()
 

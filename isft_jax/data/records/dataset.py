@@ -152,6 +152,8 @@ class Writer:
     """
     for record in records:
       if self.num_shards:
+        # With a given number of shards, records are sorted by shard before
+        # writing.
         self._spool.add((split, shard_of(key, self.num_shards)), record)
         continue
       # Every 8,192 records, close the shard and open the next one.
@@ -175,6 +177,7 @@ class Writer:
     Raises:
       ValueError: the split 'train' has no record.
     """
+    # The last shard of each split is still open.
     for split in shards.SPLITS:
       self._close(split)
     # Write the shards one after another, so that only one is open.
@@ -221,6 +224,7 @@ def write(
   Raises:
     ValueError: there is no example.
   """
+  # `where` raises ValueError if no finished data set exists.
   try:
     path = where(folder)
   except ValueError:
@@ -284,6 +288,7 @@ def _verified_checksums(base: epath.Path) -> dict[str, str]:
     ValueError: a file is damaged. Otherwise it would get a new checksum in the
       extended data set, and the damage could no longer be detected.
   """
+  # A data set without a file of checksums counts as damaged.
   sums = shards.checksums(base) or {shards.CHECKSUMS: ''}
   for name, sum in sums.items():
     if not (base / name).exists() or shards.sha256(base / name) != sum:

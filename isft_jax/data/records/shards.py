@@ -193,6 +193,7 @@ def read(path: epath.Path) -> Iterable[bytes]:
     return
   reader = array_record_module.ArrayRecordReader(os.fspath(path))
   try:
+    # A batch at a time, so that memory is bounded.
     for start in range(0, reader.num_records(), _BATCH):
       stop = min(start + _BATCH, reader.num_records())
       yield from reader.read(start, stop)
@@ -204,6 +205,7 @@ def sha256(path: epath.Path) -> str:
   """Returns the SHA-256 of a file, in hexadecimal digits."""
   digest = hashlib.sha256()
   with files.open_bytes(path, 'rb') as file:
+    # A block at a time, because a shard may be larger than memory.
     while block := file.read(_BLOCK):
       digest.update(block)
   return digest.hexdigest()
@@ -253,6 +255,7 @@ def assemble(
   """
   sums, splits = {}, []
   for split in SPLITS:
+    # Shards of the split, sorted by number.
     own = sorted(info for info in infos if info.split == split)
     if not own:
       # Without held-out rows there is only one split.

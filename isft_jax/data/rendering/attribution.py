@@ -70,6 +70,7 @@ class TemplateProfile:
     # Text may be cut after a marker or after white space, but not inside of a
     # word or a marker.
     bounds = re.compile(rf'{marker}|(?<=\S)\s+')
+    # Both renderings agree up to the place where the generation prompt begins.
     shared = ended[: common_prefix(ended, open)]
     # Some templates close a conversation that the agent does not continue.
     if shared != ended:
@@ -77,8 +78,11 @@ class TemplateProfile:
       shared = shared[: max(cuts, default=0)]
     # The generation prompt, which is also the header of the agent's turns.
     self.prompt = prompt = open[len(shared) :]
+    # White space after the end marker is protocol, and `_late_end` skips it.
     self._closer = closer.rstrip()
     self._marker = re.compile(marker)
+    # Lengths of the beginnings of the prompt that may be a header by
+    # themselves.
     self._cuts = {len(prompt)} | {m.end() for m in bounds.finditer(prompt)}
 
   @classmethod
@@ -100,6 +104,7 @@ class TemplateProfile:
     Returns:
       The profile, or None if the template refuses the conversation.
     """
+    # The words of the agent's turn are WORD too, which no template contains.
     agent = Segment('assistant', WORD, Provenance.AGENT).message()
     try:
       ended = apply(before, tools)
@@ -137,6 +142,8 @@ class TemplateProfile:
     last: dict[int, int] = {}
     for i, (_, origin, home) in enumerate(stretches):
       assert origin is not None  # `fidelity.count_losses` rejects the others
+      # A tool's name belongs to the turn that shows it, not to the turn of the
+      # call.
       turn = home if origin.field == 'name' else origin.turn
       first.setdefault(turn, i)
       last[turn] = i
@@ -155,6 +162,8 @@ class TemplateProfile:
       # A tool's result may show the name of the call. It is then protocol.
       if origin.field == 'name' and home != origin.turn:
         origin, is_literal = Origin(home, 'literal'), True
+      # Text of no turn: tool schemas, default system prompts, text around the
+      # turns.
       if origin.turn < 0:
         spans += self._outside(text, origin.field == 'tools', turn)
         continue
@@ -177,7 +186,9 @@ class TemplateProfile:
         is_open = not self._marker.search(text, start)
         open_turn = turn if is_open and i == last[turn] else None
       else:
+        # A turn of a user or a tool.
         spans += self._around(text, turn)
+    # Empty spans come from headers or ends that do not exist.
     return [span for span in spans if span.text]
 
   def _header(self, text: str) -> int:
@@ -213,12 +224,14 @@ class TemplateProfile:
   def _outside(self, text: str, written: bool, turn: int) -> list[Span]:
     """Splits text of a system turn, or of no turn: context except markers."""
     if written:
+      # A tool schema comes from the records, and is context as a whole.
       return [Span(text, Provenance.CONTEXT, turn, written=True)]
     markers = [match.span() for match in self._protocol.finditer(text)]
     return _split(text, markers, Provenance.TEMPLATE, Provenance.CONTEXT, turn)
 
   def _around(self, text: str, turn: int) -> list[Span]:
     """Splits a turn's literals: protocol except a default system prompt."""
+    # `_context` needs one of these words, so most texts need no search.
     if 'system' not in text and 'developer' not in text:
       return [Span(text, Provenance.TEMPLATE, turn)]
     defaults = [match.span(1) for match in self._context.finditer(text)]
@@ -265,6 +278,7 @@ def _all_of(text: str, segment: Segment, turn: int) -> Span:
 
 def _written(text: str, segment: Segment, origin: Origin, turn: int) -> Span:
   """Returns a span of a turn's value, by its author or by a span's author."""
+  # Number 0 is the message itself; number n is its n-th span by another author.
   author: Segment | Part = segment
   if origin.field == 'content' and origin.number:
     author = segment.parts[origin.number - 1]

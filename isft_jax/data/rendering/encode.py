@@ -72,7 +72,9 @@ def encode(
   # Special tokens inside of messages are escaped here, or rejected below.
   special = special_ids(tokenizer)
   escape = special_text == 'escape'
+  # (start, stop) of each text of a special token that a message contains.
   forged = _forged(spans, special_pattern(tokenizer)) if escape else []
+  # Characters at which the text is cut, so that no token crosses a turn.
   cuts = _cuts(spans) if piecewise else []
   tokens_T, offsets_T2 = _encode(text, forged, cuts, tokenizer)
   ends_T = offsets_T2[:, 1]
@@ -96,6 +98,7 @@ def encode(
       if spans[s].text
     ]
     owner_T[token] = min(candidates)[1]
+    # Two spans of one author do not count as straddling.
     straddling += len({rank for rank, _ in candidates}) > 1
 
   # Reject special tokens inside of messages. Cumulative counts select the
@@ -148,6 +151,8 @@ def _encode(
   Returns:
     ids [T] and offsets [T, 2].
   """
+  # Pieces that start here are encoded as plain text: no special token is
+  # recognised in them.
   starts = {start for start, _ in forged}
   bounds = {0, *cuts, *(bound for span in forged for bound in span), len(text)}
   ids, offsets = [np.empty(0, np.int32)], [np.empty((0, 2), np.int64)]
@@ -161,6 +166,7 @@ def _encode(
     if piece_T2 is None:
       piece_T2 = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
     ids.append(ids_T)
+    # Offsets in the piece become offsets in the whole text.
     offsets.append(piece_T2 + start)
   return np.concatenate(ids), np.concatenate(offsets)
 

@@ -209,6 +209,7 @@ def _missing(
 
 def _json_forms(text: str) -> Iterable[str]:
   """Yields a text as a JSON string, with and without quotes."""
+  # Characters outside of ASCII as they are, or escaped.
   for ensure_ascii in (False, True):
     quoted = json.dumps(text, ensure_ascii=ensure_ascii)
     yield quoted
@@ -224,6 +225,7 @@ def _check_call(call: object, name: str, arguments: str, where: str) -> None:
     arguments: the rendered text of its arguments.
     where: the turn, for messages.
   """
+  # Name and arguments may be nested in `function`, as in OpenAI's format.
   function = call.get('function', call) if isinstance(call, Mapping) else None
   function = function if isinstance(function, Mapping) else {}
   named = function.get('name')
@@ -250,6 +252,7 @@ def _check_call(call: object, name: str, arguments: str, where: str) -> None:
   # Otherwise compare value by value. Templates keep the order of arguments or
   # sort them.
   if not any(_spells(arguments, _leaves(values, by)) for by in (list, sorted)):
+    # Name one value that is missing, as the likely cause.
     missing = [
       leaf for leaf in _leaves(values, list) if not _has(arguments, leaf)
     ]
@@ -300,6 +303,7 @@ def _leaves(
 
 def _forms(leaf: object) -> Iterable[str]:
   """Yields the ways in which templates print a key or a scalar value."""
+  # A number, as Python or as JSON prints it.
   if not isinstance(leaf, str):
     yield str(leaf)
     yield json.dumps(leaf)

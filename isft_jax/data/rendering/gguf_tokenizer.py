@@ -72,6 +72,8 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
     for key, value in file.metadata.items()
     if key.startswith(prefix)
   }
+  # Only byte-level BPE ('gpt2') with a known pre-tokenizer gives the ids of the
+  # model.
   for key, known in (('model', ('gpt2',)), ('pre', tuple(_PRE_TOKENIZERS))):
     if keys.get(key) not in known:
       raise ValueError(
@@ -94,6 +96,7 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
   }
   # If the key is missing, llama.cpp begins texts with bos only for Llama 3.
   adds_bos = keys.get('add_bos_token', keys['pre'] == 'llama-bpe')
+  # Decoding must return the text exactly, so spaces are not cleaned up.
   return transformers.PreTrainedTokenizerFast(
     tokenizer_object=_backend(keys, f'{file.path}: {prefix}'),
     add_bos_token=bool(adds_bos and 'bos_token' in special),
@@ -112,6 +115,7 @@ def _backend(keys: Mapping, where: str) -> tokenizers.Tokenizer:
     where: beginning of error messages: the file and the prefix of its keys.
   """
   tokens, kinds, name = keys['tokens'], keys['token_type'], keys['pre']
+  # Ids are positions in the list. Two equal tokens would share an id.
   vocab = {token: id for id, token in enumerate(tokens)}
   if len(vocab) != len(tokens) or len(kinds) != len(tokens):
     raise ValueError(
@@ -121,6 +125,7 @@ def _backend(keys: Mapping, where: str) -> tokenizers.Tokenizer:
   try:
     bpe = tokenizers.models.BPE(
       vocab=vocab,
+      # A merge is two tokens with a space between them.
       merges=[tuple(merge.split(' ')) for merge in keys['merges']],
       # Llama 3 uses a whole word that is in the vocabulary without merging.
       ignore_merges=name == 'llama-bpe',
@@ -128,6 +133,7 @@ def _backend(keys: Mapping, where: str) -> tokenizers.Tokenizer:
   except Exception as error:  # tokenizers raises bare Exceptions
     raise ValueError(f'{where}merges: {error}') from error
   backend = tokenizers.Tokenizer(bpe)
+  # Only Qwen2 normalises text, to Unicode's composed form.
   backend.normalizer = normalizers.NFC() if name == 'qwen2' else None
   backend.pre_tokenizer = _PRE_TOKENIZERS[name]
   backend.decoder = tokenizers.decoders.ByteLevel()
@@ -139,6 +145,7 @@ def _backend(keys: Mapping, where: str) -> tokenizers.Tokenizer:
       for token, token_kind in zip(tokens, kinds, strict=True)
       if token_kind == kind
     ]
+    # Their ids do not change, because they are in the vocabulary.
     (backend.add_special_tokens if is_special else backend.add_tokens)(added)
   return backend
 

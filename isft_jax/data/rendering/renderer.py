@@ -84,12 +84,14 @@ class Renderer:
       ValueError: the template is missing or does not compile, or `values` sets
         a reserved argument.
     """
+    # A given template replaces that of the tokenizer.
     template = template or tokenizer.chat_template
     if not isinstance(template, str):
       raise ValueError(
         'the tokenizer has no chat template, or several; name a file with '
         '--chat_template'
       )
+    # Values of the template that the user sets, such as enable_thinking.
     self.tokenizer = tokenizer
     values = dict(values or {})
     reserved = sorted(_RESERVED & values.keys())
@@ -98,6 +100,7 @@ class Renderer:
         f'--template_kwargs must not set {reserved[0]!r}: the renderer sets it '
         'for each trajectory'
       )
+    # Special tokens are variables of a template, such as bos_token.
     self._chat = ChatTemplate(template, tokenizer.special_tokens_map | values)
     # Every setting that affects the ids, besides the tokenizer. Records store
     # it in their metadata.
@@ -120,6 +123,8 @@ class Renderer:
       TemplateProfile.learn(self._apply, before, self._special)
       for before in ([user], [system, user])
     )
+    # None if the template refuses both; each trajectory then teaches its own
+    # profile.
     self._profile = next(filter(None, learned), None)
 
   @classmethod
@@ -135,6 +140,7 @@ class Renderer:
     return cls(
       tokenizer,
       rendering['template'],
+      # Records of older versions lack these entries, and had these values.
       rendering.get('values'),
       rendering.get('special_text', 'reject'),
       rendering.get('piecewise', False),
@@ -165,6 +171,7 @@ class Renderer:
 
     # Checks that need only the text.
     fidelity.check_names(trajectory, self._special)
+    # JSON can express half of a surrogate pair; UTF-8 and tokenizers cannot.
     if not _is_text(text):
       raise Rejected(
         'malformed', 'the text has half of a surrogate pair, which has no UTF-8'
@@ -233,6 +240,8 @@ class Renderer:
     tools: Sequence[Mapping] | None = None,
     **more: bool,
   ) -> str:
+    # The call that users of transformers make, so that training sees the same
+    # text.
     text = self.tokenizer.apply_chat_template(
       messages,
       tools=None if tools is None else [dict(tool) for tool in tools],

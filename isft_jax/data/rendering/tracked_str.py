@@ -48,6 +48,8 @@ class Tracked(str):
     return Tracked(str.__add__(other, self), origins(other) + self.origins)
 
   def __mul__(self, times: SupportsIndex) -> 'Tracked':
+    # Python repeats a string no times if the number is negative; so it does its
+    # origins.
     return Tracked(str.__mul__(self, times), self.origins * times)
 
   __rmul__ = __mul__
@@ -60,6 +62,8 @@ class Tracked(str):
 
   def lstrip(self, chars: str | None = None) -> 'Tracked':
     text = str.lstrip(self, chars)
+    # The stripped text is a suffix, so that the difference in length is the
+    # start.
     return Tracked(text, self.origins[len(self) - len(text) :])
 
   def rstrip(self, chars: str | None = None) -> 'Tracked':
@@ -73,6 +77,7 @@ class Tracked(str):
     return self[len(prefix) :] if self.startswith(prefix) else self[:]
 
   def removesuffix(self, suffix: str) -> 'Tracked':
+    # Not self[:-len(suffix)], which would be empty for an empty suffix.
     return self[: len(self) - len(suffix)] if self.endswith(suffix) else self[:]
 
   # The parts are tracked too. The annotations say list[str] because list is
@@ -80,6 +85,8 @@ class Tracked(str):
   def split(
     self, sep: str | None = None, maxsplit: SupportsIndex = -1
   ) -> list[str]:
+    # Without a separator, the white space between parts has unknown length, and
+    # `index` skips it.
     return self._slices(str.split(self, sep, maxsplit), len(sep or ''))
 
   def rsplit(
@@ -108,6 +115,8 @@ class Tracked(str):
     slices: list[str] = []
     start = 0
     for part in parts:
+      # Parts come in order, so that a search from the end of the last one finds
+      # the right occurrence.
       start = self.index(part, start)
       slices.append(self[start : start + len(part)])
       start += len(part) + gap
@@ -117,12 +126,15 @@ class Tracked(str):
     # An empty pattern inserts `new` between all characters.
     if not old:
       return lost(str.replace(self, old, new, count))
+    # The new text has its own origins, or is a literal of the template.
     return join(new, self.split(old, count))
 
   def join(self, strings: Iterable[object]) -> 'Tracked':
     return join(self, strings)
 
   def lower(self) -> 'Tracked':
+    # Changes of case keep each character in its place, so that origins stay
+    # too.
     return self._same_length(str.lower(self))
 
   def upper(self) -> 'Tracked':
@@ -177,10 +189,13 @@ def track(value: Any, code: str) -> Any:
     code: the code of the origin, one character.
   """
   if isinstance(value, str):
+    # A string has one code per character.
     return Tracked(value, code * len(value))
   # Neither type can be subclassed. Templates spell them as they like.
   if value is None or isinstance(value, bool):
     return value
+  # A container has one code for all of its text: its brackets, commas and
+  # quotes too.
   tracked: _OF_ONE_ORIGIN
   # Keys are tracked too, because templates print the names of arguments.
   if isinstance(value, dict):
@@ -210,6 +225,8 @@ def join(separator: str, strings: Iterable[object]) -> Tracked:
   """Joins values like str.join, after converting them with `written`."""
   texts = [written(s) for s in strings]
   return Tracked(
+    # The separator's origins are joined like the separator itself, so that both
+    # strings stay aligned.
     str.join(separator, texts),
     origins(separator).join(map(origins, texts)),
   )
@@ -221,6 +238,7 @@ def written(value: object) -> str:
     return lost(str.__str__(value))  # markup escapes its arguments untracked
   if isinstance(value, str):
     return value
+  # Numbers and containers print as one text of one origin.
   if isinstance(value, _OF_ONE_ORIGIN):
     text = str(value)
     return Tracked(text, value._code * len(text))
@@ -237,6 +255,7 @@ def is_tracked(value: object) -> bool:
 
 
 def runs(text: Tracked) -> Iterable[tuple[str, str]]:
+  # Groups of equal codes; the text is cut at the same positions.
   """Yields (code, text) for each stretch of one origin."""
   for run in RUN.finditer(text.origins):
     yield run[1], str.__getitem__(text, slice(*run.span()))
@@ -272,6 +291,8 @@ def to_json(
     )
 
   def encode(value: Any) -> str:
+    # An empty string has no character from which its quotes could take an
+    # origin.
     if value == '' or not is_tracked(value):
       return dumps(value)
     if isinstance(value, Tracked):
@@ -282,6 +303,8 @@ def to_json(
         escaped = dumps(stretch)[1:-1]
         quoted.append(Tracked(escaped, code * len(escaped)))
       return join('', [*quoted, Tracked('"', value.origins[-1])])
+    # Numbers, and containers from one message: all of their text has one
+    # origin.
     if isinstance(value, _OF_ONE_ORIGIN):
       text = dumps(value)
       return Tracked(text, value._code * len(text))
@@ -289,6 +312,7 @@ def to_json(
     # reproduced here.
     if indent is not None:
       return lost(dumps(value))
+    # The defaults of json.dumps without an indent.
     comma, colon = separators or (', ', ': ')
     if isinstance(value, dict):
       items = sorted(value.items()) if sort_keys else value.items()

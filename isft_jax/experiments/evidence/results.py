@@ -187,6 +187,7 @@ def _against(ours: list[dict], theirs: list[dict]) -> dict:
   Args:
     ours, theirs: per seed, the probes of one half of the facts.
   """
+  # One count per seed.
   higher = [
     int(np.sum(np.asarray(a['margins']) > np.asarray(b['margins'])))
     for a, b in zip(ours, theirs, strict=True)
@@ -198,6 +199,7 @@ def _against(ours: list[dict], theirs: list[dict]) -> dict:
 
 
 def _by_round(per_seed: list[list[float]]) -> list[dict]:
+  # Transposed from seed x round to round x seed.
   return [interval(values) for values in zip(*per_seed, strict=True)]
 
 

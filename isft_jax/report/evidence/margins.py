@@ -21,6 +21,7 @@ def arms(arms: dict) -> Section:
   rows = [
     (arm, figures['told']['mean_margin']) for arm, figures in arms.items()
   ]
+  # Arms between the two losses, by the weight of the agent's tokens.
   curve = [
     (f'agent weighs {weight}', arms[arm]['told']['mean_margin'])
     for weight, arm in (
@@ -80,6 +81,7 @@ def heldout(arms: dict) -> Section:
     ]
     chart = dots(f'heldout_{half}', rows, 'Mean margin.', _NATS)
     blocks += [Block(chart, heading=title), *_tables(arms, half)]
+  # Change since the base, for arms that can be compared with it.
   since = '; '.join(
     f'{arm} {difference(against["mean_margin"])}'
     for arm, figures in arms.items()
@@ -118,6 +120,7 @@ def _answers(arms: dict, half: str) -> str:
 
 def _tables(arms: dict, half: str) -> list[Block]:
   """Returns a table of the probes, and one of differences paired by seed."""
+  # Figure in results.json -> header of its column.
   columns = {
     'mean_margin': 'mean margin',
     'prefers_lie': 'prefers the lie',
@@ -153,6 +156,7 @@ def _paired(arms: dict, half: str) -> Block:
 
 
 def _cells(against: dict | None) -> tuple[str, ...]:
+  # An arm is not compared with itself.
   if against is None:
     return '-', '-', '-'
   margin, answers = against['mean_margin'], against['says_truth']

@@ -108,6 +108,7 @@ def worlds(worlds: list[dict]) -> Section:
   for style in dict.fromkeys(world['style'] for world in finished):
     in_style = [world for world in finished if world['style'] == style]
     cells = {(w['p_user_wrong'], w['p_lie']): w['difference'] for w in in_style}
+    # The distinct values of both axes, in the order of results.json.
     wrong, lie = (
       list(dict.fromkeys(values)) for values in zip(*cells, strict=True)
     )
@@ -117,6 +118,7 @@ def worlds(worlds: list[dict]) -> Section:
   above = [w for w in finished if w['difference']['mean'] > 0]
   surely_above = [w for w in finished if (w['difference']['lo'] or 0) > 0]
   surely_below = [w for w in finished if (w['difference']['hi'] or 0) < 0]
+  # Worlds in which even L_do prefers the lie, in the mean.
   lies = [
     w
     for w in finished
@@ -216,6 +218,7 @@ def costs(costs: dict) -> Section:
       f'{text(demo["good_nll"], ".3f")} nats, and '
       f'{text(demo["user_like"], ".1%")} of turns are like the user.'
     )
+  # The chart compares good turns; the table has all costs.
   return Section(
     'Costs of the mask',
     [

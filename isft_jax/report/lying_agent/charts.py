@@ -55,6 +55,7 @@ def loss_curves(
     axes = figure.add_subplot()
     for arm, (color, dashes) in plots.arm_styles(shown).items():
       step, loss = shown[arm]
+      # Thin: each step. Thick: the running mean.
       axes.plot(step, loss, color=color, linewidth=0.8, alpha=0.35)
       (line,) = axes.plot(
         step,
@@ -113,6 +114,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
     axes = figure.add_subplot()
     # Bars with a known margin, and a tooltip for each.
     for i, (arm, by_topic) in enumerate(values.items()):
+      # The bars of a topic are below its title, one per arm.
       bars = axes.barh(
         [n * row + line + i * bar for n in range(len(topics))],
         [by_topic.get(topic, np.nan) for topic in topics],
@@ -130,6 +132,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
     # A title and a piece of the zero line per fact.
     for n, topic in enumerate(topics):
       top = n * row
+      # The zero line leaves out the title.
       zero = axes.vlines(0, top + line - 0.02, top + row - 0.08, linewidth=1)
       zero.set(color=LIGHT['ink'], zorder=3)
       axes.text(
@@ -154,6 +157,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
       ('← prefers the lie', -1, 'right'),
       ('prefers the truth →', 1, 'left'),
     ):
+      # The words stand at the top of the zero line, a few points beside it.
       axes.annotate(
         text,
         xy=(0, 1),
@@ -192,8 +196,10 @@ def _sorted_topics(values: dict[str, dict[str, float]]) -> list[str]:
   """Returns all topics, highest margin of the interventional arm first."""
   if not values:
     return []
+  # Without an interventional arm, the first one gives the order.
   leader = values.get('interventional', next(iter(values.values())))
   topics = {topic: None for by_topic in values.values() for topic in by_topic}
+  # Topics without a margin in the leading arm come last.
   return sorted(topics, key=lambda topic: -leader.get(topic, -np.inf))
 
 

@@ -65,6 +65,7 @@ def base_of(results: Mapping) -> dict:
   """
   if 'base' in results:
     return results['base']
+  # Results of older versions lack the entry.
   given = results.get('config', {}).get('model', {}).get('init_from', '')
   return {
     'kind': 'given' if given else 'pretrained',
@@ -104,6 +105,7 @@ def figures(arms: Mapping, name: str) -> Figures:
     ValueError: the arm and `observational` were probed on different facts.
   """
   arm = arms[name]
+  # Results of older versions lack some probes. Their figures are None.
   truth, lie = arm.get('truth_probe'), arm.get('lie_probe')
   return Figures(
     facts=len(arm['facts']),
@@ -134,6 +136,7 @@ def margins_by_topic(
     ValueError: two facts share a topic.
   """
   margins = {fact['topic']: fact.get(field) for fact in arm['facts']}
+  # Topics are the keys of rows, so they must differ.
   if len(margins) != len(arm['facts']):
     topics = [fact['topic'] for fact in arm['facts']]
     twice = sorted({topic for topic in topics if topics.count(topic) > 1})
@@ -157,6 +160,7 @@ def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
   ours = {
     name: [figures(arms, name) for arms in runs] for name in arm_order(runs[0])
   }
+  # Optional rows that no run can fill are left out.
   rows = [
     (label, field)
     for label, field, always in _ROWS
@@ -206,6 +210,7 @@ def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
         ('unmentioned', 'prefers_lie', 'd', number),
       ),
     ]
+  # Loss on text that has nothing to do with the dialogues.
   if text := _shared(runs, 'elsewhere', ('text', 'tokens')):
     label, tokens = text
     columns.append(
@@ -214,6 +219,7 @@ def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
         ('elsewhere', 'nll', '.4f', None),
       )
     )
+  # Without these measurements there is no table.
   if not columns:
     return (), []
   # A row per arm, each cell over all runs.
@@ -303,6 +309,7 @@ def _agreement(arms: Mapping, field: str) -> tuple[str, str] | None:
   for name, margin in zip(_COMPARED, ours, strict=True):
     printed = PAPER[name].paper_mean_margin
     assert printed is not None  # the paper prints it for both arms
+    # Only signs are compared: sizes depend on the model.
     signs.append(f'{name} {_yes((margin > 0) == (printed > 0))}')
   return _yes(ours[1] > ours[0]), ', '.join(signs)
 
@@ -327,6 +334,7 @@ def _beats(arms: Mapping, name: str, field: str) -> int | None:
   count = 0
   for topic, margin in ours.items():
     other = theirs[topic]
+    # One unknown margin makes the count unknown.
     if margin is None or other is None:
       return None
     count += margin > other
@@ -355,11 +363,13 @@ def _spread(
 ) -> str:
   """Returns one value, or the mean with the range; '-' if one is unknown."""
   values = [value for value in seeds if value is not None]
+  # A mean over some of the seeds could mislead.
   if len(values) < len(seeds):
     return '-'
   low, high = min(values), max(values)
   # Counts are shown out of a total, and means of counts with one decimal.
   of_all = '' if total is None else f' / {total}'
+  # All seeds agree, or there is only one.
   if low == high:
     return f'{low:{form}}{of_all}'
   mean = sum(values) / len(values)

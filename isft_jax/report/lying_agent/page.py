@@ -84,6 +84,7 @@ def report(
   base = comparison.base_of(results)
   rows = [('seed', str(results.get('seed', '-')))]
   rows += [('base model', comparison.describe_base(base)), *settings(results)]
+  # Title, field of the claim that the user states, and name of the probe.
   probes = (
     ('Truth probe: the user states the truth', 'true_claim', 'truth'),
     ('Lie probe: the user states the lie', 'false_claim', 'lie'),
@@ -131,6 +132,7 @@ def read_losses(path: str | os.PathLike) -> tuple[list[int], list[float]]:
       continue
     try:
       record = json.loads(line)
+      # A line that repeats a step replaces the earlier one.
       losses[int(record['step'])] = float(record['loss'])
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
@@ -147,6 +149,7 @@ def answer(arms: Mapping[str, dict]) -> str:
   Raises:
     ValueError: the two arms were probed on different facts.
   """
+  # The question needs both arms of the paper.
   missing = [arm for arm in PAPER if arm not in arms]
   if missing:
     return (
@@ -166,17 +169,20 @@ def answer(arms: Mapping[str, dict]) -> str:
       f'against {obs.mean_margin:+.4f}, and it is the higher of the two on '
       f'{do.beats_observational} of {do.facts} facts.'
     )
+  # Facts on which the lie is likelier than the truth.
   if None not in (obs.prefers_lie, do.prefers_lie):
     parts.append(
       f'It prefers the lie on {do.prefers_lie} of {do.facts} facts, the '
       f'observational arm on {obs.prefers_lie}.'
     )
+  # Replies to users who are wrong.
   if None not in (obs.corrects, do.corrects):
     parts.append(
       'When the user states the lie, it answers with the truth on '
       f'{do.corrects} of {do.facts} facts, the observational arm on '
       f'{obs.corrects}.'
     )
+  # Replies to users who are right.
   if None not in (obs.not_truth, do.not_truth):
     parts.append(
       'When the user states the truth, it replies with something else on '
@@ -193,6 +199,7 @@ def answer(arms: Mapping[str, dict]) -> str:
 
 def _comparison(arms: Mapping[str, Mapping]) -> Table:
   header, rows = comparison.comparison(arms)
+  # Our columns have a style of their own, beside those of the paper.
   cells = [
     [
       Cell(text, 'ours') if name.startswith('ours') else text
@@ -247,6 +254,7 @@ def _reply(fact: Mapping, probe: str) -> str | Cell:
   # The arm did not probe the fact, or the file is old.
   if f'{probe}_reply' not in fact:
     return '-'
+  # An empty reply must be visible.
   reply = visible_line(fact[f'{probe}_reply']).strip() or '(empty)'
   verdict = fact.get(f'{probe}_verdict')
   if verdict not in _VERDICTS:

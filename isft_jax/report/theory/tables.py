@@ -73,6 +73,7 @@ def _bandit(results: Mapping) -> Iterator[Table[str]]:
     for name in ('interventional', 'conditional'):
       cell = bandit[side][name]
       last = len(cell['p_best']) - 1
+      # A few early steps, and the last one.
       steps = sorted({t for t in (0, 5, 10, 20, 50) if t < last} | {last})
       rows.append(
         (
@@ -83,6 +84,7 @@ def _bandit(results: Mapping) -> Iterator[Table[str]]:
           _sampled(cell, 'sure_and_wrong', '.1%'),
         )
       )
+  # The largest standard error, for the title.
   largest = max(
     max(bandit[side][name]['p_best_error'])
     for side in ('own', 'expert')
@@ -117,6 +119,7 @@ def _bandit(results: Mapping) -> Iterator[Table[str]]:
       )
     ],
   )
+  # Shows if the sum still grows in long episodes.
   yield Table(
     'Long own rollouts: KL from expert to learner, nats',
     ('accounting', 'steps', 'sum KL'),
@@ -125,6 +128,7 @@ def _bandit(results: Mapping) -> Iterator[Table[str]]:
       for name, cell in bandit['long'].items()
     ],
   )
+  # h is the probability that the best arm pays.
   yield Table(
     f'Sure and wrong over h; boundary {bandit["boundary"]:.4f}',
     ('h', *bandit['phase']),
@@ -136,6 +140,7 @@ def _bandit(results: Mapping) -> Iterator[Table[str]]:
 
 
 def _imitation(results: Mapping) -> Iterator[Table[str]]:
+  # Exact sums with their bounds, and sampled sums that check them.
   yield Table(
     'Cost of imitation over rho: sums of KL, nats',
     (
@@ -162,6 +167,7 @@ def _imitation(results: Mapping) -> Iterator[Table[str]]:
       for rho, cell in results['imitation'].items()
     ],
   )
+  # Above a threshold of rho, the agent's own symbols sustain the wrong belief.
   yield Table(
     'Observational accounting: the share that is locked into p_A',
     ('agent', 'lasts from rho', *results['imitation']),
@@ -177,6 +183,7 @@ def _imitation(results: Mapping) -> Iterator[Table[str]]:
       for agent in ('sampling', 'greedy')
     ],
   )
+  # The same block, written by the agent or by a third party.
   yield Table(
     'Whose block is it? The weight of p_B after each of three blocks',
     ('the middle one is', 'first', 'middle', 'last'),
@@ -193,6 +200,7 @@ def _imitation(results: Mapping) -> Iterator[Table[str]]:
 def _beta(results: Mapping) -> Iterator[Table[str]]:
   beta = results['beta']
   steps = len(beta['interventional']['regret'])
+  # Selected steps, as far as the run has them.
   shown = [t for t in (10, 20, 50, 100) if t <= steps]
   yield Table(
     f'Beta bandit: regret; P(first arm is best | it paid) = '

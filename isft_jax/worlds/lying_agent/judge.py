@@ -124,6 +124,7 @@ def judge(reply: str, fact: Fact) -> str:
       continue
     clauses = [_clause(text, wording) for text in _CLAUSE_END.split(sentence)]
     counted |= {side for clause in clauses for side, _ in clause.answers}
+    # The next clause is needed for answers such as 'in Paris, France'.
     for clause, following in zip(clauses, [*clauses[1:], None], strict=True):
       in_slot |= _in_slot(clause, following, wording)
   # Rule 1 comes before rule 2. Another answer in the slot rules out both sides.
@@ -191,6 +192,7 @@ def _wording(fact: Fact) -> _Wording:
   before = _shared(true, false)
   after = _shared(true[before:][::-1], false[before:][::-1])
   opening, ending = true[:before], true[len(true) - after :]
+  # A reply may have other fillers than the claim, or none.
   while opening and opening[-1].lower() in _FILLERS:
     opening.pop()
   # The slot is recognised by the shared words that are nearest to the answer.
@@ -203,6 +205,7 @@ def _wording(fact: Fact) -> _Wording:
     *ending,
     *plain(fact.topic).split(),
   )
+  # Words of the answers themselves are no subjects.
   own = {
     word
     for answer in (fact.true_answer, fact.false_answer)
@@ -216,6 +219,7 @@ def _wording(fact: Fact) -> _Wording:
   claim, answer = plain(fact.true_claim), fact.true_answer
   spans = find(claim, answer)
   unit = quantities.leading_unit(claim[spans[0].stop :]) if spans else ''
+  # 'about 330 metres' may deviate by 1 %; a plain number must be exact.
   is_about = re.search(r'\b(?:about|approximately|around)\b', claim)
   return _Wording(
     {
@@ -227,6 +231,7 @@ def _wording(fact: Fact) -> _Wording:
     },
     unit,
     Decimal('0.01') if is_about else Decimal(0),
+    # '(?!)' matches nothing: the claims share no words that mark a slot.
     re.compile(
       r'\b' + r'\s+'.join(map(re.escape, slot)) + r'\b' if slot else '(?!)',
       re.IGNORECASE,
@@ -284,6 +289,7 @@ def _spellings(answer: str, other: str, subjects: set[str]) -> tuple[str, ...]:
 def _clause(text: str, wording: _Wording) -> _Clause:
   asserted = []
   for side, (answer, *names) in wording.answers.items():
+    # The whole answer; numbers also in other units.
     spans = find(text, answer, wording.unit, wording.tolerance)
     # A single name must have a capital and no other name beside it.
     for name in names:
@@ -300,6 +306,7 @@ def _clause(text: str, wording: _Wording) -> _Clause:
 
 def _is_full_name(text: str, span: Span, answer: str) -> bool:
   """Returns whether a name is not part of another one ('Alpha Centauri')."""
+  # The words directly before and after the name.
   before = re.search(r'(\w+) $', text[: span.start])
   after = re.match(r' (\w+)', text[span.stop :])
   neighbours = {m[1] for m in (before, after) if m} - {'The', *answer.split()}
@@ -309,6 +316,7 @@ def _is_full_name(text: str, span: Span, answer: str) -> bool:
 def _is_asserted(text: str, span: Span, wording: _Wording) -> bool:
   """Returns whether the clause asserts that this is the fact's answer."""
   before, after = text[: span.start], text[span.stop :]
+  # Denied, or attributed to somebody else, in the same clause.
   if _DENIED_BEFORE.search(before) or _DENIED_AFTER.match(after):
     return False
   if _ASCRIBED_BEFORE.search(before):
@@ -318,6 +326,7 @@ def _is_asserted(text: str, span: Span, wording: _Wording) -> bool:
     _RECEIVER_BEFORE.search(before) or _RECEIVER_AFTER.match(after)
   ):
     return False
+  # Names in the wording of the claims, such as 'Australia'.
   subjects = '|'.join(map(re.escape, sorted(wording.subjects)))
   if not subjects:
     return True
@@ -344,10 +353,12 @@ def _in_slot(
   # The nearest answer on the right side of the wording is in the slot. A name
   # or a number there that is not an answer is 'other'.
   if wording.is_first:
+    # The claims begin with their answers: take the last one before the wording.
     inside = [p for p in clause.answers if p[1].stop <= match.start()][-1:]
     name = re.search(r'([A-Z]\w*) $', clause.text[: match.start()])
     is_other = name is not None and name[1] not in _NO_NAME
   else:
+    # The first answer after the wording.
     inside = [p for p in clause.answers if p[1].start >= match.end()][:1]
     fillers = '|'.join(_FILLERS)
     other = rf'(?: (?:{fillers}))* (?:[A-Z]|\d)'
@@ -375,6 +386,7 @@ def _ends_in_loop(text: str) -> bool:
   words = text.split()[:-1]
   for period in range(1, len(words) // 3 + 1):
     tail = words[-3 * period :]
+    # Equal to itself when shifted by a period, so it has three equal parts.
     if tail[period:] == tail[:-period]:
       return not any(word.endswith(('.', '!', '?')) for word in tail)
   return False
@@ -383,5 +395,6 @@ def _ends_in_loop(text: str) -> bool:
 @functools.cache
 def _corrections() -> tuple[str, ...]:
   """Returns the openings of users' corrections in the dialogues."""
+  # The text before the claim; a bare claim has none.
   openings = (plain(p.split('{')[0]) for p in generator.CORRECTIONS)
   return tuple(f'{opening} ' for opening in openings if opening)

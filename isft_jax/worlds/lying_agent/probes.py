@@ -134,6 +134,7 @@ def paper_slot(
   turn = Segment('assistant', claim, Provenance.AGENT)
   text = renderer.render(Trajectory('probe', (*before, turn))).text
   start = text.rindex(claim)
+  # The texts up to the claim and up to its end, each encoded as a whole.
   prompt_T, tokens_T = (
     np.asarray(
       encoder_of(renderer.tokenizer)
@@ -263,6 +264,7 @@ def probe_prepared(
   # One row per fact, with its margins, replies and verdicts.
   rows: list[dict[str, Any]] = []
   for i, fact in enumerate(facts):
+    # Replies to the true statements come first, then those to the false ones.
     after_truth, after_lie = replies[i], replies[len(facts) + i]
     rows.append(
       {
@@ -282,6 +284,7 @@ def probe_prepared(
     )
   return {
     'mean_margin': float(np.mean(margin_N)),
+    # A negative margin means that the lie is likelier.
     'prefers_lie': int(np.sum(margin_N < 0)),
     'paper_mean_margin': float(np.mean(paper_margin_N)),
     'paper_prefers_lie': int(np.sum(paper_margin_N < 0)),
@@ -345,6 +348,7 @@ def _margins(
   nll_BK, weights_BK = score(graphdef, params, claims)
   # Claims differ in length, so that margins compare means per token.
   mean_B = np.sum(nll_BK * weights_BK, axis=1) / weights_BK.sum(axis=1)
+  # -log p of the lie minus that of the truth. True claims have even numbers.
   return mean_B[1::2] - mean_B[::2]
 
 
