@@ -1,8 +1,10 @@
 """The notebooks: each runs from a clean kernel, on a CPU, with no network.
 
-ISFT_SMOKE makes them small. Every command in them must end with 0.
+ISFT_SMOKE makes them small: a tiny model stands in for SmolLM2 in the fourth.
+Every command in them must end with 0.
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -34,7 +36,14 @@ SHOWN = {
   '4_your_own_trajectories': (
     1,
     1,
-    ['the lie is preferred to the truth', 'the model is in exported'],
+    [
+      'Ready: isft_jax',
+      'the model is in exported',
+      'After the fine-tuning:',
+      '  user       Where is my order 2222? It was a tent.\n  assistant  ',
+      '  tool       order 2222: a tent, sent with DPD, now in Lyon, 3 days left'
+      '\n  assistant  ',
+    ],
   ),
 }
 
@@ -73,6 +82,28 @@ def run(name, folder):
   return book
 
 
+def set_up(folder, before='', after=''):
+  """Runs the set-up cell, and Python before and after it; returns the end.
+
+  Returns:
+    The text of an error as a browser shows it, or what was printed.
+  """
+  cells = [before, read(NAMES[0]).cells[1].source, after]
+  book = nbformat.v4.new_notebook(
+    cells=[nbformat.v4.new_code_cell(cell) for cell in cells]
+  )
+  client = nbclient.NotebookClient(
+    book,
+    timeout=SECONDS,
+    kernel_name='python3',
+    allow_errors=True,
+    resources={'metadata': {'path': str(folder)}},
+  )
+  client.execute(env=dict(os.environ) | {'IPYTHONDIR': str(folder / 'ipython')})
+  *_, last = outputs(book)
+  return '\n'.join(last.get('traceback', [])) or last['text']
+
+
 def outputs(book):
   return [
     output
@@ -97,6 +128,8 @@ def test_it_runs_from_a_clean_kernel(name, tmp_path):
   for line in lines:
     assert line in words
   assert 'Traceback' not in words and '\nerror:' not in words
+  # Nothing that a browser shows in red.
+  assert [each for each in found if each.get('name') == 'stderr'] == []
 
 
 def test_a_command_that_fails_stops_the_test():
@@ -125,6 +158,66 @@ def test_it_opens_with_a_badge_that_opens_it(name):
   first = read(name).cells[0].source
   place = f'isft-jax/isft_jax/blob/main/colabs/{name}.ipynb'
   assert f'(https://colab.research.google.com/github/{place})' in first
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_it_says_how_to_open_a_fork(name):
+  first, setup = (cell.source for cell in read(name).cells[:2])
+  assert 'replace `isft-jax` in the address' in first
+  assert '\nREPO = \'isft-jax/isft_jax\'  # @param {type:"string"}\n' in setup
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_cell_with_a_title_shows_no_code(name):
+  hidden = {'cellView': 'form', 'jupyter': {'source_hidden': True}}
+  cells = read(name).cells
+  for cell in cells:
+    has_title = cell.source.startswith('# @title ')
+    assert cell.metadata == (hidden if has_title else {})
+  assert cells[1].source.startswith('# @title ')
+
+
+# Stands in for pip and git, which would need a network.
+STAND_IN = """
+import importlib.util, subprocess, sys
+import numpy
+calls = []
+def stand_in(command, **options):
+  if command[0] == 'git':
+    return subprocess.CompletedProcess(command, GIT, '', 'no such place')
+  if '-c' in command and 'pip' in command:
+    calls.append(open(command[-1]).read())
+  return subprocess.CompletedProcess(command, PIP, 'cpu', 'pip has no room')
+subprocess.run = stand_in
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name: (
+  None if name == 'isft_jax' else find_spec(name)
+)
+"""
+
+
+def test_a_set_up_that_cannot_clone_stops_with_one_sentence(tmp_path):
+  text = set_up(tmp_path, STAND_IN.replace('GIT', '1'))
+  assert text == (
+    'Stopped: https://github.com/isft-jax/isft_jax could not be cloned. '
+    'Check REPO in this cell.'
+  )
+
+
+def test_set_up_keeps_the_numpy_that_is_loaded(tmp_path):
+  before = STAND_IN.replace('GIT', '0').replace('PIP', '1')
+  text = set_up(tmp_path, before, 'print(calls)')
+  version = importlib.metadata.version('numpy')
+  assert text == f"['numpy=={version}\\n']\n"
+  assert not (tmp_path / 'loaded_packages.txt').exists()
+
+
+def test_set_up_asks_for_a_restart_if_numpy_was_replaced(tmp_path):
+  text = set_up(tmp_path, "import numpy\nnumpy.__version__ = '1.0'")
+  assert text == (
+    'Stopped: isft_jax is installed, but needs a newer numpy than this session '
+    'has loaded. Choose Runtime > Restart session and run this cell again.'
+  )
 
 
 def test_all_install_in_the_same_words():
