@@ -9,7 +9,7 @@ from isft_jax.data.records import shard_buffer
 
 @pytest.mark.parametrize('held', [0, 100, 1 << 20])
 def test_records_come_out_as_they_went_in(held, tmp_path, monkeypatch):
-  monkeypatch.setattr(shard_buffer, '_HELD', held)
+  monkeypatch.setattr(shard_buffer, '_BUFFER', held)
   dice = random.Random(held)
   queues = [('train', 10), ('train', 9), ('heldout', 9)]
   expected = {queue: [] for queue in queues}
