@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable
 
-import transformers
-
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 
 MARKS = ('<|im_start|>', '<|im_end|>')
@@ -33,9 +31,7 @@ TEMPLATE = """\
 """
 
 
-def train(
-  texts: Iterable[str], vocab_size: int
-) -> transformers.PreTrainedTokenizerFast:
+def train(texts: Iterable[str], vocab_size: int) -> tokenizer_lib.FastTokenizer:
   """Trains a byte-level BPE tokenizer with the template and its markers.
 
   Args:
