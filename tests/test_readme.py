@@ -17,6 +17,7 @@ import textwrap
 import pytest
 from absl import app
 
+from isft_jax.types import STRADDLE_ORDER
 from tests.commands import ROOT, command
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -210,3 +211,8 @@ def test_troubleshooting_quotes_messages_that_the_code_has():
       missing += [w for w in words if w.strip() and w not in source]
   assert quotes > 15
   assert missing == []
+
+
+def test_the_docs_have_the_order_of_authors_that_share_a_token():
+  order = ', '.join(author.name for author in STRADDLE_ORDER)
+  assert order in ' '.join(PAGES['docs/preparing_data.md'].split())
