@@ -9,7 +9,7 @@ from etils import epath
 
 
 def open_bytes(path: epath.Path, mode: Literal['rb', 'wb']) -> IO[bytes]:
-  """Opens a file of bytes: epath's own `open` has no type that says so."""
+  """Opens a binary file; typed, unlike `epath.Path.open`."""
   return path.open(mode)
 
 
@@ -17,8 +17,8 @@ def write_atomically(path: os.PathLike | str, content: str | bytes) -> None:
   """Writes a file so that no reader and no kill ever sees half of it.
 
   Args:
-    path: of the file, on a disk or in a bucket (gs://...). Its folder must
-      exist.
+    path: path of the file, on a disk or in a bucket (gs://...). Its folder
+      must exist.
     content: text is written as UTF-8, with its line ends unchanged.
   """
   if isinstance(content, str):
