@@ -382,7 +382,7 @@ def _given_base(model: ModelConfig) -> Trained:
 def _checksum(prefix: str, file: str, expected: str) -> str:
   """Returns a file's checksum. Raises ValueError if another is expected."""
   if not pathlib.Path(file).is_file():
-    raise ValueError(f'config.{prefix}file={file!r}: no such file')
+    raise ValueError(f'config.{prefix}file={file!r}: the file does not exist')
   actual = shards.sha256(epath.Path(file))
   # Without an expected checksum, any content of the file is accepted.
   if expected not in ('', actual):

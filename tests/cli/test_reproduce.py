@@ -54,7 +54,10 @@ def test_files_that_others_wrote_are_named_by_flags(tmp_path, flag, field):
     f'{flag}={tmp_path}/nowhere',
     f'--workdir={tmp_path / "run"}',
   )
-  assert error == f"error: config.{field}='{tmp_path}/nowhere': no such file\n"
+  assert (
+    error
+    == f"error: config.{field}='{tmp_path}/nowhere': the file does not exist\n"
+  )
   assert not (tmp_path / 'run').exists()
 
 

@@ -281,6 +281,6 @@ def test_ids_need_the_model_that_they_are_of(model, tmp_path):
 def test_a_file_that_does_not_exist_is_named(model, tmp_path):
   config = write(tmp_path, model)
   config.dialogues.file = 'nowhere.jsonl'
-  message = r"dialogues\.file='nowhere\.jsonl': no such file"
+  message = r"dialogues\.file='nowhere\.jsonl': the file does not exist"
   with pytest.raises(ValueError, match=message):
     experiment.resolved(config)
