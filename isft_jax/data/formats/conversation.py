@@ -1,6 +1,7 @@
 """Types that every format returns for a row, and helpers for its messages."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from isft_jax.types import Provenance
@@ -23,7 +24,9 @@ class Chat(NamedTuple):
 
   turns: list[Turn]
   tools: list[dict] | None  # schemas
-  metadata: dict  # all other fields of the row
+  metadata: dict  # fields of the row that the format does not use
+  # Turns that the format leaves out on purpose, by kind: the number of each.
+  left_out: Mapping[str, int] = MappingProxyType({})
 
 
 def kind(value: object) -> str:

@@ -1,7 +1,7 @@
 """Detects the format of a row and reads it.
 
-A format is a module with `matches(value)`, `read(value)` and `WANTS`, a line
-for error messages. To add a format, write a module like `sharegpt.py` and list
+A format is a module with `matches(value)`, `read(value)`, `WANTS`, a line for
+error messages, and `USES`, the keys of a message that `read` uses. To add a format, write a module like `sharegpt.py` and list
 it here. Formats are detected by their keys; `--format` overrides. A row that
 matches two formats is malformed, except that `react` and `openai` yield to more
 specific formats.
