@@ -24,6 +24,7 @@ from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.data.rendering.template_names import template_names
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.types import Example, Provenance, Trajectory
 
@@ -118,6 +119,8 @@ class Preparer:
     self._settings = settings
     self._renderer = renderer
     self._rules = rules
+    # Names in the template, which decide the keys of messages that it shows.
+    self._names = template_names(renderer.rendering['template'])
     self._ids = tokenizer_lib.size(renderer.tokenizer)  # limit of token ids
     self._codec = shards.Codec()
 
@@ -175,17 +178,19 @@ class Preparer:
     if row.error:
       raise Malformed(row.error)
     check_text(row.value, self._settings.format, self._renderer)
-    parsed = registry.read(row.value, id, self._settings.format, self._rules)
+    parsed = registry.parse(
+      row.value, id, self._settings.format, self._rules, self._names
+    )
 
     # Render it, unless it is tokens already.
     lost: Mapping[str, int] = {}
     straddling = 0
-    if isinstance(parsed, Trajectory):
-      rendered = self._renderer.render(parsed)
+    if isinstance(parsed.result, Trajectory):
+      rendered = self._renderer.render(parsed.result)
       example = rendered.example
       lost, straddling = rendered.lost, rendered.straddling
     else:
-      example = parsed
+      example = parsed.result
       if example.tokens_T.max() >= self._ids:
         raise Malformed(
           f'id {example.tokens_T.max()}; the tokenizer has ids below '
@@ -200,6 +205,7 @@ class Preparer:
     # Cut it into windows. Count it last, because all steps above may reject it.
     examples = self._fit(example)
     tally.add(split, example, len(examples))
+    tally.add_unused(parsed.unused, parsed.left_out)
     tally.lost.update(lost)
     tally.straddling += straddling
     return examples

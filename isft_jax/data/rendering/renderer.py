@@ -18,13 +18,16 @@ one of its actions.
 """
 
 import copy
+import dataclasses
+import functools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from isft_jax.data.rendering import fidelity
+from isft_jax.data.rendering import fidelity, tool_schemas
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.attribution import (
   WORD,
@@ -47,6 +50,10 @@ _RESERVED = {
   *('add_generation_prompt', 'chat_template', 'continue_final_message'),
   *('conversation', 'documents', 'messages', 'tokenize', 'tools'),
 }
+
+
+# Renderers that are kept for values of trajectories.
+_MOST_VARIANTS = 16
 
 
 class Rendered(NamedTuple):
@@ -119,10 +126,13 @@ class Renderer:
     # conversation that it accepts. Some templates demand a system message.
     user = Segment('user', WORD, Provenance.USER).message()
     system = Segment('system', WORD, Provenance.CONTEXT).message()
+    self._beginnings = ([user], [system, user])
     learned = (
       TemplateProfile.learn(self._apply, before, self._special)
-      for before in ([user], [system, user])
+      for before in self._beginnings
     )
+    # Renderers with values of trajectories, by the JSON of all values.
+    self._variants: dict[str, Renderer] = {}
     # None if the template refuses both; each trajectory then teaches its own
     # profile.
     self._profile = next(filter(None, learned), None)
@@ -164,6 +174,9 @@ class Renderer:
       Rejected: the template refuses the conversation or leaves out something
         that was written, or the author of a character is in doubt.
     """
+    if trajectory.template_values:
+      return self._render_with_values(trajectory)
+    trajectory = self._with_envelopes(trajectory)
     messages = messages_of(trajectory)
     # The reference text, then the same text with origins.
     text = self._rendered(messages, trajectory)
@@ -189,6 +202,43 @@ class Renderer:
       self.rendering.get('piecewise', False),
     )
     return Rendered(*encoded, spans, lost)
+
+  def _render_with_values(self, trajectory: Trajectory) -> Rendered:
+    """Renders a trajectory that has its own values for the template."""
+    values = {**self.rendering['values'], **trajectory.template_values}
+    key = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    # Values are literals of the template, which may hold special tokens.
+    match = self._special.search(key)
+    if match:
+      raise Rejected(
+        'special_text',
+        f"a value of the row's chat_template_kwargs holds the text of the "
+        f'special token {match[0]!r}',
+      )
+    if key not in self._variants:
+      # Few data sets have more than two combinations of values.
+      if len(self._variants) == _MOST_VARIANTS:
+        self._variants.clear()
+      try:
+        self._variants[key] = Renderer.from_rendering(
+          self.tokenizer, {**self.rendering, 'values': values}
+        )
+      except ValueError as error:
+        raise Rejected('malformed', f'chat_template_kwargs: {error}') from error
+    plain = dataclasses.replace(trajectory, template_values={})
+    return self._variants[key].render(plain)
+
+  def _with_envelopes(self, trajectory: Trajectory) -> Trajectory:
+    """Returns a trajectory whose schemas of tools the template can show."""
+    tools = trajectory.tools or ()
+    if not any(map(tool_schemas.is_bare, tools)) or not self._needs_envelope:
+      return trajectory
+    wrapped = tuple(tool_schemas.with_envelope(dict(tool)) for tool in tools)
+    return dataclasses.replace(trajectory, tools=wrapped)
+
+  @functools.cached_property
+  def _needs_envelope(self) -> bool:
+    return tool_schemas.needs_envelope(self._apply, self._beginnings)
 
   def example(self, trajectory: Trajectory) -> Example:
     """Returns only the example of `render`, the content of a record."""
