@@ -117,10 +117,12 @@ class Renderer:
 
     # Learn how the template opens and closes a turn from the shortest
     # conversation that it accepts. Some templates demand a system message.
-    user = Segment('user', WORD, Provenance.USER).message()
-    system = Segment('system', WORD, Provenance.CONTEXT).message()
+    user = Segment('user', WORD, Provenance.USER)
+    system = Segment('system', WORD, Provenance.CONTEXT)
     learned = (
-      TemplateProfile.learn(self._apply, before, self._special)
+      TemplateProfile.learn(
+        self._apply, self._chat.render, before, self._special
+      )
       for before in ([user], [system, user])
     )
     # None if the template refuses both; each trajectory then teaches its own
@@ -179,7 +181,7 @@ class Renderer:
     lost = fidelity.count_losses(trajectory, messages, stretches)
 
     # Authors of characters, then of tokens.
-    profile = self._profile or self._profile_from(messages, trajectory)
+    profile = self._profile or self._profile_from(trajectory)
     spans = profile.spans(trajectory, stretches)
     encoded = encode(
       trajectory.id,
@@ -252,19 +254,16 @@ class Renderer:
     assert isinstance(text, str)  # tokenize=False returns no ids
     return text
 
-  def _profile_from(
-    self, messages: list[dict], trajectory: Trajectory
-  ) -> TemplateProfile:
-    """Learns the profile from the trajectory's own first messages."""
-    # Messages before the agent's first turn: the shortest beginning that shows
-    # a generation prompt.
+  def _profile_from(self, trajectory: Trajectory) -> TemplateProfile:
+    """Learns the profile from the trajectory's own first turns."""
+    # Turns before the agent's first turn: the shortest beginning that shows a
+    # generation prompt.
     slots = [s.in_agents_slot for s in trajectory.segments]
-    first = slots.index(True) if True in slots else len(slots)
-    before = messages[:first]
+    before = trajectory.segments[: slots.index(True) if True in slots else None]
     profile = None
     if before:
       profile = TemplateProfile.learn(
-        self._apply, before, self._special, trajectory.tools
+        self._apply, self._chat.render, before, self._special, trajectory.tools
       )
     if profile is None:
       raise Rejected(

@@ -328,8 +328,8 @@ UNKNOWN = {
     "turn 0: the template computes 'hI.' in a way that loses its author",
   ),
   'formatting': (
-    each('"%s!" % message.content'),
-    "turn 0: the template computes 'Hi.!' in a way that loses its author",
+    each('"%9s!" % message.content'),
+    "turn 0: the template computes '      Hi.!' in a way that loses its author",
   ),
   'a list, printed': (
     each('[message.content]'),
@@ -345,8 +345,8 @@ UNKNOWN = {
     "turn 1 (assistant): the template shows 'Yo.' outside of the turn, so that "
     'the end of the turn is unknown',
   ),
-  'a loop over numbers': (
-    '{% for i in range(messages | length) %}{{ messages[i].content }}'
+  'a loop over numbers that looks elsewhere': (
+    '{% for i in range(messages | length) %}{{ messages[1 - i].content }}'
     '{% endfor %}',
     "turn 1 (assistant): the template shows 'Yo.' outside of the turn, so that "
     'the end of the turn is unknown',
