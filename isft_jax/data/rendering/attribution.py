@@ -62,6 +62,7 @@ class TemplateProfile:
     marker = f'{special.pattern}|{_LIKE_A_MARKER}'
     self._special = special
     self._marker = re.compile(marker)
+    self._tag = re.compile(rf'{marker}|<[^<>\s]+>')  # such as </think>, too
     # A marker, the role name after it, and the white space after that.
     self._protocol = re.compile(rf'(?:{marker})(?:[ \t]*(?:{_ROLES})\b)?\s*')
     # Group 1 is the text of a system turn, such as a default system prompt.
@@ -150,6 +151,10 @@ class TemplateProfile:
     heads = set()
     for start in starts:
       prompt = open[start:]
+      # A finished turn may have other white space before its words.
+      header = finished[start : finished.rfind(WORD)]
+      if prompt.strip() and header.rstrip() == prompt.rstrip():
+        heads.add(header)
       bounds = {m.end() for m in self._bounds.finditer(prompt)}
       heads |= {prompt, prompt.rstrip(), *(prompt[:cut] for cut in bounds)}
       if same > start and not self._cuts_word(open, finished, same):
@@ -165,7 +170,7 @@ class TemplateProfile:
     return open[at - 1 : at + 1].isalnum() or any(
       marker.start() < at < marker.end()
       for text in (open, finished)
-      for marker in self._marker.finditer(text)
+      for marker in self._tag.finditer(text)
     )
 
   def _learn_ending(
@@ -335,9 +340,9 @@ class TemplateProfile:
 
   def _closes_own_tag(self, marker: str, said: str) -> bool:
     """Returns whether a marker closes one in `said`, as </tool_call> does."""
-    closes, name = _tag(marker)
+    closes, name = _pair(marker)
     return closes and any(
-      _tag(opening[0]) == (False, name)
+      _pair(opening[0]) == (False, name)
       for opening in self._marker.finditer(said)
     )
 
@@ -486,7 +491,7 @@ def _shows_answer(
   return False
 
 
-def _tag(marker: str) -> tuple[bool, tuple[str, ...]]:
+def _pair(marker: str) -> tuple[bool, tuple[str, ...]]:
   """Returns whether a marker closes a pair, and the name of the pair.
 
   <tool_call> and <|tool_call_begin|> give (False, ('tool', 'call')); for

@@ -225,7 +225,14 @@ LITERALS = {
     + LOOP
     + '{{ ns.name }}{% set ns.name = "<" ~ message.content.strip() ~ ">" %}'
     + END,
-    ['1 lit <', '0 content Hi', '1 lit >', '2 lit <', '1 content Yo', '2 lit >'],
+    [
+      '1 lit <',
+      '0 content Hi',
+      '1 lit >',
+      '2 lit <',
+      '1 content Yo',
+      '2 lit >',
+    ],
   ),
   'white space that a tag removes': (
     'x  {%- for m in messages -%}  \n {{- m.role[0] }} {% endfor %}',
