@@ -201,6 +201,66 @@ class TemplateProfile:
     if not self._ending and marker and marker[0] not in ended.split(WORD)[0]:
       self._closer = after[: marker.end()]
 
+  def adopt(
+    self, trajectory: Trajectory, stretches: Sequence[Stretch]
+  ) -> Sequence[Stretch]:
+    """Assigns a last turn that is printed after the loop to that turn.
+
+    Some templates take the agent's last message out of the loop, and print it
+    after the loop as text of no turn.
+
+    Args:
+      trajectory: the conversation.
+      stretches: its rendering.
+
+    Returns:
+      The stretches; those of the last turn have it as their home.
+    """
+    turn = len(trajectory.segments) - 1
+    if not trajectory.segments or not trajectory.segments[turn].in_agents_slot:
+      return stretches
+    own = [
+      i
+      for i, (_, origin, home) in enumerate(stretches)
+      if home < 0 and origin and origin.turn == turn and origin.field != 'name'
+    ]
+    start, stop = (own[0], own[-1] + 1) if own else (0, 0)
+    if not start or any(home >= 0 for _, _, home in stretches[start:stop]):
+      return stretches
+    # The text before them has the header, and the text after them the end.
+    before, within, after = (
+      stretches[start - 1],
+      stretches[start:stop],
+      [*stretches[stop : stop + 1]],
+    )
+    cut = max(
+      (before.text.rfind(head) for head in self._heads['user']), default=-1
+    )
+    if before.home >= 0 or cut < 0:
+      return stretches
+    literal = Origin(turn, 'literal')
+    header = Stretch(before.text[cut:], literal, turn)
+    ending: list[Stretch] = []
+    if after and after[0].home < 0:
+      text = after[0].text
+      end = self._stop(text, 0, '') or len(text)
+      ending = [
+        Stretch(text[:end], literal, turn),
+        Stretch(text[end:], after[0].origin, -1),
+      ]
+    adopted = [
+      Stretch(text, literal if origin and origin.turn < 0 else origin, turn)
+      for text, origin, _ in within
+    ]
+    whole = [
+      *stretches[: start - 1],
+      Stretch(before.text[:cut], before.origin, -1),
+      *(header, *adopted),
+      *(ending or after),
+      *stretches[stop + 1 :],
+    ]
+    return [stretch for stretch in whole if stretch.text]
+
   def spans(
     self, trajectory: Trajectory, stretches: Sequence[Stretch]
   ) -> list[Span]:

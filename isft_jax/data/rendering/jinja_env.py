@@ -191,8 +191,8 @@ class Environment(ImmutableSandboxedEnvironment):
     # earlier message: the template looks something up in it, such as the id of
     # the call that a tool answers.
     outer = self._outer[-1]
-    is_turn = isinstance(item, Message) and item._turn >= outer
-    self._turn = item._turn if is_turn else outer
+    turn = item._turn if isinstance(item, Message) else -1
+    self._turn = max(turn, outer)
     # {% for i in range(messages | length) %}: `getitem` enters messages[i].
     self._index = item if type(item) is int and outer < 0 else None
 
@@ -243,7 +243,7 @@ class Environment(ImmutableSandboxedEnvironment):
     else:
       result = super().call(__context, __callable, *args, **kwargs)
     # The sandbox wraps str.format.
-    format = getattr(__callable, '__wrapped__', None)
+    format: Any = getattr(__callable, '__wrapped__', None)
     if getattr(format, '__name__', '') == 'format':
       text = format.__self__
       return tracked_str.brace_format(text, result, args, own_kwargs)
@@ -313,11 +313,12 @@ def _mark_turns(node: nodes.Node) -> None:
     children[:] = marked
 
 
-def _call(method: str, arguments: list[nodes.Expr], line: int) -> nodes.Call:
+def _call(method: str, arguments: list[Any], line: int) -> nodes.Call:
   """Returns an expression that calls a method of the environment."""
   attribute = nodes.EnvironmentAttribute(method)
   call = nodes.Call(attribute, arguments, [], None, None)
-  return call.set_lineno(line, override=True)
+  call.set_lineno(line, override=True)
+  return call
 
 
 def _statement(

@@ -294,6 +294,7 @@ def to_json(
     )
 
   def encode(value: Any, depth: int) -> str:
+    children: list[str]
     # An empty string has no character from which its quotes could take an
     # origin.
     if value == '' or not is_tracked(value):

@@ -206,8 +206,7 @@ LITERALS = {
   ),
   'a loop that looks up earlier turns': (
     LOOP
-    + '<{% for m in messages %}{% if m.role[0] == "a" %}a{% endif %}{% endfor %}'
-    + '>'
+    + '<{% for m in messages %}{{ "a" if m.role[0] == "a" }}{% endfor %}>'
     + END,
     ['0 lit <', '1 lit a', '0 lit >', '1 lit <a>', '2 lit <a>'],
   ),

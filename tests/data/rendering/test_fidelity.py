@@ -104,21 +104,22 @@ DROPPED = {
   'a turn': (
     each().replace(LOOP, '{% for message in messages[1:] %}'),
     turns(HI, YO),
-    "turn 0 (user): the template shows '' instead of 'Hi.'",
+    "turn 0 (user): the template shows '' instead of 'Hi.'; see --on_dropped",
   ),
   'a turn in the middle': (
     each().replace(
       LOOP, LOOP + '{% if loop.index == 2 %}{% continue %}{% endif %}'
     ),
     turns(HI, YO, HI),
-    "turn 1 (assistant): the template shows '' instead of 'Yo.'",
+    "turn 1 (assistant): the template shows '' instead of 'Yo.'; "
+    'see --on_dropped',
   ),
   'a turn of a role that the template does not know': (
     each().replace(
       LOOP, '{% for message in messages if message.role != "x" %}'
     ),
     turns(HI, Segment('x', 'Hm.', P.HARNESS)),
-    "turn 1 (x): the template shows '' instead of 'Hm.'",
+    "turn 1 (x): the template shows '' instead of 'Hm.'; see --on_dropped",
   ),
   'a word in front': (
     each('message.content[1:]'),
