@@ -222,7 +222,7 @@ class TemplateProfile:
     own = [
       i
       for i, (_, origin, home) in enumerate(stretches)
-      if home < 0 and origin and origin.turn == turn and origin.field != 'name'
+      if home < 0 and origin and origin.turn == turn
     ]
     start, stop = (own[0], own[-1] + 1) if own else (0, 0)
     if not start or any(home >= 0 for _, _, home in stretches[start:stop]):

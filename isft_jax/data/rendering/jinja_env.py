@@ -115,9 +115,10 @@ class Environment(ImmutableSandboxedEnvironment):
         for name, filter in self.filters.items()
       },
       'format': _percent_filter,
+      'indent': tracked_str.indent,
       'join': self._join,
       'string': tracked_str.written,
-      'safe': tracked_str.written,
+      'safe': tracked_str.safe,
       'tojson': tracked_str.to_json,
     }
     self.globals['raise_exception'] = _raise

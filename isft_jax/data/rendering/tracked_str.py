@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, SupportsIndex
 
+import jinja2.filters
+import markupsafe
 from markupsafe import Markup
 
 UNKNOWN = '\x00'  # result of an operation that does not keep origins
@@ -149,6 +151,40 @@ class Tracked(str):
   def _same_length(self, text: str) -> 'Tracked':
     # A change of case can change the length: 'ß'.upper() is 'SS'.
     return Tracked(text, self.origins) if len(text) == len(self) else lost(text)
+
+
+class TrackedMarkup(Tracked):
+  """The result of the filter `safe`: text that is added to it is escaped."""
+
+  __slots__ = ()
+
+  def __add__(self, other: str) -> 'TrackedMarkup':
+    return _as_markup(join('', [self, escape(other)]))
+
+  def __radd__(self, other: str) -> 'TrackedMarkup':
+    return _as_markup(join('', [escape(other), self]))
+
+
+def safe(value: object) -> str:
+  """Returns a value as text that is not escaped: the filter `safe`."""
+  text = written(value)
+  return TrackedMarkup(text, origins(text))
+
+
+def escape(text: str) -> str:
+  """Returns a text with &, <, >, ' and " as HTML entities, with origins."""
+  if isinstance(text, TrackedMarkup) or not isinstance(text, str):
+    return text
+  entities = [str(markupsafe.escape(character)) for character in str(text)]
+  codes = (
+    code * len(entity)
+    for code, entity in zip(origins(text), entities, strict=True)
+  )
+  return Tracked(''.join(entities), ''.join(codes))
+
+
+def _as_markup(text: Tracked) -> TrackedMarkup:
+  return TrackedMarkup(text, text.origins)
 
 
 # The sandbox refuses names with an underscore, so that templates cannot read
@@ -384,6 +420,35 @@ def brace_format(
   return _formatted(plain, text, pattern, value_of, (*values, *named.values()))
 
 
+def indent(
+  text: str, width: int | str = 4, first: bool = False, blank: bool = False
+) -> str:
+  """Indents the lines of a text like the filter `indent`, with origins.
+
+  Args:
+    text: the text.
+    width: number of spaces, or the text that each line begins with.
+    first: whether the first line is indented too.
+    blank: whether empty lines are indented too.
+
+  Returns:
+    The text that Jinja returns; UNKNOWN if line breaks other than a line feed
+    are in it.
+  """
+  plain = str(jinja2.filters.do_indent(str.__str__(text), width, first, blank))
+  margin = width if isinstance(width, str) else ' ' * width
+  pieces: list[str] = []
+  for i, line in enumerate(text.splitlines(True)):
+    is_indented = first if i == 0 else blank or line != '\n'
+    pieces += [margin, line] if is_indented else [line]
+  return _if_equal(join('', pieces), plain)
+
+
+def _if_equal(tracked: Tracked, plain: str) -> Tracked:
+  """Returns `tracked`, or `plain` with UNKNOWN origin if they differ."""
+  return tracked if str.__eq__(tracked, plain) else lost(plain)
+
+
 def _formatted(
   plain: str,
   text: str,
@@ -401,5 +466,4 @@ def _formatted(
       done = match.end()
   except (LookupError, StopIteration):
     return lost(plain)
-  tracked = join('', [*pieces, text[done:]])
-  return tracked if str.__eq__(tracked, plain) else lost(plain)
+  return _if_equal(join('', [*pieces, text[done:]]), plain)

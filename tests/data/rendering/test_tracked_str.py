@@ -305,6 +305,10 @@ def test_what_any_other_method_makes_is_unknown(method):
     ('"{}-".format(text)', '12.'),
     ('"{1}{0}{{}}".format("c", text)', '12...'),
     ('"{x}-".format(x=text)', '12.'),
+    # Markup escapes what is added to it.
+    ('("<" | safe) + text + ">"', '.12....'),
+    ('text + ("<" | safe)', '12.'),
+    ('(text | safe) + "x" + (text | safe)', '12.12'),
     # Anything else is unknown.
     ('"%3s" % text', '???'),
     ('"%r" % text', '????'),
@@ -493,6 +497,32 @@ def test_of_a_mixed_value_only_the_syntax_is_literal():
     '{"name": "f", "arguments": {"x": 1}}',
     '...........................77777777.',
   )
+
+
+@pytest.mark.parametrize(
+  'arguments', ['', '(8)', '(2, true)', '(2, true, true)', '("> ", blank=true)']
+)
+@pytest.mark.parametrize('content', ['a', 'a\nb\n\nc', '\na\n', 'a\r\nb', ''])
+def test_an_indent_keeps_origins_or_is_unknown(arguments, content):
+  template = '{{ text | indent' + arguments + ' }}'
+  text, origins = rendered(template, text=tracked_str.track(content, '7'))
+  plain = jinja2.Environment().from_string(template).render(text=content)
+  assert text == plain
+  if '?' in origins:
+    assert '\r' in content or 'true' in arguments
+  else:
+    assert [t for t, o in zip(text, origins, strict=True) if o == '7'] == [
+      *content
+    ]
+
+
+@pytest.mark.parametrize('text', ['<b>', 'a & b', '"q" \'s\'', 'plain'])
+def test_what_is_added_to_markup_is_escaped_with_its_origins(text):
+  template = '{{ ("<" | safe) + text }}'
+  shown_text, origins = rendered(template, text=tracked_str.track(text, '7'))
+  plain = jinja2.Environment().from_string(template).render(text=text)
+  assert shown_text == plain
+  assert origins == '.' + '7' * (len(plain) - 1)
 
 
 def test_a_mixed_value_keeps_its_origins_with_indents():
