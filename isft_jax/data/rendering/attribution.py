@@ -159,11 +159,7 @@ class TemplateProfile:
       heads |= {prompt, prompt.rstrip(), *(prompt[:cut] for cut in bounds)}
       if same > start and not self._cuts_word(open, finished, same):
         heads.add(open[start:same])
-    self._heads[role] = sorted(
-      {head for head in heads if head.strip()} | self._prompts[role] - {''},
-      key=len,
-      reverse=True,
-    )
+    self._heads[role] = sorted(heads - {''}, key=len, reverse=True)
 
   def _cuts_word(self, open: str, finished: str, at: int) -> bool:
     """Returns whether a position is inside of a word or a marker."""
@@ -369,8 +365,10 @@ class TemplateProfile:
     # The generation prompt may be longer than the header of a finished turn:
     # try its beginnings, the longest first. The agent's words may contain the
     # end of the prompt only if they contain all of it, such as '<think>\n'.
-    for key in dict.fromkeys((before, 'user')):
-      for head in self._heads.get(key, ()):
+    key = before if before in self._heads else 'user'
+    for head in self._heads.get(key, ()):
+      # White space is a header only after a turn of the learned role.
+      if head.strip() or key == before:
         where = joined if head in self._prompts[key] else text
         head = head.replace('assistant', role)
         if where.startswith(head):
@@ -394,7 +392,8 @@ class TemplateProfile:
     """
     for marker in self._marker.finditer(text, start):
       said = words + text[start : marker.start()]
-      if not self._closes_own_tag(marker[0], said):
+      # The agent writes its stop once. Gemma 4 has quotes <|"|> as markers.
+      if marker[0] not in said and not self._closes_own_tag(marker[0], said):
         return marker.end()
     return 0
 
