@@ -4,9 +4,9 @@
      "completion": [{"role": "assistant", "content": "It is 4."}]}
 
 TRL's conversational data sets and rollouts of verifiers have this form. One of
-the two may be text instead of messages: the user's, or the agent's. Rows with
-two texts may be one text that goes on, as for a base model, or a question and
-its answer. They are read, as the latter, only if --format names this format.
+the two may be text instead of messages: the user's, or the agent's. Two texts
+may be one text of a base model in two pieces, or a question and its answer.
+They are read as a question and its answer if --format names this format.
 """
 
 from collections.abc import Mapping

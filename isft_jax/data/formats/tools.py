@@ -8,7 +8,7 @@ renderer adds the envelope if the chat template needs it.
 
 from isft_jax.data.files import strict_json
 from isft_jax.data.formats.conversation import Malformed, kind
-from isft_jax.data.rendering.tool_schemas import with_envelope
+from isft_jax.types import JsonObject
 
 # Keys of schemas in a row, the usual ones first.
 KEYS = (
@@ -89,11 +89,11 @@ def call(value: object, where: str) -> dict:
   # without arguments has null, an empty text or no such key.
   text = function.get('arguments')
   is_empty = text is None or (isinstance(text, str) and not text.strip())
-  arguments = {} if is_empty else json_or_text(text)
-  if arguments is None:  # the text 'null'
-    arguments = {}
-  if isinstance(arguments, dict):
-    function = {**function, 'arguments': arguments}
+  arguments = None if is_empty else json_or_text(text)
+  if arguments is None:  # or the text 'null'
+    function = {**function, 'arguments': {}}
+  elif isinstance(text, str) and isinstance(arguments, dict):
+    function = {**function, 'arguments': JsonObject(arguments, text)}
   return {**value, 'function': function}
 
 
@@ -154,6 +154,14 @@ def _listed(value: object) -> list[dict] | None:
   # Columns of texts hold each schema as JSON.
   schemas = [s for s in map(json_or_text, value) if isinstance(s, dict)]
   return schemas if len(schemas) == len(value) else None
+
+
+def with_envelope(schema: dict) -> dict:
+  """Returns a schema with OpenAI's envelope, if it has a name and none."""
+  if 'function' in schema or not isinstance(schema.get('name'), str):
+    return schema
+  inner = {k: v for k, v in schema.items() if (k, v) != ('type', 'function')}
+  return {'type': 'function', 'function': inner}
 
 
 def _with_parameters(schema: dict) -> dict:

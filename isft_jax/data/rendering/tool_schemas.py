@@ -5,7 +5,7 @@ data sets have bare schemas. Some templates print any of them, and others raise
 an error or print nothing without the envelope.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 _NAME, _KEY, _WORDS = 'zwanzig', 'dreissig', 'vierzig'
 # A schema whose words no template has.
@@ -18,6 +18,9 @@ _PROBE: dict = {
     'required': [_KEY],
   },
 }
+# Short conversations. Some templates demand a system message.
+_USER = {'role': 'user', 'content': 'u'}
+_BEGINNINGS = ([_USER], [{'role': 'system', 'content': 's'}, _USER])
 
 
 def is_bare(schema: Mapping) -> bool:
@@ -33,28 +36,27 @@ def with_envelope(schema: dict) -> dict:
   return {'type': 'function', 'function': inner}
 
 
-def needs_envelope(
-  apply: Callable[..., str], beginnings: Sequence[Sequence[Mapping]]
-) -> bool:
+def needs_envelope(apply: Callable[[list[dict], list[dict]], str]) -> bool:
   """Returns whether a template shows less of a schema without the envelope.
 
   Args:
     apply: renders messages and tools with the template.
-    beginnings: short conversations, of which the template accepts one.
   """
 
   def shown(schema: dict) -> int:
-    return max(_shown(apply, messages, schema) for messages in beginnings)
+    return max(_shown(apply, messages, schema) for messages in _BEGINNINGS)
 
   return shown(_PROBE) < shown(with_envelope(_PROBE))
 
 
 def _shown(
-  apply: Callable[..., str], messages: Sequence[Mapping], schema: dict
+  apply: Callable[[list[dict], list[dict]], str],
+  messages: list[dict],
+  schema: dict,
 ) -> int:
   """Returns how many words of the probe a template shows."""
   try:
-    text = apply([*messages], [schema])
+    text = apply(messages, [schema])
   except Exception:  # templates are programs that anyone wrote
     return 0
   return sum(word in text for word in (_NAME, _KEY, _WORDS))
