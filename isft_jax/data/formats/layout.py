@@ -83,8 +83,8 @@ class Layout:
     return {**moved, _TARGET: [*map(self._message, messages)]}
 
   def message_keys(self) -> frozenset[str]:
-    """Returns keys of a message that are read besides role and content."""
-    return frozenset(p.partition('.')[0] for p in (self.role, self.content))
+    """Returns keys of a moved message that are read, besides the usual ones."""
+    return frozenset([self.role.partition('.')[0]])
 
   def _message(self, message: object) -> object:
     # Formats report items that are no messages.
