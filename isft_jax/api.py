@@ -317,7 +317,7 @@ def finetune(
   """Fine-tunes all parameters of a model on records, or resumes a run.
 
     model, summary = isft_jax.finetune(
-      'records', 'tuned', init_from='smollm2-135m-instruct', row_length=1024)
+      'records', 'tuned', init_from='smollm2-135m-instruct', seq_len=1024)
 
   The workdir gets checkpoints, config.json, metrics.jsonl and TensorBoard logs.
   If interrupted, the same call resumes from the newest checkpoint.
@@ -341,6 +341,7 @@ def finetune(
       rendered with the model's tokenizer, or the workdir has another run.
     FloatingPointError: a loss is not finite.
   """
+  from isft_jax.config import rename_settings
   from isft_jax.configs import finetune as finetune_config
   from isft_jax.train import loop
 
@@ -352,6 +353,7 @@ def finetune(
         "name the model to start from, as in init_from='smollm2-135m-instruct'"
       )
   # Arguments have precedence over fields of `config`.
+  settings = rename_settings('isft_jax.finetune', settings, stacklevel=2)
   settings |= {'records': os.fspath(records), 'objective': objective}
   config = _replace(config, settings)
   # The shape of the model follows the model that it starts from.

@@ -6,7 +6,7 @@
 
 A mixture has shares of the rows, and an objective for each component:
 
-  isft-train --config=... --config.sources="(('RUNS', 3, 'interventional'),
+  isft-train --config=... --config.mixture="(('RUNS', 3, 'interventional'),
     ('DEMONSTRATIONS', 1, 'observational'))"
 
 On several hosts, run the same command on each, with a shared workdir:
@@ -132,7 +132,7 @@ def _make_probe(
   if PROBE.value != 'paper':
     bank, context = fact_files.read(PROBE.value)
   # The first component of a mixture gives the template and the context.
-  folder = config_lib.sources_of(config)[0][0]
+  folder = config_lib.mixture_components(config)[0][0]
   encoder = tokenizer.load(config.tokenizer or tokenizer.beside(folder))
   records = Records(folder)
   renderer = Renderer.from_rendering(encoder, records.metadata['rendering'])

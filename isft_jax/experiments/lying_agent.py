@@ -225,7 +225,7 @@ def prepare(
   """Trains or loads the tokenizer and writes the records, unless they exist."""
   # What to write: functions, because the tokenizer and the records each iterate
   # over the texts.
-  sources: dict[str, Callable[[], Iterable[Trajectory | Example]]] = {
+  makers: dict[str, Callable[[], Iterable[Trajectory | Example]]] = {
     'documents': lambda: generator.documents(
       config.documents.number,
       config.documents.p_true,
@@ -236,9 +236,9 @@ def prepare(
     'heldout': material.heldout,
   }
   if config.model.init_from:
-    del sources['documents']  # a given base is not pre-trained
+    del makers['documents']  # a given base is not pre-trained
   if not config.dialogues.heldout:
-    del sources['heldout']
+    del makers['heldout']
 
   # The tokenizer. It is renamed when complete, so that an interrupted run does
   # not leave a part of it.
@@ -252,15 +252,15 @@ def prepare(
       texts = (
         template.text(_check_text(config, trajectory))
         for name in ('documents', 'dialogues')
-        for trajectory in sources[name]()
+        for trajectory in makers[name]()
       )
       encoder = tokenizer.train(texts, config.vocab_size)
     Renderer(encoder, TEMPLATE).save_tokenizer(part)
     part.rename(folder)
 
-  # The records of each source.
+  # The records.
   renderer = renderer_of(config, workdir)
-  for name, make in sources.items():
+  for name, make in makers.items():
     dataset.write(
       str(workdir / 'records' / name),
       functools.partial(_examples, config, renderer, make),
@@ -434,7 +434,7 @@ def _costs(config: LyingAgentConfig, material: Material) -> dict[str, float]:
   generated token takes about as long as four that are read.
   """
   tokens_per_step = {
-    kind: 3.0 * stage.rows * (stage.row_length or 256)
+    kind: 3.0 * stage.batch_size * (stage.seq_len or 256)
     for kind, stage in (
       ('pretrain', config.pretrain),
       ('finetune', config.finetune),

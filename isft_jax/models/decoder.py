@@ -195,7 +195,7 @@ class MLP(nnx.Module):
   """SwiGLU MLP: down(silu(gate x) * up x). Source: Shazeer 2020, equation 6."""
 
   def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
-    D, F = config.width, config.hidden
+    D, F = config.width, config.mlp_width
     normal = functools.partial(_normal, rngs, config)
     self.gate = normal((D, F), D**-0.5)
     self.up = normal((D, F), D**-0.5)

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from isft_jax.config import RunConfig
+from isft_jax.config import RunConfig, with_new_names
 from isft_jax.train import multihost
 from isft_jax.train.step import TrainState
 from isft_jax.types import PyTree
@@ -167,7 +167,8 @@ class Checkpoints:
 
   def restore_run(self) -> dict[str, Any]:
     """Returns the config of the run and the fingerprint of its records."""
-    return self._read(run=ocp.args.JsonRestore())['run']
+    # Old versions wrote old names of fields.
+    return with_new_names(self._read(run=ocp.args.JsonRestore())['run'])
 
   def restore_params(self, abstract_params: PyTree) -> tuple[PyTree, str]:
     """Returns (params, fingerprint of the records of their training)."""

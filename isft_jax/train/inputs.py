@@ -19,9 +19,9 @@ class Inputs(NamedTuple):
   Attributes:
     config: config of the run. Its model has the shape of the weights that it
       starts from, and its vocabulary fits the tokenizer.
-    names: names of the sources.
+    names: names of the mixture components.
     source: training batches.
-    heldout: held-out batches by name of the source, if it has any.
+    heldout: held-out batches by name of the component, if it has any.
     fingerprint: fingerprint of the tokenizer and the chat template, which all
       records share.
   """
@@ -47,13 +47,13 @@ def open_inputs(config: RunConfig) -> Inputs:
       with different chat templates.
   """
   # Records, tokenizer, and the final shape of the model.
-  folders = [records for records, _, _ in config_lib.sources_of(config)]
+  folders = [records for records, _, _ in config_lib.mixture_components(config)]
   train = [Records(folder) for folder in folders]
   encoder = tokenizer.load(config.tokenizer or tokenizer.beside(folders[0]))
   config = dataclasses.replace(config, model=start.with_shape(config.model))
   config = _with_vocabulary(config, tokenizer.size(encoder))
 
-  # Held-out records: a folder of the config, or the split of each source.
+  # Held-out records: a folder of the config, or the split of each component.
   names = _names(folders)
   heldout = {
     name: Records(folder, 'heldout')
@@ -96,7 +96,7 @@ def _everything(config: RunConfig) -> RunConfig:
   objective = 'observational'
   return dataclasses.replace(
     config,
-    sources=(),
+    mixture=(),
     objective=objective,
     plan_objective=objective,
     epochs=1,

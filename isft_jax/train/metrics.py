@@ -49,7 +49,7 @@ class Metrics:
     done: int,
     steps: int,
     boards: Boards | None,
-    sources: Sequence[str] = (),
+    components: Sequence[str] = (),
     ideal_seconds: float = 0.0,
     whole: Callable[[int, float], str] | None = None,
   ) -> None:
@@ -61,7 +61,7 @@ class Metrics:
       done: steps done. A resumed run repeats the steps after its checkpoint.
       steps: steps of the whole run.
       boards: loggers on the first host; None on the others.
-      sources: names of the sources that the run mixes.
+      components: names of the mixture components.
       ideal_seconds: seconds per step at the devices' peak rate; 0 if unknown.
         Divided by the seconds measured, it is the MFU (model FLOPs
         utilization).
@@ -70,7 +70,7 @@ class Metrics:
     """
     # `_pending` holds (step, metrics) whose values are still on the devices.
     self._name, self._steps, self._done = name, steps, done
-    self._sources, self._ideal_seconds = sources, ideal_seconds
+    self._components, self._ideal_seconds = components, ideal_seconds
     self._whole = whole
     self._pending: list[tuple[int, dict[str, PyTree]]] = []
     # The first flush measures its seconds from here.
@@ -132,7 +132,7 @@ class Metrics:
     if self._ideal_seconds:
       speed['mfu'] = self._ideal_seconds / seconds
     rows = [
-      {'step': step, **_plain_row(row, self._sources), **speed}
+      {'step': step, **_plain_row(row, self._components), **speed}
       for step, row in zip(steps, values, strict=True)
     ]
 
@@ -178,26 +178,26 @@ class Metrics:
 
 
 def _plain_row(
-  row: dict[str, PyTree], sources: Sequence[str]
+  row: dict[str, PyTree], components: Sequence[str]
 ) -> dict[str, Any]:
   """Converts a row to JSON values.
 
   Scalars become floats, arrays [provenance] become {author: nll}, and arrays
-  [source, provenance] become {source: {author: nll}}.
+  [component, provenance] become {component: {author: nll}}.
   """
-  return {name: _plain(value, sources) for name, value in row.items()}
+  return {name: _plain(value, components) for name, value in row.items()}
 
 
-def _plain(value: PyTree, sources: Sequence[str]) -> float | dict[str, Any]:
+def _plain(value: PyTree, components: Sequence[str]) -> float | dict[str, Any]:
   if isinstance(value, dict):
-    # Held-out losses by source, or the numbers of a probe.
-    return _plain_row(value, sources)
+    # Held-out losses by component, or the numbers of a probe.
+    return _plain_row(value, components)
   if np.ndim(value) == 0:
     return float(value)
   if np.ndim(value) == 2:
     return {
-      name: _plain(each, sources)
-      for name, each in zip(sources, value, strict=True)
+      name: _plain(each, components)
+      for name, each in zip(components, value, strict=True)
     }
   # Authors without a target have a loss of exactly 0, and are left out.
   return {

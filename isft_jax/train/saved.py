@@ -61,8 +61,8 @@ def load(workdir: str, dtype: str = '') -> Saved:
         'is saved'
       )
     run = checkpoints.restore_run()['config']
-    # All sources share one tokenizer and template, so the first will do.
-    run['records'] = run['records'] or run['sources'][0][0]
+    # All mixture components share a tokenizer and template: take the first.
+    run['records'] = run['records'] or run['mixture'][0][0]
     config = ModelConfig(**run['model'])
     config.param_dtype = dtype or config.param_dtype
     # The run's attention kernel may not exist on this device.

@@ -74,7 +74,7 @@ def make_step(
   parts: int,
   in_use: Move = _identity,
   at_rest: Move = _identity,
-  sources: int = 1,
+  components: int = 1,
 ) -> Step:
   """Returns a function that updates the parameters with one batch.
 
@@ -89,7 +89,7 @@ def make_step(
     in_use: parameters -> the same, sharded for the computation.
     at_rest: gradients -> the same, sharded like the optimizer's moments. No
       device then sums more than its own shard.
-    sources: number of sources that a batch mixes.
+    components: number of mixture components in a batch.
 
   Returns:
     (state, batch) -> (state, metrics). Two of the metrics are `targets`, the
@@ -106,7 +106,7 @@ def make_step(
     nll_BK = target_nll(graphdef, in_use(params), batch)
     # A weight of 0 removes a target from the gradient exactly.
     total, count = losses.weighted_sum(nll_BK, batch.weights_BK)
-    authors = losses.by_author(nll_BK, batch.authors_BK, sources)
+    authors = losses.by_author(nll_BK, batch.authors_BK, components)
     return total, (count, authors)
 
   def gradient_sum(params: PyTree, batch: Batch[jax.Array]) -> _Sums:
@@ -146,8 +146,8 @@ def make_step(
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
     )
-    # [sources * provenance] -> [sources, provenance].
-    by_source = [sums_P.reshape(sources, -1) for sums_P in authors]
+    # [components * provenance] -> [components, provenance].
+    by_component = [sums_P.reshape(components, -1) for sums_P in authors]
     # Metrics stay on the devices until they are flushed.
     metrics: dict[str, PyTree] = {
       'loss': losses.normalize(total, count),
@@ -158,10 +158,10 @@ def make_step(
       'row_fill': jnp.mean(batch.segment_ids_BL != 0),
       'target_fill': jnp.mean(batch.authors_BK != 0),
       'grad_norm': optax.tree.norm(gradient),
-      'nll_by_author': losses.normalize(*(x.sum(0) for x in by_source)),
+      'nll_by_author': losses.normalize(*(x.sum(0) for x in by_component)),
     }
-    if sources > 1:
-      metrics['nll_by_source'] = losses.normalize(*by_source)
+    if components > 1:
+      metrics['nll_by_source'] = losses.normalize(*by_component)
     return state._replace(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),

@@ -57,7 +57,7 @@ def make_trainer(
   mesh: MeshConfig,
   steps: int,
   devices: Sequence[jax.Device] | None = None,
-  sources: int = 1,
+  components: int = 1,
 ) -> Trainer:
   """Returns the trainer of these settings. Equal settings share one trainer.
 
@@ -72,7 +72,7 @@ def make_trainer(
     devices: devices of the mesh; None: all attached devices. Devices that are
       only described (jax.experimental.topologies) can be compiled for, but the
       functions cannot be called.
-    sources: number of sources that a batch mixes, for metrics.
+    components: number of mixture components in a batch, for metrics.
 
   Returns:
     The trainer.
@@ -88,7 +88,7 @@ def make_trainer(
     dataclasses.replace(mesh),
     steps,
     None if devices is None else tuple(devices),
-    sources,
+    components,
   )
 
 
@@ -101,7 +101,7 @@ def _make_trainer(
   mesh_config: MeshConfig,
   steps: int,
   devices: tuple[jax.Device, ...] | None,
-  sources: int,
+  components: int,
 ) -> Trainer:
   # Model and optimizer. Inside the step, attention may be a kernel that needs
   # the mesh in context. Outside it, 'auto' means plain matrix products.
@@ -158,7 +158,7 @@ def _make_trainer(
 
   # The compiled functions.
   step = make_step(
-    graphdef, optimizer, optim_config.accumulate, in_use, at_rest, sources
+    graphdef, optimizer, optim_config.accumulate, in_use, at_rest, components
   )
   # `step` and `start` donate their input: the new state reuses the memory of
   # the old one.

@@ -34,7 +34,7 @@ MODEL = ModelConfig(
   heads=2,
   kv_heads=1,
   head_size=8,
-  hidden=24,
+  mlp_width=24,
   qkv_bias=True,
 )
 NEW = {'max_new_tokens': 8, 'stop_texts': []}

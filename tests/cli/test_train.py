@@ -35,20 +35,20 @@ def folder(tmp_path_factory):
 SMALL = [
   '--config=train_tiny',
   *('--config.model.width=16', '--config.model.layers=1'),
-  *('--config.model.head_size=4', '--config.model.hidden=32'),
-  *('--config.steps=2', '--config.row_length=256', '--config.model.remat=none'),
+  *('--config.model.head_size=4', '--config.model.mlp_width=32'),
+  *('--config.steps=2', '--config.seq_len=256', '--config.model.remat=none'),
 ]
 
 
 def test_a_mixture_is_trained_on_and_watched(folder, tmp_path):
-  sources = (
+  mixture = (
     (f'{folder}/runs', 3, 'interventional'),
     (f'{folder}/shown', 1, 'DEMONSTRATION=1'),
   )
   done = command(
     'train',
     *SMALL,
-    f'--config.sources={sources!r}',
+    f'--config.mixture={mixture!r}',
     f'--probe={folder}/facts.csv',
     '--profile=2:2',
     f'--workdir={tmp_path}',

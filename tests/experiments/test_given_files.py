@@ -69,9 +69,9 @@ def write(folder, model, rows=None, context=CONTEXT):
     model=ModelConfig(init_from=str(model)),
     mesh=MeshConfig(data=1, fsdp=1, tensor=1),
     finetune=StageConfig(
-      rows=1,
-      row_documents=1,
-      row_length=0,
+      batch_size=1,
+      documents_per_row=1,
+      seq_len=0,
       shuffle=False,
       epochs=2,
       normalize='trajectory',

@@ -25,7 +25,7 @@ MODEL = ModelConfig(
   heads=4,
   kv_heads=2,
   head_size=8,
-  hidden=64,
+  mlp_width=64,
 )
 
 
@@ -96,8 +96,12 @@ def test_the_papers_hyperparameters(run):
   stage = config.finetune
   assert config.model.init_from == 'Qwen/Qwen2.5-0.5B'
   assert config.model.dtype == 'bfloat16'
-  assert (config.dialogues.number, stage.epochs, stage.rows) == (480, 4, 1)
-  assert (stage.row_documents, stage.normalize) == (1, 'trajectory')
+  assert (config.dialogues.number, stage.epochs, stage.batch_size) == (
+    480,
+    4,
+    1,
+  )
+  assert (stage.documents_per_row, stage.normalize) == (1, 'trajectory')
   optim = stage.optim
   assert (optim.learning_rate, optim.schedule) == (2e-5, 'constant')
   assert (optim.weight_decay, optim.clip_norm) == (0.01, 1.0)

@@ -28,7 +28,7 @@ def config(tmp_path_factory):
     flywheel=FlywheelConfig(
       rounds=1,
       arms=('observational', 'interventional'),
-      stage=StageConfig(rows=1, row_length=256, epochs=1),
+      stage=StageConfig(batch_size=1, seq_len=256, epochs=1),
     ),
     reply_tokens=3,
   )

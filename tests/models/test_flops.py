@@ -21,7 +21,7 @@ MODEL = ModelConfig(
   heads=4,
   kv_heads=2,
   head_size=8,
-  hidden=24,
+  mlp_width=24,
   head_chunk=0,
   attention='xla',
 )
@@ -103,7 +103,7 @@ def test_a_published_count():
     heads=14,
     kv_heads=2,
     head_size=64,
-    hidden=4_864,
+    mlp_width=4_864,
   )
   matrices = 24 * (896 * 64 * (14 + 2 + 2 + 14) + 3 * 896 * 4_864)
   assert matrices == 357_826_560

@@ -243,7 +243,7 @@ def model(head_chunk=CHUNK, **changes):
     heads=2,
     kv_heads=1,
     head_size=8,
-    hidden=32,
+    mlp_width=32,
     head_chunk=head_chunk,
     **changes,
   )

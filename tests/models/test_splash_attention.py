@@ -122,7 +122,7 @@ def test_a_decoder_of_recomputed_layers_uses_the_kernel(monkeypatch):
   monkeypatch.setattr(attention, 'splash_attention', interpreted)
   shape = {
     **{'vocab_size': 32, 'width': 16, 'layers': 2, 'heads': 2, 'kv_heads': 1},
-    **{'head_size': 8, 'hidden': 16, 'qkv_bias': False, 'remat': 'full'},
+    **{'head_size': 8, 'mlp_width': 16, 'qkv_bias': False, 'remat': 'full'},
   }
   tokens_BL = jax.random.randint(jax.random.key(1), (2, 128), 0, 32)
   positions_BL = jnp.tile(jnp.arange(128), (2, 1))

@@ -41,13 +41,13 @@ def config(data_folder):
     name='train_tiny',
     records=str(data_folder / 'records'),
     tokenizer=str(data_folder / 'tokenizer'),
-    row_length=256,
+    seq_len=256,
     steps=STEPS,
     log_every=2,
     eval_every=4,
     checkpoint_every=EVERY,
     model=ModelConfig(
-      vocab_size=512, width=16, layers=1, head_size=4, hidden=32
+      vocab_size=512, width=16, layers=1, head_size=4, mlp_width=32
     ),
     # eps far above a gradient's rounding, as in test_meshes.py
     optim=OptimConfig(learning_rate=1e-2, eps=1e-3),

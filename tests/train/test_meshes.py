@@ -14,7 +14,13 @@ from isft_jax.types import Batch
 
 STEPS = 10
 MODEL = ModelConfig(
-  vocab_size=64, width=32, layers=2, heads=8, kv_heads=2, head_size=8, hidden=64
+  vocab_size=64,
+  width=32,
+  layers=2,
+  heads=8,
+  kv_heads=2,
+  head_size=8,
+  mlp_width=64,
 )
 # eps far above a gradient's rounding: with 1e-8, Adam would turn the sign of
 # noise into a step of full size.

@@ -46,27 +46,27 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def config(folders):
   return RunConfig(
-    sources=(
+    mixture=(
       (folders['runs'], 3, 'interventional'),
       (folders['demonstrations'], 1, 'DEMONSTRATION=1'),
     ),
     plan_objective='observational',
-    row_length=256,
-    row_targets=256,
+    seq_len=256,
+    targets_per_row=256,
     steps=4,
     log_every=100,
     eval_every=2,
     model=ModelConfig(
-      vocab_size=512, width=16, layers=1, head_size=4, hidden=32
+      vocab_size=512, width=16, layers=1, head_size=4, mlp_width=32
     ),
     optim=OptimConfig(learning_rate=1e-2),
   )
 
 
-def by_hand(trained, sources):
-  """{source: {author: mean NLL}} of batches of single sources."""
+def by_hand(trained, components):
+  """{component: {author: mean NLL}} of batches of one component each."""
   found = {}
-  for name, source in sources.items():
+  for name, source in components.items():
     total_P, count_P = np.zeros(P), np.zeros(P)
     for step in range(source.steps_per_epoch):
       batch = source[step]
@@ -88,7 +88,7 @@ def test_the_loss_is_told_by_source_and_author(config, folders, tmp_path):
   trained = loop.train(config, tmp_path)
   rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
   everything = dataclasses.replace(
-    config, sources=(), objective='observational', epochs=1, steps=0
+    config, mixture=(), objective='observational', epochs=1, steps=0
   )
   expected = by_hand(
     trained,
@@ -128,7 +128,7 @@ def test_the_loss_is_told_by_source_and_author(config, folders, tmp_path):
 
 
 def test_a_run_of_one_source_is_told_by_author_alone(config, tmp_path):
-  config.records, config.sources = config.sources[0][0], ()
+  config.records, config.mixture = config.mixture[0][0], ()
   config.steps = 1
   loop.train(config, tmp_path)
   (row,) = metrics_lib.read(tmp_path / 'metrics.jsonl')

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from isft_jax import files
+from isft_jax.config import with_new_names
 from isft_jax.report import document, plots, tables
 from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.paper import CITATION
@@ -150,7 +151,7 @@ def _identity(run: Mapping) -> dict[str, str]:
     'base model': base,
     'facts': ', '.join(fact['topic'] for fact in topics),
   }
-  for name, value in flat(run.get('config', {})):
+  for name, value in flat(with_new_names(run.get('config', {}))):
     if not name.startswith(_FREE):
       shared[f'config: {name}'] = value
   return shared

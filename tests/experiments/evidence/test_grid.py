@@ -30,9 +30,9 @@ ARMS = ('observational', 'interventional', 'demonstration')
 
 def stage(steps):
   return StageConfig(
-    rows=2,
-    row_length=256,
-    row_targets=256,
+    batch_size=2,
+    seq_len=256,
+    targets_per_row=256,
     steps=steps,
     optim=OptimConfig(learning_rate=3e-3),
   )
@@ -47,7 +47,7 @@ def config(**values):
       'arms': ARMS,
       'heldout_arms': ARMS[:2],
       'model': ModelConfig(
-        vocab_size=480, width=16, layers=1, head_size=4, hidden=32
+        vocab_size=480, width=16, layers=1, head_size=4, mlp_width=32
       ),
       'mesh': MeshConfig(data=1),
       'documents': DocumentsConfig(number=30, p_true=0.75),
