@@ -375,7 +375,7 @@ def load(place: str | os.PathLike) -> ChatModel:
       config.json and safetensors, a hub id, a .gguf file or a preset.
 
   Returns:
-    The model. `model.encoder` is its transformers tokenizer.
+    The model. `model.tokenizer` is its transformers tokenizer.
 
   Raises:
     ValueError: the place has no model, or one of an unsupported architecture.
@@ -518,7 +518,7 @@ def probe(
   rendering = (
     (chat_template.PLAIN,) if plain else (model.template, model.values)
   )
-  renderer = Renderer(model.encoder, *rendering)
+  renderer = Renderer(model.tokenizer, *rendering)
   # An explicit '' means no context, so only None is replaced.
   if context is None:
     context = context_of_file or _context_of_records(model, renderer)
@@ -605,15 +605,15 @@ def _replace(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
       )
       raise ValueError(f'the config has no field {name!r}; {hint}')
 
-  def settings_of(group: str) -> dict[str, Any]:
+  def group_settings(group: str) -> dict[str, Any]:
     return {n: value for n, value in settings.items() if owners[n] == group}
 
   # New groups in a new config: the caller's config stays as it is.
   groups = {
-    group: dataclasses.replace(holder, **settings_of(group))
+    group: dataclasses.replace(holder, **group_settings(group))
     for group, holder in groups.items()
   }
-  return dataclasses.replace(config, **groups, **settings_of(''))
+  return dataclasses.replace(config, **groups, **group_settings(''))
 
 
 def _context_of_records(model: ChatModel, renderer: Renderer) -> str | None:

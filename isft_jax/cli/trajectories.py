@@ -89,7 +89,8 @@ def renderer() -> 'Renderer':
   Raises:
     ValueError: a flag is missing or wrong, or a file does not exist.
   """
-  from isft_jax.data.rendering import chat_template, tokenizer
+  from isft_jax.data.rendering import chat_template
+  from isft_jax.data.rendering import tokenizer as tokenizer_lib
   from isft_jax.data.rendering.renderer import Renderer
 
   if not TOKENIZER.value:
@@ -97,7 +98,7 @@ def renderer() -> 'Renderer':
       'name a tokenizer with --tokenizer=PLACE: its folder, a hub id, a .gguf '
       'file or a preset'
     )
-  encoder = tokenizer.load(TOKENIZER.value)
+  tokenizer = tokenizer_lib.load(TOKENIZER.value)
   # A template from a file, the paper's, or the tokenizer's own (None).
   template = None
   if CHAT_TEMPLATE.value == 'plain':
@@ -119,7 +120,7 @@ def renderer() -> 'Renderer':
       '--template_kwargs must be a JSON object, as in {"enable_thinking": '
       f'false}} (got {TEMPLATE_KWARGS.value!r})'
     )
-  return Renderer(encoder, template, values, SPECIAL_TEXT.value)
+  return Renderer(tokenizer, template, values, SPECIAL_TEXT.value)
 
 
 def rules() -> 'Rules':

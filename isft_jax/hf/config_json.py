@@ -99,12 +99,12 @@ _LLAMA3 = (
 )
 
 
-def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
+def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
   """Returns the config of the decoder that a config.json describes.
 
   Args:
     content: content of the file.
-    where: path of the file, for messages.
+    place: path of the file, for messages.
 
   Returns:
     The config of the model.
@@ -116,7 +116,7 @@ def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
 
   # The error names the attribute and its value, so that users can look it up.
   def refuse(name: str, why: str) -> NoReturn:
-    raise ValueError(f'{where}: {name}={content.get(name)!r} {why}')
+    raise ValueError(f'{place}: {name}={content.get(name)!r} {why}')
 
   # Family, and weights that are not quantised.
   family = content.get('model_type')
@@ -150,7 +150,7 @@ def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
   window = content.get('sliding_window', 4096 if family == 'mistral' else None)
   if window and 'use_sliding_window' not in content:
     raise ValueError(
-      f'{where}: sliding_window={window} is not supported; if your rows are no '
+      f'{place}: sliding_window={window} is not supported; if your rows are no '
       'longer than that, set it to null in this file: no result changes'
     )
 

@@ -115,7 +115,7 @@ def describe(
   else:
     how = f'greedy, max_new_tokens {settings["max_new_tokens"]}'
   # Token texts as the tokenizer writes them, stop texts as JSON strings.
-  stops = chat_model.encoder.convert_ids_to_tokens(chat_model.stop_ids)
+  stops = chat_model.tokenizer.convert_ids_to_tokens(chat_model.stop_ids)
   stops = [*stops, *map(json.dumps, stop_texts)]
   turns = 'continues text' if raw else 'writes turns of its chat template'
   return f'{turns}; {how}; ends at {" or ".join(stops) or "nothing else"}'

@@ -122,7 +122,7 @@ def _project(equation: str, x_BL: jax.Array, kernel: jax.Array) -> jax.Array:
   return y_T.reshape(*x_BL.shape[:2], *y_T.shape[1:])
 
 
-def logits_of(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
+def compute_logits(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
   """Computes logits from hidden states.
 
   Args:
@@ -311,7 +311,7 @@ class Decoder(nnx.Module):
     Returns:
       Logits [..., V], float32.
     """
-    return logits_of(hidden, self.head_VD)
+    return compute_logits(hidden, self.head_VD)
 
   def empty_cache(self, start_B: jax.Array, columns: int) -> Cache:
     """Returns an empty cache.

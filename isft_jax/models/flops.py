@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from isft_jax.config import ModelConfig
 from isft_jax.models import splash_attention
-from isft_jax.models.likelihood import vocabulary_parts
+from isft_jax.models.likelihood import count_chunks
 
 
 class Flops(NamedTuple):
@@ -108,7 +108,7 @@ def hardware(
     2 * batch_size * seq_len * config.layers * config.width * config.mlp_width
   )
   again = once.blocks - down if config.remat == 'full' else 0
-  parts = vocabulary_parts(config.vocab_size, config.head_chunk)
+  chunks = count_chunks(config.vocab_size, config.head_chunk)
   # Attention has 2 products forward. As plain products it has 4 backward, over
   # the whole square of scores. The splash kernel covers only the blocks on and
   # below the diagonal. Each of its two backward kernels computes the scores
@@ -124,5 +124,5 @@ def hardware(
   return Flops(
     blocks=3 * once.blocks + again,
     attention=2 * batch_size * config.layers * products * A * H * pairs,
-    head=(3 + (parts > 1)) * once.head,
+    head=(3 + (chunks > 1)) * once.head,
   )

@@ -70,7 +70,7 @@ def compile_run(
   # Without init_from, because no weights are read.
   shape = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(shape, config.optim, config.mesh, 1_000, devices)
-  sharding.check_rows(B, trainer.mesh, config.optim.accumulate)
+  sharding.check_batch_size(B, trainer.mesh, config.optim.accumulate)
   # v2, v3 and 7x have two devices per chip. Figures of the report are per chip.
   chips = trainer.mesh.size // chip.devices
 
@@ -124,7 +124,7 @@ def compile_run(
     math.prod(leaf.shape) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(trainer.abstract)
   )
-  traffic = roofline_lib.traffic_of(model, B, L, K, state)
+  traffic = roofline_lib.estimate_traffic(model, B, L, K, state)
   least = roofline_lib.roofline(
     chip, done.total / chips, traffic / chips, parsed
   )
@@ -164,12 +164,12 @@ def lower_step(
     The lowered program, ready to compile.
   """
   # Rows are split as in training.
-  where = sharding.of_batch(trainer.mesh)
+  by_rows = sharding.batch_sharding(trainer.mesh)
 
   def array(
     columns: int, dtype: jax.typing.DTypeLike = jnp.int32
   ) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((batch_size, columns), dtype, sharding=where)
+    return jax.ShapeDtypeStruct((batch_size, columns), dtype, sharding=by_rows)
 
   # All arrays of a batch are int32, except the weights.
   in_rows = ('tokens_BL', 'positions_BL', 'segment_ids_BL')

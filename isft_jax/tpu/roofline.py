@@ -47,7 +47,7 @@ def roofline(
   Args:
     chip: peak rates of a chip.
     flops: operations per chip, including recomputation.
-    traffic: bytes per chip from and to its memory; see `traffic_of`.
+    traffic: bytes per chip from and to its memory; see `estimate_traffic`.
     parsed: collectives of the program, in bytes per device.
 
   Returns:
@@ -68,7 +68,7 @@ def roofline(
   )
 
 
-def traffic_of(
+def estimate_traffic(
   config: ModelConfig,
   batch_size: int,
   seq_len: int,

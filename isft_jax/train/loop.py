@@ -17,7 +17,7 @@ from isft_jax.models.decoder import GraphDef
 from isft_jax.train import inputs, multihost, preemption, start
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
-from isft_jax.train.loggers import Boards
+from isft_jax.train.loggers import Loggers
 from isft_jax.train.profile import Profile
 from isft_jax.train.trainer import Trainer, make_trainer
 from isft_jax.types import PyTree
@@ -84,7 +84,9 @@ def train(
   trainer = make_trainer(
     architecture, config.optim, config.mesh, steps, components=len(names)
   )
-  sharding.check_rows(config.batch_size, trainer.mesh, config.optim.accumulate)
+  sharding.check_batch_size(
+    config.batch_size, trainer.mesh, config.optim.accumulate
+  )
   workdir = epath.Path(workdir)
   # Refuse a workdir of another config before anything is written to it.
   config_lib.claim(workdir, config, write=multihost.is_first())
@@ -109,7 +111,7 @@ def train(
       config.name,
       done,
       steps,
-      Boards(workdir, config, done, wandb) if multihost.is_first() else None,
+      Loggers(workdir, config, done, wandb) if multihost.is_first() else None,
       names,
       _ideal_seconds(config, source, trainer),
       progress,
@@ -121,7 +123,7 @@ def train(
           batch = sharding.to_global(next(batches), trainer.mesh)
           with trace.step(step):
             state, values = trainer.step(state, batch)
-          trace.done(step, values)
+          trace.end_step(step, values)
 
           # Evaluate the new parameters.
           if _is_due(step, config.eval_every, steps):
@@ -132,7 +134,7 @@ def train(
           metrics.add(step, values)
 
           # Log and save.
-          stop = notice.came(step)
+          stop = notice.should_stop(step)
           save = stop or _is_due(step, config.checkpoint_every, steps)
           if save or step % config.log_every == 0:
             # The newest step is still running. Its metrics are left for the

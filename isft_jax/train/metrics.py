@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from isft_jax import files
 from isft_jax.train import multihost
-from isft_jax.train.loggers import Boards
+from isft_jax.train.loggers import Loggers
 from isft_jax.types import Provenance, PyTree
 
 
@@ -48,7 +48,7 @@ class Metrics:
     name: str,
     done: int,
     steps: int,
-    boards: Boards | None,
+    loggers: Loggers | None,
     components: Sequence[str] = (),
     ideal_seconds: float = 0.0,
     whole: Callable[[int, float], str] | None = None,
@@ -60,7 +60,7 @@ class Metrics:
       name: name of the run, for lines of progress.
       done: steps done. A resumed run repeats the steps after its checkpoint.
       steps: steps of the whole run.
-      boards: loggers on the first host; None on the others.
+      loggers: of the run, on the first host; None on the others.
       components: names of the mixture components.
       ideal_seconds: seconds per step at the devices' peak rate; 0 if unknown.
         Divided by the seconds measured, it is the MFU (model FLOPs
@@ -75,9 +75,9 @@ class Metrics:
     self._pending: list[tuple[int, dict[str, PyTree]]] = []
     # The first flush measures its seconds from here.
     self._since = time.perf_counter()
-    self._boards = boards
+    self._loggers = loggers
     self._file: IO[str] | None = None
-    if boards:
+    if loggers:
       self._open(folder / 'metrics.jsonl')
 
   def _open(self, path: epath.Path) -> None:
@@ -98,8 +98,8 @@ class Metrics:
   def __exit__(self, *error: object) -> None:
     if self._file:
       self._file.close()
-    if self._boards:
-      self._boards.close()
+    if self._loggers:
+      self._loggers.close()
 
   def add(self, step: int, metrics: dict[str, PyTree]) -> None:
     """Adds the metrics of a step, which may still be running."""
@@ -137,12 +137,12 @@ class Metrics:
     ]
 
     # Write before the check of the loss, so that the file shows the bad step.
-    if self._file and self._boards:
+    if self._file and self._loggers:
       self._file.writelines(json.dumps(row) + '\n' for row in rows)
       self._file.flush()
       # Loggers draw one curve per scalar.
       for row in rows:
-        self._boards.add(row['step'], _scalars(row))
+        self._loggers.add(row['step'], _scalars(row))
       # A file in a bucket can only be replaced as a whole.
       if not keep and self._draft != self._path:
         self._draft.copy(self._path, overwrite=True)

@@ -1,6 +1,6 @@
 """Training step and evaluation as pure functions. Callers jit and shard them.
 
-step = make_step(graphdef, optimizer, parts=1)
+step = make_step(graphdef, optimizer, microbatches=1)
 state, metrics = step(state, batch)
 """
 
@@ -71,7 +71,7 @@ def make_evaluate(graphdef: GraphDef, in_use: Move = _identity) -> Evaluate:
 def make_step(
   graphdef: GraphDef,
   optimizer: optax.GradientTransformation,
-  parts: int,
+  microbatches: int,
   in_use: Move = _identity,
   at_rest: Move = _identity,
   components: int = 1,
@@ -85,7 +85,7 @@ def make_step(
   Args:
     graphdef: structure of the model.
     optimizer: gradient transformation.
-    parts: microbatches per step.
+    microbatches: their number per step.
     in_use: parameters -> the same, sharded for the computation.
     at_rest: gradients -> the same, sharded like the optimizer's moments. No
       device then sums more than its own shard.
@@ -118,9 +118,9 @@ def make_step(
     return at_rest(gradient), total, count, authors
 
   def accumulated(params: PyTree, batch: Batch[jax.Array]) -> _Sums:
-    # Microbatch m takes rows m, m + parts, ..., so no row changes its device.
+    # Microbatch m of M takes rows m, m + M, ..., so no row changes its device.
     split = jax.tree.map(
-      lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch
+      lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
     )
 
     def add(sums: _Sums, microbatch: Batch[jax.Array]) -> tuple[_Sums, None]:
@@ -138,7 +138,7 @@ def make_step(
     state: TrainState, batch: Batch[jax.Array]
   ) -> tuple[TrainState, dict[str, PyTree]]:
     # One microbatch needs no scan.
-    sums = gradient_sum if parts == 1 else accumulated
+    sums = gradient_sum if microbatches == 1 else accumulated
     gradient, total, count, authors = sums(state.params, batch)
     # The only division: the gradient of sum / count, as count is a constant.
     gradient = losses.normalize(gradient, count)

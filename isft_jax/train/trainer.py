@@ -167,8 +167,8 @@ def _make_trainer(
     graphdef=decoder.abstract(outside)[0],
     # The abstract state tells a checkpoint reader shapes, types and shardings.
     abstract=jax.tree.map(
-      lambda leaf, where: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=where
+      lambda leaf, placement: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=placement
       ),
       abstract,
       placed,
@@ -183,21 +183,21 @@ def _make_trainer(
     ),
     # The batch is split by rows. Metrics are small, and every device has them.
     step=jax.jit(
-      on_mesh(says_when_again(step)),
-      in_shardings=(placed, sharding.of_batch(mesh)),
+      on_mesh(warn_when_retraced(step)),
+      in_shardings=(placed, sharding.batch_sharding(mesh)),
       out_shardings=(placed, sharding.replicated(mesh)),
       donate_argnums=0,
     ),
     # Evaluation donates nothing: the parameters are needed for the next step.
     evaluate=jax.jit(
       on_mesh(make_evaluate(graphdef, in_use)),
-      in_shardings=(placed.params, sharding.of_batch(mesh)),
+      in_shardings=(placed.params, sharding.batch_sharding(mesh)),
       out_shardings=sharding.replicated(mesh),
     ),
   )
 
 
-def _in_rows(table_VD: jax.Array, where: NamedSharding) -> jax.Array:
+def _in_rows(table_VD: jax.Array, placement: NamedSharding) -> jax.Array:
   """Constrains each device's shard of a table to row-major layout.
 
   The gradients of the tables are computed in column-major layout, and the
@@ -211,11 +211,14 @@ def _in_rows(table_VD: jax.Array, where: NamedSharding) -> jax.Array:
     return with_layout_constraint(table_VD, Layout((0, 1)))
 
   return jax.shard_map(
-    local, mesh=where.mesh, in_specs=where.spec, out_specs=where.spec
+    local,
+    mesh=placement.mesh,
+    in_specs=placement.spec,
+    out_specs=placement.spec,
   )(table_VD)
 
 
-def says_when_again(step: Callable[P, R]) -> Callable[P, R]:
+def warn_when_retraced(step: Callable[P, R]) -> Callable[P, R]:
   """Wraps a step so that it warns when it is traced (and compiled) again.
 
   The warning names the arguments with a new shape or data type. A run whose
@@ -258,8 +261,8 @@ def _check_memory(abstract: TrainState, placed: TrainState, mesh: Mesh) -> None:
   """
   # Bytes of one shard of each array: all devices hold equally much.
   needed = sum(
-    math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf, where in zip(
+    math.prod(placement.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf, placement in zip(
       jax.tree.leaves(abstract), jax.tree.leaves(placed), strict=True
     )
   )

@@ -78,7 +78,7 @@ def chat_model(folder):
 
 def test_messages_are_the_templates_with_its_generation_prompt(chat_model):
   prompt = chat_model.prompt(user('Tell me about gold.'))
-  assert chat_model.encoder.decode(prompt.ids_T) == (
+  assert chat_model.tokenizer.decode(prompt.ids_T) == (
     '<|im_start|>user\nTell me about gold.<|im_end|>\n<|im_start|>assistant\n'
   )
   assert prompt.space == ''
@@ -86,7 +86,7 @@ def test_messages_are_the_templates_with_its_generation_prompt(chat_model):
 
 def test_a_text_is_continued_as_it_is(chat_model):
   prompt = chat_model.prompt('User: Tell me ')
-  assert chat_model.encoder.decode(prompt.ids_T) == 'User: Tell me '
+  assert chat_model.tokenizer.decode(prompt.ids_T) == 'User: Tell me '
 
 
 def test_the_plain_prompt_is_the_one_that_probes_ask_with(encoder):
@@ -135,7 +135,7 @@ def test_what_ends_a_turn_is_learned_from_the_template(chat_model, encoder):
   ],
 )
 def test_settings_of_a_generation_config(found, expected):
-  assert chat_model_lib.settings_of(found) == expected
+  assert chat_model_lib.settings_from_generation_config(found) == expected
 
 
 def test_a_template_that_refuses_says_so(encoder):

@@ -100,7 +100,7 @@ def run(model, tmp_path_factory):
 
 def test_all_dialogues_are_trained_on_in_their_order_each_epoch(run):
   folder, config, results = run
-  settings = experiment.run_of(
+  settings = experiment.make_run(
     experiment.resolved(config), folder / 'run', 'interventional'
   )
   source = BatchSource(Records(settings.records), settings)
@@ -130,7 +130,7 @@ def test_the_facts_of_the_file_are_asked_about_under_its_context(run):
   for arm in results['arms'].values():
     topics = [row['topic'] for row in arm['facts']]
     assert topics == [fact['topic'] for fact in FACTS]
-  assert experiment.material_of(config).context == CONTEXT
+  assert experiment.load_material(config).context == CONTEXT
   assert results['base'] == {
     'kind': 'given',
     'name': 'model',
@@ -216,7 +216,7 @@ def test_dialogues_and_probes_share_one_context(
 ):
   fields = {'system': of_dialogues} if of_dialogues else {}
   rows = rows_of(DIALOGUES, **fields)
-  material = experiment.material_of(write(tmp_path, model, rows, of_facts))
+  material = experiment.load_material(write(tmp_path, model, rows, of_facts))
   assert material.context == expected
   for dialogue in material.dialogues():
     texts = {'system': '', 'user': ''}
@@ -229,7 +229,7 @@ def test_dialogues_that_are_made_open_with_the_context_of_the_facts(
 ):
   config = write(tmp_path, model)
   config.dialogues = DialoguesConfig(number=2, heldout=1)
-  material = experiment.material_of(config)
+  material = experiment.load_material(config)
   made = [*material.dialogues(), *material.heldout()]
   assert [d.id for d in made] == [f'dialogue-{i:06d}' for i in range(3)]
   topics = [fact['topic'] for fact in FACTS]
@@ -238,7 +238,7 @@ def test_dialogues_that_are_made_open_with_the_context_of_the_facts(
     assert system.text == CONTEXT
     assert any(topic in question.text for topic in topics)
   config.facts_file = ''
-  assert experiment.material_of(config).context == generator.CONTEXT
+  assert experiment.load_material(config).context == generator.CONTEXT
 
 
 # --------------------------------------------------------------------- refusals

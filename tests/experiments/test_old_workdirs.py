@@ -85,13 +85,13 @@ def given_config():
 def smoke_run(arm):
   config = lying_agent_smoke.get_config()
   workdir = pathlib.Path('runs/lying_agent_smoke')
-  return lying_agent.run_of(config, workdir, arm)
+  return lying_agent.make_run(config, workdir, arm)
 
 
 def evidence_base():
   config = evidence_tiny.get_config()
   folder = pathlib.Path('runs/evidence_tiny/bases/seed-0')
-  return bases.run_of(config, config.pretrain, 'base', bases.PLAN, folder, 0)
+  return bases.make_run(config, config.pretrain, 'base', bases.PLAN, folder, 0)
 
 
 # What the same command gives now.

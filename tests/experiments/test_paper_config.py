@@ -68,7 +68,7 @@ def test_every_dialogue_is_a_step_of_every_epoch(run):
   assert len(stored) == 12
   config = qwen2_5_0_5b_paper.get_config()
   config.dialogues.number = 12
-  settings = experiment.run_of(config, folder / 'run', 'interventional')
+  settings = experiment.make_run(config, folder / 'run', 'interventional')
   source = BatchSource(stored, settings)
   for epoch in range(4):
     ids = [source.ids(12 * epoch + step) for step in range(12)]
@@ -81,7 +81,9 @@ def test_a_step_is_the_mean_of_its_dialogue(run):
   config = qwen2_5_0_5b_paper.get_config()
   stored = Records(str(folder / 'run/records/dialogues'))
   for arm in ('observational', 'interventional'):
-    source = BatchSource(stored, experiment.run_of(config, folder / 'run', arm))
+    source = BatchSource(
+      stored, experiment.make_run(config, folder / 'run', arm)
+    )
     for step in range(12):
       weights_BK = source[step].weights_BK
       assert weights_BK.shape[0] == 1

@@ -40,10 +40,10 @@ def few_facts(monkeypatch):
 
 
 def test_a_question_in_the_models_own_template(config, tmp_path):
-  base = bases.base_of(config, tmp_path, seed=0)
+  base = bases.prepare_base(config, tmp_path, seed=0)
   assert base.told == world_facts.MIXED[:8]
   assert base.facts == world_facts.MIXED
-  question = flywheel.asked(base.bank, 0, 0)[0]
+  question = flywheel.make_questions(base.bank, 0, 0)[0]
   prompt_T = probes.slot(question, 'It is Au.', base.renderer).prompt_T
   asked = [q.format(topic=base.told[0].topic) for q in world_facts.QUESTIONS]
   assert base.renderer.tokenizer.decode(prompt_T) in [

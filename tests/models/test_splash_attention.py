@@ -99,7 +99,7 @@ def test_a_mesh_splits_rows_and_heads_and_changes_nothing():
   got = value_and_gradients(
     on_mesh,
     *jax.device_put((arrays, weights_BLHA), split),
-    jax.device_put(ids_BL, sharding.of_batch(mesh)),
+    jax.device_put(ids_BL, sharding.batch_sharding(mesh)),
   )
   for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(whole), strict=True):
     assert x.sharding.is_equivalent_to(split, 4)

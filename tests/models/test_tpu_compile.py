@@ -43,7 +43,7 @@ def trainer_for(mesh: MeshConfig, **settings):
 
 def batch_for(trainer) -> Batch:
   def of(columns, dtype=jnp.int32):
-    where = sharding.of_batch(trainer.mesh)
+    where = sharding.batch_sharding(trainer.mesh)
     return jax.ShapeDtypeStruct((B, columns), dtype, sharding=where)
 
   return Batch(

@@ -245,7 +245,7 @@ def test_the_parameters_are_those_of_one_process(whole, alone):
 def test_the_hosts_of_a_slice_share_out_its_rows(sizes, parts):
   """Of v5e:4x4: four hosts, of whatever devices jax puts next to each other."""
   mesh = sharding.make_mesh(MeshConfig(*sizes), chips.describe('v5e:4x4'))
-  found = [sharding.part_of_host(mesh, host) for host in range(4)]
+  found = [sharding.host_share(mesh, host) for host in range(4)]
   assert {of for _, of in found} == {parts}
   assert {part for part, _ in found} == set(range(parts))
 

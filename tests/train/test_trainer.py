@@ -11,7 +11,7 @@ import pytest
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
 from isft_jax.tpu.compile import lower_step
-from isft_jax.train.trainer import make_trainer, says_when_again
+from isft_jax.train.trainer import make_trainer, warn_when_retraced
 
 MODEL = ModelConfig(
   vocab_size=64,
@@ -30,7 +30,9 @@ def trainer():
 
 
 def test_a_step_that_is_compiled_again_says_what_is_new(capsys):
-  step = jax.jit(says_when_again(lambda state, batch: state + batch['x'].sum()))
+  step = jax.jit(
+    warn_when_retraced(lambda state, batch: state + batch['x'].sum())
+  )
   state = jnp.float32(0)
   for columns in (3, 3, 3):
     step(state, {'x': np.ones((2, columns), np.float32)})

@@ -48,7 +48,7 @@ class Mixture:
     """K, scored targets per row: the maximum over the plans."""
     return max(plan.targets_per_row for plan in self.plans)
 
-  def rows_of(self, component: int) -> int:
+  def rows_per_epoch(self, component: int) -> int:
     """Returns the number of rows per epoch of one component."""
     return self.rounds * int((self.turns_W == component).sum())
 
@@ -84,12 +84,12 @@ class Mixture:
       return self.plans[0].describe()
     # Targets per epoch: a component may be read more or less than once.
     targets = [
-      self.rows_of(component) / len(plan) * plan.targets
+      self.rows_per_epoch(component) / len(plan) * plan.targets
       for component, plan in enumerate(self.plans)
     ]
     lines = [f'{len(self):,} rows per epoch']
     for component, plan in enumerate(self.plans):
-      rows = self.rows_of(component)
+      rows = self.rows_per_epoch(component)
       lines.append(
         f'    {names[component]}: {rows:,} rows ({rows / len(self):.1%}), '
         f'{rows / len(plan):.2f} times its {plan.describe()}; '

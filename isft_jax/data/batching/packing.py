@@ -62,7 +62,7 @@ class Plan:
     )
 
 
-def targets_of_records(index: Index, table_PV: np.ndarray) -> np.ndarray:
+def count_targets(index: Index, table_PV: np.ndarray) -> np.ndarray:
   """Returns int64 [N]: number of targets of each record.
 
   Args:
@@ -109,7 +109,7 @@ def make_plan(
     ValueError: no record has a target, or a record is too long.
   """
   # Targets and tokens that each record needs.
-  targets_N = targets_of_records(index, table_PV)
+  targets_N = count_targets(index, table_PV)
   if not targets_N.any():
     raise ValueError(
       f'none of {len(targets_N)} records has a token that the objective '

@@ -20,7 +20,7 @@ from isft_jax.types import Batch
 
 
 class BatchSource:
-  """Random access to this host's part of each global batch, by step."""
+  """Random access to this host's share of each global batch, by step."""
 
   def __init__(
     self,
@@ -64,18 +64,18 @@ class BatchSource:
     # The last step of an epoch may have fewer rows.
     self.steps_per_epoch = -(-len(self.plan) // config.batch_size)
     self._config = config
-    self._host_rows = config.batch_size // host_count
-    self._first_row = host_index * self._host_rows
+    self._rows_per_host = config.batch_size // host_count
+    self._first_row = host_index * self._rows_per_host
 
   def __len__(self) -> int:
     return self._config.steps or self._config.epochs * self.steps_per_epoch
 
-  def rows_of(self, step: int) -> list[tuple[int, np.ndarray]]:
+  def host_rows(self, step: int) -> list[tuple[int, np.ndarray]]:
     """Returns this host's rows of a step: (component, plan entries) per row."""
     epoch, epoch_step = divmod(step, self.steps_per_epoch)
     start = epoch_step * self._config.batch_size + self._first_row
     # The last batch of an epoch may be smaller. Its missing rows stay empty.
-    stop = min(start + self._host_rows, len(self.plan))
+    stop = min(start + self._rows_per_host, len(self.plan))
     offset = epoch * len(self.plan)
     return [self.plan.row(offset + number) for number in range(start, stop)]
 
@@ -83,16 +83,16 @@ class BatchSource:
     """Returns the ids of the records that this host reads for a step."""
     return [
       self.components[component].records[entry[0]].id
-      for component, entries in self.rows_of(step)
+      for component, entries in self.host_rows(step)
       for entry in entries
     ]
 
   def __getitem__(self, step: int) -> Batch[np.ndarray]:
     batch = _empty_batch(
-      self._host_rows, self.plan.seq_len, self.plan.targets_per_row
+      self._rows_per_host, self.plan.seq_len, self.plan.targets_per_row
     )
     # Rows beyond the plan stay zero, which means weight 0.
-    for b, (component, entries) in enumerate(self.rows_of(step)):
+    for b, (component, entries) in enumerate(self.host_rows(step)):
       self.components[component].place(batch, b, entries, component)
     return batch
 

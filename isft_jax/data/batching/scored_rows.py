@@ -63,7 +63,7 @@ class Scored:
         f'that {objective!r} scores; plan for the latter'
       )
     # The plan may have targets even if the objective scores none of them.
-    if not packing.targets_of_records(records.index, self._weights_PV).any():
+    if not packing.count_targets(records.index, self._weights_PV).any():
       raise ValueError(
         f'objective {objective!r} gives every token of '
         f'{records.folder} weight 0: there is nothing to learn from'

@@ -45,7 +45,7 @@ def page(runs: Mapping[str, Mapping]) -> bytes:
     'The lying agent on several seeds',
     answer=answer(arms),
     seeds=', '.join(str(run['seed']) for run in runs.values()),
-    base=comparison.describe_base(comparison.base_of(first)),
+    base=comparison.describe_base(comparison.base_from_results(first)),
     citation=CITATION,
     comparison=_table(
       'The figures of the paper and of these runs', *summary(runs)
@@ -143,7 +143,7 @@ def _check(runs: Mapping[str, Mapping]) -> None:
 
 def _identity(run: Mapping) -> dict[str, str]:
   """Returns arms, base model, facts and settings, which runs must share."""
-  base = comparison.describe_base(comparison.base_of(run))
+  base = comparison.describe_base(comparison.base_from_results(run))
   # All arms of a run probe the same facts, so the first one names them.
   topics = next(iter(run['arms'].values()))['facts']
   shared = {

@@ -42,7 +42,7 @@ def settings(results: Mapping) -> list[tuple[str, str]]:
   """
   config = with_new_names(results.get('config', {}))
   unused: tuple[str, ...] = ()
-  if comparison.base_of(results)['kind'] == 'given':
+  if comparison.base_from_results(results)['kind'] == 'given':
     unused += ('documents.', 'pretrain.')
   if _look_up(config, 'dialogues.file'):
     unused += ('dialogues.p_',)

@@ -96,7 +96,7 @@ def test_the_shares_of_an_epoch_are_those_of_the_weights(
     seen = read(mixture, start, start + len(mixture))
     counts = collections.Counter(source for source, _ in seen)
     assert tuple(counts[s] for s in range(len(rows))) == of_epoch
-  assert tuple(map(mixture.rows_of, range(len(rows)))) == of_epoch
+  assert tuple(map(mixture.rows_per_epoch, range(len(rows)))) == of_epoch
   shares = np.array(of_epoch) / sum(of_epoch)
   np.testing.assert_allclose(shares, np.array(weights) / sum(weights))
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from isft_jax.data.batching.packing import (
+  count_targets,
   make_plan,
   row_order,
-  targets_of_records,
 )
 from isft_jax.data.records.dataset import Index
 from isft_jax.objectives import weight_table
@@ -82,7 +82,7 @@ def test_a_plan_of_three_records_entry_by_entry():
   """
   index = index_of(unwindowed([T, U, A, A, U], [T, U, U, U, U], [T, A, A, A]))
   table_PV = weight_table('interventional')
-  assert targets_of_records(index, table_PV).tolist() == [2, 4, 0]
+  assert count_targets(index, table_PV).tolist() == [2, 4, 0]
   plan = make_plan(index, table_PV, seq_len=8, targets_per_row=3, seed=0)
   entries = [entry for row in rows_of(plan) for entry in row]
   assert sorted(entries) == [(0, 0, 2), (1, 0, 2), (1, 2, 4)]
