@@ -253,6 +253,7 @@ def test_a_run_starts_from_a_run_or_from_a_config(folder, tuned, tmp_path):
     ({}, 'name the model to start from'),
     ({'init_from': 'x', 'learningrate': 1}, "did you mean 'learning_rate'"),
     ({'init_from': 'x', 'nothing_near': 1}, 'see isft_jax/config.py'),
+    ({'init_from': 'x', 'batchsize': 1}, "did you mean 'batch_size'"),
     ({'init_from': 'x', 'epochs': 0}, 'config.epochs must be at least 1'),
   ],
 )
@@ -260,6 +261,16 @@ def test_a_setting_that_cannot_work_is_named(tmp_path, settings, message):
   with pytest.raises(ValueError, match=message):
     isft_jax.finetune('nowhere', tmp_path / 'run', **settings)
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_setting_may_have_its_old_name(tmp_path):
+  message = 'isft_jax.finetune: rows is the old name of batch_size; write'
+  with (
+    pytest.warns(FutureWarning, match=message) as caught,
+    pytest.raises(ValueError, match=r'config\.batch_size must be at least 1'),
+  ):
+    isft_jax.finetune('nowhere', tmp_path, init_from='x', rows=0)
+  assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_prompts_are_texts_messages_or_lists_of_them(model):
