@@ -101,7 +101,7 @@ def run(model, tmp_path_factory):
 def test_all_dialogues_are_trained_on_in_their_order_each_epoch(run):
   folder, config, results = run
   settings = experiment.make_run(
-    experiment.resolved(config), folder / 'run', 'interventional'
+    experiment.resolve(config), folder / 'run', 'interventional'
   )
   source = BatchSource(Records(settings.records), settings)
   ids = [source.ids(step) for step in range(len(source))]
@@ -174,7 +174,7 @@ def test_a_workdir_goes_on_with_the_same_data_wherever_they_lie(
 ):
   folder, _, _ = run
   moved = write(tmp_path, model)
-  config_lib.claim(folder / 'run', experiment.resolved(moved))
+  config_lib.claim(folder / 'run', experiment.resolve(moved))
 
   for name, field in (
     ('dialogues.jsonl', 'dialogues.sha256'),
@@ -190,13 +190,13 @@ def test_a_workdir_goes_on_with_the_same_data_wherever_they_lie(
 
 def test_a_checksum_that_is_named_must_be_the_files(model, tmp_path):
   config = write(tmp_path, model)
-  right = experiment.resolved(config).dialogues.sha256
+  right = experiment.resolve(config).dialogues.sha256
   config.dialogues.sha256 = right
-  experiment.resolved(config)
+  experiment.resolve(config)
   config.dialogues.sha256 = '0' * 64
   message = f'has the checksum {right}, and config.dialogues.sha256 is 000'
   with pytest.raises(ValueError, match=message):
-    experiment.resolved(config)
+    experiment.resolve(config)
 
 
 # ---------------------------------------------------------- whose context it is
@@ -283,4 +283,4 @@ def test_a_file_that_does_not_exist_is_named(model, tmp_path):
   config.dialogues.file = 'nowhere.jsonl'
   message = r"dialogues\.file='nowhere\.jsonl': the file does not exist"
   with pytest.raises(ValueError, match=message):
-    experiment.resolved(config)
+    experiment.resolve(config)

@@ -80,7 +80,7 @@ def test_what_is_done_is_what_the_traced_step_does(remat, chunk):
     return jax.ShapeDtypeStruct((B, columns), dtype)
 
   batch = Batch(*[of(L)] * 3, of(K), of(K), of(K, jnp.float32), of(K))
-  step = make_step(graphdef, optimizer, parts=1)
+  step = make_step(graphdef, optimizer, microbatches=1)
   traced = jax.make_jaxpr(step)(jax.eval_shape(start, params), batch)
   assert flops.hardware(config, B, L, K).total == of_products(traced.jaxpr)
 

@@ -422,7 +422,7 @@ def uneven(tmp_path_factory):
 
 @fast_jit
 def step_on_one_device(state, batch):
-  return make_step(GRAPHDEF, OPTIMIZER, parts=1)(state, batch)
+  return make_step(GRAPHDEF, OPTIMIZER, microbatches=1)(state, batch)
 
 
 def at_step_0(params):

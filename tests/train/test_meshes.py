@@ -64,7 +64,7 @@ def one_device(params):
   """Every parameter and loss, step by step, without any sharding."""
   graphdef, _ = decoder.abstract(MODEL)
   optimizer = optim.make_optimizer(OPTIM, STEPS)
-  step = jax.jit(make_step(graphdef, optimizer, parts=1))
+  step = jax.jit(make_step(graphdef, optimizer, microbatches=1))
   state = TrainState(np.int32(0), params, optimizer.init(params))
   path = []
   for batch in batches():
