@@ -188,9 +188,9 @@ def test_a_file_gets_the_same_replies_in_every_batch(
   rows = [{'prompt': said[0], 'id': 5}, {'messages': user(said[1])}]
   rows.append({'prompt': said[2]})
   path = tmp_path / 'replies.jsonl'
-  chat_loop.answer_file(chat_model, rows, False, str(path), batch=2, **NEW)
+  chat_loop.answer_file(chat_model, rows, False, str(path), batch_size=2, **NEW)
   lines = [json.loads(line) for line in path.read_text().splitlines()]
-  chat_loop.answer_file(chat_model, rows, False, '', batch=3, **NEW)
+  chat_loop.answer_file(chat_model, rows, False, '', batch_size=3, **NEW)
   out, err = capsys.readouterr()
   assert [json.loads(line) for line in out.splitlines()] == lines
   assert '2 of 3 prompts' in err and '3 of 3 prompts' in err
@@ -284,7 +284,8 @@ def test_a_file_that_holds_no_prompts_is_named(name, text, message, tmp_path):
     (['--model=x', '--prompt=a', '--prompts=b'], '--prompt or --prompts'),
     (['--model=x', '--output=b'], '--output needs --prompts'),
     (['--model=x', '--prompts=b', '--output=.'], 'already exists'),
-    (['--batch=0'], 'batch'),
+    (['--batch_size=0'], 'flag --batch_size=0'),
+    (['--batch=0'], 'flag --batch_size=0'),  # its old name
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):
