@@ -121,7 +121,7 @@ def renderer() -> 'Renderer':
   if CHAT_TEMPLATE.value == 'plain':
     template = chat_template.PLAIN
   elif CHAT_TEMPLATE.value:
-    named = encoder.chat_template
+    named = tokenizer.chat_template
     named = named if isinstance(named, dict) else {}
     path = pathlib.Path(CHAT_TEMPLATE.value)
     if CHAT_TEMPLATE.value not in named and not path.is_file():
