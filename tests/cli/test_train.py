@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from isft_jax.experiments.evidence.arms import demonstrated
+from isft_jax.experiments.evidence.arms import mark_demonstrations
 from isft_jax.train import metrics
 from tests.commands import command, error_line
 from tests.dialogues import dialogues, write_records
@@ -25,7 +25,9 @@ def folder(tmp_path_factory):
   """Records of runs and of demonstrations, and a CSV of facts."""
   folder = tmp_path_factory.mktemp('data')
   write_records(folder / 'runs', dialogues()[:12])
-  write_records(folder / 'shown', [*map(demonstrated, dialogues()[12:24])])
+  write_records(
+    folder / 'shown', [*map(mark_demonstrations, dialogues()[12:24])]
+  )
   (folder / 'facts.csv').write_text(
     'subject,relation,true,false\nwater,formula,H2O,HO2\n'
   )

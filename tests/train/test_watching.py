@@ -16,7 +16,7 @@ from isft_jax.cli.train import parse_steps
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records import dataset
-from isft_jax.experiments.evidence.arms import demonstrated
+from isft_jax.experiments.evidence.arms import mark_demonstrations
 from isft_jax.models.likelihood import target_nll
 from isft_jax.train import loop
 from isft_jax.train import metrics as metrics_lib
@@ -35,7 +35,7 @@ def folders(tmp_path_factory):
   folder = tmp_path_factory.mktemp('data')
   made = {
     'runs': dialogues()[:20],
-    'demonstrations': [*map(demonstrated, dialogues()[20:32])],
+    'demonstrations': [*map(mark_demonstrations, dialogues()[20:32])],
   }
   return {
     name: write_records(folder / name, trajectories, heldout=4)
