@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from isft_jax.data.files import strict_json
+from isft_jax.data.files import strict_json, text_lines
 
 _CHUNK = 1 << 16  # characters per read
 # An error this close to the end of the buffer may disappear with more text.
@@ -21,8 +21,9 @@ def values(stream: TextIO) -> Iterator[tuple[object, str]]:
 
   Yields:
     (value, '') or (None, error) for each element of the array, or for the
-    single value. A syntax error ends the iteration, because the rest of the
-    text cannot be read; it is yielded last.
+    single value. NaN and Infinity are `strict_json.NoJson`. A syntax error ends
+    the iteration, because the rest of the text cannot be read; it is yielded
+    last.
   """
   text = _Text(stream)
   try:
@@ -83,7 +84,7 @@ class _Text:
     while True:
       try:
         value, end, flaw = strict_json.scan(
-          self._text, self._position, self.before
+          self._text, self._position, self.before, True
         )
       except json.JSONDecodeError as error:
         if _final(error) or not self._grow():
@@ -100,6 +101,8 @@ class _Text:
     # The kept text is parsed again from its beginning. Doubling the buffer
     # keeps the total work linear.
     kept = len(self._text) - self._position
+    if kept > text_lines.LONGEST:
+      raise self.error(text_lines.TOO_LONG)
     more = self._stream.read(max(_CHUNK, kept))
     if more:
       self.before += self._position

@@ -7,6 +7,7 @@ matches two formats is malformed, except that `react` and `openai` yield to more
 specific formats.
 """
 
+from isft_jax.data.files import strict_json
 from isft_jax.data.formats import (
   anthropic,
   atif,
@@ -66,7 +67,9 @@ def read(
   # Token ids have no turns, so that no rules apply to them.
   if format == 'tokens':
     return token_ids.read(value, id)
-  return rules.trajectory(id, FORMATS[format].read(value))
+  trajectory = rules.trajectory(id, FORMATS[format].read(value))
+  _check_json(trajectory)
+  return trajectory
 
 
 def id_of(value: object, stem: str, number: int) -> str:
@@ -103,6 +106,15 @@ def matching(value: object) -> list[str]:
   """Returns the formats that match a row; exactly one if it is detected."""
   names = [name for name, adapter in FORMATS.items() if adapter.matches(value)]
   return [name for name in names if name not in _PLAINEST] or names
+
+
+def _check_json(trajectory: Trajectory) -> None:
+  """Raises Malformed for values that templates cannot write as JSON."""
+  for i, segment in enumerate(trajectory.segments):
+    if what := strict_json.first_no_json(segment.fields):
+      raise Malformed(f'turn {i}: holds {what}')
+  if what := strict_json.first_no_json([*(trajectory.tools or ())]):
+    raise Malformed(f'a tool holds {what}')
 
 
 def _detect(value: object) -> str:
