@@ -4,8 +4,9 @@
   isft-prepare --input=MORE ... --extends=DIR --output=DIR2
   isft-prepare --verify=DIR
 
-RUNS is a file, a folder or a quoted glob of .json, .jsonl, .traj, .csv, .tsv
-(also .gz or .zst), .parquet, .arrow, .eval and .zip, or hf://ORG/NAME. The ids are exactly those of the tokenizer's chat
+RUNS is a file, a folder or a quoted glob, or hf://ORG/NAME. Suffixes of files
+are .json, .jsonl, .traj, .csv, .tsv (and .gz or .zst after these), .parquet,
+.arrow, .eval and .zip. The ids are exactly those of the tokenizer's chat
 template. Rows whose authors cannot be verified are rejected: DIR/rejected.jsonl
 lists them with the reasons, and DIR/prepare_report.json has all counts. To look
 at a row first:

@@ -118,6 +118,15 @@ def members(archive: str) -> list[zipfile.ZipInfo]:
   ]
 
 
+def has(place: str) -> bool:
+  """Returns whether a place is that of a member of an archive."""
+  archive, member = split(place)
+  try:
+    return bool(member) and member in {i.filename for i in members(archive)}
+  except (Damaged, OSError):
+    return False
+
+
 def size(place: str) -> int:
   """Returns the bytes of a file, or of a member when it is decompressed."""
   archive, member = split(place)
@@ -136,7 +145,7 @@ def _open_member(archive: str, member: str) -> IO[bytes]:
     raw = copy.copy(info)
     raw.compress_type, raw.file_size = zipfile.ZIP_STORED, info.compress_size
     del raw.CRC  # of the decompressed data, which is checked here
-    return _decompressed(opened.open(raw), 'zstd', info.CRC)
+    return _decompressed(_reader(opened.open(raw), 'zip'), 'zstd', info.CRC)
   except KeyError:
     raise Damaged(f'the archive has no member {member!r}') from None
   except _FAULTS as error:
@@ -195,6 +204,9 @@ class _Checked(io.RawIOBase):
 
   def readable(self) -> bool:
     return True
+
+  def tell(self) -> int:
+    return self._done
 
   def readinto(self, buffer: 'WriteableBuffer') -> int:
     view = memoryview(buffer)

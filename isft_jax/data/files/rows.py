@@ -37,6 +37,23 @@ _BOOKKEEPING = (
   *('dataset_dict.json', 'dataset_info.json', 'state.json'),
   'cache-*.arrow',
 )
+# Keys of a message or an event. An array of them is one row.
+_MESSAGES = (
+  {'role', 'content'},
+  {'role', 'tool_calls'},
+  {'from', 'value'},  # ShareGPT
+  {'role', 'parts'},  # Gemini
+  {'source', 'action'},  # OpenHands
+  {'source', 'observation'},
+  {'source', 'kind'},
+  {'source', 'content', 'type'},  # AutoGen
+  {'lc', 'kwargs'},  # LangChain
+)
+# Types of messages without such keys, and keys of which they have one.
+_TYPES = (
+  ({'human', 'ai', 'system', 'tool'}, {'content', 'data'}),  # LangChain
+  ({'reasoning', 'function_call'}, {'summary', 'call_id'}),  # Responses
+)
 # Characters of the first two lines that are examined to detect JSON lines.
 _LONGEST_PEEK = 1 << 22
 _FIRST = 8  # lines that are examined to detect a session
@@ -188,6 +205,8 @@ def _search(place: str) -> tuple[list[str], list[str]]:
     candidates = _local(path)
   if path.is_file():
     return _expanded([str(path)])
+  if archives.has(str(path)):
+    return [str(path)], []
   # 2. Files of a folder or a glob.
   found = sorted(p for p in candidates if p.is_file())
   if any(_suffix(p.name) == '.arrow' for p in found):
@@ -331,15 +350,14 @@ def _is_message(value: object) -> bool:
   """Returns whether a value is one message or event of an agent's run."""
   if not isinstance(value, dict):
     return False
-  keys = value.keys()
-  return (
-    {'from', 'value'} <= keys  # ShareGPT
-    or ('role' in keys and bool({'content', 'tool_calls', 'parts'} & keys))
-    or (
-      'source' in keys and bool({'action', 'observation'} & keys)
-    )  # OpenHands
-    or sessions.is_event(value)
-  )
+  keys, type_ = value.keys(), value.get('type')
+  if any(message <= keys for message in _MESSAGES):
+    return True
+  if isinstance(type_, str) and any(
+    type_ in types and not has.isdisjoint(keys) for types, has in _TYPES
+  ):
+    return True
+  return sessions.is_event(value)
 
 
 def _by_line(place: str) -> bool:

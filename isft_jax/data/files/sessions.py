@@ -22,16 +22,22 @@ from typing import NamedTuple
 Numbered = tuple[int, object, str]
 
 _ALONE = -1  # group of a line that is a row of its own
-# Codex writes {"timestamp": ..., "type": ..., "payload": {...}}.
+_NEXT = -2  # group of a line that goes with the next event
+# Types of lines of Codex, beside {"timestamp": ..., "payload": {...}}.
 _CODEX = ('session_meta', 'response_item', 'event_msg', 'turn_context')
+# Keys of the first line of Codex's oldest rollouts. The others are bare items.
+_OLD_CODEX = {'id', 'timestamp', 'instructions'}
+_OLD_CODEX_TOO = {'git', 'cwd', 'originator', 'cli_version', 'source'}
+# Types of lines of Claude Code that have a message, and of --output-format
+# stream-json, which calls its keys session_id and parent_tool_use_id.
+_SPEAKERS = ('user', 'assistant')
+_STREAMED = (*_SPEAKERS, 'system', 'result', 'stream_event')
 
 
 def is_event(value: object) -> bool:
   """Returns whether a value is an event of Claude Code or Codex."""
-  return (
-    isinstance(value, dict)
-    and isinstance(value.get('type'), str)
-    and (_is_codex(value) or _is_claude(value))
+  return isinstance(value, dict) and (
+    _is_codex(value) or _is_old_codex(value) or _is_claude(value)
   )
 
 
@@ -69,6 +75,8 @@ def rows(lines: Callable[[], Iterator[Numbered]]) -> Iterator[Numbered]:
     while waiting and waiting[0][1] <= number:
       first, _, value, error = waiting.popleft()
       yield first, value, error
+  for first, _, value, _ in waiting:
+    yield first, value, 'The file has changed while it was read'
 
 
 class _Span(NamedTuple):
@@ -91,13 +99,15 @@ def _grouped(lines: Iterator[Numbered]) -> tuple[array.array, dict[int, str]]:
     groups.extend([_ALONE] * (number - len(groups)))
     if error:
       damaged[number] = error
-    elif isinstance(value, dict) and is_event(value):
+      continue
+    group = grouper.group(value)
+    if group == _NEXT:
       orphans.append(number)
-      group = grouper.group(value)
-      if group is not None:
-        for line in orphans:
-          groups[line - 1] = group
-        orphans = []
+    elif group != _ALONE:
+      for line in (*orphans, number):
+        groups[line - 1] = group
+      orphans = []
+  # Without any event, they are a row of their own.
   for line in orphans:
     groups[line - 1] = grouper.latest
   return groups, damaged
@@ -131,29 +141,45 @@ class _Grouper:
     self._groups: dict[tuple[str, str, str], int] = {}
     self._of_event: dict[str, int] = {}
     self._sidechains: set[int] = set()
-    # Codex: the current rollout, and whether it has other events than metadata.
+    # Codex: the current rollout, whether it has other events than metadata, and
+    # whether its items are bare.
     self._rollout = ''
     self._begun = True
+    self._bare = False
 
-  def group(self, event: dict) -> int | None:
-    """Returns the group of an event; None if it goes with the next event."""
-    group = (self._codex if _is_codex(event) else self._claude)(event)
-    self.latest = self.latest if group is None else group
+  def group(self, value: object) -> int:
+    """Returns the group of the next line, `_ALONE` or `_NEXT`."""
+    group = _ALONE
+    if not isinstance(value, dict):
+      return group
+    if _is_old_codex(value):
+      self._bare = True
+      group = self._new()
+    elif _is_codex(value):
+      self._bare = False
+      group = self._codex(value)
+    elif self._bare and {'type', 'role', 'record_type'} & value.keys():
+      group = self.latest
+    elif _is_claude(value):
+      group = self._claude(value)
+    self.latest = group if group >= 0 else self.latest
     return group
 
-  def _claude(self, event: dict) -> int | None:
-    session, uuid = _text(event, 'sessionId'), _text(event, 'uuid')
+  def _claude(self, event: dict) -> int:
+    session = _text(event, 'sessionId') or _text(event, 'session_id')
+    uuid = _text(event, 'uuid')
     key = ('main', session, '')
     # A line about a session: a summary, a title, a snapshot of files.
-    if not uuid:
+    if not uuid and 'message' not in event:
       if session:
-        return self._groups.get(key)
-      return self.latest if self._count else None
+        return self._groups.get(key, _NEXT)
+      return self.latest if self._count else _NEXT
     parent = self._of_event.get(_text(event, 'parentUuid'))
-    sidechain = event.get('isSidechain') is True
+    caller = _text(event, 'parent_tool_use_id')
+    sidechain = event.get('isSidechain') is True or bool(caller)
     if sidechain:
       # Older versions have no agentId: the chain tells the agent.
-      agent = _text(event, 'agentId')
+      agent = _text(event, 'agentId') or caller
       key = ('agent', session, agent or uuid)
       joins = not agent and parent in self._sidechains
     else:
@@ -166,7 +192,8 @@ class _Grouper:
       group = self._groups[key] = self._new()
     if sidechain:
       self._sidechains.add(group)
-    self._of_event[uuid] = group
+    if uuid:
+      self._of_event[uuid] = group
     return group
 
   def _codex(self, event: dict) -> int:
@@ -187,23 +214,36 @@ class _Grouper:
 
 
 def _is_codex(event: dict) -> bool:
-  return 'payload' in event and (
-    'timestamp' in event or event['type'] in _CODEX
-  )
+  type_ = event.get('type')
+  if not isinstance(type_, str) or 'payload' not in event:
+    return False
+  return 'timestamp' in event or type_ in _CODEX
+
+
+def _is_old_codex(event: dict) -> bool:
+  keys = event.keys()
+  return keys >= _OLD_CODEX and not keys - _OLD_CODEX - _OLD_CODEX_TOO
 
 
 def _is_claude(event: dict) -> bool:
-  # Messages and notes of the system.
+  type_ = event.get('type')
+  if not isinstance(type_, str):
+    return False
+  # 1. A message, or an event between messages.
   if isinstance(event.get('uuid'), str) and 'parentUuid' in event:
     return 'sessionId' in event or 'message' in event
-  # Lines about the session. Rows of other formats hold lists of messages.
-  return (
-    (event['type'] == 'summary' and 'leafUuid' in event)
-    or (event['type'] == 'file-history-snapshot' and 'snapshot' in event)
-    or (
-      isinstance(event.get('sessionId'), str)
-      and not any(isinstance(value, list) for value in event.values())
-    )
+  if 'session_id' in event:
+    has = {'message', 'subtype', 'event'} & event.keys()
+    return type_ in _STREAMED and bool(has)
+  if type_ in _SPEAKERS and isinstance(event.get('message'), dict):
+    return 'sessionId' in event or 'uuid' in event
+  # 2. A line about the session. Rows of other formats have lists of messages.
+  if type_ == 'summary':
+    return 'leafUuid' in event
+  if type_ == 'file-history-snapshot':
+    return 'snapshot' in event
+  return isinstance(event.get('sessionId'), str) and not any(
+    isinstance(value, list) for value in event.values()
   )
 
 

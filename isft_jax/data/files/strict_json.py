@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Callable
 
 # Maximum nesting. Templates recurse over values, and Python's stack has 1,000
 # levels.
@@ -106,21 +107,9 @@ def scan(
     json.JSONDecodeError: the value has a syntax error, so that its end is
       unknown.
   """
-  # The decoder calls back for NaN and Infinity, and for floats such as 1e999.
-  # Reading continues after them, because the end of the value is needed.
+  # Reading continues after NaN, because the end of the value is needed.
   odd: list[str] = []
-
-  def constant(digits: str) -> NoJson | None:
-    if lenient:
-      return NoJson(digits[:40])
-    odd.append(digits)
-    return None
-
-  def number(digits: str) -> float | None:
-    value = float(digits)
-    return value if math.isfinite(value) else constant(digits)
-
-  decoder = json.JSONDecoder(parse_constant=constant, parse_float=number)
+  decoder = _LENIENT if lenient else _decoder(odd.append)
   try:
     value, end = decoder.raw_decode(text, start)
   except json.JSONDecodeError:
@@ -144,6 +133,19 @@ def said(error: json.JSONDecodeError, before: int = 0) -> str:
   byte = _BYTE.match(error.doc, error.pos)
   message = _not_utf8(byte) if byte else error.msg.strip(' :')
   return f'{message.removesuffix(" at")} at character {before + error.pos + 1}'
+
+
+def _decoder(constant: Callable[[str], object]) -> json.JSONDecoder:
+  """Returns a decoder that calls back for NaN, Infinity, and 1e999."""
+
+  def number(digits: str) -> object:
+    value = float(digits)
+    return value if math.isfinite(value) else constant(digits)
+
+  return json.JSONDecoder(parse_constant=constant, parse_float=number)
+
+
+_LENIENT = _decoder(lambda digits: NoJson(digits[:40]))
 
 
 def not_utf8(text: str) -> str:
