@@ -8,31 +8,17 @@ import tracemalloc
 import zipfile
 
 import fsspec
-import pyarrow
 import pytest
 from etils.epath import backend
 
 from isft_jax.data.files import archives, rows, text_lines
+from tests.data.files.packing import zip_of, zip_of_zstd, zstd
 
 GONE = 'the rest of the file is not read'
 LINES = ''.join(f'{{"a": {i}}}\n' for i in range(20_000)).encode()
 
 
-def zstd(data):
-  sink = pyarrow.BufferOutputStream()
-  with pyarrow.CompressedOutputStream(sink, 'zstd') as stream:
-    stream.write(data)
-  return sink.getvalue().to_pybytes()
-
-
 PACK = {'.gz': gzip.compress, '.zst': zstd}
-
-
-def zip_of(path, members, compression=zipfile.ZIP_DEFLATED):
-  with zipfile.ZipFile(path, 'w', compression) as archive:
-    for name, data in members.items():
-      archive.writestr(name, data)
-  return path
 
 
 def found(paths, folder):
@@ -157,20 +143,8 @@ def test_an_archive_that_was_replaced_is_read_again(tmp_path):
   assert values(path) == [2, 3]
 
 
-def with_zstd_members(path, members):
-  """Writes a zip whose members are compressed by zstd, method 93."""
-  with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as archive:
-    for name, data in members.items():
-      archive.writestr(name, zstd(data))
-      info = archive.getinfo(name)
-      info.compress_type = 93
-      info.CRC = zipfile.crc32(data)
-      info.file_size = len(data)
-  return path
-
-
 def test_zstd_in_a_zip_and_its_checksum(tmp_path):
-  path = with_zstd_members(tmp_path / 'a.zip', {'a.jsonl': LINES})
+  path = zip_of_zstd(tmp_path / 'a.zip', {'a.jsonl': LINES})
   assert values(path) == [{'a': i} for i in range(20_000)]
   broken = path.read_bytes().replace(
     zipfile.crc32(LINES).to_bytes(4, 'little'), b'abcd'
