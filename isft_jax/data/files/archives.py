@@ -110,7 +110,7 @@ def members(archive: str) -> list[zipfile.ZipInfo]:
     opened = _archive(archive)
   except _FAULTS as error:
     raise Damaged(f'the zip archive is damaged: {_said(error)}') from error
-  # Of several members with the same name, the last counts.
+  # The last member of a name replaces the others.
   return [
     info
     for info in opened.infolist()

@@ -8,11 +8,26 @@ A row is one run, with the field `info` or `eval` of the whole file.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
+from typing import NamedTuple, TextIO
 
 from isft_jax.data.files import archives, json_stream
 
 EVAL = '.eval'  # suffix of inspect_ai's archives
+
+
+class _Log(NamedTuple):
+  """A kind of JSON log."""
+
+  runs: str  # key of the list of runs
+  shared: str  # key of a field that every run gets
+  has: tuple[set[str], ...]  # other keys, of which one set is there
+
+
+_LOGS = (
+  _Log('simulations', 'info', ({'info'}, {'tasks'})),
+  _Log('samples', 'eval', ({'eval'}, {'version', 'status'})),
+)
 # Members with the field `eval`: of a finished log, of one that was interrupted,
 # and of the first versions.
 _HEADERS = ('header.json', '_journal/start.json', 'start.json')
@@ -26,12 +41,48 @@ def runs(document: object) -> list | None:
   """
   if not isinstance(document, dict):
     return None
-  # Without other fields of the format, a list of this name may be anything.
-  if {'info', 'tasks'} & document.keys():
-    return _split(document, 'simulations', 'info')
-  if 'eval' in document or {'version', 'status'} <= document.keys():
-    return _split(document, 'samples', 'eval')
-  return None
+  log = _log({key for key in document if _has_object(document[key])}, document)
+  if log is None:
+    return None
+  return [_with(run, document, log.shared) for run in document[log.runs]]
+
+
+def stream(
+  opened: Callable[[], TextIO],
+) -> Iterator[tuple[object, str]] | None:
+  """Reads a large document, with one run in memory at a time.
+
+  Args:
+    opened: opens the document, which is an object. It is read twice.
+
+  Returns:
+    The rows and their errors; None if the document does not hold runs.
+  """
+  names = {log.runs for log in _LOGS}
+  document: dict = {}
+  filled: set[str] = set()
+  try:
+    with opened() as text:
+      for key, value, error in json_stream.fields(text, names):
+        if key in names and isinstance(value, dict):
+          filled.add(key)
+        elif key and not error:
+          document[key] = value
+  except archives.Damaged:
+    pass  # the rows before the damage are read
+  log = _log(filled, document)
+  return log and _runs(opened, log, document)
+
+
+def _runs(
+  opened: Callable[[], TextIO], log: _Log, document: dict
+) -> Iterator[tuple[object, str]]:
+  with opened() as text:
+    for key, value, error in json_stream.fields(text, {log.runs}):
+      if key == log.runs:
+        yield _with(value, document, log.shared), error
+      elif error:
+        yield None, error
 
 
 def samples(place: str) -> Iterator[tuple[object, str]]:
@@ -63,13 +114,22 @@ def samples(place: str) -> Iterator[tuple[object, str]]:
         yield None, f'{name}: samples in chunks are not supported'
 
 
-def _split(document: dict, runs: str, shared: str) -> list | None:
-  items = document.get(runs)
-  if not isinstance(items, list):
-    return None
-  if not any(isinstance(item, dict) for item in items):
-    return None
-  return [_with(item, document, shared) for item in items]
+def _log(filled: Set[str], document: Mapping) -> _Log | None:
+  """Returns the kind of a log.
+
+  Args:
+    filled: keys of lists with objects.
+    document: the other fields. Without those of the format, a list of this name
+      may be anything.
+  """
+  for log in _LOGS:
+    if log.runs in filled and any(has <= document.keys() for has in log.has):
+      return log
+  return None
+
+
+def _has_object(value: object) -> bool:
+  return isinstance(value, list) and any(isinstance(v, dict) for v in value)
 
 
 def _with(run: object, document: object, key: str) -> object:

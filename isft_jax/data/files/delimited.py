@@ -25,7 +25,8 @@ def rows(stream: TextIO, tabs: bool) -> Iterator[tuple[int, object, str]]:
 
   Yields:
     (number, value, error) of each row below the first line, counted from 1. A
-    syntax error ends the iteration, because the next rows cannot be told apart.
+    syntax error ends the iteration, because the limits of the next rows are
+    unknown.
   """
   # A limit of the whole process: 131,072 characters, unless it is raised.
   csv.field_size_limit(max(text_lines.LONGEST, csv.field_size_limit()))

@@ -1,8 +1,8 @@
-"""Streams the elements of one large JSON array in bounded memory."""
+"""Streams the elements of large JSON arrays in bounded memory."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TextIO
 
 from isft_jax.data.files import strict_json, text_lines
@@ -36,8 +36,57 @@ def values(stream: TextIO) -> Iterator[tuple[object, str]]:
     if text.peek():
       raise text.error('More text after the end')
   except json.JSONDecodeError as error:
-    message = strict_json.said(error, text.before)
-    yield None, f'{message}; the rest of the file is not read'
+    yield None, _said(error, text)
+
+
+def fields(
+  stream: TextIO, arrays: Collection[str]
+) -> Iterator[tuple[str, object, str]]:
+  """Parses a text that is an object, and streams some arrays in it.
+
+  Args:
+    stream: the text.
+    arrays: keys of the object. If their value is an array, it is streamed.
+
+  Yields:
+    (key, value, '') or (key, None, error) for each field, and for each element
+    of the arrays. A syntax error ends the iteration; it is yielded last, with
+    the key ''.
+  """
+  text = _Text(stream)
+  try:
+    _skip(text, '{')
+    comma = text.peek() != '}'
+    while comma:
+      if text.peek() != '"':
+        raise text.error('Expecting property name enclosed in double quotes')
+      key, _ = text.value()
+      _skip(text, ':')
+      if key in arrays and text.peek() == '[':
+        for value, error in _elements(text):
+          yield str(key), value, error
+      else:
+        yield (str(key), *text.value())
+      comma = text.peek() == ','
+      if comma:
+        text.skip()
+    _skip(text, '}')
+    if text.peek():
+      raise text.error('More text after the end')
+  except json.JSONDecodeError as error:
+    yield '', None, _said(error, text)
+
+
+def _skip(text: '_Text', character: str) -> None:
+  """Skips a character, which must be the next."""
+  if text.peek() != character:
+    raise text.error(f'Expecting {character!r} delimiter')
+  text.skip()
+
+
+def _said(error: json.JSONDecodeError, text: '_Text') -> str:
+  message = strict_json.said(error, text.before)
+  return f'{message}; the rest of the file is not read'
 
 
 def _elements(text: '_Text') -> Iterator[tuple[object, str]]:

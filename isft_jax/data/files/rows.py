@@ -56,6 +56,7 @@ _TYPES = (
 )
 # Characters of the first two lines that are examined to detect JSON lines.
 _LONGEST_PEEK = 1 << 22
+_LARGE = 1 << 24  # characters of a JSON object that is read as a whole
 _FIRST = 8  # lines that are examined to detect a session
 _BLANK = ' \t\r\n'
 _GONE = 'the rest of the file is not read'
@@ -319,6 +320,12 @@ def _parsed(line: str) -> tuple[object, str]:
 
 def _whole(place: str) -> Iterator[tuple[int, object, str]]:
   """Yields the rows of a file that is one value: an array, or a single row."""
+  if _is_large_object(place):
+    runs = containers.stream(lambda: archives.open_text(place))
+    if runs is not None:
+      for number, (value, error) in enumerate(runs, 1):
+        yield number, value, error
+      return
   pairs = _values(place)
   # The first value decides how the others are read.
   first = next(pairs, None)
@@ -335,6 +342,19 @@ def _whole(place: str) -> Iterator[tuple[int, object, str]]:
     for run in containers.runs(value) or [value]:
       number += 1
       yield number, run, error
+
+
+def _is_large_object(place: str) -> bool:
+  """Returns whether a JSON file is an object that is better streamed."""
+  is_packed = archives.bare(place) != place
+  if not is_packed and archives.size(place) <= _LARGE:
+    return False
+  try:
+    with archives.open_text(place) as stream:
+      start = stream.read(_LARGE).lstrip(_BLANK)
+      return start[:1] == '{' and bool(stream.read(1))
+  except archives.Damaged:
+    return False  # the rows before the damage are read
 
 
 def _values(place: str) -> Iterator[tuple[object, str]]:

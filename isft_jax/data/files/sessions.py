@@ -183,7 +183,7 @@ class _Grouper:
       key = ('agent', session, agent or uuid)
       joins = not agent and parent in self._sidechains
     else:
-      # A session that was resumed under another id goes on from its parent.
+      # A session that was resumed under another id continues its parent.
       joins = key not in self._groups and parent not in self._sidechains
     if joins and parent is not None:
       self._groups[key] = parent

@@ -1,12 +1,15 @@
 """Logs of many runs: one row per run, with what the file says of all."""
 
+import gzip
 import json
+import tracemalloc
 
 import pytest
 
 from isft_jax.data.files import rows
 from tests.data.files.packing import zip_of, zip_of_zstd
 
+NAN = float('nan')  # which json.dumps writes
 TURNS = [{'role': 'user', 'content': 'a'}]
 GONE = '; the rest of the file is not read'
 
@@ -74,6 +77,114 @@ def test_a_document_with_many_runs_is_a_row_for_each(
   assert read(tmp_path / name, document) == [
     (number, value, '') for number, value in enumerate(expected, 1)
   ]
+
+
+@pytest.mark.parametrize('reverse', [False, True])
+@pytest.mark.parametrize(
+  'document',
+  [
+    {'info': {'a': [NAN]}, 'tasks': [1], 'simulations': [{'id': 1}, 7, {}]},
+    {'eval': {'a': {}}, 'plan': {}, 'samples': [{'id': 1}, {'id': 2}]},
+    {'version': 2, 'status': 's', 'samples': [{'id': 1, 'x': NAN}]},
+    {'eval': 1, 'simulations': [{}], 'samples': [{'id': 1}]},
+    {'info': 1, 'simulations': 'a', 'samples': [], 'a,]}': {'"': '\\"}'}},
+    {'info': 1, 'simulations': [], 'eval': 2, 'samples': [1]},
+    {'samples': [{'id': 1}]},
+    {'messages': [{'role': 'user', 'content': 'a'}]},
+    {},
+  ],
+)
+def test_a_large_document_has_the_same_rows(
+  document, reverse, tmp_path, monkeypatch
+):
+  if reverse:
+    document = dict(reversed(document.items()))
+  small = read(tmp_path / 'x.json', document)
+  monkeypatch.setattr(rows, '_LARGE', 1)
+  assert read(tmp_path / 'x.json', document) == small
+  packed = gzip.compress((tmp_path / 'x.json').read_bytes())
+  (tmp_path / 'x.json.gz').write_bytes(packed)
+  assert [row[1:] for row in rows.read(tmp_path / 'x.json.gz')] == small
+
+
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    (
+      '{"eval": 1, "samples": [{}, {"a" 1}, {}]}',
+      [
+        (1, {'eval': 1}, ''),
+        (2, None, f"Expecting ':' delimiter at character 34{GONE}"),
+      ],
+    ),
+    (
+      r'{"eval": 1, "samples": [{}, {"a": "\ud800"}, {}]}',
+      [
+        (1, {'eval': 1}, ''),
+        (2, None, 'Not text that can be encoded: a lone surrogate at character '
+         '36'),
+        (3, {'eval': 1}, ''),
+      ],
+    ),
+    (
+      '{"eval": 1, "samples": [{}, 2',
+      [
+        (1, {'eval': 1}, ''),
+        (2, 2, ''),
+        (3, None, f"Expecting ',' or ']' at character 30{GONE}"),
+      ],
+    ),
+    (
+      '{"eval": 1, "samples": [{}], 2}',
+      [
+        (1, {'eval': 1}, ''),
+        (2, None, 'Expecting property name enclosed in double quotes at '
+         f'character 30{GONE}'),
+      ],
+    ),
+    (
+      '{"eval": 1, "samples": [{}]} x',
+      [
+        (1, {'eval': 1}, ''),
+        (2, None, f'More text after the end at character 30{GONE}'),
+      ],
+    ),
+    (
+      '{"eval": 1 "samples": [{}]}',
+      [(1, None, f"Expecting ',' delimiter at character 12{GONE}")],
+    ),
+  ],
+)  # fmt: skip
+def test_a_large_document_keeps_the_rows_before_an_error(
+  text, expected, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(rows, '_LARGE', 1)
+  (tmp_path / 'x.json').write_text(text)
+  assert [row[1:] for row in rows.read(tmp_path / 'x.json')] == expected
+
+
+def test_memory_holds_one_run_of_a_large_document(tmp_path, monkeypatch):
+  monkeypatch.setattr(rows, '_LARGE', 1_000_000)
+  sample = {'messages': [{'role': 'user', 'content': 'x' * 20_000}]}
+  path = tmp_path / 'x.json'
+  path.write_text(json.dumps({'eval': {}, 'samples': [sample] * 1_000}))
+  tracemalloc.start()
+  assert sum(1 for row in rows.read(path) if row.value['eval'] == {}) == 1_000
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert path.stat().st_size > 20_000_000
+  # The first 4 MiB are looked at, to tell lines from a document.
+  assert peak < 15_000_000
+
+
+def test_a_large_document_that_is_damaged(tmp_path, monkeypatch):
+  monkeypatch.setattr(rows, '_LARGE', 1)
+  text = json.dumps({'eval': {}, 'samples': [{'x': 'y' * 99}] * 9_999})
+  path = tmp_path / 'x.json.gz'
+  path.write_bytes(gzip.compress(text.encode())[:-9])
+  *good, last = rows.read(path)
+  assert len(good) > 5_000 and last.number == len(good) + 1
+  assert last.error.startswith('the gzip data is damaged after')
 
 
 def test_a_line_of_json_lines_stays_one_row(tmp_path):

@@ -114,7 +114,7 @@ def test_a_huge_cell(tmp_path):
          'at character 3'),
       ],
     ),
-    # Errors after which rows cannot be told apart.
+    # Errors after which the limits of rows are unknown.
     (
       'a,b\n1,2\n"3"4,5\n6,7\n',
       [
