@@ -56,6 +56,7 @@ _TYPES = (
 )
 # Characters of the first two lines that are examined to detect JSON lines.
 _LONGEST_PEEK = 1 << 22
+_CHUNK = 1 << 16  # characters per read
 _LARGE = 1 << 24  # characters of a JSON object that is read as a whole
 _FIRST = 8  # lines that are examined to detect a session
 _BLANK = ' \t\r\n'
@@ -351,8 +352,8 @@ def _is_large_object(place: str) -> bool:
     return False
   try:
     with archives.open_text(place) as stream:
-      start = stream.read(_LARGE).lstrip(_BLANK)
-      return start[:1] == '{' and bool(stream.read(1))
+      chunks = (stream.read(_CHUNK) for _ in range(_LARGE // _CHUNK + 1))
+      return next(chunks).lstrip(_BLANK)[:1] == '{' and all(chunks)
   except archives.Damaged:
     return False  # the rows before the damage are read
 

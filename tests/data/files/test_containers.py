@@ -101,6 +101,7 @@ def test_a_large_document_has_the_same_rows(
     document = dict(reversed(document.items()))
   small = read(tmp_path / 'x.json', document)
   monkeypatch.setattr(rows, '_LARGE', 1)
+  monkeypatch.setattr(rows, '_CHUNK', 2)
   assert read(tmp_path / 'x.json', document) == small
   packed = gzip.compress((tmp_path / 'x.json').read_bytes())
   (tmp_path / 'x.json.gz').write_bytes(packed)
@@ -159,6 +160,7 @@ def test_a_large_document_keeps_the_rows_before_an_error(
   text, expected, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(rows, '_LARGE', 1)
+  monkeypatch.setattr(rows, '_CHUNK', 2)
   (tmp_path / 'x.json').write_text(text)
   assert [row[1:] for row in rows.read(tmp_path / 'x.json')] == expected
 
@@ -179,6 +181,7 @@ def test_memory_holds_one_run_of_a_large_document(tmp_path, monkeypatch):
 
 def test_a_large_document_that_is_damaged(tmp_path, monkeypatch):
   monkeypatch.setattr(rows, '_LARGE', 1)
+  monkeypatch.setattr(rows, '_CHUNK', 2)
   text = json.dumps({'eval': {}, 'samples': [{'x': 'y' * 99}] * 9_999})
   path = tmp_path / 'x.json.gz'
   path.write_bytes(gzip.compress(text.encode())[:-9])
