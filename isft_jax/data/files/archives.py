@@ -8,15 +8,17 @@ decompressed while it is read, so that memory does not depend on its size.
 """
 
 import copy
+import errno
 import functools
 import gzip
 import io
 import lzma
 import os
 import re
+import struct
 import zipfile
 import zlib
-from typing import IO, TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, NoReturn, TextIO
 
 from etils import epath
 
@@ -31,10 +33,10 @@ COMPRESSIONS = {'.gz': 'gzip', '.zst': 'zstd'}
 _CHUNK = 1 << 16  # bytes per read
 _ZSTD = 93  # the number of zstd in zip archives; Python 3.14 knows it
 _MEMBER = re.compile(r'(?i)\.(zip|eval)(?=/)')
-# What Python's decompressors raise for damaged data.
+# What decompressors raise for damaged data. OSError may mean something else.
 _FAULTS = (
-  *(EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile),
-  *(zipfile.BadZipFile, NotImplementedError, RuntimeError),
+  *(EOFError, OSError, ValueError, OverflowError, struct.error, zlib.error),
+  *(lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError),
 )
 
 
@@ -109,7 +111,7 @@ def members(archive: str) -> list[zipfile.ZipInfo]:
   try:
     opened = _archive(archive)
   except _FAULTS as error:
-    raise Damaged(f'the zip archive is damaged: {_said(error)}') from error
+    _reraise('the zip archive is damaged', error)
   # The last member of a name replaces the others.
   return [
     info
@@ -149,7 +151,7 @@ def _open_member(archive: str, member: str) -> IO[bytes]:
   except KeyError:
     raise Damaged(f'the archive has no member {member!r}') from None
   except _FAULTS as error:
-    raise Damaged(f'the zip archive is damaged: {_said(error)}') from error
+    _reraise('the zip archive is damaged', error)
 
 
 def _archive(path: str) -> zipfile.ZipFile:
@@ -213,20 +215,14 @@ class _Checked(io.RawIOBase):
     try:
       data = self._stream.read(len(view))
     except _FAULTS as error:
-      raise self._damaged(error) from error
-    except OSError as error:
-      # pyarrow has no class of its own for damaged data. Errors of disks and
-      # connections are subclasses, or have a number.
-      if type(error) is not OSError or error.errno is not None:
-        raise
-      raise self._damaged(error) from error
+      self._reraise(error)
     if self._expected is not None:
       self._crc = zlib.crc32(data, self._crc)
       if not data and self._crc != self._expected:
-        raise self._damaged(EOFError('wrong checksum'))
+        self._reraise(EOFError('wrong checksum'))
     # An empty file is no archive, but decompressors take it for one.
     if self._source and not data and not self._source.tell():
-      raise self._damaged(EOFError('the file is empty'))
+      self._reraise(EOFError('the file is empty'))
     view[: len(data)] = data
     self._done += len(data)
     return len(data)
@@ -238,12 +234,21 @@ class _Checked(io.RawIOBase):
         self._source.close()
     super().close()
 
-  def _damaged(self, error: Exception) -> Damaged:
-    return Damaged(
-      f'the {self._compression} data is damaged after the first {self._done:,} '
-      f'decompressed bytes: {_said(error)}'
-    )
+  def _reraise(self, error: Exception) -> NoReturn:
+    where = f'after the first {self._done:,} decompressed bytes'
+    _reraise(f'the {self._compression} data is damaged {where}', error)
 
 
-def _said(error: Exception) -> str:
-  return ' '.join(str(error).split()) or type(error).__name__
+def _reraise(where: str, error: Exception) -> NoReturn:
+  """Raises `Damaged`, or the error itself if the data is not its cause."""
+  # pyarrow has no class of its own for damaged data, and positions that are out
+  # of range are invalid arguments. Errors of disks and connections are other
+  # subclasses of OSError, or have another number.
+  if (
+    isinstance(error, OSError)
+    and not isinstance(error, gzip.BadGzipFile)
+    and (type(error) is not OSError or error.errno not in (None, errno.EINVAL))
+  ):
+    raise error
+  reason = ' '.join(str(error).split()) or type(error).__name__
+  raise Damaged(f'{where}: {reason}') from error

@@ -235,6 +235,16 @@ def test_a_damaged_archive_is_a_row(tmp_path):
   assert row.error == f"the archive has no member 'a.jsonl'; {GONE}"
 
 
+def test_a_member_whose_place_is_wrong_is_a_row(tmp_path):
+  path = zip_of(tmp_path / 'a.zip', {'a.jsonl': LINES})
+  data = bytearray(path.read_bytes())
+  at = data.index(b'PK\5\6') + 16  # where the list of members begins
+  data[at : at + 4] = (2**31).to_bytes(4, 'little')
+  path.write_bytes(data)
+  (row,) = rows.read(path)
+  assert row.error.startswith('the zip archive is damaged: ')
+
+
 def test_an_encrypted_member_is_a_row(tmp_path):
   path = zip_of(tmp_path / 'a.zip', {'a.jsonl': LINES})
   data = bytearray(path.read_bytes())
