@@ -6,6 +6,7 @@ number of the row's first line, and '-' for a line that is in no row.
 
 import gzip
 import json
+import random
 import tracemalloc
 
 import pytest
@@ -251,6 +252,22 @@ def test_an_unreadable_line_at_either_end(tmp_path):
     (2, lines[1:3], ''),
     (4, None, WHY),
   ]
+
+
+@pytest.mark.parametrize('seed', range(30))
+def test_every_line_is_in_one_row_whatever_their_order(seed, tmp_path):
+  dice = random.Random(seed)
+  table = [line for table in TABLES.values() for line, _ in table if line != 7]
+  lines = [{**line, 'n': n} for n, line in enumerate(dice.sample(table, 60))]
+  found = read(tmp_path / 'x.jsonl', lines)
+  numbers = [number for number, _, _ in found]
+  assert numbers == sorted(set(numbers)) and len(numbers) < 60
+  values = []
+  for number, value, error in found:
+    row = value if isinstance(value, list) else [value]
+    assert (row[0]['n'], error) == (number - 1, '')
+    values += row
+  assert sorted(value['n'] for value in values) == [*range(60)]
 
 
 def test_blank_lines_are_counted(tmp_path):
