@@ -21,6 +21,7 @@ are not text, make the row malformed.
 import itertools
 from collections.abc import Mapping
 
+from isft_jax.data.formats import normalize
 from isft_jax.data.formats.conversation import (
   Chat,
   Malformed,
@@ -33,6 +34,8 @@ from isft_jax.data.formats.normalize import find, json_or_text, normalised, take
 KEYS = ('messages', 'conversation', 'conversations')  # of a row
 HAS = ('role', 'content')  # keys of a message
 WANTS = 'messages: a list of {role, content} with blocks as tool_use'
+# Keys of a message, and of the block of a tool result.
+USES = normalize.USES | {'type', 'tool_use_id', 'is_error'}
 # Types of blocks that only this API has. Other APIs have 'text' too.
 _BLOCKS = ('tool_use', 'tool_result', 'thinking', 'redacted_thinking')
 # Blocks of an agent's turn, in the order in which chat templates show them.

@@ -31,6 +31,14 @@ from isft_jax.types import Provenance
 KEYS = ('steps',)  # of a row
 HAS = ('source', 'message')  # keys of a step
 WANTS = 'steps: a list of {source, message, observation}'
+# Keys of a step, and of a result in its observation.
+USES = frozenset(
+  (
+    *('source', 'message', 'reasoning_content', 'tool_calls', 'observation'),
+    *('is_copied_context', 'llm_call_count'),
+    *('role', 'content', 'source_call_id'),
+  )
+)
 # Sources of steps, and their roles in chat templates.
 ROLES = {'system': 'system', 'user': 'user', 'agent': 'assistant'}
 _AGENT_FIELDS = ('reasoning_content', 'tool_calls')

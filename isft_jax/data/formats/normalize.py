@@ -11,6 +11,14 @@ from isft_jax.data.formats.annotations import is_mark
 from isft_jax.data.formats.conversation import Malformed, kind, outline, quoted
 from isft_jax.types import JsonObject
 
+# Keys of a message in OpenAI's form that are rendered, or counted as a loss.
+# Whether `name`, ids and other keys are used depends on the chat template.
+USES = frozenset(
+  (
+    *('role', 'content', 'refusal', 'tool_calls', 'function_call'),
+    *('reasoning_content', 'thinking', 'reasoning'),
+  )
+)
 _TOOLS = ('tools', 'functions')  # keys of schemas in a row
 _CALL_FIELDS = ('id', 'index', 'type', 'function')
 # Keys of text in other formats. A message with one of them and without content

@@ -8,6 +8,7 @@
 Any role is accepted. The author rules decide the author of each role.
 """
 
+from isft_jax.data.formats import normalize
 from isft_jax.data.formats.conversation import Chat, Turn
 from isft_jax.data.formats.normalize import find, normalised, system_turn, take
 
@@ -15,6 +16,7 @@ KEYS = ('messages', 'traj', 'conversation', 'conversations')  # of a row
 HAS = ('role',)  # keys of a message; the content may be missing
 # For error messages.
 WANTS = 'messages, traj or conversation(s): a list of {role, content}'
+USES = normalize.USES  # keys of a message
 
 
 def matches(value: object) -> bool:

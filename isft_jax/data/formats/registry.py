@@ -1,12 +1,13 @@
 """Detects the format of a row and reads it.
 
-A format is a module with `matches(value)`, `read(value)` and `WANTS`, a line
-for error messages. To add a format, write a module like `sharegpt.py` and list
+A format is a module with `matches(value)`, `read(value)`, `WANTS`, a line for
+error messages, and `USES`, the keys of a message that `read` uses. To add a format, write a module like `sharegpt.py` and list
 it here. Formats are detected by their keys; `--format` overrides. A row that
 matches two formats is malformed, except that `react` and `openai` yield to more
 specific formats.
 """
 
+from isft_jax.data.files import strict_json
 from isft_jax.data.formats import (
   anthropic,
   atif,
@@ -66,7 +67,9 @@ def read(
   # Token ids have no turns, so that no rules apply to them.
   if format == 'tokens':
     return token_ids.read(value, id)
-  return rules.trajectory(id, FORMATS[format].read(value))
+  trajectory = rules.trajectory(id, FORMATS[format].read(value))
+  _check_json(trajectory)
+  return trajectory
 
 
 def id_of(value: object, stem: str, number: int) -> str:
@@ -103,6 +106,15 @@ def matching(value: object) -> list[str]:
   """Returns the formats that match a row; exactly one if it is detected."""
   names = [name for name, adapter in FORMATS.items() if adapter.matches(value)]
   return [name for name in names if name not in _PLAINEST] or names
+
+
+def _check_json(trajectory: Trajectory) -> None:
+  """Raises Malformed for values that templates cannot write as JSON."""
+  for i, segment in enumerate(trajectory.segments):
+    if what := strict_json.first_no_json(segment.fields):
+      raise Malformed(f'turn {i}: holds {what}')
+  if what := strict_json.first_no_json([*(trajectory.tools or ())]):
+    raise Malformed(f'a tool holds {what}')
 
 
 def _detect(value: object) -> str:

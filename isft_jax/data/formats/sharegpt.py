@@ -11,6 +11,7 @@ Turns of the same role are not merged, because their authors may differ.
 
 from collections.abc import Mapping
 
+from isft_jax.data.formats import normalize
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, quoted
 from isft_jax.data.formats.normalize import (
   find,
@@ -23,6 +24,7 @@ from isft_jax.data.formats.normalize import (
 KEYS = ('conversations', 'conversation', 'messages')  # of a row
 HAS = ('from', 'value')  # keys of a message
 WANTS = 'conversations: a list of {from, value}'
+USES = normalize.USES | {'from', 'value'}  # keys of a message
 # Speakers, and their roles in chat templates.
 ROLES = {
   'system': 'system',

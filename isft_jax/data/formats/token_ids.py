@@ -18,6 +18,7 @@ from isft_jax.data.formats.conversation import Malformed, kind
 from isft_jax.types import Example, Provenance, Verdict
 
 WANTS = 'tokens and provenance: two lists of one length'
+USES = frozenset(('tokens', 'provenance', 'segment', 'verdict'))  # of a row
 _LARGEST = np.iinfo(np.int32).max  # records store ids as int32
 
 

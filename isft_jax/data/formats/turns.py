@@ -7,12 +7,14 @@
 
 from collections.abc import Mapping
 
+from isft_jax.data.formats import normalize
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, quoted
 from isft_jax.data.formats.normalize import find, normalised, system_turn, take
 
 KEYS = ('turns',)  # of a row
 HAS = ('role', 'text')  # keys of a message
 WANTS = 'turns: a list of {role, text}'
+USES = normalize.USES | {'text'}  # keys of a message
 # Roles of this format, and their names in chat templates.
 ROLES = {
   'system': 'system',
