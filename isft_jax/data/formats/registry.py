@@ -10,8 +10,11 @@ specific formats.
 from isft_jax.data.formats import (
   anthropic,
   atif,
+  claude_code,
+  codex,
   openai,
   react,
+  responses,
   sharegpt,
   swe_agent,
   token_ids,
@@ -29,6 +32,9 @@ FORMATS = {
   'turns': turns,
   'anthropic': anthropic,
   'atif': atif,
+  'claude_code': claude_code,
+  'codex': codex,
+  'responses': responses,
   'react': react,
   'openai': openai,
 }
