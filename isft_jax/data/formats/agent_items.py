@@ -1,4 +1,4 @@
-"""Joins thoughts, texts and calls that a log lists as separate items into turns.
+"""Joins the thoughts, texts and calls that a log lists one by one into turns.
 
     thought  'Look first.'     one turn of the agent: reasoning_content,
     text     'I look.'         content and tool_calls
@@ -72,9 +72,7 @@ class Items:
     message |= {'tool_call_id': id, 'name': name}
     self.message(message, raw)
 
-  def pieces(
-    self, role: str, pieces: Iterable[Piece], raw: Mapping
-  ) -> None:
+  def pieces(self, role: str, pieces: Iterable[Piece], raw: Mapping) -> None:
     """Adds a message whose texts have different authors.
 
     Args:

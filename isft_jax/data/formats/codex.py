@@ -1,7 +1,7 @@
 """Format of Codex's rollouts: a list of the lines of one file.
 
     {"type": "session_meta", "payload": {"base_instructions": {"text": "..."}}}
-    {"type": "response_item", "payload": {"type": "message", "role": "user", ...}}
+    {"type": "response_item", "payload": {"type": "message", ...}}
     {"type": "event_msg", "payload": {"type": "user_message", ...}}
     {"type": "response_item", "payload": {"type": "function_call", ...}}
 

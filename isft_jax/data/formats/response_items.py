@@ -1,6 +1,6 @@
 """Reads items of OpenAI's Responses API, which several logs contain.
 
-    {"type": "message", "role": "user", "content": [{"type": "input_text", ...}]}
+    {"type": "message", "role": "user", "content": [...]}
     {"type": "reasoning", "summary": [{"type": "summary_text", "text": "..."}]}
     {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}
     {"type": "function_call_output", "call_id": "a", "output": "4"}
@@ -147,9 +147,7 @@ def read(
       raise not_text(where, type_)
 
 
-def _message(
-  item: Mapping, turns: Items, where: str, by_text: ByText
-) -> None:
+def _message(item: Mapping, turns: Items, where: str, by_text: ByText) -> None:
   role, content = item.get('role'), item.get('content')
   # A message of Chat Completions between the items.
   if role == 'tool':
@@ -175,7 +173,9 @@ def _message(
   for call in calls:
     function = call.get('function') if isinstance(call, dict) else None
     if not isinstance(function, dict):
-      raise Malformed(f'{where}: a tool call is {kind(call)}, expected function')
+      raise Malformed(
+        f'{where}: a tool call is {kind(call)}, expected function'
+      )
     turns.call(
       call.get('id'), function.get('name'), function.get('arguments'), item
     )
@@ -246,9 +246,7 @@ def _output(output: object, where: str) -> str:
   return json_text(output)
 
 
-def _server_call(
-  item: Mapping, type_: str, turns: Items, where: str
-) -> None:
+def _server_call(item: Mapping, type_: str, turns: Items, where: str) -> None:
   """Adds a call that OpenAI's servers answered, and its answer."""
   answer = item.get(_SERVER_CALLS[type_])
   name, arguments = item.get('name'), item.get('arguments')
