@@ -61,7 +61,9 @@ class Items:
   ) -> None:
     """Adds a tool call of the agent."""
     function = {'name': name, 'arguments': arguments}
-    call = {'id': id, 'type': 'function', 'function': function}
+    call: dict = {'type': 'function', 'function': function}
+    # Some APIs have no ids.
+    call = call if id is None else {'id': id, **call}
     self._add('call', call, raw, None)
 
   def result(

@@ -3,7 +3,7 @@
     {"messages": [
        {"type": "TextMessage", "source": "user", "content": "2 + 2?"},
        {"type": "ToolCallRequestEvent", "source": "solver", "content": [...]},
-       {"type": "ToolCallExecutionEvent", "source": "solver", "content": [...]}]}
+       {"type": "ToolCallExecutionEvent", "source": "solver", ...}]}
 
     {"chat_history": [{"role": "assistant", "name": "user_proxy", ...},
                       {"role": "user", "name": "solver", "content": "4"}],
@@ -14,8 +14,8 @@ the user; all other sources are agents. Events that repeat a message or steer
 the team are left out and counted.
 
 In version 0.2 the roles are those that the first speaker sees: its own messages
-have the role assistant. If its name is a user's, the roles are swapped. A name
-that may be a user's or an agent's makes the row malformed.
+have the role assistant. If its name is a user's, the roles are swapped. If no
+name is a user's, the row is malformed, because the roles are unknown.
 
 Source: microsoft/autogen, autogen_agentchat/messages.py and
 autogen_core/models/_types.py; version 0.2, autogen/agentchat.
@@ -66,10 +66,14 @@ def matches(value: object) -> bool:
   messages = match[1]
   if any(_type(message) in _READERS for message in messages):
     return True
-  return _is_history(messages) and (
+  if not all(map(_is_reply, messages)):
+    return False
+  has_result = isinstance(value, dict) and sum(k in value for k in _RESULT) > 1
+  first = messages[0]
+  return (
     any('tool_responses' in message for message in messages)
-    or (isinstance(value, dict) and any(key in value for key in _RESULT))
-    or (messages[0]['role'] == 'assistant' and _is_user(messages[0]['name']))
+    or (has_result and match[0] == 'chat_history')
+    or (first['role'] == 'assistant' and _is_user(first))
   )
 
 
@@ -239,29 +243,30 @@ def _objects(message: Mapping, where: str) -> list[dict]:
   return content
 
 
-def _is_history(messages: list) -> bool:
-  """Returns whether messages have the names of version 0.2."""
-  return all(
+def _is_reply(message: object) -> bool:
+  """Returns whether a value may be a message of version 0.2."""
+  return (
     isinstance(message, dict)
     and isinstance(message.get('role'), str)
-    and (isinstance(message.get('name'), str) or message['role'] == 'system')
     and 'content' in message
-    for message in messages
-  ) and isinstance(messages[0].get('name'), str)
+  )
 
 
-def _is_user(name: str) -> bool:
-  return _USER.search(name) is not None
+def _is_user(message: Mapping) -> bool:
+  """Returns whether the name of a message's speaker is a user's."""
+  name = message.get('name')
+  return isinstance(name, str) and _USER.search(name) is not None
 
 
 def _read_history(messages: list[dict], turns: Items) -> None:
   """Adds the messages of version 0.2."""
   first = messages[0]
-  is_swapped = first['role'] == 'assistant'
-  if is_swapped and not _is_user(first['name']):
+  is_swapped = first['role'] == 'assistant' and _is_user(first)
+  if first['role'] == 'assistant' and not any(map(_is_user, messages)):
     raise Malformed(
-      f'message 0: {quoted(first["name"])} may be a user or an agent, so that '
-      'the roles are unknown; use a name with user, human or proxy'
+      f'message 0: its speaker, {quoted(first.get("name"))}, may be a user or '
+      'an agent, so that the roles are unknown; a name of a user has user, '
+      'human, proxy or admin'
     )
   for i, message in enumerate(messages):
     responses = message.get('tool_responses')
@@ -272,7 +277,7 @@ def _read_history(messages: list[dict], turns: Items) -> None:
     role, text = message['role'], message.get('content')
     acts = message.get('tool_calls') or message.get('function_call')
     if is_swapped and role in ('user', 'assistant'):
-      is_first = message['name'] == first['name']
+      is_first = message.get('name') == first['name']
       role = 'user' if is_first and not acts else 'assistant'
     fields = {'role': role, 'content': text}
     for key in ('tool_calls', 'function_call', 'tool_call_id'):

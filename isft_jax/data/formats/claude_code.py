@@ -92,15 +92,14 @@ def read(value: object) -> Chat:
     if not isinstance(line, dict):
       raise Malformed(f'line {i} is {kind(line)}, expected an object')
   left_out, lines = Counter[str](), []
-  rewound, seen = _rewound(value), set()
+  rewound, seen = _rewound(value), set[str]()
   for i, line in enumerate(value):
-    own = line.get('uuid')
-    reason = _left_out(line)
-    if reason is None and own is not None:
+    own, reason = line.get('uuid'), _left_out(line)
+    if reason is None and isinstance(own, str):
       # Resumed sessions may repeat lines.
-      reason = 'repeated' if str(own) in seen else None
+      reason = 'repeated' if own in seen else None
       reason = 'rewound' if own in rewound else reason
-      seen.add(str(own))
+      seen.add(own)
     if reason is not None:
       left_out[reason] += 1
       continue
@@ -130,7 +129,8 @@ def _left_out(line: Mapping) -> str | None:
   """Returns why a line is not part of the conversation, or None."""
   type_ = line.get('type')
   if type_ not in _SPEAKERS:
-    return type_ if isinstance(type_, str) and type_ else 'no type'
+    # A name, and not a text.
+    return type_[:40] if isinstance(type_, str) and type_ else 'no type'
   if line.get('isCompactSummary') is True:
     return None
   if line.get('isMeta') is True:

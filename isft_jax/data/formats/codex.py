@@ -80,7 +80,7 @@ def read(value: object) -> Chat:
     elif type_ == 'event_msg' and payload.get('type') == 'thread_rolled_back':
       left_out['rolled back'] += _roll_back(turns, payload.get('num_turns'))
     else:
-      left_out[type_] += 1
+      left_out[type_[:40]] += 1  # a name, and not a text
   return Chat(turns.turns(), None, metadata or {}, left_out)
 
 

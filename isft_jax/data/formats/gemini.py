@@ -17,7 +17,7 @@ Source: ai.google.dev/api/caching#Content, python-genai, google/genai/types.py.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from isft_jax.data.formats.agent_items import (
   Items,
@@ -32,7 +32,7 @@ from isft_jax.data.formats.conversation import (
   outline,
   quoted,
 )
-from isft_jax.data.formats.normalize import json_or_text
+from isft_jax.data.formats.normalize import find, json_or_text
 
 WANTS = 'contents: a list of {role, parts}'
 USES = frozenset(('role', 'parts'))  # keys of a content
@@ -55,10 +55,9 @@ def matches(value: object) -> bool:
   if not isinstance(value, dict):
     return False
   request = value.get('request')
-  places = [value.get(key) for key in _LISTS]
-  if isinstance(request, dict):
-    places.append(request.get('contents'))
-  return any(_is_contents(place) for place in places)
+  if isinstance(request, dict) and _contents(request, _LISTS):
+    return True
+  return _contents(value, _LISTS) is not None
 
 
 def read(value: object) -> Chat:
@@ -77,10 +76,13 @@ def read(value: object) -> Chat:
   request = metadata
   if isinstance(metadata.get('request'), dict):
     request = metadata['request'] = dict(metadata['request'])
-  key = next(k for k in _LISTS if _is_contents(request.get(k)))
-  contents = _unpacked(request.pop(key))
-  assert isinstance(contents, list)
-  contents = [*contents, *_answer(metadata)]
+  match = _contents(request, _LISTS)
+  if match is None:
+    request = metadata
+    match = _contents(request, _LISTS)
+  assert match
+  del request[match[0]]
+  contents = [*match[1], *_answer(metadata)]
 
   # The SDK has the system instruction and the tools in `config`.
   system, declared = _settings(request)
@@ -114,16 +116,15 @@ def _snaked(value: Mapping) -> dict:
   return {_snake(k): v for k, v in value.items() if v is not None}
 
 
-def _unpacked(value: object) -> object:
-  # Tables of text columns store lists as JSON.
-  if isinstance(value, str) and value.lstrip().startswith('['):
-    return json_or_text(value)
-  return value
-
-
-def _is_contents(value: object) -> bool:
-  value = _unpacked(value)
-  return isinstance(value, list) and any(map(_is_content, value))
+def _contents(
+  holder: Mapping, keys: Collection[str]
+) -> tuple[str, list] | None:
+  """Returns the first key of contents, and the contents, or None."""
+  for key in keys:
+    match = find(holder, (key,), ('parts',))
+    if match and any(map(_is_content, match[1])):
+      return match
+  return None
 
 
 def _is_content(value: object) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from isft_jax.data.formats import codex, response_items
 from isft_jax.data.formats.agent_items import Items
 from isft_jax.data.formats.conversation import Chat, Malformed, kind, outline
-from isft_jax.data.formats.normalize import json_or_text
+from isft_jax.data.formats.normalize import find, json_or_text
 
 WANTS = 'input, output, messages or items: a list of Responses API items'
 USES = response_items.USES  # keys of an item
@@ -33,9 +33,9 @@ def matches(value: object) -> bool:
   if not isinstance(value, dict):
     return False
   request, response = _parts(value)
-  places = [request.get(key) for key in _LISTS]
-  places += [value.get('output'), response.get('output')]
-  return any(_has_items(_unpacked(place)) for place in places)
+  places = [(request, key) for key in _LISTS]
+  places += [(value, 'output'), (response, 'output')]
+  return any(_has_items(_listed(*place)) for place in places)
 
 
 def read(value: object) -> Chat:
@@ -74,6 +74,8 @@ def read(value: object) -> Chat:
     if place.get('output') is not None
   ]
   if outputs:
+    if outputs[-1] != outputs[0]:
+      raise Malformed('the row has two outputs, expected one')
     items += _as_items('output', outputs[0], 'assistant')
   # A response repeats the instructions and the tools of its request.
   instructions = _first(request, response, 'instructions')
@@ -104,16 +106,15 @@ def _parts(row: Mapping) -> tuple[Mapping, Mapping]:
   )
 
 
-def _unpacked(value: object) -> object:
-  # Tables of text columns store lists as JSON.
-  if isinstance(value, str) and value.lstrip().startswith('['):
-    return json_or_text(value)
-  return value
+def _listed(holder: Mapping, key: str) -> object:
+  """Returns the list under a key, which may be JSON text, or the value."""
+  match = find(holder, (key,), ())
+  return match[1] if match else holder.get(key)
 
 
 def _as_items(key: str, value: object, role: str) -> list:
   """Returns the items under a key; a text is a message of the role."""
-  value = _unpacked(value)
+  value = _listed({key: value}, key)
   if isinstance(value, str):
     return [{'role': role, 'content': value}] if value else []
   if not isinstance(value, list):
