@@ -71,7 +71,7 @@ def matches(value: object) -> bool:
   has_result = isinstance(value, dict) and sum(k in value for k in _RESULT) > 1
   first = messages[0]
   return (
-    any('tool_responses' in message for message in messages)
+    any(message.get('tool_responses') for message in messages)
     or (has_result and match[0] == 'chat_history')
     or (first['role'] == 'assistant' and _is_user(first))
   )

@@ -113,10 +113,10 @@ def _lines(lines: list) -> Iterator[tuple[str, Mapping]]:
       if not isinstance(payload, dict):
         raise Malformed(f'line {i}: payload is {kind(payload)}')
       yield type_, payload
-    elif 'type' in line or 'role' in line:
+    elif line.get('type') is not None or line.get('role') is not None:
       yield 'response_item', line
     else:
-      yield ('record_type' if 'record_type' in line else 'session_meta'), line
+      yield ('record_type' if line.get('record_type') else 'session_meta'), line
 
 
 def _instructions(metadata: dict, turns: Items) -> None:

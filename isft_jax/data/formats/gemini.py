@@ -129,10 +129,10 @@ def _contents(
 
 def _is_content(value: object) -> bool:
   """Returns whether a value is a content of this API, and of no other."""
-  if not isinstance(value, dict) or value.get('role', 'user') not in _ROLES:
+  if not isinstance(value, dict) or (value.get('role') or 'user') not in _ROLES:
     return False
   parts = value.get('parts')
-  if not isinstance(parts, list) or 'content' in value:
+  if not isinstance(parts, list) or value.get('content'):
     return False
   return any(
     (isinstance(part, str) and value.get('role') == 'model')

@@ -78,7 +78,7 @@ def is_item(value: object) -> bool:
   type_ = value.get('type')
   if isinstance(type_, str) and type_ in _TYPES:
     # An item, and not a block of Anthropic's or an event's name.
-    return 'role' not in value
+    return value.get('role') is None
   content = value.get('content')
   return (
     isinstance(value.get('role'), str)
