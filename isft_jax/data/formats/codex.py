@@ -153,4 +153,5 @@ def _roll_back(turns: Items, number: object) -> int:
     for i, turn in enumerate(turns.turns())
     if turn.message['role'] == 'user' and turn.author is None
   ]
-  return turns.cut(users[-number]) if number <= len(users) else turns.cut(0)
+  # What Codex inserted before the first message stays.
+  return turns.cut(users[max(-number, -len(users))]) if users else 0
