@@ -114,9 +114,7 @@ def _type(message: object) -> str | None:
   # A chunk's type is the name of its class.
   if type_.endswith('MessageChunk'):
     type_ = type_.removesuffix('MessageChunk').lower()
-  has = isinstance(message.get('content'), (str, list)) or isinstance(
-    message.get('data'), dict
-  )
+  has = 'content' in message or isinstance(message.get('data'), dict)
   # Other formats have a role beside the type.
   return type_ if has and message.get('role') is None else None
 

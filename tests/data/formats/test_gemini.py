@@ -84,7 +84,10 @@ def read(*contents, **row):
       {'role': 'function', 'parts': [response({'result': 'a'})]},
       [said('tool', 'a', name='f')],
     ),
-    (user(response({'error': 'a'})), [said('tool', '{"error": "a"}', name='f')]),
+    (
+      user(response({'error': 'a'})),
+      [said('tool', '{"error": "a"}', name='f')],
+    ),
     # A tool that Gemini's servers run.
     (
       model(

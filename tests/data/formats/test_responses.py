@@ -101,7 +101,10 @@ def test_what_is_not_used_is_metadata():
     ),
     ({'input': [USER], 'output': 7}, 'output is a number, expected a list of'),
     ({'input': [USER], 'tools': 'f'}, 'tools is a string, expected a list of'),
-    ({'a': 1}, "expected input, output, messages or items: a list of Responses"),
+    (
+      {'a': 1},
+      'expected input, output, messages or items: a list of Responses',
+    ),
   ],
 )
 def test_malformed_rows(row, error):
@@ -119,9 +122,7 @@ def test_malformed_rows(row, error):
     {'input': [{'role': 'user', 'content': 'a'}], 'output': 'b'},
     {'messages': [{'role': 'user', 'content': 'a'}]},
     {
-      'messages': [
-        {'role': 'user', 'content': [{'type': 'text', 'text': 'a'}]}
-      ]
+      'messages': [{'role': 'user', 'content': [{'type': 'text', 'text': 'a'}]}]
     },
     # A message of Anthropic's API.
     [
