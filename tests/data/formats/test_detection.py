@@ -78,8 +78,9 @@ def test_raw_messages_have_the_role_and_the_text(name, row):
 def as_table(*values):
   """Values of a column as a table stores them: absent keys are null.
 
-  [{'a': 1}, {'b': {'c': 2}}, {'b': {}}] becomes
-  [{'a': 1, 'b': None}, {'a': None, 'b': {'c': 2}}, {'a': None, 'b': {'c': None}}]
+  {'a': 1}       becomes  {'a': 1,    'b': None}
+  {'b': {'c': 2}}         {'a': None, 'b': {'c': 2}}
+  {'b': {}}               {'a': None, 'b': {'c': None}}
   """
   rows = [value for value in values if isinstance(value, dict)]
   columns = {}
