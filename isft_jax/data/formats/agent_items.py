@@ -178,10 +178,17 @@ def _marks(raw: Mapping) -> dict:
 
 
 def json_text(value: object) -> str:
-  """Returns a result that is JSON as text, and text unchanged."""
+  """Returns a result that is JSON as text, and text unchanged.
+
+  Raises:
+    Malformed: it holds a value that JSON does not have, such as NaN.
+  """
   if isinstance(value, str):
     return value
-  return json.dumps(value, ensure_ascii=False)
+  try:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+  except (TypeError, ValueError):
+    raise Malformed('a result holds a value that JSON does not have') from None
 
 
 def hidden(where: str, name: str) -> Malformed:

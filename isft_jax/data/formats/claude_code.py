@@ -41,7 +41,8 @@ USES = anthropic.USES | {
   *('isApiErrorMessage', 'isVisibleInTranscriptOnly', 'id'),
 }
 _SPEAKERS = ('user', 'assistant')  # types of lines with a message
-_KEYS = ('uuid', 'sessionId', 'parentUuid')  # of lines; one is enough
+# Keys of lines; one is enough. The last is that of a streamed session.
+_KEYS = ('uuid', 'sessionId', 'parentUuid', 'session_id')
 # What templates get of a message.
 _FIELDS = (
   *('role', 'content', 'reasoning_content', 'tool_calls', 'tool_call_id'),

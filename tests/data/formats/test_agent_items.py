@@ -2,7 +2,7 @@
 
 import pytest
 
-from isft_jax.data.formats.agent_items import Items
+from isft_jax.data.formats.agent_items import Items, json_text
 from isft_jax.data.formats.author_rules import Rules
 from isft_jax.data.formats.conversation import Chat, Malformed
 from isft_jax.types import Provenance
@@ -110,6 +110,22 @@ def test_spans_of_one_text_only():
   assert turn.raw['spans'] == spans['spans']
   with pytest.raises(Malformed, match=r'^turn 0: spans count characters of on'):
     turns(True, ('text', 'a', spans), ('text', 'b', {}))
+
+
+@pytest.mark.parametrize(
+  ('value', 'text'),
+  [('a', 'a'), ({'n': 'é'}, '{"n": "é"}'), ([1], '[1]'), (None, 'null')],
+)
+def test_results_are_text(value, text):
+  assert json_text(value) == text
+
+
+@pytest.mark.parametrize('value', [float('nan'), [object()]])
+def test_results_that_json_does_not_have_are_malformed(value):
+  with pytest.raises(
+    Malformed, match=r'^a result holds a value that JSON does'
+  ):
+    json_text(value)
 
 
 @pytest.mark.parametrize('name', ['text', 'thought'])

@@ -86,6 +86,26 @@ def test_lines_of_one_message_are_one_turn():
   assert chat.left_out == {}
 
 
+def test_a_streamed_session():
+  """Lines of --output-format=stream-json."""
+  lines = [
+    {'type': 'system', 'subtype': 'init', 'session_id': 's', 'tools': ['Bash']},
+    {**agent('m1', text('a'), use('x')), 'session_id': 's'},
+    {**result('x', '1'), 'session_id': 's', 'parent_tool_use_id': None},
+    {'type': 'result', 'subtype': 'success', 'session_id': 's', 'result': 'b'},
+  ]
+  lines = [
+    {k: v for k, v in line.items() if k not in ('uuid', 'parentUuid')}
+    for line in lines
+  ]
+  for line in lines:
+    line.pop('sessionId', None)
+  chat = claude_code.read(lines)
+  roles = [turn.message['role'] for turn in chat.turns]
+  assert roles == ['assistant', 'tool']
+  assert chat.left_out == {'system': 1, 'result': 1}
+
+
 def test_lines_without_a_message_are_counted():
   lines = [
     {'type': 'summary', 'summary': 'x', 'leafUuid': 'u'},
