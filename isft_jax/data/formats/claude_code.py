@@ -65,8 +65,20 @@ _INSERTED = re.compile(
   r'|<command-args>\s*</command-args>\s*',
   re.DOTALL,
 )
-# Only this element is also in results of tools.
-_REMINDER = re.compile(r'<(system-reminder)>.*?</\1>\s*', re.DOTALL)
+# What the program inserts into results of tools.
+_REMINDER = re.compile(
+  r'<(system-reminder)>.*?</\1>\s*'
+  r'|^\[Request interrupted by user(?: for tool use)?\]\s*',
+  re.DOTALL,
+)
+# The result of a call that the user refused: the program's text, perhaps words
+# of the user, and perhaps a note of the program.
+_REFUSED = re.compile(
+  r"(The user doesn't want to (?:proceed with this tool use|take this action "
+  r'right now)\.(?:.*?the user said:\n|.*))'
+  r"(.*?)(\n\nNote: The user's next message may .*)?",
+  re.DOTALL,
+)
 # Beginnings of messages that the program writes.
 _NOTES = (
   'Stop hook feedback:',
@@ -228,19 +240,27 @@ def _turn(turn: Turn) -> Turn:
   elif role == 'user' and text.startswith(_NOTES):
     author = Provenance.HARNESS
   elif raw.get('spans') is None:
-    pattern = _INSERTED if role == 'user' else _REMINDER
-    spans = _spans(text, pattern)
+    spans = _spans(text, role)
     authors = {author for *_, author in spans}
+    rest = text
+    for start, stop, _ in reversed(spans):
+      rest = rest[:start] + rest[stop:]
     # Nothing else is in the text.
-    if len(authors) == 1 and not pattern.sub('', text).strip():
+    if len(authors) == 1 and not rest.strip():
       author = Provenance[authors.pop()]
     elif spans:
       raw = {**raw, 'spans': spans}
   return Turn(message, author, raw)
 
 
-def _spans(text: str, pattern: re.Pattern) -> list[list]:
-  """Returns [start, stop, author] of each text that the program inserted."""
+def _spans(text: str, role: str) -> list[list]:
+  """Returns [start, stop, author] of each text by another than the role."""
+  refused = _REFUSED.fullmatch(text) if role == 'tool' else None
+  if refused:
+    authors = ('HARNESS', 'USER', 'HARNESS')
+    spans = [[*refused.span(i), by] for i, by in enumerate(authors, 1)]
+    return [span for span in spans if span[0] < span[1]]
+  pattern = _INSERTED if role == 'user' else _REMINDER
   return [
     [*match.span(), 'TOOL' if match[1] in _OUTPUTS else 'HARNESS']
     for match in pattern.finditer(text)

@@ -136,6 +136,14 @@ def test_lines_without_a_message_are_counted():
 REMINDER = '<system-reminder>\nNo todos.\n</system-reminder>'
 COMMAND = '<command-name>/review</command-name>'
 NOTE = '[Request interrupted by user]'
+REFUSED = (
+  "The user doesn't want to proceed with this tool use. The tool use was "
+  'rejected (eg. if it was a file edit, the new_string was NOT written to the '
+  'file). '
+)
+STOP = REFUSED + 'STOP what you are doing and wait for the user.'
+TELL = REFUSED + 'To tell you how to proceed, the user said:\n'
+AFTER = "\n\nNote: The user's next message may contain a correction."
 
 
 @pytest.mark.parametrize(
@@ -194,6 +202,24 @@ NOTE = '[Request interrupted by user]'
     (
       result('x', f'a\n{REMINDER}'),
       ('tool', f'a\n{REMINDER}', 'TOOL', (REMINDER, 'HARNESS')),
+    ),
+    # Calls that the user refused.
+    (result('x', NOTE), ('tool', NOTE, 'HARNESS')),
+    (result('x', STOP), ('tool', STOP, 'HARNESS')),
+    (
+      result('x', f'{TELL}No.'),
+      ('tool', f'{TELL}No.', 'TOOL', (TELL, 'HARNESS'), ('No.', 'USER')),
+    ),
+    (
+      result('x', f'{TELL}No.{AFTER}'),
+      (
+        'tool',
+        f'{TELL}No.{AFTER}',
+        'TOOL',
+        (TELL, 'HARNESS'),
+        ('No.', 'USER'),
+        (AFTER, 'HARNESS'),
+      ),
     ),
     # The user's own command, and its output.
     (
