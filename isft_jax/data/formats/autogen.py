@@ -283,6 +283,9 @@ def _read_history(messages: list[dict], turns: Items) -> None:
     for key in ('tool_calls', 'function_call', 'tool_call_id'):
       if message.get(key):
         fields[key] = message[key]
+    # The name of a function, and not of a speaker.
+    if role == 'function':
+      fields['name'] = message.get('name')
     author = None
     if role == 'user' and isinstance(text, str) and _EXECUTED.match(text):
       author = Provenance.TOOL

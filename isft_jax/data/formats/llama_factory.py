@@ -51,7 +51,7 @@ def read(value: object) -> Chat:
   if not matches(value):
     raise Malformed(f'expected {WANTS}; the row has {outline(value)}')
   messages, tools, metadata = take(value, KEYS, HAS)
-  tools = tools or []
+  tools = [*(tools or ())]
   turns = Items()
   for i, message in enumerate(messages):
     _message(message, turns, tools, f'message {i}')

@@ -189,6 +189,31 @@ RAN = 'exitcode: 0 (execution succeeded)\nCode output: 4'
         ('TOOL', said('user', RAN)),
       ],
     ),
+    # Functions, before there were tools.
+    (
+      [
+        reply('assistant', 'user_proxy', 'a'),
+        reply('assistant', 'solver', '', function_call=CALL['function']),
+        reply('function', 'f', '4'),
+      ],
+      [
+        ('USER', said('user', 'a')),
+        (
+          'AGENT',
+          said(
+            'assistant',
+            '',
+            tool_calls=[
+              {
+                'type': 'function',
+                'function': {'name': 'f', 'arguments': {}},
+              }
+            ],
+          ),
+        ),
+        ('TOOL', said('tool', '4', name='f')),
+      ],
+    ),
     # The agent's own view.
     (
       [

@@ -82,6 +82,18 @@ def test_tools(row):
   assert tool.get('function', tool) == {'name': 'f'}
 
 
+def test_tools_of_the_row_are_not_changed():
+  row = {
+    'messages': [
+      message('system', part('tools', '[{"name": "f"}]')),
+      message('user', text('a')),
+    ],
+    'tools': [{'name': 'g'}],
+  }
+  assert len(llama_factory.read(row).tools) == 2
+  assert row['tools'] == [{'name': 'g'}]
+
+
 def test_authors_and_metadata():
   row = {
     'messages': [
