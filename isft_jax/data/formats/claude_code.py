@@ -258,8 +258,11 @@ def _spans(text: str, role: str) -> list[list]:
   refused = _REFUSED.fullmatch(text) if role == 'tool' else None
   if refused:
     authors = ('HARNESS', 'USER', 'HARNESS')
-    spans = [[*refused.span(i), by] for i, by in enumerate(authors, 1)]
-    return [span for span in spans if span[0] < span[1]]
+    return [
+      [*refused.span(i), author]
+      for i, author in enumerate(authors, 1)
+      if refused[i]
+    ]
   pattern = _INSERTED if role == 'user' else _REMINDER
   return [
     [*match.span(), 'TOOL' if match[1] in _OUTPUTS else 'HARNESS']
