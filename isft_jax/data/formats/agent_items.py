@@ -13,7 +13,7 @@ out of this order begins a new turn of the agent. No word is moved.
 import json
 from collections.abc import Iterable, Mapping
 
-from isft_jax.data.formats.annotations import is_mark
+from isft_jax.data.formats.annotations import is_flag, is_mark
 from isft_jax.data.formats.conversation import Malformed, Turn, kind, quoted
 from isft_jax.data.formats.normalize import normalised
 from isft_jax.types import Provenance
@@ -174,7 +174,11 @@ class Items:
 
 def _marks(raw: Mapping) -> dict:
   """Returns an item's annotations; items of one turn must have the same."""
-  return {k: v for k, v in raw.items() if k != 'spans' and is_mark(k, v)}
+  return {
+    key: value
+    for key, value in raw.items()
+    if key != 'spans' and (is_mark(key, value) or is_flag(key, value))
+  }
 
 
 def json_text(value: object) -> str:

@@ -75,6 +75,7 @@ def test_annotations_of_items():
     ('message', {'role': 'user', 'content': 'd'}, {'author': 'harness'}),
     ('text', 'e', {}, HARNESS),
     ('text', 'f', {}),
+    ('text', 'g', {'weight': 0}),
   )
   assert authors(found) == [
     ('ab', 'DEMONSTRATION', 'UNKNOWN'),
@@ -82,6 +83,7 @@ def test_annotations_of_items():
     ('d', 'HARNESS', 'UNKNOWN'),
     ('e', 'HARNESS', 'UNKNOWN'),
     ('f', 'AGENT', 'UNKNOWN'),
+    ('g', 'AGENT', 'WRONG'),
   ]
   # Templates do not get them.
   assert all('author' not in turn.message for turn in found)
