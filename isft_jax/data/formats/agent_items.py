@@ -41,6 +41,7 @@ class Items:
     self._texts: dict[str, list] = {}  # items of the agent's open turn, by kind
     self._raws: list[Mapping] = []
     self._author: Provenance | None = None
+    self._spans: object = None  # of the turn before
 
   def thought(self, text: object, raw: Mapping) -> None:
     """Adds a thought of the agent; other values than text are malformed."""
@@ -110,6 +111,10 @@ class Items:
       author: its author, or None if the role decides.
     """
     self.end_turn()
+    spans = raw.get('spans')
+    if spans is not None and spans is self._spans:
+      raise self._several_texts()
+    self._spans = spans
     marks = {k: v for k, v in raw.items() if is_mark(k, v)}
     turn = normalised({**marks, **message}, len(self._turns))
     view = {**raw, 'role': turn['role'], 'content': turn['content']}
@@ -124,12 +129,8 @@ class Items:
     raw: dict = {}
     for item in raws:
       raw |= item
-    # Spans count characters of one text, and cannot be assigned to several.
     if raw.get('spans') is not None and len(texts.get('text', ())) != 1:
-      raise Malformed(
-        f'turn {len(self._turns)}: spans count characters of one text, and '
-        f'this has {len(texts.get("text", ()))}'
-      )
+      raise self._several_texts()
     content = ''.join(texts.get('text', ()))
     message: dict = {'role': 'assistant', 'content': content}
     if any(texts.get('thought', ())):
@@ -154,6 +155,13 @@ class Items:
   def place(self) -> str:
     """The turn that the next item belongs to, for error messages."""
     return f'turn {len(self._turns)}'
+
+  def _several_texts(self) -> Malformed:
+    # Spans count characters of one text, and cannot be assigned to several.
+    return Malformed(
+      f'{self.place}: spans count characters of one text, and its message does '
+      'not have exactly one'
+    )
 
   def _add(
     self, name: str, item: object, raw: Mapping, author: Provenance | None

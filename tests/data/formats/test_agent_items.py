@@ -112,6 +112,13 @@ def test_spans_of_one_text_only():
   assert turn.raw['spans'] == spans['spans']
   with pytest.raises(Malformed, match=r'^turn 0: spans count characters of on'):
     turns(True, ('text', 'a', spans), ('text', 'b', {}))
+  # Two turns from one message.
+  with pytest.raises(Malformed, match=r'^turn 1: spans count characters of on'):
+    turns(
+      True,
+      ('message', {'role': 'user', 'content': 'a'}, spans),
+      ('result', 'x', None, 'b', {**spans}),
+    )
 
 
 @pytest.mark.parametrize(
