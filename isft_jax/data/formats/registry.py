@@ -1,21 +1,33 @@
 """Detects the format of a row and reads it.
 
 A format is a module with `matches(value)`, `read(value)`, `WANTS`, a line for
-error messages, and `USES`, the keys of a message that `read` uses. To add a format, write a module like `sharegpt.py` and list
-it here. Formats are detected by their keys; `--format` overrides. A row that
-matches two formats is malformed, except that `react` and `openai` yield to more
-specific formats.
+error messages, and `USES`, the keys of a message that `read` uses. To add a
+format, write a module like `sharegpt.py` and list it here. Formats are detected
+by their keys; `--format` overrides. A row that matches two formats is
+malformed, except that some formats yield to more specific ones.
 """
 
 from isft_jax.data.formats import (
   anthropic,
   atif,
+  atif_tokens,
+  completion_log,
+  inspect_ai,
+  mini_swe_agent,
+  nebius,
+  nemotron,
   openai,
+  openhands,
+  openhands_sdk,
   react,
+  rollout_ids,
   sharegpt,
   swe_agent,
+  tau2,
+  tinker,
   token_ids,
   turns,
+  verifiers,
 )
 from isft_jax.data.formats.author_rules import Rules
 from isft_jax.data.formats.conversation import Malformed, outline
@@ -29,12 +41,31 @@ FORMATS = {
   'turns': turns,
   'anthropic': anthropic,
   'atif': atif,
+  'atif_tokens': atif_tokens,
+  'completion_log': completion_log,
+  'inspect': inspect_ai,
+  'mini_swe_agent': mini_swe_agent,
+  'nebius': nebius,
+  'nemotron': nemotron,
+  'openhands': openhands,
+  'openhands_sdk': openhands_sdk,
+  'rollout_ids': rollout_ids,
+  'tau2': tau2,
+  'tinker': tinker,
+  'verifiers': verifiers,
   'react': react,
   'openai': openai,
 }
 NAMES = ('auto', *FORMATS)  # values of --format
 # Formats whose keys are also keys of more specific formats.
 _PLAINEST = ('react', 'openai')
+# Formats that yield to others, because their keys are also keys of these.
+_YIELDS = {
+  'anthropic': ('completion_log', 'inspect', 'mini_swe_agent'),
+  'atif': ('atif_tokens',),
+  'completion_log': ('mini_swe_agent', 'inspect', 'tau2'),
+  'turns': ('rollout_ids',),
+}
 # Keys of a row's own id; the first that is present counts.
 _IDS = ('id', 'instance_id', 'trajectory_id', 'traj_id', 'uuid')
 
@@ -66,7 +97,11 @@ def read(
   # Token ids have no turns, so that no rules apply to them.
   if format == 'tokens':
     return token_ids.read(value, id)
-  return rules.trajectory(id, FORMATS[format].read(value))
+  row = FORMATS[format].read(value)
+  # The tokens are given, but rules decide the authors of their turns.
+  if isinstance(row, token_ids.TokenChat):
+    return token_ids.example(id, row, rules.trajectory(id, row.chat))
+  return rules.trajectory(id, row)
 
 
 def id_of(value: object, stem: str, number: int) -> str:
@@ -102,6 +137,11 @@ def is_text(value: object, format: str) -> bool:
 def matching(value: object) -> list[str]:
   """Returns the formats that match a row; exactly one if it is detected."""
   names = [name for name, adapter in FORMATS.items() if adapter.matches(value)]
+  names = [
+    name
+    for name in names
+    if not any(other in names for other in _YIELDS.get(name, ()))
+  ]
   return [name for name in names if name not in _PLAINEST] or names
 
 
