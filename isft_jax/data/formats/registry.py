@@ -153,6 +153,8 @@ def _detect(value: object) -> str:
     raise Malformed(
       f'the row fits {" and ".join(names)}; name one of them with --format'
     )
-  # Nothing matches: list the expected keys of all formats.
-  wants = '; '.join(f'{name} wants {a.WANTS}' for name, a in FORMATS.items())
-  raise Malformed(f'no format fits: {wants}. The row has {outline(value)}')
+  # What each format wants is too long; `--format` tells it for one of them.
+  raise Malformed(
+    f'no format fits: the row has {outline(value)}. The formats are '
+    f'{", ".join(FORMATS)}; name one with --format to see what it wants'
+  )
