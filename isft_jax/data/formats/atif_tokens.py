@@ -91,8 +91,8 @@ def _sample(
   calls = step.get('llm_call_count')
   if calls is not None and calls != 1:
     raise Malformed(
-      f'step {i}: is several calls of the model, whose tokens cannot be told '
-      'apart; --format=atif reads the text'
+      f'step {i}: is several calls of the model, and no token says of which it '
+      'is; --format=atif reads the text'
     )
   metrics = _metrics(step)
   for key in _IDS:

@@ -115,8 +115,8 @@ def test_results_of_the_last_step_are_counted():
     ),
     (
       [agent([1, 2], [3], llm_call_count=2)],
-      'step 0: is several calls of the model, whose tokens cannot be told '
-      'apart; --format=atif reads the text',
+      'step 0: is several calls of the model, and no token says of which it '
+      'is; --format=atif reads the text',
     ),
     (
       [agent([1, 2.0], [3])],
