@@ -27,7 +27,10 @@ HAS = ('role',)  # keys of a message
 WANTS = 'messages: a list of {role, content, turn_idx}, tools have a requestor'
 USES = normalize.USES | {'id', 'requestor', 'is_audio', 'tool_messages'}
 # Keys of a message in OpenAI's form, and annotations.
-_FIELDS = ('role', 'content', 'author', 'verdict', 'spans')
+_FIELDS = (
+  *('role', 'content', 'author', 'verdict', 'spans'),
+  *('tool_call_id', 'name', 'reasoning_content', 'refusal'),
+)
 _CALLS = "the user's tool calls (requestor: user)"
 _RESULTS = "results of the user's tool calls (requestor: user)"
 
@@ -82,7 +85,7 @@ def _message(raw: Mapping, i: int) -> dict:
   """Returns the message in OpenAI's form."""
   message = {key: raw[key] for key in _FIELDS if key in raw}
   if raw.get('role') == 'tool':
-    return message | {'tool_call_id': raw.get('id')}
+    return {'tool_call_id': raw.get('id'), **message}
   calls = raw.get('tool_calls')
   if not calls:
     return message

@@ -27,12 +27,13 @@ TEMPTING = (
 )
 
 
-def lines(number, seed):
+def lines(number, seed, valid):
   """Rows that are whole, tempting or broken, as the lines of a file."""
   rng = random.Random(seed)
   for _ in range(number):
-    row = json.loads(json.dumps(rng.choice(VALID)))
-    turns = row.get('messages') or row.get('conversations') or []
+    row = json.loads(json.dumps(rng.choice(valid)))
+    keys = row if isinstance(row, dict) else {}
+    turns = keys.get('messages') or keys.get('conversations') or []
     if turns and rng.random() < 0.3:
       turn = rng.choice(turns)
       key = 'value' if 'value' in turn else 'content'
@@ -41,10 +42,10 @@ def lines(number, seed):
     yield json.dumps(row).encode() if whole else mutate(row, rng)
 
 
-def check(number, seed, name, folder, special_text='reject'):
+def check(number, seed, name, folder, special_text='reject', valid=VALID):
   """Prepares mutated rows; returns the report once every row is accounted."""
   source = folder / 'runs.jsonl'
-  source.write_bytes(b'\n'.join(lines(number, seed)))
+  source.write_bytes(b'\n'.join(lines(number, seed, valid)))
   renderer = Renderer(trained(), template(name), special_text=special_text)
   report, _ = prepare.prepare(
     prepare.Settings(str(source), heldout=0.1, max_length=64),
