@@ -65,7 +65,8 @@ def encode(
     The example, its text, and the position of each token.
 
   Raises:
-    Rejected: a message contains a special token.
+    Rejected: a message contains a special token, or the tokenizer has no token
+      for a character.
   """
   # Ids and character offsets of the joined text.
   text = ''.join(span.text for span in spans)
@@ -100,6 +101,18 @@ def encode(
     owner_T[token] = min(candidates)[1]
     # Two spans of one author do not count as straddling.
     straddling += len({rank for rank, _ in candidates}) > 1
+
+  # Reject characters without a token. A tokenizer may use one of its special
+  # tokens for them, whose own text is no such character.
+  unknown = tokenizer.unk_token_id
+  for token in np.flatnonzero(tokens_T == (-1 if unknown is None else unknown)):
+    shown = text[starts_T[token] : ends_T[token]]
+    if str(tokenizer.unk_token) not in shown:
+      raise Rejected(
+        'unknown_characters',
+        f'turn {spans[first_T[token]].segment}: the tokenizer has no token for '
+        f'{shown[:40]!r}',
+      )
 
   # Reject special tokens inside of messages. Cumulative counts select the
   # tokens that touch a written span.

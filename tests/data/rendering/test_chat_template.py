@@ -198,6 +198,41 @@ LITERALS = {
     '{% for m in messages recursive %}<{{ m.role[0] }}>{% endfor %}',
     ['0 lit <u>', '1 lit <a>', '2 lit <t>'],
   ),
+  'a loop over indices': (
+    '{% for i in range(messages | length) %}{% set m = messages[i] %}'
+    '<{{ m.role[0] }}{% for c in [1, 2] %}{{ messages[c].role[0] }}{% endfor %}'
+    '>{% endfor %}.',
+    ['0 lit <uat>', '1 lit <aat>', '2 lit <tat>', '- lit .'],
+  ),
+  'a loop that looks up earlier turns': (
+    LOOP
+    + '<{% for m in messages %}{{ "a" if m.role[0] == "a" }}{% endfor %}>'
+    + END,
+    ['0 lit <', '1 lit a', '0 lit >', '1 lit <a>', '2 lit <a>'],
+  ),
+  'text that is collected in a namespace': (
+    '{% set ns = namespace(text="^") %}'
+    + LOOP
+    + '{% set ns.text = ns.text ~ "<" ~ message.content.strip() ~ ">" %}'
+    + END
+    + '{{ ns.text }}.',
+    ['0 lit ^<', '0 content Hi', '0 lit >', '1 lit <', '1 content Yo']
+    + ['1 lit >', '2 lit <', '2 content [["a"]]', '2 lit >', '- lit .'],
+  ),
+  'text that is collected in one turn and printed in the next': (
+    '{% set ns = namespace(name="") %}'
+    + LOOP
+    + '{{ ns.name }}{% set ns.name = "<" ~ message.content.strip() ~ ">" %}'
+    + END,
+    [
+      '1 lit <',
+      '0 content Hi',
+      '1 lit >',
+      '2 lit <',
+      '1 content Yo',
+      '2 lit >',
+    ],
+  ),
   'white space that a tag removes': (
     'x  {%- for m in messages -%}  \n {{- m.role[0] }} {% endfor %}',
     ['- lit x', '0 lit u ', '1 lit a ', '2 lit t '],
@@ -279,8 +314,8 @@ VALUES = {
   '{{ m.content | trim | indent }}': ['? ? Hi'],
   '{{ m.content | title }}': ['? ?  Hi ¶'],
   '{{ m.content | trim | center(4) }}': ['? ?  Hi '],
-  '{{ "%s!" % m.content }}': ['? ?  Hi ¶!'],
-  '{{ "{}!".format(m.content) }}': ['? ?  Hi ¶!'],
+  '{{ "%s!" % m.content }}': ['0 content  Hi ¶', '- lit !'],
+  '{{ "{}!".format(m.content) }}': ['0 content  Hi ¶', '- lit !'],
   '{{ m.content.swapcase() }}': ['? ?  hI ¶'],
   '{{ m.content | list | string }}': ["? ? [' ', 'H', 'i', ' ', '\\n']"],
   '{{ [m.content] }}': ["? ? [' Hi \\n']"],
