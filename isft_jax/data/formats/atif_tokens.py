@@ -9,7 +9,7 @@
 
 The prompt of a call must begin with the prompt and the completion of the call
 before. What is new in it was written by the steps and results between the two;
-see `token_ids.join`. The first prompt is context.
+see `token_ids.join`.
 
 `--format=atif` reads the text of the same rows.
 
@@ -67,7 +67,9 @@ def read(value: object) -> TokenChat:
   # No prompt has the results of the last step.
   late = turn - done
   left_out = Counter({'turns after the last completion': late} if late else {})
-  return TokenChat(chat._replace(left_out=left_out), join(samples))
+  return TokenChat(
+    chat._replace(left_out=left_out), join(samples, bool(chat.tools))
+  )
 
 
 def _metrics(step: Mapping) -> Mapping:

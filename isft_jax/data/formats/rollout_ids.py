@@ -10,9 +10,12 @@
      "completion_mask": [1, 0, 0, 1]}
 
 The prompt of a call must begin with the prompt and the completion of the call
-before; see `token_ids.join`. The first prompt is context. Completions are the
-agent's, except tokens with a mask of 0, which are the environment's. Without
-messages, what is new in a later prompt is the environment's too.
+before; see `token_ids.join`. Completions are the agent's, except tokens with a
+mask of 0, which are the environment's. Without messages, a first prompt is
+context, and what is new in a later prompt is the environment's.
+
+    {"turns": [{"role": "user", "token_ids": [1, 5]},     the ids of each turn
+               {"role": "assistant", "token_ids": [9, 2]}]}
 
 Source: verifiers 0.1.14, types.py; openenv-core 0.3, core/harness.
 """
@@ -20,10 +23,11 @@ Source: verifiers 0.1.14, types.py; openenv-core 0.3, core/harness.
 import itertools
 from collections.abc import Mapping
 
-from isft_jax.data.formats import normalize
+from isft_jax.data.formats import model_messages, normalize
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
 from isft_jax.data.formats.normalize import normalised
 from isft_jax.data.formats.token_ids import (
+  Piece,
   Sample,
   TokenChat,
   check_ids,
@@ -31,9 +35,10 @@ from isft_jax.data.formats.token_ids import (
   stand_in,
 )
 
-KEYS = ('trajectory', 'turns', 'steps')  # of a row
+KEYS = ('trajectory', 'turns', 'steps', 'messages')  # of a row
 WANTS = 'prompt_ids and completion_ids, of the row or of each of its turns'
-USES = normalize.USES
+USES = normalize.USES | {'token_ids'}
+_IDS = 'token_ids'  # of a turn with a role
 # Names of the two lists, and of the mask of the completion: 1 is the model's.
 _PROMPT = ('prompt_ids', 'prompt_token_ids')
 _COMPLETION = ('completion_ids', 'completion_token_ids', 'response_ids')
@@ -42,7 +47,7 @@ _MASK = ('completion_mask', 'env_mask', 'response_mask', 'tool_mask')
 
 def matches(value: object) -> bool:
   """Returns whether a row has this format."""
-  return bool(_calls(value)[1])
+  return bool(_calls(value)[1]) or _turns(value) is not None
 
 
 def read(value: object) -> TokenChat:
@@ -52,6 +57,9 @@ def read(value: object) -> TokenChat:
     Malformed: the row does not follow the format, or the calls are not one
       sequence.
   """
+  key_turns = _turns(value)
+  if key_turns is not None:
+    return _read_turns(*key_turns, value)
   key, calls = _calls(value)
   if not calls or not isinstance(value, dict):
     raise Malformed(f'expected {WANTS}')
@@ -81,8 +89,40 @@ def read(value: object) -> TokenChat:
     samples.append(_sample(call, turns, before, where))
   # Bookkeeping of the row, for author rules.
   used = {key} if key else {*_PROMPT, *_COMPLETION, *_MASK}
+  used |= {'tools', 'tool_defs'}
   metadata = {k: v for k, v in value.items() if k not in used}
-  return TokenChat(Chat(turns, None, metadata), join(samples))
+  tools = model_messages.schemas(value.get('tools') or value.get('tool_defs'))
+  pieces = join(samples, bool(tools))
+  return TokenChat(Chat(turns, tools, metadata), pieces)
+
+
+def _turns(value: object) -> tuple[str, list] | None:
+  """Returns the key and the turns with a role and ids, or None."""
+  for key in KEYS:
+    turns = value.get(key) if isinstance(value, dict) else None
+    if isinstance(turns, list) and any(
+      isinstance(turn, dict) and 'role' in turn and turn.get(_IDS)
+      for turn in turns
+    ):
+      return key, turns
+  return None
+
+
+def _read_turns(key: str, items: list, value: object) -> TokenChat:
+  """Reads a row whose turns have a role and ids."""
+  turns: list[Turn] = []
+  pieces: list[Piece] = []
+  for i, item in enumerate(items):
+    if not isinstance(item, dict):
+      raise Malformed(f'turn {i}: is {kind(item)}, expected an object')
+    # The text is not used: the ids are.
+    keys = ('role', 'author', 'verdict', 'spans')
+    message = {k: item[k] for k in keys if k in item}
+    turns.append(Turn(normalised({**message, 'content': ''}, i), None, item))
+    pieces.append(Piece(check_ids(item.get(_IDS), f'turn {i}: {_IDS}'), (i,)))
+  row = value if isinstance(value, dict) else {}
+  metadata = {k: v for k, v in row.items() if k != key}
+  return TokenChat(Chat(turns, None, metadata), pieces)
 
 
 def _calls(value: object) -> tuple[str | None, list]:

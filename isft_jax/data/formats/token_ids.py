@@ -40,11 +40,13 @@ class Piece(NamedTuple):
     turns: indices of the turns that the tokens belong to. Their authors decide
       the author: of several, the first in `STRADDLE_ORDER`.
     author: if it is known and no turn decides it; otherwise None.
+    mixed: author if the turns have several; None: as above.
   """
 
   ids: list[int]
   turns: tuple[int, ...]
   author: Provenance | None = None
+  mixed: Provenance | None = None
 
 
 class TokenChat(NamedTuple):
@@ -151,19 +153,21 @@ def check_ids(value: object, where: str) -> list[int]:
   return value
 
 
-def join(samples: Sequence[Sample]) -> list[Piece]:
+def join(samples: Sequence[Sample], has_tools: bool = False) -> list[Piece]:
   """Joins the calls of a run into pieces.
 
         prompt of call 1   completion 1   new in prompt 2   completion 2
-        CONTEXT            author of the  authors of the    author of the
-                           agent's turn   turns between     agent's turn
+        the author of its  author of the  authors of the    author of the
+        turns, if it is    agent's turn   turns between     agent's turn
+        one; else CONTEXT
 
-  The first prompt holds the chat template, the tools and all messages, and the
-  row does not say which token is whose. So it is context, which no objective
+  The row does not say which token of a prompt is whose. So a first prompt with
+  turns of several authors, or with tools, is context, which no objective
   scores. New tokens without a turn between are the template's.
 
   Args:
     samples: the calls, in order.
+    has_tools: whether the first prompt has schemas of tools.
 
   Raises:
     Malformed: the prompt of a call does not begin with all tokens before it.
@@ -183,11 +187,12 @@ def join(samples: Sequence[Sample]) -> list[Piece]:
         'sequence; make each call a row of its own'
       )
     new, author = sample.prompt[n:], None
-    if not pieces:
+    mixed = None if pieces else Provenance.CONTEXT
+    if not pieces and (has_tools or not sample.before):
       author = Provenance.CONTEXT
     elif not sample.before:
       author = Provenance.TEMPLATE
-    pieces.append(Piece(new, sample.before, author))
+    pieces.append(Piece(new, sample.before, author, mixed))
     tokens = [*sample.prompt]
     for ids, turn in sample.completion:
       pieces.append(Piece(ids, (turn,)))
@@ -241,7 +246,7 @@ def example(id: str, row: TokenChat, trajectory: Trajectory) -> Example:
   tokens: list[int] = []
   columns: list[tuple[int, int, int]] = []  # provenance, segment, verdict
   last, number = None, -1
-  for ids, turns, author in row.pieces:
+  for ids, turns, author, mixed in row.pieces:
     if not ids:
       continue
     # A turn is a run of pieces with the same turns.
@@ -251,7 +256,10 @@ def example(id: str, row: TokenChat, trajectory: Trajectory) -> Example:
     if author is None:
       of_turns = {trajectory.segments[i].provenance: i for i in turns}
       author = next(a for a in STRADDLE_ORDER if a in of_turns)
-      verdict = trajectory.segments[of_turns[author]].verdict
+      if mixed is not None and len(of_turns) > 1:
+        author = mixed
+      else:
+        verdict = trajectory.segments[of_turns[author]].verdict
     tokens += ids
     columns += [(author, number, verdict)] * len(ids)
   if len(tokens) < 2:

@@ -24,6 +24,7 @@ def said(source, **more):
 
 
 USER = said('user')
+SYSTEM = said('system')
 
 
 def test_a_run():
@@ -65,7 +66,10 @@ def test_the_text_of_the_same_row_by_name():
   ],
 )
 def test_who_wrote_what_is_new_in_a_prompt(between, author):
-  steps = [USER, agent([1, 2], [3]), *between, agent([1, 2, 3, 4, 5], [6])]
+  steps = [
+    *(SYSTEM, USER, agent([1, 2], [3])),
+    *(*between, agent([1, 2, 3, 4, 5], [6])),
+  ]
   assert columns({'steps': steps}) == [
     ('CONTEXT', [1, 2]),
     ('AGENT', [3]),
@@ -74,13 +78,31 @@ def test_who_wrote_what_is_new_in_a_prompt(between, author):
   ]
 
 
+@pytest.mark.parametrize(
+  ('before', 'row', 'author'),
+  [
+    # The prompt has the words of one author, and the template's markers.
+    ([USER], {}, 'USER'),
+    ([USER, USER], {}, 'USER'),
+    ([SYSTEM], {}, 'CONTEXT'),
+    # Of several, or with tools, no token says whose it is.
+    ([SYSTEM, USER], {}, 'CONTEXT'),
+    ([USER], {'agent': {'tool_definitions': [{'name': 'f'}]}}, 'CONTEXT'),
+    ([], {}, 'CONTEXT'),
+  ],
+)
+def test_who_wrote_the_first_prompt(before, row, author):
+  found = columns({'steps': [*before, agent([1, 2], [3])], **row})
+  assert found == [(author, [1, 2]), ('AGENT', [3])]
+
+
 def test_rules_decide_the_authors_of_turns(tmp_path):
   (tmp_path / 'rules.json').write_text(
     '{"rules": [{"when": {"role": "assistant", "model_name": "expert"},'
     ' "author": "DEMONSTRATION", "verdict": "right"}]}'
   )
   rules = Rules.load(tmp_path / 'rules.json')
-  steps = [USER, agent([1, 2], [3], model_name='expert')]
+  steps = [SYSTEM, USER, agent([1, 2], [3], model_name='expert')]
   assert columns({'steps': steps}, rules=rules) == [
     ('CONTEXT', [1, 2]),
     ('DEMONSTRATION', [3]),

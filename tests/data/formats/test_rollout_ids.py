@@ -4,7 +4,7 @@ import pytest
 
 from isft_jax.data.formats.conversation import Malformed
 from tests.data.formats.chats import columns
-from tests.data.formats.log_rows import ANSWER, ROLLOUT_IDS
+from tests.data.formats.log_rows import ANSWER, ROLLOUT_IDS, SCHEMA
 
 
 def call(prompt, completion, **more):
@@ -27,7 +27,7 @@ def with_messages(prompt, tokens):
     (
       ROLLOUT_IDS,
       [
-        ('CONTEXT', [1, 2, 3]),
+        ('USER', [1, 2, 3]),
         ('AGENT', [4, 5]),
         ('TOOL', [6, 7]),
         ('AGENT', [8]),
@@ -40,7 +40,26 @@ def with_messages(prompt, tokens):
           with_messages([USER, ANSWER, USER], call([1, 2, 3], [4])),
         ]
       },
-      [('CONTEXT', [1]), ('AGENT', [2]), ('USER', [3]), ('AGENT', [4])],
+      [('USER', [1]), ('AGENT', [2]), ('USER', [3]), ('AGENT', [4])],
+    ),
+    (
+      {
+        'trajectory': [with_messages([USER], call([1], [2]))],
+        'tool_defs': [SCHEMA],
+      },
+      [('CONTEXT', [1]), ('AGENT', [2])],
+    ),
+    # The ids of each turn.
+    (
+      {
+        'turns': [
+          {'role': 'system', 'token_ids': [1]},
+          {'role': 'user', 'text': 'u', 'token_ids': [2, 3]},
+          {'role': 'assistant', 'token_ids': [4]},
+          {'role': 'tool', 'token_ids': []},
+        ]
+      },
+      [('CONTEXT', [1]), ('USER', [2, 3]), ('AGENT', [4])],
     ),
     # Without messages, it is the environment's.
     (
