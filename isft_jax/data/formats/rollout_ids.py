@@ -42,6 +42,7 @@ _IDS = 'token_ids'  # of a turn with a role
 # Names of the two lists, and of the mask of the completion: 1 is the model's.
 _PROMPT = ('prompt_ids', 'prompt_token_ids')
 _COMPLETION = ('completion_ids', 'completion_token_ids', 'response_ids')
+_NAMES = frozenset((*_PROMPT, 'tokens'))  # one is in every call
 _MASK = ('completion_mask', 'env_mask', 'response_mask', 'tool_mask')
 
 
@@ -137,7 +138,8 @@ def _calls(value: object) -> tuple[str | None, list]:
 
 
 def _is_call(value: object) -> bool:
-  if not isinstance(value, dict):
+  # Most values have none of the names; this is the fastest test.
+  if not isinstance(value, dict) or _NAMES.isdisjoint(value):
     return False
   lists = [_first(_tokens(value), names) for names in (_PROMPT, _COMPLETION)]
   return all(isinstance(ids, list) for ids in lists)
