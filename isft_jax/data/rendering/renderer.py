@@ -28,12 +28,7 @@ import numpy as np
 
 from isft_jax.data.rendering import fidelity
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
-from isft_jax.data.rendering.attribution import (
-  WORD,
-  Span,
-  TemplateProfile,
-  common_prefix,
-)
+from isft_jax.data.rendering.attribution import Attribution, Span
 from isft_jax.data.rendering.chat_template import (
   ChatTemplate,
   Stretch,
@@ -42,6 +37,11 @@ from isft_jax.data.rendering.chat_template import (
 from isft_jax.data.rendering.encode import encode
 from isft_jax.data.rendering.messages import with_call_ids, with_text_arguments
 from isft_jax.data.rendering.rejection import Rejected
+from isft_jax.data.rendering.template_profile import (
+  WORD,
+  TemplateProfile,
+  common_prefix,
+)
 from isft_jax.types import Example, Provenance, Segment, Trajectory
 
 # Arguments of apply_chat_template that the renderer sets itself. The user may
@@ -72,9 +72,9 @@ class _Template(NamedTuple):
 
   source: str
   chat: ChatTemplate
-  # How it opens and closes a turn. None if it refuses the shortest
-  # conversations; each trajectory then teaches its own profile.
-  profile: TemplateProfile | None
+  # Learned from the shortest conversation that it accepts. None if it refuses
+  # them; each trajectory then teaches its own profile.
+  attribution: Attribution | None
 
 
 class Renderer:
@@ -94,8 +94,8 @@ class Renderer:
     Args:
       tokenizer: a transformers fast tokenizer.
       template: the text of the template, or several texts by name; the
-        tokenizer's own by default. Of several, a trajectory with tools is
-        rendered with 'tool_use', if there is one, and others with 'default'.
+        tokenizer's own by default. As in transformers, 'tool_use' renders
+        trajectories with tools, and 'default' the others.
       values: extra values for the template, by name.
       special_text: see `encode`.
       piecewise: see `encode`.
@@ -219,12 +219,12 @@ class Renderer:
       raise Rejected(
         'malformed', 'the text has half of a surrogate pair, which has no UTF-8'
       )
-    profile = template.profile or self._profile_from(template, trajectory)
-    stretches = profile.adopt(trajectory, stretches)
+    attribution = template.attribution or self._learn_from(template, trajectory)
+    stretches = attribution.adopt(trajectory, stretches)
     lost = fidelity.count_losses(trajectory, messages, stretches, may_drop)
 
     # Authors of characters, then of tokens.
-    spans = profile.spans(trajectory, stretches)
+    spans = attribution.spans(trajectory, stretches)
     encoded = encode(
       trajectory.id,
       spans,
@@ -295,7 +295,9 @@ class Renderer:
       )
       for before in ([user], [system, user])
     )
-    return _Template(chat.source, chat, next(filter(None, learned), None))
+    profile = next(filter(None, learned), None)
+    attribution = Attribution(profile, self._special) if profile else None
+    return _Template(chat.source, chat, attribution)
 
   def _template_for(self, tools: Sequence[Mapping] | None) -> _Template:
     """Returns the template that transformers would use."""
@@ -369,10 +371,10 @@ class Renderer:
     assert isinstance(text, str)  # tokenize=False returns no ids
     return text
 
-  def _profile_from(
+  def _learn_from(
     self, template: _Template, trajectory: Trajectory
-  ) -> TemplateProfile:
-    """Learns the profile from the trajectory's own first turns."""
+  ) -> Attribution:
+    """Learns the template's profile from the trajectory's own first turns."""
     # Turns before the agent's first turn: the shortest beginning that shows a
     # generation prompt.
     slots = [s.in_agents_slot for s in trajectory.segments]
@@ -392,7 +394,7 @@ class Renderer:
         "the start of the agent's turn is unknown: the template refuses the "
         'conversation up to that turn',
       )
-    return profile
+    return Attribution(profile, self._special)
 
 
 def _is_text(text: str) -> bool:

@@ -13,10 +13,10 @@ import pytest
 import tokenizers
 import transformers
 
-from isft_jax.data.rendering.attribution import common_prefix
 from isft_jax.data.rendering.chat_template import messages_of
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.data.rendering.template_profile import common_prefix
 from isft_jax.types import Provenance
 from tests.data.rendering.probe_dialogues import PROBES
 
