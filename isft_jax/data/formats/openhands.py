@@ -37,7 +37,7 @@ from isft_jax.data.formats.normalize import find, normalised
 from isft_jax.types import Provenance
 
 KEYS = ('history', 'events', 'trajectory')  # of a row
-HAS = (('source', 'action'), ('source', 'observation'))  # keys of an event
+_HAS = (('source', 'action'), ('source', 'observation'))  # keys of an event
 WANTS = 'history: a list of {source, action, args} and {source, observation}'
 USES = normalize.USES | {
   *('source', 'action', 'args', 'observation', 'extras'),
@@ -111,7 +111,7 @@ def _find(value: object) -> tuple[str, list] | None:
       for event in (item if isinstance(item, list) else [item])
     ]
     value = {'history': flat}
-  for has in HAS:
+  for has in _HAS:
     match = find(value, KEYS, has)
     if match is not None and any(map(_is_event, match[1])):
       return match

@@ -28,7 +28,7 @@ from isft_jax.data.formats.openhands import with_shell_state
 from isft_jax.types import Provenance
 
 KEYS = ('history', 'events', 'trajectory')  # of a row
-HAS = ('kind', 'source')  # keys of an event
+_HAS = ('kind', 'source')  # keys of an event
 WANTS = 'events: a list of {kind: MessageEvent, ActionEvent, ..., source}'
 USES = normalize.USES | {
   *('kind', 'source', 'system_prompt', 'dynamic_context', 'tools'),
@@ -49,7 +49,7 @@ _SILENT_TOOLS = 'tools without parameters'
 
 def matches(value: object) -> bool:
   """Returns whether a row has this format."""
-  match = find(value, KEYS, HAS)
+  match = find(value, KEYS, _HAS)
   return match is not None and any(
     isinstance(event, dict)
     and isinstance(event.get('kind'), str)
@@ -64,7 +64,7 @@ def read(value: object) -> Chat:
   Raises:
     Malformed: the row does not follow the format, or an event has no text.
   """
-  match = find(value, KEYS, HAS)
+  match = find(value, KEYS, _HAS)
   if match is None:
     raise Malformed(f'expected {WANTS}')
   key, events = match

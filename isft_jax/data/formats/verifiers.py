@@ -27,7 +27,9 @@ from isft_jax.data.formats.token_ids import Piece, TokenChat, check_ids
 from isft_jax.types import Provenance
 
 WANTS = 'nodes: a list of {parent, message, sampled, token_ids, mask}'
-USES = normalize.USES | {'sampled', 'token_ids', 'mask', 'is_content', 'parent'}
+USES = normalize.USES | {
+  *('parent', 'message', 'sampled', 'token_ids', 'mask', 'is_content', 'tools'),
+}
 
 
 def matches(value: object) -> bool:
