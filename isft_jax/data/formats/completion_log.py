@@ -10,8 +10,7 @@
     {"messages": [...], "choices": [{"message": ...}]}   stored completions
 
 The message of the response is the last turn, and the agent's. The response may
-also be one of Anthropic's API, or a text after messages that end with another
-role than the assistant.
+also be one of Anthropic's API.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,7 +36,7 @@ def matches(value: object) -> bool:
   ):
     return False
   request = _request(value)
-  return request is not None and _response(value, request) is not None
+  return request is not None and _response(value) is not None
 
 
 def read(value: object) -> Chat:
@@ -50,7 +49,7 @@ def read(value: object) -> Chat:
   request = _request(value) if isinstance(value, dict) else None
   if not isinstance(value, dict) or request is None:
     raise Malformed(f'expected {WANTS}')
-  key_response = _response(value, request)
+  key_response = _response(value)
   if key_response is None:
     raise Malformed(f'expected {WANTS}')
   key, response = key_response
@@ -80,12 +79,7 @@ def read(value: object) -> Chat:
     chat = anthropic.read(row | ({'tools': tools} if tools else {}))
     return Chat(chat.turns, chat.tools, metadata)
 
-  last = (
-    {'role': 'assistant', 'content': response}
-    if isinstance(response, str)
-    else model_messages.answer(response, 'response')
-  )
-  last = {'role': 'assistant', **last}
+  last = {'role': 'assistant', **model_messages.answer(response, 'response')}
   # Some loggers add the answer to the messages before they write them.
   if not _is_same(messages[-1], last):
     messages = [*messages, last]
@@ -138,7 +132,7 @@ def _messages(request: Mapping) -> list[dict]:
   return messages
 
 
-def _response(row: Mapping, request: Mapping) -> tuple[str, object] | None:
+def _response(row: Mapping) -> tuple[str, object] | None:
   """Returns the key of the row and the response, or None."""
   if isinstance(row.get('choices'), list):
     return 'choices', row
@@ -150,22 +144,7 @@ def _response(row: Mapping, request: Mapping) -> tuple[str, object] | None:
       if isinstance(response.get('choices'), list) or _is_anthropics(response):
         return key, response
       response = _object(response.get('body'))
-  # A text that answers the last message.
-  text = row.get('response')
-  last = _messages_or_none(request)[-1]
-  if (
-    isinstance(text, str)
-    and text
-    and isinstance(last, dict)
-    and last.get('role') != 'assistant'
-  ):
-    return 'response', text
   return None
-
-
-def _messages_or_none(request: Mapping) -> list:
-  messages = _object(request['messages'])
-  return messages if isinstance(messages, list) else [None]
 
 
 def _is_anthropics(response: object) -> bool:

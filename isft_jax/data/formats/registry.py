@@ -64,6 +64,8 @@ _YIELDS = {
   'anthropic': ('completion_log', 'inspect', 'mini_swe_agent'),
   'atif': ('atif_tokens',),
   'completion_log': ('mini_swe_agent', 'inspect', 'tau2'),
+  'prompt_completion': ('completion_log', 'rollout_ids'),
+  'responses': ('mini_swe_agent',),
   'turns': ('rollout_ids',),
 }
 # Keys of a row's own id; the first that is present counts.

@@ -46,8 +46,6 @@ def test_a_row():
     {'input': {'messages': [USER]}, 'output': response(SAID)},
     # A stored completion with its messages.
     {'object': 'chat.completion', 'messages': [USER], **response(SAID)},
-    # A text after the user's message.
-    {'messages': [USER], 'response': 'a'},
     # The logger added the answer to the messages.
     {'messages': [USER, SAID], 'response': response({**SAID, 'audio': None})},
   ],
@@ -191,8 +189,8 @@ def test_malformed_responses(answer, error):
   [
     {'messages': [USER, SAID]},
     {'messages': [USER, SAID], 'response': None},
-    # Another answer to the messages, which end with one.
-    {'messages': [USER, SAID], 'response': 'b'},
+    # A text is no response of an API.
+    {'messages': [USER], 'response': 'a'},
     {'messages': [USER, SAID], 'response': {'status': 200}},
     {'response': response(SAID)},
   ],
