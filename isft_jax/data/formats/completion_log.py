@@ -13,7 +13,7 @@ The message of the response is the last turn, and the agent's. The response may
 also be one of Anthropic's API.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from isft_jax.data.formats import anthropic, model_messages
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
@@ -157,7 +157,7 @@ def _is_anthropics(response: object) -> bool:
 
 def _tools(holder: Mapping) -> object:
   """Returns the tools of a request, or None."""
-  holders: Iterator[object] = iter((holder, *map(holder.get, _SETTINGS)))
+  holders = (holder, *(_object(holder.get(key)) for key in _SETTINGS))
   for place in holders:
     if isinstance(place, dict):
       if place.get('tools'):

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 
 from isft_jax.data.formats import model_messages, normalize
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import normalised
+from isft_jax.data.formats.normalize import find, normalised
 from isft_jax.data.formats.token_ids import (
   Piece,
   Sample,
@@ -99,13 +99,13 @@ def read(value: object) -> TokenChat:
 
 def _turns(value: object) -> tuple[str, list] | None:
   """Returns the key and the turns with a role and ids, or None."""
-  for key in KEYS:
-    turns = value.get(key) if isinstance(value, dict) else None
-    if isinstance(turns, list) and any(
-      isinstance(turn, dict) and 'role' in turn and turn.get(_IDS)
-      for turn in turns
+  # A list alone has no key.
+  for key in KEYS if isinstance(value, dict) else ():
+    match = find(value, (key,), ('role', _IDS))
+    if match is not None and any(
+      isinstance(turn, dict) and turn.get(_IDS) for turn in match[1]
     ):
-      return key, turns
+      return match
   return None
 
 
@@ -131,9 +131,9 @@ def _calls(value: object) -> tuple[str | None, list]:
   if not isinstance(value, dict):
     return None, []
   for key in KEYS:
-    calls = value.get(key)
-    if isinstance(calls, list) and any(map(_is_call, calls)):
-      return key, calls
+    match = find(value, (key,), ())
+    if match is not None and any(map(_is_call, match[1])):
+      return match
   return None, [value] if _is_call(value) else []
 
 

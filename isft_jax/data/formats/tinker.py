@@ -16,6 +16,7 @@ Source: tinker.types.Datum, tinker 0.38.
 from collections.abc import Mapping
 
 from isft_jax.data.formats.conversation import Chat, Malformed, kind, quoted
+from isft_jax.data.formats.normalize import json_or_text
 from isft_jax.data.formats.token_ids import (
   TokenChat,
   check_ids,
@@ -24,6 +25,7 @@ from isft_jax.data.formats.token_ids import (
 
 WANTS = 'model_input: {chunks} and loss_fn_inputs: {target_tokens, weights}'
 USES = frozenset(('role', 'content'))  # of a turn
+_KEYS = ('model_input', 'loss_fn_inputs')  # of a row
 _MASKS = ('weights', 'mask')  # the first that is there counts
 
 
@@ -31,8 +33,8 @@ def matches(value: object) -> bool:
   """Returns whether a row has this format."""
   return (
     isinstance(value, dict)
-    and isinstance(value.get('model_input'), dict)
-    and isinstance(value.get('loss_fn_inputs'), dict)
+    and _KEYS[0] in value
+    and all(isinstance(_object(value.get(key)), dict) for key in _KEYS)
   )
 
 
@@ -45,8 +47,9 @@ def read(value: object) -> TokenChat:
   """
   if not isinstance(value, dict) or not matches(value):
     raise Malformed(f'expected {WANTS}')
-  tokens = _tokens(value['model_input'])
-  inputs = value['loss_fn_inputs']
+  model_input, inputs = (_object(value[key]) for key in _KEYS)
+  assert isinstance(model_input, dict) and isinstance(inputs, dict)
+  tokens = _tokens(model_input)
   targets = check_ids(_data(inputs, 'target_tokens'), 'target_tokens')
   if tokens[1:] != targets[:-1] or len(tokens) != len(targets):
     raise Malformed('target_tokens are not the tokens that follow model_input')
@@ -66,9 +69,14 @@ def read(value: object) -> TokenChat:
   # The first token is no target.
   sampled = [False, *(x != 0 for x in weights)]
   pieces, turns = pieces_from_mask([*tokens[:1], *targets], sampled)
-  used = ('model_input', 'loss_fn_inputs')
-  metadata = {k: v for k, v in value.items() if k not in used}
+  metadata = {k: v for k, v in value.items() if k not in _KEYS}
   return TokenChat(Chat(turns, None, metadata), pieces)
+
+
+def _object(value: object) -> object:
+  # Tables of text columns store objects as JSON.
+  is_json = isinstance(value, str) and value.lstrip().startswith('{')
+  return json_or_text(value) if is_json else value
 
 
 def _tokens(model_input: Mapping) -> list[int]:

@@ -22,10 +22,12 @@ from collections.abc import Mapping
 
 from isft_jax.data.formats import model_messages, normalize
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import normalised
+from isft_jax.data.formats.normalize import find, normalised
 from isft_jax.data.formats.token_ids import Piece, TokenChat, check_ids
 from isft_jax.types import Provenance
 
+KEYS = ('nodes',)  # of a row
+HAS = ('parent', 'message')  # keys of a node
 WANTS = 'nodes: a list of {parent, message, sampled, token_ids, mask}'
 USES = normalize.USES | {
   *('parent', 'message', 'sampled', 'token_ids', 'mask', 'is_content', 'tools'),
@@ -34,12 +36,10 @@ USES = normalize.USES | {
 
 def matches(value: object) -> bool:
   """Returns whether a row has this format."""
-  nodes = value.get('nodes') if isinstance(value, dict) else None
-  return isinstance(nodes, list) and any(
-    isinstance(node, dict)
-    and 'parent' in node
-    and isinstance(node.get('message'), dict)
-    for node in nodes
+  match = find(value, KEYS, HAS)
+  return match is not None and any(
+    isinstance(node, dict) and isinstance(node.get('message'), dict)
+    for node in match[1]
   )
 
 
@@ -49,9 +49,10 @@ def read(value: object) -> TokenChat | Chat:
   Raises:
     Malformed: the row does not follow the format, or has several branches.
   """
-  if not isinstance(value, dict) or not matches(value):
+  match = find(value, KEYS, HAS)
+  if match is None or not isinstance(value, dict) or not matches(value):
     raise Malformed(f'expected {WANTS}')
-  path = _path(value['nodes'])
+  path = _path(match[1])
   turns = [_turn(node, i) for i, node in enumerate(path)]
   metadata = {k: v for k, v in value.items() if k not in ('nodes', 'tools')}
   # The tools that the prompt had; else all that any request had.

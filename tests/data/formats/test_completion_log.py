@@ -62,6 +62,7 @@ def test_places_of_the_request_and_the_response(row):
     {'tools': json.dumps([SCHEMA])},
     {'functions': [SCHEMA]},
     {'kwargs': {'tools': [TOOL]}},
+    {'kwargs': json.dumps({'tools': [TOOL]})},
     {'model_parameters': {'tools': [TOOL]}},
     {'optional_params': {'tools': [TOOL]}},
   ],

@@ -63,7 +63,7 @@ def test_a_row_of_two_formats_is_of_the_one_that_is_named():
   with pytest.raises(Malformed) as raised:
     registry.read(row, 'x', 'auto', RULES)
   assert str(raised.value) == (
-    'the row fits sharegpt and atif; name one of them with --format'
+    'the row fits atif and sharegpt; name one of them with --format'
   )
   for format in ('sharegpt', 'atif'):
     assert registry.read(row, 'x', format, RULES) == Trajectory('x', TURN)

@@ -1,6 +1,7 @@
 """Tinker's data: targets with a weight are the agent's."""
 
 import copy
+import json
 
 import pytest
 
@@ -48,6 +49,11 @@ def datum(tokens, **inputs):
 )
 def test_who_wrote_a_token(row, expected):
   assert columns(row) == expected
+
+
+def test_columns_of_json_text():
+  row = {key: json.dumps(value) for key, value in TINKER.items()}
+  assert columns(row) == columns(TINKER)
 
 
 def test_several_chunks_are_one_sequence():

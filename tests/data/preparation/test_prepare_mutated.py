@@ -11,6 +11,7 @@ from isft_jax.data.records import dataset
 from isft_jax.data.rendering.rejection import REASONS
 from isft_jax.data.rendering.renderer import Renderer
 from tests.data.chat_tokenizer import NAMES, template, trained
+from tests.data.formats import examples
 from tests.data.formats.test_mutations import VALID, mutate
 
 # Text that tempts a template: markers, thinking, white space, brackets.
@@ -32,8 +33,8 @@ def lines(number, seed, valid):
   rng = random.Random(seed)
   for _ in range(number):
     row = json.loads(json.dumps(rng.choice(valid)))
-    keys = row if isinstance(row, dict) else {}
-    turns = keys.get('messages') or keys.get('conversations') or []
+    keyed = row if isinstance(row, dict) else {}
+    turns = keyed.get('messages') or keyed.get('conversations') or []
     if turns and rng.random() < 0.3:
       turn = rng.choice(turns)
       key = 'value' if 'value' in turn else 'content'
@@ -77,6 +78,13 @@ def test_mutated_rows_become_records_or_rejections(name, tmp_path):
   # Most kinds of trouble are there, and most whole rows are written.
   assert report['rows']['written'] > 60
   assert {'malformed', 'special_text'} <= report['rejected'].keys()
+
+
+@pytest.mark.parametrize(('format', 'row'), examples.WHOLE.items())
+def test_mutated_rows_of_each_format(format, row, tmp_path):
+  report = check(60, 0, 'chatml', tmp_path, valid=[row])
+  assert report['rows']['written'] > 10
+  assert report['rejected']['malformed'] > 10
 
 
 def test_escaped_special_text_is_written(tmp_path):
