@@ -161,7 +161,7 @@ def _prepare() -> None:
   else:
     report, existed = prepare.prepare(*arguments, progress, NUM_WORKERS.value)
   # Show the counts, and the next command.
-  tables.show(preparation.table(report))
+  tables.show(preparation.table(report), *preparation.unread_tables(report))
   state = 'existed already' if existed else 'are ready'
   print(f'The records in {OUTPUT.value} {state}. To train on them:')
   print(f'  isft-train --config=finetune --config.records={OUTPUT.value} \\')

@@ -1,8 +1,11 @@
 """Tables and progress of isft-prepare for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from isft_jax.report.escapes import visible_line
 from isft_jax.report.tables import Table
+
+_MOST_LINES = 40  # of a table of keys
 
 
 def table(report: Mapping) -> Table:
@@ -48,6 +51,44 @@ def table(report: Mapping) -> Table:
   lines += [('tokens per second', round(tokens / max(report['seconds'], 0.01)))]
   # No title and no header: each line names its count.
   return Table('', ('', '', ''), [_row(*line) for line in lines])
+
+
+def unread_tables(report: Mapping) -> list[Table]:
+  """Returns tables of keys that were not used, and of turns left out.
+
+  Args:
+    report: as in `table`. Reports of older versions have no such counts.
+  """
+  tables = []
+  for name, title, kind, unit in (
+    ('keys_not_used', 'keys that were not used', 'key', 'rows'),
+    ('turns_left_out', 'turns left out', 'kind', 'turns'),
+  ):
+    counts = report.get(name, {})
+    lines = [(key, f'{n:,}') for key, n in counts.items()]
+    if len(lines) > _MOST_LINES:
+      rest = len(lines) - _MOST_LINES
+      lines[_MOST_LINES:] = [(f'and {rest:,} more, in the report', '')]
+    if lines:
+      tables.append(Table(title, (kind, unit), lines))
+  return tables
+
+
+def unread_lines(unused: Iterable[str], left_out: Mapping[str, int]) -> str:
+  """Returns lines about one row: its keys and turns that were not used.
+
+  Args:
+    unused: paths of keys that nothing used.
+    left_out: turns left out on purpose, by kind.
+  """
+  kinds = [f'{kind} ({number})' for kind, number in left_out.items()]
+  lines = {
+    'keys that were not used': ', '.join(sorted(unused)),
+    'turns left out': ', '.join(kinds),
+  }
+  return '\n'.join(
+    visible_line(f'{name}: {text}') for name, text in lines.items() if text
+  )
 
 
 def progress(read: int, rejected: int, tokens: int, seconds: float) -> str:

@@ -13,7 +13,7 @@ out of this order begins a new turn of the agent. No word is moved.
 import json
 from collections.abc import Iterable, Mapping
 
-from isft_jax.data.formats.annotations import is_mark
+from isft_jax.data.formats.annotations import is_flag, is_mark
 from isft_jax.data.formats.conversation import Malformed, Turn, kind, quoted
 from isft_jax.data.formats.normalize import normalised
 from isft_jax.types import Provenance
@@ -41,6 +41,7 @@ class Items:
     self._texts: dict[str, list] = {}  # items of the agent's open turn, by kind
     self._raws: list[Mapping] = []
     self._author: Provenance | None = None
+    self._spans: object = None  # of the turn before
 
   def thought(self, text: object, raw: Mapping) -> None:
     """Adds a thought of the agent; other values than text are malformed."""
@@ -110,6 +111,10 @@ class Items:
       author: its author, or None if the role decides.
     """
     self.end_turn()
+    spans = raw.get('spans')
+    if spans is not None and spans is self._spans:
+      raise self._several_texts()
+    self._spans = spans
     marks = {k: v for k, v in raw.items() if is_mark(k, v)}
     turn = normalised({**marks, **message}, len(self._turns))
     view = {**raw, 'role': turn['role'], 'content': turn['content']}
@@ -124,12 +129,8 @@ class Items:
     raw: dict = {}
     for item in raws:
       raw |= item
-    # Spans count characters of one text, and cannot be assigned to several.
     if raw.get('spans') is not None and len(texts.get('text', ())) != 1:
-      raise Malformed(
-        f'turn {len(self._turns)}: spans count characters of one text, and '
-        f'this has {len(texts.get("text", ()))}'
-      )
+      raise self._several_texts()
     content = ''.join(texts.get('text', ()))
     message: dict = {'role': 'assistant', 'content': content}
     if any(texts.get('thought', ())):
@@ -155,6 +156,13 @@ class Items:
     """The turn that the next item belongs to, for error messages."""
     return f'turn {len(self._turns)}'
 
+  def _several_texts(self) -> Malformed:
+    # Spans count characters of one text, and cannot be assigned to several.
+    return Malformed(
+      f'{self.place}: spans count characters of one text, and its message does '
+      'not have exactly one'
+    )
+
   def _add(
     self, name: str, item: object, raw: Mapping, author: Provenance | None
   ) -> None:
@@ -174,7 +182,11 @@ class Items:
 
 def _marks(raw: Mapping) -> dict:
   """Returns an item's annotations; items of one turn must have the same."""
-  return {k: v for k, v in raw.items() if k != 'spans' and is_mark(k, v)}
+  return {
+    key: value
+    for key, value in raw.items()
+    if key != 'spans' and (is_mark(key, value) or is_flag(key, value))
+  }
 
 
 def json_text(value: object) -> str:

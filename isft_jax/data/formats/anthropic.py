@@ -29,13 +29,23 @@ from isft_jax.data.formats.conversation import (
   kind,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, json_or_text, normalised, take
+from isft_jax.data.formats.normalize import (
+  find,
+  json_or_text,
+  normalised,
+  system_turn,
+  take,
+)
 
 KEYS = ('messages', 'conversation', 'conversations')  # of a row
 HAS = ('role', 'content')  # keys of a message
 WANTS = 'messages: a list of {role, content} with blocks as tool_use'
 # Keys of a message, and of the block of a tool result.
 USES = normalize.USES | {'type', 'tool_use_id', 'is_error'}
+# Keys of a block.
+PARTS = normalize.PARTS | {
+  *('thinking', 'id', 'name', 'input', 'tool_use_id', 'content', 'is_error')
+}
 # Types of blocks that only this API has. Other APIs have 'text' too.
 _BLOCKS = ('tool_use', 'tool_result', 'thinking', 'redacted_thinking')
 # Blocks of an agent's turn, in the order in which chat templates show them.
@@ -77,6 +87,10 @@ def read(value: object) -> Chat:
   system = metadata.pop('system', None)
   if system:
     messages = [{'role': 'system', 'content': system}, *messages]
+  messages = [
+    *system_turn(metadata, 'role', 'content', messages),
+    *messages,
+  ]
   # A message may become several turns.
   pieces = [p for i, m in enumerate(messages) for p in _pieces(m, i)]
   turns = [

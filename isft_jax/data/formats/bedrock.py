@@ -26,7 +26,8 @@ from isft_jax.data.formats.agent_items import (
   not_text,
 )
 from isft_jax.data.formats.conversation import Chat, Malformed, kind, outline
-from isft_jax.data.formats.normalize import find, json_or_text, take
+from isft_jax.data.formats.normalize import find, take
+from isft_jax.data.formats.tools import json_or_text
 
 KEYS = ('messages', 'conversation', 'conversations')  # of a row
 HAS = ('role', 'content')  # keys of a message

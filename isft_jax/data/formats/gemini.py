@@ -32,7 +32,8 @@ from isft_jax.data.formats.conversation import (
   outline,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, json_or_text
+from isft_jax.data.formats.normalize import find
+from isft_jax.data.formats.tools import json_or_text
 
 WANTS = 'contents: a list of {role, parts}'
 USES = frozenset(('role', 'parts'))  # keys of a content

@@ -23,7 +23,8 @@ from isft_jax.data.formats.conversation import (
   outline,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, json_or_text, take
+from isft_jax.data.formats.normalize import find, take
+from isft_jax.data.formats.tools import json_or_text, with_envelope
 
 KEYS = ('messages', '_messages')  # of a row
 HAS = ('role', 'content')  # keys of a message
@@ -80,7 +81,7 @@ def _message(
     value = part.get('value') if isinstance(part, dict) else None
     # The first version has the schemas in the system prompt.
     if type_ == 'tools' and role != 'assistant':
-      tools += _objects(value, where, 'tools')
+      tools += map(with_envelope, _objects(value, where, 'tools'))
     elif type_ == 'text' and role != 'assistant' and isinstance(value, str):
       texts.append(value)
     elif type_ == 'text' and role == 'assistant':

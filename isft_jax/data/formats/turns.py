@@ -37,7 +37,7 @@ def read(value: object) -> Chat:
     Malformed: the row does not follow the format.
   """
   turns, tools, metadata = take(value, KEYS, HAS)
-  turns = [*system_turn(metadata, 'role', 'text'), *turns]
+  turns = [*system_turn(metadata, 'role', 'text', turns), *turns]
   return Chat(
     [
       Turn(normalised(_message(raw, i), i), None, raw)

@@ -26,8 +26,8 @@ from isft_jax.data.formats.normalize import find, normalised
 from isft_jax.data.formats.token_ids import Piece, TokenChat, check_ids
 from isft_jax.types import Provenance
 
-KEYS = ('nodes',)  # of a row
-HAS = ('parent', 'message')  # keys of a node
+_KEYS = ('nodes',)  # of a row
+_HAS = ('parent', 'message')  # keys of a node
 WANTS = 'nodes: a list of {parent, message, sampled, token_ids, mask}'
 USES = normalize.USES | {
   *('parent', 'message', 'sampled', 'token_ids', 'mask', 'is_content', 'tools'),
@@ -36,7 +36,7 @@ USES = normalize.USES | {
 
 def matches(value: object) -> bool:
   """Returns whether a row has this format."""
-  match = find(value, KEYS, HAS)
+  match = find(value, _KEYS, _HAS)
   return match is not None and any(
     isinstance(node, dict) and isinstance(node.get('message'), dict)
     for node in match[1]
@@ -49,7 +49,7 @@ def read(value: object) -> TokenChat | Chat:
   Raises:
     Malformed: the row does not follow the format, or has several branches.
   """
-  match = find(value, KEYS, HAS)
+  match = find(value, _KEYS, _HAS)
   if match is None or not isinstance(value, dict) or not matches(value):
     raise Malformed(f'expected {WANTS}')
   path = _path(match[1])

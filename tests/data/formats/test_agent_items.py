@@ -75,6 +75,7 @@ def test_annotations_of_items():
     ('message', {'role': 'user', 'content': 'd'}, {'author': 'harness'}),
     ('text', 'e', {}, HARNESS),
     ('text', 'f', {}),
+    ('text', 'g', {'weight': 0}),
   )
   assert authors(found) == [
     ('ab', 'DEMONSTRATION', 'UNKNOWN'),
@@ -82,6 +83,7 @@ def test_annotations_of_items():
     ('d', 'HARNESS', 'UNKNOWN'),
     ('e', 'HARNESS', 'UNKNOWN'),
     ('f', 'AGENT', 'UNKNOWN'),
+    ('g', 'AGENT', 'WRONG'),
   ]
   # Templates do not get them.
   assert all('author' not in turn.message for turn in found)
@@ -110,6 +112,13 @@ def test_spans_of_one_text_only():
   assert turn.raw['spans'] == spans['spans']
   with pytest.raises(Malformed, match=r'^turn 0: spans count characters of on'):
     turns(True, ('text', 'a', spans), ('text', 'b', {}))
+  # Two turns from one message.
+  with pytest.raises(Malformed, match=r'^turn 1: spans count characters of on'):
+    turns(
+      True,
+      ('message', {'role': 'user', 'content': 'a'}, spans),
+      ('result', 'x', None, 'b', {**spans}),
+    )
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,15 @@ AFTER = "\n\nNote: The user's next message may contain a correction."
       agent('m', text('No response requested.'), model='<synthetic>'),
       ('assistant', 'No response requested.', 'HARNESS'),
     ),
+    # An element inside of another one, and a longer name.
+    (
+      user(f'<bash-stdout>{REMINDER}</bash-stdout>'),
+      ('user', f'<bash-stdout>{REMINDER}</bash-stdout>', 'TOOL'),
+    ),
+    (
+      user('<system-reminders>a</system-reminder>'),
+      ('user', '<system-reminders>a</system-reminder>', 'USER'),
+    ),
     # Annotations come first.
     (user(REMINDER, author='user'), ('user', REMINDER, 'USER')),
   ],
@@ -264,6 +273,14 @@ def test_a_result_and_a_note_of_one_line():
     ('tool', 'rejected', 'TOOL'),
     ('user', NOTE, 'HARNESS'),
   ]
+
+
+def test_time_is_linear_in_open_elements():
+  words = '<system-reminder>' * 100_000
+  assert segments(result('x', words)) == [('tool', words, 'TOOL')]
+  words += '</system-reminder>' + words
+  [(_, _, author, *spans)] = segments(result('x', words))
+  assert (author, len(spans)) == ('TOOL', 1)
 
 
 TREE = [

@@ -1,5 +1,7 @@
 """Contents of LLaMA-Factory v1: values with a type."""
 
+import json
+
 import pytest
 
 from isft_jax.data.formats import llama_factory
@@ -64,22 +66,20 @@ def test_messages(raw, turns):
   assert read(message('user', text('q')), raw)[1:] == turns
 
 
+TOOL = {'type': 'function', 'function': {'name': 'f'}}
+
+
 @pytest.mark.parametrize(
-  'row',
+  ('system', 'row'),
   [
-    {'tools': '[{"name": "f"}]'},
-    {
-      'messages': [
-        message('system', part('tools', '[{"name": "f"}]')),
-        message('user', text('a')),
-      ]
-    },
+    (text('s'), {'tools': json.dumps([TOOL])}),
+    (part('tools', json.dumps([TOOL])), {}),
+    (part('tools', '[{"name": "f"}]'), {}),
   ],
 )
-def test_tools(row):
-  row = {'messages': [message('user', text('a'))], **row}
-  [tool] = llama_factory.read(row).tools
-  assert tool.get('function', tool) == {'name': 'f'}
+def test_tools(system, row):
+  row['messages'] = [message('system', system), message('user', text('a'))]
+  assert llama_factory.read(row).tools == [TOOL]
 
 
 def test_tools_of_the_row_are_not_changed():
@@ -100,13 +100,19 @@ def test_authors_and_metadata():
       message('user', text('a'), loss_weight=0.0),
       message('assistant', part('tool_call', USE), loss_weight=1.0),
       message('tool', text('4'), loss_weight=0.0),
+      message('assistant', text('b'), loss_weight=0.0),
     ],
     '_dataset_name': 'd',
   }
   chat = llama_factory.read(row)
   segments = Rules.default().trajectory('x', chat).segments
-  assert [s.provenance.name for s in segments] == ['USER', 'AGENT', 'TOOL']
-  assert [turn.raw['loss_weight'] for turn in chat.turns] == [0.0, 1.0, 0.0]
+  # A weight of 0 says that the agent's turn is not to be imitated.
+  assert [(s.provenance.name, s.verdict.name) for s in segments] == [
+    ('USER', 'UNKNOWN'),
+    ('AGENT', 'UNKNOWN'),
+    ('TOOL', 'UNKNOWN'),
+    ('AGENT', 'WRONG'),
+  ]
   assert chat.metadata == {'_dataset_name': 'd'}
 
 
