@@ -269,9 +269,10 @@ def _detect(value: object) -> str:
     raise Malformed(
       f'the row fits {" and ".join(names)}; name one of them with --format'
     )
+  # What each format wants is too long; `--format` tells it for one of them.
   raise Malformed(
-    f'no format fits: the row has {outline(value)}; formats are '
-    f'{", ".join(FORMATS)}; a file of --authors can say where the messages are'
+    f'no format fits: the row has {outline(value)}. The formats are '
+    f'{", ".join(FORMATS)}; name one with --format to see what it wants'
   )
 
 

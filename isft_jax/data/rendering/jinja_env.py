@@ -220,11 +220,13 @@ class Environment(ImmutableSandboxedEnvironment):
     return value
 
   # Jinja checks every attribute with its sandbox, which takes twice as long as
-  # all the rest of rendering. Two safe cases skip it.
+  # all the rest of rendering. Keys of dicts and methods of text skip it.
   def getattr(self, obj: Any, attribute: str) -> Any:
-    is_key = isinstance(obj, dict) and attribute in obj
-    if is_key and attribute not in _DICT_ATTRIBUTES:
-      return obj[attribute]
+    if isinstance(obj, dict) and attribute not in _DICT_ATTRIBUTES:
+      if attribute in obj:
+        return obj[attribute]
+      if attribute[0] != '_':
+        return self.undefined(obj=obj, name=attribute)
     if type(obj) is Tracked and attribute in _STR_METHODS:
       return getattr(obj, attribute)
     return super().getattr(obj, attribute)

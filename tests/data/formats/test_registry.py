@@ -31,6 +31,11 @@ TASK = (Segment('user', 'a', Provenance.CONTEXT),)
     ({'conversation': [OPENAI]}, 'openai', TURN),
     ({'conversations': [OPENAI]}, 'openai', TURN),
     ([OPENAI], 'openai', TURN),
+    ({'trajectory': [OPENAI]}, 'openai', TURN),
+    ({'history': [OPENAI]}, 'openai', TURN),
+    ({'turns': [OPENAI]}, 'openai', TURN),
+    ({'prompt': [OPENAI]}, 'openai', TURN),
+    ({'prompt': [OPENAI], 'completion': 'b'}, 'prompt_completion', ...),
     ({'conversations': [SHAREGPT]}, 'sharegpt', TURN),
     ({'conversation': [SHAREGPT]}, 'sharegpt', TURN),
     ({'messages': [SHAREGPT]}, 'sharegpt', TURN),
@@ -62,8 +67,9 @@ def test_a_row_of_two_formats_is_of_the_one_that_is_named():
   row = {'messages': [SHAREGPT], 'steps': [STEP]}
   with pytest.raises(Malformed) as raised:
     registry.read(row, 'x', 'auto', RULES)
+  both = ' and '.join(n for n in registry.FORMATS if n in ('atif', 'sharegpt'))
   assert str(raised.value) == (
-    'the row fits atif and sharegpt; name one of them with --format'
+    f'the row fits {both}; name one of them with --format'
   )
   for format in ('sharegpt', 'atif'):
     assert registry.read(row, 'x', format, RULES) == Trajectory('x', TURN)

@@ -311,7 +311,7 @@ VALUES = {
   '{{ m.nothing | default("x") }}': ['- lit x'],
   '{{ m.content | upper }}': ['0 content  HI ¶'],
   '{{ m.content | lower | capitalize }}': ['0 content  hi ¶'],
-  '{{ m.content | trim | indent }}': ['? ? Hi'],
+  '{{ m.content | trim | indent }}': ['0 content Hi'],
   '{{ m.content | title }}': ['? ?  Hi ¶'],
   '{{ m.content | trim | center(4) }}': ['? ?  Hi '],
   '{{ "%s!" % m.content }}': ['0 content  Hi ¶', '- lit !'],
