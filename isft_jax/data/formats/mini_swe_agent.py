@@ -13,7 +13,8 @@ version 1 the last message if it is the submission. They are left out.
 
 After the first action, the scaffold sends the output of commands with the role
 user too. They are the tool's, complaints about a bad format are the scaffold's,
-and what the user typed into a running agent is the user's.
+and what the user typed into a running agent is the user's. Runs with OpenAI's
+Responses API have whole responses and outputs of calls among the messages.
 
 Source: mini-swe-agent 2.4, agents/default.py; version 1, agents/default.py.
 """
@@ -21,15 +22,16 @@ Source: mini-swe-agent 2.4, agents/default.py; version 1, agents/default.py.
 from collections import Counter
 from collections.abc import Mapping
 
-from isft_jax.data.formats import model_messages, normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn
+from isft_jax.data.formats import model_messages, normalize, response_items
+from isft_jax.data.formats.agent_items import Items
+from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
 from isft_jax.data.formats.normalize import find, normalised, take
 from isft_jax.types import Provenance
 
 KEYS = ('messages',)  # of a row
 HAS = ('role', 'content')  # keys of a message
 WANTS = 'trajectory_format: mini-swe-agent-..., and messages'
-USES = normalize.USES | {'thinking_blocks', 'extra'}
+USES = normalize.USES | response_items.USES | {'thinking_blocks', 'extra'}
 _LEAST = 10  # characters by which a complaint is recognized
 
 
@@ -56,14 +58,11 @@ def read(value: object) -> Chat:
   info = info if isinstance(info, dict) else {}
   complaint = _complaint(info)
   left_out: Counter[str] = Counter()
+  if any(_is_item(message) for message in messages):
+    return _read_items(messages, complaint, Chat([], tools, metadata))
   turns: list[Turn] = []
   acted = False
   for i, raw in enumerate(messages):
-    if raw.get('object') == 'response' or 'role' not in raw:
-      raise Malformed(
-        f'turn {i}: is an item of the Responses API; only runs with messages '
-        'are supported'
-      )
     is_last = i == len(messages) - 1
     if raw.get('role') == 'exit' or (
       acted and is_last and _is_submission(raw, info)
@@ -74,6 +73,46 @@ def read(value: object) -> Chat:
     turns.append(Turn(message, _author(raw, acted, complaint), raw))
     acted |= raw.get('role') == 'assistant'
   return Chat(turns, tools, metadata, left_out)
+
+
+def _is_item(message: Mapping) -> bool:
+  """Returns whether a message is a response or an item of the Responses API."""
+  return message.get('object') == 'response' or (
+    isinstance(message.get('type'), str) and message.get('role') is None
+  )
+
+
+def _read_items(messages: list[dict], complaint: str | None, row: Chat) -> Chat:
+  """Reads a run that used the Responses API.
+
+  Args:
+    messages: messages, whole responses and outputs of calls.
+    complaint: as in `_author`.
+    row: the tools and the metadata.
+
+  Raises:
+    Malformed: an item does not follow its format, or its words are hidden.
+  """
+  left_out: Counter[str] = Counter()
+  items: list = []
+  acted = False
+  for i, raw in enumerate(messages):
+    if raw.get('role') == 'exit':
+      left_out['exit'] += 1
+    elif raw.get('object') == 'response':
+      output = raw.get('output')
+      if not isinstance(output, list):
+        raise Malformed(f'turn {i}: output is {kind(output)}, expected a list')
+      items += output
+      acted = True
+    else:
+      # An item has no place for the author, except the annotation.
+      author = _author(raw, acted, complaint)
+      mark = {} if author is None else {'author': author.name}
+      items.append({**mark, **raw})
+  turns, tools = Items(joined=False), [*(row.tools or [])]
+  response_items.read(items, turns, tools, left_out)
+  return Chat(turns.turns(), tools or None, row.metadata, left_out)
 
 
 def _author(

@@ -95,11 +95,42 @@ def test_messages_without_the_name_of_the_format():
   assert segments(row) == BEFORE
 
 
-def test_items_of_the_responses_api_are_not_read():
-  row = run(*TASK[:2], {'object': 'response', 'output': []})
+def test_a_run_with_the_responses_api():
+  call = {
+    'type': 'function_call',
+    'call_id': 'c',
+    'name': 'bash',
+    'arguments': '{"command": "ls"}',
+  }
+  said_by_model = {'type': 'message', 'role': 'assistant'}
+  output = [
+    {'type': 'reasoning', 'summary': [{'type': 'summary_text', 'text': 'Hm.'}]},
+    {**said_by_model, 'content': [{'type': 'output_text', 'text': 'a'}]},
+    call,
+  ]
+  result = {'type': 'function_call_output', 'call_id': 'c', 'output': 'a.py'}
+  wrong = {
+    'type': 'message',
+    'role': 'user',
+    'content': [{'type': 'input_text', 'text': 'No call.'}],
+    'extra': {'interrupt_type': 'FormatError'},
+  }
+  response = {'object': 'response', 'id': 'r', 'output': output}
+  row = run(*TASK[:2], response, result, wrong, said('exit', 'b'))
+  assert registry.matching(row) == ['mini_swe_agent']
+  assert segments(row) == [
+    *BEFORE,
+    ('tool', 'a.py', 'TOOL'),
+    ('user', 'No call.', 'HARNESS'),
+  ]
+  agent = mini_swe_agent.read(row).turns[2].message
+  assert agent['reasoning_content'] == 'Hm.'
+  assert agent['tool_calls'][0]['function']['arguments'] == {'command': 'ls'}
+  assert mini_swe_agent.read(row).left_out == {'exit': 1}
+
+
+def test_a_response_without_output_is_malformed():
+  row = run(*TASK[:2], {'object': 'response', 'output': None})
   with pytest.raises(Malformed) as raised:
     segments(row)
-  assert str(raised.value) == (
-    'turn 2: is an item of the Responses API; only runs with messages are '
-    'supported'
-  )
+  assert str(raised.value) == 'turn 2: output is null, expected a list'
