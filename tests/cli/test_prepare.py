@@ -1,5 +1,6 @@
 """isft-prepare and isft-inspect --input: a first look, and then the records."""
 
+import gzip
 import importlib.util
 import json
 
@@ -89,6 +90,30 @@ def test_what_was_not_read_ends_the_output(place):
   assert first.startswith('keys that were not used: ')
   assert 'row.note, row.reward' in first
   assert second == 'turns left out: exit (1)'
+
+
+def test_a_folder_with_compressed_runs_and_other_files(place):
+  folder = place / 'runs'
+  folder.mkdir()
+  (folder / 'a.jsonl').write_text(json.dumps(RUN))
+  packed = gzip.compress(json.dumps({**RUN, 'id': 'b'}).encode())
+  (folder / 'b.jsonl.gz').write_bytes(packed)
+  for name in ('README.md', 'log.txt', '.hidden'):
+    (folder / name).touch()
+  done = command(
+    'prepare',
+    f'--input={folder}',
+    *flags_of(place)[1:],
+    f'--output={place}/out',
+    cwd=place,
+  )
+  assert done.returncode == 0, done.stderr
+  assert (
+    'files not read, because of their suffix (1 .md, 1 .txt): runs/README.md, '
+    'runs/log.txt\n'
+  ) in done.stdout
+  ids = [example.id for example in dataset.Records(str(place / 'out'))]
+  assert ids == ['a', 'b']
 
 
 def test_several_processes_and_a_look_at_every_byte(place):

@@ -63,7 +63,13 @@ def matches(value: object) -> bool:
   tools = json_or_text(row.get('tools'))
   if isinstance(tools, list) and any(_is_schema(tool) for tool in tools):
     return True
-  return isinstance(row.get('system'), list) or any(
+  # Bedrock has blocks without a type.
+  system = row.get('system')
+  if isinstance(system, list) and all(
+    isinstance(block, dict) and 'type' in block for block in system
+  ):
+    return True
+  return any(
     isinstance(block, dict) and block.get('type') in _BLOCKS
     for message in match[1]
     for block in _blocks(message)

@@ -4,6 +4,7 @@ In a normalised message the content is text, the arguments of tool calls are
 objects, and fields that are null are absent, as chat templates expect.
 """
 
+import functools
 from collections.abc import Collection, Mapping
 
 from isft_jax.data.formats import media, roles, tools
@@ -233,8 +234,14 @@ def _unpacked(value: object) -> object:
   # Tables of text columns store lists as JSON. Most strings are not lists.
   # The bracket avoids an attempt to parse every text.
   if isinstance(value, str) and value.lstrip().startswith('['):
-    return json_or_text(value)
+    return _parsed(value)
   return value
+
+
+# Each format looks for its messages in the same columns of a row.
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str) -> object:
+  return json_or_text(text)
 
 
 def _text(content: object, i: int) -> str:
