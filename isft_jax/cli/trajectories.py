@@ -184,7 +184,7 @@ def example(index: int) -> 'tuple[Example, FastTokenizer]':
     if row.error:
       raise Malformed(row.error)
     outcomes.check_text(row.value, FORMAT.value, render)
-    id = registry.id_of(row.value, pathlib.Path(row.file).stem, row.number)
+    id = registry.id_of(row.value, rows.stems([row.file])[0], row.number)
     parsed = registry.read(row.value, id, FORMAT.value, author_rules)
     # Rows of token ids are examples already; others are trajectories.
     may_drop = ON_DROPPED.value != 'reject'
