@@ -87,7 +87,8 @@ class Rules:
     """Returns the keys of a row, and those of a message, that rules test."""
     paths = [p.path.split('.') for rule in self.rules for p in rule.when]
     row = {path[1] for path in paths if path[0] == 'row' and len(path) > 1}
-    return frozenset(row), frozenset(path[0] for path in paths)
+    message = {path[0] for path in paths} | self.layout.message_keys()
+    return frozenset(row), frozenset(message)
 
   @classmethod
   def default(cls) -> 'Rules':

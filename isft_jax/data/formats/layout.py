@@ -82,19 +82,23 @@ class Layout:
       moved = {**_without(moved, self.tools), 'tools': tools}
     return {**moved, _TARGET: [*map(self._message, messages)]}
 
+  def message_keys(self) -> frozenset[str]:
+    """Returns keys of a moved message that are read, besides the usual ones."""
+    return frozenset([self.role.partition('.')[0]])
+
   def _message(self, message: object) -> object:
     # Formats report items that are no messages.
     if not isinstance(message, dict):
       return message
     moved = message
-    paths = {'role': self.role, 'content': self.content}
-    values = {}
-    for key, path in paths.items():
-      if path != key:
-        values[key] = predicates.value_at(message, path)
-        moved = _without(moved, path)
-    # A message without the key has no role, which a rule may give it.
-    return {**moved, **{k: v for k, v in values.items() if v is not None}}
+    if self.content != 'content':
+      content = predicates.value_at(message, self.content)
+      moved = {**_without(message, self.content), 'content': content}
+    # Rules may test the role under its own key, which therefore stays.
+    role = predicates.value_at(message, self.role)
+    if self.role != 'role' and role is not None:
+      moved = {**moved, 'role': role}
+    return moved
 
 
 def _parsed(value: object) -> object:

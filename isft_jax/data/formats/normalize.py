@@ -149,7 +149,7 @@ def normalised(raw: Mapping, i: int) -> dict:
   Raises:
     Malformed: a field has the wrong type or is missing.
   """
-  media.check_message(raw, f'turn {i}')
+  media.check_message(raw, f'turn {i}:')
   # Annotations are ours, and templates must not see them.
   message = {
     key: value

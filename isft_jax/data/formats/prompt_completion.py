@@ -16,7 +16,12 @@ from isft_jax.data.formats.conversation import Chat, Malformed, outline
 from isft_jax.data.formats.normalize import find
 
 KEYS = ('prompt', 'messages')  # of the beginning, in a row
-ENDS = ('completion', 'response')  # of the rest
+# Keys of both columns. A log of API calls has messages and a response.
+_PAIRS = (
+  ('prompt', 'completion'),
+  ('prompt', 'response'),
+  ('messages', 'completion'),
+)
 HAS = ('role',)  # keys of a message
 WANTS = 'prompt and completion: two lists of {role, content}'
 USES = openai.USES  # keys of a message
@@ -25,7 +30,7 @@ PARTS = openai.PARTS  # keys of a part of a content
 
 def matches(value: object) -> bool:
   """Returns whether a row has this format, with messages in a column."""
-  if not isinstance(value, dict) or not any(value.get(key) for key in ENDS):
+  if not isinstance(value, dict):
     return False
   halves = _halves(value)
   return halves is not None and any(_messages(value, key) for key in halves)
@@ -48,19 +53,18 @@ def read(value: object) -> Chat:
 
 def _halves(row: Mapping) -> dict[str, list] | None:
   """Returns the messages of both columns by their keys, or None."""
-  for key in KEYS:
-    beginning = _messages(row, key) or _text(row, key, 'user')
-    if not beginning:
+  for first, second in _PAIRS:
+    if not row.get(first) or not row.get(second):
+      continue
+    beginning = _messages(row, first) or _text(row, first, 'user')
+    rest = _messages(row, second) or _text(row, second, 'assistant')
+    if not beginning or not rest:
       continue
     # A conversation that ends with the agent is complete.
     last = beginning[-1] if isinstance(beginning[-1], dict) else {}
     role = last.get('role')
-    if isinstance(role, str) and roles.for_template(role) == 'assistant':
-      continue
-    for end in ENDS:
-      rest = _messages(row, end) or _text(row, end, 'assistant')
-      if rest:
-        return {key: beginning, end: rest}
+    if not isinstance(role, str) or roles.for_template(role) != 'assistant':
+      return {first: beginning, second: rest}
   return None
 
 

@@ -6,7 +6,7 @@ error messages, and `USES`, the keys of a message that `read` uses. It may have
 
 To add a format, write a module like `sharegpt.py` and list it here. Formats are
 detected by their keys; `--format` overrides. A row that matches two formats is
-malformed, except that `react` and `openai` yield to more specific formats.
+malformed, except that some formats yield to more specific ones.
 """
 
 import dataclasses
@@ -15,26 +15,39 @@ from collections.abc import Mapping, Set
 from types import ModuleType
 from typing import NamedTuple
 
+from isft_jax.data.files import strict_json
 from isft_jax.data.formats import (
   anthropic,
   atif,
+  atif_tokens,
   autogen,
   bedrock,
   claude_code,
   codex,
+  completion_log,
   gemini,
+  inspect_ai,
   langchain,
   llama_factory,
   media,
+  mini_swe_agent,
+  nebius,
+  nemotron,
   openai,
+  openhands,
+  openhands_sdk,
   prompt_completion,
   react,
   responses,
+  rollout_ids,
   sharegpt,
   swe_agent,
+  tau2,
+  tinker,
   token_ids,
   turns,
   usage,
+  verifiers,
 )
 from isft_jax.data.formats.author_rules import Rules
 from isft_jax.data.formats.conversation import Malformed, kind, outline
@@ -46,25 +59,47 @@ from isft_jax.types import Example, Trajectory
 FORMATS = {
   'anthropic': anthropic,
   'atif': atif,
+  'atif_tokens': atif_tokens,
   'autogen': autogen,
   'bedrock': bedrock,
   'claude_code': claude_code,
   'codex': codex,
+  'completion_log': completion_log,
   'gemini': gemini,
+  'inspect': inspect_ai,
   'langchain': langchain,
   'llama_factory': llama_factory,
+  'mini_swe_agent': mini_swe_agent,
+  'nebius': nebius,
+  'nemotron': nemotron,
   'openai': openai,
+  'openhands': openhands,
+  'openhands_sdk': openhands_sdk,
   'prompt_completion': prompt_completion,
   'react': react,
   'responses': responses,
+  'rollout_ids': rollout_ids,
   'sharegpt': sharegpt,
   'swe_agent': swe_agent,
+  'tau2': tau2,
+  'tinker': tinker,
   'tokens': token_ids,
   'turns': turns,
+  'verifiers': verifiers,
 }
 NAMES = ('auto', *FORMATS)  # values of --format
 # Formats whose keys are also keys of more specific formats.
 _PLAINEST = ('react', 'openai')
+# Formats that yield to others, because their keys are also keys of these.
+_YIELDS = {
+  'anthropic': ('completion_log', 'inspect', 'mini_swe_agent'),
+  'atif': ('atif_tokens',),
+  'completion_log': ('mini_swe_agent', 'inspect', 'tau2'),
+  'nemotron': ('responses',),
+  'prompt_completion': ('completion_log', 'rollout_ids'),
+  'responses': ('mini_swe_agent',),
+  'turns': ('rollout_ids',),
+}
 # Key of a row's own values for the chat template.
 _TEMPLATE_VALUES = 'chat_template_kwargs'
 # Keys of a row's own id; the first that is present counts.
@@ -149,7 +184,9 @@ def parse(
   adapter = FORMATS[format]
   if rules.edits and not rules.layout.messages:
     value = _edited(value, adapter, rules, left_out)
-  chat = rules.chat(adapter.read(value))
+  row = adapter.read(value)
+  # Turns whose tokens are given stay in their places.
+  chat = row.chat if isinstance(row, token_ids.TokenChat) else rules.chat(row)
   left_out.update(chat.left_out)
   trajectory = rules.trajectory(id, chat)
 
@@ -171,7 +208,11 @@ def parse(
   unused |= {
     f'row.{_TEMPLATE_VALUES}.{name}' for name in values.keys() - template_names
   }
-  return Parsed(trajectory, unused, left_out)
+  _check_json(trajectory)
+  result: Trajectory | Example = trajectory
+  if isinstance(row, token_ids.TokenChat):
+    result = token_ids.example(id, row, trajectory)
+  return Parsed(result, unused, left_out)
 
 
 def id_of(value: object, stem: str, number: int) -> str:
@@ -214,7 +255,21 @@ def is_text(value: object, format: str) -> bool:
 def matching(value: object) -> list[str]:
   """Returns the formats that match a row; exactly one if it is detected."""
   names = [name for name, adapter in FORMATS.items() if adapter.matches(value)]
+  names = [
+    name
+    for name in names
+    if not any(other in names for other in _YIELDS.get(name, ()))
+  ]
   return [name for name in names if name not in _PLAINEST] or names
+
+
+def _check_json(trajectory: Trajectory) -> None:
+  """Raises Malformed for values that templates cannot write as JSON."""
+  for i, segment in enumerate(trajectory.segments):
+    if what := strict_json.first_no_json(segment.fields):
+      raise Malformed(f'turn {i}: holds {what}')
+  if what := strict_json.first_no_json([*(trajectory.tools or ())]):
+    raise Malformed(f'a tool holds {what}')
 
 
 def _detect(value: object) -> str:
@@ -225,9 +280,10 @@ def _detect(value: object) -> str:
     raise Malformed(
       f'the row fits {" and ".join(names)}; name one of them with --format'
     )
+  # What each format wants is too long; `--format` tells it for one of them.
   raise Malformed(
-    f'no format fits: the row has {outline(value)}; formats are '
-    f'{", ".join(FORMATS)}; a file of --authors can say where the messages are'
+    f'no format fits: the row has {outline(value)}. The formats are '
+    f'{", ".join(FORMATS)}; name one with --format to see what it wants'
   )
 
 

@@ -28,8 +28,8 @@ from isft_jax.data.rendering.tokenizer import (
 
 # Ids [T] and character offsets [T, 2] of a text.
 Encoding = tuple[np.ndarray, np.ndarray]
-_SHORTEST = 200  # characters of a piece that is worth remembering
-_BUDGET = 16_000_000  # characters of all pieces that are remembered
+_SHORTEST = 500  # characters of a piece that is worth remembering
+_BUDGET = 4_000_000  # characters of all pieces that are remembered
 
 
 def encode(text: str, tokenizer: FastTokenizer) -> Encoding:

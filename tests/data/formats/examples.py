@@ -4,6 +4,8 @@ The system prompt, the user, the agent with a thought, a text and a call, the
 tool, and the agent. Formats without a system prompt or tools leave them out.
 """
 
+from tests.data.formats import log_rows
+
 PARAMETERS = {'type': 'object', 'properties': {'city': {'type': 'string'}}}
 SCHEMA = {'name': 'look', 'description': 'Looks.', 'parameters': PARAMETERS}
 TOOL = {'type': 'function', 'function': SCHEMA}
@@ -411,6 +413,7 @@ WHOLE = {
 }
 # One row of each format.
 ROWS = {
+  **log_rows.ROWS,
   **WHOLE,
   'react': REACT,
   'sharegpt': SHAREGPT,

@@ -17,7 +17,7 @@ WORDS = ('the flight', ' to Rome', '\n', '  ', 'é', '😀', '<think>', '{"a": 1
 def text_of(seed, pieces=12):
   """Returns a text with long pieces, some of them more than once."""
   dice = random.Random(seed)
-  long = [''.join(dice.choices(WORDS, k=80)) for _ in range(3)]
+  long = [''.join(dice.choices(WORDS, k=300)) for _ in range(3)]
   text = ''
   for _ in range(pieces):
     text += dice.choice(('<|im_start|>', '<|im_end|>', '', ' '))
@@ -53,7 +53,7 @@ def test_an_empty_text_and_one_of_special_tokens():
 def test_long_pieces_are_encoded_once():
   tokenizer = chat_tokenizer.trained(vocab_size=701)
   encoder = piece_encoder._PieceEncoder(tokenizer)
-  piece = 'You are a helpful agent. ' * 20
+  piece = 'You are a helpful agent. ' * 50
   texts = [f'<|im_start|>{piece}<|im_end|>{i}' for i in range(3)]
   seen = []
   original = piece_encoder._encode
@@ -69,13 +69,13 @@ def test_long_pieces_are_encoded_once():
 
 
 def test_the_memory_forgets_the_piece_that_was_used_longest_ago(monkeypatch):
-  monkeypatch.setattr(piece_encoder, '_BUDGET', 1000)
+  monkeypatch.setattr(piece_encoder, '_BUDGET', 3000)
   encoder = piece_encoder._PieceEncoder(chat_tokenizer.trained(vocab_size=702))
-  a, b, c = ('x ' * 200, 'y ' * 200, 'z ' * 200)
+  a, b, c = ('x ' * 600, 'y ' * 600, 'z ' * 600)
   for piece in (a, b, a, c):
     encoder(piece)
   assert list(encoder._memory) == [a, c]
-  assert encoder._size == 800
+  assert encoder._size == 2400
 
 
 def word_tokenizer(*special, pre_tokenizer, normalizer=None, **options):
