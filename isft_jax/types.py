@@ -171,7 +171,7 @@ class Batch(NamedTuple, Generic[Array]):
     targets_BK: int32, token that follows that column.
     weights_BK: float32, weight of the target in the objective; 0 in padding.
     authors_BK: int32, `Provenance` of the target, for metrics by author. If a
-      run mixes several sources: provenance + len(Provenance) * source number.
+      run has a mixture: provenance + len(Provenance) * component number.
   """
 
   tokens_BL: Array

@@ -64,7 +64,8 @@ MAY_IMPORT = {
   'theory': 'types config files losses models',
   'report': 'types files report.lying_agent report.evidence',
   'report.viewer': 'types report',
-  'report.lying_agent': 'files report report.viewer',
+  # config: results of old versions have old names of fields.
+  'report.lying_agent': 'config files report report.viewer',
   'report.evidence': 'files report report.lying_agent',
   'report.theory': 'files report',
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',

@@ -104,7 +104,8 @@ def renderer() -> 'Renderer':
   Raises:
     ValueError: a flag is missing or wrong, or a file does not exist.
   """
-  from isft_jax.data.rendering import chat_template, tokenizer
+  from isft_jax.data.rendering import chat_template
+  from isft_jax.data.rendering import tokenizer as tokenizer_lib
   from isft_jax.data.rendering.renderer import Renderer
 
   if not TOKENIZER.value:
@@ -112,13 +113,13 @@ def renderer() -> 'Renderer':
       'name a tokenizer with --tokenizer=PLACE: its folder, a hub id, a .gguf '
       'file or a preset'
     )
-  encoder = tokenizer.load(TOKENIZER.value)
+  tokenizer = tokenizer_lib.load(TOKENIZER.value)
   # A template from a file, the paper's, or the tokenizer's own (None).
   template = None
   if CHAT_TEMPLATE.value == 'plain':
     template = chat_template.PLAIN
   elif CHAT_TEMPLATE.value:
-    named = encoder.chat_template
+    named = tokenizer.chat_template
     named = named if isinstance(named, dict) else {}
     path = pathlib.Path(CHAT_TEMPLATE.value)
     if CHAT_TEMPLATE.value not in named and not path.is_file():
@@ -138,7 +139,7 @@ def renderer() -> 'Renderer':
       f'false}} (got {TEMPLATE_KWARGS.value!r})'
     )
   return Renderer(
-    encoder,
+    tokenizer,
     template,
     values,
     SPECIAL_TEXT.value,

@@ -1,6 +1,8 @@
 """Tables and progress of isft-prepare for a terminal."""
 
-from collections.abc import Iterable, Mapping
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from isft_jax.report.escapes import visible_line
 from isft_jax.report.tables import Table
@@ -96,6 +98,25 @@ def progress(read: int, rejected: int, tokens: int, seconds: float) -> str:
   return (
     f'{read:,} rows read, {rejected:,} set aside, {tokens:,} tokens, '
     f'{tokens / max(seconds, 1e-9):,.0f} tokens/s'
+  )
+
+
+def unread(files: Sequence[str], most: int = 5) -> str:
+  """Returns a line about files that are left out; '' if there are none.
+
+  Args:
+    files: paths of files with suffixes that are not read.
+    most: maximum number of names.
+  """
+  if not files:
+    return ''
+  suffixes = Counter(os.path.splitext(file)[1] or 'no suffix' for file in files)
+  numbers = ', '.join(f'{n:,} {suffix}' for suffix, n in suffixes.most_common())
+  # Paths in buckets are not relative to the working directory.
+  names = [f if '://' in f else os.path.relpath(f) for f in files[:most]]
+  names += ['...'] if len(files) > most else []
+  return f'files not read, because of their suffix ({numbers}): ' + ', '.join(
+    names
   )
 
 

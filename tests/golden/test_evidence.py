@@ -86,7 +86,7 @@ def test_the_settings_are_those_of_the_config(run):
       **{
         name: run.results['config']['model'][name]
         for name in ('vocab_size', 'width', 'layers', 'heads', 'kv_heads')
-        + ('head_size', 'hidden', 'rope_theta', 'norm_eps', 'qkv_bias')
+        + ('head_size', 'mlp_width', 'rope_theta', 'norm_eps', 'qkv_bias')
       },
     )
     config = dataclasses.replace(config, model=model)

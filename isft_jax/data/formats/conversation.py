@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from isft_jax.data.files import strict_json
 from isft_jax.types import Provenance
 
 
@@ -33,6 +34,8 @@ def kind(value: object) -> str:
   """Returns the type of a JSON value for an error message, as 'a number'."""
   if value is None:
     return 'null'
+  if isinstance(value, strict_json.NoJson):
+    return value.what
   # Before numbers, because bool is a subclass of int.
   if isinstance(value, bool):
     return 'true or false'

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Set
 from types import ModuleType
 from typing import NamedTuple
 
+from isft_jax.data.files import strict_json
 from isft_jax.data.formats import (
   anthropic,
   atif,
@@ -211,6 +212,7 @@ def parse(
   unused |= {
     f'row.{_TEMPLATE_VALUES}.{name}' for name in values.keys() - template_names
   }
+  _check_json(trajectory)
   result: Trajectory | Example = trajectory
   if has_ids:
     result = token_ids.example(id, row, trajectory)
@@ -263,6 +265,15 @@ def matching(value: object) -> list[str]:
     if not any(other in names for other in _YIELDS.get(name, ()))
   ]
   return [name for name in names if name not in _PLAINEST] or names
+
+
+def _check_json(trajectory: Trajectory) -> None:
+  """Raises Malformed for values that templates cannot write as JSON."""
+  for i, segment in enumerate(trajectory.segments):
+    if what := strict_json.first_no_json(segment.fields):
+      raise Malformed(f'turn {i}: holds {what}')
+  if what := strict_json.first_no_json([*(trajectory.tools or ())]):
+    raise Malformed(f'a tool holds {what}')
 
 
 def _detect(value: object) -> str:

@@ -215,7 +215,10 @@ class Environment(ImmutableSandboxedEnvironment):
     if isinstance(obj, dict) and type(argument) is str and argument in obj:
       return obj[argument]
     value = super().getitem(obj, argument)
-    if argument == self._index and isinstance(value, Message):
+    # In a loop over numbers: the message of this number, or, if the template
+    # counts in another variable, the first message that it takes.
+    is_turn = argument == self._index or self._turn < 0
+    if self._index is not None and is_turn and isinstance(value, Message):
       self._turn = value._turn
     return value
 
