@@ -120,11 +120,14 @@ class Trajectory:
     id: name of the trajectory.
     segments: turns, in order.
     tools: schemas of the agent's tools, or None.
+    template_values: values for the chat template by name, which replace those
+      of the renderer for this trajectory.
   """
 
   id: str
   segments: tuple[Segment, ...]
   tools: tuple[Mapping, ...] | None = None
+  template_values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,7 +104,7 @@ def chat_model_from_run(workdir: str) -> ChatModel:
     )
   # Values are arguments of the template. Old records have none.
   template, values = rendering['template'], rendering.get('values', {})
-  # Of several templates, the one for conversations without tools.
+  # The default template is for conversations without tools.
   if isinstance(template, dict):
     template = template.get('default') or next(iter(template.values()))
   return ChatModel(model, tokenizer, template, values, {}, run['records'])

@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isft_jax.data.rendering import byte_offsets
+from isft_jax.data.rendering import piece_encoder
 from isft_jax.data.rendering.attribution import Span
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.tokenizer import (
   FastTokenizer,
-  encoder_of,
   special_ids,
   special_pattern,
 )
@@ -170,14 +169,11 @@ def _encode(
   bounds = {0, *cuts, *(bound for span in forged for bound in span), len(text)}
   ids, offsets = [np.empty(0, np.int32)], [np.empty((0, 2), np.int64)]
   for start, stop in itertools.pairwise(sorted(bounds)):
-    encoder = encoder_of(tokenizer, as_text=start in starts)
-    encoding = encoder.encode(text[start:stop], add_special_tokens=False)
-    ids_T = np.asarray(encoding.ids, np.int32)
-    # Offsets from the bytes of the tokens are ten times as fast as those of
-    # the tokenizer, which remain as the fallback.
-    piece_T2 = byte_offsets.offsets(tokenizer, ids_T, text[start:stop])
-    if piece_T2 is None:
-      piece_T2 = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
+    as_text = start in starts
+    encode_piece = (
+      piece_encoder.encode_as_text if as_text else piece_encoder.encode
+    )
+    ids_T, piece_T2 = encode_piece(text[start:stop], tokenizer)
     ids.append(ids_T)
     # Offsets in the piece become offsets in the whole text.
     offsets.append(piece_T2 + start)

@@ -215,16 +215,21 @@ class Environment(ImmutableSandboxedEnvironment):
     if isinstance(obj, dict) and type(argument) is str and argument in obj:
       return obj[argument]
     value = super().getitem(obj, argument)
-    if argument == self._index and isinstance(value, Message):
+    # In a loop over numbers: the message of this number, or, if the template
+    # counts in another variable, the first message that it takes.
+    is_turn = argument == self._index or self._turn < 0
+    if self._index is not None and is_turn and isinstance(value, Message):
       self._turn = value._turn
     return value
 
   # Jinja checks every attribute with its sandbox, which takes twice as long as
-  # all the rest of rendering. Two safe cases skip it.
+  # all the rest of rendering. Keys of dicts and methods of text skip it.
   def getattr(self, obj: Any, attribute: str) -> Any:
-    is_key = isinstance(obj, dict) and attribute in obj
-    if is_key and attribute not in _DICT_ATTRIBUTES:
-      return obj[attribute]
+    if isinstance(obj, dict) and attribute not in _DICT_ATTRIBUTES:
+      if attribute in obj:
+        return obj[attribute]
+      if attribute[0] != '_':
+        return self.undefined(obj=obj, name=attribute)
     if type(obj) is Tracked and attribute in _STR_METHODS:
       return getattr(obj, attribute)
     return super().getattr(obj, attribute)

@@ -20,20 +20,16 @@ one of its actions.
 import copy
 import dataclasses
 import functools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from isft_jax.data.rendering import fidelity
+from isft_jax.data.rendering import fidelity, tool_schemas
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
-from isft_jax.data.rendering.attribution import (
-  WORD,
-  Span,
-  TemplateProfile,
-  common_prefix,
-)
+from isft_jax.data.rendering.attribution import Attribution, Span
 from isft_jax.data.rendering.chat_template import (
   ChatTemplate,
   Stretch,
@@ -42,6 +38,11 @@ from isft_jax.data.rendering.chat_template import (
 from isft_jax.data.rendering.encode import encode
 from isft_jax.data.rendering.messages import with_call_ids, with_text_arguments
 from isft_jax.data.rendering.rejection import Rejected
+from isft_jax.data.rendering.template_profile import (
+  WORD,
+  TemplateProfile,
+  common_prefix,
+)
 from isft_jax.types import Example, Provenance, Segment, Trajectory
 
 # Arguments of apply_chat_template that the renderer sets itself. The user may
@@ -54,6 +55,8 @@ _RESERVED = {
 
 # Reasons of a rejection that may be due to the form of tool calls.
 _ABOUT_ARGUMENTS = ('template_raises', 'content_dropped')
+# Renderers that are kept for values of trajectories.
+_MOST_VARIANTS = 16
 
 
 class Rendered(NamedTuple):
@@ -72,9 +75,9 @@ class _Template(NamedTuple):
 
   source: str
   chat: ChatTemplate
-  # How it opens and closes a turn. None if it refuses the shortest
-  # conversations; each trajectory then teaches its own profile.
-  profile: TemplateProfile | None
+  # Learned from the shortest conversation that it accepts. None if it refuses
+  # them; each trajectory then teaches its own profile.
+  attribution: Attribution | None
 
 
 class Renderer:
@@ -94,8 +97,8 @@ class Renderer:
     Args:
       tokenizer: a transformers fast tokenizer.
       template: the text of the template, or several texts by name; the
-        tokenizer's own by default. Of several, a trajectory with tools is
-        rendered with 'tool_use', if there is one, and others with 'default'.
+        tokenizer's own by default. As in transformers, 'tool_use' renders
+        trajectories with tools, and 'default' the others.
       values: extra values for the template, by name.
       special_text: see `encode`.
       piecewise: see `encode`.
@@ -146,6 +149,8 @@ class Renderer:
       self.rendering['piecewise'] = True
     if call_id_digits:
       self.rendering['call_id_digits'] = call_id_digits
+    # Renderers with values of trajectories, by the JSON of all values.
+    self._variants: dict[str, Renderer] = {}
 
   @classmethod
   def from_rendering(
@@ -187,6 +192,9 @@ class Renderer:
       Rejected: the template refuses the conversation or leaves out something
         that was written, or the author of a character is in doubt.
     """
+    if trajectory.template_values:
+      return self._render_with_values(trajectory, may_drop)
+    trajectory = self._with_envelopes(trajectory)
     messages = messages_of(trajectory)
     digits = self.rendering.get('call_id_digits', 0)
     if digits:
@@ -219,12 +227,12 @@ class Renderer:
       raise Rejected(
         'malformed', 'the text has half of a surrogate pair, which has no UTF-8'
       )
-    profile = template.profile or self._profile_from(template, trajectory)
-    stretches = profile.adopt(trajectory, stretches)
+    attribution = template.attribution or self._learn_from(template, trajectory)
+    stretches = attribution.adopt(trajectory, stretches)
     lost = fidelity.count_losses(trajectory, messages, stretches, may_drop)
 
     # Authors of characters, then of tokens.
-    spans = profile.spans(trajectory, stretches)
+    spans = attribution.spans(trajectory, stretches)
     encoded = encode(
       trajectory.id,
       spans,
@@ -233,6 +241,48 @@ class Renderer:
       self.rendering.get('piecewise', False),
     )
     return Rendered(*encoded, spans, lost)
+
+  def _render_with_values(
+    self, trajectory: Trajectory, may_drop: bool
+  ) -> Rendered:
+    """Renders a trajectory that has its own values for the template."""
+    values = {**self.rendering['values'], **trajectory.template_values}
+    key = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    # Values are literals of the template, which may hold special tokens.
+    match = self._special.search(key)
+    if match:
+      raise Rejected(
+        'special_text',
+        f"a value of the row's chat_template_kwargs holds the text of the "
+        f'special token {match[0]!r}',
+      )
+    if key not in self._variants:
+      # Few data sets have more than two combinations of values.
+      if len(self._variants) == _MOST_VARIANTS:
+        self._variants.clear()
+      try:
+        self._variants[key] = Renderer.from_rendering(
+          self.tokenizer, {**self.rendering, 'values': values}
+        )
+      except ValueError as error:
+        raise Rejected('malformed', f'chat_template_kwargs: {error}') from error
+    plain = dataclasses.replace(trajectory, template_values={})
+    return self._variants[key].render(plain, may_drop)
+
+  def _with_envelopes(self, trajectory: Trajectory) -> Trajectory:
+    """Returns a trajectory whose schemas of tools the template can show."""
+    tools = trajectory.tools or ()
+    if not any(map(tool_schemas.is_bare, tools)) or not self._needs_envelope:
+      return trajectory
+    wrapped = tuple(tool_schemas.with_envelope(dict(tool)) for tool in tools)
+    return dataclasses.replace(trajectory, tools=wrapped)
+
+  @functools.cached_property
+  def _needs_envelope(self) -> bool:
+    template = self._template_for(())  # the one for trajectories with tools
+    return tool_schemas.needs_envelope(
+      functools.partial(self._apply, template.source)
+    )
 
   def render_turns(self, trajectory: Trajectory) -> list[Rendered]:
     """Renders the conversation up to each turn of the agent.
@@ -295,7 +345,9 @@ class Renderer:
       )
       for before in ([user], [system, user])
     )
-    return _Template(chat.source, chat, next(filter(None, learned), None))
+    profile = next(filter(None, learned), None)
+    attribution = Attribution(profile, self._special) if profile else None
+    return _Template(chat.source, chat, attribution)
 
   def _template_for(self, tools: Sequence[Mapping] | None) -> _Template:
     """Returns the template that transformers would use."""
@@ -369,10 +421,10 @@ class Renderer:
     assert isinstance(text, str)  # tokenize=False returns no ids
     return text
 
-  def _profile_from(
+  def _learn_from(
     self, template: _Template, trajectory: Trajectory
-  ) -> TemplateProfile:
-    """Learns the profile from the trajectory's own first turns."""
+  ) -> Attribution:
+    """Learns the template's profile from the trajectory's own first turns."""
     # Turns before the agent's first turn: the shortest beginning that shows a
     # generation prompt.
     slots = [s.in_agents_slot for s in trajectory.segments]
@@ -392,7 +444,7 @@ class Renderer:
         "the start of the agent's turn is unknown: the template refuses the "
         'conversation up to that turn',
       )
-    return profile
+    return Attribution(profile, self._special)
 
 
 def _is_text(text: str) -> bool:

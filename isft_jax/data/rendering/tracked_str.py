@@ -377,7 +377,7 @@ def percent_format(text: str, values: Any) -> str:
   """Returns text % values, with origins.
 
   Args:
-    text: the format. Of its conversions, %s, %d and %(name)s keep origins.
+    text: the format. Its conversions %s, %d and %(name)s keep origins.
     values: a tuple of values, a dict of named values, or one value.
 
   Returns:
@@ -401,7 +401,7 @@ def brace_format(
   """Returns the result of str.format with origins.
 
   Args:
-    text: the format. Of its fields, {}, {0} and {name} keep origins.
+    text: the format. Its fields {}, {0} and {name} keep origins.
     plain: the result of str.format.
     values: its positional arguments.
     named: its arguments by name.

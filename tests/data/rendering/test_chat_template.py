@@ -204,6 +204,13 @@ LITERALS = {
     '>{% endfor %}.',
     ['0 lit <uat>', '1 lit <aat>', '2 lit <tat>', '- lit .'],
   ),
+  'a loop that counts in a variable of its own': (
+    '{% set ns = namespace(i=0) %}{% for _ in range(9) %}'
+    '{% if ns.i < messages | length %}{% set m = messages[ns.i] %}'
+    '<{{ m.role[0] }}{{ messages[0].role[0] }}>{% set ns.i = ns.i + 1 %}'
+    '{% endif %}{% endfor %}.',
+    ['0 lit <uu>', '1 lit <au>', '2 lit <tu>', '- lit .'],
+  ),
   'a loop that looks up earlier turns': (
     LOOP
     + '<{% for m in messages %}{{ "a" if m.role[0] == "a" }}{% endfor %}>'
@@ -311,7 +318,7 @@ VALUES = {
   '{{ m.nothing | default("x") }}': ['- lit x'],
   '{{ m.content | upper }}': ['0 content  HI ¶'],
   '{{ m.content | lower | capitalize }}': ['0 content  hi ¶'],
-  '{{ m.content | trim | indent }}': ['? ? Hi'],
+  '{{ m.content | trim | indent }}': ['0 content Hi'],
   '{{ m.content | title }}': ['? ?  Hi ¶'],
   '{{ m.content | trim | center(4) }}': ['? ?  Hi '],
   '{{ "%s!" % m.content }}': ['0 content  Hi ¶', '- lit !'],

@@ -347,8 +347,8 @@ UNKNOWN = {
     'the end of the turn is unknown',
   ),
   'a loop over numbers that looks elsewhere': (
-    '{% for i in range(messages | length) %}{{ messages[1 - i].content }}'
-    '{% endfor %}',
+    '{% for i in range(messages | length) %}{{ messages[i].role }}'
+    '{{ messages[1 - i].content }}{% endfor %}',
     "turn 1 (assistant): the template shows 'Yo.' outside of the turn, so that "
     'the end of the turn is unknown',
   ),
