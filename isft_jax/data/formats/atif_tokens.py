@@ -103,4 +103,4 @@ def _sample(
   prompt, completion = (
     check_ids(metrics[key], f'step {i}: {key}') for key in _IDS
   )
-  return Sample(f'step {i}', prompt, [(completion, turn)], before)
+  return Sample(f'step {i}', prompt, [(completion, (turn,))], before)

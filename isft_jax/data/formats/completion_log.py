@@ -21,6 +21,7 @@ from isft_jax.data.formats.normalize import json_or_text, normalised
 
 WANTS = 'messages (or request: {messages}) and response: {choices}'
 USES = anthropic.USES | {'thinking_blocks', 'reasoning_details'}
+PARTS = anthropic.PARTS  # keys of a part of a content
 # Keys that may hold the request or the body of an envelope.
 _REQUESTS = ('request', 'kwargs', 'body', 'request_body', 'input')
 _RESPONSES = ('raw_response', 'response', 'response_body', 'body', 'output')

@@ -40,6 +40,13 @@ KEYS = ('messages',)  # of a row
 HAS = ('role', 'content')  # keys of a message
 WANTS = 'a sample with epoch, input and messages'
 USES = normalize.USES | {'function', 'tool_call_id', 'error', 'source'}
+# Keys of a part of a content.
+PARTS = frozenset(
+  (
+    *('type', 'text', 'reasoning', 'summary', 'redacted'),
+    *('id', 'name', 'arguments', 'result', 'error'),
+  )
+)
 _FIELDS = ('role', 'author', 'verdict', 'spans')
 _ATTACHMENT = 'attachment://'
 

@@ -32,6 +32,7 @@ KEYS = ('messages',)  # of a row
 HAS = ('role', 'content')  # keys of a message
 WANTS = 'trajectory_format: mini-swe-agent-..., and messages'
 USES = normalize.USES | response_items.USES | {'thinking_blocks', 'extra'}
+PARTS = normalize.PARTS  # keys of a part of a content
 _LEAST = 10  # characters by which a complaint is recognized
 
 

@@ -17,6 +17,7 @@ KEYS = ('input',)  # of a row
 HAS = ('role',)  # keys of a message
 WANTS = 'input: a list of {role, content} or a text, and output: a text'
 USES = normalize.USES
+PARTS = normalize.PARTS  # keys of a part of a content
 # Keys of other formats, whose `output` is another answer.
 _OTHERS = ('instruction', 'messages', 'conversations', 'conversation', 'prompt')
 

@@ -185,8 +185,12 @@ def parse(
   if rules.edits and not rules.layout.messages:
     value = _edited(value, adapter, rules, left_out)
   row = adapter.read(value)
-  # Turns whose tokens are given stay in their places.
-  chat = row.chat if isinstance(row, token_ids.TokenChat) else rules.chat(row)
+  has_ids = isinstance(row, token_ids.TokenChat)
+  read_turns = row.chat if has_ids else row
+  chat = rules.chat(read_turns)
+  # Tokens that are given cannot be left out without changing the sequence.
+  if has_ids and len(chat.turns) < len(read_turns.turns):
+    raise Malformed('a rule leaves out a turn, but the row has its token ids')
   left_out.update(chat.left_out)
   trajectory = rules.trajectory(id, chat)
 
@@ -210,7 +214,7 @@ def parse(
   }
   _check_json(trajectory)
   result: Trajectory | Example = trajectory
-  if isinstance(row, token_ids.TokenChat):
+  if has_ids:
     result = token_ids.example(id, row, trajectory)
   return Parsed(result, unused, left_out)
 

@@ -75,22 +75,25 @@ def read(value: object) -> TokenChat:
       )
   turns: list[Turn] = []
   samples: list[Sample] = []
+  known = 0  # messages of the calls so far
   has_messages = all(map(_has_messages, calls))
   for i, call in enumerate(calls):
     where = 'row' if key is None else f'{key} {i}'
     if not isinstance(call, dict):
       raise Malformed(f'{where}: is {kind(call)}, expected an object')
     start = len(turns)
-    turns += (
-      _new_messages(call, start, where)
-      if has_messages
-      else [stand_in('environment' if samples else 'system')]
-    )
+    if has_messages:
+      turns += _new_messages(call, known, start, where)
+      known = len(call['prompt']) + len(call['completion'])
+    else:
+      turns.append(stand_in('environment' if samples else 'system'))
     before = tuple(range(start, len(turns)))
     samples.append(_sample(call, turns, before, where))
   # Bookkeeping of the row, for author rules.
-  used = {key} if key else {*_PROMPT, *_COMPLETION, *_MASK}
-  used |= {'tools', 'tool_defs'}
+  used = {'tools', 'tool_defs'}
+  used |= {key} if key else {*_PROMPT, *_COMPLETION, *_MASK}
+  if key is None and has_messages:
+    used |= {'prompt', 'completion'}
   metadata = {k: v for k, v in value.items() if k not in used}
   tools = model_messages.schemas(value.get('tools') or value.get('tool_defs'))
   pieces = join(samples, bool(tools))
@@ -99,7 +102,7 @@ def read(value: object) -> TokenChat:
 
 def _turns(value: object) -> tuple[str, list] | None:
   """Returns the key and the turns with a role and ids, or None."""
-  # A list alone has no key.
+  # A bare list has no key.
   for key in KEYS if isinstance(value, dict) else ():
     match = find(value, (key,), ('role', _IDS))
     if match is not None and any(
@@ -165,13 +168,22 @@ def _has_messages(call: object) -> bool:
   )
 
 
-def _new_messages(call: Mapping, start: int, where: str) -> list[Turn]:
-  """Returns the turns of a call's prompt that no call before had."""
-  messages = call['prompt'][start:]
-  if len(call['prompt']) < start:
+def _new_messages(
+  call: Mapping, known: int, start: int, where: str
+) -> list[Turn]:
+  """Returns the turns of a call's prompt that no call before had.
+
+  Args:
+    call: the call.
+    known: number of messages of the calls before.
+    start: index of the first new turn, for messages.
+    where: name of the call, for messages.
+  """
+  messages = call['prompt'][known:]
+  if len(call['prompt']) < known:
     raise Malformed(
       f'{where}: its prompt has {len(call["prompt"])} messages, the calls '
-      f'before have {start}: its history was rewritten'
+      f'before have {known}: its history was rewritten'
     )
   return [
     Turn(normalised(message, start + i), None, message)
@@ -194,23 +206,24 @@ def _sample(
   if not all(isinstance(x, (bool, int, float)) for x in mask):
     raise Malformed(f'{where}: the mask must have 0 and 1')
 
-  # The agent's turn, and one of the environment for tokens with mask 0.
-  agent = len(turns)
+  # The turns of the agent, and those of others for tokens with mask 0.
+  start = len(turns)
   if _has_messages(call):
     turns += [
-      Turn(normalised(message, agent + i), None, message)
+      Turn(normalised(message, start + i), None, message)
       for i, message in enumerate(call['completion'])
     ]
-  else:
-    turns.append(stand_in('assistant'))
-  completion: list[tuple[list[int], int]] = []
-  start = 0
+  is_agents = [turn.message['role'] == 'assistant' for turn in turns[start:]]
+  for flag, role in ((True, 'assistant'), (False, 'environment')):
+    if flag not in is_agents and flag in map(bool, mask):
+      turns.append(stand_in(role))
+      is_agents.append(flag)
+  completion: list[tuple[list[int], tuple[int, ...]]] = []
+  at = 0
   for is_sampled, group in itertools.groupby(map(bool, mask)):
-    end = start + len([*group])
-    turn = agent
-    if not is_sampled:
-      turn = len(turns)
-      turns.append(stand_in('environment'))
-    completion.append((ids[start:end], turn))
-    start = end
+    end = at + len([*group])
+    numbered = enumerate(is_agents, start)
+    writers = tuple(i for i, flag in numbered if flag == is_sampled)
+    completion.append((ids[at:end], writers))
+    at = end
   return Sample(where, prompt, completion, before)

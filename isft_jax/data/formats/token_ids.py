@@ -62,13 +62,13 @@ class Sample(NamedTuple):
   Attributes:
     where: name of the call, for messages.
     prompt: all tokens before the completion, from the beginning.
-    completion: its tokens: (ids, index of the turn that wrote them).
+    completion: its tokens: (ids, indices of the turns that wrote them).
     before: indices of the turns between the last completion and this one.
   """
 
   where: str
   prompt: list[int]
-  completion: list[tuple[list[int], int]]
+  completion: list[tuple[list[int], tuple[int, ...]]]
   before: tuple[int, ...]
 
 
@@ -194,8 +194,8 @@ def join(samples: Sequence[Sample], has_tools: bool = False) -> list[Piece]:
       author = Provenance.TEMPLATE
     pieces.append(Piece(new, sample.before, author, mixed))
     tokens = [*sample.prompt]
-    for ids, turn in sample.completion:
-      pieces.append(Piece(ids, (turn,)))
+    for ids, turns in sample.completion:
+      pieces.append(Piece(ids, turns))
       tokens += ids
   return pieces
 

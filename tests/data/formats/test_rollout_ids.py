@@ -80,6 +80,30 @@ def with_messages(prompt, tokens):
       {'turns': [call([1], [2, 3], completion_mask=[True, False])]},
       [('CONTEXT', [1]), ('AGENT', [2]), ('TOOL', [3])],
     ),
+    # A mask of 0 without a message: the next messages are still found.
+    (
+      {
+        'trajectory': [
+          with_messages([USER], call([1], [2, 3], completion_mask=[1, 0])),
+          with_messages([USER, ANSWER, TOOL, USER], call([1, 2, 3, 4], [5])),
+        ]
+      },
+      [
+        ('USER', [1]),
+        ('AGENT', [2]),
+        ('TOOL', [3, 4]),
+        ('AGENT', [5]),
+      ],
+    ),
+    # With messages, their authors: of the agent's, or of all others.
+    (
+      {
+        'prompt': [USER],
+        'completion': [ANSWER, {**USER, 'author': 'harness'}, ANSWER],
+        **call([1], [2, 3, 4], completion_mask=[1, 0, 1]),
+      },
+      [('USER', [1]), ('AGENT', [2]), ('HARNESS', [3]), ('AGENT', [4])],
+    ),
     # Nothing was sampled, but the prompt is there.
     (call([1, 2], []), [('CONTEXT', [1, 2])]),
   ],

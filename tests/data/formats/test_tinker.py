@@ -79,6 +79,18 @@ def test_rules_see_roles_and_the_row(tmp_path):
   assert tinker.read(row).chat.metadata == {'by': 'human'}
 
 
+def test_a_rule_cannot_leave_out_tokens(tmp_path):
+  (tmp_path / 'rules.json').write_text(
+    '{"rules": [{"when": {"role": "system"}, "drop": true}]}'
+  )
+  rules = Rules.load(tmp_path / 'rules.json')
+  with pytest.raises(Malformed) as raised:
+    columns(TINKER, rules=rules)
+  assert str(raised.value) == (
+    'a rule leaves out a turn, but the row has its token ids'
+  )
+
+
 @pytest.mark.parametrize(
   ('change', 'error'),
   [
