@@ -193,7 +193,7 @@ def inspected(index: int) -> Inspected:
     if row.error:
       raise Malformed(row.error)
     outcomes.check_text(row.value, FORMAT.value, render)
-    id = registry.id_of(row.value, pathlib.Path(row.file).stem, row.number)
+    id = registry.id_of(row.value, rows.stems([row.file])[0], row.number)
     names = template_names(render.rendering['template'])
     parsed = registry.parse(row.value, id, FORMAT.value, author_rules, names)
     # Rows of token ids are examples already; others are trajectories.

@@ -68,6 +68,30 @@ def test_records_of_agent_runs(place):
   assert 'existed already' in again.stdout
 
 
+def test_what_was_not_read_ends_the_output(place):
+  run = {**RUN, 'reward': 1, 'note': 'a\nb', 'messages': [*RUN['messages']]}
+  run['messages'].append({'role': 'exit', 'content': 'bye'})
+  (place / 'runs.jsonl').write_text(json.dumps(run))
+  rules = {'rules': [{'when': {'role': 'exit'}, 'drop': True}]}
+  (place / 'rules.json').write_text(json.dumps(rules))
+  flags = *flags_of(place), f'--authors={place}/rules.json'
+  done = command('prepare', *flags, f'--output={place}/out')
+  assert done.returncode == 0, done.stderr
+  _, _, end = done.stdout.partition('\nkeys that were not used\n')
+  table, _, end = end.partition('\n\n')
+  rows = [line.split() for line in table.splitlines()]
+  assert rows[0] == ['key', 'rows']
+  assert {('row.reward', '1'), ('row.note', '1')} <= {*map(tuple, rows)}
+  assert end.splitlines()[0] == 'turns left out'
+  assert end.splitlines()[2].split() == ['exit', '1']
+  shown = command('inspect', *flags)
+  assert shown.returncode == 0, shown.stderr
+  first, second = shown.stderr.splitlines()
+  assert first.startswith('keys that were not used: ')
+  assert 'row.note, row.reward' in first
+  assert second == 'turns left out: exit (1)'
+
+
 def test_a_folder_with_compressed_runs_and_other_files(place):
   folder = place / 'runs'
   folder.mkdir()

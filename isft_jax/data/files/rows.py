@@ -11,6 +11,7 @@ import glob
 import itertools
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -124,7 +125,8 @@ def unread(pattern: str | os.PathLike) -> list[str]:
 def stems(files: Sequence[str]) -> list[str]:
   """Returns the stem of each file, for the ids of rows that have none.
 
-  A stem is the path relative to the common folder of all files, without suffix.
+  A stem is the path relative to the common folder of all files, without suffix
+  unless another file has the same.
 
   Args:
     files: the result of `files`.
@@ -134,8 +136,11 @@ def stems(files: Sequence[str]) -> list[str]:
     return [file.removeprefix(HUB) for file in files]
   # Files of the same name in different folders have different stems.
   root = os.path.commonpath([os.path.dirname(file) for file in files])
-  paths = [archives.bare(os.path.relpath(file, root or '.')) for file in files]
-  return [os.path.splitext(path)[0] for path in paths]
+  paths = [os.path.relpath(file, root or '.') for file in files]
+  roots = [os.path.splitext(archives.bare(path))[0] for path in paths]
+  # a.jsonl and a.json.gz must not give two rows the same id.
+  times = Counter(roots)
+  return [p if times[s] > 1 else s for p, s in zip(paths, roots, strict=True)]
 
 
 def size(file: str) -> int | None:

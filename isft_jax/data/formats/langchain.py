@@ -28,7 +28,7 @@ from isft_jax.data.formats.conversation import (
   outline,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, take
+from isft_jax.data.formats.normalize import find, system_turn, take
 
 KEYS = ('messages', 'conversation', 'conversations', 'history', 'chat_history')
 WANTS = 'messages: a list of {type, content} with types as human and ai'
@@ -68,7 +68,7 @@ def matches(value: object) -> bool:
 
 
 def read(value: object) -> Chat:
-  """Reads a row.
+  """Reads a row. Its `system`, if any, becomes the first turn.
 
   Raises:
     Malformed: the row does not follow the format, or it lacks words that the
@@ -81,6 +81,7 @@ def read(value: object) -> Chat:
   if state is not value and isinstance(value, dict):
     outer = {k: v for k, v in value.items() if v is not state}
     metadata = {**metadata, **outer}
+  messages = [*system_turn(metadata, 'type', 'content', messages), *messages]
   turns, left_out = Items(), Counter[str]()
   for i, raw in enumerate(messages):
     _message(_flat(raw, i), turns, left_out, f'message {i}')

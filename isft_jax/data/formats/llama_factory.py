@@ -23,7 +23,7 @@ from isft_jax.data.formats.conversation import (
   outline,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, take
+from isft_jax.data.formats.normalize import find, system_turn, take
 from isft_jax.data.formats.tools import json_or_text, with_envelope
 
 KEYS = ('messages', '_messages')  # of a row
@@ -44,7 +44,7 @@ def matches(value: object) -> bool:
 
 
 def read(value: object) -> Chat:
-  """Reads a row.
+  """Reads a row. Its `system`, if any, becomes the first turn.
 
   Raises:
     Malformed: the row does not follow the format.
@@ -52,6 +52,7 @@ def read(value: object) -> Chat:
   if not matches(value):
     raise Malformed(f'expected {WANTS}; the row has {outline(value)}')
   messages, tools, metadata = take(value, KEYS, HAS)
+  messages = [*system_turn(metadata, 'role', 'content', messages), *messages]
   tools = [*(tools or ())]
   turns = Items()
   for i, message in enumerate(messages):

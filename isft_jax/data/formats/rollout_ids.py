@@ -102,7 +102,7 @@ def read(value: object) -> TokenChat:
 
 def _turns(value: object) -> tuple[str, list] | None:
   """Returns the key and the turns with a role and ids, or None."""
-  # A list without a row has no key.
+  # A bare list has no key.
   for key in KEYS if isinstance(value, dict) else ():
     match = find(value, (key,), ('role', _IDS))
     if match is not None and any(

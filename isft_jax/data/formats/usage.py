@@ -43,12 +43,14 @@ def unused(
     for key, value in metadata.items()
     if key not in used.row and not is_empty(value)
   }
+  known = used.message
   for turn, author in turns:
-    # Most messages have no other keys. The rest of this loop is for those that
-    # have.
-    others = turn.raw.keys() - used.message
+    # Most messages have no other keys, or those of the messages before.
+    others = turn.raw.keys() - known
     if others:
-      paths.update(_of_message(turn, author, others, used.template))
+      unused_keys = _of_message(turn, author, others, used.template)
+      paths.update(f'message.{key}' for key in unused_keys)
+      known = known | unused_keys
     if used.part and isinstance(turn.raw.get('content'), list):
       paths.update(_of_parts(turn.raw['content'], used.part))
     if 'tool_calls' in turn.message:
@@ -58,7 +60,9 @@ def unused(
 
 def _of_message(
   turn: Turn, author: Provenance, keys: Collection[str], template: Set[str]
-) -> Iterator[str]:
+) -> set[str]:
+  """Returns those of a message's keys that nothing used."""
+  unused_keys = set()
   for key in keys:
     value = turn.raw[key]
     if is_empty(value) or is_mark(key, value):
@@ -68,7 +72,8 @@ def _of_message(
     is_shown = key in template and key in turn.message
     is_verdict = author == Provenance.AGENT and is_flag(key, value)
     if not (is_shown or is_verdict):
-      yield f'message.{key}'
+      unused_keys.add(key)
+  return unused_keys
 
 
 def _of_parts(parts: Iterable[object], used: Set[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Names in a chat template: which keys of messages it can use."""
 
+import functools
 from collections.abc import Mapping
 
 from jinja2 import nodes
@@ -20,9 +21,14 @@ def template_names(template: str | Mapping[str, str]) -> frozenset[str]:
     template: the text of the template, or several texts by name.
   """
   sources = [template] if isinstance(template, str) else template.values()
+  return frozenset().union(*map(_names, sources))
+
+
+@functools.cache
+def _names(source: str) -> frozenset[str]:
+  tree = Environment().parse(source)
   names = {
     getattr(node, attribute)
-    for tree in map(Environment().parse, sources)
     for kind, attribute in _NAMED
     for node in tree.find_all(kind)
   }

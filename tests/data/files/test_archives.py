@@ -83,6 +83,10 @@ def test_bookkeeping_of_the_datasets_library_is_not_counted(tmp_path):
     (['/r/a.jsonl.gz', '/r/b.json', '/r/d/c.csv.ZST'], ['a', 'b', 'd/c']),
     (['/r/a.zip/b.jsonl', '/r/a.zip/c/d.json.gz'], ['b', 'c/d']),
     (['/r/a.zip/b.jsonl', '/r/e.jsonl'], ['a.zip/b', 'e']),
+    (
+      ['/r/a.json', '/r/a.jsonl.gz', '/r/b.json', '/r/c/a.json'],
+      ['a.json', 'a.jsonl.gz', 'b', 'c/a'],
+    ),
     (['gs://r/a.jsonl.gz', 'gs://r/d/b.json'], ['a', 'd/b']),
   ],
 )

@@ -139,7 +139,7 @@ def test_cells_of_bytes_are_kept_as_such(tmp_path):
       'turn 0: content is a cell of type bytes, expected text',
     ),
     (
-      {'messages': [{'role': 'user', 'content': 'a', 'image': b'a'}]},
+      {'messages': [{'role': 'user', 'content': 'a', 'blob': b'a'}]},
       'turn 0: holds a cell of type bytes',
     ),
     ({'tools': [{'name': 'f', 'icon': b'a'}]}, 'a tool holds a cell of type b'),

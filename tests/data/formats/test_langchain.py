@@ -236,6 +236,16 @@ NO_TEXT = 'has no text form, and no chat template can show it'
 HIDDEN = 'has no text: the words of the agent are not in the row'
 
 
+def test_a_system_is_the_first_turn():
+  row = {'system': 's', 'messages': [message('human', 'a')]}
+  chat = langchain.read(row)
+  assert [turn.message for turn in chat.turns] == [
+    said('system', 's'),
+    said('user', 'a'),
+  ]
+  assert chat.metadata == {}
+
+
 @pytest.mark.parametrize(
   ('raw', 'error'),
   [

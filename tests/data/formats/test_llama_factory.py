@@ -116,6 +116,16 @@ def test_authors_and_metadata():
   assert chat.metadata == {'_dataset_name': 'd'}
 
 
+def test_a_system_is_the_first_turn():
+  row = {'system': 's', 'messages': [message('user', text('a'))]}
+  chat = llama_factory.read(row)
+  assert [turn.message for turn in chat.turns] == [
+    said('system', 's'),
+    said('user', 'a'),
+  ]
+  assert chat.metadata == {}
+
+
 @pytest.mark.parametrize(
   ('raw', 'error'),
   [
