@@ -87,6 +87,7 @@ setuptools.setup(
     'console_scripts': [
       'isft=isft_jax.cli.commands:main',
       'isft-compile=isft_jax.cli.compile:run',
+      'isft-diff=isft_jax.cli.diff:run',
       'isft-export=isft_jax.cli.export:run',
       'isft-generate=isft_jax.cli.generate:run',
       'isft-inspect=isft_jax.cli.inspect:run',

@@ -14,8 +14,9 @@ from tests.data.chat_tokenizer import CORPUS
 
 # Markers of the forms <|x|>, <x|>, <|x> and DeepSeek's bars, and by name.
 _MARKER = re.compile(
-  r'<\|[^<>|\s\'"{}]{1,40}\|?>|<[^<>|\s\'"{}]{1,40}\|>|<｜[^<>\'"{}]{1,40}｜>'
-  r'|</?s>|<(?:bos|eos|sop|eop|start_of_turn|end_of_turn|end_of_utterance)>'
+  r'<\|[^<>|\s\'"{}]{1,40}\|?>|<[^<>|\s\'"{}]{1,40}\|>'
+  r'|<\uff5c[^<>\'"{}]{1,40}\uff5c>|</?s>'
+  r'|<(?:bos|eos|sop|eop|start_of_turn|end_of_turn|end_of_utterance)>'
   r'|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|'
   r'TOOL_CONTENT|ARGS|CALL_ID|THINK|gMASK)\]'
 )

@@ -9,7 +9,7 @@ pairs the tokens that both renderings have:
 
 import difflib
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ _MOST_PAIRS = 4_000_000
 
 
 def align(
-  ours: Sequence[int], theirs: Sequence[int], texts: Sequence[str]
+  ours: Sequence[int], theirs: Sequence[int], decode: Callable[[int], str]
 ) -> np.ndarray:
   """Aligns two sequences of ids.
 
@@ -29,7 +29,7 @@ def align(
   Args:
     ours: the ids of our rendering.
     theirs: the ids of another rendering.
-    texts: the text of each id; lines end at tokens that hold a line break.
+    decode: id -> text; lines end at tokens that hold a line break.
 
   Returns:
     int [A, 2]: for each token of either sequence, its index in `ours` and in
@@ -38,7 +38,7 @@ def align(
   if list(ours) == list(theirs):
     return np.stack([np.arange(len(ours))] * 2, axis=1)
   pairs: list[tuple[int, int]] = []
-  lines_of = [_lines(ids, texts) for ids in (ours, theirs)]
+  lines_of = [_lines(ids, decode) for ids in (ours, theirs)]
   bounds = [
     [0, *itertools.accumulate(len(line) for line in lines)]
     for lines in lines_of
@@ -59,12 +59,14 @@ def align(
   return np.array(pairs, int).reshape(-1, 2)
 
 
-def _lines(ids: Sequence[int], texts: Sequence[str]) -> list[tuple[int, ...]]:
+def _lines(
+  ids: Sequence[int], decode: Callable[[int], str]
+) -> list[tuple[int, ...]]:
   """Splits a sequence of ids after each token with a line break."""
   lines: list[list[int]] = [[]]
   for id in ids:
     lines[-1].append(id)
-    if '\n' in texts[id]:
+    if '\n' in decode(id):
       lines.append([])
   return [tuple(line) for line in lines if line]
 
