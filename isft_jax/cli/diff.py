@@ -16,7 +16,8 @@ reason.
   assistant_mask  return_assistant_tokens_mask of transformers, for a template
                   with generation marks
 
-trl and renderers need pip install 'isft-jax[diff]'.
+renderers needs pip install 'isft-jax[renderers]', and trl, which brings torch,
+pip install 'isft-jax[diff]'.
 """
 
 import collections
@@ -110,7 +111,7 @@ def _diff() -> None:
       f'--index={INDEX.value}: {trajectories.input()} has no row of this index'
     )
   print(
-    f'{len(rows)} of {total} rows compared; ours: objective '
+    f'{len(rows):,} of {total:,} rows compared; ours: objective '
     f'{OBJECTIVE.value}; {AGAINST.value}: {trainer.name}\n'
   )
   shown = [tables.not_compared(reasons)] if reasons else []

@@ -28,7 +28,10 @@ _TAG = re.compile(
 
 @functools.cache
 def marker_tokenizer(
-  template: str, more: tuple[str, ...] = (), eos: str = ''
+  template: str,
+  more: tuple[str, ...] = (),
+  eos: str = '',
+  bos: str = '<bos>',
 ) -> transformers.PreTrainedTokenizerFast:
   """Returns a small byte-level BPE for a chat template.
 
@@ -36,6 +39,7 @@ def marker_tokenizer(
     template: its text, which the tokenizer gets.
     more: special tokens and tags besides those that the template shows.
     eos: the end-of-text token; by default a usual one that the template names.
+    bos: the begin-of-text token.
   """
   markers = dict.fromkeys([*_MARKER.findall(template), *more])
   tags = dict.fromkeys(_TAG.findall(f'{template} {" ".join(more)}'))
@@ -46,7 +50,7 @@ def marker_tokenizer(
     add_prefix_space=False
   )
   bpe.decoder = tokenizers.decoders.ByteLevel()
-  special = dict.fromkeys(['<|pad|>', '<bos>', eos, *markers])
+  special = dict.fromkeys(['<|pad|>', bos, eos, *markers])
   special = [token for token in special if token not in tags]
   trainer = tokenizers.trainers.BpeTrainer(
     vocab_size=500 + len(special),
@@ -57,7 +61,7 @@ def marker_tokenizer(
   bpe.train_from_iterator(CORPUS, trainer)
   bpe.add_tokens([tokenizers.AddedToken(tag, normalized=False) for tag in tags])
   tokenizer = transformers.PreTrainedTokenizerFast(
-    tokenizer_object=bpe, bos_token='<bos>', eos_token=eos, pad_token='<|pad|>'
+    tokenizer_object=bpe, bos_token=bos, eos_token=eos, pad_token='<|pad|>'
   )
   tokenizer.chat_template = template
   return tokenizer

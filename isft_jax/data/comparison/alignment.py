@@ -73,7 +73,7 @@ def _lines(
 
 def _blocks(
   a: Sequence[Hashable], b: Sequence[Hashable]
-) -> list[tuple[str, int, int, int, int]]:
+) -> Sequence[tuple[str, int, int, int, int]]:
   # Without autojunk: it would ignore frequent tokens.
   return difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
 

@@ -30,7 +30,6 @@ from isft_jax.types import Trajectory
 
 NAMES = ('trl', 'renderers', 'assistant_mask')
 
-_INSTALL = "pip install 'isft-jax[diff]'"
 # With the white space control that Jinja allows, as TRL tests it.
 _GENERATION = re.compile(r'\{%-?\s*generation\s*-?%\}')
 
@@ -49,7 +48,7 @@ class Masked(NamedTuple):
 class Trainer(NamedTuple):
   """Another trainer."""
 
-  name: str  # with its version, as in 'trl 1.16.0'
+  name: str  # with its version, as in 'TRL 1.16.0'
   # Raises CannotRender.
   mask: Callable[[Trajectory], Masked]
 
@@ -115,7 +114,9 @@ def _trl(renderer: Renderer) -> tuple[str, _Mask]:
   try:
     from trl import chat_template_utils
   except ImportError as error:
-    raise ValueError(f'--against=trl needs {_INSTALL} ({error})') from error
+    raise ValueError(
+      f"--against=trl needs pip install 'isft-jax[diff]' ({error})"
+    ) from error
   template = renderer.rendering['template']
   if not _GENERATION.search(template):
     # TRL knows a template by its text, with the call that prints the date.
@@ -137,7 +138,7 @@ def _trl(renderer: Renderer) -> tuple[str, _Mask]:
         'one with {% generation %} marks with --chat_template'
       ) from error
     template = chat_template.freeze(patched or tokenizer.chat_template)
-  return f'trl {importlib.metadata.version("trl")}', _marks(renderer, template)
+  return f'TRL {importlib.metadata.version("trl")}', _marks(renderer, template)
 
 
 def _frozen(template: str) -> str:
@@ -154,7 +155,8 @@ def _marks(renderer: Renderer, template: str) -> _Mask:
   values: dict[str, Any] = renderer.rendering['values']
 
   def mask(messages: list, tools: list | None) -> tuple[list, list]:
-    encoded = tokenizer.apply_chat_template(
+    # return_dict=True returns a mapping, which the annotation does not say.
+    encoded: Any = tokenizer.apply_chat_template(
       messages,
       tools=tools,
       chat_template=template,
@@ -172,7 +174,7 @@ def _renderers(renderer: Renderer, model: str) -> tuple[str, _Mask]:
     import renderers
   except ImportError as error:
     raise ValueError(
-      f'--against=renderers needs {_INSTALL} ({error})'
+      f"--against=renderers needs pip install 'isft-jax[renderers]' ({error})"
     ) from error
   try:
     config = renderers.config_from_name(model)

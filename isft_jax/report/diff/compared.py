@@ -138,19 +138,16 @@ def differences(rows: Sequence[Row]) -> collections.Counter[Difference]:
   """Counts the stretches that only one of both scores, by side and text."""
   found: collections.Counter[Difference] = collections.Counter()
   for each in rows:
-    differs = np.flatnonzero(each.differs_A).tolist()
-    # Tokens with the same key are consecutive, of one author and one side.
-    keyed = itertools.groupby(
-      enumerate(differs),
-      lambda pair, each=each: (
-        pair[1] - pair[0],
-        int(each.segment_A[pair[1]]),
-        int(each.provenance_A[pair[1]]),
-        bool(each.scored_A[pair[1]]),
-      ),
-    )
-    for (_, _, author, is_theirs), group in keyed:
-      text = ''.join(each.texts[i] for _, i in group)
-      side = 'theirs' if is_theirs else 'ours'
-      found[Difference(side, Provenance(author), text)] += 1
+    key_A2 = np.stack([each.provenance_A, each.segment_A], axis=1)
+    # One number per token: 0 for agreement, 1 for ours, 2 for theirs.
+    side_A = each.differs_A * (1 + each.scored_A)
+    # Cut where author, turn or side changes.
+    changes = (key_A2[1:] != key_A2[:-1]).any(1) | (side_A[1:] != side_A[:-1])
+    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(each.texts)]
+    for start, stop in itertools.pairwise(bounds):
+      if start < stop and side_A[start]:
+        side = 'theirs' if each.scored_A[start] else 'ours'
+        author = Provenance(int(each.provenance_A[start]))
+        text = ''.join(each.texts[start:stop])
+        found[Difference(side, author, text)] += 1
   return found
