@@ -81,7 +81,7 @@ def load(against: str, renderer: Renderer, model: str = 'auto') -> Trainer:
   def checked(trajectory: Trajectory) -> Masked:
     # Their code may change the messages, and can raise any error.
     messages = copy.deepcopy(chat_template.messages_of(trajectory))
-    tools = trajectory.tools and [dict(tool) for tool in trajectory.tools]
+    tools = copy.deepcopy([dict(tool) for tool in trajectory.tools or ()])
     try:
       tokens, scored = mask(messages, tools or None)
     except Exception as error:

@@ -1,9 +1,10 @@
-"""Our authors against two other judges of what an agent wrote.
+"""Our authors against other judges of what an agent wrote.
 
-TRL marks {% generation %} in the training templates that it ships. `renderers`
-knows for each token whether the model sampled it. They are asked about fifteen
-probe dialogues and about real runs. Every disagreement has one of the reasons
-below; docs/evidence.md says who is right.
+TRL marks {% generation %} in the training templates that it ships, and a few
+public templates have such marks. `renderers` knows for each token whether the
+model sampled it. They are asked about fifteen probe dialogues and about real
+runs. Every disagreement has one of the reasons below; docs/evidence.md explains
+who is right.
 """
 
 import collections
@@ -94,6 +95,13 @@ RENDERERS = {
   'kimi-k2': ('shared/llamacpp--Kimi-K2-Instruct', 11, DEMO),
   'laguna-s-2.1': ('shared/llamacpp--poolside-Laguna-S-2.1', 15, DEMO),
   'minimax-m2': ('shared/llamacpp--MiniMax-M2', 15, DEMO, LINE, PROMPT, TEXT),
+}
+# The same for public templates with marks of their own.
+OWN_MARKS = {
+  'llamacpp--LFM2.5-8B-A1B': (15, DEMO, SPACE),
+  'llamacpp--poolside-Laguna-S-2.1': (15, DEMO, PROMPT, SPACE),
+  'llamacpp--poolside-Laguna-XS-2.1': (15, DEMO, PROMPT, SPACE),
+  'llamacpp--poolside-Laguna-XS.2': (15, DEMO, PROMPT, SPACE),
 }
 # Tokens besides those that a template shows.
 _QWEN = (
@@ -237,7 +245,7 @@ def reason(difference, prompt: str, name: str, eos: str) -> str:
   if side == 'ours':
     # Only the agent's tokens are compared.
     assert author == P.AGENT
-    if 'gemma' in name and 'tool_response|>' in text or 'response:' in text:
+    if 'gemma' in name and ('response:' in text or 'response|>' in text):
       return RESULT
     return {'\n': LINE, '</think>': CLOSE}.get(text, '')
   if author == P.TEMPLATE:
@@ -277,6 +285,12 @@ def test_every_template_that_trl_can_mark_is_asked():
   marked = {n for n in named if f'{n}_training' in named}
   # Their messages are lists of images and text, which ours are not.
   assert marked - TRL.keys() == {'idefics3', 'llava_next', 'smolvlm'}
+
+
+@pytest.mark.parametrize('name', OWN_MARKS)
+def test_a_template_marks_what_we_attribute_to_the_agent(name):
+  least, *reasons = OWN_MARKS[name]
+  check('assistant_mask', name, f'shared/{name}', least, reasons)
 
 
 @needs('renderers')
