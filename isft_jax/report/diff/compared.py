@@ -123,7 +123,8 @@ def count(row: Row, author: Provenance | None = None) -> Count:
 
 def add(counts: Sequence[Count]) -> Count:
   """Returns the sums of counts."""
-  return Count(*map(sum, zip(*counts, strict=True)))
+  none = Count(0, 0, 0, 0, 0, 0)
+  return Count(*map(sum, zip(none, *counts, strict=True)))
 
 
 def authors(rows: Sequence[Row]) -> list[Provenance]:
