@@ -60,10 +60,10 @@ def flags(folder, name='marked.jinja', against='assistant_mask'):
 AGENT_ONLY = """\
 2 of 5 rows compared; ours: objective agent_only; assistant_mask: transformers N
 
-rows not compared                                             rows
-isft-prepare: special_text                                       1
-isft-prepare: malformed                                          1
-assistant_mask: the row has token ids and no messages            1
+rows not compared                                      rows
+isft-prepare: special_text                                1
+isft-prepare: malformed                                   1
+assistant_mask: the row has token ids and no messages     1
 
 author    tokens  ours  assistant_mask  both  only ours  only assistant_mask
 TEMPLATE      NN     0               0     0          0                    0
