@@ -65,6 +65,8 @@ def prepare(
   chat_template: str = '',
   template_kwargs: Mapping[str, Any] | None = None,
   special_text: str = 'reject',
+  call_id_digits: int = 0,
+  on_dropped: str = 'reject',
   authors: str = '',
   split: str = '',
   heldout: float = 0.0,
@@ -92,6 +94,11 @@ def prepare(
       tokenizer's own template.
     template_kwargs: values for the template, as {'enable_thinking': False}.
     special_text: 'reject' or 'escape' a message with a special token's text.
+    call_id_digits: digits to which ids of tool calls are renumbered; Mistral's
+      templates demand 9. 0 keeps the ids.
+    on_dropped: 'reject' conversations in which the template leaves out words of
+      a message, 'keep' them without these words, or 'split' them into one
+      example per agent's turn.
     authors: a JSON file of rules for the authors of messages.
     split: the split of a data set on the hub; by default 'train'.
     heldout: share of the rows for the split 'heldout', from 0 to below 1.
@@ -127,6 +134,7 @@ def prepare(
     split=split,
     num_shards=num_shards,
     extends=extends,
+    on_dropped=on_dropped,
   )
   # How to render it, and who wrote what.
   if chat_template == 'plain':
@@ -136,6 +144,7 @@ def prepare(
     chat_template or None,
     template_kwargs,
     special_text,
+    call_id_digits=call_id_digits,
   )
   rules = Rules.load(authors) if authors else Rules.default()
   # The same report is in output/prepare_report.json.

@@ -65,6 +65,17 @@ class Part(NamedTuple):
   verdict: Verdict = Verdict.UNKNOWN
 
 
+class JsonObject(dict):
+  """A JSON object that keeps the text from which it was parsed."""
+
+  def __init__(self, value: Mapping[str, Any], text: str) -> None:
+    super().__init__(value)
+    self.text = text
+
+  def __reduce__(self) -> tuple:
+    return JsonObject, (dict(self), self.text)
+
+
 @dataclasses.dataclass(frozen=True)
 class Segment:
   """One turn of a trajectory.

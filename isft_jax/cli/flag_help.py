@@ -27,19 +27,16 @@ def sentence(flag: flags.Flag) -> str:
   A text that describes the default itself, as in '(default all)', keeps that
   description, because the value of its flag is then None or empty.
   """
-  # absl puts the choices of an enum before the text, as in '<a|b>: '.
+  # absl puts the choices of an enum before the text, as in '<a|b>: '. An empty
+  # choice is none that a user would name.
   text = re.sub('^<.*>: ', '', flag.help).removesuffix('.')
   text, _, default = text.partition(' (default ')
-  # Details in parentheses: the choices, then the default.
-  details = []
   if isinstance(flag.parser, flags.EnumParser):
-    *others, last = filter(None, flag.parser.enum_values)
-    details.append(f'{", ".join(others)} or {last}')
-  if default:
-    details.append(f'default {default.removesuffix(")")}')
-  elif flag.default not in (None, '', []):
-    details.append(f'default {_shown(flag.default)}')
-  return f'{text} ({"; ".join(details)}).' if details else f'{text}.'
+    text = f'<{"|".join(filter(None, flag.parser.enum_values))}>: {text}'
+  default = default.removesuffix(')')
+  if not default and flag.default not in (None, '', []):
+    default = _shown(flag.default)
+  return f'{text} (default {default}).' if default else f'{text}.'
 
 
 def _shown(default: object) -> str:

@@ -134,6 +134,7 @@ def _prepare() -> None:
     split=trajectories.SPLIT.value,
     num_shards=NUM_SHARDS.value,
     extends=EXTENDS.value,
+    on_dropped=trajectories.ON_DROPPED.value,
   )
   renderer, rules = trajectories.renderer(), trajectories.rules()
   print(rules.describe())

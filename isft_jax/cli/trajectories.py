@@ -9,7 +9,7 @@ import json
 import pathlib
 from typing import TYPE_CHECKING
 
-from absl.flags import DEFINE_enum, DEFINE_string
+from absl.flags import DEFINE_enum, DEFINE_integer, DEFINE_string
 
 if TYPE_CHECKING:
   from isft_jax.data.formats.author_rules import Rules
@@ -43,8 +43,8 @@ TOKENIZER = DEFINE_string(
 CHAT_TEMPLATE = DEFINE_string(
   'chat_template',
   '',
-  "File with a Jinja chat template, or 'plain' for the paper's format (default "
-  "the tokenizer's own).",
+  "File with a Jinja chat template, 'plain' for the paper's format, or a name "
+  'if the tokenizer has several (default its own, as transformers chooses).',
 )
 TEMPLATE_KWARGS = DEFINE_string(
   'template_kwargs',
@@ -57,6 +57,21 @@ SPECIAL_TEXT = DEFINE_enum(
   'reject',
   ['reject', 'escape'],
   'Treatment of messages that contain the text of a special token.',
+)
+CALL_ID_DIGITS = DEFINE_integer(
+  'call_id_digits',
+  0,
+  'Number of digits to which ids of tool calls are renumbered; templates of '
+  'Mistral demand 9. 0 keeps the ids.',
+)
+ON_DROPPED = DEFINE_enum(
+  'on_dropped',
+  'reject',
+  ['reject', 'keep', 'split'],
+  'Treatment of conversations in which the template leaves out words of a '
+  'message, as Llama 3 does beside a tool call. keep writes them without these '
+  "words. split writes one example per agent's turn, as the agent saw it; so "
+  'does it if a template hides earlier thinking.',
 )
 AUTHORS = DEFINE_string(
   'authors',
@@ -72,6 +87,8 @@ FLAGS = (
   CHAT_TEMPLATE,
   TEMPLATE_KWARGS,
   SPECIAL_TEXT,
+  CALL_ID_DIGITS,
+  ON_DROPPED,
   AUTHORS,
 )
 
@@ -103,12 +120,15 @@ def renderer() -> 'Renderer':
   if CHAT_TEMPLATE.value == 'plain':
     template = chat_template.PLAIN
   elif CHAT_TEMPLATE.value:
+    named = encoder.chat_template
+    named = named if isinstance(named, dict) else {}
     path = pathlib.Path(CHAT_TEMPLATE.value)
-    if not path.is_file():
+    if CHAT_TEMPLATE.value not in named and not path.is_file():
+      choices = ' or '.join(map(repr, ['plain', *named]))
       raise ValueError(
-        f"--chat_template must be a file or 'plain' (got {str(path)!r})"
+        f'--chat_template must be a file or {choices} (got {str(path)!r})'
       )
-    template = path.read_text(encoding='utf-8')
+    template = named.get(CHAT_TEMPLATE.value) or path.read_text('utf-8')
   # Values for the template, such as enable_thinking.
   try:
     values = json.loads(TEMPLATE_KWARGS.value)
@@ -119,7 +139,13 @@ def renderer() -> 'Renderer':
       '--template_kwargs must be a JSON object, as in {"enable_thinking": '
       f'false}} (got {TEMPLATE_KWARGS.value!r})'
     )
-  return Renderer(encoder, template, values, SPECIAL_TEXT.value)
+  return Renderer(
+    encoder,
+    template,
+    values,
+    SPECIAL_TEXT.value,
+    call_id_digits=CALL_ID_DIGITS.value,
+  )
 
 
 def rules() -> 'Rules':
@@ -161,8 +187,10 @@ def example(index: int) -> 'tuple[Example, FastTokenizer]':
     id = registry.id_of(row.value, pathlib.Path(row.file).stem, row.number)
     parsed = registry.read(row.value, id, FORMAT.value, author_rules)
     # Rows of token ids are examples already; others are trajectories.
-    done = parsed if isinstance(parsed, Example) else render.example(parsed)
-    return done, render.tokenizer
+    may_drop = ON_DROPPED.value != 'reject'
+    if not isinstance(parsed, Example):
+      parsed = render.render(parsed, may_drop).example
+    return parsed, render.tokenizer
   except (Malformed, Rejected) as error:
     reason = getattr(error, 'reason', 'malformed')
     raise ValueError(

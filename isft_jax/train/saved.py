@@ -102,6 +102,9 @@ def chat_model_from_run(workdir: str) -> ChatModel:
     )
   # Values are arguments of the template. Old records have none.
   template, values = rendering['template'], rendering.get('values', {})
+  # The default template is for conversations without tools.
+  if isinstance(template, dict):
+    template = template.get('default') or next(iter(template.values()))
   return ChatModel(model, encoder, template, values, {}, run['records'])
 
 

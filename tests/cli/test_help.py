@@ -291,11 +291,11 @@ def flag(define, *arguments, **kwargs):
     (flag(flags.DEFINE_string, None, 'A file.'), 'A file.'),
     (
       flag(flags.DEFINE_enum, 'a', ['a', 'b', 'c'], 'A letter.'),
-      'A letter (a, b or c; default a).',
+      '<a|b|c>: A letter (default a).',
     ),
     (
       flag(flags.DEFINE_enum, '', ['', 'a', 'b'], 'A letter (default none).'),
-      'A letter (a or b; default none).',
+      '<a|b>: A letter (default none).',
     ),
   ],
 )
@@ -321,6 +321,8 @@ def test_every_line_of_help_stands_on_its_own(name):
   assert len(names) > 2 and names == sorted(names)
   for flag, text in listed.items():
     assert re.fullmatch(r'--(\[no\])?[a-z_]+', flag)
+    # The choices of a flag come first.
+    text = re.sub(r'^<\S+>: ', '', text)
     assert re.fullmatch(r"[A-Z].{8,}[\w)']\.", text), text
     assert not re.match('(Of|The|A|An|Which|What|Whose|By) ', text), text
     is_number = re.match('(Number|Maximum|Minimum|Index|Seconds) ', text)

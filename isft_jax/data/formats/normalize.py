@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from isft_jax.data.files import strict_json
 from isft_jax.data.formats.annotations import is_mark
 from isft_jax.data.formats.conversation import Malformed, kind, outline, quoted
+from isft_jax.types import JsonObject
 
 _TOOLS = ('tools', 'functions')  # keys of schemas in a row
 _CALL_FIELDS = ('id', 'index', 'type', 'function')
@@ -204,9 +205,10 @@ def _call(call: object, where: str) -> dict:
       f'{where}: name is {kind(function.get("name"))}, expected a name'
     )
   # OpenAI's API has arguments as JSON text; templates expect an object.
-  arguments = json_or_text(function.get('arguments'))
-  if isinstance(arguments, dict):
-    function = {**function, 'arguments': arguments}
+  text = function.get('arguments')
+  arguments = json_or_text(text)
+  if isinstance(text, str) and isinstance(arguments, dict):
+    function = {**function, 'arguments': JsonObject(arguments, text)}
   return {**call, 'function': function}
 
 

@@ -1,6 +1,7 @@
 """Counts rows, tokens and rejections during preparation."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,28 +30,34 @@ class Tally:
     self.scorable_PV = np.zeros((len(Provenance), len(Verdict)), np.int64)
     self.straddling = 0  # tokens with characters of several authors
     self.lost: Counter[str] = Counter()  # see `fidelity.count_losses`
-    # Number of rows for each length. Millions of rows have only thousands of
-    # different lengths.
+    # Number of rows for each length, or of examples if a row has several.
+    # Millions of rows have only thousands of different lengths.
     self.lengths: Counter[int] = Counter()
 
-  def add(self, split: str, whole: Example, records: int) -> None:
+  def add(self, split: str, examples: Sequence[Example], records: int) -> None:
     """Counts a row that is written.
 
     Args:
       split: its split.
-      whole: the row before it is cut into windows.
+      examples: the row before it is cut into windows: one example, or one per
+        turn of the agent.
       records: number of its records.
     """
     self.written[split] += 1
     self.records[split] += records
-    self.lengths[len(whole.tokens_T)] += 1
-    self.tokens_P += np.bincount(whole.provenance_T, minlength=len(Provenance))
-    # Histogram over pairs (author, verdict) with a joint index.
-    cell_T = whole.provenance_T[1:].astype(np.int64) * len(Verdict)
-    cell_T += whole.verdict_T[1:]
-    self.scorable_PV.ravel()[:] += np.bincount(
-      cell_T, minlength=self.scorable_PV.size
-    )
+    for example in examples:
+      self.lengths[len(example.tokens_T)] += 1
+      # Tokens that are only context were counted in an earlier example.
+      new_T = slice(example.scored_from, None)
+      provenance_T = example.provenance_T[new_T]
+      self.tokens_P += np.bincount(provenance_T, minlength=len(Provenance))
+      # Histogram over pairs (author, verdict) with a joint index. The first
+      # token of a row is no target.
+      cell_T = provenance_T.astype(np.int64) * len(Verdict)
+      cell_T += example.verdict_T[new_T]
+      self.scorable_PV.ravel()[:] += np.bincount(
+        cell_T[not example.scored_from :], minlength=self.scorable_PV.size
+      )
 
   def merge(self, other: 'Tally') -> 'Tally':
     """Adds the counts of another tally; returns this one."""
@@ -93,6 +100,7 @@ class Tally:
       'lost': {
         'thinking_characters': self.lost['thinking'],
         'whitespace_characters': self.lost['whitespace'],
+        'dropped_characters': self.lost['words'],
         'rows_without_their_tool_schemas': self.lost['tools'],
       },
       'scored_share': shares,

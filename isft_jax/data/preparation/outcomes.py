@@ -6,8 +6,10 @@ The same `Preparer` runs in this process, in worker processes and on Beam. It is
 pickled as the arguments of its constructor.
 """
 
+import dataclasses
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +25,7 @@ from isft_jax.data.records import shards
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.rejection import Rejected
-from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.data.rendering.renderer import Rendered, Renderer
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.types import Example, Provenance, Trajectory
 
@@ -178,31 +180,55 @@ class Preparer:
     parsed = registry.read(row.value, id, self._settings.format, self._rules)
 
     # Render it, unless it is tokens already.
-    lost: Mapping[str, int] = {}
+    lost: Counter[str] = Counter()
     straddling = 0
     if isinstance(parsed, Trajectory):
-      rendered = self._renderer.render(parsed)
-      example = rendered.example
-      lost, straddling = rendered.lost, rendered.straddling
+      whole = self._render(parsed)
+      examples = [rendered.example for rendered in whole]
+      straddling = sum(rendered.straddling for rendered in whole)
+      # The last example has all turns. With several, thinking that it hides is
+      # in an earlier one.
+      lost.update(whole[-1].lost)
+      if len(whole) > 1:
+        lost['thinking'] = 0
     else:
-      example = parsed
-      if example.tokens_T.max() >= self._ids:
+      examples = [parsed]
+      if parsed.tokens_T.max() >= self._ids:
         raise Malformed(
-          f'id {example.tokens_T.max()}; the tokenizer has ids below '
-          f'{self._ids}'
+          f'id {parsed.tokens_T.max()}; the tokenizer has ids below {self._ids}'
         )
     # The first token is never a target.
-    if set(np.unique(example.provenance_T[1:]).tolist()) <= _FRAME:
+    authors = {a for e in examples for a in np.unique(e.provenance_T[1:])}
+    if authors <= _FRAME:
       raise Rejected(
         'no_targets', 'all tokens are context or protocol: no turn has text'
       )
 
     # Cut it into windows. Count it last, because all steps above may reject it.
-    examples = self._fit(example)
-    tally.add(split, example, len(examples))
+    records: list[Example] = []
+    for example in examples:
+      records += self._fit(
+        dataclasses.replace(example, window=len(records))
+        if len(examples) > 1
+        else example
+      )
+    tally.add(split, examples, len(records))
     tally.lost.update(lost)
     tally.straddling += straddling
-    return examples
+    return records
+
+  def _render(self, trajectory: Trajectory) -> list[Rendered]:
+    """Renders a trajectory as one example, or as one per turn of the agent."""
+    on_dropped = self._settings.on_dropped
+    try:
+      rendered = self._renderer.render(trajectory, on_dropped == 'keep')
+    except Rejected as error:
+      if on_dropped != 'split' or error.reason != 'content_dropped':
+        raise
+    else:
+      if on_dropped != 'split' or not rendered.lost['thinking']:
+        return [rendered]
+    return self._renderer.render_turns(trajectory)
 
   def _fit(self, example: Example) -> list[Example]:
     """Returns an example as records of at most `max_length` tokens."""

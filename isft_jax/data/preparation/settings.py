@@ -6,6 +6,7 @@ from isft_jax.data.formats import registry
 from isft_jax.data.preparation import windows
 
 OVERLONG = ('window', 'reject')
+ON_DROPPED = ('reject', 'keep', 'split')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Settings:
   split: str = ''  # of a data set of the hub; '': train
   num_shards: int = 0  # per split; 0: one per 8,192 records
   extends: str = ''  # folder of a data set to which this one adds rows
+  # How to treat rows of which the template leaves out words: 'keep' writes them
+  # without these words, 'split' writes one example per turn of the agent.
+  on_dropped: str = 'reject'
 
   def __post_init__(self) -> None:
     if self.format not in registry.NAMES:
@@ -32,6 +36,11 @@ class Settings:
       raise ValueError(
         f'--overlong must be one of {", ".join(OVERLONG)} '
         f'(got {self.overlong!r})'
+      )
+    if self.on_dropped not in ON_DROPPED:
+      raise ValueError(
+        f'--on_dropped must be one of {", ".join(ON_DROPPED)} '
+        f'(got {self.on_dropped!r})'
       )
     if not 0 <= self.heldout < 1:
       raise ValueError(f'--heldout={self.heldout} must be 0 or more, below 1')

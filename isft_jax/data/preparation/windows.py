@@ -35,12 +35,13 @@ def split(example: Example, max_length: int, overlap: int) -> list[Example]:
   as long as the others, so that it has more context.
 
   Args:
-    example: a rendered trajectory.
+    example: a rendered trajectory. Its tokens before `scored_from` are context
+      in all windows.
     max_length: maximum number of tokens per window.
     overlap: minimum number of context tokens per window after the first.
 
   Returns:
-    The windows, in order.
+    The windows, in order. Their numbers begin with the example's.
 
   Raises:
     ValueError: `overlap` is out of range; see `check`.
@@ -48,7 +49,8 @@ def split(example: Example, max_length: int, overlap: int) -> list[Example]:
   check(max_length, overlap)
   total = len(example.tokens_T)
   windows: list[Example] = []
-  done = 0  # tokens that the windows so far cover
+  # Tokens that the windows so far cover, or that are only context.
+  done = example.scored_from
   while not windows or done < total:
     start = max(0, min(done - overlap, total - max_length))
     # The last window begins early enough to have full length.
@@ -62,7 +64,7 @@ def split(example: Example, max_length: int, overlap: int) -> list[Example]:
         segment_T=example.segment_T[window],
         verdict_T=example.verdict_T[window],
         scored_from=done - start,
-        window=len(windows),
+        window=example.window + len(windows),
       )
     )
     done = stop

@@ -10,13 +10,19 @@ end-of-turn marker, for example the syntax of a tool call:
 Otherwise L_do would teach the model when to call a tool and when to stop.
 """
 
-import contextlib
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from isft_jax.data.rendering.chat_template import Origin, Stretch
+from isft_jax.data.rendering.template_profile import (
+  LIKE_A_MARKER,
+  TemplateProfile,
+)
 from isft_jax.types import Part, Provenance, Segment, Trajectory, Verdict
+
+_ROLES = 'system|developer|user|assistant|tool|model|human|environment|ipython'
 
 
 class Span(NamedTuple):
@@ -31,34 +37,18 @@ class Span(NamedTuple):
   written: bool = False
 
 
-# Markers such as <|im_end|> and <turn|>, in case the tokenizer has no special
-# token for them. U+FF5C is the bar of DeepSeek's markers.
-_LIKE_A_MARKER = r'<[|\uff5c][^<>\s]{1,40}>|<[^<>\s]{1,40}[|\uff5c]>'
-_ROLES = 'system|developer|user|assistant|tool|model|human|environment|ipython'
+class Attribution:
+  """Splits renderings of one template by author."""
 
-
-# Text of every message in the conversations from which a template is learned.
-# No template contains it.
-WORD = 'zqj'
-
-
-class TemplateProfile:
-  """Splits a rendering by author, using a template's turn headers and ends."""
-
-  def __init__(
-    self, ended: str, open: str, special: re.Pattern, closer: str = ''
-  ) -> None:
-    """Derives headers and markers from two renderings made by `learn`.
+  def __init__(self, profile: TemplateProfile, special: re.Pattern) -> None:
+    """Compiles the patterns of markers.
 
     Args:
-      ended: rendering of a conversation.
-      open: rendering of the same conversation with a generation prompt. The
-        prompt is the text that it adds to `ended`.
+      profile: headers and stops of the template.
       special: pattern of the texts of the tokenizer's special tokens.
-      closer: the text after the agent's words that does not depend on the next
-        turn.
     """
-    marker = f'{special.pattern}|{_LIKE_A_MARKER}'
+    self._profile = profile
+    marker = f'{special.pattern}|{LIKE_A_MARKER}'
     # A marker, the role name after it, and the white space after that.
     self._protocol = re.compile(rf'(?:{marker})(?:[ \t]*(?:{_ROLES})\b)?\s*')
     # Group 1 is the text of a system turn, such as a default system prompt.
@@ -67,63 +57,56 @@ class TemplateProfile:
       rf'(.*?)(?={marker}|\Z)',
       re.DOTALL,
     )
-    # Text may be cut after a marker or after white space, but not inside of a
-    # word or a marker.
-    bounds = re.compile(rf'{marker}|(?<=\S)\s+')
-    # Both renderings agree up to the place where the generation prompt begins.
-    shared = ended[: common_prefix(ended, open)]
-    # Some templates close a conversation that the agent does not continue.
-    if shared != ended:
-      cuts = [m.end() for m in bounds.finditer(shared)]
-      shared = shared[: max(cuts, default=0)]
-    # The generation prompt, which is also the header of the agent's turns.
-    self.prompt = prompt = open[len(shared) :]
-    # White space after the end marker is protocol, and `_late_end` skips it.
-    self._closer = closer.rstrip()
-    self._marker = re.compile(marker)
-    # Lengths of the beginnings of the prompt that may be a header by
-    # themselves.
-    self._cuts = {len(prompt)} | {m.end() for m in bounds.finditer(prompt)}
 
-  @classmethod
-  def learn(
-    cls,
-    apply: Callable[..., str],
-    before: list[dict],
-    special: re.Pattern,
-    tools: Sequence[Mapping] | None = None,
-  ) -> 'TemplateProfile | None':
-    """Learns a template's profile from its rendering of a short conversation.
+  def adopt(
+    self, trajectory: Trajectory, stretches: Sequence[Stretch]
+  ) -> Sequence[Stretch]:
+    """Assigns a last turn that is printed after the loop to that turn.
+
+    Some templates take the agent's last message out of the loop. They print it
+    after the loop, as text of no turn.
 
     Args:
-      apply: (messages, tools, **arguments) -> text, rendered by transformers.
-      before: messages after which the agent may write.
-      special: pattern of the texts of the tokenizer's special tokens.
-      tools: schemas of the tools.
+      trajectory: the conversation.
+      stretches: its rendering.
 
     Returns:
-      The profile, or None if the template refuses the conversation.
+      The stretches; those of the last turn have it as their home.
     """
-    # The words of the agent's turn are WORD too, which no template contains.
-    agent = Segment('assistant', WORD, Provenance.AGENT).message()
-    try:
-      ended = apply(before, tools)
-      open = apply(before, tools, add_generation_prompt=True)
-    except Exception:  # a template can raise any error
-      return None
-    # The closer is optional: a template may refuse the longer conversations.
-    closer = ''
-    with contextlib.suppress(Exception):
-      last, followed = (
-        apply([*before, agent, *more], tools) for more in ([], before)
-      )
-      # The text after the agent's words counts only if it is the same at the
-      # end of the conversation and before another turn.
-      words = ended.count(WORD) + 1
-      if last.count(WORD) == words:
-        rest = [text.split(WORD, words)[-1] for text in (last, followed)]
-        closer = rest[0] if rest[1].startswith(rest[0]) else ''
-    return cls(ended, open, special, closer)
+    turn = len(trajectory.segments) - 1
+    if turn < 0 or not trajectory.segments[turn].in_agents_slot:
+      return stretches
+    # The values of the turn that are printed in no turn, and all between them.
+    own = [
+      i
+      for i, (_, origin, home) in enumerate(stretches)
+      if home < 0 and origin is not None and origin.turn == turn
+    ]
+    if not own or not own[0]:
+      return stretches
+    start, stop = own[0], own[-1] + 1
+    if any(stretch.home >= 0 for stretch in stretches[start - 1 : stop]):
+      return stretches
+    # The text before them has the header, and the text after them the stop.
+    before, after = stretches[start - 1], [*stretches[stop : stop + 1]]
+    cut = self._profile.last_header(before.text)
+    if cut < 0:
+      return stretches
+    literal = Origin(turn, 'literal')
+    turns = [
+      Stretch(before.text[:cut], before.origin, -1),
+      Stretch(before.text[cut:], literal, turn),
+    ]
+    for text, origin, _ in stretches[start:stop]:
+      is_value = origin is None or origin.turn == turn
+      turns.append(Stretch(text, origin if is_value else literal, turn))
+    for text, origin, home in after:
+      end = self._profile.stop_length(text, 0, '') or len(text)
+      end = end if home < 0 else 0
+      turns.append(Stretch(text[:end], literal, turn))
+      turns.append(Stretch(text[end:], origin, home))
+    whole = [*stretches[: start - 1], *turns, *stretches[stop + 1 :]]
+    return [stretch for stretch in whole if stretch.text]
 
   def spans(
     self, trajectory: Trajectory, stretches: Sequence[Stretch]
@@ -137,6 +120,7 @@ class TemplateProfile:
     Returns:
       The spans in order; their joined text is the rendering.
     """
+    segments = trajectory.segments
     # First and last stretch of each turn: its header and its end.
     first: dict[int, int] = {}
     last: dict[int, int] = {}
@@ -148,76 +132,103 @@ class TemplateProfile:
       first.setdefault(turn, i)
       last[turn] = i
 
-    spans, turn = [], 0
-    open_turn = None  # a turn of the agent that still lacks its end marker
+    spans: list[Span] = []
+    turn = 0
+    # An agent's turn: characters of its header that are still to come, the
+    # template's text in it, and the calls whose name it has shown.
+    header, syntax = 0, ''
+    named: set[tuple[int, int]] = set()
+    open_turn = None  # a turn of the agent that still lacks its stop
+    answered_turn = None  # a turn of the agent that shows a tool's answer
     for i, (text, origin, home) in enumerate(stretches):
       assert origin is not None
       is_literal = origin.field == 'literal'
-      # Some templates write the end of a turn at the beginning of the next one.
+      # Some templates write the stop at the beginning of the next turn.
       if open_turn is not None and is_literal:
-        segment = trajectory.segments[open_turn]
-        ending, text = self._late_end(text, segment, open_turn)
+        ending, text = self._late_stop(text, segments, open_turn, home)
         spans += ending
       open_turn = None
-      # A tool's result may show the name of the call. It is then protocol.
-      if origin.field == 'name' and home != origin.turn:
-        origin, is_literal = Origin(home, 'literal'), True
+      # A tool's answer may show the name of the call. It is then protocol.
+      if origin.field == 'name':
+        if home != origin.turn or home == answered_turn:
+          origin, is_literal = Origin(home, 'literal'), True
+        else:
+          named.add((home, origin.number))
       # Text of no turn: tool schemas, default system prompts, text around the
       # turns.
       if origin.turn < 0:
         spans += self._outside(text, origin.field == 'tools', turn)
         continue
       turn = origin.turn
-      segment = trajectory.segments[turn]
-      # Values of messages belong to their authors; literals depend on the role.
+      segment = segments[turn]
+      in_slot = segment.in_agents_slot
+      # The header of an agent's turn may reach into its words.
+      if in_slot and i == first[turn]:
+        before = segments[turn - 1].role if turn else ''
+        header = self._profile.header_length(
+          text, _joined(stretches, i), before, segment.role
+        )
+        syntax = ''
+      start = min(header, len(text)) if in_slot else 0
+      header -= start
       if not is_literal:
-        spans.append(_written(text, segment, origin, turn))
-        if segment.in_agents_slot and i == last[turn]:
-          open_turn = turn
+        # Values of messages belong to their authors.
+        if start:
+          spans.append(
+            Span(text[:start], Provenance.TEMPLATE, turn, written=True)
+          )
+        spans.append(_written(text[start:], segment, origin, turn))
+        if in_slot:
+          answered_turn = None
+          open_turn = turn if i == last[turn] else None
       elif segment.role in ('system', 'developer'):
         spans += self._outside(text, False, turn)
-      elif segment.in_agents_slot:
-        # Header: protocol. Up to the end marker: the agent. Then protocol.
-        start = self._header(text) if i == first[turn] else 0
-        stop = _end(text, start) if i == last[turn] else len(text)
+      elif in_slot:
+        # Header: protocol. Up to the stop: the agent. Then protocol.
         spans += self._around(text[:start], turn)
+        stop = len(text)
+        if turn == answered_turn:
+          stop = start
+        elif _shows_answer(stretches, i, turn, named):
+          # The environment writes what follows the stop.
+          stop = self._profile.stop_length(text, start, syntax) or start
+          answered_turn = turn
+        elif i == last[turn]:
+          stop = _end(text, start)
+          is_closed = self._profile.is_closed(text, start, syntax)
+          open_turn = None if is_closed else turn
+        syntax += text[start:stop]
         spans.append(_all_of(text[start:stop], segment, turn))
         spans.append(Span(text[stop:], Provenance.TEMPLATE, turn))
-        is_open = not self._marker.search(text, start)
-        open_turn = turn if is_open and i == last[turn] else None
       else:
         # A turn of a user or a tool.
         spans += self._around(text, turn)
-    # Empty spans come from headers or ends that do not exist.
+    # Empty spans come from headers or stops that do not exist.
     return [span for span in spans if span.text]
 
-  def _header(self, text: str) -> int:
-    """Returns the end of the generation header in the first text of a turn."""
-    # The generation prompt may be longer than the header of a finished turn:
-    # try its beginnings, the longest first.
-    for cut in sorted(self._cuts - {0}, reverse=True):
-      head = self.prompt[:cut]
-      start = text.find(head)
-      if start >= 0:
-        return start + cut
-      # The first turn has no separator before its header.
-      if head.strip() and text.startswith(head.lstrip()):
-        return len(head.lstrip())
-    return 0
-
-  def _late_end(
-    self, text: str, segment: Segment, turn: int
+  def _late_stop(
+    self, text: str, segments: Sequence[Segment], turn: int, home: int
   ) -> tuple[list[Span], str]:
-    """Returns the spans that end the previous turn, and the rest of `text`."""
-    start = len(text) - len(text.lstrip())
-    if not self._closer or not text.startswith(self._closer, start):
+    """Returns the spans that stop a turn, and the rest of the text after it.
+
+    Args:
+      text: the text after the turn.
+      segments: all turns.
+      turn: the agent's turn.
+      home: the turn that prints the text.
+    """
+    is_world = home >= 0 and not (
+      segments[home].in_agents_slot
+      or segments[home].role in ('system', 'developer')
+    )
+    stop = self._profile.late_stop_length(text, is_world)
+    if not stop:
       return [], text
-    stop = start + len(self._closer)
-    # White space after the end of a turn is protocol.
+    # White space after the stop is protocol.
     rest = text[stop:].lstrip()
     space = text[stop : len(text) - len(rest)]
     return [
-      _all_of(text[:stop], segment, turn),
+      _all_of(text[:stop], segments[turn], turn),
       Span(space, Provenance.TEMPLATE, turn),
     ], rest
 
@@ -238,10 +249,38 @@ class TemplateProfile:
     return _split(text, defaults, Provenance.CONTEXT, Provenance.TEMPLATE, turn)
 
 
-def common_prefix(a: str, b: str) -> int:
-  """Returns the length of the longest common prefix of two texts."""
-  pairs = enumerate(zip(a, b, strict=False))
-  return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
+def _joined(stretches: Sequence[Stretch], i: int) -> str:
+  """Returns the text of a turn from its first stretch, number i."""
+  home = stretches[i].home
+  same = itertools.takewhile(lambda s: s.home == home, stretches[i:])
+  return ''.join(stretch.text for stretch in same)
+
+
+def _shows_answer(
+  stretches: Sequence[Stretch],
+  i: int,
+  turn: int,
+  named: Container[tuple[int, int]],
+) -> bool:
+  """Returns whether an agent's turn shows a tool's answer after stretch i.
+
+  Args:
+    stretches: of the conversation.
+    i: number of a literal of the turn.
+    turn: the agent's turn.
+    named: (turn, number) of the calls whose names were shown. The answer may
+      show the name of its call again.
+  """
+  for _, origin, home in stretches[i + 1 :]:
+    assert origin is not None
+    if home != turn or origin.turn < 0:
+      return False
+    if origin.turn != turn:
+      return True
+    is_name = origin.field == 'name' and (turn, origin.number) in named
+    if origin.field != 'literal' and not is_name:
+      return False
+  return False
 
 
 def _end(text: str, start: int) -> int:

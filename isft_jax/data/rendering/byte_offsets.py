@@ -6,6 +6,7 @@ tokens give their positions. The tokenizer's own offsets take ten times as long.
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,29 +29,39 @@ def offsets(
     last. None if the bytes of the tokens are not those of the text; the
     tokenizer's offsets must then be used.
   """
-  bytes_of, lengths_V = _vocabulary(tokenizer, len(tokenizer))
-  data = text.encode()
-  if b''.join([bytes_of.get(i, b'') for i in ids_T.tolist()]) != data:
-    return None
-  stops_T = np.cumsum(lengths_V[ids_T])
+  vocabulary = _vocabulary(tokenizer, len(tokenizer))
+  data = np.frombuffer(text.encode(), np.uint8)
+  lengths_T = vocabulary.lengths_V[ids_T]
+  stops_T = np.cumsum(lengths_T)
+  starts_T = stops_T - lengths_T
   # A token without bytes has no character of its own.
-  if len(stops_T) and not lengths_V[ids_T].all():
+  if not lengths_T.all() or lengths_T.sum() != len(data):
     return None
-  starts_T = np.append(0, stops_T[:-1])[: len(stops_T)]
+  # Byte i of the text is byte i - start of its token.
+  shifts_T = vocabulary.starts_V[ids_T] - starts_T
+  places = np.arange(len(data)) + np.repeat(shifts_T, lengths_T)
+  if not np.array_equal(vocabulary.bytes[places], data):
+    return None
   if len(data) > len(text):
     # Convert bytes to characters. UTF-8 continuation bytes are 10xxxxxx; any
     # other byte begins a character.
-    begins = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80
+    begins = (data & 0xC0) != 0x80
     character = np.cumsum(begins) - 1
     starts_T, stops_T = character[starts_T], character[stops_T - 1] + 1
   return np.stack([starts_T, stops_T], axis=1)
 
 
+class _Vocabulary(NamedTuple):
+  """The bytes of each id, one after another."""
+
+  bytes: np.ndarray  # uint8, of all ids
+  starts_V: np.ndarray  # first byte of each id
+  lengths_V: np.ndarray  # number of its bytes; 0 if they are unknown
+
+
 @functools.lru_cache(maxsize=8)
-def _vocabulary(
-  tokenizer: FastTokenizer, size: int
-) -> tuple[dict[int, bytes], np.ndarray]:
-  """Returns the bytes of each id, and their number; 0 if unknown."""
+def _vocabulary(tokenizer: FastTokenizer, size: int) -> _Vocabulary:
+  """Returns the bytes of each id."""
   del size  # part of the cache key: added tokens change the vocabulary
   byte_of = _byte_of_letter()
   bytes_of = {}
@@ -60,12 +71,11 @@ def _vocabulary(
   # Added tokens are plain text, not letters that stand for bytes.
   for id, added in tokenizer.added_tokens_decoder.items():
     bytes_of[id] = added.content.encode()
-  lengths_V = np.zeros(
-    max(tokenizer_lib.size(tokenizer), *bytes_of) + 1, np.int64
-  )
-  for id, token_bytes in bytes_of.items():
-    lengths_V[id] = len(token_bytes)
-  return bytes_of, lengths_V
+  number = max(tokenizer_lib.size(tokenizer), *bytes_of) + 1
+  by_id = [bytes_of.get(id, b'') for id in range(number)]
+  lengths_V = np.array([len(token_bytes) for token_bytes in by_id])
+  everything = np.frombuffer(b''.join(by_id), np.uint8)
+  return _Vocabulary(everything, np.cumsum(lengths_V) - lengths_V, lengths_V)
 
 
 def _byte_of_letter() -> dict[str, int]:

@@ -143,18 +143,19 @@ class ChatTemplate:
       **self._values,
     }
     text, homes = self._environment.render(
-      self._template, context, origins.literals
+      self._template, context, origins.literals, origins.collected
     )
     # Cut where the origin or the turn of the template changes. `str.` skips
     # the tracking slice, which is not needed any more.
-    return [
-      Stretch(
-        str.__getitem__(text, slice(start, stop)),
-        origins.of(text.origins[start]),
-        origins.known(homes[start]).turn,
-      )
-      for start, stop in _stretches(text.origins, homes)
-    ]
+    stretches: list[Stretch] = []
+    for start, stop in _stretches(text.origins, homes):
+      origin = origins.of(text.origins[start])
+      home = origins.known(homes[start]).turn
+      if origin is not None:
+        origin, home = _settled(origin, home, stretches)
+      piece = str.__getitem__(text, slice(start, stop))
+      stretches.append(Stretch(piece, origin, home))
+    return stretches
 
   def text(self, trajectory: Trajectory) -> str:
     """Returns the rendered text of a conversation, without any tokenizer."""
@@ -205,6 +206,9 @@ class _Origins:
     self.literals = [
       self.code(Origin(turn, 'literal')) for turn in (*range(turns), -1)
     ]
+    self.collected = [
+      self.code(Origin(turn, 'collected')) for turn in (*range(turns), -1)
+    ]
 
   def code(self, origin: Origin) -> str:
     self._origins.append(origin)
@@ -227,6 +231,29 @@ def _stretches(*codes: str) -> Iterator[tuple[int, int]]:
     code_T = np.frombuffer(each.encode('utf-32-le', 'surrogatepass'), np.uint32)
     changes[1:-1] |= code_T[1:] != code_T[:-1]
   return itertools.pairwise(np.flatnonzero(changes).tolist())
+
+
+def _settled(
+  origin: Origin, home: int, before: Sequence[Stretch]
+) -> tuple[Origin, int]:
+  """Returns origin and home of a stretch, after what was collected is printed.
+
+  A template may collect the text of all turns in a namespace, and print it
+  after the last one. Its literals keep their turn, and values follow the
+  literals of theirs. What is collected in one turn and printed in another is
+  text of that other turn, such as the name of a call in a tool's answer.
+
+  Args:
+    origin: of the stretch.
+    home: the turn that the template was processing when it printed it.
+    before: the stretches before it.
+  """
+  is_collected = origin.field == 'collected'
+  if home < 0 and is_collected:
+    home = origin.turn
+  elif home < 0 and origin.turn >= 0 and origin.field != 'literal' and before:
+    home = before[-1].home
+  return (Origin(home, 'literal') if is_collected else origin), home
 
 
 def _wrap(

@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isft_jax.data.rendering import byte_offsets
+from isft_jax.data.rendering import piece_encoder
 from isft_jax.data.rendering.attribution import Span
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.tokenizer import (
   FastTokenizer,
-  encoder_of,
   special_ids,
   special_pattern,
 )
@@ -65,7 +64,8 @@ def encode(
     The example, its text, and the position of each token.
 
   Raises:
-    Rejected: a message contains a special token.
+    Rejected: a message contains a special token, or the tokenizer has no token
+      for a character.
   """
   # Ids and character offsets of the joined text.
   text = ''.join(span.text for span in spans)
@@ -100,6 +100,18 @@ def encode(
     owner_T[token] = min(candidates)[1]
     # Two spans of one author do not count as straddling.
     straddling += len({rank for rank, _ in candidates}) > 1
+
+  # Reject characters without a token. A tokenizer may use one of its special
+  # tokens for them, whose own text is no such character.
+  unknown = tokenizer.unk_token_id
+  for token in np.flatnonzero(tokens_T == (-1 if unknown is None else unknown)):
+    shown = text[starts_T[token] : ends_T[token]]
+    if str(tokenizer.unk_token) not in shown:
+      raise Rejected(
+        'unknown_characters',
+        f'turn {spans[first_T[token]].segment}: the tokenizer has no token for '
+        f'{shown[:40]!r}',
+      )
 
   # Reject special tokens inside of messages. Cumulative counts select the
   # tokens that touch a written span.
@@ -157,14 +169,11 @@ def _encode(
   bounds = {0, *cuts, *(bound for span in forged for bound in span), len(text)}
   ids, offsets = [np.empty(0, np.int32)], [np.empty((0, 2), np.int64)]
   for start, stop in itertools.pairwise(sorted(bounds)):
-    encoder = encoder_of(tokenizer, as_text=start in starts)
-    encoding = encoder.encode(text[start:stop], add_special_tokens=False)
-    ids_T = np.asarray(encoding.ids, np.int32)
-    # Offsets from the bytes of the tokens are ten times as fast as those of
-    # the tokenizer, which remain as the fallback.
-    piece_T2 = byte_offsets.offsets(tokenizer, ids_T, text[start:stop])
-    if piece_T2 is None:
-      piece_T2 = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
+    as_text = start in starts
+    encode_piece = (
+      piece_encoder.encode_as_text if as_text else piece_encoder.encode
+    )
+    ids_T, piece_T2 = encode_piece(text[start:stop], tokenizer)
     ids.append(ids_T)
     # Offsets in the piece become offsets in the whole text.
     offsets.append(piece_T2 + start)

@@ -26,6 +26,7 @@ def count_losses(
   trajectory: Trajectory,
   messages: Sequence[Mapping],
   stretches: Sequence[Stretch],
+  may_drop: bool = False,
 ) -> dict[str, int]:
   """Counts the text that a template leaves out and is allowed to.
 
@@ -33,10 +34,13 @@ def count_losses(
     trajectory: the conversation.
     messages: its messages, as passed to the template.
     stretches: the template's rendering.
+    may_drop: whether the template may leave out the whole content of a message.
+      Llama 3 leaves out words beside a tool call.
 
   Returns:
-    Number of lost characters of 'thinking' and of 'whitespace'. 'tools' is 1 if
-    there are tool schemas and the template shows none of them, else 0.
+    Number of lost characters of 'thinking' and of 'whitespace'; with `may_drop`
+    also of 'words', for whole contents. 'tools' is 1 if there are tool schemas
+    and the template shows none of them, else 0.
 
   Raises:
     Rejected: some text has an unknown origin, words of the agent are outside of
@@ -58,6 +62,8 @@ def count_losses(
 
   # Compare it with the messages.
   lost = {'thinking': 0, 'whitespace': 0, 'tools': 0}
+  if may_drop:
+    lost['words'] = 0
   for turn, message in enumerate(messages):
     where = f'turn {turn} ({message["role"]})'
     may_think = trajectory.segments[turn].in_agents_slot
@@ -69,7 +75,10 @@ def count_losses(
     else:
       lost['thinking'] += len(thinking)
     content, shown = message['content'], rendered[turn, 'content', 0]
-    _add(lost, _missing(content, shown, may_think), where, content, shown)
+    if may_drop and not shown:
+      lost['words'] += len(content)
+    else:
+      _add(lost, _missing(content, shown, may_think), where, content, shown)
     for number, call in enumerate(message.get('tool_calls', ())):
       name = rendered[turn, 'name', number]
       arguments = rendered[turn, 'call', number]
@@ -156,10 +165,11 @@ def _add(
 ) -> None:
   """Adds `missing` characters to `lost`; rejects if it is None."""
   if missing is None:
+    advice = '' if shown else '; see --on_dropped'
     raise Rejected(
       'content_dropped',
       f'{where}: the template shows {_short(shown)} instead of '
-      f'{_short(written)}',
+      f'{_short(written)}{advice}',
     )
   thinking, whitespace = missing
   lost['thinking'] += thinking
@@ -250,11 +260,15 @@ def _check_call(call: object, name: str, arguments: str, where: str) -> None:
   if arguments == json.dumps(values, ensure_ascii=False):
     return
   # Otherwise compare value by value. Templates keep the order of arguments or
-  # sort them.
-  if not any(_spells(arguments, _leaves(values, by)) for by in (list, sorted)):
+  # sort them, and may show them as elements: <city>Rome</city>.
+  if not any(
+    _spells(arguments, _leaves(values, by, as_elements))
+    for as_elements in (False, True)
+    for by in (list, sorted)
+  ):
     # Name one value that is missing, as the likely cause.
     missing = [
-      leaf for leaf in _leaves(values, list) if not _has(arguments, leaf)
+      leaf for leaf in _leaves(values, list, False) if not _has(arguments, leaf)
     ]
     problem = f'shows the arguments {_short(arguments)}'
     if missing:
@@ -285,16 +299,26 @@ def _spells(shown: str, leaves: Iterable) -> bool:
 
 
 def _leaves(
-  value: object, order: Callable[[Iterable[str]], list[str]]
+  value: object,
+  order: Callable[[Iterable[str]], list[str]],
+  as_elements: bool,
 ) -> Iterable[object]:
-  """Yields the keys and the scalar values of nested arguments."""
+  """Yields the keys and the scalar values of nested arguments.
+
+  Args:
+    value: the arguments.
+    order: list or sorted, of the keys.
+    as_elements: yields each key before and after its value.
+  """
   if isinstance(value, Mapping):
     for key in order(value):
       yield key
-      yield from _leaves(value[key], order)
+      yield from _leaves(value[key], order, as_elements)
+      if as_elements:
+        yield key
   elif isinstance(value, list | tuple):
     for item in value:
-      yield from _leaves(item, order)
+      yield from _leaves(item, order, as_elements)
   # true, false and null are part of `_SYNTAX`: templates spell them as JSON or
   # as Python.
   elif value is not None and not isinstance(value, bool):

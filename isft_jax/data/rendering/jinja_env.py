@@ -2,8 +2,9 @@
 
 The environment is set up as in transformers. Two changes to the compiler add
 the turn to the template's own text: this text gets an origin when it is
-emitted, and each loop reports its current message. The header of a turn is
-thereby assigned to that turn without any knowledge of its wording.
+emitted or collected in a namespace, and each loop reports its current message.
+The header of a turn is thereby assigned to that turn without any knowledge of
+its wording.
 """
 
 import functools
@@ -68,7 +69,7 @@ class _Generator(CodeGenerator):
     if not isinstance(node.node, nodes.EnvironmentAttribute):
       super().visit_Call(node, frame, forward_caller=forward_caller)
       return
-    # A call that `_mark_loops` inserted. It bypasses the sandbox.
+    # A call that `_mark_turns` inserted. It bypasses the sandbox.
     self.visit(node.node, frame)
     self.write('(')
     for argument in node.args:
@@ -113,23 +114,29 @@ class Environment(ImmutableSandboxedEnvironment):
         name: _checked_filter(filter, name in _TRACKED_FILTERS)
         for name, filter in self.filters.items()
       },
-      'tojson': tracked_str.to_json,
+      'format': _percent_filter,
+      'indent': tracked_str.indent,
       'join': self._join,
       'string': tracked_str.written,
-      'safe': tracked_str.written,
+      'safe': tracked_str.safe,
+      'tojson': tracked_str.to_json,
     }
     self.globals['raise_exception'] = _raise
     # Index of the current turn, the turns outside of the current loops, and the
-    # code of each turn's literals.
+    # codes of each turn's literals: printed, or collected in a namespace.
     self._turn = -1
     self._outer: list[int] = []
+    # The current item of a loop over indices of messages.
+    self._index: int | None = None
     self._literals: Sequence[str] = [LITERAL]
+    self._collected: Sequence[str] = [LITERAL]
 
   def render(
     self,
     template: jinja2.Template,
     context: dict[str, Any],
     literals: Sequence[str],
+    collected: Sequence[str],
   ) -> tuple[Tracked, str]:
     """Renders a template.
 
@@ -138,12 +145,14 @@ class Environment(ImmutableSandboxedEnvironment):
       context: its variables.
       literals: code of the literals of each turn; the last one is for text
         outside of all turns.
+      collected: the same for literals that are collected in a namespace.
 
     Returns:
       The tracked text, and one code of `literals` per character: the turn that
       the template was processing when it wrote that character.
     """
-    self._turn, self._outer, self._literals = -1, [], literals
+    self._turn, self._outer, self._index = -1, [], None
+    self._literals, self._collected = literals, collected
     pieces: list[Tracked] = []
     homes: list[str] = []
     # The template is a generator: `self._turn` changes between its pieces.
@@ -168,10 +177,10 @@ class Environment(ImmutableSandboxedEnvironment):
     self, source: str, name: str | None, filename: str | None
   ) -> nodes.Template:
     tree = super()._parse(source, name, filename)
-    _mark_loops(tree)
+    _mark_turns(tree)
     return tree
 
-  # `_mark_loops` inserts calls of the next three methods into templates.
+  # `_mark_turns` inserts calls of the next three methods into templates.
   def push(self) -> None:
     """Begins a loop."""
     self._outer.append(self._turn)
@@ -179,19 +188,48 @@ class Environment(ImmutableSandboxedEnvironment):
   def enter(self, item: object) -> None:
     """Begins an iteration."""
     # An item that is not a message of ours, such as a tool call or a message
-    # that the template makes up, keeps the turn outside of the loop.
-    self._turn = item._turn if isinstance(item, Message) else self._outer[-1]
+    # that the template makes up, keeps the turn outside of the loop. So does an
+    # earlier message: the template looks something up in it, such as the id of
+    # the call that a tool answers.
+    outer = self._outer[-1]
+    turn = item._turn if isinstance(item, Message) else -1
+    self._turn = max(turn, outer)
+    # {% for i in range(messages | length) %}: `getitem` enters messages[i].
+    self._index = item if type(item) is int and outer < 0 else None
 
   def pop(self) -> None:
     """Ends a loop."""
     self._turn = self._outer.pop()
 
+  def settle(self, value: object) -> object:
+    """Returns a value for a namespace; its literals belong to this turn.
+
+    Some templates collect all turns in a namespace, and print it at the end.
+    """
+    if not isinstance(value, Tracked) or self._turn < 0:
+      return value
+    codes = value.origins.replace(LITERAL, self._collected[self._turn])
+    return Tracked(value, codes)
+
+  def getitem(self, obj: Any, argument: Any) -> Any:
+    if isinstance(obj, dict) and type(argument) is str and argument in obj:
+      return obj[argument]
+    value = super().getitem(obj, argument)
+    # In a loop over numbers: the message of this number, or, if the template
+    # counts in another variable, the first message that it takes.
+    is_turn = argument == self._index or self._turn < 0
+    if self._index is not None and is_turn and isinstance(value, Message):
+      self._turn = value._turn
+    return value
+
   # Jinja checks every attribute with its sandbox, which takes twice as long as
-  # all the rest of rendering. Two safe cases skip it.
+  # all the rest of rendering. Keys of dicts and methods of text skip it.
   def getattr(self, obj: Any, attribute: str) -> Any:
-    is_key = isinstance(obj, dict) and attribute in obj
-    if is_key and attribute not in _DICT_ATTRIBUTES:
-      return obj[attribute]
+    if isinstance(obj, dict) and attribute not in _DICT_ATTRIBUTES:
+      if attribute in obj:
+        return obj[attribute]
+      if attribute[0] != '_':
+        return self.undefined(obj=obj, name=attribute)
     if type(obj) is Tracked and attribute in _STR_METHODS:
       return getattr(obj, attribute)
     return super().getattr(obj, attribute)
@@ -210,6 +248,11 @@ class Environment(ImmutableSandboxedEnvironment):
       result = __callable(*args, **own_kwargs)
     else:
       result = super().call(__context, __callable, *args, **kwargs)
+    # The sandbox wraps str.format.
+    format: Any = getattr(__callable, '__wrapped__', None)
+    if getattr(format, '__name__', '') == 'format':
+      text = format.__self__
+      return tracked_str.brace_format(text, result, args, own_kwargs)
     # Methods such as get() return an item with the origins that it has.
     if isinstance(owner, dict | list):
       return result
@@ -218,8 +261,11 @@ class Environment(ImmutableSandboxedEnvironment):
   def call_binop(
     self, context: Context, operator: str, left: Any, right: Any
   ) -> Any:
-    result = super().call_binop(context, operator, left, right)
-    return _checked(result, left, right)
+    if isinstance(left, str):
+      return tracked_str.percent_format(left, right)
+    return _checked(
+      super().call_binop(context, operator, left, right), left, right
+    )
 
   def _join(
     self,
@@ -232,41 +278,60 @@ class Environment(ImmutableSandboxedEnvironment):
     return tracked_str.join(separator, values)
 
 
-def _mark_loops(node: nodes.Node) -> None:
-  """Inserts calls that report each loop's current item to the environment.
+def _percent_filter(text: str, *values: Any, **named: Any) -> str:
+  """The filter `format`, which is the operator %."""
+  return tracked_str.percent_format(text, named or values)
+
+
+def _mark_turns(node: nodes.Node) -> None:
+  """Inserts calls that tell the environment which turn writes what.
 
   {% for m in messages %} ... {% endfor %}
   -> push(); {% for m in messages %} enter(m) ... {% endfor %}; pop()
+
+  {% set ns.text = ns.text ~ m.content %}
+  -> {% set ns.text = settle(ns.text ~ m.content) %}
   """
   # Recurse into single children, and rebuild lists of children.
   for _, children in node.iter_fields():
     if isinstance(children, nodes.Node):
-      _mark_loops(children)
+      _mark_turns(children)
     if not isinstance(children, list):
       continue
     marked = []
     for child in children:
       if isinstance(child, nodes.Node):
-        _mark_loops(child)
+        _mark_turns(child)
+      if isinstance(child, nodes.Assign) and isinstance(
+        child.target, nodes.NSRef
+      ):
+        child.node = _call('settle', [child.node], child.lineno)
       if isinstance(child, nodes.For) and isinstance(child.target, nodes.Name):
         item = nodes.Name(child.target.name, 'load')
-        child.body.insert(0, _call_node('enter', [item], child.lineno))
+        child.body.insert(0, _statement('enter', [item], child.lineno))
         marked += [
-          _call_node('push', [], child.lineno),
+          _statement('push', [], child.lineno),
           child,
-          _call_node('pop', [], child.lineno),
+          _statement('pop', [], child.lineno),
         ]
       else:
         marked.append(child)
     children[:] = marked
 
 
-def _call_node(
+def _call(method: str, arguments: list[Any], line: int) -> nodes.Call:
+  """Returns an expression that calls a method of the environment."""
+  attribute = nodes.EnvironmentAttribute(method)
+  call = nodes.Call(attribute, arguments, [], None, None)
+  call.set_lineno(line, override=True)
+  return call
+
+
+def _statement(
   method: str, arguments: list[nodes.Expr], line: int
 ) -> nodes.Node:
   """Returns a statement that calls a method of the environment."""
-  attribute = nodes.EnvironmentAttribute(method)
-  call = nodes.Call(attribute, arguments, [], None, None)
+  call = _call(method, arguments, line)
   return nodes.ExprStmt(call).set_lineno(line, override=True)
 
 

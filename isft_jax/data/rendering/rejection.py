@@ -5,6 +5,7 @@ REASONS = {
   'template_raises': 'the chat template refuses the conversation',
   'content_dropped': 'the template leaves out text of a message',
   'unknown_origin': 'the author of some character is unknown',
+  'unknown_characters': 'the tokenizer has no token for some characters',
   'special_text': 'a message holds the text of a special token',
   'too_long': 'more tokens than --max_length, with --overlong=reject',
   'no_targets': 'all tokens are context or protocol',

@@ -18,6 +18,8 @@ one of its actions.
 """
 
 import copy
+import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,19 +28,20 @@ import numpy as np
 
 from isft_jax.data.rendering import fidelity
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
-from isft_jax.data.rendering.attribution import (
-  WORD,
-  Span,
-  TemplateProfile,
-  common_prefix,
-)
+from isft_jax.data.rendering.attribution import Attribution, Span
 from isft_jax.data.rendering.chat_template import (
   ChatTemplate,
   Stretch,
   messages_of,
 )
 from isft_jax.data.rendering.encode import encode
+from isft_jax.data.rendering.messages import with_call_ids, with_text_arguments
 from isft_jax.data.rendering.rejection import Rejected
+from isft_jax.data.rendering.template_profile import (
+  WORD,
+  TemplateProfile,
+  common_prefix,
+)
 from isft_jax.types import Example, Provenance, Segment, Trajectory
 
 # Arguments of apply_chat_template that the renderer sets itself. The user may
@@ -47,6 +50,10 @@ _RESERVED = {
   *('add_generation_prompt', 'chat_template', 'continue_final_message'),
   *('conversation', 'documents', 'messages', 'tokenize', 'tools'),
 }
+
+
+# Reasons of a rejection that may be due to the form of tool calls.
+_ABOUT_ARGUMENTS = ('template_raises', 'content_dropped')
 
 
 class Rendered(NamedTuple):
@@ -60,25 +67,40 @@ class Rendered(NamedTuple):
   lost: dict[str, int]  # text left out; see `fidelity.count_losses`
 
 
+class _Template(NamedTuple):
+  """A compiled chat template."""
+
+  source: str
+  chat: ChatTemplate
+  # Learned from the shortest conversation that it accepts. None if it refuses
+  # them; each trajectory then teaches its own profile.
+  attribution: Attribution | None
+
+
 class Renderer:
   """Renders trajectories with a tokenizer and its chat template."""
 
   def __init__(
     self,
     tokenizer: tokenizer_lib.FastTokenizer,
-    template: str | None = None,
+    template: str | Mapping[str, str] | None = None,
     values: Mapping[str, Any] | None = None,
     special_text: str = 'reject',
     piecewise: bool = False,
+    call_id_digits: int = 0,
   ) -> None:
     """Compiles a chat template.
 
     Args:
       tokenizer: a transformers fast tokenizer.
-      template: the text of the template; the tokenizer's own by default.
+      template: the text of the template, or several texts by name; the
+        tokenizer's own by default. As in transformers, 'tool_use' renders
+        trajectories with tools, and 'default' the others.
       values: extra values for the template, by name.
       special_text: see `encode`.
       piecewise: see `encode`.
+      call_id_digits: number of digits to which the ids of tool calls are
+        renumbered; Mistral's templates demand 9. 0 keeps the ids.
 
     Raises:
       ValueError: the template is missing or does not compile, or `values` sets
@@ -86,10 +108,13 @@ class Renderer:
     """
     # A given template replaces that of the tokenizer.
     template = template or tokenizer.chat_template
-    if not isinstance(template, str):
+    sources = {'default': template} if isinstance(template, str) else template
+    if not sources or not {'default', 'tool_use'} & sources.keys():
       raise ValueError(
-        'the tokenizer has no chat template, or several; name a file with '
-        '--chat_template'
+        'the tokenizer has no chat template; name a file with --chat_template'
+        if not sources
+        else f'the tokenizer has the chat templates {", ".join(sources)}; '
+        'choose one with --chat_template=NAME'
       )
     # Values of the template that the user sets, such as enable_thinking.
     self.tokenizer = tokenizer
@@ -100,32 +125,27 @@ class Renderer:
         f'--template_kwargs must not set {reserved[0]!r}: the renderer sets it '
         'for each trajectory'
       )
-    # Special tokens are variables of a template, such as bos_token.
-    self._chat = ChatTemplate(template, tokenizer.special_tokens_map | values)
+    self._values = values
+    self._special = tokenizer_lib.special_pattern(tokenizer)
+    self._templates = {
+      name: self._compile(source)
+      for name, source in sources.items()
+      if name in ('default', 'tool_use')
+    }
     # Every setting that affects the ids, besides the tokenizer. Records store
     # it in their metadata.
+    frozen = {name: t.source for name, t in self._templates.items()}
     self.rendering: dict[str, Any] = {
-      'template': self._chat.source,
+      'template': frozen['default'] if isinstance(template, str) else frozen,
       'values': values,
       'special_text': special_text,
     }
-    # The key is left out if False: records that are older than this setting
+    # Newer keys are left out if they have their default: records that are older
     # keep their fingerprint.
     if piecewise:
       self.rendering['piecewise'] = True
-    self._special = tokenizer_lib.special_pattern(tokenizer)
-
-    # Learn how the template opens and closes a turn from the shortest
-    # conversation that it accepts. Some templates demand a system message.
-    user = Segment('user', WORD, Provenance.USER).message()
-    system = Segment('system', WORD, Provenance.CONTEXT).message()
-    learned = (
-      TemplateProfile.learn(self._apply, before, self._special)
-      for before in ([user], [system, user])
-    )
-    # None if the template refuses both; each trajectory then teaches its own
-    # profile.
-    self._profile = next(filter(None, learned), None)
+    if call_id_digits:
+      self.rendering['call_id_digits'] = call_id_digits
 
   @classmethod
   def from_rendering(
@@ -144,6 +164,7 @@ class Renderer:
       rendering.get('values'),
       rendering.get('special_text', 'reject'),
       rendering.get('piecewise', False),
+      rendering.get('call_id_digits', 0),
     )
 
   def metadata(self) -> dict[str, Any]:
@@ -151,11 +172,13 @@ class Renderer:
     fingerprint = tokenizer_lib.fingerprint(self.tokenizer, self.rendering)
     return {'fingerprint': fingerprint, 'rendering': self.rendering}
 
-  def render(self, trajectory: Trajectory) -> Rendered:
+  def render(self, trajectory: Trajectory, may_drop: bool = False) -> Rendered:
     """Renders and encodes a trajectory, and finds the author of each token.
 
     Args:
       trajectory: the conversation.
+      may_drop: whether the template may leave out the whole content of a
+        message.
 
     Returns:
       The example, with its text, spans and losses.
@@ -165,9 +188,29 @@ class Renderer:
         that was written, or the author of a character is in doubt.
     """
     messages = messages_of(trajectory)
+    digits = self.rendering.get('call_id_digits', 0)
+    if digits:
+      messages = with_call_ids(messages, digits)
+    try:
+      return self._render(trajectory, messages, may_drop)
+    except Rejected as error:
+      # Some templates want the arguments of tool calls as text.
+      texts = with_text_arguments(messages)
+      if texts is None or error.reason not in _ABOUT_ARGUMENTS:
+        raise
+      try:
+        return self._render(trajectory, texts, may_drop)
+      except Rejected:
+        raise error from None
+
+  def _render(
+    self, trajectory: Trajectory, messages: list[dict], may_drop: bool
+  ) -> Rendered:
+    """Renders a trajectory with the given form of its messages."""
+    template = self._template_for(trajectory.tools)
     # The reference text, then the same text with origins.
-    text = self._rendered(messages, trajectory)
-    stretches = self._tracked(messages, trajectory, text)
+    text = self._rendered(template, messages, trajectory)
+    stretches = self._tracked(template, messages, trajectory, text)
 
     # Checks that need only the text.
     fidelity.check_names(trajectory, self._special)
@@ -176,11 +219,12 @@ class Renderer:
       raise Rejected(
         'malformed', 'the text has half of a surrogate pair, which has no UTF-8'
       )
-    lost = fidelity.count_losses(trajectory, messages, stretches)
+    attribution = template.attribution or self._learn_from(template, trajectory)
+    stretches = attribution.adopt(trajectory, stretches)
+    lost = fidelity.count_losses(trajectory, messages, stretches, may_drop)
 
     # Authors of characters, then of tokens.
-    profile = self._profile or self._profile_from(messages, trajectory)
-    spans = profile.spans(trajectory, stretches)
+    spans = attribution.spans(trajectory, stretches)
     encoded = encode(
       trajectory.id,
       spans,
@@ -190,9 +234,77 @@ class Renderer:
     )
     return Rendered(*encoded, spans, lost)
 
+  def render_turns(self, trajectory: Trajectory) -> list[Rendered]:
+    """Renders the conversation up to each turn of the agent.
+
+    A template may leave out something of an earlier turn, such as its thinking.
+    At inference, the agent then saw that turn whole while it wrote it, and
+    without that part later. Each turn of the agent is the end of one example:
+
+        u a u a      example 0   u a
+                     example 1   . . u a      . context only
+
+    Args:
+      trajectory: the conversation.
+
+    Returns:
+      One example per turn of the agent, and one for turns after the last. Each
+      token is scored in one example.
+
+    Raises:
+      Rejected: as `render` does.
+    """
+    segments = trajectory.segments
+    ends = [i for i, s in enumerate(segments, 1) if s.in_agents_slot]
+    if not ends or ends[-1] < len(segments):
+      ends.append(len(segments))
+    pieces, before = [], -1  # index of the agent's last turn
+    for window, end in enumerate(ends):
+      piece = self.render(
+        dataclasses.replace(trajectory, segments=segments[:end]), may_drop=True
+      )
+      example = piece.example
+      # The words of the last turn, and all before it, are context.
+      old_T = (example.segment_T <= before) & (
+        example.provenance_T != Provenance.TEMPLATE
+      )
+      start = int(np.flatnonzero(old_T)[-1]) + 1 if old_T.any() else 0
+      example = dataclasses.replace(example, scored_from=start, window=window)
+      pieces.append(piece._replace(example=example))
+      before = end - 1
+    return pieces
+
   def example(self, trajectory: Trajectory) -> Example:
     """Returns only the example of `render`, the content of a record."""
     return self.render(trajectory).example
+
+  def _compile(self, source: str) -> _Template:
+    # Special tokens are variables of a template, such as bos_token.
+    variables = self.tokenizer.special_tokens_map | self._values
+    chat = ChatTemplate(source, variables)
+    # Learn how the template opens and closes a turn from the shortest
+    # conversation that it accepts. Some templates demand a system message.
+    user = Segment('user', WORD, Provenance.USER)
+    system = Segment('system', WORD, Provenance.CONTEXT)
+    learned = (
+      TemplateProfile.learn(
+        functools.partial(self._apply, chat.source),
+        chat.render,
+        before,
+        self._special,
+      )
+      for before in ([user], [system, user])
+    )
+    profile = next(filter(None, learned), None)
+    attribution = Attribution(profile, self._special) if profile else None
+    return _Template(chat.source, chat, attribution)
+
+  def _template_for(self, tools: Sequence[Mapping] | None) -> _Template:
+    """Returns the template that transformers would use."""
+    name = 'default' if tools is None else 'tool_use'
+    if name not in self._templates:
+      name = next(iter(self._templates.keys() - {name}), name)
+    return self._templates[name]
 
   def save_tokenizer(self, folder: str | os.PathLike) -> None:
     """Saves the tokenizer to a folder, with the template that is in use."""
@@ -201,10 +313,12 @@ class Renderer:
     tokenizer.chat_template = self.rendering['template']
     tokenizer.save_pretrained(folder)
 
-  def _rendered(self, messages: list[dict], trajectory: Trajectory) -> str:
+  def _rendered(
+    self, template: _Template, messages: list[dict], trajectory: Trajectory
+  ) -> str:
     """Returns the text that apply_chat_template renders."""
     try:
-      return self._apply(messages, trajectory.tools)
+      return self._apply(template.source, messages, trajectory.tools)
     except Exception as error:  # templates are programs that anyone wrote
       raise Rejected(
         'template_raises',
@@ -212,11 +326,15 @@ class Renderer:
       ) from error
 
   def _tracked(
-    self, messages: list[dict], trajectory: Trajectory, text: str
-  ) -> list[Stretch]:
+    self,
+    template: _Template,
+    messages: list[dict],
+    trajectory: Trajectory,
+    text: str,
+  ) -> Sequence[Stretch]:
     """Returns `text` as stretches of one origin; rejects any difference."""
     try:
-      stretches = self._chat.render(trajectory, messages)
+      stretches = template.chat.render(trajectory, messages)
     except Exception as error:
       raise Rejected(
         'unknown_origin',
@@ -236,6 +354,7 @@ class Renderer:
 
   def _apply(
     self,
+    source: str,
     messages: list[dict],
     tools: Sequence[Mapping] | None = None,
     **more: bool,
@@ -245,26 +364,29 @@ class Renderer:
     text = self.tokenizer.apply_chat_template(
       messages,
       tools=None if tools is None else [dict(tool) for tool in tools],
-      chat_template=self.rendering['template'],
+      chat_template=source,
       tokenize=False,
-      **{**self.rendering['values'], **more},
+      **{**self._values, **more},
     )
     assert isinstance(text, str)  # tokenize=False returns no ids
     return text
 
-  def _profile_from(
-    self, messages: list[dict], trajectory: Trajectory
-  ) -> TemplateProfile:
-    """Learns the profile from the trajectory's own first messages."""
-    # Messages before the agent's first turn: the shortest beginning that shows
-    # a generation prompt.
+  def _learn_from(
+    self, template: _Template, trajectory: Trajectory
+  ) -> Attribution:
+    """Learns the template's profile from the trajectory's own first turns."""
+    # Turns before the agent's first turn: the shortest beginning that shows a
+    # generation prompt.
     slots = [s.in_agents_slot for s in trajectory.segments]
-    first = slots.index(True) if True in slots else len(slots)
-    before = messages[:first]
+    before = trajectory.segments[: slots.index(True) if True in slots else None]
     profile = None
     if before:
       profile = TemplateProfile.learn(
-        self._apply, before, self._special, trajectory.tools
+        functools.partial(self._apply, template.source),
+        template.chat.render,
+        before,
+        self._special,
+        trajectory.tools,
       )
     if profile is None:
       raise Rejected(
@@ -272,7 +394,7 @@ class Renderer:
         "the start of the agent's turn is unknown: the template refuses the "
         'conversation up to that turn',
       )
-    return profile
+    return Attribution(profile, self._special)
 
 
 def _is_text(text: str) -> bool:

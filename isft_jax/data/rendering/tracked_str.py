@@ -12,9 +12,11 @@ The result of any other operation has origin UNKNOWN; nothing is guessed.
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, SupportsIndex
 
+import jinja2.filters
+import markupsafe
 from markupsafe import Markup
 
 UNKNOWN = '\x00'  # result of an operation that does not keep origins
@@ -151,6 +153,40 @@ class Tracked(str):
     return Tracked(text, self.origins) if len(text) == len(self) else lost(text)
 
 
+class TrackedMarkup(Tracked):
+  """The result of the filter `safe`: text that is added to it is escaped."""
+
+  __slots__ = ()
+
+  def __add__(self, other: str) -> 'TrackedMarkup':
+    return _as_markup(join('', [self, escape(other)]))
+
+  def __radd__(self, other: str) -> 'TrackedMarkup':
+    return _as_markup(join('', [escape(other), self]))
+
+
+def safe(value: object) -> str:
+  """Returns a value as text that is not escaped: the filter `safe`."""
+  text = written(value)
+  return TrackedMarkup(text, origins(text))
+
+
+def escape(text: str) -> str:
+  """Returns a text with &, <, >, ' and " as HTML entities, with origins."""
+  if isinstance(text, TrackedMarkup) or not isinstance(text, str):
+    return text
+  entities = [str(markupsafe.escape(character)) for character in str(text)]
+  codes = (
+    code * len(entity)
+    for code, entity in zip(origins(text), entities, strict=True)
+  )
+  return Tracked(''.join(entities), ''.join(codes))
+
+
+def _as_markup(text: Tracked) -> TrackedMarkup:
+  return TrackedMarkup(text, text.origins)
+
+
 # The sandbox refuses names with an underscore, so that templates cannot read
 # the code.
 class TrackedInt(int):
@@ -273,13 +309,16 @@ def to_json(
   Args:
     value: a JSON value, tracked or not.
     ensure_ascii: as in `json.dumps`.
-    indent: as in `json.dumps`. Tracked containers then become UNKNOWN.
+    indent: as in `json.dumps`.
     separators: as in `json.dumps`.
     sort_keys: as in `json.dumps`.
 
   Returns:
     The text that `json.dumps` returns.
   """
+
+  # The defaults of json.dumps. With an indent, a comma ends its line.
+  comma, colon = separators or (', ' if indent is None else ',', ': ')
 
   def dumps(value: Any) -> str:
     return json.dumps(
@@ -290,11 +329,12 @@ def to_json(
       sort_keys=sort_keys,
     )
 
-  def encode(value: Any) -> str:
+  def encode(value: Any, depth: int) -> str:
+    children: list[str]
     # An empty string has no character from which its quotes could take an
     # origin.
     if value == '' or not is_tracked(value):
-      return dumps(value)
+      return indented(dumps(value), depth)
     if isinstance(value, Tracked):
       # JSON escapes each character on its own, so that stretches can be
       # escaped one by one. The quotes belong to the nearest character.
@@ -306,18 +346,124 @@ def to_json(
     # Numbers, and containers from one message: all of their text has one
     # origin.
     if isinstance(value, _OF_ONE_ORIGIN):
-      text = dumps(value)
+      text = indented(dumps(value), depth)
       return Tracked(text, value._code * len(text))
-    # A mixed container: join its children. Line breaks and indents are not
-    # reproduced here.
-    if indent is not None:
-      return lost(dumps(value))
-    # The defaults of json.dumps without an indent.
-    comma, colon = separators or (', ', ': ')
+    # A mixed container: join its children.
     if isinstance(value, dict):
       items = sorted(value.items()) if sort_keys else value.items()
-      pairs = [join('', [encode(k), colon, encode(v)]) for k, v in items]
-      return join('', ['{', join(comma, pairs), '}'])
-    return join('', ['[', join(comma, map(encode, value)), ']'])
+      children = [
+        join('', [encode(k, depth), colon, encode(v, depth + 1)])
+        for k, v in items
+      ]
+      opening, closing = '{}'
+    else:
+      children = [encode(item, depth + 1) for item in value]
+      opening, closing = '[]'
+    if indent is None:
+      return join('', [opening, join(comma, children), closing])
+    inside, outside = ('\n' + ' ' * (indent * d) for d in (depth + 1, depth))
+    body = join(comma + inside, children)
+    return join('', [opening, inside, body, outside, closing])
 
-  return encode(value)
+  def indented(text: str, depth: int) -> str:
+    # JSON escapes the line breaks of its strings, so that all others separate
+    # items.
+    return text.replace('\n', '\n' + ' ' * ((indent or 0) * depth))
+
+  return encode(value, 0)
+
+
+def percent_format(text: str, values: Any) -> str:
+  """Returns text % values, with origins.
+
+  Args:
+    text: the format. Its conversions %s, %d and %(name)s keep origins.
+    values: a tuple of values, a dict of named values, or one value.
+
+  Returns:
+    The text that Python returns; UNKNOWN if it has other conversions.
+  """
+  ordered = values if isinstance(values, tuple) else (values,)
+  rest = iter(ordered)
+
+  def value_of(match: re.Match) -> Any:
+    if match[0] == '%%':
+      return '%'
+    return values[match[1]] if match[1] else next(rest)
+
+  pattern = r'%%|%(?:\((\w+)\))?[sd]'
+  return _formatted(str.__mod__(text, values), text, pattern, value_of, ordered)
+
+
+def brace_format(
+  text: str, plain: str, values: Sequence[Any], named: Mapping[str, Any]
+) -> str:
+  """Returns the result of str.format with origins.
+
+  Args:
+    text: the format. Its fields {}, {0} and {name} keep origins.
+    plain: the result of str.format.
+    values: its positional arguments.
+    named: its arguments by name.
+  """
+  rest = iter(values)
+
+  def value_of(match: re.Match) -> Any:
+    name = match[1]
+    if name is None:  # {{ or }}
+      return match[0][0]
+    if not name:
+      return next(rest)
+    return values[int(name)] if name.isdigit() else named[name]
+
+  pattern = r'\{\{|\}\}|\{(\w*)\}'
+  return _formatted(plain, text, pattern, value_of, (*values, *named.values()))
+
+
+def indent(
+  text: str, width: int | str = 4, first: bool = False, blank: bool = False
+) -> str:
+  """Indents the lines of a text like the filter `indent`, with origins.
+
+  Args:
+    text: the text.
+    width: number of spaces, or the text that each line begins with.
+    first: whether the first line is indented too.
+    blank: whether empty lines are indented too.
+
+  Returns:
+    The text that Jinja returns; UNKNOWN if line breaks other than a line feed
+    are in it.
+  """
+  plain = str(jinja2.filters.do_indent(str.__str__(text), width, first, blank))
+  margin = width if isinstance(width, str) else ' ' * width
+  pieces: list[str] = []
+  for i, line in enumerate(text.splitlines(True)):
+    is_indented = first if i == 0 else blank or line != '\n'
+    pieces += [margin, line] if is_indented else [line]
+  return _if_equal(join('', pieces), plain)
+
+
+def _if_equal(tracked: Tracked, plain: str) -> Tracked:
+  """Returns `tracked`, or `plain` with UNKNOWN origin if they differ."""
+  return tracked if str.__eq__(tracked, plain) else lost(plain)
+
+
+def _formatted(
+  plain: str,
+  text: str,
+  pattern: str,
+  value_of: Callable[[re.Match], Any],
+  values: Sequence[Any],
+) -> str:
+  """Returns `plain` with origins, UNKNOWN if this cannot reproduce it."""
+  if not is_tracked([text, *values]):
+    return plain
+  pieces, done = [], 0
+  try:
+    for match in re.finditer(pattern, text):
+      pieces += [text[done : match.start()], value_of(match)]
+      done = match.end()
+  except (LookupError, StopIteration):
+    return lost(plain)
+  return _if_equal(join('', [*pieces, text[done:]]), plain)

@@ -26,7 +26,7 @@ def counted(examples, first=0):
     if i % 5 == 4:
       tally.rejected['malformed' if i % 2 else 'too_long'] += 1
     else:
-      tally.add('train' if i % 3 else 'heldout', whole, 1 + i % 2)
+      tally.add('train' if i % 3 else 'heldout', [whole], 1 + i % 2)
       tally.straddling += i
       tally.lost['thinking'] += i
   return tally

@@ -19,6 +19,7 @@ from isft_jax.data.records import dataset
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import Provenance
+from tests.data import chat_tokenizer
 
 P = Provenance
 WORDS = 'You can look things up. What is the answer? It is 42, I think.'
@@ -193,6 +194,69 @@ def test_rows_that_are_too_long_can_be_set_aside_instead(renderer, tmp_path):
     longest,
     f'{lengths[longest]} tokens; --max_length is {limit}',
   )
+
+
+# Words beside a call are left out, and earlier thinking is hidden.
+HIDES = (
+  '{% for m in messages %}<|im_start|>{{ m.role }}\n'
+  '{% if m.reasoning_content and loop.last %}<think>{{ m.reasoning_content }}'
+  '</think>{% endif %}{% for c in m.tool_calls or [] %}{{ c.function.name }}'
+  '{% else %}{{ m.content }}{% endfor %}<|im_end|>\n{% endfor %}'
+  '{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}'
+)
+
+
+@pytest.mark.parametrize(
+  ('on_dropped', 'written', 'lost'),
+  [
+    # thinks: 1 record, whose first thought is hidden. calls: rejected.
+    ('reject', {'thinks': 1}, {'thinking_characters': 2}),
+    ('keep', {'thinks': 1, 'calls': 1}, {'dropped_characters': 8}),
+    # One record per turn of the agent, which shows all thoughts.
+    ('split', {'thinks': 2, 'calls': 2}, {'thinking_characters': 0}),
+  ],
+)
+def test_rows_of_which_a_template_leaves_out_words(
+  on_dropped, written, lost, tmp_path
+):
+  renderer = Renderer(chat_tokenizer.trained(), HIDES)
+  user, call = {'role': 'user'}, {'name': 'f', 'arguments': {}}
+  agent = {'role': 'assistant'}
+  rows = [
+    {
+      'id': 'thinks',
+      'messages': [
+        {**user, 'content': 'Hi?'},
+        {**agent, 'content': 'Yo.', 'reasoning_content': 'Hm'},
+        {**user, 'content': 'So?'},
+        {**agent, 'content': 'No.', 'reasoning_content': 'Ah'},
+      ],
+    },
+    {
+      'id': 'calls',
+      'messages': [
+        {**user, 'content': 'Hi?'},
+        {**agent, 'content': 'I see. A', 'tool_calls': [{'function': call}]},
+        {'role': 'tool', 'content': '21'},
+        {**agent, 'content': 'It is 21.'},
+      ],
+    },
+  ]
+  source = write_rows(tmp_path / 'runs.jsonl', rows)
+  report, _ = run(renderer, source, tmp_path / 'out', on_dropped=on_dropped)
+  records = dataset.Records(str(tmp_path / 'out'))
+  ids = [example.id for example in records]
+  assert {id: ids.count(id) for id in ids} == written
+  assert report['lost'].items() >= lost.items()
+  # Every token is counted once: the windows' own tokens are all tokens.
+  own = sum(len(e.tokens_T) - e.scored_from for e in records)
+  assert report['tokens'] == own
+  if on_dropped == 'split':
+    windows = [(e.id, e.window, bool(e.scored_from)) for e in records]
+    assert sorted(windows) == [
+      *(('calls', 0, False), ('calls', 1, True)),
+      *(('thinks', 0, False), ('thinks', 1, True)),
+    ]
 
 
 def test_tokens_pass_through_untouched(renderer, tmp_path):

@@ -198,6 +198,48 @@ LITERALS = {
     '{% for m in messages recursive %}<{{ m.role[0] }}>{% endfor %}',
     ['0 lit <u>', '1 lit <a>', '2 lit <t>'],
   ),
+  'a loop over indices': (
+    '{% for i in range(messages | length) %}{% set m = messages[i] %}'
+    '<{{ m.role[0] }}{% for c in [1, 2] %}{{ messages[c].role[0] }}{% endfor %}'
+    '>{% endfor %}.',
+    ['0 lit <uat>', '1 lit <aat>', '2 lit <tat>', '- lit .'],
+  ),
+  'a loop that counts in a variable of its own': (
+    '{% set ns = namespace(i=0) %}{% for _ in range(9) %}'
+    '{% if ns.i < messages | length %}{% set m = messages[ns.i] %}'
+    '<{{ m.role[0] }}{{ messages[0].role[0] }}>{% set ns.i = ns.i + 1 %}'
+    '{% endif %}{% endfor %}.',
+    ['0 lit <uu>', '1 lit <au>', '2 lit <tu>', '- lit .'],
+  ),
+  'a loop that looks up earlier turns': (
+    LOOP
+    + '<{% for m in messages %}{{ "a" if m.role[0] == "a" }}{% endfor %}>'
+    + END,
+    ['0 lit <', '1 lit a', '0 lit >', '1 lit <a>', '2 lit <a>'],
+  ),
+  'text that is collected in a namespace': (
+    '{% set ns = namespace(text="^") %}'
+    + LOOP
+    + '{% set ns.text = ns.text ~ "<" ~ message.content.strip() ~ ">" %}'
+    + END
+    + '{{ ns.text }}.',
+    ['0 lit ^<', '0 content Hi', '0 lit >', '1 lit <', '1 content Yo']
+    + ['1 lit >', '2 lit <', '2 content [["a"]]', '2 lit >', '- lit .'],
+  ),
+  'text that is collected in one turn and printed in the next': (
+    '{% set ns = namespace(name="") %}'
+    + LOOP
+    + '{{ ns.name }}{% set ns.name = "<" ~ message.content.strip() ~ ">" %}'
+    + END,
+    [
+      '1 lit <',
+      '0 content Hi',
+      '1 lit >',
+      '2 lit <',
+      '1 content Yo',
+      '2 lit >',
+    ],
+  ),
   'white space that a tag removes': (
     'x  {%- for m in messages -%}  \n {{- m.role[0] }} {% endfor %}',
     ['- lit x', '0 lit u ', '1 lit a ', '2 lit t '],
@@ -276,11 +318,11 @@ VALUES = {
   '{{ m.nothing | default("x") }}': ['- lit x'],
   '{{ m.content | upper }}': ['0 content  HI ¶'],
   '{{ m.content | lower | capitalize }}': ['0 content  hi ¶'],
-  '{{ m.content | trim | indent }}': ['? ? Hi'],
+  '{{ m.content | trim | indent }}': ['0 content Hi'],
   '{{ m.content | title }}': ['? ?  Hi ¶'],
   '{{ m.content | trim | center(4) }}': ['? ?  Hi '],
-  '{{ "%s!" % m.content }}': ['? ?  Hi ¶!'],
-  '{{ "{}!".format(m.content) }}': ['? ?  Hi ¶!'],
+  '{{ "%s!" % m.content }}': ['0 content  Hi ¶', '- lit !'],
+  '{{ "{}!".format(m.content) }}': ['0 content  Hi ¶', '- lit !'],
   '{{ m.content.swapcase() }}': ['? ?  hI ¶'],
   '{{ m.content | list | string }}': ["? ? [' ', 'H', 'i', ' ', '\\n']"],
   '{{ [m.content] }}': ["? ? [' Hi \\n']"],

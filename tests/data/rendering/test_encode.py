@@ -1,5 +1,6 @@
 """Who wrote each token of a text: tables by hand, and an oracle on bytes."""
 
+import copy
 import random
 
 import numpy as np
@@ -10,9 +11,11 @@ import transformers
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.attribution import Span
 from isft_jax.data.rendering.encode import encode
+from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import STRADDLE_ORDER, Provenance, Verdict
 from isft_jax.worlds.lying_agent import generator
+from tests.data import chat_tokenizer
 
 P = Provenance
 
@@ -334,3 +337,37 @@ def test_the_ids_are_those_of_the_joined_text(merges):
     example = encode('x', spans, tokenizer).example
     assert example.tokens_T.tolist() == tokenizer(text_of(spans))['input_ids']
     assert tokenizer.decode(example.tokens_T) == text_of(spans)
+
+
+# ------------------------------------------------------ characters without ids
+
+
+@pytest.mark.parametrize('is_special', [True, False])
+def test_characters_without_a_token_are_refused(is_special):
+  words = ['<unk>', 'Hi', 'User', 'Agent', ':', 'Yo']
+  model = tokenizers.models.WordLevel(
+    {word: i for i, word in enumerate(words)}, unk_token='<unk>'
+  )
+  backend = tokenizers.Tokenizer(model)
+  backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  backend.add_tokens([tokenizers.AddedToken('<unk>', special=is_special)])
+  tokenizer = transformers.PreTrainedTokenizerFast(
+    tokenizer_object=backend, **({'unk_token': '<unk>'})
+  )
+  spans = [Span('User: ', P.TEMPLATE, 0), Span('Hi zork', P.USER, 0)]
+  with pytest.raises(
+    Rejected, match="turn 0: the tokenizer has no token for ' zork'"
+  ) as e:
+    encode('x', spans, tokenizer)
+  assert e.value.reason == 'unknown_characters'
+  known = encode('x', [Span('User: Hi', P.USER, 0)], tokenizer)
+  assert known.example.tokens_T.tolist() == [2, 4, 1]
+
+
+def test_a_special_token_that_also_stands_for_unknown_characters_is_itself():
+  tokenizer = chat_tokenizer.trained(eos='<|end_of_text|>')
+  tokenizer = copy.deepcopy(tokenizer)
+  tokenizer.unk_token = '<|end_of_text|>'
+  spans = [Span('Hi', P.USER, 0), Span('<|end_of_text|>', P.TEMPLATE, 0)]
+  encoded = encode('x', spans, tokenizer)
+  assert encoded.example.tokens_T[-1] == tokenizer.unk_token_id

@@ -104,21 +104,22 @@ DROPPED = {
   'a turn': (
     each().replace(LOOP, '{% for message in messages[1:] %}'),
     turns(HI, YO),
-    "turn 0 (user): the template shows '' instead of 'Hi.'",
+    "turn 0 (user): the template shows '' instead of 'Hi.'; see --on_dropped",
   ),
   'a turn in the middle': (
     each().replace(
       LOOP, LOOP + '{% if loop.index == 2 %}{% continue %}{% endif %}'
     ),
     turns(HI, YO, HI),
-    "turn 1 (assistant): the template shows '' instead of 'Yo.'",
+    "turn 1 (assistant): the template shows '' instead of 'Yo.'; "
+    'see --on_dropped',
   ),
   'a turn of a role that the template does not know': (
     each().replace(
       LOOP, '{% for message in messages if message.role != "x" %}'
     ),
     turns(HI, Segment('x', 'Hm.', P.HARNESS)),
-    "turn 1 (x): the template shows '' instead of 'Hm.'",
+    "turn 1 (x): the template shows '' instead of 'Hm.'; see --on_dropped",
   ),
   'a word in front': (
     each('message.content[1:]'),
@@ -328,8 +329,8 @@ UNKNOWN = {
     "turn 0: the template computes 'hI.' in a way that loses its author",
   ),
   'formatting': (
-    each('"%s!" % message.content'),
-    "turn 0: the template computes 'Hi.!' in a way that loses its author",
+    each('"%9s!" % message.content'),
+    "turn 0: the template computes '      Hi.!' in a way that loses its author",
   ),
   'a list, printed': (
     each('[message.content]'),
@@ -345,9 +346,9 @@ UNKNOWN = {
     "turn 1 (assistant): the template shows 'Yo.' outside of the turn, so that "
     'the end of the turn is unknown',
   ),
-  'a loop over numbers': (
-    '{% for i in range(messages | length) %}{{ messages[i].content }}'
-    '{% endfor %}',
+  'a loop over numbers that looks elsewhere': (
+    '{% for i in range(messages | length) %}{{ messages[i].role }}'
+    '{{ messages[1 - i].content }}{% endfor %}',
     "turn 1 (assistant): the template shows 'Yo.' outside of the turn, so that "
     'the end of the turn is unknown',
   ),

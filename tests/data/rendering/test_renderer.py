@@ -3,6 +3,8 @@
 In the tables `_` is a space and `/` is a line break.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -246,14 +248,43 @@ def test_a_tokenizers_own_template_is_the_default():
 
 
 @pytest.mark.parametrize(
-  'own', [None, {'default': chat_template.PLAIN, 'rag': 'x'}]
+  ('own', 'message'),
+  [
+    (None, 'no chat template; name a file with --chat_template'),
+    (
+      {'rag': 'x', 'y': 'z'},
+      'templates rag, y; choose one with --chat_template',
+    ),
+  ],
 )
-def test_a_tokenizer_without_one_template_needs_a_file(own):
+def test_a_tokenizer_without_a_template_for_chats_needs_one(own, message):
   tokenizer = trained_on(DIALOGUE)
   tokenizer.chat_template = own
-  message = 'no chat template, or several; name a file with --chat_template'
   with pytest.raises(ValueError, match=message):
     Renderer(tokenizer)
+
+
+def test_a_trajectory_gets_the_template_that_transformers_gives_it():
+  own = {
+    'default': '{% for m in messages %}D{{ m.content }}{% endfor %}',
+    'tool_use': '{% for m in messages %}T{{ m.content }}{% endfor %}',
+    'rag': 'x',
+  }
+  tokenizer = trained_on(DIALOGUE)
+  tokenizer.chat_template = own
+  renderer = Renderer(tokenizer)
+  with_tools = dataclasses.replace(DIALOGUE, tools=({'name': 'f'},))
+  for trajectory in (DIALOGUE, with_tools):
+    expected = tokenizer.apply_chat_template(
+      chat_template.messages_of(trajectory),
+      tools=trajectory.tools and list(trajectory.tools),
+      tokenize=False,
+    )
+    assert renderer.render(trajectory).text == expected
+  # Records keep both.
+  again = Renderer.from_rendering(tokenizer, renderer.rendering)
+  assert again.metadata() == renderer.metadata()
+  assert again.render(with_tools).text[0] == 'T'
 
 
 # ------------------------------------------------ a tokenizer with a past life

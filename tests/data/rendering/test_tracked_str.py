@@ -257,7 +257,6 @@ OTHERS = {
   'casefold': '()',
   'center': '(9)',
   'expandtabs': '(4)',
-  'format': '()',
   'format_map': '({})',
   'ljust': '(9)',
   'rjust': '(9)',
@@ -273,14 +272,16 @@ OTHERS = {
 def rendered(template, **values):
   environment = Environment()
   made, _ = environment.render(
-    environment.from_string(template), values, [LITERAL]
+    environment.from_string(template), values, [LITERAL], [LITERAL]
   )
   return shown(made)
 
 
 def test_no_method_of_str_is_forgotten():
   public = {name for name in dir(str) if not name.startswith('_')}
-  assert public == {n for n in METHODS if n[0] != '_'} | OTHERS.keys()
+  assert public == (
+    {n for n in METHODS if n[0] != '_'} | OTHERS.keys() | {'format'}
+  )
 
 
 @pytest.mark.parametrize('method', [n for n, a in OTHERS.items() if a])
@@ -292,24 +293,36 @@ def test_what_any_other_method_makes_is_unknown(method):
 
 
 @pytest.mark.parametrize(
-  'expression',
+  ('expression', 'origins'),
   [
-    '"%s-" % text',
-    '"%3s" % text',
-    '"%s%s" % (text, text)',
-    '"%(x)s-" % {"x": text}',
-    '"{}".format(text)',
-    '"{0[0]}".format([text])',
-    '"{x}".format(x=text)',
-    '"{x}".format_map({"x": text})',
-    '"{}".format({"k": text})',
+    ('"%s-" % text', '12.'),
+    ('"%s%s" % (text, text)', '1212'),
+    ('"%d%%%s" % (7, text)', '..12'),
+    ('"%(x)s-" % {"x": text}', '12.'),
+    ('"%s-" | format(text)', '12.'),
+    ('"%(x)s-" | format(x=text)', '12.'),
+    ('text + "%s" | format("c")', '12.'),
+    ('"{}-".format(text)', '12.'),
+    ('"{1}{0}{{}}".format("c", text)', '12...'),
+    ('"{x}-".format(x=text)', '12.'),
+    # Markup escapes what is added to it.
+    ('("<" | safe) + text + ">"', '.12....'),
+    ('text + ("<" | safe)', '12.'),
+    ('(text | safe) + "x" + (text | safe)', '12.12'),
+    # Anything else is unknown.
+    ('"%3s" % text', '???'),
+    ('"%r" % text', '????'),
+    ('"{:>3}".format(text)', '???'),
+    ('"{0[0]}".format([text])', '??'),
+    ('"{x}".format_map({"x": text})', '??'),
+    ('"{}".format({"k": text})', '?' * 11),
   ],
 )
-def test_what_formatting_makes_is_unknown(expression):
-  text, origins = rendered('{{ ' + expression + ' }}', text=of('ab', '12'))
+def test_formatting_keeps_origins_or_is_unknown(expression, origins):
+  text, actual = rendered('{{ ' + expression + ' }}', text=of('ab', '12'))
   plain = jinja2.Environment().from_string('{{ ' + expression + ' }}')
   assert text == plain.render(text='ab')
-  assert origins == '?' * len(text)
+  assert actual == origins
 
 
 @pytest.mark.parametrize(
@@ -486,11 +499,41 @@ def test_of_a_mixed_value_only_the_syntax_is_literal():
   )
 
 
-def test_a_mixed_value_with_indents_is_unknown():
-  value = {'name': 'f', 'arguments': tracked_str.track({'x': 1}, '7')}
-  text, origins = shown(tracked_str.to_json(value, indent=2))
-  assert text == json.dumps({'name': 'f', 'arguments': {'x': 1}}, indent=2)
-  assert origins == '?' * len(text)
+@pytest.mark.parametrize(
+  'arguments', ['', '(8)', '(2, true)', '(2, true, true)', '("> ", blank=true)']
+)
+@pytest.mark.parametrize('content', ['a', 'a\nb\n\nc', '\na\n', 'a\r\nb', ''])
+def test_an_indent_keeps_origins_or_is_unknown(arguments, content):
+  template = '{{ text | indent' + arguments + ' }}'
+  text, origins = rendered(template, text=tracked_str.track(content, '7'))
+  plain = jinja2.Environment().from_string(template).render(text=content)
+  assert text == plain
+  if '?' in origins:
+    assert '\r' in content or 'true' in arguments
+  else:
+    assert [t for t, o in zip(text, origins, strict=True) if o == '7'] == [
+      *content
+    ]
+
+
+@pytest.mark.parametrize('text', ['<b>', 'a & b', '"q" \'s\'', 'plain'])
+def test_what_is_added_to_markup_is_escaped_with_its_origins(text):
+  template = '{{ ("<" | safe) + text }}'
+  shown_text, origins = rendered(template, text=tracked_str.track(text, '7'))
+  plain = jinja2.Environment().from_string(template).render(text=text)
+  assert shown_text == plain
+  assert origins == '.' + '7' * (len(plain) - 1)
+
+
+def test_a_mixed_value_keeps_its_origins_with_indents():
+  call = {'name': 'f', 'arguments': tracked_str.track({'x': [1, {}]}, '7')}
+  plain = {'name': 'f', 'arguments': {'x': [1, {}]}}
+  text, origins = shown(tracked_str.to_json([call, []], indent=2))
+  assert text == json.dumps([plain, []], indent=2)
+  start = text.index('{\n      "x"')
+  stop = text.index('    }\n  },') + len('    }')
+  assert set(origins[start:stop]) == {'7'}
+  assert set(origins[:start] + origins[stop:]) == {'.'}
 
 
 scalars = (

@@ -1,0 +1,356 @@
+"""The agent's tokens are those that a model writes at inference.
+
+A model reads the conversation and the generation prompt, and writes up to a
+stop token. Each template below hides one of these three. A line of a table is
+`author text`; ¶ is a line break.
+"""
+
+import functools
+import itertools
+
+import pytest
+import tokenizers
+import transformers
+
+from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.types import Provenance, Segment, Trajectory
+
+P = Provenance
+MARKS = (
+  *('<|user|>', '<|assistant|>', '<|tool|>', '<|end|>', '<|stop|>'),
+  *('<|call>', '<call|>', '<|answer>', '<answer|>'),
+)
+
+
+@functools.cache
+def tokenizer():
+  """Returns a tokenizer of bytes with the marks as special tokens."""
+  alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+  bpe = tokenizers.Tokenizer(
+    tokenizers.models.BPE({c: i for i, c in enumerate(alphabet)}, [])
+  )
+  bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+    add_prefix_space=False
+  )
+  bpe.decoder = tokenizers.decoders.ByteLevel()
+  bpe.add_special_tokens(list(MARKS))
+  return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe)
+
+
+def turns(*texts):
+  """Returns user and agent turns; a tool's turn begins with 'tool:'."""
+  segments = []
+  for text in texts:
+    role, _, words = text.rpartition(':')
+    author = {'tool': P.TOOL, 'user': P.USER, 'system': P.CONTEXT}
+    role = role or ('user' if words.endswith('?') else 'assistant')
+    fields = {'tool_call_id': 'c1', 'name': 'look'} if role == 'tool' else {}
+    segments.append(
+      Segment(role, words, author.get(role, P.AGENT), fields=fields)
+    )
+  return segments
+
+
+def calls(text, **arguments):
+  function = {'name': 'look', 'arguments': arguments}
+  fields = {'tool_calls': [{'id': 'c1', 'function': function}]}
+  return Segment('assistant', text, P.AGENT, fields=fields)
+
+
+TALK = Trajectory('talk', (*turns('Hi?', 'Yo.', 'So?', 'No.'),))
+CALL = Trajectory(
+  'call', (*turns('Hi?'), calls('', at='Rome'), *turns('tool:21', 'It is 21.'))
+)
+SHOW_CALL = (
+  '{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}'
+  '{{ c.function.arguments | tojson }}</call>{% endfor %}'
+)
+
+
+def table_of(trajectory, template):
+  renderer = Renderer(tokenizer(), template)
+  lines = []
+  for author, group in itertools.groupby(
+    renderer.render(trajectory).spans, lambda span: span.provenance.name
+  ):
+    text = ''.join(span.text for span in group).replace('\n', '¶')
+    lines.append(f'{author:9} {text}')
+  return lines
+
+
+PROMPT = '{% if add_generation_prompt %}<|assistant|>\n{% endif %}'
+LOOP, END = '{% for m in messages %}', '{% endfor %}'
+TABLES = {
+  'the header of the next turn stops the agent': (
+    CALL,
+    LOOP + '<|{{ m.role }}|>\n{{ m.content }}' + SHOW_CALL + END + PROMPT,
+    """
+    TEMPLATE  <|user|>¶
+    USER      Hi?
+    TEMPLATE  <|assistant|>¶
+    AGENT     <call>look{"at": "Rome"}</call><|tool|>
+    TEMPLATE  ¶
+    TOOL      21
+    TEMPLATE  <|assistant|>¶
+    AGENT     It is 21.
+    """,
+  ),
+  'no header of an agent stops an agent': (
+    Trajectory('x', (*turns('Hi?', 'Yo.', 'And.', 'So?'),)),
+    LOOP + '<|{{ m.role }}|>\n{{ m.content }}' + END + PROMPT,
+    """
+    TEMPLATE  <|user|>¶
+    USER      Hi?
+    TEMPLATE  <|assistant|>¶
+    AGENT     Yo.
+    TEMPLATE  <|assistant|>¶
+    AGENT     And.<|user|>
+    TEMPLATE  ¶
+    USER      So?
+    """,
+  ),
+  'the next turn closes the turn of the agent': (
+    TALK,
+    '{% set ns = namespace(open=false) %}'
+    + LOOP
+    + '{% if ns.open %}<|end|>{% endif %}{% set ns.open = false %}'
+    + '<|{{ m.role }}|>{{ m.content }}{% if m.role == "user" %}<|stop|>'
+    + '{% else %}{% set ns.open = true %}{% endif %}'
+    + END
+    + '{% if add_generation_prompt %}<|assistant|>{% endif %}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|stop|><|assistant|>
+    AGENT     Yo.<|end|>
+    TEMPLATE  <|user|>
+    USER      So?
+    TEMPLATE  <|stop|><|assistant|>
+    AGENT     No.
+    """,
+  ),
+  'the generation prompt is always printed': (
+    TALK,
+    LOOP + '<|{{ m.role }}|>\n{{ m.content }}<|end|>\n' + END + '<|assistant|>',
+    """
+    TEMPLATE  <|user|>¶
+    USER      Hi?
+    TEMPLATE  <|end|>¶<|assistant|>¶
+    AGENT     Yo.<|end|>
+    TEMPLATE  ¶<|user|>¶
+    USER      So?
+    TEMPLATE  <|end|>¶<|assistant|>¶
+    AGENT     No.<|end|>
+    TEMPLATE  ¶<|assistant|>
+    """,
+  ),
+  'a prompt that is always printed is longer than the header': (
+    TALK,
+    LOOP
+    + '<|{{ m.role }}|>{{ "<|call>" if m.role == "assistant" }}{{ m.content }}'
+    + '<|end|>'
+    + END
+    + '<|assistant|><|answer><answer|>',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <|call>Yo.<|end|>
+    TEMPLATE  <|user|>
+    USER      So?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <|call>No.<|end|>
+    TEMPLATE  <|assistant|><|answer><answer|>
+    """,
+  ),
+  'the prompt closes the turn of the user': (
+    TALK,
+    LOOP
+    + '<|{{ m.role }}|>\n{{ m.content }}'
+    + '{% if not loop.last or add_generation_prompt %}<|end|>\n{% endif %}'
+    + END
+    + PROMPT,
+    """
+    TEMPLATE  <|user|>¶
+    USER      Hi?
+    TEMPLATE  <|end|>¶<|assistant|>¶
+    AGENT     Yo.<|end|>
+    TEMPLATE  ¶<|user|>¶
+    USER      So?
+    TEMPLATE  <|end|>¶<|assistant|>¶
+    AGENT     No.
+    """,
+  ),
+  'the prompt has more white space than the header': (
+    TALK,
+    LOOP
+    + '{{ "\nUser: " if m.role == "user" else "\nAgent: " }}{{ m.content }}'
+    + '<|end|>'
+    + END
+    + '{{ "\nAgent: \n" if add_generation_prompt }}',
+    """
+    TEMPLATE  ¶User:\x20
+    USER      Hi?
+    TEMPLATE  <|end|>¶Agent:\x20
+    AGENT     Yo.<|end|>
+    TEMPLATE  ¶User:\x20
+    USER      So?
+    TEMPLATE  <|end|>¶Agent:\x20
+    AGENT     No.<|end|>
+    """,
+  ),
+  'the content begins with the end of the prompt': (
+    Trajectory('x', (*turns('Hi?', '<think>\nHm.\n</think>\nYo.'),)),
+    LOOP
+    + '<|{{ m.role }}|>\n{{ m.content }}<|end|>'
+    + END
+    + '{{ "<|assistant|>\n<think>\n" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>¶
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>¶<think>¶
+    AGENT     Hm.¶</think>¶Yo.<|end|>
+    """,
+  ),
+  'the content begins with a part of the end of the prompt': (
+    Trajectory('x', (*turns('Hi?', '<think>Hm.</think>Yo.'),)),
+    LOOP
+    + '<|{{ m.role }}|>\n{{ m.content }}<|end|>'
+    + END
+    + '{{ "<|assistant|>\n<think>\n" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>¶
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>¶
+    AGENT     <think>Hm.</think>Yo.<|end|>
+    """,
+  ),
+  'the header names another role': (
+    Trajectory('x', (*turns('Hi?', 'ai:Yo.'),)),
+    LOOP
+    + '<|user|>{{ m.role }}\n{{ m.content }}<|end|>'
+    + END
+    + '{{ "<|user|>assistant\n" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>user¶
+    USER      Hi?
+    TEMPLATE  <|end|><|user|>ai¶
+    AGENT     Yo.<|end|>
+    """,
+  ),
+  'the turn after a tool closes a list of answers': (
+    CALL,
+    '{% set ns = namespace(open=false) %}'
+    + LOOP
+    + '{% if m.role == "tool" %}[{{ m.content }}{% set ns.open = true %}'
+    + '{% else %}{{ "]" if ns.open else "<|" ~ m.role ~ "|>" }}{{ m.content }}'
+    + SHOW_CALL
+    + '{{ "<|end|>" }}{% set ns.open = false %}{% endif %}'
+    + END
+    + '{{ "]" if ns.open }}{{ "<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <call>look{"at": "Rome"}</call><|end|>
+    TEMPLATE  [
+    TOOL      21
+    TEMPLATE  ]
+    AGENT     It is 21.<|end|>
+    """,
+  ),
+  'the turn of a call shows the answer': (
+    CALL,
+    LOOP
+    + '{% if m.role != "tool" %}'
+    + '<|{{ m.role }}|>{{ m.content }}'
+    + '{% for c in m.tool_calls or [] %}<|call>{{ c.function.name }}'
+    + '{{ c.function.arguments | tojson }}<call|><|answer>'
+    + '{{ c.function.name }}='
+    + '{{ messages[2].content if messages[2] }}<answer|>{% endfor %}'
+    + '{{ "<|end|>" if not m.tool_calls }}{% endif %}'
+    + END
+    + '{{ "<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <|call>look{"at": "Rome"}<call|><|answer>
+    TEMPLATE  look=
+    TOOL      21
+    TEMPLATE  <answer|><|assistant|>
+    AGENT     It is 21.<|end|>
+    """,
+  ),
+  'the turn of a tool looks up the call': (
+    CALL,
+    LOOP
+    + '<|{{ m.role }}|>'
+    + '{% if m.role == "tool" %}{% for n in messages %}'
+    + '{% if n.tool_calls %}call {{ loop.index0 }}: {% endif %}{% endfor %}'
+    + '{% endif %}{{ m.content }}'
+    + SHOW_CALL
+    + '<|end|>'
+    + END
+    + '{{ "<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <call>look{"at": "Rome"}</call><|end|>
+    TEMPLATE  <|tool|>call 1:\x20
+    TOOL      21
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     It is 21.<|end|>
+    """,
+  ),
+  'the last turn is printed after the loop': (
+    TALK,
+    '{% set last = messages[-1] %}{% set rest = messages[:-1] %}'
+    + '{% if last.role == "user" %}{% set rest = messages %}{% endif %}'
+    + '{% for m in rest %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}'
+    + '{% if last.role != "user" %}<|assistant|>{{ last.content }}<|end|>\n'
+    + '{% endif %}{{ "<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     Yo.<|end|>
+    TEMPLATE  <|user|>
+    USER      So?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     No.<|end|>
+    CONTEXT   ¶
+    """,
+  ),
+  'all turns are collected and printed at the end': (
+    CALL,
+    '{% set ns = namespace(text="") %}{% for i in range(messages | length) %}'
+    + '{% set m = messages[i] %}'
+    + '{% set ns.text = ns.text ~ "<|" ~ m.role ~ "|>" ~ m.content %}'
+    + '{% for c in m.tool_calls or [] %}{% set ns.text = ns.text ~ "<call>" ~ '
+    + 'c.function.name ~ c.function.arguments | tojson ~ "</call>" %}'
+    + '{% endfor %}{% set ns.text = ns.text ~ "<|end|>" %}{% endfor %}'
+    + '{% if add_generation_prompt %}{% set ns.text = ns.text ~ "<|assistant|>"'
+    + ' %}{% endif %}{{ ns.text }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <call>look{"at": "Rome"}</call><|end|>
+    TEMPLATE  <|tool|>
+    TOOL      21
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     It is 21.<|end|>
+    """,
+  ),
+}
+
+
+@pytest.mark.parametrize('what', TABLES)
+def test_the_agent_wrote_what_a_model_writes_at_inference(what):
+  trajectory, template, table = TABLES[what]
+  expected = [
+    line.removeprefix('    ') for line in table.strip('\n').split('\n')
+  ]
+  assert table_of(trajectory, template) == [*filter(str.strip, expected)]
