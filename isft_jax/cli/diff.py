@@ -89,7 +89,8 @@ def _diff() -> None:
       reasons[parsed] += 1
       continue
     try:
-      example = render.example(parsed)
+      may_drop = trajectories.ON_DROPPED.value != 'reject'
+      example = render.render(parsed, may_drop).example
       tokens_T, scored_T = trainer.mask(parsed)
     except Rejected as error:
       reasons[f'isft-prepare: {error.reason}'] += 1

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from isft_jax.data.rendering import chat_template
+from isft_jax.data.rendering.messages import with_call_ids, with_text_arguments
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.types import Trajectory
@@ -79,18 +80,27 @@ def load(against: str, renderer: Renderer, model: str = 'auto') -> Trainer:
     )
 
   def checked(trajectory: Trajectory) -> Masked:
-    # Their code may change the messages, and can raise any error.
-    messages = copy.deepcopy(chat_template.messages_of(trajectory))
-    tools = copy.deepcopy([dict(tool) for tool in trajectory.tools or ()])
-    try:
-      tokens, scored = mask(messages, tools or None)
-    except Exception as error:
-      line = ' '.join(str(error).split())[:200]
-      raise CannotRender(f'{type(error).__name__}: {line}') from error
-    scored_T = np.array(scored, bool)
-    # Labels are shifted by one: no trainer predicts the first token.
-    scored_T[:1] = False
-    return Masked(np.array(tokens, np.int32), scored_T)
+    tools = [dict(tool) for tool in trajectory.tools or ()]
+    messages = chat_template.messages_of(trajectory)
+    # The forms of messages that our renderer tries.
+    digits = renderer.rendering.get('call_id_digits', 0)
+    if digits:
+      messages = with_call_ids(messages, digits)
+    forms = [messages, with_text_arguments(messages)]
+    failed: Exception | None = None
+    for form in filter(None, forms):
+      # Their code may change what it is given, and can raise any error.
+      try:
+        tokens, scored = mask(*copy.deepcopy((form, tools or None)))
+      except Exception as error:
+        failed = failed or error
+        continue
+      scored_T = np.array(scored, bool)
+      # Labels are shifted by one: no trainer predicts the first token.
+      scored_T[:1] = False
+      return Masked(np.array(tokens, np.int32), scored_T)
+    line = ' '.join(str(failed).split())[:200]
+    raise CannotRender(f'{type(failed).__name__}: {line}') from failed
 
   return Trainer(name, checked)
 
@@ -98,16 +108,25 @@ def load(against: str, renderer: Renderer, model: str = 'auto') -> Trainer:
 _Mask = Callable[[list[dict], list[dict] | None], tuple[list, list]]
 
 
-def _assistant_mask(renderer: Renderer) -> tuple[str, _Mask]:
+def _template(renderer: Renderer, has_tools: bool = False) -> str:
+  """Returns the chat template, by the same choice as transformers."""
   template = renderer.rendering['template']
-  if not _GENERATION.search(template):
+  if isinstance(template, str):
+    return template
+  name = 'tool_use' if has_tools and 'tool_use' in template else 'default'
+  return template.get(name) or next(iter(template.values()))
+
+
+def _assistant_mask(renderer: Renderer) -> tuple[str, _Mask]:
+  templates = [_template(renderer, has_tools) for has_tools in (False, True)]
+  if not all(map(_GENERATION.search, templates)):
     raise ValueError(
       'the chat template has no {% generation %} marks, so that '
       'return_assistant_tokens_mask would select no token; name a template '
       'that has them with --chat_template, or use --against=trl'
     )
   version = importlib.metadata.version('transformers')
-  return f'transformers {version}', _marks(renderer, template)
+  return f'transformers {version}', _marks(renderer)
 
 
 def _trl(renderer: Renderer) -> tuple[str, _Mask]:
@@ -117,7 +136,8 @@ def _trl(renderer: Renderer) -> tuple[str, _Mask]:
     raise ValueError(
       f"--against=trl needs pip install 'isft-jax[diff]' ({error})"
     ) from error
-  template = renderer.rendering['template']
+  # Where a tokenizer has several templates, TRL takes the default.
+  template = _template(renderer)
   if not _GENERATION.search(template):
     # TRL knows a template by its text, with the call that prints the date.
     # Ours has a fixed date in its place.
@@ -149,8 +169,13 @@ def _frozen(template: str) -> str:
     return ''
 
 
-def _marks(renderer: Renderer, template: str) -> _Mask:
-  """Returns a function that reads the {% generation %} marks of a template."""
+def _marks(renderer: Renderer, template: str = '') -> _Mask:
+  """Returns a function that reads the {% generation %} marks of a template.
+
+  Args:
+    renderer: our renderer.
+    template: the template; by default that of the renderer.
+  """
   tokenizer: FastTokenizer = renderer.tokenizer
   values: dict[str, Any] = renderer.rendering['values']
 
@@ -159,7 +184,7 @@ def _marks(renderer: Renderer, template: str) -> _Mask:
     encoded: Any = tokenizer.apply_chat_template(
       messages,
       tools=tools,
-      chat_template=template,
+      chat_template=template or _template(renderer, tools is not None),
       return_dict=True,
       return_assistant_tokens_mask=True,
       **values,
@@ -182,7 +207,7 @@ def _renderers(renderer: Renderer, model: str) -> tuple[str, _Mask]:
     raise ValueError(f'--renderer={model}: {error}') from error
   # `DefaultRenderer` applies the tokenizer's own template.
   tokenizer = copy.deepcopy(renderer.tokenizer)
-  tokenizer.chat_template = renderer.rendering['template']
+  tokenizer.chat_template = _template(renderer)
   values = renderer.rendering['values'] or None
   try:
     theirs = renderers.create_renderer(

@@ -2,7 +2,7 @@
 
 TRL marks {% generation %} in the training templates that it ships, and a few
 public templates have such marks. `renderers` knows for each token whether the
-model sampled it. They are asked about fifteen probe dialogues and about real
+model sampled it. They are asked about fifteen short dialogues and about real
 runs. Every disagreement has one of the reasons below; docs/evidence.md explains
 who is right.
 """
@@ -24,7 +24,7 @@ from isft_jax.objectives import weight_table
 from isft_jax.report.diff import compared
 from isft_jax.types import Provenance
 from tests.data.marker_tokenizer import marker_tokenizer
-from tests.data.probe_dialogues import PROBES, TOOLS, user
+from tests.data.oracle_dialogues import PROBES, TOOLS, user
 from tests.fixtures import needs
 
 P = Provenance
@@ -34,14 +34,16 @@ SHARED = pathlib.Path(__file__).parents[4] / 'shared'
 SPACE = 'ours: white space after the stop token'
 PROMPT = 'ours: the generation prompt, in the turn'
 END = 'ours: the end of the text, which is in no turn'
+CALL = 'ours: the token with which the agent waits for a tool'
 LINE = 'ours: a line break that the model must generate'
 DEMO = 'both: a demonstration'
 TEXT = 'both: another text'
 CLOSE = 'theirs: a closing tag that only the template writes'
 # To mend in data/rendering: without effect on the tables below.
-STOP = 'bug: the stop token that the next turn prints'
-RESULT = 'bug: syntax around a tool result in the turn of the agent'
-BUGS = {STOP: ('glm4moe', 'glm-4.5', 'glm-5'), RESULT: ('gemma',)}
+OUTPUTS = 'bug: the end of tool results, which the next turn prints'
+HEADER = 'bug: the header of a turn after tool results'
+EMPTY = 'bug: syntax around an empty tool result'
+BUGS = {OUTPUTS: ('deepseek',), HEADER: ('gemma',), EMPTY: ('gemma',)}
 
 # Template: least number of the fifteen probes that both render, reasons.
 TRL = {
@@ -49,7 +51,7 @@ TRL = {
   'cohere2': (10, DEMO),
   'deepseek_r1_distill': (11, DEMO, PROMPT, TEXT),
   'deepseekv3': (11, DEMO, PROMPT),
-  'diffusion_gemma': (15, DEMO, SPACE),
+  'diffusion_gemma': (15, CALL, DEMO, SPACE),
   'gemma': (9, DEMO, SPACE),
   'gemma3': (10, DEMO, SPACE),
   'glm4moe': (15, DEMO, TEXT),
@@ -245,14 +247,18 @@ def reason(difference, prompt: str, name: str, eos: str) -> str:
   if side == 'ours':
     # Only the agent's tokens are compared.
     assert author == P.AGENT
-    if 'gemma' in name and ('response:' in text or 'response|>' in text):
-      return RESULT
-    return {'\n': LINE, '</think>': CLOSE}.get(text, '')
+    if 'response:' in text and 'gemma' in name:
+      return EMPTY
+    return {
+      '\n': LINE,
+      '</think>': CLOSE,
+      '<|tool_response>': CALL,
+      '<|turn>model\n': HEADER,
+      _DEEPSEEK[-3]: OUTPUTS,
+    }.get(text, '')
   if author == P.TEMPLATE:
     if not bare:
       return SPACE
-    if bare in ('<|user|>', '<|observation|>') and 'glm' in name:
-      return STOP
     if bare in prompt:
       return PROMPT
     return END if bare == eos else ''

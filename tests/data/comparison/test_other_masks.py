@@ -9,7 +9,7 @@ from isft_jax.data.comparison import other_masks
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import Trajectory
 from tests.data.chat_tokenizer import template, trained
-from tests.data.probe_dialogues import PROBES, TOOLS, agent, call, tool, user
+from tests.data.oracle_dialogues import PROBES, TOOLS, agent, call, tool, user
 from tests.fixtures import needs
 
 MARKED = (

@@ -51,6 +51,7 @@ CODE = 'def f(x):\n    if x:\n        return [x]\n    return []'
 
 # Ids of nine letters and digits, as Mistral's templates demand.
 ROME, OSLO, BONN = 'abcdefgh1', 'abcdefgh2', 'abcdefgh3'
+KIEL = 'abcdefgh4'
 
 _DIALOGUES = {
   'plain': (user('Is it warm?'), agent('Yes, 21 degrees.')),
@@ -78,10 +79,11 @@ _DIALOGUES = {
     *(tool('21', ROME), tool('9', OSLO), agent('Rome.')),
   ),
   'results': (
-    *(user('Look three times.'), agent('', call(ROME, city='Rome'))),
+    *(user('Look four times.'), agent('', call(ROME, city='Rome'))),
     *(tool('[[1, 2], []]', ROME), agent('', call(OSLO, city='Oslo'))),
     *(tool('{}', OSLO), agent('', call(BONN, city='Bonn'))),
-    *(tool('Error: no window\n\n  (closed)', BONN), agent('Two of three.')),
+    *(tool('Error: no window\n\n  (closed)', BONN), agent('', call(KIEL))),
+    *(tool('', KIEL), agent('Two of four.')),
   ),
   'reasoning': (
     *(user('Is it warm?'), agent('Yes.', reasoning_content='South, so yes.')),
