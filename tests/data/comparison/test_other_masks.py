@@ -74,6 +74,43 @@ def test_values_of_the_template_are_passed():
   assert scored('assistant_mask', renderer)[0] == 'Yo.?!<|im_end|>'
 
 
+CALLS = (
+  '{% for m in messages %}{% generation %}{{ m.content }}'
+  '{% for call in m.tool_calls %}{{ call.id }} BODY {% endfor %}'
+  '{% endgeneration %}{% endfor %}'
+)
+
+
+@pytest.mark.parametrize(
+  ('body', 'digits', 'words'),
+  [
+    ('{{ call.function.arguments.city }}', 0, ['abc Rome ']),
+    # As text where the template wants it, and with new ids if ours has them.
+    ("{{ 'x' + call.function.arguments }}", 0, ['abc x{"city": "Rome"} ']),
+    ('{{ call.function.arguments.city }}', 9, ['000000000 Rome ']),
+  ],
+)
+def test_calls_have_the_forms_that_our_renderer_tries(body, digits, words):
+  text = CALLS.replace('BODY', body)
+  renderer = Renderer(trained(), text, call_id_digits=digits)
+  trajectory = Trajectory(
+    'x', (user(''), agent('', call('abc', city='Rome'))), TOOLS
+  )
+  tokens_T, _ = other_masks.load('assistant_mask', renderer).mask(trajectory)
+  assert [renderer.tokenizer.decode(tokens_T)] == words
+
+
+@pytest.mark.parametrize(
+  ('tools', 'words'), [(None, ['a']), (TOOLS, ['tools'])]
+)
+def test_the_template_is_chosen_as_transformers_does(tools, words):
+  default = '{{ 0 }}{% generation %}a{% endgeneration %}{{ messages[0].role }}'
+  named = {'default': default, 'tool_use': default.replace('}a{', '}tools{')}
+  renderer = Renderer(trained(), named)
+  trajectory = Trajectory('x', (user('b'),), tools)
+  assert scored('assistant_mask', renderer, trajectory) == words
+
+
 def test_what_a_trainer_cannot_render_has_a_reason():
   text = "{{ raise_exception('no\nroom') if messages[0].content == 'x' }}"
   renderer = Renderer(trained(), MARKED + text)
