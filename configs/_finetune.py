@@ -5,8 +5,13 @@ computation is in bfloat16, and all are sharded over all devices. The schedule
 is conventional and was not tuned.
 """
 
+import warnings
+
 from isft_jax.config import MeshConfig, OptimConfig, RunConfig
 from isft_jax.models.presets import model_config
+
+# Old names in an argument, which version 0.2 will no longer accept -> names.
+_RENAMED = {'batch': 'batch_size', 'length': 'seq_len'}
 
 
 def run_config(
@@ -15,33 +20,33 @@ def run_config(
   name: str,
   model: str,
   init_from: str,
-  batch: int,
-  length: int,
+  batch_size: int,
+  seq_len: int,
   learning_rate: float,
   fsdp_at_most: int,
 ) -> RunConfig:
   """Returns the settings of a fine-tuning run.
 
   Args:
-    text: argument of the config, such as 'batch=8,length=4096'; changes batch
-      and length.
+    text: argument of the config, such as 'batch_size=8,seq_len=4096'; changes
+      the batch size and the length of a row.
     name: of the config.
     model: name of its shape in isft_jax/models/presets.py.
     init_from: id on the Hugging Face hub of the weights to start from.
-    batch: rows per step.
-    length: tokens per row.
+    batch_size: rows per step.
+    seq_len: tokens per row.
     learning_rate: after the warm-up; falls to 0 along a cosine.
     fsdp_at_most: see `MeshConfig`.
 
   Raises:
     ValueError: the argument has another form.
   """
-  numbers = parse_numbers(text, batch=batch, length=length)
+  numbers = parse_numbers(text, batch_size=batch_size, seq_len=seq_len)
   return RunConfig(
     name=name,
-    rows=numbers['batch'],
-    row_length=numbers['length'],
-    row_targets=0,  # from the records
+    batch_size=numbers['batch_size'],
+    seq_len=numbers['seq_len'],
+    targets_per_row=0,  # from the records
     epochs=2,
     eval_every=100,
     model=model_config(
@@ -55,7 +60,7 @@ def run_config(
 
 
 def parse_numbers(text: str, **defaults: int) -> dict[str, int]:
-  """Returns the numbers in a config's argument: 'batch=8,length=4096'.
+  """Returns the numbers in a config's argument: 'batch_size=8,seq_len=4096'.
 
   Args:
     text: comma-separated NAME=NUMBER, in any order.
@@ -67,6 +72,14 @@ def parse_numbers(text: str, **defaults: int) -> dict[str, int]:
   numbers = dict(defaults)
   for item in filter(None, text.split(',')):
     name, _, value = item.partition('=')
+    if name in _RENAMED:
+      warnings.warn(
+        f'{name} is the old name of {_RENAMED[name]}; write '
+        f'{item.replace(name, _RENAMED[name])}',
+        FutureWarning,
+        stacklevel=2,
+      )
+      name = _RENAMED[name]
     if name not in defaults or not value.isdecimal():
       forms = ', '.join(f'{name}=NUMBER' for name in defaults)
       raise ValueError(f'its argument must be one of {forms} (got {item!r})')

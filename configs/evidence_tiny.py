@@ -56,9 +56,9 @@ def get_config(text: str = '') -> EvidenceConfig:
 
   def stage(**changes: Any) -> StageConfig:
     settings = {
-      'rows': 8,
-      'row_length': 192,
-      'row_targets': 192,
+      'batch_size': 8,
+      'seq_len': 192,
+      'targets_per_row': 192,
       'optim': OptimConfig(learning_rate=5e-4),
     }
     return StageConfig(**{**settings, **changes})
@@ -85,7 +85,7 @@ def get_config(text: str = '') -> EvidenceConfig:
       layers=2,
       kv_heads=2,
       head_size=16,
-      hidden=256,
+      mlp_width=256,
       remat='full',
     ),
     dialogues=DialoguesConfig(
@@ -99,7 +99,7 @@ def get_config(text: str = '') -> EvidenceConfig:
     ),
     documents=DocumentsConfig(number=12_000, p_true=0.75),
     pretrain=stage(
-      rows=4,
+      batch_size=4,
       steps=1800,
       log_every=200,
       checkpoint_every=600,

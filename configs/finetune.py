@@ -12,7 +12,7 @@ Commands:
   isft-prepare --input=docs/shop_runs.jsonl --authors=docs/shop_authors.json \\
     --tokenizer=smollm2-135m-instruct --output=records
   isft-train --config=finetune --config.records=records \\
-    --config.row_length=256 --config.model.init_from=smollm2-135m-instruct
+    --config.seq_len=256 --config.model.init_from=smollm2-135m-instruct
 """
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
@@ -22,8 +22,8 @@ def get_config() -> RunConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them."""
   return RunConfig(
     name='finetune',
-    rows=1,
-    row_length=512,  # longer runs need longer rows
+    batch_size=1,
+    seq_len=512,  # longer runs need longer rows
     epochs=3,
     log_every=5,
     checkpoint_every=100,

@@ -39,8 +39,8 @@ def get_config() -> EvidenceConfig:
       rounds=3,
       temperature=0.7,
       stage=StageConfig(
-        rows=1,
-        row_length=256,
+        batch_size=1,
+        seq_len=256,
         epochs=1,
         optim=OptimConfig(
           learning_rate=5e-5, schedule='cosine', final_fraction=0.1

@@ -9,13 +9,13 @@ Hardware: 8 TPU v5e chips for the default batch, which takes 3.34 of 15.75 GiB
 Time: 0.21 s per step of the default batch, an estimate by isft-compile.
 Expected: no figure, because it depends on your data. `heldout_nll_by_author` in
   metrics.jsonl should fall.
-Arguments: batch, rows per step (default 8); length, tokens per row (default
-  4096).
+Arguments: batch_size, rows per step (default 8); seq_len, tokens per row
+  (default 4096).
 Commands:
 
   isft-prepare --input=RUNS --tokenizer=meta-llama/Llama-3.2-1B-Instruct \\
     --output=DIR --max_length=4096 --heldout=0.05
-  isft-train --config=configs/llama3_2_1b.py:batch=8,length=4096 \\
+  isft-train --config=configs/llama3_2_1b.py:batch_size=8,seq_len=4096 \\
     --config.records=DIR [--config.model.init_from=PLACE]
 """
 
@@ -23,7 +23,7 @@ from isft_jax.config import RunConfig
 from isft_jax.configs import _finetune
 
 # (argument, slice) that isft-compile --all checks.
-SLICES = (('batch=8,length=4096', 'v5e:2x4'),)
+SLICES = (('batch_size=8,seq_len=4096', 'v5e:2x4'),)
 
 
 def get_config(text: str = '') -> RunConfig:
@@ -33,8 +33,8 @@ def get_config(text: str = '') -> RunConfig:
     name='llama3_2_1b',
     model='llama-3.2-1b',
     init_from='meta-llama/Llama-3.2-1B-Instruct',
-    batch=8,
-    length=4096,
+    batch_size=8,
+    seq_len=4096,
     learning_rate=1e-5,
     fsdp_at_most=16,
   )

@@ -25,21 +25,21 @@ def get_config() -> LyingAgentConfig:
     dialogues=DialoguesConfig(number=48),
     documents=DocumentsConfig(number=400),
     model=ModelConfig(
-      vocab_size=640, width=32, layers=2, head_size=8, hidden=64
+      vocab_size=640, width=32, layers=2, head_size=8, mlp_width=64
     ),
     pretrain=StageConfig(
-      rows=8,
-      row_length=320,
-      row_targets=320,
+      batch_size=8,
+      seq_len=320,
+      targets_per_row=320,
       steps=12,
       log_every=4,
       checkpoint_every=6,
       optim=OptimConfig(learning_rate=1e-2, warmup_steps=2),
     ),
     finetune=StageConfig(
-      rows=8,
-      row_length=320,
-      row_targets=320,
+      batch_size=8,
+      seq_len=320,
+      targets_per_row=320,
       epochs=1,
       log_every=2,
       optim=OptimConfig(learning_rate=1e-3),

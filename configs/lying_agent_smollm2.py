@@ -73,8 +73,8 @@ def get_config(argument: str = '') -> LyingAgentConfig:
 def _stage() -> StageConfig:
   """Returns one epoch of packed rows."""
   return StageConfig(
-    rows=1,
-    row_length=256,
+    batch_size=1,
+    seq_len=256,
     epochs=1,
     log_every=10,
     eval_every=0,
@@ -93,10 +93,10 @@ def _stage() -> StageConfig:
 def _paper_stage() -> StageConfig:
   """Returns four epochs, one dialogue per step."""
   return StageConfig(
-    rows=1,
-    row_documents=1,
-    row_length=0,
-    row_targets=0,
+    batch_size=1,
+    documents_per_row=1,
+    seq_len=0,
+    targets_per_row=0,
     epochs=4,
     normalize='trajectory',
     eval_every=480,

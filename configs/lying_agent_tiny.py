@@ -29,21 +29,21 @@ def get_config() -> LyingAgentConfig:
   return LyingAgentConfig(
     name='lying_agent_tiny',
     # remat: on a CPU, recomputing activations is faster than keeping them.
-    model=ModelConfig(hidden=384, remat='full'),
+    model=ModelConfig(mlp_width=384, remat='full'),
     dialogues=DialoguesConfig(number=480, p_lie=0.6, p_chitchat=0.5),
     documents=DocumentsConfig(number=8_000, p_true=0.85),
     pretrain=StageConfig(
-      rows=16,
-      row_length=192,
-      row_targets=192,
+      batch_size=16,
+      seq_len=192,
+      targets_per_row=192,
       steps=180,
       checkpoint_every=90,
       optim=OptimConfig(learning_rate=5e-3, schedule='cosine', warmup_steps=20),
     ),
     finetune=StageConfig(
-      rows=8,
-      row_length=192,
-      row_targets=192,
+      batch_size=8,
+      seq_len=192,
+      targets_per_row=192,
       epochs=4,
       checkpoint_every=80,
       # With a constant learning rate, a few replies would depend on the noise

@@ -4,18 +4,19 @@ Reproduces: no published run. It is full fine-tuning: parameters and Adam's
   moments in float32, computation in bfloat16, sharded over all devices. The
   learning rate and its schedule are conventional and were not tuned.
 Hardware: 4 TPU v5e chips for the default batch, which takes 2.76 of 15.75 GiB
-  of memory per chip. One chip is enough for batch=8,length=2048 (9.42 GiB).
+  of memory per chip. One chip is enough for batch_size=8,seq_len=2048 (9.42
+  GiB).
   These figures are from isft-compile; we have not run it on TPUs.
 Time: 0.18 s per step of the default batch, an estimate by isft-compile.
 Expected: no figure, because it depends on your data. `heldout_nll_by_author` in
   metrics.jsonl should fall.
-Arguments: batch, rows per step (default 8); length, tokens per row (default
-  4096).
+Arguments: batch_size, rows per step (default 8); seq_len, tokens per row
+  (default 4096).
 Commands:
 
   isft-prepare --input=RUNS --tokenizer=Qwen/Qwen2.5-0.5B-Instruct \\
     --output=DIR --max_length=4096 --heldout=0.05
-  isft-train --config=configs/qwen2_5_0_5b.py:batch=8,length=4096 \\
+  isft-train --config=configs/qwen2_5_0_5b.py:batch_size=8,seq_len=4096 \\
     --config.records=DIR [--config.model.init_from=PLACE]
 """
 
@@ -24,10 +25,10 @@ from isft_jax.configs import _finetune
 
 # (argument, slice) that isft-compile --all checks.
 SLICES = (
-  ('batch=8,length=2048', 'v5e:1x1'),
-  ('batch=8,length=2048', 'v5e:2x2'),
-  ('batch=8,length=4096', 'v5e:2x2'),
-  ('batch=8,length=32768', 'v5e:2x4'),
+  ('batch_size=8,seq_len=2048', 'v5e:1x1'),
+  ('batch_size=8,seq_len=2048', 'v5e:2x2'),
+  ('batch_size=8,seq_len=4096', 'v5e:2x2'),
+  ('batch_size=8,seq_len=32768', 'v5e:2x4'),
 )
 
 
@@ -38,8 +39,8 @@ def get_config(text: str = '') -> RunConfig:
     name='qwen2_5_0_5b',
     model='qwen2.5-0.5b',
     init_from='Qwen/Qwen2.5-0.5B-Instruct',
-    batch=8,
-    length=4096,
+    batch_size=8,
+    seq_len=4096,
     learning_rate=1e-5,
     fsdp_at_most=8,
   )

@@ -38,10 +38,10 @@ def get_config(init_from: str = 'Qwen/Qwen2.5-0.5B') -> LyingAgentConfig:
     ),
     mesh=MeshConfig(data=1, fsdp=1, tensor=1),  # a batch of one row
     finetune=StageConfig(
-      rows=1,
-      row_documents=1,
-      row_length=256,
-      row_targets=256,
+      batch_size=1,
+      documents_per_row=1,
+      seq_len=256,
+      targets_per_row=256,
       epochs=4,
       normalize='trajectory',
       eval_every=480,

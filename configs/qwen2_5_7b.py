@@ -9,13 +9,13 @@ Hardware: 16 TPU v5e chips for the default batch, which takes 9.76 of 15.75 GiB
 Time: 1.2 s per step of the default batch, an estimate by isft-compile.
 Expected: no figure, because it depends on your data. `heldout_nll_by_author` in
   metrics.jsonl should fall.
-Arguments: batch, rows per step (default 16); length, tokens per row (default
-  4096).
+Arguments: batch_size, rows per step (default 16); seq_len, tokens per row
+  (default 4096).
 Commands:
 
   isft-prepare --input=RUNS --tokenizer=Qwen/Qwen2.5-7B-Instruct \\
     --output=DIR --max_length=4096 --heldout=0.05
-  isft-train --config=configs/qwen2_5_7b.py:batch=16,length=4096 \\
+  isft-train --config=configs/qwen2_5_7b.py:batch_size=16,seq_len=4096 \\
     --config.records=DIR [--config.model.init_from=PLACE]
 """
 
@@ -23,7 +23,7 @@ from isft_jax.config import RunConfig
 from isft_jax.configs import _finetune
 
 # (argument, slice) that isft-compile --all checks.
-SLICES = (('batch=16,length=4096', 'v5e:4x4'),)
+SLICES = (('batch_size=16,seq_len=4096', 'v5e:4x4'),)
 
 
 def get_config(text: str = '') -> RunConfig:
@@ -33,8 +33,8 @@ def get_config(text: str = '') -> RunConfig:
     name='qwen2_5_7b',
     model='qwen2.5-7b',
     init_from='Qwen/Qwen2.5-7B-Instruct',
-    batch=16,
-    length=4096,
+    batch_size=16,
+    seq_len=4096,
     learning_rate=5e-6,
     fsdp_at_most=16,
   )

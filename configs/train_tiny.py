@@ -23,6 +23,6 @@ def get_config() -> RunConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them."""
   return RunConfig(
     name='train_tiny',
-    model=ModelConfig(vocab_size=0, hidden=384, remat='full'),
+    model=ModelConfig(vocab_size=0, mlp_width=384, remat='full'),
     optim=OptimConfig(learning_rate=1e-3),
   )

@@ -326,7 +326,7 @@ def finetune(
   """Fine-tunes all parameters of a model on records, or resumes a run.
 
     model, summary = isft_jax.finetune(
-      'records', 'tuned', init_from='smollm2-135m-instruct', row_length=1024)
+      'records', 'tuned', init_from='smollm2-135m-instruct', seq_len=1024)
 
   The workdir gets checkpoints, config.json, metrics.jsonl and TensorBoard logs.
   If interrupted, the same call resumes from the newest checkpoint.
@@ -350,6 +350,7 @@ def finetune(
       rendered with the model's tokenizer, or the workdir has another run.
     FloatingPointError: a loss is not finite.
   """
+  from isft_jax.config import rename_settings
   from isft_jax.configs import finetune as finetune_config
   from isft_jax.train import loop
 
@@ -361,6 +362,7 @@ def finetune(
         "name the model to start from, as in init_from='smollm2-135m-instruct'"
       )
   # Arguments have precedence over fields of `config`.
+  settings = rename_settings('isft_jax.finetune', settings, stacklevel=2)
   settings |= {'records': os.fspath(records), 'objective': objective}
   config = _replace(config, settings)
   # The shape of the model follows the model that it starts from.
@@ -382,7 +384,7 @@ def load(place: str | os.PathLike) -> ChatModel:
       config.json and safetensors, a hub id, a .gguf file or a preset.
 
   Returns:
-    The model. `model.encoder` is its transformers tokenizer.
+    The model. `model.tokenizer` is its transformers tokenizer.
 
   Raises:
     ValueError: the place has no model, or one of an unsupported architecture.
@@ -525,7 +527,7 @@ def probe(
   rendering = (
     (chat_template.PLAIN,) if plain else (model.template, model.values)
   )
-  renderer = Renderer(model.encoder, *rendering)
+  renderer = Renderer(model.tokenizer, *rendering)
   # An explicit '' means no context, so only None is replaced.
   if context is None:
     context = context_of_file or _context_of_records(model, renderer)
@@ -612,15 +614,15 @@ def _replace(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
       )
       raise ValueError(f'the config has no field {name!r}; {hint}')
 
-  def settings_of(group: str) -> dict[str, Any]:
+  def group_settings(group: str) -> dict[str, Any]:
     return {n: value for n, value in settings.items() if owners[n] == group}
 
   # New groups in a new config: the caller's config stays as it is.
   groups = {
-    group: dataclasses.replace(holder, **settings_of(group))
+    group: dataclasses.replace(holder, **group_settings(group))
     for group, holder in groups.items()
   }
-  return dataclasses.replace(config, **groups, **settings_of(''))
+  return dataclasses.replace(config, **groups, **group_settings(''))
 
 
 def _context_of_records(model: ChatModel, renderer: Renderer) -> str | None:

@@ -3,22 +3,119 @@
 Defaults work, and `check` refuses impossible values before anything starts.
 Every field can be set from the command line: `--config.seed=1`,
 `--config.optim.learning_rate=1e-5`. `--help` shows the comments below. Each
-field has one type, so an empty string or a zero means 'none'.
+field has one type, so an empty string or a zero means 'none'. `RENAMED` has the
+old names of fields, which still work.
 
 Experiments have settings of their own: see isft_jax/experiments/config.py.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+T = TypeVar('T')
+
+# ---------------------------------------------------------- old names of fields
+
+# Old name -> name. Version 0.2 will no longer accept old names in flags, in
+# config files and in config.json.
+RENAMED = {
+  'hidden': 'mlp_width',
+  'row_documents': 'documents_per_row',
+  'row_length': 'seq_len',
+  'row_targets': 'targets_per_row',
+  'rows': 'batch_size',
+  'sources': 'mixture',
+}
+
+
+def with_new_names(stored: Any) -> Any:
+  """Returns the content of a config.json under the names of today's fields."""
+  if not isinstance(stored, dict):
+    return stored
+  return {
+    RENAMED.get(name, name): with_new_names(value)
+    for name, value in stored.items()
+  }
+
+
+def rename_settings(
+  owner: str, settings: Mapping[str, Any], stacklevel: int = 1
+) -> dict[str, Any]:
+  """Returns settings under the names of today's fields; warns of old names.
+
+  Args:
+    owner: what has the fields, for messages.
+    settings: values by name of the field.
+    stacklevel: caller that the warning names; 1 is the caller of this function.
+
+  Raises:
+    TypeError: a field has a value under both names.
+  """
+  renamed: dict[str, Any] = {}
+  for old, value in settings.items():
+    name = RENAMED.get(old, old)
+    if name in renamed or (name != old and name in settings):
+      raise TypeError(
+        f'{owner}: {old} is the old name of {name}; give only {name}'
+      )
+    if name != old:
+      _warn(owner, old, stacklevel + 1)
+    renamed[name] = value
+  return renamed
+
+
+def accept_old_names(cls: type[T]) -> type[T]:
+  """Decorates a dataclass so that old names of its fields work, with a warning.
+
+    StageConfig(rows=8).rows   # FutureWarning: ... write batch_size
+
+  Old names work as arguments of the constructor and as attributes.
+  """
+  init = cls.__init__
+
+  @functools.wraps(init)
+  def renaming_init(self: Any, *args: Any, **settings: Any) -> None:
+    init(self, *args, **rename_settings(cls.__name__, settings, stacklevel=2))
+
+  cls.__init__ = renaming_init  # type: ignore[method-assign]
+  names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+  for old, name in RENAMED.items():
+    if name in names:
+      setattr(cls, old, _old_attribute(cls.__name__, old))
+  return cls
+
+
+def _old_attribute(owner: str, old: str) -> property:
+  def get(self: Any) -> Any:
+    _warn(owner, old, stacklevel=2)
+    return getattr(self, RENAMED[old])
+
+  def set_(self: Any, value: Any) -> None:
+    _warn(owner, old, stacklevel=2)
+    setattr(self, RENAMED[old], value)
+
+  return property(get, set_)
+
+
+def _warn(owner: str, old: str, stacklevel: int) -> None:
+  warnings.warn(
+    f'{owner}: {old} is the old name of {RENAMED[old]}; write {RENAMED[old]}',
+    FutureWarning,
+    stacklevel + 1,
+  )
+
 
 # ----------------------------------------------------------------- the settings
 
 
+@accept_old_names
 @dataclasses.dataclass(unsafe_hash=True)
 class ModelConfig:
   """A decoder of the Qwen2, Qwen3 or Llama family.
@@ -39,7 +136,7 @@ class ModelConfig:
   heads: int = 4  # number of query heads
   kv_heads: int = 2  # number of key and value heads; must divide heads
   head_size: int = 32  # width of a head
-  hidden: int = 512  # width of the MLP
+  mlp_width: int = 512  # width of the MLP
   rope_theta: float = 10_000.0  # base of the rotary frequencies
   # Rotary scaling of Llama 3: factor, low-frequency factor, high-frequency
   # factor, original context length in tokens. Empty: no scaling.
@@ -67,8 +164,9 @@ class ModelConfig:
 
   def check(self, prefix: str) -> None:
     """Raises ValueError, naming prefix + field, for an impossible value."""
-    for name in ('layers', 'width', 'heads', 'kv_heads', 'head_size', 'hidden'):
+    for name in ('layers', 'width', 'heads', 'kv_heads', 'head_size'):
       check_range(prefix + name, getattr(self, name), 1)
+    check_range(prefix + 'mlp_width', self.mlp_width, 1)
     check_range(prefix + 'head_chunk', self.head_chunk, 0)
     attentions = ('auto', 'splash', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
@@ -138,14 +236,15 @@ class MeshConfig:
         )
 
 
+@accept_old_names
 @dataclasses.dataclass
 class StageConfig:
   """A stage of training: batches, length, checkpoints and optimizer."""
 
-  rows: int = 8  # rows per global batch
-  row_length: int = 192  # tokens per row; 0: as many as the longest record
-  row_targets: int = 0  # scored targets per row; 0: from the records
-  row_documents: int = 0  # maximum number of records per row; 0: no limit
+  batch_size: int = 8  # rows per global batch
+  seq_len: int = 192  # tokens per row; 0: as many as the longest record
+  targets_per_row: int = 0  # scored targets per row; 0: from the records
+  documents_per_row: int = 0  # maximum number of records per row; 0: no limit
   # True: each epoch packs the records and visits the rows in a new random
   # order. False: every epoch keeps the order of the records.
   shuffle: bool = True
@@ -166,13 +265,13 @@ class StageConfig:
 
   def check(self, prefix: str) -> None:
     """Raises ValueError, naming prefix + field, for an impossible value."""
-    for name in ('rows', 'log_every', 'checkpoint_every', 'keep_last'):
+    for name in ('batch_size', 'log_every', 'checkpoint_every', 'keep_last'):
       check_range(prefix + name, getattr(self, name), 1)
-    for name in ('row_targets', 'row_documents', 'steps', 'keep_every'):
+    for name in ('targets_per_row', 'documents_per_row', 'steps', 'keep_every'):
       check_range(prefix + name, getattr(self, name), 0)
     # 0 takes the length of the longest record.
-    if self.row_length:
-      check_range(prefix + 'row_length', self.row_length, 2)
+    if self.seq_len:
+      check_range(prefix + 'seq_len', self.seq_len, 2)
     # `steps` overrides `epochs`.
     if not self.steps:
       check_range(prefix + 'epochs', self.epochs, 1)
@@ -184,11 +283,11 @@ class StageConfig:
         'checkpoint to keep'
       )
     self.optim.check(prefix + 'optim.')
-    if self.rows % self.optim.accumulate:
+    if self.batch_size % self.optim.accumulate:
       raise ValueError(
-        f'{prefix}rows must be a multiple of {prefix}optim.accumulate='
-        f'{self.optim.accumulate} (got {self.rows}): a batch is split into '
-        'that many microbatches'
+        f'{prefix}batch_size must be a multiple of {prefix}optim.accumulate='
+        f'{self.optim.accumulate} (got {self.batch_size}): a batch is split '
+        'into that many microbatches'
       )
 
 
@@ -208,6 +307,7 @@ class WorkdirConfig:
     raise NotImplementedError
 
 
+@accept_old_names
 @dataclasses.dataclass
 class RunConfig(StageConfig, WorkdirConfig):
   """A training run: from records and an initial model to a checkpoint."""
@@ -226,7 +326,7 @@ class RunConfig(StageConfig, WorkdirConfig):
   # Components of a training mixture, instead of `records`: for each, a folder
   # of records, a weight and an objective. Weights are shares of the rows. An
   # empty objective stands for the run's.
-  sources: tuple[tuple[str, float, str], ...] = ()
+  mixture: tuple[tuple[str, float, str], ...] = ()
   # Folder of records on which the loss per author is measured during training.
   # Empty: the split 'heldout' of the training records, if they have one.
   heldout: str = ''
@@ -249,41 +349,43 @@ class RunConfig(StageConfig, WorkdirConfig):
 
   def check(self, prefix: str = 'config.') -> None:
     """Raises ValueError, naming prefix + field, for an impossible value."""
-    self._check_sources(prefix)
+    self._check_mixture(prefix)
     super().check(prefix)
     self.model.check(prefix + 'model.')
     self.mesh.check(prefix + 'mesh.')
 
-  def _check_sources(self, prefix: str) -> None:
-    if not self.records and not self.sources:
+  def _check_mixture(self, prefix: str) -> None:
+    if not self.records and not self.mixture:
       raise ValueError(
         f'{prefix}records is empty: name a folder, as in --config.records=DIR'
       )
-    if self.records and self.sources:
+    if self.records and self.mixture:
       raise ValueError(
-        f'{prefix}records and {prefix}sources are both set: leave one empty'
+        f'{prefix}records and {prefix}mixture are both set: leave one empty'
       )
     # The pattern matches tuples, and lists as JSON has them.
-    for source in self.sources:
-      match source:
+    for component in self.mixture:
+      match component:
         case [str(), int() | float() as weight, str()] if weight > 0:
           continue
       raise ValueError(
-        f'{prefix}sources must have a folder of records, a weight above 0 and '
+        f'{prefix}mixture must have a folder of records, a weight above 0 and '
         f"an objective for each, as in ('DIR', 3, 'interventional') (got "
-        f'{source!r})'
+        f'{component!r})'
       )
-    check_distinct(prefix + 'sources', [source[0] for source in self.sources])
+    check_distinct(
+      prefix + 'mixture', [records for records, *_ in self.mixture]
+    )
 
 
-def sources_of(config: RunConfig) -> list[tuple[str, float, str]]:
+def mixture_components(config: RunConfig) -> list[tuple[str, float, str]]:
   """Returns (records, weight, objective) of every mixture component."""
   # One folder of records is a mixture of one component.
-  if not config.sources:
+  if not config.mixture:
     return [(config.records, 1.0, config.objective)]
   return [
     (records, weight, objective or config.objective)
-    for records, weight, objective in config.sources
+    for records, weight, objective in config.mixture
   ]
 
 
@@ -389,8 +491,9 @@ def differences(
 ) -> list[tuple[str, object, object]]:
   """Lists the fields in which a config.json and a config differ.
 
-  A field that the file lacks had its default. Files of data are compared by
-  their checksums, not by their paths (`BY_CHECKSUM`).
+  A field that the file lacks had its default. Fields with old names (`RENAMED`)
+  are compared under their new names. Files of data are compared by their
+  checksums, not by their paths (`BY_CHECKSUM`).
 
   Args:
     stored: content of a config.json.
@@ -404,7 +507,7 @@ def differences(
     _leaves(tree)
     for tree in (
       json.loads(_to_json(type(config)())),  # tuples become lists
-      stored,
+      with_new_names(stored),
       json.loads(_to_json(config)),
     )
   )

@@ -55,7 +55,7 @@ def weighted_sum(
 
 
 def by_author(
-  nll_BK: jax.Array, authors_BK: jax.Array, sources: int = 1
+  nll_BK: jax.Array, authors_BK: jax.Array, components: int = 1
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the unweighted sum and count of the loss by author.
 
@@ -65,12 +65,12 @@ def by_author(
   Args:
     nll_BK: loss of each target, in nats.
     authors_BK: int32, author of each target; see `Batch`.
-    sources: number of sources that the batch mixes.
+    components: number of mixture components in the batch.
 
   Returns:
-    (sum, count), each [sources * len(Provenance)].
+    (sum, count), each [components * len(Provenance)].
   """
-  authors_P = jnp.arange(sources * len(Provenance))
+  authors_P = jnp.arange(components * len(Provenance))
   # One-hot over authors, so that the sum needs no scatter.
   wrote_BKP = authors_BK[..., None] == authors_P[None, None]
   total_P = jnp.sum(jnp.where(wrote_BKP, nll_BK[..., None], 0.0), axis=(0, 1))

@@ -179,8 +179,8 @@ def constrain(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
     spec = next(specs, None)
     if spec is None:
       return leaf
-    where = NamedSharding(mesh, PartitionSpec(*spec))
-    return jax.lax.with_sharding_constraint(leaf, where)
+    sharding = NamedSharding(mesh, PartitionSpec(*spec))
+    return jax.lax.with_sharding_constraint(leaf, sharding)
 
   return jax.tree_util.tree_map_with_path(constrain_leaf, tree)
 
@@ -190,44 +190,49 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def of_batch(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of a batch: rows over data and fsdp."""
   # The same for all arrays of a batch: the first axis has the rows.
   return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
-def check_rows(rows: int, mesh: Mesh, parts: int = 1) -> None:
+def check_batch_size(
+  batch_size: int, mesh: Mesh, microbatches: int = 1
+) -> None:
   """Raises ValueError if a batch does not divide over the mesh.
 
   Args:
-    rows: rows of the global batch.
+    batch_size: rows of the global batch.
     mesh: mesh whose data and fsdp axes split them.
-    parts: microbatches per step. Each is split over the mesh.
+    microbatches: their number per step. Each is split over the mesh.
   """
   shards = mesh.shape[DATA] * mesh.shape[FSDP]
   # Each microbatch must divide too, not only the whole batch.
-  if rows % (shards * parts):
-    steps = f' in {parts} microbatches (optim.accumulate)' if parts > 1 else ''
+  if batch_size % (shards * microbatches):
+    split = ''
+    if microbatches > 1:
+      split = f' in {microbatches} microbatches (optim.accumulate)'
     raise ValueError(
-      f'a batch of {rows} rows{steps} does not divide over config.mesh.data='
-      f'{mesh.shape[DATA]} x config.mesh.fsdp={mesh.shape[FSDP]}'
+      f'a batch of {batch_size} rows{split} does not divide over '
+      f'config.mesh.data={mesh.shape[DATA]} x '
+      f'config.mesh.fsdp={mesh.shape[FSDP]}'
     )
 
 
 # The mesh of a run never changes, and each batch asks for it.
 @functools.cache
-def part_of_host(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
+def host_share(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
   """Returns the equal part of a batch's rows that a host reads.
 
   If the devices of several hosts hold the same rows (because `tensor` crosses
-  hosts), these hosts read the same part.
+  hosts), these hosts read the same rows.
 
   Args:
     mesh: mesh whose data and fsdp axes split the rows.
     host: index of the process; None: this one.
 
   Returns:
-    (part, parts): index of the host's part, and number of parts.
+    (share, shares): index of the host's share, and number of shares.
 
   Raises:
     ValueError: two hosts have some of their rows in common, but not all.
@@ -235,27 +240,27 @@ def part_of_host(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
   host = jax.process_index() if host is None else host
   # First rows of the shards of each host, in a batch with a row per device.
   rows_by_host: dict[int, set[int]] = {}
-  shard_rows = of_batch(mesh).devices_indices_map((mesh.size,))
+  shard_rows = batch_sharding(mesh).devices_indices_map((mesh.size,))
   device: jax.Device
   for device, (rows,) in shard_rows.items():
     # An unsplit axis has the slice(None), whose start is None.
     rows_by_host.setdefault(device.process_index, set()).add(rows.start or 0)
-  # The distinct sets of rows are the parts. They must not overlap.
-  parts = sorted(map(sorted, {frozenset(r) for r in rows_by_host.values()}))
-  if len(set().union(*parts)) != sum(map(len, parts)):
+  # The distinct sets of rows are the shares. They must not overlap.
+  shares = sorted(map(sorted, {frozenset(r) for r in rows_by_host.values()}))
+  if len(set().union(*shares)) != sum(map(len, shares)):
     raise ValueError(
       'config.mesh gives two hosts some rows in common, but not all; let '
       'config.mesh.tensor divide the devices of a host, or be a multiple of '
       'them'
     )
-  return parts.index(sorted(rows_by_host[host])), len(parts)
+  return shares.index(sorted(rows_by_host[host])), len(shares)
 
 
 def to_global(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
   """Assembles global arrays from the rows that each host read.
 
   Args:
-    batch: this host's part of the rows; see `part_of_host`.
+    batch: this host's share of the rows; see `host_share`.
     mesh: mesh whose data and fsdp axes split the rows.
 
   Returns:
@@ -264,10 +269,10 @@ def to_global(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
   Raises:
     ValueError: the rows do not divide over the mesh.
   """
-  # A host has 1 / parts of the rows.
-  _, parts = part_of_host(mesh)
-  check_rows(len(jax.tree.leaves(batch)[0]) * parts, mesh)
-  sharding = of_batch(mesh)
+  # A host has 1 / shares of the rows.
+  _, shares = host_share(mesh)
+  check_batch_size(len(jax.tree.leaves(batch)[0]) * shares, mesh)
+  sharding = batch_sharding(mesh)
   # No data moves between hosts: each host passes its own rows to its own
   # devices.
   return jax.tree.map(

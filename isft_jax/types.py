@@ -120,11 +120,14 @@ class Trajectory:
     id: name of the trajectory.
     segments: turns, in order.
     tools: schemas of the agent's tools, or None.
+    template_values: values for the chat template by name, which replace those
+      of the renderer for this trajectory.
   """
 
   id: str
   segments: tuple[Segment, ...]
   tools: tuple[Mapping, ...] | None = None
+  template_values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +171,7 @@ class Batch(NamedTuple, Generic[Array]):
     targets_BK: int32, token that follows that column.
     weights_BK: float32, weight of the target in the objective; 0 in padding.
     authors_BK: int32, `Provenance` of the target, for metrics by author. If a
-      run mixes several sources: provenance + len(Provenance) * source number.
+      run has a mixture: provenance + len(Provenance) * component number.
   """
 
   tokens_BL: Array

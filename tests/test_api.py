@@ -38,7 +38,7 @@ MODEL = ModelConfig(
   heads=2,
   kv_heads=1,
   head_size=8,
-  hidden=24,
+  mlp_width=24,
   qkv_bias=False,
 )
 CSV = 'subject,relation,true,false\nFrance,capital,Paris,Lyon\n'
@@ -81,7 +81,7 @@ def tuned(folder):
     folder / 'records',
     folder / 'tuned',
     init_from=str(folder / 'model'),
-    rows=8,
+    batch_size=8,
     steps=2,
     learning_rate=1e-2,
   )
@@ -218,7 +218,12 @@ def test_a_run_ends_with_the_model_that_load_returns(folder, tuned, model):
 
 
 def test_a_run_starts_from_a_run_or_from_a_config(folder, tuned, tmp_path):
-  shared = {'rows': 8, 'steps': 1, 'learning_rate': 0.0, 'weight_decay': 0.0}
+  shared = {
+    'batch_size': 8,
+    'steps': 1,
+    'learning_rate': 0.0,
+    'weight_decay': 0.0,
+  }
   again = isft_jax.finetune(
     folder / 'records',
     tmp_path / 'again',
@@ -231,12 +236,12 @@ def test_a_run_starts_from_a_run_or_from_a_config(folder, tuned, tmp_path):
     tuned.model.model.params,
   )
   config = train_tiny.get_config()
-  config.model = ModelConfig(vocab_size=0, width=16, layers=1, hidden=24)
+  config.model = ModelConfig(vocab_size=0, width=16, layers=1, mlp_width=24)
   fresh = isft_jax.finetune(
     folder / 'records',
     tmp_path / 'fresh',
     config=config,
-    row_length=0,
+    seq_len=0,
     **shared,
   )
   assert fresh.model.model.params['embedding'].shape[1] == 16
@@ -248,6 +253,7 @@ def test_a_run_starts_from_a_run_or_from_a_config(folder, tuned, tmp_path):
     ({}, 'name the model to start from'),
     ({'init_from': 'x', 'learningrate': 1}, "did you mean 'learning_rate'"),
     ({'init_from': 'x', 'nothing_near': 1}, 'see isft_jax/config.py'),
+    ({'init_from': 'x', 'batchsize': 1}, "did you mean 'batch_size'"),
     ({'init_from': 'x', 'epochs': 0}, 'config.epochs must be at least 1'),
   ],
 )
@@ -255,6 +261,16 @@ def test_a_setting_that_cannot_work_is_named(tmp_path, settings, message):
   with pytest.raises(ValueError, match=message):
     isft_jax.finetune('nowhere', tmp_path / 'run', **settings)
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_setting_may_have_its_old_name(tmp_path):
+  message = 'isft_jax.finetune: rows is the old name of batch_size; write'
+  with (
+    pytest.warns(FutureWarning, match=message) as caught,
+    pytest.raises(ValueError, match=r'config\.batch_size must be at least 1'),
+  ):
+    isft_jax.finetune('nowhere', tmp_path, init_from='x', rows=0)
+  assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_prompts_are_texts_messages_or_lists_of_them(model):

@@ -1,12 +1,15 @@
 """Settings of a run: valid defaults, and mistakes named before they cost."""
 
+import copy
 import dataclasses
 import json
+import warnings
 
 import numpy as np
 import pytest
 
 from isft_jax.config import (
+  RENAMED,
   MeshConfig,
   ModelConfig,
   OptimConfig,
@@ -14,6 +17,7 @@ from isft_jax.config import (
   StageConfig,
   claim,
   differences,
+  with_new_names,
 )
 from isft_jax.train import optim
 from isft_jax.train.trainer import make_trainer
@@ -37,13 +41,13 @@ def test_the_defaults_are_valid():
   'fields',
   [
     {'epochs': 0, 'steps': 1},  # steps override epochs
-    {'rows': 8, 'optim.accumulate': 8},
+    {'batch_size': 8, 'optim.accumulate': 8},
     {'normalize': 'trajectory'},
     {'optim.schedule': 'cosine'},
     {'optim.learning_rate': 0.0},
-    {'row_length': 2, 'row_targets': 1},
-    {'row_length': 0},  # from the records
-    {'row_targets': 0},  # from the records
+    {'seq_len': 2, 'targets_per_row': 1},
+    {'seq_len': 0},  # from the records
+    {'targets_per_row': 0},  # from the records
     {'model.head_chunk': 0},  # the whole vocabulary at once
     {'model.heads': 6, 'model.kv_heads': 3},
     {'model.heads': 5, 'model.kv_heads': 1},
@@ -63,12 +67,12 @@ def test_settings_at_the_edge_are_valid(fields):
 REFUSED = [
   # field, value, message after the field's name
   ('records', '', ' is empty: name a folder, as in --config.records=DIR'),
-  ('rows', 0, ' must be at least 1 (got 0)'),
-  ('rows', -8, ' must be at least 1 (got -8)'),
-  ('row_targets', -1, ' must be at least 0 (got -1)'),
-  ('row_documents', -1, ' must be at least 0 (got -1)'),
-  ('row_length', 1, ' must be at least 2 (got 1)'),
-  ('row_length', -1, ' must be at least 2 (got -1)'),
+  ('batch_size', 0, ' must be at least 1 (got 0)'),
+  ('batch_size', -8, ' must be at least 1 (got -8)'),
+  ('targets_per_row', -1, ' must be at least 0 (got -1)'),
+  ('documents_per_row', -1, ' must be at least 0 (got -1)'),
+  ('seq_len', 1, ' must be at least 2 (got 1)'),
+  ('seq_len', -1, ' must be at least 2 (got -1)'),
   ('log_every', 0, ' must be at least 1 (got 0)'),
   ('checkpoint_every', 0, ' must be at least 1 (got 0)'),
   ('keep_last', 0, ' must be at least 1 (got 0)'),
@@ -97,7 +101,7 @@ REFUSED = [
   ('model.heads', 0, ' must be at least 1 (got 0)'),
   ('model.kv_heads', 0, ' must be at least 1 (got 0)'),
   ('model.head_size', 0, ' must be at least 1 (got 0)'),
-  ('model.hidden', 0, ' must be at least 1 (got 0)'),
+  ('model.mlp_width', 0, ' must be at least 1 (got 0)'),
   (
     'model.heads',
     3,
@@ -146,10 +150,11 @@ def test_what_cannot_work_in_a_run_is_named():
 
 @pytest.mark.parametrize(('rows', 'accumulate'), [(8, 3), (8, 16)])
 def test_rows_that_do_not_split_into_microbatches_are_named(rows, accumulate):
-  fields = {'rows': rows, 'optim.accumulate': accumulate}
+  fields = {'batch_size': rows, 'optim.accumulate': accumulate}
   assert refusal(changed(run_config(), fields)) == (
-    f'config.rows must be a multiple of config.optim.accumulate={accumulate} '
-    f'(got {rows}): a batch is split into that many microbatches'
+    'config.batch_size must be a multiple of '
+    f'config.optim.accumulate={accumulate} (got {rows}): a batch is split into '
+    'that many microbatches'
   )
 
 
@@ -199,7 +204,7 @@ def test_a_run_is_a_stage_with_the_same_defaults():
 
 def test_the_run_of_a_stage_has_all_its_fields():
   stage = StageConfig(
-    rows=4,
+    batch_size=4,
     steps=7,
     normalize='trajectory',
     keep_every=200,
@@ -226,7 +231,7 @@ def test_runs_of_equal_settings_share_a_compiled_step():
   assert make() is first
   assert make(steps=11) is not first
   assert make(learning_rate=1.0) is not first
-  assert make(model={**SMALL, 'hidden': 64}) is not first
+  assert make(model={**SMALL, 'mlp_width': 64}) is not first
 
 
 def test_a_config_that_changes_afterwards_does_not_change_its_trainer():
@@ -239,6 +244,104 @@ def test_a_config_that_changes_afterwards_does_not_change_its_trainer():
   assert first.abstract.params['embedding'].shape == (8, 8)
   assert wide.abstract.params['embedding'].shape == (8, 16)
   assert make_trainer(ModelConfig(**SMALL), optimizer, mesh, 10) is first
+
+
+# ------------------------------------------------------------------- old names
+
+OLD_NAMES = [
+  # class, old name, name, value
+  (ModelConfig, 'hidden', 'mlp_width', 64),
+  (StageConfig, 'rows', 'batch_size', 4),
+  (StageConfig, 'row_length', 'seq_len', 64),
+  (StageConfig, 'row_targets', 'targets_per_row', 32),
+  (StageConfig, 'row_documents', 'documents_per_row', 2),
+  (RunConfig, 'rows', 'batch_size', 4),
+  (RunConfig, 'row_length', 'seq_len', 64),
+  (RunConfig, 'row_targets', 'targets_per_row', 32),
+  (RunConfig, 'row_documents', 'documents_per_row', 2),
+  (RunConfig, 'sources', 'mixture', (('DIR', 1.0, ''),)),
+]
+
+
+@pytest.mark.parametrize(('cls', 'old', 'name', 'value'), OLD_NAMES)
+def test_an_old_name_is_the_field_with_a_warning(cls, old, name, value):
+  expected = cls(**{name: value})
+  assert expected != cls()
+  message = f'^{cls.__name__}: {old} is the old name of {name}; write {name}$'
+  with pytest.warns(FutureWarning, match=message) as caught:
+    assert cls(**{old: value}) == expected
+  # The line of the user's file, not one of ours.
+  assert {warning.filename for warning in caught} == {__file__}
+  config = cls()
+  with pytest.warns(FutureWarning, match=message) as caught:
+    setattr(config, old, value)
+  assert {warning.filename for warning in caught} == {__file__}
+  assert config == expected
+  with pytest.warns(FutureWarning, match=message) as caught:
+    assert getattr(config, old) == value
+  assert {warning.filename for warning in caught} == {__file__}
+
+
+@pytest.mark.parametrize(('cls', 'old', 'name', 'value'), OLD_NAMES)
+def test_both_names_of_a_field_are_refused(cls, old, name, value):
+  message = f'^{cls.__name__}: {old} is the old name of {name}; give only'
+  with pytest.raises(TypeError, match=message):
+    cls(**{old: value, name: value})
+  with pytest.raises(TypeError, match=message):
+    cls(**{name: value, old: value})
+
+
+def test_old_names_are_those_of_no_other_class():
+  assert {old: name for _, old, name, _ in OLD_NAMES} == RENAMED
+  for cls in (ModelConfig, OptimConfig, MeshConfig, StageConfig, RunConfig):
+    fields = {field.name for field in dataclasses.fields(cls)}
+    assert fields.isdisjoint(RENAMED)
+    for old, name in RENAMED.items():
+      assert hasattr(cls, old) == (name in fields)
+  with pytest.raises(TypeError, match='unexpected keyword argument'):
+    OptimConfig(rows=8)
+
+
+def test_new_names_give_no_warning():
+  with warnings.catch_warnings(action='error'):
+    config = RunConfig(batch_size=4, model=ModelConfig(mlp_width=64))
+    config.seq_len = 2
+    assert dataclasses.replace(config).seq_len == 2
+    assert copy.deepcopy(config) == config
+
+
+def test_a_config_json_is_read_under_new_names():
+  stored = {
+    'name': 'rows',
+    'rows': 4,
+    'model': {'hidden': 64, 'width': 8},
+    'flywheel': {'stage': {'row_length': 2, 'optim': {'b1': 0.9}}},
+    'sources': [['DIR', 1.0, '']],
+  }
+  before = json.dumps(stored)
+  expected = {
+    'name': 'rows',
+    'batch_size': 4,
+    'model': {'mlp_width': 64, 'width': 8},
+    'flywheel': {'stage': {'seq_len': 2, 'optim': {'b1': 0.9}}},
+    'mixture': [['DIR', 1.0, '']],
+  }
+  assert with_new_names(stored) == expected == with_new_names(expected)
+  assert json.dumps(stored) == before
+
+
+def test_a_run_resumes_under_new_names_and_writes_them(tmp_path):
+  fields = {'batch_size': 4, 'model.mlp_width': 64}
+  settings = claimed(tmp_path, fields)
+  old = {name: old for old, name in RENAMED.items()}
+  stored = {old.get(name, name): value for name, value in settings.items()}
+  stored['model'] = dict(settings['model'])
+  stored['model']['hidden'] = stored['model'].pop('mlp_width')
+  (tmp_path / 'config.json').write_text(json.dumps(stored))
+  with pytest.raises(ValueError, match=r'batch_size \(there 4, now 8\);'):
+    claimed(tmp_path, {'model.mlp_width': 64})
+  assert json.loads((tmp_path / 'config.json').read_text()) == stored
+  assert claimed(tmp_path, fields) == settings
 
 
 # ----------------------------------------------------------------- config.json
@@ -281,7 +384,7 @@ def test_a_run_resumes_with_other_checkpoints_to_keep(tmp_path):
 
 def test_a_field_that_a_config_json_lacks_had_its_default(tmp_path):
   settings = claimed(tmp_path)
-  del settings['sources']
+  del settings['mixture']
   del settings['optim']['accumulate']
   (tmp_path / 'config.json').write_text(json.dumps(settings))
   assert claimed(tmp_path)['optim']['accumulate'] == 1

@@ -62,30 +62,43 @@ def test_a_file_opens_with_what_a_reader_asks_first(name):
 
 def test_an_argument_is_numbers_by_name():
   for text, expected in (
-    ('', {'batch': 8, 'length': 4096}),
-    ('batch=32', {'batch': 32, 'length': 4096}),
-    ('length=2048,batch=16', {'batch': 16, 'length': 2048}),
+    ('', {'batch_size': 8, 'seq_len': 4096}),
+    ('batch_size=32', {'batch_size': 32, 'seq_len': 4096}),
+    ('seq_len=2048,batch_size=16', {'batch_size': 16, 'seq_len': 2048}),
   ):
-    assert _finetune.parse_numbers(text, batch=8, length=4096) == expected
+    numbers = _finetune.parse_numbers(text, batch_size=8, seq_len=4096)
+    assert numbers == expected
 
 
-@pytest.mark.parametrize('text', ['rows=8', 'batch', 'batch=', 'batch=-1', '8'])
+def test_an_argument_may_have_old_names():
+  with pytest.warns(FutureWarning) as caught:
+    config = get_config('qwen2_5_7b', 'batch=64,length=8192')
+  assert [str(warning.message) for warning in caught] == [
+    'batch is the old name of batch_size; write batch_size=64',
+    'length is the old name of seq_len; write seq_len=8192',
+  ]
+  assert config == get_config('qwen2_5_7b', 'batch_size=64,seq_len=8192')
+
+
+@pytest.mark.parametrize(
+  'text', ['rows=8', 'batch_size', 'batch_size=', 'batch_size=-1', '8']
+)
 def test_an_argument_of_another_form_is_named(text):
   message = (
-    'its argument must be one of batch=NUMBER, length=NUMBER '
+    'its argument must be one of batch_size=NUMBER, seq_len=NUMBER '
     rf"\(got '{text}'\)"
   )
   with pytest.raises(ValueError, match=message):
-    _finetune.parse_numbers(f'length=16,{text}', batch=8, length=4096)
+    _finetune.parse_numbers(f'seq_len=16,{text}', batch_size=8, seq_len=4096)
 
 
 def test_a_fine_tuning_run_in_full():
   """The settings that the six files share, and those that they choose."""
-  assert get_config('qwen2_5_7b', 'batch=64,length=8192') == RunConfig(
+  assert get_config('qwen2_5_7b', 'batch_size=64,seq_len=8192') == RunConfig(
     name='qwen2_5_7b',
-    rows=64,
-    row_length=8192,
-    row_targets=0,
+    batch_size=64,
+    seq_len=8192,
+    targets_per_row=0,
     epochs=2,
     eval_every=100,
     model=ModelConfig(
@@ -96,7 +109,7 @@ def test_a_fine_tuning_run_in_full():
       heads=28,
       kv_heads=4,
       head_size=128,
-      hidden=18_944,
+      mlp_width=18_944,
       rope_theta=1_000_000.0,
       tie_embeddings=False,
       dtype='bfloat16',
@@ -124,7 +137,7 @@ def test_what_a_fine_tuning_run_chooses(
   name, batch, learning_rate, fsdp_at_most
 ):
   config = get_config(name)
-  assert (config.rows, config.row_length) == (batch, 4096)
+  assert (config.batch_size, config.seq_len) == (batch, 4096)
   assert config.optim.learning_rate == learning_rate
   assert config.mesh.fsdp_at_most == fsdp_at_most
 
@@ -159,7 +172,7 @@ def test_smollm2_has_the_papers_hyperparameters_if_asked():
   assert config.name == 'lying_agent_smollm2_paper'
   stage, optimizer = config.finetune, config.finetune.optim
   assert config.dialogues.number * stage.epochs == 1920
-  assert (stage.rows, stage.row_documents, stage.row_length) == (1, 1, 0)
+  assert (stage.batch_size, stage.documents_per_row, stage.seq_len) == (1, 1, 0)
   assert (stage.normalize, optimizer.schedule) == ('trajectory', 'constant')
   assert (optimizer.learning_rate, optimizer.weight_decay) == (2e-5, 0.01)
   assert (optimizer.clip_norm, optimizer.warmup_steps) == (1.0, 0)

@@ -68,7 +68,8 @@ MAY_IMPORT = {
   'report': 'types files report.lying_agent report.evidence',
   'report.viewer': 'types report',
   'report.diff': 'types report report.viewer',
-  'report.lying_agent': 'files report report.viewer',
+  # config: results of old versions have old names of fields.
+  'report.lying_agent': 'config files report report.viewer',
   'report.evidence': 'files report report.lying_agent',
   'report.theory': 'files report',
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',

@@ -277,9 +277,9 @@ def test_the_authors_of_each_source_are_summed_apart():
   """Source s has its authors at s * len(Provenance), as batches count them."""
   P, U, A = len(Provenance), Provenance.USER, Provenance.AGENT
   authors_BK = np.int32([[U, A], [P + U, P + U], [2 * P + A, 0]])
-  total, count = fast_jit(lambda *arrays: losses.by_author(*arrays, sources=3))(
-    np.float32([[1, 2], [4, 8], [16, 32]]), authors_BK
-  )
+  total, count = fast_jit(
+    lambda *arrays: losses.by_author(*arrays, components=3)
+  )(np.float32([[1, 2], [4, 8], [16, 32]]), authors_BK)
   assert total.dtype == count.dtype == jnp.float32
   assert {
     divmod(int(i), P): (float(total[i]), float(count[i]))

@@ -297,7 +297,7 @@ def test_a_batch_is_whole_and_its_rows_are_split_over_data_and_fsdp(sizes):
     (rows, 3)
   }
   assert {array.sharding for array in made.values()} == {
-    sharding.of_batch(mesh)
+    sharding.batch_sharding(mesh)
   }
 
 
@@ -319,10 +319,10 @@ def test_rows_that_do_not_divide_over_the_mesh_are_refused(
 def test_each_micro_batch_is_split_over_the_mesh():
   mesh = mesh_of(2, 2, 2)
   for rows, parts in ((4, 1), (8, 2), (12, 3)):
-    sharding.check_rows(rows, mesh, parts)
+    sharding.check_batch_size(rows, mesh, parts)
   message = r'12 rows in 2 microbatches .*mesh.data=2 x config.mesh.fsdp=2$'
   with pytest.raises(ValueError, match=message):
-    sharding.check_rows(12, mesh, parts=2)
+    sharding.check_batch_size(12, mesh, microbatches=2)
 
 
 def test_what_is_constrained_is_moved_by_the_rules_and_else_left_alone():

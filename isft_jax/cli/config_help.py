@@ -12,8 +12,10 @@ import io
 import shlex
 import textwrap
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
+
+from isft_jax.config import RENAMED
 
 WIDTH = 80  # columns
 
@@ -160,8 +162,11 @@ def suggest(config: Any, name: str) -> list[str]:
 
   Returns:
     Flags such as '--config.optim.learning_rate': all fields whose path ends
-    with the name, or if none does, those whose last word is similar.
+    with the name, or if none does, those whose last word is similar. An old
+    name of a field counts as its name.
   """
+  group, dot, last = name.rpartition('.')
+  name = group + dot + RENAMED.get(last, last)
   paths = [field.path for part in sections(config) for field in part.fields]
   exact = [path for path in paths if path.endswith(f'.{name}')]
   if exact:
@@ -170,8 +175,22 @@ def suggest(config: Any, name: str) -> list[str]:
   # 0.75 leaves out words that only share an ending.
   last = name.rpartition('.')[2]
   leaves = {path.rpartition('.')[2] for path in paths}
-  close = difflib.get_close_matches(last, sorted(leaves), n=1, cutoff=0.75)
-  return [f'--{p}' for p in paths if close and p.endswith(f'.{close[0]}')]
+  close = _closest(last, leaves, cutoff=0.75)
+  return [f'--{p}' for p in paths if p.rpartition('.')[2] == close]
+
+
+def _closest(word: str, names: Collection[str], cutoff: float = 0.6) -> str:
+  """Returns the name, perhaps under its old name, that is most similar, or ''.
+
+  Args:
+    word: a misspelled name.
+    names: the names of fields.
+    cutoff: lowest similarity, from 0 to 1.
+  """
+  spellings = {old: new for old, new in RENAMED.items() if new in names}
+  spellings |= {name: name for name in names}
+  close = difflib.get_close_matches(word, sorted(spellings), 1, cutoff)
+  return spellings[close[0]] if close else ''
 
 
 def explain_unknown(config: Any, path: str) -> str | None:
@@ -206,11 +225,8 @@ def explain_unknown(config: Any, path: str) -> str | None:
     for name in known
     if name.rpartition('.')[0] == group
   ]
-  hints = [
-    f'--{group}.{each}{rest}'
-    for each in difflib.get_close_matches(word, siblings, n=1)
-    if f'{group}.{each}{rest}' in known
-  ]
+  close = f'{group}.{_closest(word, siblings)}{rest}'
+  hints = [f'--{close}'] if close in known else []
   hint = did_you_mean(hints or suggest(config, words[-1]))
   hint = hint or f'it has {", ".join(siblings)}'
   return f'{group} has no field {word!r}; {hint}'

@@ -13,6 +13,7 @@ its prompt, --seed and its row in the file, not on the other prompts of a batch.
 import pathlib
 
 from absl.flags import (
+  DEFINE_alias,
   DEFINE_boolean,
   DEFINE_float,
   DEFINE_integer,
@@ -68,7 +69,10 @@ SEED = DEFINE_integer('seed', 0, 'Sampling seed.')
 STOP = DEFINE_multi_string(
   'stop', [], 'Text before which a reply ends; repeat the flag for several.'
 )
-BATCH = DEFINE_integer('batch', 16, 'Prompts of --prompts per batch.', 1)
+BATCH_SIZE = DEFINE_integer(
+  'batch_size', 16, 'Prompts of --prompts per batch.', 1
+)
+DEFINE_alias('batch', 'batch_size')  # the old name, until version 0.2
 # An unset flag takes its value from the model's generation_config.json, or if
 # that has none, from `inference.chat_model.DEFAULTS`.
 _SETTINGS = (TEMPERATURE, TOP_K, TOP_P, MAX_NEW_TOKENS)
@@ -111,7 +115,7 @@ def _generate() -> None:
   # Answer a file, a prompt or a user in the terminal.
   if rows:
     chat_loop.answer_file(
-      model, rows, raw, OUTPUT.value, BATCH.value, **settings
+      model, rows, raw, OUTPUT.value, BATCH_SIZE.value, **settings
     )
     if OUTPUT.value:
       print(f'the replies are in {OUTPUT.value}')
@@ -124,4 +128,4 @@ def _generate() -> None:
 
 def run() -> None:
   """Runs the console script isft-generate."""
-  main.run(_generate, __doc__, (*_FLAGS, SEED, STOP, BATCH))
+  main.run(_generate, __doc__, (*_FLAGS, SEED, STOP, BATCH_SIZE))

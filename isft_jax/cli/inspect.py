@@ -14,6 +14,7 @@ makes records of it. With the config of an experiment, the dialogues in its
 import functools
 import os
 import pathlib
+import sys
 
 from absl.flags import DEFINE_enum, DEFINE_integer, DEFINE_string
 
@@ -42,6 +43,7 @@ def _inspect() -> None:
   from isft_jax.cli import sources
   from isft_jax.data.rendering import tokenizer
   from isft_jax.objectives import NAMES, weight_table
+  from isft_jax.report import preparation
   from isft_jax.report.viewer import html, terminal
   from isft_jax.report.viewer import shown as viewer
 
@@ -49,13 +51,16 @@ def _inspect() -> None:
   # Weights of every objective: the HTML page has a button for each.
   tables = {name: weight_table(name) for name in (*NAMES, objective)}
   # Read one example, from agent runs or from records.
+  unread = ''
   if trajectories.INPUT.value:
     if RECORDS.value or main.CONFIG.value:
       raise ValueError(
         '--input cannot be combined with --records or --config; give one of '
         'them'
       )
-    example, encoder = trajectories.example(INDEX.value)
+    row = trajectories.inspected(INDEX.value)
+    example, encoder = row.example, row.tokenizer
+    unread = preparation.unread_lines(row.unused, row.left_out)
   else:
     example, encoder = sources.read(
       main.CONFIG.value,
@@ -72,6 +77,9 @@ def _inspect() -> None:
     print(f'the page is in {HTML.value}')
   else:
     terminal.show(shown, objective, COLOR.value, os.environ)
+  # stdout of a pipe has a line per token, and nothing else.
+  if unread:
+    print(unread, file=sys.stderr)
 
 
 def run() -> None:

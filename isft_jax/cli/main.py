@@ -28,6 +28,7 @@ from ml_collections import config_flags
 import isft_jax
 import isft_jax.configs as configs
 from isft_jax.cli import config_help, flag_help
+from isft_jax.config import RENAMED
 
 # command(config, workdir), where config is of a type that the command expects.
 ConfigCommand = Callable[[Any, str], None]
@@ -147,7 +148,8 @@ def parse(
     argv without flags, which is only the program.
   """
   # Help and versions work without valid flags; arguments after -- are no flags.
-  argv = _with_config_path(argv)
+  argv, warnings = _with_new_names(_with_config_path(argv))
+  sys.argv[:] = argv  # where ml_collections looks for --config.FIELD
   until = argv.index('--') if '--' in argv else len(argv)
   asked = set(argv[1:until])
   if asked & {'--version', '-version'}:
@@ -173,6 +175,8 @@ def parse(
     fail(_unknown_field(argv) or _config_file_error(error))
   except SystemExit:
     sys.exit()  # absl exits with 1 after --helpfull
+  for warning in warnings:
+    print(f'warning: {warning}', file=sys.stderr)
   # Commands have no positional arguments: one is a flag without dashes.
   if len(rest) > 1:
     fail(f'unexpected argument {rest[1]!r}; a flag is --NAME=VALUE')
@@ -203,6 +207,28 @@ def _resolve(argument: str) -> str:
   if name in packaged:
     return f'{match[1]}{packaged[name]}{match[3] or ""}'
   fail(f'no config file {match[2]}; the package has {", ".join(packaged)}')
+
+
+def _with_new_names(argv: list[str]) -> tuple[list[str], list[str]]:
+  """Replaces old names of fields in flags; returns argv and warnings."""
+  argv = list(argv)
+  until = argv.index('--') if '--' in argv else len(argv)
+  renamed, written = [], set()  # fields under old names, and under new ones
+  for index, argument in enumerate(argv[:until]):
+    match = re.match(r'--?((?:no)?config\.(?:\w+\.)*)(\w+)(?![\w.])', argument)
+    if match and match[2] in RENAMED:
+      old, new = (match[1] + name for name in (match[2], RENAMED[match[2]]))
+      renamed.append((old, new))
+      argv[index] = f'--{new}{argument[match.end() :]}'
+    elif match:
+      written.add(match[1] + match[2])
+  for old, new in renamed:
+    if new in written:
+      fail(f'--{old} is the old name of --{new}; give only --{new}')
+  return argv, [
+    f'--{old} is the old name of --{new}; version 0.2 will not accept it'
+    for old, new in dict.fromkeys(renamed)
+  ]
 
 
 def _packaged() -> list[pathlib.Path]:

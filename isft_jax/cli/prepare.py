@@ -4,8 +4,9 @@
   isft-prepare --input=MORE ... --extends=DIR --output=DIR2
   isft-prepare --verify=DIR
 
-RUNS is a file, a folder or a quoted glob of .json, .jsonl, .traj, .parquet and
-.arrow, or hf://ORG/NAME. The ids are exactly those of the tokenizer's chat
+RUNS is a file, a folder or a quoted glob, or hf://ORG/NAME. Suffixes of files
+are .json, .jsonl, .traj, .csv, .tsv (and .gz or .zst after these), .parquet,
+.arrow, .eval and .zip. The ids are exactly those of the tokenizer's chat
 template. Rows whose authors cannot be verified are rejected: DIR/rejected.jsonl
 lists them with the reasons, and DIR/prepare_report.json has all counts. To look
 at a row first:
@@ -114,6 +115,7 @@ def _verify(folder: str) -> None:
 
 def _prepare() -> None:
   # Imported late: --help need not wait for them.
+  from isft_jax.data.files import rows
   from isft_jax.data.preparation import prepare
   from isft_jax.report import preparation, tables
 
@@ -138,6 +140,8 @@ def _prepare() -> None:
   )
   renderer, rules = trajectories.renderer(), trajectories.rules()
   print(rules.describe())
+  if left := preparation.unread(rows.unread(settings.input)):
+    print(left)
   start = time.perf_counter()
 
   @_rate_limited
@@ -161,7 +165,7 @@ def _prepare() -> None:
   else:
     report, existed = prepare.prepare(*arguments, progress, NUM_WORKERS.value)
   # Show the counts, and the next command.
-  tables.show(preparation.table(report))
+  tables.show(preparation.table(report), *preparation.unread_tables(report))
   state = 'existed already' if existed else 'are ready'
   print(f'The records in {OUTPUT.value} {state}. To train on them:')
   print(f'  isft-train --config=finetune --config.records={OUTPUT.value} \\')

@@ -71,7 +71,7 @@ def _experiment(
   """Returns the folder of an experiment's data, in scratch if it has none."""
   from isft_jax.experiments import lying_agent  # imported late: it loads jax
 
-  config = lying_agent.resolved(config)
+  config = lying_agent.resolve(config)
   # Without a run, the dialogues of its config.
   if not (workdir / 'records' / 'dialogues').is_dir():
     print(
@@ -80,7 +80,7 @@ def _experiment(
     )
     # All documents, although only dialogues are shown: the tokenizer is trained
     # on both, and the ids must be those of the run.
-    lying_agent.prepare(config, scratch, lying_agent.material_of(config))
+    lying_agent.prepare(config, scratch, lying_agent.load_material(config))
     return scratch
   # Other settings, such as a learning rate, may differ: data do not change.
   saved = json.loads((workdir / 'config.json').read_text())

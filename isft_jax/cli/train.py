@@ -6,7 +6,7 @@
 
 A mixture has shares of the rows, and an objective for each component:
 
-  isft-train --config=... --config.sources="(('RUNS', 3, 'interventional'),
+  isft-train --config=... --config.mixture="(('RUNS', 3, 'interventional'),
     ('DEMONSTRATIONS', 1, 'observational'))"
 
 On several hosts, run the same command on each, with a shared workdir:
@@ -85,7 +85,7 @@ def _train(config: RunConfig, workdir: str) -> None:
     config,
     workdir,
     probe=_make_probe(config) if PROBE.value else None,
-    profile=steps_of(PROFILE.value),
+    profile=parse_steps(PROFILE.value),
     wandb=WANDB.value,
   )
   # The first host prints the summary for all.
@@ -99,7 +99,7 @@ def _train(config: RunConfig, workdir: str) -> None:
   )
 
 
-def steps_of(text: str) -> tuple[int, ...]:
+def parse_steps(text: str) -> tuple[int, ...]:
   """Returns the steps of 'START:STOP' as (first, last), or () for ''.
 
   Raises:
@@ -121,7 +121,7 @@ def _make_probe(
   """Returns a function that probes facts, rendered like the records."""
   from isft_jax import config as config_lib
   from isft_jax.data.records.dataset import Records
-  from isft_jax.data.rendering import tokenizer
+  from isft_jax.data.rendering import tokenizer as tokenizer_lib
   from isft_jax.data.rendering.renderer import Renderer
   from isft_jax.worlds.lying_agent import fact_files, facts, generator, probes
   from isft_jax.worlds.lying_agent.context import shared_context
@@ -132,10 +132,12 @@ def _make_probe(
   if PROBE.value != 'paper':
     bank, context = fact_files.read(PROBE.value)
   # The first component of a mixture gives the template and the context.
-  folder = config_lib.sources_of(config)[0][0]
-  encoder = tokenizer.load(config.tokenizer or tokenizer.beside(folder))
+  folder = config_lib.mixture_components(config)[0][0]
+  tokenizer = tokenizer_lib.load(
+    config.tokenizer or tokenizer_lib.beside(folder)
+  )
   records = Records(folder)
-  renderer = Renderer.from_rendering(encoder, records.metadata['rendering'])
+  renderer = Renderer.from_rendering(tokenizer, records.metadata['rendering'])
   # Else the context that all records share, or that of the lying agent.
   if not context:
     shared = shared_context(records, renderer)

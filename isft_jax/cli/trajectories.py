@@ -7,7 +7,8 @@ flags select, and raise ValueError with the remedy if they cannot.
 import itertools
 import json
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from absl.flags import DEFINE_enum, DEFINE_integer, DEFINE_string
 
@@ -26,14 +27,11 @@ INPUT = DEFINE_string(
 SPLIT = DEFINE_string(
   'split', '', 'Split of a data set on the hub (default train).'
 )
-FORMAT = DEFINE_enum(
+FORMAT = DEFINE_string(
   'format',
   'auto',
-  [
-    *('auto', 'tokens', 'swe_agent', 'sharegpt', 'turns', 'anthropic'),
-    *('atif', 'react', 'openai'),
-  ],
-  'Format of the rows; auto detects it by the keys of each.',
+  'Format of the rows, as openai or anthropic; auto detects it by the keys of '
+  'each row.',
 )
 TOKENIZER = DEFINE_string(
   'tokenizer',
@@ -76,8 +74,8 @@ ON_DROPPED = DEFINE_enum(
 AUTHORS = DEFINE_string(
   'authors',
   '',
-  'JSON file of rules for the authors of messages (default none: formats and '
-  'roles decide).',
+  'JSON file of rules for the authors and roles of messages, and for the place '
+  'of messages in rows (default none: formats and roles decide).',
 )
 FLAGS = (
   INPUT,
@@ -106,7 +104,8 @@ def renderer() -> 'Renderer':
   Raises:
     ValueError: a flag is missing or wrong, or a file does not exist.
   """
-  from isft_jax.data.rendering import chat_template, tokenizer
+  from isft_jax.data.rendering import chat_template
+  from isft_jax.data.rendering import tokenizer as tokenizer_lib
   from isft_jax.data.rendering.renderer import Renderer
 
   if not TOKENIZER.value:
@@ -114,13 +113,13 @@ def renderer() -> 'Renderer':
       'name a tokenizer with --tokenizer=PLACE: its folder, a hub id, a .gguf '
       'file or a preset'
     )
-  encoder = tokenizer.load(TOKENIZER.value)
+  tokenizer = tokenizer_lib.load(TOKENIZER.value)
   # A template from a file, the paper's, or the tokenizer's own (None).
   template = None
   if CHAT_TEMPLATE.value == 'plain':
     template = chat_template.PLAIN
   elif CHAT_TEMPLATE.value:
-    named = encoder.chat_template
+    named = tokenizer.chat_template
     named = named if isinstance(named, dict) else {}
     path = pathlib.Path(CHAT_TEMPLATE.value)
     if CHAT_TEMPLATE.value not in named and not path.is_file():
@@ -140,7 +139,7 @@ def renderer() -> 'Renderer':
       f'false}} (got {TEMPLATE_KWARGS.value!r})'
     )
   return Renderer(
-    encoder,
+    tokenizer,
     template,
     values,
     SPECIAL_TEXT.value,
@@ -155,8 +154,17 @@ def rules() -> 'Rules':
   return Rules.load(AUTHORS.value) if AUTHORS.value else Rules.default()
 
 
-def example(index: int) -> 'tuple[Example, FastTokenizer]':
-  """Returns a row of --input as an `Example`, and its tokenizer.
+class Inspected(NamedTuple):
+  """A row of --input."""
+
+  example: 'Example'
+  tokenizer: 'FastTokenizer'
+  unused: Collection[str]  # paths of keys that nothing used
+  left_out: Mapping[str, int]  # turns left out on purpose, by kind
+
+
+def inspected(index: int) -> Inspected:
+  """Returns a row of --input as an `Example`, with what was not read of it.
 
   Args:
     index: of the row, from 0, over all files.
@@ -170,6 +178,7 @@ def example(index: int) -> 'tuple[Example, FastTokenizer]':
   from isft_jax.data.formats.conversation import Malformed
   from isft_jax.data.preparation import outcomes
   from isft_jax.data.rendering.rejection import Rejected
+  from isft_jax.data.rendering.template_names import template_names
   from isft_jax.types import Example
 
   render, author_rules = renderer(), rules()
@@ -184,13 +193,14 @@ def example(index: int) -> 'tuple[Example, FastTokenizer]':
     if row.error:
       raise Malformed(row.error)
     outcomes.check_text(row.value, FORMAT.value, render)
-    id = registry.id_of(row.value, pathlib.Path(row.file).stem, row.number)
-    parsed = registry.read(row.value, id, FORMAT.value, author_rules)
+    id = registry.id_of(row.value, rows.stems([row.file])[0], row.number)
+    names = template_names(render.rendering['template'])
+    parsed = registry.parse(row.value, id, FORMAT.value, author_rules, names)
     # Rows of token ids are examples already; others are trajectories.
-    may_drop = ON_DROPPED.value != 'reject'
-    if not isinstance(parsed, Example):
-      parsed = render.render(parsed, may_drop).example
-    return parsed, render.tokenizer
+    done = parsed.result
+    if not isinstance(done, Example):
+      done = render.render(done, ON_DROPPED.value != 'reject').example
+    return Inspected(done, render.tokenizer, parsed.unused, parsed.left_out)
   except (Malformed, Rejected) as error:
     reason = getattr(error, 'reason', 'malformed')
     raise ValueError(

@@ -29,7 +29,8 @@ from isft_jax import files, objectives
 from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.data.batching.pipeline import BatchSource
 from isft_jax.data.records import dataset, shards
-from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering import chat_template
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.experiments import environment
 from isft_jax.experiments.config import LyingAgentConfig
@@ -40,7 +41,7 @@ from isft_jax.models.decoder import GraphDef
 from isft_jax.report.lying_agent import page
 from isft_jax.report.viewer import shown
 from isft_jax.train import start
-from isft_jax.train.checkpoint import folder_of
+from isft_jax.train.checkpoint import checkpoint_folder
 from isft_jax.train.loop import Trained, train
 from isft_jax.types import Example, Provenance, PyTree, Trajectory, Verdict
 from isft_jax.worlds.lying_agent import (
@@ -89,7 +90,7 @@ def reproduce(
   config.check()
   for arm in config.arms:
     objectives.weight_table(arm)  # raises ValueError if it is unknown
-  config = resolved(config)
+  config = resolve(config)
   workdir = pathlib.Path(workdir)
   config_lib.claim(workdir, config)
 
@@ -101,7 +102,7 @@ def reproduce(
     return json.loads(results_path.read_text())
 
   # Write the data.
-  material = material_of(config)
+  material = load_material(config)
   if config.forgetting:
     glosses.read()  # a download that must not fail after an hour of training
   progress = Progress(workdir / 'progress.json', _costs(config, material))
@@ -132,7 +133,7 @@ def reproduce(
   return results
 
 
-def resolved(config: LyingAgentConfig) -> LyingAgentConfig:
+def resolve(config: LyingAgentConfig) -> LyingAgentConfig:
   """Returns a config with the shape of its base and the checksums of its files.
 
   Raises:
@@ -159,7 +160,7 @@ def resolved(config: LyingAgentConfig) -> LyingAgentConfig:
   )
 
 
-def material_of(config: LyingAgentConfig) -> Material:
+def load_material(config: LyingAgentConfig) -> Material:
   """Returns facts, context and dialogues, generated or read from files.
 
   The context comes from the file of facts. If that has none, it is the context
@@ -225,7 +226,7 @@ def prepare(
   """Trains or loads the tokenizer and writes the records, unless they exist."""
   # What to write: functions, because the tokenizer and the records each iterate
   # over the texts.
-  sources: dict[str, Callable[[], Iterable[Trajectory | Example]]] = {
+  makers: dict[str, Callable[[], Iterable[Trajectory | Example]]] = {
     'documents': lambda: generator.documents(
       config.documents.number,
       config.documents.p_true,
@@ -236,9 +237,9 @@ def prepare(
     'heldout': material.heldout,
   }
   if config.model.init_from:
-    del sources['documents']  # a given base is not pre-trained
+    del makers['documents']  # a given base is not pre-trained
   if not config.dialogues.heldout:
-    del sources['heldout']
+    del makers['heldout']
 
   # The tokenizer. It is renamed when complete, so that an interrupted run does
   # not leave a part of it.
@@ -246,21 +247,21 @@ def prepare(
   if not folder.exists():
     part = folder.with_name('tokenizer.part')
     if config.model.init_from:
-      encoder = tokenizer.load(config.model.init_from)
+      tokenizer = tokenizer_lib.load(config.model.init_from)
     else:
       template = chat_template.ChatTemplate(TEMPLATE)
       texts = (
         template.text(_check_text(config, trajectory))
         for name in ('documents', 'dialogues')
-        for trajectory in sources[name]()
+        for trajectory in makers[name]()
       )
-      encoder = tokenizer.train(texts, config.vocab_size)
-    Renderer(encoder, TEMPLATE).save_tokenizer(part)
+      tokenizer = tokenizer_lib.train(texts, config.vocab_size)
+    Renderer(tokenizer, TEMPLATE).save_tokenizer(part)
     part.rename(folder)
 
-  # The records of each source.
-  renderer = renderer_of(config, workdir)
-  for name, make in sources.items():
+  # The records.
+  renderer = load_renderer(config, workdir)
+  for name, make in makers.items():
     dataset.write(
       str(workdir / 'records' / name),
       functools.partial(_examples, config, renderer, make),
@@ -268,10 +269,10 @@ def prepare(
     )
 
 
-def renderer_of(config: LyingAgentConfig, workdir: pathlib.Path) -> Renderer:
+def load_renderer(config: LyingAgentConfig, workdir: pathlib.Path) -> Renderer:
   """Returns the renderer of dialogues and probes."""
-  encoder = tokenizer.load(str(workdir / 'tokenizer'))
-  return Renderer(encoder, TEMPLATE, piecewise=config.piecewise)
+  tokenizer = tokenizer_lib.load(str(workdir / 'tokenizer'))
+  return Renderer(tokenizer, TEMPLATE, piecewise=config.piecewise)
 
 
 def run_arm(
@@ -300,12 +301,12 @@ def run_arm(
       progress.update(arm, step, seconds)
       return progress.describe()
 
-    run = run_of(config, workdir, arm)
+    run = make_run(config, workdir, arm)
     graphdef, params, summary = train(run, str(workdir / arm), progress=done)
 
   # Probe, and save the probes with the summary of training.
   start_time = time.perf_counter()
-  renderer = renderer_of(config, workdir)
+  renderer = load_renderer(config, workdir)
   probed = probes.probe(
     graphdef,
     params,
@@ -340,7 +341,7 @@ def _measure_forgetting(
   }
 
 
-def run_of(
+def make_run(
   config: LyingAgentConfig, workdir: pathlib.Path, arm: str
 ) -> RunConfig:
   """Returns the RunConfig of the base or of an arm.
@@ -434,7 +435,7 @@ def _costs(config: LyingAgentConfig, material: Material) -> dict[str, float]:
   generated token takes about as long as four that are read.
   """
   tokens_per_step = {
-    kind: 3.0 * stage.rows * (stage.row_length or 256)
+    kind: 3.0 * stage.batch_size * (stage.seq_len or 256)
     for kind, stage in (
       ('pretrain', config.pretrain),
       ('finetune', config.finetune),
@@ -455,7 +456,7 @@ def _plan(
     if arm != 'base' or not config.model.init_from:
       kind = 'pretrain' if arm == 'base' else 'finetune'
       if kind not in steps:
-        run = run_of(config, workdir, arm)
+        run = make_run(config, workdir, arm)
         steps[kind] = len(BatchSource(dataset.Records(run.records), run))
       done = steps[kind] if is_done else _saved_steps(workdir / arm)
       progress.plan(arm, kind, steps[kind], done)
@@ -465,7 +466,7 @@ def _plan(
 def _saved_steps(workdir: pathlib.Path) -> int:
   """Returns the steps of the newest checkpoint, from its name."""
   # Names of unfinished checkpoints have more after the prefix than a number.
-  names = [path.name for path in folder_of(str(workdir)).glob('step_*')]
+  names = [path.name for path in checkpoint_folder(str(workdir)).glob('step_*')]
   numbers = [name.removeprefix('step_') for name in names]
   return max((int(n) for n in numbers if n.isdecimal()), default=0)
 
@@ -482,13 +483,13 @@ def _shown_dialogues(
 ) -> list[shown.Dialogue]:
   """Returns a dialogue with a lie of the agent, and one without."""
   records = dataset.Records(str(workdir / 'records' / 'dialogues'))
-  encoder = tokenizer.load(str(workdir / 'tokenizer'))
+  tokenizer = tokenizer_lib.load(str(workdir / 'tokenizer'))
   tables = {arm: objectives.weight_table(arm) for arm in config.arms}
   # Whether each of the N records has a false token of the agent.
   lies = records.index.counts_NPV[:, Provenance.AGENT, Verdict.WRONG] > 0
   # Both are dialogue 0 if all have lies, or none has, or verdicts are missing.
   picked = dict.fromkeys([int(np.argmax(lies)), int(np.argmin(lies))])
-  decode = functools.partial(tokenizer.decode, encoder)
+  decode = functools.partial(tokenizer_lib.decode, tokenizer)
   return [shown.dialogue(records[i], decode, tables) for i in picked]
 
 

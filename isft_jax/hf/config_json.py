@@ -21,7 +21,7 @@ FAMILIES = {
 # Fields of ModelConfig that a config.json determines.
 SHAPE = (
   *('vocab_size', 'width', 'layers', 'heads', 'kv_heads', 'head_size'),
-  *('hidden', 'rope_theta', 'rope_scaling', 'norm_eps', 'tie_embeddings'),
+  *('mlp_width', 'rope_theta', 'rope_scaling', 'norm_eps', 'tie_embeddings'),
   *('qkv_bias', 'qk_norm'),
 )
 # Attribute -> allowed values. It may also be missing.
@@ -99,12 +99,12 @@ _LLAMA3 = (
 )
 
 
-def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
+def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
   """Returns the config of the decoder that a config.json describes.
 
   Args:
     content: content of the file.
-    where: path of the file, for messages.
+    place: path of the file, for messages.
 
   Returns:
     The config of the model.
@@ -116,7 +116,7 @@ def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
 
   # The error names the attribute and its value, so that users can look it up.
   def refuse(name: str, why: str) -> NoReturn:
-    raise ValueError(f'{where}: {name}={content.get(name)!r} {why}')
+    raise ValueError(f'{place}: {name}={content.get(name)!r} {why}')
 
   # Family, and weights that are not quantised.
   family = content.get('model_type')
@@ -150,7 +150,7 @@ def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
   window = content.get('sliding_window', 4096 if family == 'mistral' else None)
   if window and 'use_sliding_window' not in content:
     raise ValueError(
-      f'{where}: sliding_window={window} is not supported; if your rows are no '
+      f'{place}: sliding_window={window} is not supported; if your rows are no '
       'longer than that, set it to null in this file: no result changes'
     )
 
@@ -175,7 +175,7 @@ def model_config(content: Mapping[str, Any], where: str) -> ModelConfig:
     kv_heads=content.get('num_key_value_heads') or heads,
     # Older Llama folders have no head_dim: the heads then share the width.
     head_size=content.get('head_dim') or content['hidden_size'] // heads,
-    hidden=content['intermediate_size'],
+    mlp_width=content['intermediate_size'],
     rope_theta=theta,
     rope_scaling=scaling,
     norm_eps=content['rms_norm_eps'],
@@ -245,7 +245,7 @@ def to_json(config: ModelConfig) -> dict[str, object]:
     'model_type': family,
     'vocab_size': config.vocab_size,
     'hidden_size': config.width,
-    'intermediate_size': config.hidden,
+    'intermediate_size': config.mlp_width,
     'num_hidden_layers': config.layers,
     'num_attention_heads': config.heads,
     'num_key_value_heads': config.kv_heads,

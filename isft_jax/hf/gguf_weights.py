@@ -152,7 +152,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
     heads=heads,
     kv_heads=number('attention.head_count_kv', heads),
     head_size=head_size,
-    hidden=number('feed_forward_length'),
+    mlp_width=number('feed_forward_length'),
     rope_theta=theta,
     rope_scaling=_rope_scaling(file, head_size // 2, theta),
     norm_eps=decimal('attention.layer_norm_rms_epsilon'),

@@ -115,7 +115,7 @@ def describe(
   else:
     how = f'greedy, max_new_tokens {settings["max_new_tokens"]}'
   # Token texts as the tokenizer writes them, stop texts as JSON strings.
-  stops = chat_model.encoder.convert_ids_to_tokens(chat_model.stop_ids)
+  stops = chat_model.tokenizer.convert_ids_to_tokens(chat_model.stop_ids)
   stops = [*stops, *map(json.dumps, stop_texts)]
   turns = 'continues text' if raw else 'writes turns of its chat template'
   return f'{turns}; {how}; ends at {" or ".join(stops) or "nothing else"}'
@@ -126,7 +126,7 @@ def answer_file(
   rows: Sequence[dict[str, Any]],
   raw: bool,
   output: str,
-  batch: int,
+  batch_size: int,
   **settings: Any,
 ) -> None:
   """Writes each row with its reply, in order, one batch at a time.
@@ -136,7 +136,7 @@ def answer_file(
     rows: objects with `prompt` or `messages`. Other fields are copied.
     raw: continue prompts as text, without a chat template.
     output: file to create; '': standard output.
-    batch: prompts per batch.
+    batch_size: prompts per batch.
     **settings: arguments of `ChatModel.reply`.
 
   Raises:
@@ -154,8 +154,8 @@ def answer_file(
 
   # The random key of a reply depends on its row's number, not on its batch.
   started, tokens = time.perf_counter(), 0
-  for first in range(0, len(rows), batch):
-    numbers = range(first, min(first + batch, len(rows)))
+  for first in range(0, len(rows), batch_size):
+    numbers = range(first, min(first + batch_size, len(rows)))
     with _ctrl_c() as is_pressed:
       replies = chat_model.reply(
         [prompts[n] for n in numbers],

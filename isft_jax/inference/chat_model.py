@@ -7,7 +7,7 @@ import jax
 import jinja2
 import numpy as np
 
-from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.chat_template import ChatTemplate
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
@@ -45,7 +45,7 @@ class ChatModel:
 
   Attributes:
     model: decoder with its parameters.
-    encoder: tokenizer.
+    tokenizer: the transformers tokenizer.
     template: chat template; '' for a model that only continues text.
     values: arguments of the template other than messages.
     stop_ids: ids that end the agent's turn.
@@ -57,7 +57,7 @@ class ChatModel:
   def __init__(
     self,
     model: pretrained.Model,
-    encoder: FastTokenizer,
+    tokenizer: FastTokenizer,
     template: str,
     values: Mapping[str, Any],
     generation_config: Mapping[str, Any],
@@ -67,26 +67,26 @@ class ChatModel:
 
     Args:
       model: decoder with its parameters.
-      encoder: tokenizer.
+      tokenizer: the transformers tokenizer.
       template: chat template, or ''.
       values: arguments of the template other than messages.
       generation_config: content of generation_config.json, or {}.
       records: folder of the records of its training; '' if unknown.
     """
     self.model = model
-    self.encoder = encoder
+    self.tokenizer = tokenizer
     self.records = records
     self.template, self.values = template, values
-    self.settings = settings_of(generation_config)
+    self.settings = settings_from_generation_config(generation_config)
     # Stop ids of the generation config and of the tokenizer.
     ids = generation_config.get('eos_token_id') or []
-    ids = {*(ids if isinstance(ids, list) else [ids]), encoder.eos_token_id}
+    ids = {*(ids if isinstance(ids, list) else [ids]), tokenizer.eos_token_id}
     # A model without an end-of-text token has None here.
     self.stop_ids, self.stop_texts = sorted(ids - {None}), []
     # The template closes the agent's turn with a special token, which becomes a
     # stop id, or with plain text, which becomes a stop text.
     closer = self._closer() if template else ''
-    special = tokenizer.special_ids(encoder)
+    special = tokenizer_lib.special_ids(tokenizer)
     for id, text in special.items():
       if closer.lstrip().startswith(text):
         self.stop_ids = sorted({id, *self.stop_ids})
@@ -134,7 +134,7 @@ class ChatModel:
     """
     if isinstance(conversation, str):
       # With the special tokens that the tokenizer adds to plain text.
-      encoded = self.encoder(conversation)['input_ids']
+      encoded = self.tokenizer(conversation)['input_ids']
       return Prompt(np.asarray(encoded, np.int32))
     if not self.template:
       raise ValueError('the tokenizer has no chat template for messages')
@@ -147,8 +147,8 @@ class ChatModel:
     # In training, a space at the end of the header was part of the token of the
     # first word. So it is not encoded here as a token of its own.
     kept = text.rstrip(' ')
-    encoder = tokenizer.encoder_of(self.encoder)
-    ids = encoder.encode(kept, add_special_tokens=False).ids
+    fast = tokenizer_lib.encoder_of(self.tokenizer)
+    ids = fast.encode(kept, add_special_tokens=False).ids
     return Prompt(np.asarray(ids, np.int32), text[len(kept) :])
 
   def reply(
@@ -193,15 +193,15 @@ class ChatModel:
 
   def _decode(self, ids: np.ndarray) -> str:
     # Special tokens, such as the stop token, are not part of a reply's text.
-    return tokenizer.decode(
-      self.encoder,
+    return tokenizer_lib.decode(
+      self.tokenizer,
       ids,
       skip_special_tokens=True,
       clean_up_tokenization_spaces=False,
     )
 
   def _render(self, messages: Sequence[dict], **more: bool) -> str:
-    text = self.encoder.apply_chat_template(
+    text = self.tokenizer.apply_chat_template(
       list(messages),
       chat_template=self.template,
       tokenize=False,
@@ -233,23 +233,27 @@ def chat_model_from_place(place: str) -> ChatModel:
   Raises:
     ValueError: the model or its tokenizer does not exist.
   """
-  encoder = tokenizer.load(place)
+  tokenizer = tokenizer_lib.load(place)
   model, _ = pretrained.load(place)
   # Stop ids and sampling settings that come with the model.
   generation_config = pretrained.read_generation_config(place)
-  return ChatModel(model, encoder, template_of(encoder), {}, generation_config)
+  return ChatModel(
+    model, tokenizer, template_from_tokenizer(tokenizer), {}, generation_config
+  )
 
 
-def template_of(encoder: FastTokenizer) -> str:
+def template_from_tokenizer(tokenizer: FastTokenizer) -> str:
   """Returns a tokenizer's own chat template, or '' if it has none."""
-  template = encoder.chat_template
+  template = tokenizer.chat_template
   # A tokenizer may have several templates by name.
   if isinstance(template, dict):
     template = template.get('default')
   return ChatTemplate(template).source if template else ''
 
 
-def settings_of(generation_config: Mapping[str, Any]) -> dict[str, Any]:
+def settings_from_generation_config(
+  generation_config: Mapping[str, Any],
+) -> dict[str, Any]:
   """Returns the default sampling settings of a model.
 
   Args:

@@ -131,7 +131,7 @@ def generate(
     raise ValueError(f'max_new_tokens={max_new_tokens} must be at least 1')
   # Numbers of rows seed the sampling; by default they count the prompts.
   rows = range(len(prompts)) if rows is None else rows
-  chooser = Chooser.of(sampling, seed, rows)
+  chooser = Chooser.from_seed(sampling, seed, rows)
   if not len(prompts):
     return []
   # The embedding has a row for each id that the model knows.
@@ -204,7 +204,7 @@ def lower(
   is_V, is_B = (jax.ShapeDtypeStruct((n,), bool) for n in (V, rows))
   state = jax.eval_shape(State, start_B, one, cache)
   # The loop of greedy decoding: sampling would be another program.
-  chooser = Chooser.of(GREEDY, 0, range(rows))
+  chooser = Chooser.from_seed(GREEDY, 0, range(rows))
   return _draw_block.lower(graphdef, params, chooser, is_V, is_B, one, state)
 
 

@@ -84,7 +84,7 @@ class Chooser(NamedTuple):
   keys_B: jax.Array | None
 
   @classmethod
-  def of(
+  def from_seed(
     cls, sampling: Sampling, seed: int, rows_B: Sequence[int]
   ) -> 'Chooser':
     """Returns a chooser with one random key per row.
@@ -107,7 +107,7 @@ class Chooser(NamedTuple):
       np.float32(sampling.top_p),
     )
     # One key per row, from the seed and the number of the row.
-    keys_B = _keys_of(jax.random.key(seed), np.asarray(rows_B, np.uint32))
+    keys_B = _row_keys(jax.random.key(seed), np.asarray(rows_B, np.uint32))
     return cls(numbers, keys_B)
 
   def __call__(self, logits_BV: jax.Array, index: int | jax.Array) -> jax.Array:
@@ -131,7 +131,7 @@ class Chooser(NamedTuple):
 
 
 # (key, row numbers) -> key of each row
-_keys_of = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
+_row_keys = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 
 
 def _cut(

@@ -122,7 +122,7 @@ def _project(equation: str, x_BL: jax.Array, kernel: jax.Array) -> jax.Array:
   return y_T.reshape(*x_BL.shape[:2], *y_T.shape[1:])
 
 
-def logits_of(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
+def compute_logits(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
   """Computes logits from hidden states.
 
   Args:
@@ -195,7 +195,7 @@ class MLP(nnx.Module):
   """SwiGLU MLP: down(silu(gate x) * up x). Source: Shazeer 2020, equation 6."""
 
   def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
-    D, F = config.width, config.hidden
+    D, F = config.width, config.mlp_width
     normal = functools.partial(_normal, rngs, config)
     self.gate = normal((D, F), D**-0.5)
     self.up = normal((D, F), D**-0.5)
@@ -311,7 +311,7 @@ class Decoder(nnx.Module):
     Returns:
       Logits [..., V], float32.
     """
-    return logits_of(hidden, self.head_VD)
+    return compute_logits(hidden, self.head_VD)
 
   def empty_cache(self, start_B: jax.Array, columns: int) -> Cache:
     """Returns an empty cache.

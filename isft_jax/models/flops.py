@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from isft_jax.config import ModelConfig
 from isft_jax.models import splash_attention
-from isft_jax.models.likelihood import vocabulary_parts
+from isft_jax.models.likelihood import count_chunks
 
 
 class Flops(NamedTuple):
@@ -31,7 +31,9 @@ class Flops(NamedTuple):
     return sum(self)
 
 
-def forward(config: ModelConfig, rows: int, length: int, targets: int) -> Flops:
+def forward(
+  config: ModelConfig, batch_size: int, seq_len: int, targets_per_row: int
+) -> Flops:
   """Returns the operations of a forward pass.
 
     blocks    = 2 B L layers (D A (H + 2 N) + A H D + 3 D F)
@@ -40,27 +42,29 @@ def forward(config: ModelConfig, rows: int, length: int, targets: int) -> Flops:
 
   Args:
     config: config of the model.
-    rows: rows of the batch, B.
-    length: tokens per row, L.
-    targets: scored targets per row, K.
+    batch_size: rows per batch, B.
+    seq_len: tokens per row, L.
+    targets_per_row: scored targets per row, K.
 
   Returns:
     The operations, by part of the model.
   """
   # Query, key, value and output projections, then gate, up and down.
-  D, A, F = config.width, config.head_size, config.hidden
+  D, A, F = config.width, config.head_size, config.mlp_width
   H, N = config.heads, config.kv_heads
   weights = 2 * D * A * (H + N) + 3 * D * F  # of one layer
-  pairs = length * (length + 1) // 2  # (query, key) with the key not later
+  pairs = seq_len * (seq_len + 1) // 2  # (query, key) with the key not later
   # A product of [m, k] and [k, n] has 2 m k n operations: multiply and add.
   return Flops(
-    blocks=2 * rows * length * config.layers * weights,
-    attention=2 * rows * config.layers * 2 * A * H * pairs,
-    head=2 * rows * targets * config.vocab_size * D,
+    blocks=2 * batch_size * seq_len * config.layers * weights,
+    attention=2 * batch_size * config.layers * 2 * A * H * pairs,
+    head=2 * batch_size * targets_per_row * config.vocab_size * D,
   )
 
 
-def model(config: ModelConfig, rows: int, length: int, targets: int) -> Flops:
+def model(
+  config: ModelConfig, batch_size: int, seq_len: int, targets_per_row: int
+) -> Flops:
   """Returns the operations that a step needs, without recomputation.
 
   The backward pass needs twice the operations of the forward pass. Without
@@ -69,54 +73,56 @@ def model(config: ModelConfig, rows: int, length: int, targets: int) -> Flops:
 
   Args:
     config: config of the model.
-    rows: rows of the batch, B.
-    length: tokens per row, L.
-    targets: scored targets per row, K.
+    batch_size: rows per batch, B.
+    seq_len: tokens per row, L.
+    targets_per_row: scored targets per row, K.
 
   Returns:
     The operations, by part of the model.
   """
   # A backward pass has two products for each of the forward pass.
-  once = forward(config, rows, length, targets)
+  once = forward(config, batch_size, seq_len, targets_per_row)
   return Flops(*(3 * count for count in once))
 
 
 def hardware(
-  config: ModelConfig, rows: int, length: int, targets: int
+  config: ModelConfig, batch_size: int, seq_len: int, targets_per_row: int
 ) -> Flops:
   """Returns the operations that a step runs, including recomputation.
 
   Args:
     config: config of the model. Its `remat`, `head_chunk` and `attention`
       matter here.
-    rows: rows of the batch, B.
-    length: tokens per row, L.
-    targets: scored targets per row, K.
+    batch_size: rows per batch, B.
+    seq_len: tokens per row, L.
+    targets_per_row: scored targets per row, K.
 
   Returns:
     The operations, by part of the model.
   """
-  once = forward(config, rows, length, targets)
+  once = forward(config, batch_size, seq_len, targets_per_row)
   # remat='full' runs a layer's forward pass again, except the last product,
   # which the backward pass does not need. 'dots' saves these products. Both
   # compute attention again. A head in several chunks computes its logits again.
-  down = 2 * rows * length * config.layers * config.width * config.hidden
+  down = (
+    2 * batch_size * seq_len * config.layers * config.width * config.mlp_width
+  )
   again = once.blocks - down if config.remat == 'full' else 0
-  parts = vocabulary_parts(config.vocab_size, config.head_chunk)
+  chunks = count_chunks(config.vocab_size, config.head_chunk)
   # Attention has 2 products forward. As plain products it has 4 backward, over
   # the whole square of scores. The splash kernel covers only the blocks on and
   # below the diagonal. Each of its two backward kernels computes the scores
   # again, which gives 7 products.
   products = 2 + 2 * (config.remat != 'none')
   if config.attention == 'splash':
-    count, block = splash_attention.blocks(length)
+    count, block = splash_attention.blocks(seq_len)
     products, pairs = products + 7, count * (count + 1) // 2 * block**2
   else:
-    products, pairs = products + 4, length**2
+    products, pairs = products + 4, seq_len**2
   # A head in several chunks adds one forward pass to the three passes.
   A, H = config.head_size, config.heads
   return Flops(
     blocks=3 * once.blocks + again,
-    attention=2 * rows * config.layers * products * A * H * pairs,
-    head=(3 + (parts > 1)) * once.head,
+    attention=2 * batch_size * config.layers * products * A * H * pairs,
+    head=(3 + (chunks > 1)) * once.head,
   )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from isft_jax import losses
-from isft_jax.models.decoder import GraphDef, logits_of
+from isft_jax.models.decoder import GraphDef, compute_logits
 from isft_jax.types import Batch
 
 
@@ -37,14 +37,14 @@ def target_nll(
   hidden_BKD = jnp.take_along_axis(
     hidden_BLD, batch.columns_BK[..., None], axis=1
   )
-  parts = vocabulary_parts(model.config.vocab_size, model.config.head_chunk)
+  chunks = count_chunks(model.config.vocab_size, model.config.head_chunk)
   # A small vocabulary needs no chunks.
-  if parts == 1:
+  if chunks == 1:
     return losses.cross_entropy(model.logits(hidden_BKD), batch.targets_BK)
-  return chunked_nll(hidden_BKD, model.head_VD, batch.targets_BK, parts)
+  return chunked_nll(hidden_BKD, model.head_VD, batch.targets_BK, chunks)
 
 
-def vocabulary_parts(vocab_size: int, chunk: int) -> int:
+def count_chunks(vocab_size: int, chunk: int) -> int:
   """Returns the number of chunks for a vocabulary.
 
   It is the smallest number that divides the vocabulary, if it is less than
@@ -66,13 +66,13 @@ def vocabulary_parts(vocab_size: int, chunk: int) -> int:
 
 
 def chunked_nll(
-  hidden_BKD: jax.Array, head_VD: jax.Array, targets_BK: jax.Array, parts: int
+  hidden_BKD: jax.Array, head_VD: jax.Array, targets_BK: jax.Array, chunks: int
 ) -> jax.Array:
   """Returns -log p(target) in nats, computed in chunks V_n of the vocabulary.
 
     -log p(z) = logsumexp_n logsumexp_{v in V_n} logit_v - logit_z
 
-  Only one chunk's logits [B, K, V / parts] exist at a time. The backward pass
+  Only one chunk's logits [B, K, V / chunks] exist at a time. The backward pass
   computes them again.
 
   The vocabulary is split, not the targets, because each chunk of the head is
@@ -85,7 +85,7 @@ def chunked_nll(
       type, and summed in float32.
     head_VD: output head.
     targets_BK: int32, ids. The loss of an id outside the vocabulary is nan.
-    parts: number of chunks.
+    chunks: their number.
 
   Returns:
     float32 [B, K].
@@ -93,10 +93,10 @@ def chunked_nll(
   # Shapes below: n is the chunk, v the position in a chunk.
   V, D = head_VD.shape
   dtype = hidden_BKD.dtype
-  # Chunk n has the ids n, n + parts, ..., so a head whose ids are sharded over
+  # Chunk n has the ids n, n + chunks, ..., so a head whose ids are sharded over
   # devices does not move. Padding ids come last.
-  head_vnD = jnp.pad(head_VD, ((0, -V % parts), (0, 0))).reshape(-1, parts, D)
-  first_ids_v = jnp.arange(len(head_vnD)) * parts
+  head_vnD = jnp.pad(head_VD, ((0, -V % chunks), (0, 0))).reshape(-1, chunks, D)
+  first_ids_v = jnp.arange(len(head_vnD)) * chunks
 
   # prevent_cse is not needed: a scan already keeps XLA from merging the
   # recomputation with the forward pass.
@@ -104,7 +104,7 @@ def chunked_nll(
   def chunk_terms(
     hidden_BKD: jax.Array, head_vD: jax.Array, n: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    logits_BKv = logits_of(hidden_BKD.astype(dtype), head_vD)
+    logits_BKv = compute_logits(hidden_BKD.astype(dtype), head_vD)
     ids_11v = first_ids_v[None, None] + n
     # Ids that only pad the head must not get any probability.
     logits_BKv = jnp.where(ids_11v < V, logits_BKv, -jnp.inf)
@@ -119,7 +119,7 @@ def chunked_nll(
   _, (total_nBK, target_nBK) = jax.lax.scan(
     lambda _, slices: (None, chunk_terms(wide_BKD, *slices)),
     None,
-    (head_vnD.swapaxes(0, 1), jnp.arange(parts)),
+    (head_vnD.swapaxes(0, 1), jnp.arange(chunks)),
   )
   # The log of the sum over the vocabulary, minus the logit of the target.
   nll_BK = jax.nn.logsumexp(total_nBK, axis=0) - jnp.sum(target_nBK, axis=0)

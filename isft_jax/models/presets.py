@@ -42,7 +42,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     'heads': 64,
     'kv_heads': 8,
     'head_size': 128,
-    'hidden': 28_672,
+    'mlp_width': 28_672,
   },
   'llama-3.2-1b': _LLAMA3
   | {
@@ -51,7 +51,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     'heads': 32,
     'kv_heads': 8,
     'head_size': 64,
-    'hidden': 8_192,
+    'mlp_width': 8_192,
     # Llama 3's scaling of rotary speeds; see `attention.rope_speeds`.
     'rope_scaling': (32.0, 1.0, 4.0, 8_192.0),
     'tie_embeddings': True,
@@ -63,7 +63,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     'heads': 14,
     'kv_heads': 2,
     'head_size': 64,
-    'hidden': 4_864,
+    'mlp_width': 4_864,
   },
   'qwen2.5-7b': _QWEN2_5_LARGE
   | {
@@ -72,7 +72,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     'heads': 28,
     'kv_heads': 4,
     'head_size': 128,
-    'hidden': 18_944,
+    'mlp_width': 18_944,
   },
   'qwen2.5-32b': _QWEN2_5_LARGE
   | {
@@ -81,7 +81,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     'heads': 40,
     'kv_heads': 8,
     'head_size': 128,
-    'hidden': 27_648,
+    'mlp_width': 27_648,
   },
   'qwen3-0.6b': _QWEN3
   | {
@@ -90,7 +90,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     'heads': 16,
     'kv_heads': 8,
     'head_size': 128,
-    'hidden': 3_072,
+    'mlp_width': 3_072,
   },
   'smollm2-135m': {
     'vocab_size': 49_152,
@@ -99,7 +99,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     'heads': 9,
     'kv_heads': 3,
     'head_size': 64,
-    'hidden': 1_536,
+    'mlp_width': 1_536,
     'rope_theta': 100_000.0,
     'rope_scaling': (),
     'norm_eps': 1e-5,

@@ -6,9 +6,9 @@ from isft_jax.report import tables
 
 # Ways to make a step fit, in the order in which to try them.
 REMEDIES = (
-  'fewer rows per step (config.rows, or config.optim.accumulate for smaller '
-  'microbatches), shorter rows (config.row_length), fewer targets '
-  '(config.row_targets), config.model.remat=full, a smaller '
+  'fewer rows per step (config.batch_size, or config.optim.accumulate for '
+  'smaller microbatches), shorter rows (config.seq_len), fewer targets '
+  '(config.targets_per_row), config.model.remat=full, a smaller '
   'config.model.head_chunk, or a larger slice with more config.mesh.fsdp'
 )
 # Resource in a report -> its words in text.
@@ -30,7 +30,7 @@ def text(report: dict) -> str:
     f'{mesh}',
     f'  {report["batch"]} rows of {report["length"]:,} tokens and '
     f'{report["targets"]:,} targets'
-    + (' (assumed half: config.row_targets=0)' if assumed else ''),
+    + (' (assumed half: config.targets_per_row=0)' if assumed else ''),
     f'  remat {report["remat"]}, attention {report["attention"]}',
     '',
     _memory(report),

@@ -1,8 +1,13 @@
 """Tables and progress of isft-prepare for a terminal."""
 
-from collections.abc import Mapping
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
+from isft_jax.report.escapes import visible_line
 from isft_jax.report.tables import Table
+
+_MOST_LINES = 40  # of a table of keys
 
 
 def table(report: Mapping) -> Table:
@@ -50,11 +55,68 @@ def table(report: Mapping) -> Table:
   return Table('', ('', '', ''), [_row(*line) for line in lines])
 
 
+def unread_tables(report: Mapping) -> list[Table]:
+  """Returns tables of keys that were not used, and of turns left out.
+
+  Args:
+    report: as in `table`. Reports of older versions have no such counts.
+  """
+  tables = []
+  for name, title, kind, unit in (
+    ('keys_not_used', 'keys that were not used', 'key', 'rows'),
+    ('turns_left_out', 'turns left out', 'kind', 'turns'),
+  ):
+    counts = report.get(name, {})
+    lines = [(key, f'{n:,}') for key, n in counts.items()]
+    if len(lines) > _MOST_LINES:
+      rest = len(lines) - _MOST_LINES
+      lines[_MOST_LINES:] = [(f'and {rest:,} more, in the report', '')]
+    if lines:
+      tables.append(Table(title, (kind, unit), lines))
+  return tables
+
+
+def unread_lines(unused: Iterable[str], left_out: Mapping[str, int]) -> str:
+  """Returns lines about one row: its keys and turns that were not used.
+
+  Args:
+    unused: paths of keys that nothing used.
+    left_out: turns left out on purpose, by kind.
+  """
+  kinds = [f'{kind} ({number})' for kind, number in left_out.items()]
+  lines = {
+    'keys that were not used': ', '.join(sorted(unused)),
+    'turns left out': ', '.join(kinds),
+  }
+  return '\n'.join(
+    visible_line(f'{name}: {text}') for name, text in lines.items() if text
+  )
+
+
 def progress(read: int, rejected: int, tokens: int, seconds: float) -> str:
   """Returns a line with the progress of a preparation."""
   return (
     f'{read:,} rows read, {rejected:,} set aside, {tokens:,} tokens, '
     f'{tokens / max(seconds, 1e-9):,.0f} tokens/s'
+  )
+
+
+def unread(files: Sequence[str], most: int = 5) -> str:
+  """Returns a line about files that are left out; '' if there are none.
+
+  Args:
+    files: paths of files with suffixes that are not read.
+    most: maximum number of names.
+  """
+  if not files:
+    return ''
+  suffixes = Counter(os.path.splitext(file)[1] or 'no suffix' for file in files)
+  numbers = ', '.join(f'{n:,} {suffix}' for suffix, n in suffixes.most_common())
+  # Paths in buckets are not relative to the working directory.
+  names = [f if '://' in f else os.path.relpath(f) for f in files[:most]]
+  names += ['...'] if len(files) > most else []
+  return f'files not read, because of their suffix ({numbers}): ' + ', '.join(
+    names
   )
 
 

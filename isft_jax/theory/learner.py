@@ -62,7 +62,7 @@ def model_config(bandit: Bandit, width: int, layers: int) -> ModelConfig:
     heads=heads,
     kv_heads=heads,
     head_size=16,
-    hidden=2 * width,
+    mlp_width=2 * width,
   )
 
 

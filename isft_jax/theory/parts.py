@@ -46,7 +46,7 @@ Tell = Callable[[str], None]
 Entries = dict[str, Any]
 
 
-def of_mixture(
+def compute_mixture(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
   """Yields the two-step example of de Freitas and Ortega (2026), section 5."""
@@ -62,7 +62,7 @@ def of_mixture(
   }
 
 
-def of_fire_engine(
+def compute_fire_engine(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
   """Yields P(fire): prior, with an engine seen, and with an engine sent."""
@@ -78,7 +78,7 @@ def of_fire_engine(
   }
 
 
-def of_bandit(
+def compute_bandit(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
   """Yields the bandit's curves, long runs, phase diagram and ln 5 identity."""
@@ -137,7 +137,7 @@ def of_bandit(
   yield {'bandit': entries}
 
 
-def of_teaching(
+def compute_teaching(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
   """Yields the teaching grid cell by cell, headlines first."""
@@ -168,7 +168,7 @@ def of_teaching(
       yield {'teaching': cells}
 
 
-def of_imitation(
+def compute_imitation(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
   """Yields costs and lock-in over rho, and beliefs after blocks of turns."""
@@ -208,7 +208,7 @@ def of_imitation(
   }
 
 
-def of_beta(
+def compute_beta(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
   """Yields the exact regret and P(best arm) per step of both learners."""
@@ -232,7 +232,7 @@ def of_beta(
   }
 
 
-def of_boxes(
+def compute_boxes(
   settings: Settings, seed: int, tell: Tell, so_far: Mapping[str, Any]
 ) -> Iterator[Entries]:
   """Yields P(prize) of the first box, exact and learned, keyed by accuracy."""
@@ -254,13 +254,13 @@ def of_boxes(
 Part = Callable[[Settings, int, Tell, Mapping[str, Any]], Iterator[Entries]]
 # Part name -> generator of its entries, in the order in which the parts run.
 PARTS: dict[str, Part] = {
-  'mixture': of_mixture,
-  'fire_engine': of_fire_engine,
-  'bandit': of_bandit,
-  'imitation': of_imitation,
-  'beta': of_beta,
-  'boxes': of_boxes,
-  'teaching': of_teaching,
+  'mixture': compute_mixture,
+  'fire_engine': compute_fire_engine,
+  'bandit': compute_bandit,
+  'imitation': compute_imitation,
+  'beta': compute_beta,
+  'boxes': compute_boxes,
+  'teaching': compute_teaching,
 }
 
 

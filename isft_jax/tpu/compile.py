@@ -38,8 +38,8 @@ def compile_run(
   """Compiles a run's step for a TPU slice, and reports on the program.
 
   Args:
-    config: config of the run. It needs no records. If row_targets is 0, half of
-      row_length is assumed.
+    config: config of the run. It needs no records. If targets_per_row is 0,
+      half of seq_len is assumed.
     topology: generation, and chips along each axis; see `chips.describe`.
     slices: number of slices.
 
@@ -52,15 +52,15 @@ def compile_run(
     ValueError: the slice does not exist, or the config does not divide over it.
   """
   # Shape of a batch.
-  B, L = config.rows, config.row_length
+  B, L = config.batch_size, config.seq_len
   if not L:
     raise ValueError(
-      'row_length=0 takes the length from records, which are not read here; '
-      'set a length, as in --config.row_length=256 (for an experiment, '
-      '--config.finetune.row_length=256)'
+      'seq_len=0 takes the length from records, which are not read here; '
+      'set a length, as in --config.seq_len=256 (for an experiment, '
+      '--config.finetune.seq_len=256)'
     )
   # Half of the tokens are assumed to be targets, if the config leaves K open.
-  K = config.row_targets or L // 2
+  K = config.targets_per_row or L // 2
 
   # The run's own trainer, on described devices. The number of steps only
   # changes constants of the schedule.
@@ -70,7 +70,7 @@ def compile_run(
   # Without init_from, because no weights are read.
   shape = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(shape, config.optim, config.mesh, 1_000, devices)
-  sharding.check_rows(B, trainer.mesh, config.optim.accumulate)
+  sharding.check_batch_size(B, trainer.mesh, config.optim.accumulate)
   # v2, v3 and 7x have two devices per chip. Figures of the report are per chip.
   chips = trainer.mesh.size // chip.devices
 
@@ -90,7 +90,7 @@ def compile_run(
     'batch': B,
     'length': L,
     'targets': K,
-    'targets_assumed': not config.row_targets,
+    'targets_assumed': not config.targets_per_row,
     'remat': model.remat,
     'attention': model.attention,
     'hbm_capacity_gib': round(chip.hbm / chips_lib.GIB, 2),
@@ -124,7 +124,7 @@ def compile_run(
     math.prod(leaf.shape) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(trainer.abstract)
   )
-  traffic = roofline_lib.traffic_of(model, B, L, K, state)
+  traffic = roofline_lib.estimate_traffic(model, B, L, K, state)
   least = roofline_lib.roofline(
     chip, done.total / chips, traffic / chips, parsed
   )
@@ -150,34 +150,34 @@ def compile_run(
 
 
 def lower_step(
-  trainer: Trainer, rows: int, length: int, targets: int
+  trainer: Trainer, batch_size: int, seq_len: int, targets_per_row: int
 ) -> jax.stages.Lowered:
   """Lowers a trainer's step for a shape of batches.
 
   Args:
     trainer: trainer of a run.
-    rows: rows per batch, B.
-    length: tokens per row, L.
-    targets: scored targets per row, K.
+    batch_size: rows per batch, B.
+    seq_len: tokens per row, L.
+    targets_per_row: scored targets per row, K.
 
   Returns:
     The lowered program, ready to compile.
   """
   # Rows are split as in training.
-  where = sharding.of_batch(trainer.mesh)
+  by_rows = sharding.batch_sharding(trainer.mesh)
 
   def array(
     columns: int, dtype: jax.typing.DTypeLike = jnp.int32
   ) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((rows, columns), dtype, sharding=where)
+    return jax.ShapeDtypeStruct((batch_size, columns), dtype, sharding=by_rows)
 
   # All arrays of a batch are int32, except the weights.
   in_rows = ('tokens_BL', 'positions_BL', 'segment_ids_BL')
   in_targets = ('columns_BK', 'targets_BK', 'authors_BK')
   batch = Batch(
-    **dict.fromkeys(in_rows, array(length)),
-    **dict.fromkeys(in_targets, array(targets)),
-    weights_BK=array(targets, jnp.float32),
+    **dict.fromkeys(in_rows, array(seq_len)),
+    **dict.fromkeys(in_targets, array(targets_per_row)),
+    weights_BK=array(targets_per_row, jnp.float32),
   )
   return trainer.step.lower(trainer.abstract, batch)
 

@@ -47,7 +47,7 @@ def roofline(
   Args:
     chip: peak rates of a chip.
     flops: operations per chip, including recomputation.
-    traffic: bytes per chip from and to its memory; see `traffic_of`.
+    traffic: bytes per chip from and to its memory; see `estimate_traffic`.
     parsed: collectives of the program, in bytes per device.
 
   Returns:
@@ -68,8 +68,12 @@ def roofline(
   )
 
 
-def traffic_of(
-  config: ModelConfig, rows: int, length: int, targets: int, state: float
+def estimate_traffic(
+  config: ModelConfig,
+  batch_size: int,
+  seq_len: int,
+  targets_per_row: int,
+  state: float,
 ) -> float:
   """Estimates the bytes that a step moves from and to memory, over all chips.
 
@@ -77,9 +81,9 @@ def traffic_of(
 
   Args:
     config: config of the model.
-    rows: rows of the batch, B.
-    length: tokens per row, L.
-    targets: scored targets per row, K.
+    batch_size: rows per batch, B.
+    seq_len: tokens per row, L.
+    targets_per_row: scored targets per row, K.
     state: bytes of parameters and both moments, which have the same data type.
 
   Returns:
@@ -90,11 +94,11 @@ def traffic_of(
   # remat.
   size = jnp.dtype(config.dtype).itemsize
   passes = 3 + (config.remat != 'none')
-  wide = 2 * (4 * config.width + 3 * config.hidden)
-  layers = passes * config.layers * rows * length * wide * size
+  wide = 2 * (4 * config.width + 3 * config.mlp_width)
+  layers = passes * config.layers * batch_size * seq_len * wide * size
   # The logits of the targets are written and read, forward and backward, in
   # float32.
-  head = 4 * rows * targets * config.vocab_size * 4
+  head = 4 * batch_size * targets_per_row * config.vocab_size * 4
   # Parameters and moments are read and written. So are gradients, which are a
   # third as large.
   return 2 * state + 2 * state / 3 + layers + head

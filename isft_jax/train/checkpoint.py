@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from isft_jax.config import RunConfig
+from isft_jax.config import RunConfig, with_new_names
 from isft_jax.train import multihost
 from isft_jax.train.step import TrainState
 from isft_jax.types import PyTree
@@ -25,7 +25,7 @@ _STEP = 'step'
 _MANIFEST = 'files.json'
 
 
-def folder_of(workdir: epath.PathLike) -> epath.Path:
+def checkpoint_folder(workdir: epath.PathLike) -> epath.Path:
   """Returns the folder of a run's checkpoints, on disk or in a bucket."""
   folder = epath.Path(workdir) / 'checkpoints'
   # absolute() would turn gs://... into a folder named gs: in the current one.
@@ -50,7 +50,7 @@ class Checkpoints:
         are kept, and those whose step is a multiple of `keep_every`. Damaged
         ones are renamed. None: open for reading only.
     """
-    self._folder = folder_of(workdir)
+    self._folder = checkpoint_folder(workdir)
     self._config = config
     # Rename damaged checkpoints before any host lists the folder.
     if config and multihost.is_first():
@@ -90,7 +90,7 @@ class Checkpoints:
   def _newest_whole(self) -> int | None:
     # The newest first: the search usually ends at once.
     for step in sorted(self._manager.all_steps(), reverse=True):
-      if damage := _damage(self._folder_of(step)):
+      if damage := _damage(self._step_folder(step)):
         multihost.tell(f'{damage}; reading an older checkpoint instead')
       else:
         return step
@@ -167,7 +167,8 @@ class Checkpoints:
 
   def restore_run(self) -> dict[str, Any]:
     """Returns the config of the run and the fingerprint of its records."""
-    return self._read(run=ocp.args.JsonRestore())['run']
+    # Old versions wrote old names of fields.
+    return with_new_names(self._read(run=ocp.args.JsonRestore())['run'])
 
   def restore_params(self, abstract_params: PyTree) -> tuple[PyTree, str]:
     """Returns (params, fingerprint of the records of their training)."""
@@ -186,18 +187,19 @@ class Checkpoints:
       if 'RESOURCE_EXHAUSTED' in str(error):
         raise  # out of memory; the checkpoint is not damaged
       raise ValueError(
-        f'{self._folder_of(step)} cannot be read ({str(error).splitlines()[0]})'
-        ': move it away to use the checkpoint before it'
+        f'{self._step_folder(step)} cannot be read '
+        f'({str(error).splitlines()[0]}): move it away to use the checkpoint '
+        'before it'
       ) from error
 
-  def _folder_of(self, step: int | None) -> epath.Path:
+  def _step_folder(self, step: int | None) -> epath.Path:
     return self._folder / f'{_STEP}_{step}'
 
   def _finish(self) -> None:
     # Orbax calls this on the first host when all files are written. On a disk
     # the folder still has its temporary name. In a bucket, which cannot rename,
     # it already has its final one.
-    folder = self._folder_of(self._saving)
+    folder = self._step_folder(self._saving)
     temporary = [*self._folder.glob(f'{folder.name}.orbax-checkpoint-tmp*')]
     _write_manifest(temporary[0] if temporary else folder)
 

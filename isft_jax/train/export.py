@@ -22,14 +22,14 @@ def export(workdir: str, output: str, dtype: str = '') -> None:
   folder = pathlib.Path(output)
   if folder.exists() and any(folder.iterdir()):
     raise ValueError(f'{folder} is not empty; name another --output')
-  model, config, encoder, _ = saved.load(workdir, dtype)
+  model, config, tokenizer, _ = saved.load(workdir, dtype)
   pretrained.save(model, config, str(folder))
   # The ids that end a reply: without them, other tools generate forever.
-  encoder.save_pretrained(folder)
+  tokenizer.save_pretrained(folder)
   ids = {
-    'bos_token_id': encoder.bos_token_id,
-    'eos_token_id': encoder.eos_token_id,
-    'pad_token_id': encoder.pad_token_id,
+    'bos_token_id': tokenizer.bos_token_id,
+    'eos_token_id': tokenizer.eos_token_id,
+    'pad_token_id': tokenizer.pad_token_id,
   }
   (folder / 'generation_config.json').write_text(
     json.dumps({name: id for name, id in ids.items() if id is not None}) + '\n'

@@ -9,7 +9,7 @@ from isft_jax import sharding
 from isft_jax.config import RunConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records.dataset import Records
-from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.train import start
 
 
@@ -19,9 +19,9 @@ class Inputs(NamedTuple):
   Attributes:
     config: config of the run. Its model has the shape of the weights that it
       starts from, and its vocabulary fits the tokenizer.
-    names: names of the sources.
+    names: names of the mixture components.
     source: training batches.
-    heldout: held-out batches by name of the source, if it has any.
+    heldout: held-out batches by name of the component, if it has any.
     fingerprint: fingerprint of the tokenizer and the chat template, which all
       records share.
   """
@@ -47,13 +47,15 @@ def open_inputs(config: RunConfig) -> Inputs:
       with different chat templates.
   """
   # Records, tokenizer, and the final shape of the model.
-  folders = [records for records, _, _ in config_lib.sources_of(config)]
+  folders = [records for records, _, _ in config_lib.mixture_components(config)]
   train = [Records(folder) for folder in folders]
-  encoder = tokenizer.load(config.tokenizer or tokenizer.beside(folders[0]))
+  tokenizer = tokenizer_lib.load(
+    config.tokenizer or tokenizer_lib.beside(folders[0])
+  )
   config = dataclasses.replace(config, model=start.with_shape(config.model))
-  config = _with_vocabulary(config, tokenizer.size(encoder))
+  config = _with_vocabulary(config, tokenizer_lib.size(tokenizer))
 
-  # Held-out records: a folder of the config, or the split of each source.
+  # Held-out records: a folder of the config, or the split of each component.
   names = _names(folders)
   heldout = {
     name: Records(folder, 'heldout')
@@ -66,7 +68,9 @@ def open_inputs(config: RunConfig) -> Inputs:
 
   # All records must have the same token ids for the same text.
   fingerprints = {
-    records.folder: tokenizer.check(encoder, records.metadata, records.folder)
+    records.folder: tokenizer_lib.check(
+      tokenizer, records.metadata, records.folder
+    )
     for records in (*train, *heldout.values())
   }
   for folder, fingerprint in fingerprints.items():
@@ -76,14 +80,14 @@ def open_inputs(config: RunConfig) -> Inputs:
         'prepare both with the same one'
       )
 
-  # Each host reads an equal part of every batch.
-  part = sharding.part_of_host(sharding.make_mesh(config.mesh))
+  # Each host reads an equal share of every batch.
+  share = sharding.host_share(sharding.make_mesh(config.mesh))
   return Inputs(
     config,
     names,
-    pipeline.BatchSource(train, config, *part),
+    pipeline.BatchSource(train, config, *share),
     {
-      name: pipeline.BatchSource(records, _everything(config), *part)
+      name: pipeline.BatchSource(records, _everything(config), *share)
       for name, records in heldout.items()
     },
     fingerprints[folders[0]],
@@ -96,7 +100,7 @@ def _everything(config: RunConfig) -> RunConfig:
   objective = 'observational'
   return dataclasses.replace(
     config,
-    sources=(),
+    mixture=(),
     objective=objective,
     plan_objective=objective,
     epochs=1,

@@ -14,7 +14,7 @@ if typing.TYPE_CHECKING:
   import wandb
 
 
-class Boards:
+class Loggers:
   """Logs scalars by step. A resumed run appends to its own curves."""
 
   def __init__(
@@ -34,20 +34,20 @@ class Boards:
     self._wandb = _open_wandb(folder, config, wandb) if wandb else None
     # purge_step hides points of steps that a resumed run repeats. tensorboardX
     # writes to buckets too, and needs no TensorFlow.
-    self._board = tensorboardX.SummaryWriter(
+    self._tensorboard = tensorboardX.SummaryWriter(
       str(folder / 'tensorboard'), purge_step=done + 1
     )
 
   def add(self, step: int, scalars: dict[str, float]) -> None:
     """Logs the scalars of a step."""
     for name, value in scalars.items():
-      self._board.add_scalar(name, value, step)
+      self._tensorboard.add_scalar(name, value, step)
     if self._wandb:
       self._wandb.log(scalars, step=step)
 
   def close(self) -> None:
     """Writes buffered points, and closes all loggers."""
-    self._board.close()
+    self._tensorboard.close()
     if self._wandb:
       self._wandb.finish()
 

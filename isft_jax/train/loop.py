@@ -17,7 +17,7 @@ from isft_jax.models.decoder import GraphDef
 from isft_jax.train import inputs, multihost, preemption, start
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
-from isft_jax.train.loggers import Boards
+from isft_jax.train.loggers import Loggers
 from isft_jax.train.profile import Profile
 from isft_jax.train.trainer import Trainer, make_trainer
 from isft_jax.types import PyTree
@@ -82,9 +82,11 @@ def train(
   # compiled step.
   architecture = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(
-    architecture, config.optim, config.mesh, steps, sources=len(names)
+    architecture, config.optim, config.mesh, steps, components=len(names)
   )
-  sharding.check_rows(config.rows, trainer.mesh, config.optim.accumulate)
+  sharding.check_batch_size(
+    config.batch_size, trainer.mesh, config.optim.accumulate
+  )
   workdir = epath.Path(workdir)
   # Refuse a workdir of another config before anything is written to it.
   config_lib.claim(workdir, config, write=multihost.is_first())
@@ -109,7 +111,7 @@ def train(
       config.name,
       done,
       steps,
-      Boards(workdir, config, done, wandb) if multihost.is_first() else None,
+      Loggers(workdir, config, done, wandb) if multihost.is_first() else None,
       names,
       _ideal_seconds(config, source, trainer),
       progress,
@@ -121,7 +123,7 @@ def train(
           batch = sharding.to_global(next(batches), trainer.mesh)
           with trace.step(step):
             state, values = trainer.step(state, batch)
-          trace.done(step, values)
+          trace.end_step(step, values)
 
           # Evaluate the new parameters.
           if _is_due(step, config.eval_every, steps):
@@ -132,7 +134,7 @@ def train(
           metrics.add(step, values)
 
           # Log and save.
-          stop = notice.came(step)
+          stop = notice.should_stop(step)
           save = stop or _is_due(step, config.checkpoint_every, steps)
           if save or step % config.log_every == 0:
             # The newest step is still running. Its metrics are left for the
@@ -167,7 +169,7 @@ def _ideal_seconds(
 ) -> float:
   """Returns the seconds of a step at peak rate; 0 if the peak is unknown."""
   # Operations without recomputation, as in the usual definition of MFU.
-  shape = config.rows, source.plan.row_length, source.plan.row_targets
+  shape = config.batch_size, source.plan.seq_len, source.plan.targets_per_row
   peak = chips.peak(trainer.mesh.devices.flat)
   return flops.model(config.model, *shape).total / peak if peak else 0.0
 
@@ -176,9 +178,9 @@ def _evaluate(
   trainer: Trainer,
   params: PyTree,
   heldout: Mapping[str, pipeline.BatchSource],
-  sources: int,
+  components: int,
 ) -> dict[str, PyTree]:
-  """Returns the held-out loss by author, and by source if there are several.
+  """Returns the held-out loss by author, and for each component of a mixture.
 
   The values stay on the devices, so that training need not wait for them.
   """
@@ -188,7 +190,7 @@ def _evaluate(
   ) -> tuple[jax.Array, jax.Array]:
     return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *pairs)
 
-  # The evaluation is one pass over all held-out batches of each source.
+  # The evaluation is one pass over all held-out batches of each component.
   sums = {
     name: add_up(
       [
@@ -198,13 +200,13 @@ def _evaluate(
     )
     for name, batches in heldout.items()
   }
-  # The loss by author covers all sources: their sums and counts are added.
+  # The loss by author covers all components: their sums and counts are added.
   values = {
     'heldout_nll_by_author': losses.normalize(*add_up(list(sums.values())))
   }
-  if sources > 1:
+  if components > 1:
     # Sums and counts are added before the division: a mean over tokens, not
-    # over sources.
+    # over components.
     values['heldout_nll_by_source'] = {
       name: losses.normalize(*pair) for name, pair in sums.items()
     }

@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from isft_jax import files
 from isft_jax.train import multihost
-from isft_jax.train.loggers import Boards
+from isft_jax.train.loggers import Loggers
 from isft_jax.types import Provenance, PyTree
 
 
@@ -48,8 +48,8 @@ class Metrics:
     name: str,
     done: int,
     steps: int,
-    boards: Boards | None,
-    sources: Sequence[str] = (),
+    loggers: Loggers | None,
+    components: Sequence[str] = (),
     ideal_seconds: float = 0.0,
     whole: Callable[[int, float], str] | None = None,
   ) -> None:
@@ -60,8 +60,8 @@ class Metrics:
       name: name of the run, for lines of progress.
       done: steps done. A resumed run repeats the steps after its checkpoint.
       steps: steps of the whole run.
-      boards: loggers on the first host; None on the others.
-      sources: names of the sources that the run mixes.
+      loggers: of the run, on the first host; None on the others.
+      components: names of the mixture components.
       ideal_seconds: seconds per step at the devices' peak rate; 0 if unknown.
         Divided by the seconds measured, it is the MFU (model FLOPs
         utilization).
@@ -70,14 +70,14 @@ class Metrics:
     """
     # `_pending` holds (step, metrics) whose values are still on the devices.
     self._name, self._steps, self._done = name, steps, done
-    self._sources, self._ideal_seconds = sources, ideal_seconds
+    self._components, self._ideal_seconds = components, ideal_seconds
     self._whole = whole
     self._pending: list[tuple[int, dict[str, PyTree]]] = []
     # The first flush measures its seconds from here.
     self._since = time.perf_counter()
-    self._boards = boards
+    self._loggers = loggers
     self._file: IO[str] | None = None
-    if boards:
+    if loggers:
       self._open(folder / 'metrics.jsonl')
 
   def _open(self, path: epath.Path) -> None:
@@ -98,8 +98,8 @@ class Metrics:
   def __exit__(self, *error: object) -> None:
     if self._file:
       self._file.close()
-    if self._boards:
-      self._boards.close()
+    if self._loggers:
+      self._loggers.close()
 
   def add(self, step: int, metrics: dict[str, PyTree]) -> None:
     """Adds the metrics of a step, which may still be running."""
@@ -132,17 +132,17 @@ class Metrics:
     if self._ideal_seconds:
       speed['mfu'] = self._ideal_seconds / seconds
     rows = [
-      {'step': step, **_plain_row(row, self._sources), **speed}
+      {'step': step, **_plain_row(row, self._components), **speed}
       for step, row in zip(steps, values, strict=True)
     ]
 
     # Write before the check of the loss, so that the file shows the bad step.
-    if self._file and self._boards:
+    if self._file and self._loggers:
       self._file.writelines(json.dumps(row) + '\n' for row in rows)
       self._file.flush()
       # Loggers draw one curve per scalar.
       for row in rows:
-        self._boards.add(row['step'], _scalars(row))
+        self._loggers.add(row['step'], _scalars(row))
       # A file in a bucket can only be replaced as a whole.
       if not keep and self._draft != self._path:
         self._draft.copy(self._path, overwrite=True)
@@ -178,26 +178,26 @@ class Metrics:
 
 
 def _plain_row(
-  row: dict[str, PyTree], sources: Sequence[str]
+  row: dict[str, PyTree], components: Sequence[str]
 ) -> dict[str, Any]:
   """Converts a row to JSON values.
 
   Scalars become floats, arrays [provenance] become {author: nll}, and arrays
-  [source, provenance] become {source: {author: nll}}.
+  [component, provenance] become {component: {author: nll}}.
   """
-  return {name: _plain(value, sources) for name, value in row.items()}
+  return {name: _plain(value, components) for name, value in row.items()}
 
 
-def _plain(value: PyTree, sources: Sequence[str]) -> float | dict[str, Any]:
+def _plain(value: PyTree, components: Sequence[str]) -> float | dict[str, Any]:
   if isinstance(value, dict):
-    # Held-out losses by source, or the numbers of a probe.
-    return _plain_row(value, sources)
+    # Held-out losses by component, or the numbers of a probe.
+    return _plain_row(value, components)
   if np.ndim(value) == 0:
     return float(value)
   if np.ndim(value) == 2:
     return {
-      name: _plain(each, sources)
-      for name, each in zip(sources, value, strict=True)
+      name: _plain(each, components)
+      for name, each in zip(components, value, strict=True)
     }
   # Authors without a target have a loss of exactly 0, and are left out.
   return {

@@ -38,7 +38,7 @@ class Notice:
   def _note(self, signum: int, frame: types.FrameType | None) -> None:
     self._is_signalled = True
 
-  def came(self, step: int) -> bool:
+  def should_stop(self, step: int) -> bool:
     """Returns whether to stop after this step: the same on all hosts.
 
     Every host must call it exactly once after every step.

@@ -42,7 +42,7 @@ class Profile:
     with jax.profiler.StepTraceAnnotation('train', step_num=number):
       yield
 
-  def done(self, number: int, values: PyTree) -> None:
+  def end_step(self, number: int, values: PyTree) -> None:
     """Ends the trace after the last step."""
     if self._running and number >= self._last:
       # Dispatch is asynchronous: without the wait, the last step would be cut.

@@ -7,10 +7,10 @@ import jax
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.data.records.dataset import Records
-from isft_jax.data.rendering import tokenizer
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
-from isft_jax.inference.chat_model import ChatModel, template_of
+from isft_jax.inference.chat_model import ChatModel, template_from_tokenizer
 from isft_jax.models import decoder
 from isft_jax.train import checkpoint
 from isft_jax.train.checkpoint import Checkpoints
@@ -23,13 +23,13 @@ class Saved(NamedTuple):
   Attributes:
     model: decoder with its parameters.
     config: config of the model.
-    encoder: tokenizer of the run's records.
+    tokenizer: the tokenizer of the run's records.
     run: config of the whole run, as a dict.
   """
 
   model: pretrained.Model
   config: ModelConfig
-  encoder: FastTokenizer
+  tokenizer: FastTokenizer
   run: dict[str, Any]
 
 
@@ -50,7 +50,7 @@ def load(workdir: str, dtype: str = '') -> Saved:
     ValueError: the run has no checkpoint.
   """
   # A mistyped workdir gets a message of its own.
-  if not checkpoint.folder_of(workdir).is_dir():
+  if not checkpoint.checkpoint_folder(workdir).is_dir():
     raise ValueError(
       f'{workdir}: no checkpoints there; name the workdir of a run'
     )
@@ -61,8 +61,8 @@ def load(workdir: str, dtype: str = '') -> Saved:
         'is saved'
       )
     run = checkpoints.restore_run()['config']
-    # All sources share one tokenizer and template, so the first will do.
-    run['records'] = run['records'] or run['sources'][0][0]
+    # All mixture components share a tokenizer and template: take the first.
+    run['records'] = run['records'] or run['mixture'][0][0]
     config = ModelConfig(**run['model'])
     config.param_dtype = dtype or config.param_dtype
     # The run's attention kernel may not exist on this device.
@@ -70,8 +70,10 @@ def load(workdir: str, dtype: str = '') -> Saved:
     # Orbax casts the parameters to the types of these shapes.
     graphdef, shapes = decoder.abstract(config)
     params, _ = checkpoints.restore_params(_placed(shapes))
-  encoder = tokenizer.load(run['tokenizer'] or tokenizer.beside(run['records']))
-  return Saved(pretrained.Model(graphdef, params), config, encoder, run)
+  tokenizer = tokenizer_lib.load(
+    run['tokenizer'] or tokenizer_lib.beside(run['records'])
+  )
+  return Saved(pretrained.Model(graphdef, params), config, tokenizer, run)
 
 
 def chat_model_from_run(workdir: str) -> ChatModel:
@@ -88,12 +90,12 @@ def chat_model_from_run(workdir: str) -> ChatModel:
     ValueError: the run has no checkpoint, or its records were encoded
       piecewise.
   """
-  model, _, encoder, run = load(workdir)
+  model, _, tokenizer, run = load(workdir)
   try:
     rendering = Records(run['records']).metadata['rendering']
   except (OSError, ValueError, KeyError):
     # The records have moved: use the template of the tokenizer.
-    rendering = {'template': template_of(encoder), 'values': {}}
+    rendering = {'template': template_from_tokenizer(tokenizer), 'values': {}}
   if rendering.get('piecewise'):
     raise ValueError(
       f'{workdir} was trained on turns whose headers were encoded apart from '
@@ -105,7 +107,7 @@ def chat_model_from_run(workdir: str) -> ChatModel:
   # The default template is for conversations without tools.
   if isinstance(template, dict):
     template = template.get('default') or next(iter(template.values()))
-  return ChatModel(model, encoder, template, values, {}, run['records'])
+  return ChatModel(model, tokenizer, template, values, {}, run['records'])
 
 
 def _placed(shapes: PyTree) -> PyTree:
@@ -120,8 +122,8 @@ def _placed(shapes: PyTree) -> PyTree:
     except ValueError:
       continue
     return jax.tree.map(
-      lambda leaf, where: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=where
+      lambda leaf, placement: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=placement
       ),
       shapes,
       placed,

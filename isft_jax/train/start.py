@@ -20,7 +20,7 @@ from isft_jax.types import PyTree
 
 def is_run(place: str) -> bool:
   """Returns whether a place is the workdir of a run with checkpoints."""
-  return bool(place) and checkpoint.folder_of(place).is_dir()
+  return bool(place) and checkpoint.checkpoint_folder(place).is_dir()
 
 
 def with_shape(model: ModelConfig) -> ModelConfig:

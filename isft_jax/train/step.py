@@ -1,6 +1,6 @@
 """Training step and evaluation as pure functions. Callers jit and shard them.
 
-step = make_step(graphdef, optimizer, parts=1)
+step = make_step(graphdef, optimizer, microbatches=1)
 state, metrics = step(state, batch)
 """
 
@@ -71,10 +71,10 @@ def make_evaluate(graphdef: GraphDef, in_use: Move = _identity) -> Evaluate:
 def make_step(
   graphdef: GraphDef,
   optimizer: optax.GradientTransformation,
-  parts: int,
+  microbatches: int,
   in_use: Move = _identity,
   at_rest: Move = _identity,
-  sources: int = 1,
+  components: int = 1,
 ) -> Step:
   """Returns a function that updates the parameters with one batch.
 
@@ -85,11 +85,11 @@ def make_step(
   Args:
     graphdef: structure of the model.
     optimizer: gradient transformation.
-    parts: microbatches per step.
+    microbatches: their number per step.
     in_use: parameters -> the same, sharded for the computation.
     at_rest: gradients -> the same, sharded like the optimizer's moments. No
       device then sums more than its own shard.
-    sources: number of sources that a batch mixes.
+    components: number of mixture components in a batch.
 
   Returns:
     (state, batch) -> (state, metrics). Two of the metrics are `targets`, the
@@ -106,7 +106,7 @@ def make_step(
     nll_BK = target_nll(graphdef, in_use(params), batch)
     # A weight of 0 removes a target from the gradient exactly.
     total, count = losses.weighted_sum(nll_BK, batch.weights_BK)
-    authors = losses.by_author(nll_BK, batch.authors_BK, sources)
+    authors = losses.by_author(nll_BK, batch.authors_BK, components)
     return total, (count, authors)
 
   def gradient_sum(params: PyTree, batch: Batch[jax.Array]) -> _Sums:
@@ -118,9 +118,9 @@ def make_step(
     return at_rest(gradient), total, count, authors
 
   def accumulated(params: PyTree, batch: Batch[jax.Array]) -> _Sums:
-    # Microbatch m takes rows m, m + parts, ..., so no row changes its device.
+    # Microbatch m of M takes rows m, m + M, ..., so no row changes its device.
     split = jax.tree.map(
-      lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch
+      lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
     )
 
     def add(sums: _Sums, microbatch: Batch[jax.Array]) -> tuple[_Sums, None]:
@@ -138,7 +138,7 @@ def make_step(
     state: TrainState, batch: Batch[jax.Array]
   ) -> tuple[TrainState, dict[str, PyTree]]:
     # One microbatch needs no scan.
-    sums = gradient_sum if parts == 1 else accumulated
+    sums = gradient_sum if microbatches == 1 else accumulated
     gradient, total, count, authors = sums(state.params, batch)
     # The only division: the gradient of sum / count, as count is a constant.
     gradient = losses.normalize(gradient, count)
@@ -146,8 +146,8 @@ def make_step(
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
     )
-    # [sources * provenance] -> [sources, provenance].
-    by_source = [sums_P.reshape(sources, -1) for sums_P in authors]
+    # [components * provenance] -> [components, provenance].
+    by_component = [sums_P.reshape(components, -1) for sums_P in authors]
     # Metrics stay on the devices until they are flushed.
     metrics: dict[str, PyTree] = {
       'loss': losses.normalize(total, count),
@@ -158,10 +158,10 @@ def make_step(
       'row_fill': jnp.mean(batch.segment_ids_BL != 0),
       'target_fill': jnp.mean(batch.authors_BK != 0),
       'grad_norm': optax.tree.norm(gradient),
-      'nll_by_author': losses.normalize(*(x.sum(0) for x in by_source)),
+      'nll_by_author': losses.normalize(*(x.sum(0) for x in by_component)),
     }
-    if sources > 1:
-      metrics['nll_by_source'] = losses.normalize(*by_source)
+    if components > 1:
+      metrics['nll_by_source'] = losses.normalize(*by_component)
     return state._replace(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),

@@ -57,7 +57,7 @@ def make_trainer(
   mesh: MeshConfig,
   steps: int,
   devices: Sequence[jax.Device] | None = None,
-  sources: int = 1,
+  components: int = 1,
 ) -> Trainer:
   """Returns the trainer of these settings. Equal settings share one trainer.
 
@@ -72,7 +72,7 @@ def make_trainer(
     devices: devices of the mesh; None: all attached devices. Devices that are
       only described (jax.experimental.topologies) can be compiled for, but the
       functions cannot be called.
-    sources: number of sources that a batch mixes, for metrics.
+    components: number of mixture components in a batch, for metrics.
 
   Returns:
     The trainer.
@@ -88,7 +88,7 @@ def make_trainer(
     dataclasses.replace(mesh),
     steps,
     None if devices is None else tuple(devices),
-    sources,
+    components,
   )
 
 
@@ -101,7 +101,7 @@ def _make_trainer(
   mesh_config: MeshConfig,
   steps: int,
   devices: tuple[jax.Device, ...] | None,
-  sources: int,
+  components: int,
 ) -> Trainer:
   # Model and optimizer. Inside the step, attention may be a kernel that needs
   # the mesh in context. Outside it, 'auto' means plain matrix products.
@@ -158,7 +158,7 @@ def _make_trainer(
 
   # The compiled functions.
   step = make_step(
-    graphdef, optimizer, optim_config.accumulate, in_use, at_rest, sources
+    graphdef, optimizer, optim_config.accumulate, in_use, at_rest, components
   )
   # `step` and `start` donate their input: the new state reuses the memory of
   # the old one.
@@ -167,8 +167,8 @@ def _make_trainer(
     graphdef=decoder.abstract(outside)[0],
     # The abstract state tells a checkpoint reader shapes, types and shardings.
     abstract=jax.tree.map(
-      lambda leaf, where: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=where
+      lambda leaf, placement: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=placement
       ),
       abstract,
       placed,
@@ -183,21 +183,21 @@ def _make_trainer(
     ),
     # The batch is split by rows. Metrics are small, and every device has them.
     step=jax.jit(
-      on_mesh(says_when_again(step)),
-      in_shardings=(placed, sharding.of_batch(mesh)),
+      on_mesh(warn_when_retraced(step)),
+      in_shardings=(placed, sharding.batch_sharding(mesh)),
       out_shardings=(placed, sharding.replicated(mesh)),
       donate_argnums=0,
     ),
     # Evaluation donates nothing: the parameters are needed for the next step.
     evaluate=jax.jit(
       on_mesh(make_evaluate(graphdef, in_use)),
-      in_shardings=(placed.params, sharding.of_batch(mesh)),
+      in_shardings=(placed.params, sharding.batch_sharding(mesh)),
       out_shardings=sharding.replicated(mesh),
     ),
   )
 
 
-def _in_rows(table_VD: jax.Array, where: NamedSharding) -> jax.Array:
+def _in_rows(table_VD: jax.Array, placement: NamedSharding) -> jax.Array:
   """Constrains each device's shard of a table to row-major layout.
 
   The gradients of the tables are computed in column-major layout, and the
@@ -211,11 +211,14 @@ def _in_rows(table_VD: jax.Array, where: NamedSharding) -> jax.Array:
     return with_layout_constraint(table_VD, Layout((0, 1)))
 
   return jax.shard_map(
-    local, mesh=where.mesh, in_specs=where.spec, out_specs=where.spec
+    local,
+    mesh=placement.mesh,
+    in_specs=placement.spec,
+    out_specs=placement.spec,
   )(table_VD)
 
 
-def says_when_again(step: Callable[P, R]) -> Callable[P, R]:
+def warn_when_retraced(step: Callable[P, R]) -> Callable[P, R]:
   """Wraps a step so that it warns when it is traced (and compiled) again.
 
   The warning names the arguments with a new shape or data type. A run whose
@@ -258,8 +261,8 @@ def _check_memory(abstract: TrainState, placed: TrainState, mesh: Mesh) -> None:
   """
   # Bytes of one shard of each array: all devices hold equally much.
   needed = sum(
-    math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf, where in zip(
+    math.prod(placement.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf, placement in zip(
       jax.tree.leaves(abstract), jax.tree.leaves(placed), strict=True
     )
   )

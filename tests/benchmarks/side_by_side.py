@@ -66,7 +66,7 @@ def measured(step, state, of):
 
 def batch(config, seed) -> Batch:
   """Returns full rows of tokens at random, all of them scored."""
-  B, L = config.finetune.rows, config.finetune.row_length
+  B, L = config.finetune.batch_size, config.finetune.seq_len
   tokens_BL = np.random.default_rng(seed).integers(
     config.vocab_size, size=(B, L), dtype=np.int32
   )

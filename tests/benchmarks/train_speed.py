@@ -73,12 +73,12 @@ def torch_steps(folder, examples):
     yield int(is_scored_T.sum())
 
 
-def our_steps(data, params, model, rows=1, **stage):
+def our_steps(data, params, model, batch_size=1, **stage):
   """Yields the scored tokens of each step of ours."""
   config = RunConfig(
     objective=OBJECTIVE,
     records=data.folder,
-    rows=rows,
+    batch_size=batch_size,
     model=model,
     optim=OptimConfig(learning_rate=LEARNING_RATE),
     **stage,
@@ -127,9 +127,9 @@ def main():
     ours = data, model.params, architecture
     ways = {
       'torch': torch_steps(f'{folder}/model', examples),
-      'packed': our_steps(*ours, row_length=256),
-      'rows': our_steps(*ours, row_length=256, rows=args.rows),
-      'single': our_steps(*ours, row_length=0, row_documents=1),
+      'packed': our_steps(*ours, seq_len=256),
+      'rows': our_steps(*ours, seq_len=256, batch_size=args.rows),
+      'single': our_steps(*ours, seq_len=0, documents_per_row=1),
     }
     for steps in ways.values():  # compiles, and fills the caches
       next(steps)

@@ -32,7 +32,7 @@ def test_json_is_one_object_a_slice_and_one_that_does_not_fit_exits_with_1():
     SMOKE,
     '--topology=v5e:1x1',
     '--json',
-    '--config.finetune.rows=65536',
+    '--config.finetune.batch_size=65536',
     '--config.model.attention=xla',
   )
   assert done.returncode == 1

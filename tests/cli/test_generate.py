@@ -34,7 +34,7 @@ MODEL = ModelConfig(
   heads=2,
   kv_heads=1,
   head_size=8,
-  hidden=24,
+  mlp_width=24,
   qkv_bias=True,
 )
 NEW = {'max_new_tokens': 8, 'stop_texts': []}
@@ -78,7 +78,7 @@ def chat_model(folder):
 
 def test_messages_are_the_templates_with_its_generation_prompt(chat_model):
   prompt = chat_model.prompt(user('Tell me about gold.'))
-  assert chat_model.encoder.decode(prompt.ids_T) == (
+  assert chat_model.tokenizer.decode(prompt.ids_T) == (
     '<|im_start|>user\nTell me about gold.<|im_end|>\n<|im_start|>assistant\n'
   )
   assert prompt.space == ''
@@ -86,7 +86,7 @@ def test_messages_are_the_templates_with_its_generation_prompt(chat_model):
 
 def test_a_text_is_continued_as_it_is(chat_model):
   prompt = chat_model.prompt('User: Tell me ')
-  assert chat_model.encoder.decode(prompt.ids_T) == 'User: Tell me '
+  assert chat_model.tokenizer.decode(prompt.ids_T) == 'User: Tell me '
 
 
 def test_the_plain_prompt_is_the_one_that_probes_ask_with(encoder):
@@ -135,7 +135,7 @@ def test_what_ends_a_turn_is_learned_from_the_template(chat_model, encoder):
   ],
 )
 def test_settings_of_a_generation_config(found, expected):
-  assert chat_model_lib.settings_of(found) == expected
+  assert chat_model_lib.settings_from_generation_config(found) == expected
 
 
 def test_a_template_that_refuses_says_so(encoder):
@@ -188,9 +188,9 @@ def test_a_file_gets_the_same_replies_in_every_batch(
   rows = [{'prompt': said[0], 'id': 5}, {'messages': user(said[1])}]
   rows.append({'prompt': said[2]})
   path = tmp_path / 'replies.jsonl'
-  chat_loop.answer_file(chat_model, rows, False, str(path), batch=2, **NEW)
+  chat_loop.answer_file(chat_model, rows, False, str(path), batch_size=2, **NEW)
   lines = [json.loads(line) for line in path.read_text().splitlines()]
-  chat_loop.answer_file(chat_model, rows, False, '', batch=3, **NEW)
+  chat_loop.answer_file(chat_model, rows, False, '', batch_size=3, **NEW)
   out, err = capsys.readouterr()
   assert [json.loads(line) for line in out.splitlines()] == lines
   assert '2 of 3 prompts' in err and '3 of 3 prompts' in err
@@ -284,7 +284,8 @@ def test_a_file_that_holds_no_prompts_is_named(name, text, message, tmp_path):
     (['--model=x', '--prompt=a', '--prompts=b'], '--prompt or --prompts'),
     (['--model=x', '--output=b'], '--output needs --prompts'),
     (['--model=x', '--prompts=b', '--output=.'], 'already exists'),
-    (['--batch=0'], 'batch'),
+    (['--batch_size=0'], 'flag --batch_size=0'),
+    (['--batch=0'], 'flag --batch_size=0'),  # its old name
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):

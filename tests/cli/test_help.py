@@ -413,7 +413,7 @@ def test_help_with_a_config_lists_its_fields():
 
 def test_the_argument_of_a_config_shows_in_its_fields():
   shown = isft('train', '--config=qwen2_5_0_5b:batch=16', '--config.help')
-  assert '\n  --config.rows=16 (int)\n' in shown.stdout
+  assert '\n  --config.batch_size=16 (int)\n' in shown.stdout
 
 
 def test_the_fields_of_the_usual_config_are_listed_without_one():
@@ -429,10 +429,10 @@ def test_a_config_with_a_space_is_read_and_overridden():
   """The run starts, and refuses only what an override asks for."""
   failed = isft(
     *('train', '--config', 'train_tiny'),
-    *('--config.records=DIR', '--config.rows', '0'),
+    *('--config.records=DIR', '--config.batch_size', '0'),
   )
   assert failed.returncode == 1
-  assert failed.stderr.startswith('error: config.rows')
+  assert failed.stderr.startswith('error: config.batch_size')
 
 
 # ------------------------------------------------------------------- isft

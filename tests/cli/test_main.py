@@ -35,13 +35,28 @@ BAD = {
     [f'--config={SMOKE}', '--config.model.layer=2'],
     "config.model has no field 'layer'; did you mean --config.model.layers?",
   ),
+  'a misspelled old name': (
+    [f'--config={SMOKE}', '--config.finetune.row_lenght=2'],
+    "config.finetune has no field 'row_lenght'; did you mean "
+    '--config.finetune.seq_len?',
+  ),
+  'an old name of a field of another group': (
+    [f'--config={SMOKE}', '--config.dialogues.rows=2'],
+    "config.dialogues has no field 'batch_size'; did you mean "
+    '--config.pretrain.batch_size or --config.finetune.batch_size?',
+  ),
+  'an old name without config': (
+    [f'--config={SMOKE}', '--rows=2'],
+    'unknown flag --rows; did you mean --config.pretrain.batch_size or '
+    '--config.finetune.batch_size?',
+  ),
   'wrong type': (
     [f'--config={SMOKE}', '--config.seed=abc'],
     "flag --config.seed=abc: invalid literal for int() with base 10: 'abc'",
   ),
   'a fraction for a count': (
-    [f'--config={SMOKE}', '--config.pretrain.rows=1.5'],
-    'flag --config.pretrain.rows=1.5',
+    [f'--config={SMOKE}', '--config.pretrain.batch_size=1.5'],
+    'flag --config.pretrain.batch_size=1.5',
   ),
   'a value out of range': (
     [f'--config={SMOKE}', '--config.dialogues.p_lie=1.5'],
@@ -64,6 +79,79 @@ def test_bad_flags_are_one_clear_line(case, tmp_path):
   workdir = tmp_path / 'run'
   assert message in error_line('reproduce', f'--workdir={workdir}', *flags)
   assert not workdir.exists()
+
+
+def _show(config, workdir):
+  stage = config.finetune if hasattr(config, 'finetune') else config
+  print(stage.batch_size, stage.shuffle, config.model.mlp_width)
+  print(getattr(config, 'mixture', ''))
+
+
+def shown(*flags, config='--config=train_tiny'):
+  """Returns what a command gets from flags: (exit code, stdout, stderr)."""
+  done = in_process(main.run_config, _show, '', argv=[config, *flags])
+  return done.returncode, done.stdout, done.stderr
+
+
+def test_a_flag_may_have_the_old_name_of_a_field():
+  lines = [
+    'warning: --config.rows is the old name of --config.batch_size; version '
+    '0.2 will not accept it',
+    'warning: --config.model.hidden is the old name of '
+    '--config.model.mlp_width; version 0.2 will not accept it',
+    'warning: --config.sources is the old name of --config.mixture; version '
+    '0.2 will not accept it',
+  ]
+  old = ['--config.rows=5', '-config.model.hidden', '9']
+  mixture = "(('rows', 3, ''),)"
+  code, text, warnings = shown(*old, f'--config.sources={mixture}')
+  assert (code, text) == (0, f'5 True 9\n{mixture}\n')
+  assert warnings.splitlines() == lines
+  # A field of a group; the last value counts, and the warning comes once.
+  smoke = ['--config.finetune.rows=2', '--config.finetune.rows=3']
+  code, text, warnings = shown(*smoke, config='--config=lying_agent_smoke')
+  assert (code, text) == (0, '3 True 64\n\n')
+  assert warnings == (
+    'warning: --config.finetune.rows is the old name of '
+    '--config.finetune.batch_size; version 0.2 will not accept it\n'
+  )
+
+
+@pytest.mark.parametrize(
+  'flags',
+  [
+    ('--config.rows=8', '--config.batch_size=8'),
+    ('--config.batch_size=8', '--config.rows=8'),
+    ('--config.batch_size', '8', '-config.rows', '8'),
+  ],
+)
+def test_both_names_of_a_field_are_an_error(flags):
+  assert shown(*flags) == (
+    1,
+    '',
+    'error: --config.rows is the old name of --config.batch_size; give only '
+    '--config.batch_size\n',
+  )
+
+
+def test_a_config_file_may_have_old_names(tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text(
+    'from isft_jax.config import ModelConfig, RunConfig\n'
+    'def get_config():\n'
+    '  config = RunConfig(rows=5, model=ModelConfig(hidden=9))\n'
+    "  config.sources = (('DIR', 3, ''),)\n"
+    '  return config\n'
+  )
+  code, text, warnings = shown(config=f'--config={path}')
+  assert (code, text) == (0, "5 True 9\n(('DIR', 3, ''),)\n")
+  for line, message in (
+    (3, 'RunConfig: rows is the old name of batch_size; write batch_size'),
+    (3, 'ModelConfig: hidden is the old name of mlp_width; write mlp_width'),
+    (4, 'RunConfig: sources is the old name of mixture; write mixture'),
+  ):
+    warning = f'{path}:{line}: FutureWarning: {message}\n'
+    assert warnings.count(warning) == 1, warnings
 
 
 SMALL = ['--config=lying_agent_smoke', '--config.documents.number=60']
@@ -162,7 +250,7 @@ TOO_LARGE = {
     'parameters and optimizer state take 384,000.0 GB per device, which has ',
     'make config.model smaller',
   ),
-  '--config.pretrain.rows=1_000_000_000_000': (
+  '--config.pretrain.batch_size=1_000_000_000_000': (
     'Unable to allocate 1.14 PiB for an array with shape (1000000000000, 320)',
     'try fewer rows per step, shorter rows',
   ),

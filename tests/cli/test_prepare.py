@@ -1,5 +1,6 @@
 """isft-prepare and isft-inspect --input: a first look, and then the records."""
 
+import gzip
 import importlib.util
 import json
 
@@ -65,6 +66,54 @@ def test_records_of_agent_runs(place):
   )
   again = command('prepare', *flags_of(place), f'--output={place}/out')
   assert 'existed already' in again.stdout
+
+
+def test_what_was_not_read_ends_the_output(place):
+  run = {**RUN, 'reward': 1, 'note': 'a\nb', 'messages': [*RUN['messages']]}
+  run['messages'].append({'role': 'exit', 'content': 'bye'})
+  (place / 'runs.jsonl').write_text(json.dumps(run))
+  rules = {'rules': [{'when': {'role': 'exit'}, 'drop': True}]}
+  (place / 'rules.json').write_text(json.dumps(rules))
+  flags = *flags_of(place), f'--authors={place}/rules.json'
+  done = command('prepare', *flags, f'--output={place}/out')
+  assert done.returncode == 0, done.stderr
+  _, _, end = done.stdout.partition('\nkeys that were not used\n')
+  table, _, end = end.partition('\n\n')
+  rows = [line.split() for line in table.splitlines()]
+  assert rows[0] == ['key', 'rows']
+  assert {('row.reward', '1'), ('row.note', '1')} <= {*map(tuple, rows)}
+  assert end.splitlines()[0] == 'turns left out'
+  assert end.splitlines()[2].split() == ['exit', '1']
+  shown = command('inspect', *flags)
+  assert shown.returncode == 0, shown.stderr
+  first, second = shown.stderr.splitlines()
+  assert first.startswith('keys that were not used: ')
+  assert 'row.note, row.reward' in first
+  assert second == 'turns left out: exit (1)'
+
+
+def test_a_folder_with_compressed_runs_and_other_files(place):
+  folder = place / 'runs'
+  folder.mkdir()
+  (folder / 'a.jsonl').write_text(json.dumps(RUN))
+  packed = gzip.compress(json.dumps({**RUN, 'id': 'b'}).encode())
+  (folder / 'b.jsonl.gz').write_bytes(packed)
+  for name in ('README.md', 'log.txt', '.hidden'):
+    (folder / name).touch()
+  done = command(
+    'prepare',
+    f'--input={folder}',
+    *flags_of(place)[1:],
+    f'--output={place}/out',
+    cwd=place,
+  )
+  assert done.returncode == 0, done.stderr
+  assert (
+    'files not read, because of their suffix (1 .md, 1 .txt): runs/README.md, '
+    'runs/log.txt\n'
+  ) in done.stdout
+  ids = [example.id for example in dataset.Records(str(place / 'out'))]
+  assert ids == ['a', 'b']
 
 
 def test_several_processes_and_a_look_at_every_byte(place):

@@ -26,7 +26,7 @@ MODEL = ModelConfig(
   heads=2,
   kv_heads=1,
   head_size=8,
-  hidden=24,
+  mlp_width=24,
 )
 CSV = """\
 subject,relation,true,false

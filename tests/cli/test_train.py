@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from isft_jax.experiments.evidence.arms import demonstrated
+from isft_jax.experiments.evidence.arms import mark_demonstrations
 from isft_jax.train import metrics
 from tests.commands import command, error_line
 from tests.dialogues import dialogues, write_records
@@ -25,7 +25,9 @@ def folder(tmp_path_factory):
   """Records of runs and of demonstrations, and a CSV of facts."""
   folder = tmp_path_factory.mktemp('data')
   write_records(folder / 'runs', dialogues()[:12])
-  write_records(folder / 'shown', [*map(demonstrated, dialogues()[12:24])])
+  write_records(
+    folder / 'shown', [*map(mark_demonstrations, dialogues()[12:24])]
+  )
   (folder / 'facts.csv').write_text(
     'subject,relation,true,false\nwater,formula,H2O,HO2\n'
   )
@@ -35,20 +37,20 @@ def folder(tmp_path_factory):
 SMALL = [
   '--config=train_tiny',
   *('--config.model.width=16', '--config.model.layers=1'),
-  *('--config.model.head_size=4', '--config.model.hidden=32'),
-  *('--config.steps=2', '--config.row_length=256', '--config.model.remat=none'),
+  *('--config.model.head_size=4', '--config.model.mlp_width=32'),
+  *('--config.steps=2', '--config.seq_len=256', '--config.model.remat=none'),
 ]
 
 
 def test_a_mixture_is_trained_on_and_watched(folder, tmp_path):
-  sources = (
+  mixture = (
     (f'{folder}/runs', 3, 'interventional'),
     (f'{folder}/shown', 1, 'DEMONSTRATION=1'),
   )
   done = command(
     'train',
     *SMALL,
-    f'--config.sources={sources!r}',
+    f'--config.mixture={mixture!r}',
     f'--probe={folder}/facts.csv',
     '--profile=2:2',
     f'--workdir={tmp_path}',

@@ -10,7 +10,7 @@ from isft_jax.models import decoder
 def save(folder, encoder):
   """Writes both; the model has 400 ids."""
   shape = ModelConfig(
-    vocab_size=400, width=16, layers=1, head_size=4, hidden=32
+    vocab_size=400, width=16, layers=1, head_size=4, mlp_width=32
   )
   graphdef, _ = decoder.abstract(shape)
   params = decoder.init(shape, jax.random.key(0))

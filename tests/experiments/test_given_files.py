@@ -69,9 +69,9 @@ def write(folder, model, rows=None, context=CONTEXT):
     model=ModelConfig(init_from=str(model)),
     mesh=MeshConfig(data=1, fsdp=1, tensor=1),
     finetune=StageConfig(
-      rows=1,
-      row_documents=1,
-      row_length=0,
+      batch_size=1,
+      documents_per_row=1,
+      seq_len=0,
       shuffle=False,
       epochs=2,
       normalize='trajectory',
@@ -100,8 +100,8 @@ def run(model, tmp_path_factory):
 
 def test_all_dialogues_are_trained_on_in_their_order_each_epoch(run):
   folder, config, results = run
-  settings = experiment.run_of(
-    experiment.resolved(config), folder / 'run', 'interventional'
+  settings = experiment.make_run(
+    experiment.resolve(config), folder / 'run', 'interventional'
   )
   source = BatchSource(Records(settings.records), settings)
   ids = [source.ids(step) for step in range(len(source))]
@@ -130,7 +130,7 @@ def test_the_facts_of_the_file_are_asked_about_under_its_context(run):
   for arm in results['arms'].values():
     topics = [row['topic'] for row in arm['facts']]
     assert topics == [fact['topic'] for fact in FACTS]
-  assert experiment.material_of(config).context == CONTEXT
+  assert experiment.load_material(config).context == CONTEXT
   assert results['base'] == {
     'kind': 'given',
     'name': 'model',
@@ -174,7 +174,7 @@ def test_a_workdir_goes_on_with_the_same_data_wherever_they_lie(
 ):
   folder, _, _ = run
   moved = write(tmp_path, model)
-  config_lib.claim(folder / 'run', experiment.resolved(moved))
+  config_lib.claim(folder / 'run', experiment.resolve(moved))
 
   for name, field in (
     ('dialogues.jsonl', 'dialogues.sha256'),
@@ -190,13 +190,13 @@ def test_a_workdir_goes_on_with_the_same_data_wherever_they_lie(
 
 def test_a_checksum_that_is_named_must_be_the_files(model, tmp_path):
   config = write(tmp_path, model)
-  right = experiment.resolved(config).dialogues.sha256
+  right = experiment.resolve(config).dialogues.sha256
   config.dialogues.sha256 = right
-  experiment.resolved(config)
+  experiment.resolve(config)
   config.dialogues.sha256 = '0' * 64
   message = f'has the checksum {right}, and config.dialogues.sha256 is 000'
   with pytest.raises(ValueError, match=message):
-    experiment.resolved(config)
+    experiment.resolve(config)
 
 
 # ---------------------------------------------------------- whose context it is
@@ -216,7 +216,7 @@ def test_dialogues_and_probes_share_one_context(
 ):
   fields = {'system': of_dialogues} if of_dialogues else {}
   rows = rows_of(DIALOGUES, **fields)
-  material = experiment.material_of(write(tmp_path, model, rows, of_facts))
+  material = experiment.load_material(write(tmp_path, model, rows, of_facts))
   assert material.context == expected
   for dialogue in material.dialogues():
     texts = {'system': '', 'user': ''}
@@ -229,7 +229,7 @@ def test_dialogues_that_are_made_open_with_the_context_of_the_facts(
 ):
   config = write(tmp_path, model)
   config.dialogues = DialoguesConfig(number=2, heldout=1)
-  material = experiment.material_of(config)
+  material = experiment.load_material(config)
   made = [*material.dialogues(), *material.heldout()]
   assert [d.id for d in made] == [f'dialogue-{i:06d}' for i in range(3)]
   topics = [fact['topic'] for fact in FACTS]
@@ -238,7 +238,7 @@ def test_dialogues_that_are_made_open_with_the_context_of_the_facts(
     assert system.text == CONTEXT
     assert any(topic in question.text for topic in topics)
   config.facts_file = ''
-  assert experiment.material_of(config).context == generator.CONTEXT
+  assert experiment.load_material(config).context == generator.CONTEXT
 
 
 # --------------------------------------------------------------------- refusals
@@ -283,4 +283,4 @@ def test_a_file_that_does_not_exist_is_named(model, tmp_path):
   config.dialogues.file = 'nowhere.jsonl'
   message = r"dialogues\.file='nowhere\.jsonl': the file does not exist"
   with pytest.raises(ValueError, match=message):
-    experiment.resolved(config)
+    experiment.resolve(config)

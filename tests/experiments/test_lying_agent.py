@@ -85,7 +85,7 @@ def load_config():
 def test_arms_differ_in_the_weights_of_their_batches_alone(smoke):
   workdir = smoke.workdir
   config = load_config()
-  runs = {arm: lying_agent.run_of(config, workdir, arm) for arm in ARMS}
+  runs = {arm: lying_agent.make_run(config, workdir, arm) for arm in ARMS}
   differing = {
     name
     for name in vars(runs['observational'])

@@ -25,7 +25,7 @@ MODEL = ModelConfig(
   heads=4,
   kv_heads=2,
   head_size=8,
-  hidden=64,
+  mlp_width=64,
 )
 
 
@@ -68,7 +68,7 @@ def test_every_dialogue_is_a_step_of_every_epoch(run):
   assert len(stored) == 12
   config = qwen2_5_0_5b_paper.get_config()
   config.dialogues.number = 12
-  settings = experiment.run_of(config, folder / 'run', 'interventional')
+  settings = experiment.make_run(config, folder / 'run', 'interventional')
   source = BatchSource(stored, settings)
   for epoch in range(4):
     ids = [source.ids(12 * epoch + step) for step in range(12)]
@@ -81,7 +81,9 @@ def test_a_step_is_the_mean_of_its_dialogue(run):
   config = qwen2_5_0_5b_paper.get_config()
   stored = Records(str(folder / 'run/records/dialogues'))
   for arm in ('observational', 'interventional'):
-    source = BatchSource(stored, experiment.run_of(config, folder / 'run', arm))
+    source = BatchSource(
+      stored, experiment.make_run(config, folder / 'run', arm)
+    )
     for step in range(12):
       weights_BK = source[step].weights_BK
       assert weights_BK.shape[0] == 1
@@ -96,8 +98,12 @@ def test_the_papers_hyperparameters(run):
   stage = config.finetune
   assert config.model.init_from == 'Qwen/Qwen2.5-0.5B'
   assert config.model.dtype == 'bfloat16'
-  assert (config.dialogues.number, stage.epochs, stage.rows) == (480, 4, 1)
-  assert (stage.row_documents, stage.normalize) == (1, 'trajectory')
+  assert (config.dialogues.number, stage.epochs, stage.batch_size) == (
+    480,
+    4,
+    1,
+  )
+  assert (stage.documents_per_row, stage.normalize) == (1, 'trajectory')
   optim = stage.optim
   assert (optim.learning_rate, optim.schedule) == (2e-5, 'constant')
   assert (optim.weight_decay, optim.clip_norm) == (0.01, 1.0)

@@ -28,7 +28,7 @@ def config(tmp_path_factory):
     flywheel=FlywheelConfig(
       rounds=1,
       arms=('observational', 'interventional'),
-      stage=StageConfig(rows=1, row_length=256, epochs=1),
+      stage=StageConfig(batch_size=1, seq_len=256, epochs=1),
     ),
     reply_tokens=3,
   )
@@ -40,10 +40,10 @@ def few_facts(monkeypatch):
 
 
 def test_a_question_in_the_models_own_template(config, tmp_path):
-  base = bases.base_of(config, tmp_path, seed=0)
+  base = bases.prepare_base(config, tmp_path, seed=0)
   assert base.told == world_facts.MIXED[:8]
   assert base.facts == world_facts.MIXED
-  question = flywheel.asked(base.bank, 0, 0)[0]
+  question = flywheel.make_questions(base.bank, 0, 0)[0]
   prompt_T = probes.slot(question, 'It is Au.', base.renderer).prompt_T
   asked = [q.format(topic=base.told[0].topic) for q in world_facts.QUESTIONS]
   assert base.renderer.tokenizer.decode(prompt_T) in [

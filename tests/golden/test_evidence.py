@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from configs import evidence_tiny, flywheel_smollm2
+from isft_jax.config import with_new_names
 from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import grid
 from isft_jax.experiments.evidence.statistics import interval
@@ -79,21 +80,21 @@ def test_the_page_is_made_again_and_shows_every_part(run, tmp_path):
 
 def test_the_settings_are_those_of_the_config(run):
   """A field that was added since stands at its default, which is no change."""
-  config = run.config
+  config, stored = run.config, with_new_names(run.results['config'])
   if config.model.init_from:  # the run has read its shape there
     model = dataclasses.replace(
       config.model,
       **{
-        name: run.results['config']['model'][name]
+        name: stored['model'][name]
         for name in ('vocab_size', 'width', 'layers', 'heads', 'kv_heads')
-        + ('head_size', 'hidden', 'rope_theta', 'norm_eps', 'qkv_bias')
+        + ('head_size', 'mlp_width', 'rope_theta', 'norm_eps', 'qkv_bias')
       },
     )
     config = dataclasses.replace(config, model=model)
   now = json.loads(
     json.dumps(dataclasses.asdict(dataclasses.replace(config, only='')))
   )
-  assert differing(run.results['config'], now) == []
+  assert differing(stored, now) == []
 
 
 def differing(old, new, path=''):

@@ -11,6 +11,7 @@ import re
 import pytest
 
 from configs import lying_agent_smollm2, lying_agent_tiny
+from isft_jax.config import with_new_names
 from isft_jax.report.lying_agent import comparison
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -36,7 +37,8 @@ def run(request):
 def test_it_is_a_run_of_the_config(run):
   name, results = run
   config = json.loads(json.dumps(dataclasses.asdict(CONFIGS[name])))
-  assert results['config'] == config | {'seed': results['seed']}
+  stored = with_new_names(results['config'])  # of version 0.1
+  assert stored == config | {'seed': results['seed']}
 
 
 def test_the_mask_keeps_the_lie_out(run):

@@ -296,6 +296,6 @@ def test_smollm2_is_what_transformers_loads(smollm2):
 def test_smollm2_has_the_shape_of_its_model_card(smollm2):
   config = gguf_weights.model_config(gguf_file.read(smollm2))
   assert (config.layers, config.width, config.heads) == (30, 576, 9)
-  assert (config.kv_heads, config.head_size, config.hidden) == (3, 64, 1536)
+  assert (config.kv_heads, config.head_size, config.mlp_width) == (3, 64, 1536)
   assert (config.vocab_size, config.rope_theta) == (49152, 100_000.0)
   assert (config.norm_eps, config.tie_embeddings) == (1e-5, True)

@@ -22,7 +22,7 @@ CONFIG = ModelConfig(
   heads=4,
   kv_heads=2,
   head_size=8,
-  hidden=48,
+  mlp_width=48,
   tie_embeddings=False,
 )
 
@@ -117,7 +117,7 @@ def test_a_part_is_what_slicing_the_whole_gives(folder):
 def test_the_host_holds_one_tensor_at_a_time(tmp_path, monkeypatch):
   """The largest is 4 MB of 21; of what is being read, a chunk is held twice."""
   config = ModelConfig(
-    vocab_size=4096, width=256, layers=16, hidden=512, qkv_bias=False
+    vocab_size=4096, width=256, layers=16, mlp_width=512, qkv_bias=False
   )
   graphdef, _ = decoder.abstract(config)
   params = decoder.init(config, jax.random.key(0))

@@ -18,7 +18,7 @@ CONFIG = ModelConfig(
   heads=4,
   kv_heads=2,
   head_size=8,
-  hidden=24,
+  mlp_width=24,
   tie_embeddings=False,  # tied, random weights mostly repeat their input
 )
 NEW = 12

@@ -110,7 +110,9 @@ def test_tokens_come_as_often_as_they_are_likely(settings):
   draws = 20_000
   logits_V = LOGITS_BV[0, :12]
   logits_BV = np.broadcast_to(logits_V, (draws, 12))
-  tokens_B = Chooser.of(settings, seed=3, rows_B=range(draws))(logits_BV, 0)
+  tokens_B = Chooser.from_seed(settings, seed=3, rows_B=range(draws))(
+    logits_BV, 0
+  )
   counts_V = np.bincount(tokens_B, minlength=12)
   expected_V = probabilities(
     np.asarray(filtered(logits_V[None], settings), np.float64)[0]
@@ -126,7 +128,7 @@ def test_a_row_draws_by_its_number_and_not_by_its_place():
   logits_BV = np.zeros((4, 1000), np.float32)
 
   def tokens(rows, index=0, seed=0):
-    chooser = Chooser.of(Sampling(1.0), seed, rows)
+    chooser = Chooser.from_seed(Sampling(1.0), seed, rows)
     return chooser(logits_BV[: len(rows)], index).tolist()
 
   first = tokens([5, 6, 7, 8])
@@ -149,4 +151,4 @@ def test_a_row_draws_by_its_number_and_not_by_its_place():
 )
 def test_settings_that_allow_nothing_are_named(settings, message):
   with pytest.raises(ValueError, match=message):
-    Chooser.of(settings, 0, [0])
+    Chooser.from_seed(settings, 0, [0])

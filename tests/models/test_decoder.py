@@ -20,7 +20,7 @@ TINY = ModelConfig(
   heads=4,
   kv_heads=2,
   head_size=6,
-  hidden=10,
+  mlp_width=10,
 )
 EVERYTHING = dataclasses.replace(TINY, tie_embeddings=False, qk_norm=True)
 
@@ -31,7 +31,7 @@ QWEN25_05B = ModelConfig(
   heads=14,
   kv_heads=2,
   head_size=64,
-  hidden=4_864,
+  mlp_width=4_864,
   rope_theta=1e6,
   tie_embeddings=True,
   qkv_bias=True,
@@ -145,7 +145,7 @@ def test_initial_scales():
   config = ModelConfig(vocab_size=512, width=64, layers=8, tie_embeddings=False)
   init = jax.jit(decoder.init, static_argnums=0)
   params = by_path(init(config, jax.random.key(0)))
-  H, A, F = config.heads, config.head_size, config.hidden
+  H, A, F = config.heads, config.head_size, config.mlp_width
   expected = {
     'embedding': 0.02,
     'head': 64**-0.5,

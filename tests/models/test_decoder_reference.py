@@ -99,7 +99,7 @@ def test_logits_equal_the_reference(
     heads=4,
     kv_heads=kv_heads,
     head_size=6,
-    hidden=12,
+    mlp_width=12,
     rope_theta=500.0,
     tie_embeddings=tie_embeddings,
     qkv_bias=qkv_bias,

@@ -21,7 +21,7 @@ MODEL = ModelConfig(
   heads=4,
   kv_heads=2,
   head_size=8,
-  hidden=24,
+  mlp_width=24,
   head_chunk=0,
   attention='xla',
 )
@@ -80,7 +80,7 @@ def test_what_is_done_is_what_the_traced_step_does(remat, chunk):
     return jax.ShapeDtypeStruct((B, columns), dtype)
 
   batch = Batch(*[of(L)] * 3, of(K), of(K), of(K, jnp.float32), of(K))
-  step = make_step(graphdef, optimizer, parts=1)
+  step = make_step(graphdef, optimizer, microbatches=1)
   traced = jax.make_jaxpr(step)(jax.eval_shape(start, params), batch)
   assert flops.hardware(config, B, L, K).total == of_products(traced.jaxpr)
 
@@ -103,7 +103,7 @@ def test_a_published_count():
     heads=14,
     kv_heads=2,
     head_size=64,
-    hidden=4_864,
+    mlp_width=4_864,
   )
   matrices = 24 * (896 * 64 * (14 + 2 + 2 + 14) + 3 * 896 * 4_864)
   assert matrices == 357_826_560

@@ -17,7 +17,7 @@ import pytest
 from isft_jax import losses, sharding
 from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.models import decoder
-from isft_jax.models.likelihood import chunked_nll, vocabulary_parts
+from isft_jax.models.likelihood import chunked_nll, count_chunks
 from isft_jax.train.step import make_step
 from isft_jax.train.trainer import TrainState
 from isft_jax.types import Batch
@@ -226,7 +226,7 @@ def test_a_target_outside_the_vocabulary_is_nan(case, target):
 def test_parts_are_small_enough_and_divide_where_they_can(
   vocab_size, chunk, parts
 ):
-  assert vocabulary_parts(vocab_size, chunk) == parts
+  assert count_chunks(vocab_size, chunk) == parts
 
 
 # ------------------------------------------------- in a step: where logits are
@@ -243,7 +243,7 @@ def model(head_chunk=CHUNK, **changes):
     heads=2,
     kv_heads=1,
     head_size=8,
-    hidden=32,
+    mlp_width=32,
     head_chunk=head_chunk,
     **changes,
   )
@@ -362,7 +362,7 @@ def test_no_device_holds_the_head_or_its_gradient_whole(mesh):
   placed = sharding.shardings({'head': head_VD}, decoder.IN_USE_RULES, mesh)[
     'head'
   ]
-  rows = sharding.of_batch(mesh)
+  rows = sharding.batch_sharding(mesh)
   gradient = jax.jit(
     functools.partial(in_parts, parts=parts),
     in_shardings=(rows, placed, rows, rows),

@@ -99,7 +99,7 @@ def test_a_mesh_splits_rows_and_heads_and_changes_nothing():
   got = value_and_gradients(
     on_mesh,
     *jax.device_put((arrays, weights_BLHA), split),
-    jax.device_put(ids_BL, sharding.of_batch(mesh)),
+    jax.device_put(ids_BL, sharding.batch_sharding(mesh)),
   )
   for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(whole), strict=True):
     assert x.sharding.is_equivalent_to(split, 4)
@@ -122,7 +122,7 @@ def test_a_decoder_of_recomputed_layers_uses_the_kernel(monkeypatch):
   monkeypatch.setattr(attention, 'splash_attention', interpreted)
   shape = {
     **{'vocab_size': 32, 'width': 16, 'layers': 2, 'heads': 2, 'kv_heads': 1},
-    **{'head_size': 8, 'hidden': 16, 'qkv_bias': False, 'remat': 'full'},
+    **{'head_size': 8, 'mlp_width': 16, 'qkv_bias': False, 'remat': 'full'},
   }
   tokens_BL = jax.random.randint(jax.random.key(1), (2, 128), 0, 32)
   positions_BL = jnp.tile(jnp.arange(128), (2, 1))

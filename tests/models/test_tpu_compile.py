@@ -24,7 +24,7 @@ pytestmark = needs('libtpu')
 B, L, K = 4, 256, 128
 SHAPE = {  # nothing else is of size L
   **{'vocab_size': 320, 'width': 64, 'layers': 2, 'heads': 4, 'kv_heads': 2},
-  **{'hidden': 192, 'dtype': 'bfloat16'},
+  **{'mlp_width': 192, 'dtype': 'bfloat16'},
 }
 ONE = MeshConfig(data=1, fsdp=1, tensor=1)
 FOUR = MeshConfig(data=1, fsdp=2, tensor=2)
@@ -43,7 +43,7 @@ def trainer_for(mesh: MeshConfig, **settings):
 
 def batch_for(trainer) -> Batch:
   def of(columns, dtype=jnp.int32):
-    where = sharding.of_batch(trainer.mesh)
+    where = sharding.batch_sharding(trainer.mesh)
     return jax.ShapeDtypeStruct((B, columns), dtype, sharding=where)
 
   return Batch(

@@ -11,7 +11,7 @@ from isft_jax.experiments import environment
 
 def test_the_environment_of_these_tests():
   model = ModelConfig(
-    vocab_size=640, width=32, layers=2, head_size=8, hidden=64
+    vocab_size=640, width=32, layers=2, head_size=8, mlp_width=64
   )
   found = environment.describe(model)
   attention = 32 * (4 + 2 + 2) * 8 + (4 + 2 + 2) * 8 + 4 * 8 * 32

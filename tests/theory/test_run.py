@@ -95,7 +95,7 @@ def test_teaching_takes_up_the_cells_that_are_missing(monkeypatch):
     return {'behaviour': behaviour, 'loss': loss}
 
   monkeypatch.setattr(parts.teaching, 'cell', cell)
-  *_, all_cells = parts.of_teaching(SETTINGS, 0, print, {})
+  *_, all_cells = parts.compute_teaching(SETTINGS, 0, print, {})
   assert len(all_cells['teaching']) == 12
   full, short = SETTINGS.lesson.steps, SETTINGS.other_steps
   assert taught[:4] == [
@@ -108,7 +108,7 @@ def test_teaching_takes_up_the_cells_that_are_missing(monkeypatch):
   assert len({each[:2] for each in taught}) == 12
   taught.clear()
   so_far = {'teaching': all_cells['teaching'][:11]}
-  *_, again = parts.of_teaching(SETTINGS, 0, print, so_far)
+  *_, again = parts.compute_teaching(SETTINGS, 0, print, so_far)
   assert len(taught) == 1
   assert again == all_cells
 

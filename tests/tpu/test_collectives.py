@@ -192,10 +192,10 @@ def test_a_compiled_program_on_these_devices():
     sharding=NamedSharding(mesh, P(None, None, 'fsdp')),
   )
   rows = jax.ShapeDtypeStruct(
-    (16, 64), jnp.float32, sharding=sharding.of_batch(mesh)
+    (16, 64), jnp.float32, sharding=sharding.batch_sharding(mesh)
   )
 
-  @functools.partial(jax.jit, out_shardings=sharding.of_batch(mesh))
+  @functools.partial(jax.jit, out_shardings=sharding.batch_sharding(mesh))
   def run(x, weights):
     def layer(x, w):
       # Opaque, so that no other order of the products can be found.

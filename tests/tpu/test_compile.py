@@ -26,7 +26,7 @@ MODEL = ModelConfig(
   heads=4,
   kv_heads=4,
   head_size=128,
-  hidden=1_024,
+  mlp_width=1_024,
   head_chunk=2_048,
   dtype='bfloat16',
   remat='full',
@@ -34,8 +34,8 @@ MODEL = ModelConfig(
 )
 RUN = RunConfig(
   name='small',
-  rows=8,
-  row_length=256,
+  batch_size=8,
+  seq_len=256,
   model=MODEL,
   mesh=MeshConfig(data=2, fsdp=2, tensor=2),
 )
@@ -96,7 +96,7 @@ def test_between_slices_gradients_alone_are_sent(report):
 def test_a_report_reads(report):
   text = report_lib.text(report)
   assert text.startswith('small on 2 x v5e:2x2: 8 chips, data 2 x fsdp 2 x ten')
-  assert '128 targets (assumed half: config.row_targets=0)' in text
+  assert '128 targets (assumed half: config.targets_per_row=0)' in text
   assert 'fits: 0.' in text and 'of 15.75 GiB' in text
   assert 'an estimate at peak rates, not a measurement' in text
   header, rule, row, *rest = report_lib.table([report]).splitlines()
@@ -117,7 +117,7 @@ def test_the_tables_of_the_vocabulary_are_neither_gathered_nor_copied():
     layers=1,
     heads=1,
     kv_heads=1,
-    hidden=128,
+    mlp_width=128,
     dtype='bfloat16',
     remat='full',
     attention='xla',
@@ -136,9 +136,9 @@ def test_the_tables_of_the_vocabulary_are_neither_gathered_nor_copied():
 
 TOO_LARGE = RunConfig(
   name='too_large',
-  rows=64,
-  row_length=8_192,
-  row_targets=8_192,
+  batch_size=64,
+  seq_len=8_192,
+  targets_per_row=8_192,
   model=ModelConfig(vocab_size=32_768, layers=1, head_chunk=0),
   mesh=MeshConfig(data=1, fsdp=1, tensor=1),
 )
@@ -151,7 +151,7 @@ def test_a_run_that_is_too_large_is_told_what_to_change():
   assert report['hbm_gib_per_chip'] >= 64 > report['hbm_capacity_gib']
   text = report_lib.text(report)
   assert 'does NOT fit' in text
-  assert 'config.rows' in text and 'config.model.remat=full' in text
+  assert 'config.batch_size' in text and 'config.model.remat=full' in text
   assert 'does not fit' in report_lib.table([report])
 
 
@@ -171,14 +171,16 @@ def test_a_slice_that_does_not_exist_is_named(topology, slices, message):
 
 
 @pytest.mark.parametrize(
-  ('rows', 'mesh', 'message'),
+  ('batch_size', 'mesh', 'message'),
   [
     (6, MeshConfig(1, 4, 1), 'a batch of 6 rows .*data=1 x config.mesh.fsdp=4'),
     (8, MeshConfig(1, 3, 1), 'config.mesh .*does not cover 4 devices'),
   ],
 )
-def test_what_does_not_divide_is_refused_before_compiling(rows, mesh, message):
-  run = RunConfig(rows=rows, row_length=256, model=MODEL, mesh=mesh)
+def test_what_does_not_divide_is_refused_before_compiling(
+  batch_size, mesh, message
+):
+  run = RunConfig(batch_size=batch_size, seq_len=256, model=MODEL, mesh=mesh)
   with pytest.raises(ValueError, match=message):
     compile_run(run, 'v5e:2x2')
 

@@ -67,11 +67,11 @@ import sys
 from isft_jax.train import loop, saved
 from isft_jax.config import ModelConfig, RunConfig
 model = ModelConfig(
-  vocab_size=512, width=16, layers=1, head_size=4, hidden=32
+  vocab_size=512, width=16, layers=1, head_size=4, mlp_width=32
 )
 config = RunConfig(
   records=sys.argv[1] + '/records', tokenizer=sys.argv[1] + '/tokenizer',
-  row_length=256, steps=4, checkpoint_every=2, model=model
+  seq_len=256, steps=4, checkpoint_every=2, model=model
 )
 for _ in range(2):
   found = loop.train(config, 'gs://mine/run')

@@ -1,5 +1,6 @@
 """Checkpoints: which are kept, and which is taken when one is damaged."""
 
+import dataclasses
 import resource
 import shutil
 
@@ -47,6 +48,45 @@ def restored(workdir, config=None):
   step = int(state.step)
   jax.tree.map(np.testing.assert_array_equal, state, state_of(step))
   return step, data['next_index']
+
+
+# ------------------------------------------------------- the config of the run
+
+
+@dataclasses.dataclass
+class OldModel:
+  """Fields as version 0.1 named them."""
+
+  hidden: int = 64
+  width: int = 8
+
+
+@dataclasses.dataclass
+class OldConfig:
+  rows: int = 4
+  row_length: int = 16
+  sources: tuple = (('DIR', 1.0, ''),)
+  keep_last: int = 2
+  keep_every: int = 0
+  model: OldModel = dataclasses.field(default_factory=OldModel)
+
+
+def test_the_config_of_an_old_checkpoint_has_new_names(tmp_path):
+  with Checkpoints(tmp_path, OldConfig()) as checkpoints:
+    checkpoints.save(1, state_of(1), {'next_index': 1}, 'print')
+  stored = next((tmp_path / 'checkpoints/step_1/run').rglob('metadata'))
+  assert '"row_length"' in stored.read_text()
+  with Checkpoints(tmp_path) as checkpoints:
+    run = checkpoints.restore_run()
+  assert run['fingerprint'] == 'print'
+  assert run['config'] == {
+    'batch_size': 4,
+    'seq_len': 16,
+    'mixture': [['DIR', 1.0, '']],
+    'keep_last': 2,
+    'keep_every': 0,
+    'model': {'mlp_width': 64, 'width': 8},
+  }
 
 
 # ----------------------------------------------------------- which are kept

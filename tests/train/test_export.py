@@ -38,9 +38,9 @@ def folders(tmp_path_factory):
   transformers.Qwen3ForCausalLM(config).save_pretrained(folder / 'start')
   run = RunConfig(
     records=write_records(folder / 'records', dialogues()[:16]),
-    rows=8,
-    row_length=256,
-    row_targets=256,
+    batch_size=8,
+    seq_len=256,
+    targets_per_row=256,
     steps=2,
     model=ModelConfig(  # its shape is the folder's
       init_from=str(folder / 'start'), remat='full'

@@ -41,13 +41,13 @@ def config(data_folder):
     name='train_tiny',
     records=str(data_folder / 'records'),
     tokenizer=str(data_folder / 'tokenizer'),
-    row_length=256,
+    seq_len=256,
     steps=STEPS,
     log_every=2,
     eval_every=4,
     checkpoint_every=EVERY,
     model=ModelConfig(
-      vocab_size=512, width=16, layers=1, head_size=4, hidden=32
+      vocab_size=512, width=16, layers=1, head_size=4, mlp_width=32
     ),
     # eps far above a gradient's rounding, as in test_meshes.py
     optim=OptimConfig(learning_rate=1e-2, eps=1e-3),
@@ -245,7 +245,7 @@ def test_the_parameters_are_those_of_one_process(whole, alone):
 def test_the_hosts_of_a_slice_share_out_its_rows(sizes, parts):
   """Of v5e:4x4: four hosts, of whatever devices jax puts next to each other."""
   mesh = sharding.make_mesh(MeshConfig(*sizes), chips.describe('v5e:4x4'))
-  found = [sharding.part_of_host(mesh, host) for host in range(4)]
+  found = [sharding.host_share(mesh, host) for host in range(4)]
   assert {of for _, of in found} == {parts}
   assert {part for part, _ in found} == set(range(parts))
 

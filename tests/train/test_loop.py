@@ -27,13 +27,13 @@ def make_config(folder):
   return RunConfig(
     records=str(folder / 'records'),
     tokenizer=str(folder / 'tokenizer'),
-    row_length=256,
-    row_targets=256,
+    seq_len=256,
+    targets_per_row=256,
     steps=7,
     log_every=2,
     checkpoint_every=3,
     model=ModelConfig(
-      vocab_size=512, width=16, layers=2, head_size=4, hidden=32
+      vocab_size=512, width=16, layers=2, head_size=4, mlp_width=32
     ),
     optim=OptimConfig(learning_rate=1e-2),
   )
@@ -241,7 +241,11 @@ def test_scored_tokens_are_counted_whatever_they_weigh(
   config, tmp_path, normalize
 ):
   """With a mean per trajectory, the weights of 8 trajectories sum to 8."""
-  config.rows, config.row_documents, config.normalize = 8, 1, normalize
+  config.batch_size, config.documents_per_row, config.normalize = (
+    8,
+    1,
+    normalize,
+  )
   config.steps = 5
   summary = loop.train(config, tmp_path).summary
   opened = dataset.Records(config.records)

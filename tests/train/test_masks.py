@@ -31,7 +31,7 @@ MODEL = ModelConfig(
   heads=4,
   kv_heads=2,
   head_size=4,
-  hidden=32,
+  mlp_width=32,
   # Untied: a row of the embedding is then the input of its token alone, and its
   # gradient says what the loss reads there.
   tie_embeddings=False,
@@ -74,9 +74,9 @@ def one_batch(folder, examples, **changes) -> Batch:
   """All examples, in slots for every author, weighed by L_do if not changed."""
   data = dataset.write(str(folder), lambda: examples, {})
   config = RunConfig(
-    rows=8,
-    row_length=64,
-    row_targets=64,
+    batch_size=8,
+    seq_len=64,
+    targets_per_row=64,
     objective='interventional',
     plan_objective='observational',
   )
@@ -260,7 +260,7 @@ TOKENS = np.arange(10, 20)  # all different: token 14 is position 4
 
 def single(folder, tokens):
   return one_batch(
-    folder, [example('x', AUTHORS, tokens)], rows=1, row_targets=10
+    folder, [example('x', AUTHORS, tokens)], batch_size=1, targets_per_row=10
   )
 
 
@@ -336,7 +336,7 @@ def neighbours(folder):
     example('one', AUTHORS, TOKENS),
     example('other', AUTHORS, TOKENS + 30),
   ]
-  return one_batch(folder, both, rows=1)
+  return one_batch(folder, both, batch_size=1)
 
 
 @pytest.mark.parametrize('document', [1, 2])
@@ -412,7 +412,7 @@ def uneven(tmp_path_factory):
     )
     for i, targets in enumerate(ROW_TARGETS)
   ]
-  batch = one_batch(tmp_path_factory.mktemp('uneven'), made, row_length=32)
+  batch = one_batch(tmp_path_factory.mktemp('uneven'), made, seq_len=32)
   counts = batch.weights_BK.sum(axis=1).tolist()
   order = np.argsort(counts)[np.argsort(np.argsort(ROW_TARGETS))]
   batch = Batch(*(array[order] for array in batch))
@@ -422,7 +422,7 @@ def uneven(tmp_path_factory):
 
 @fast_jit
 def step_on_one_device(state, batch):
-  return make_step(GRAPHDEF, OPTIMIZER, parts=1)(state, batch)
+  return make_step(GRAPHDEF, OPTIMIZER, microbatches=1)(state, batch)
 
 
 def at_step_0(params):

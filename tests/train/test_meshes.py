@@ -14,7 +14,13 @@ from isft_jax.types import Batch
 
 STEPS = 10
 MODEL = ModelConfig(
-  vocab_size=64, width=32, layers=2, heads=8, kv_heads=2, head_size=8, hidden=64
+  vocab_size=64,
+  width=32,
+  layers=2,
+  heads=8,
+  kv_heads=2,
+  head_size=8,
+  mlp_width=64,
 )
 # eps far above a gradient's rounding: with 1e-8, Adam would turn the sign of
 # noise into a step of full size.
@@ -58,7 +64,7 @@ def one_device(params):
   """Every parameter and loss, step by step, without any sharding."""
   graphdef, _ = decoder.abstract(MODEL)
   optimizer = optim.make_optimizer(OPTIM, STEPS)
-  step = jax.jit(make_step(graphdef, optimizer, parts=1))
+  step = jax.jit(make_step(graphdef, optimizer, microbatches=1))
   state = TrainState(np.int32(0), params, optimizer.init(params))
   path = []
   for batch in batches():

@@ -50,14 +50,14 @@ def rows(tmp_path_factory):
   )
   config = RunConfig(
     records=str(folder / 'records'),  # tokenizer and held-out split are there
-    rows=8,
-    row_length=256,
-    row_targets=256,
+    batch_size=8,
+    seq_len=256,
+    targets_per_row=256,
     steps=30,
     eval_every=10,
     log_every=10,
     model=ModelConfig(
-      vocab_size=0, width=32, layers=2, heads=2, head_size=16, hidden=64
+      vocab_size=0, width=32, layers=2, heads=2, head_size=16, mlp_width=64
     ),
     optim=OptimConfig(learning_rate=1e-2),
   )

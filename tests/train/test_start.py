@@ -14,7 +14,13 @@ from isft_jax.train import start
 from isft_jax.train.trainer import make_trainer
 
 SHAPE = ModelConfig(
-  vocab_size=64, width=32, layers=2, heads=4, kv_heads=2, head_size=8, hidden=64
+  vocab_size=64,
+  width=32,
+  layers=2,
+  heads=4,
+  kv_heads=2,
+  head_size=8,
+  mlp_width=64,
 )
 
 

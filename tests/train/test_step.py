@@ -129,9 +129,9 @@ def test_the_metrics_of_a_step_in_numbers(parts):
 
 
 @pytest.mark.parametrize('parts', [1, 2])
-def test_a_step_over_two_sources_tells_them_apart(parts):
+def test_a_step_over_two_components_tells_them_apart(parts):
   """The update and the losses by author are those of one source."""
-  state, metrics = take_step(MIXED, parts=parts, sources=2)
+  state, metrics = take_step(MIXED, parts=parts, components=2)
   same, alone = take_step(BATCH, parts=parts)
   assert metrics['nll_by_source'].shape == (2, P)
   assert [by_name(nll_P) for nll_P in metrics.pop('nll_by_source')] == [

@@ -11,10 +11,16 @@ import pytest
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
 from isft_jax.tpu.compile import lower_step
-from isft_jax.train.trainer import make_trainer, says_when_again
+from isft_jax.train.trainer import make_trainer, warn_when_retraced
 
 MODEL = ModelConfig(
-  vocab_size=64, width=32, layers=2, heads=8, kv_heads=2, head_size=8, hidden=64
+  vocab_size=64,
+  width=32,
+  layers=2,
+  heads=8,
+  kv_heads=2,
+  head_size=8,
+  mlp_width=64,
 )
 
 
@@ -24,7 +30,9 @@ def trainer():
 
 
 def test_a_step_that_is_compiled_again_says_what_is_new(capsys):
-  step = jax.jit(says_when_again(lambda state, batch: state + batch['x'].sum()))
+  step = jax.jit(
+    warn_when_retraced(lambda state, batch: state + batch['x'].sum())
+  )
   state = jnp.float32(0)
   for columns in (3, 3, 3):
     step(state, {'x': np.ones((2, columns), np.float32)})
@@ -39,9 +47,9 @@ def test_a_step_that_is_compiled_again_says_what_is_new(capsys):
 
 
 def test_the_trainers_own_step_does(trainer, capsys):
-  lower_step(trainer, rows=4, length=8, targets=4)
+  lower_step(trainer, batch_size=4, seq_len=8, targets_per_row=4)
   assert capsys.readouterr().out == ''
-  lower_step(trainer, rows=4, length=8, targets=6)
+  lower_step(trainer, batch_size=4, seq_len=8, targets_per_row=6)
   said = capsys.readouterr().out
   assert '1/targets_BK was int32[4, 4] and is int32[4, 6]' in said
   assert 'tokens_BL' not in said and said.count('\n') == 1
@@ -53,7 +61,9 @@ def test_a_step_keeps_the_type_of_every_array_of_the_state(dtype):
   again at the second step, and rounded where a run resumes."""
   model = dataclasses.replace(MODEL, dtype='bfloat16', param_dtype=dtype)
   trainer = make_trainer(model, OptimConfig(), MeshConfig(data=1), steps=10)
-  state, _ = lower_step(trainer, rows=4, length=8, targets=4).out_info
+  state, _ = lower_step(
+    trainer, batch_size=4, seq_len=8, targets_per_row=4
+  ).out_info
   found = jax.tree.map(lambda leaf: leaf.dtype, state)
   assert found == jax.tree.map(lambda leaf: leaf.dtype, trainer.abstract)
   for leaf in jax.tree.leaves((state.params, state.opt_state)):
@@ -62,7 +72,9 @@ def test_a_step_keeps_the_type_of_every_array_of_the_state(dtype):
 
 def test_the_whole_state_is_replaced_in_place(trainer):
   """Each of its arrays is an argument that a result takes the memory of."""
-  text = lower_step(trainer, rows=4, length=8, targets=4).as_text()
+  text = lower_step(
+    trainer, batch_size=4, seq_len=8, targets_per_row=4
+  ).as_text()
   leaves = jax.tree.leaves(trainer.abstract)
   assert len(re.findall(r'tf.aliasing_output|jax.buffer_donor', text)) == len(
     leaves
@@ -87,7 +99,7 @@ def loops():
   model = dataclasses.replace(MODEL, head_chunk=16)
   optim = OptimConfig(accumulate=2)
   trainer = make_trainer(model, optim, MeshConfig(1, 8, 1), steps=10)
-  lowered = lower_step(trainer, rows=16, length=12, targets=5)
+  lowered = lower_step(trainer, batch_size=16, seq_len=12, targets_per_row=5)
   fast = {'xla_backend_optimization_level': 0}
   text = lowered.compile(compiler_options=fast).as_text()
   return [line for line in text.splitlines() if ' while(' in line]

@@ -12,15 +12,15 @@ import pytest
 from etils import epath
 
 from isft_jax import chips
-from isft_jax.cli.train import steps_of
+from isft_jax.cli.train import parse_steps
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records import dataset
-from isft_jax.experiments.evidence.arms import demonstrated
+from isft_jax.experiments.evidence.arms import mark_demonstrations
 from isft_jax.models.likelihood import target_nll
 from isft_jax.train import loop
 from isft_jax.train import metrics as metrics_lib
-from isft_jax.train.loggers import Boards
+from isft_jax.train.loggers import Loggers
 from isft_jax.types import Provenance
 from isft_jax.worlds.lying_agent import probes
 from isft_jax.worlds.lying_agent.facts import FACTS
@@ -35,7 +35,7 @@ def folders(tmp_path_factory):
   folder = tmp_path_factory.mktemp('data')
   made = {
     'runs': dialogues()[:20],
-    'demonstrations': [*map(demonstrated, dialogues()[20:32])],
+    'demonstrations': [*map(mark_demonstrations, dialogues()[20:32])],
   }
   return {
     name: write_records(folder / name, trajectories, heldout=4)
@@ -46,27 +46,27 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def config(folders):
   return RunConfig(
-    sources=(
+    mixture=(
       (folders['runs'], 3, 'interventional'),
       (folders['demonstrations'], 1, 'DEMONSTRATION=1'),
     ),
     plan_objective='observational',
-    row_length=256,
-    row_targets=256,
+    seq_len=256,
+    targets_per_row=256,
     steps=4,
     log_every=100,
     eval_every=2,
     model=ModelConfig(
-      vocab_size=512, width=16, layers=1, head_size=4, hidden=32
+      vocab_size=512, width=16, layers=1, head_size=4, mlp_width=32
     ),
     optim=OptimConfig(learning_rate=1e-2),
   )
 
 
-def by_hand(trained, sources):
-  """{source: {author: mean NLL}} of batches of single sources."""
+def by_hand(trained, components):
+  """{component: {author: mean NLL}} of batches of one component each."""
   found = {}
-  for name, source in sources.items():
+  for name, source in components.items():
     total_P, count_P = np.zeros(P), np.zeros(P)
     for step in range(source.steps_per_epoch):
       batch = source[step]
@@ -88,7 +88,7 @@ def test_the_loss_is_told_by_source_and_author(config, folders, tmp_path):
   trained = loop.train(config, tmp_path)
   rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
   everything = dataclasses.replace(
-    config, sources=(), objective='observational', epochs=1, steps=0
+    config, mixture=(), objective='observational', epochs=1, steps=0
   )
   expected = by_hand(
     trained,
@@ -128,7 +128,7 @@ def test_the_loss_is_told_by_source_and_author(config, folders, tmp_path):
 
 
 def test_a_run_of_one_source_is_told_by_author_alone(config, tmp_path):
-  config.records, config.sources = config.sources[0][0], ()
+  config.records, config.mixture = config.mixture[0][0], ()
   config.steps = 1
   loop.train(config, tmp_path)
   (row,) = metrics_lib.read(tmp_path / 'metrics.jsonl')
@@ -179,11 +179,11 @@ def test_a_few_steps_are_traced_for_xprof(config, tmp_path, capsys):
 
 
 def test_steps_to_trace_are_a_start_and_a_stop():
-  assert steps_of('10:15') == (10, 15)
-  assert steps_of('') == ()
+  assert parse_steps('10:15') == (10, 15)
+  assert parse_steps('') == ()
   for text in ('10', '15:10', '0:3', '3:', 'a:b', '1:2:3'):
     with pytest.raises(ValueError, match=rf"START:STOP.*got '{text}'"):
-      steps_of(text)
+      parse_steps(text)
 
 
 # ------------------------------------------------------------- speed, and MFU
@@ -273,7 +273,7 @@ def wandb(monkeypatch):
 def test_weights_and_biases_is_drawn_in_if_it_is_asked_for(tmp_path, wandb):
   folder = epath.Path(tmp_path)
   for done, scalars in ((0, {'loss': 2.0}), (1, {'loss': 1.0})):
-    boards = Boards(folder, RunConfig(name='mine', seed=7), done, 'project')
+    boards = Loggers(folder, RunConfig(name='mine', seed=7), done, 'project')
     boards.add(done + 1, scalars)
     boards.close()
   first, one, finish, second, two, _ = wandb
@@ -283,12 +283,12 @@ def test_weights_and_biases_is_drawn_in_if_it_is_asked_for(tmp_path, wandb):
   assert first['project'] == 'project' and first['name'] == 'mine'
   assert first['config']['seed'] == 7 and first['resume'] == 'allow'
 
-  Boards(folder, RunConfig(), 0).close()
+  Loggers(folder, RunConfig(), 0).close()
   assert len(wandb) == 6
 
   other = folder / 'other'
   other.mkdir()
-  Boards(other, RunConfig(), 0, 'project').close()
+  Loggers(other, RunConfig(), 0, 'project').close()
   assert wandb[6]['id'] != first['id']
 
 
@@ -297,4 +297,4 @@ def test_where_it_is_not_installed_that_is_said(tmp_path, monkeypatch):
   with pytest.raises(ImportError):
     importlib.import_module('wandb')
   with pytest.raises(ValueError, match='pip install wandb'):
-    Boards(epath.Path(tmp_path), RunConfig(), 0, 'project')
+    Loggers(epath.Path(tmp_path), RunConfig(), 0, 'project')

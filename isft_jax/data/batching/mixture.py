@@ -39,18 +39,18 @@ class Mixture:
     return self.rounds * len(self.turns_W)
 
   @property
-  def row_length(self) -> int:
+  def seq_len(self) -> int:
     """L, tokens per row: the maximum over the plans."""
-    return max(plan.row_length for plan in self.plans)
+    return max(plan.seq_len for plan in self.plans)
 
   @property
-  def row_targets(self) -> int:
+  def targets_per_row(self) -> int:
     """K, scored targets per row: the maximum over the plans."""
-    return max(plan.row_targets for plan in self.plans)
+    return max(plan.targets_per_row for plan in self.plans)
 
-  def rows_of(self, source: int) -> int:
+  def rows_per_epoch(self, component: int) -> int:
     """Returns the number of rows per epoch of one component."""
-    return self.rounds * int((self.turns_W == source).sum())
+    return self.rounds * int((self.turns_W == component).sum())
 
   def row(self, number: int) -> tuple[int, np.ndarray]:
     """Returns one row.
@@ -63,16 +63,16 @@ class Mixture:
     """
     # Component of the row, and the number of its rows before this one.
     full_rounds, turn = divmod(number, len(self.turns_W))
-    source = int(self.turns_W[turn])
-    is_own_W = self.turns_W == source
+    component = int(self.turns_W[turn])
+    is_own_W = self.turns_W == component
     # Rows of this component in earlier rounds, and earlier in this round.
     visit = full_rounds * int(is_own_W.sum()) + int(is_own_W[:turn].sum())
 
     # Each pass over a component has an order of its own.
-    plan = self.plans[source]
+    plan = self.plans[component]
     repeat, position = divmod(visit, len(plan))
     order = _order(len(plan), self.seed, repeat, self.shuffle)
-    return source, plan.row(order[position])
+    return component, plan.row(order[position])
 
   def describe(self, names: Sequence[str]) -> str:
     """Describes an epoch in words, with a line for each component.
@@ -84,16 +84,16 @@ class Mixture:
       return self.plans[0].describe()
     # Targets per epoch: a component may be read more or less than once.
     targets = [
-      self.rows_of(source) / len(plan) * plan.targets
-      for source, plan in enumerate(self.plans)
+      self.rows_per_epoch(component) / len(plan) * plan.targets
+      for component, plan in enumerate(self.plans)
     ]
     lines = [f'{len(self):,} rows per epoch']
-    for source, plan in enumerate(self.plans):
-      rows = self.rows_of(source)
+    for component, plan in enumerate(self.plans):
+      rows = self.rows_per_epoch(component)
       lines.append(
-        f'    {names[source]}: {rows:,} rows ({rows / len(self):.1%}), '
+        f'    {names[component]}: {rows:,} rows ({rows / len(self):.1%}), '
         f'{rows / len(plan):.2f} times its {plan.describe()}; '
-        f'{targets[source] / sum(targets):.1%} of all targets'
+        f'{targets[component] / sum(targets):.1%} of all targets'
       )
     return '\n'.join(lines)
 
@@ -127,7 +127,7 @@ def make_mixture(
     ((j + 0.5) / w, s) for s, w in enumerate(counts) for j in range(w)
   ]
   # Pairs sort by position and then by component.
-  turns = [source for _, source in sorted(positions)]
+  turns = [component for _, component in sorted(positions)]
   # Enough rounds that every component is read at least once.
   rounds = max(
     -(-len(plan) // w) for plan, w in zip(plans, counts, strict=True)
@@ -150,7 +150,9 @@ def whole_numbers(weights: Sequence[float]) -> list[int]:
   # Denominators up to 1,000, so that 0.333 gives 333 of 1,000 rows.
   fractions = [Fraction(weight).limit_denominator(1000) for weight in weights]
   if min(fractions) <= 0:
-    raise ValueError(f'weights of sources must be positive: {list(weights)}')
+    raise ValueError(
+      f'weights of mixture components must be positive: {list(weights)}'
+    )
   # Multiply by the common denominator, then divide by the common factor.
   scale = math.lcm(*(fraction.denominator for fraction in fractions))
   numbers = [int(fraction * scale) for fraction in fractions]

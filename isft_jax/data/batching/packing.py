@@ -36,8 +36,8 @@ class Plan:
   # targets than the budget of a row has several entries.
   entries_E3: np.ndarray
   starts: np.ndarray  # int64 [rows + 1]
-  row_length: int  # L, budget of tokens per row
-  row_targets: int  # K, budget of targets per row
+  seq_len: int  # L, budget of tokens per row
+  targets_per_row: int  # K, budget of targets per row
   tokens: int  # used, in all rows
   targets: int  # used, in all rows
   split: int  # number of records with several entries
@@ -52,16 +52,17 @@ class Plan:
 
   def describe(self) -> str:
     """Returns one line with the number of rows and how full they are."""
-    tokens = self.tokens / (len(self) * self.row_length)
-    targets = self.targets / (len(self) * self.row_targets)
+    tokens = self.tokens / (len(self) * self.seq_len)
+    targets = self.targets / (len(self) * self.targets_per_row)
     return (
-      f'{len(self):,} rows per epoch, of {self.row_length:,} tokens '
-      f'({tokens:.1%} used) and {self.row_targets:,} targets ({targets:.1%} '
-      f'used); records split: {self.split:,}, without a target: {self.empty:,}'
+      f'{len(self):,} rows per epoch, of {self.seq_len:,} tokens '
+      f'({tokens:.1%} used) and {self.targets_per_row:,} targets '
+      f'({targets:.1%} used); records split: {self.split:,}, without a target: '
+      f'{self.empty:,}'
     )
 
 
-def targets_of_records(index: Index, table_PV: np.ndarray) -> np.ndarray:
+def count_targets(index: Index, table_PV: np.ndarray) -> np.ndarray:
   """Returns int64 [N]: number of targets of each record.
 
   Args:
@@ -74,10 +75,10 @@ def targets_of_records(index: Index, table_PV: np.ndarray) -> np.ndarray:
 def make_plan(
   index: Index,
   table_PV: np.ndarray,
-  row_length: int,
-  row_targets: int,
+  seq_len: int,
+  targets_per_row: int,
   seed: int,
-  row_documents: int = 0,
+  documents_per_row: int = 0,
   shuffle: bool = True,
 ) -> Plan:
   """Packs records into rows under two budgets; covers every target once.
@@ -90,14 +91,14 @@ def make_plan(
   Args:
     index: the index of N records.
     table_PV: the objective's weights, by provenance and verdict.
-    row_length: L. 0 takes the longest record, rounded up to a multiple of 8.
-    row_targets: K. 0 takes the smallest budget that needs at most 1 % more rows
-      than K = L: a multiple of 128 (of 8 if rows are shorter than 1,024
+    seq_len: L. 0 takes the longest record, rounded up to a multiple of 8.
+    targets_per_row: K. 0 takes the smallest budget that needs at most 1 % more
+      rows than K = L: a multiple of 128 (of 8 if rows are shorter than 1,024
       tokens), at most L. If a row is one record, 0 takes the largest number of
       targets of a record, rounded up to a multiple of 8, so that no record is
       split.
     seed: of the order in which records are packed.
-    row_documents: maximum number of entries per row. 0 means no limit.
+    documents_per_row: maximum number of entries per row. 0 means no limit.
     shuffle: False packs the records in their own order, each into the row of
       its predecessor if that row has room.
 
@@ -108,7 +109,7 @@ def make_plan(
     ValueError: no record has a target, or a record is too long.
   """
   # Targets and tokens that each record needs.
-  targets_N = targets_of_records(index, table_PV)
+  targets_N = count_targets(index, table_PV)
   if not targets_N.any():
     raise ValueError(
       f'none of {len(targets_N)} records has a token that the objective '
@@ -116,15 +117,15 @@ def make_plan(
     )
   # A record's inputs end before its last target, at the last scored position.
   columns_N = np.where(table_PV != 0, index.last_NPV, -1).max(axis=(1, 2))
-  if row_length == 0:
-    row_length = _round_up(columns_N.max(), _STEP)
-  too_long = np.flatnonzero(columns_N > row_length)
+  if seq_len == 0:
+    seq_len = _round_up(columns_N.max(), _STEP)
+  too_long = np.flatnonzero(columns_N > seq_len)
   if too_long.size:
     worst = too_long[columns_N[too_long].argmax()]
     raise ValueError(
-      f'{too_long.size} records are longer than a row of {row_length} '
+      f'{too_long.size} records are longer than a row of {seq_len} '
       f'tokens; the longest, record {worst}, needs {columns_N[worst]}: raise '
-      'row_length or prepare the records in windows'
+      'seq_len or prepare the records in windows'
     )
 
   # The order of packing. Records without a target are left out.
@@ -140,23 +141,23 @@ def make_plan(
     targets_N[order],
     columns_N[order],
     empty=int((targets_N == 0).sum()),
-    row_length=row_length,
-    row_documents=row_documents,
+    seq_len=seq_len,
+    documents_per_row=documents_per_row,
     open_rows=_OPEN_ROWS if shuffle else 1,
   )
   # Choose the budget of targets: 1. one record per row, 2. given, 3. searched.
-  if row_documents == 1 and not row_targets:
-    row_targets = min(_round_up(targets_N.max(), _STEP), row_length)
-  if row_targets:
-    return place(row_targets=row_targets)
+  if documents_per_row == 1 and not targets_per_row:
+    targets_per_row = min(_round_up(targets_N.max(), _STEP), seq_len)
+  if targets_per_row:
+    return place(targets_per_row=targets_per_row)
   # The reference: with K = L, the tokens limit a row, never the targets.
-  widest = place(row_targets=row_length)
+  widest = place(targets_per_row=seq_len)
   most = len(widest) + len(widest) // _ONE_MORE_ROW_IN
-  step = 128 if row_length >= 1024 else _STEP
+  step = 128 if seq_len >= 1024 else _STEP
   # A smaller budget would need more than `most` rows for the targets only.
   least = _round_up(-(-widest.targets // most), step)
-  for row_targets in range(least, row_length, step):
-    plan = place(row_targets=row_targets)
+  for targets_per_row in range(least, seq_len, step):
+    plan = place(targets_per_row=targets_per_row)
     if len(plan) <= most:
       return plan
   return widest
@@ -171,9 +172,9 @@ def _place(
   targets_N: np.ndarray,
   columns_N: np.ndarray,
   *,
-  row_length: int,
-  row_targets: int,
-  row_documents: int,
+  seq_len: int,
+  targets_per_row: int,
+  documents_per_row: int,
   open_rows: int,
   empty: int,
 ) -> Plan:
@@ -183,14 +184,14 @@ def _place(
     records_N.tolist(), targets_N.tolist(), columns_N.tolist(), strict=True
   ):
     # Split into pieces of equal size, up to rounding.
-    pieces = -(-total // row_targets)
+    pieces = -(-total // targets_per_row)
     split += pieces > 1
     bounds = [total * piece // pieces for piece in range(pieces + 1)]
     for first, stop in itertools.pairwise(bounds):
       # Between `stop` and the last target there are at least total - stop
       # tokens, which this piece need not see.
       entries.append((record, first, stop, columns - (total - stop)))
-  rows = _fill(entries, row_length, row_targets, row_documents, open_rows)
+  rows = _fill(entries, seq_len, targets_per_row, documents_per_row, open_rows)
   # Entries of all rows one after the other; `starts` says where each row
   # begins.
   return Plan(
@@ -198,8 +199,8 @@ def _place(
       list(itertools.chain.from_iterable(rows)), np.int64
     ).reshape(-1, 3),
     starts=np.cumsum([0] + [len(row) for row in rows]),
-    row_length=row_length,
-    row_targets=row_targets,
+    seq_len=seq_len,
+    targets_per_row=targets_per_row,
     tokens=sum(length for *_, length in entries),
     targets=int(targets_N.sum()),
     split=split,
@@ -209,18 +210,18 @@ def _place(
 
 def _fill(
   entries: list[tuple[int, int, int, int]],
-  row_length: int,
-  row_targets: int,
-  row_documents: int,
+  seq_len: int,
+  targets_per_row: int,
+  documents_per_row: int,
   most: int,
 ) -> list[list[tuple[int, int, int]]]:
   """Places each entry into the fullest open row that has room (best fit).
 
   Args:
     entries: (record, first, stop, length) of each entry, in order.
-    row_length: budget of tokens per row.
-    row_targets: budget of targets per row.
-    row_documents: maximum number of entries per row; 0 means no limit.
+    seq_len: budget of tokens per row.
+    targets_per_row: budget of targets per row.
+    documents_per_row: maximum number of entries per row; 0 means no limit.
     most: maximum number of open rows; with 1 the entries keep their order.
 
   Returns:
@@ -238,7 +239,7 @@ def _fill(
     if fits.any():
       # Rows without room get a value above every free length, so that argmin
       # ignores them.
-      slot = int(np.where(fits, free_length, row_length + 1).argmin())
+      slot = int(np.where(fits, free_length, seq_len + 1).argmin())
     else:
       if len(open_rows) < most:
         slot = len(open_rows)
@@ -248,12 +249,12 @@ def _fill(
         rows.append(open_rows[slot])
         open_rows[slot] = []
       # A new row starts with both budgets unused.
-      free_length[slot], free_targets[slot] = row_length, row_targets
+      free_length[slot], free_targets[slot] = seq_len, targets_per_row
     open_rows[slot].append((record, first, stop))
     free_length[slot] -= length
     free_targets[slot] -= targets
     # A row with the maximum number of entries takes no more.
-    if len(open_rows[slot]) == row_documents:
+    if len(open_rows[slot]) == documents_per_row:
       free_length[slot] = -1
   return rows + open_rows
 

@@ -20,7 +20,7 @@ from isft_jax.types import Batch
 
 
 class BatchSource:
-  """Random access to this host's part of each global batch, by step."""
+  """Random access to this host's share of each global batch, by step."""
 
   def __init__(
     self,
@@ -44,67 +44,68 @@ class BatchSource:
     # A run without a mixture has one component.
     if isinstance(records, Records):
       records = [records]
-    sources = config_lib.sources_of(config)
-    self.sources = [
+    components = config_lib.mixture_components(config)
+    self.components = [
       Scored(each, objective, config)
-      for each, (_, _, objective) in zip(records, sources, strict=True)
+      for each, (_, _, objective) in zip(records, components, strict=True)
     ]
-    if config.rows % host_count:
+    if config.batch_size % host_count:
       raise ValueError(
-        f'config.rows={config.rows} does not divide among {host_count} hosts'
+        f'config.batch_size={config.batch_size} does not divide among '
+        f'{host_count} hosts'
       )
     # All hosts compute the same plan, and each reads its share of every batch.
     self.plan = mixture.make_mixture(
-      [source.plan for source in self.sources],
-      [weight for _, weight, _ in sources],
+      [component.plan for component in self.components],
+      [weight for _, weight, _ in components],
       config.seed,
       config.shuffle,
     )
     # The last step of an epoch may have fewer rows.
-    self.steps_per_epoch = -(-len(self.plan) // config.rows)
+    self.steps_per_epoch = -(-len(self.plan) // config.batch_size)
     self._config = config
-    self._host_rows = config.rows // host_count
-    self._first_row = host_index * self._host_rows
+    self._rows_per_host = config.batch_size // host_count
+    self._first_row = host_index * self._rows_per_host
 
   def __len__(self) -> int:
     return self._config.steps or self._config.epochs * self.steps_per_epoch
 
-  def rows_of(self, step: int) -> list[tuple[int, np.ndarray]]:
+  def host_rows(self, step: int) -> list[tuple[int, np.ndarray]]:
     """Returns this host's rows of a step: (component, plan entries) per row."""
     epoch, epoch_step = divmod(step, self.steps_per_epoch)
-    start = epoch_step * self._config.rows + self._first_row
+    start = epoch_step * self._config.batch_size + self._first_row
     # The last batch of an epoch may be smaller. Its missing rows stay empty.
-    stop = min(start + self._host_rows, len(self.plan))
+    stop = min(start + self._rows_per_host, len(self.plan))
     offset = epoch * len(self.plan)
     return [self.plan.row(offset + number) for number in range(start, stop)]
 
   def ids(self, step: int) -> list[str]:
     """Returns the ids of the records that this host reads for a step."""
     return [
-      self.sources[source].records[entry[0]].id
-      for source, entries in self.rows_of(step)
+      self.components[component].records[entry[0]].id
+      for component, entries in self.host_rows(step)
       for entry in entries
     ]
 
   def __getitem__(self, step: int) -> Batch[np.ndarray]:
     batch = _empty_batch(
-      self._host_rows, self.plan.row_length, self.plan.row_targets
+      self._rows_per_host, self.plan.seq_len, self.plan.targets_per_row
     )
     # Rows beyond the plan stay zero, which means weight 0.
-    for b, (source, entries) in enumerate(self.rows_of(step)):
-      self.sources[source].place(batch, b, entries, source)
+    for b, (component, entries) in enumerate(self.host_rows(step)):
+      self.components[component].place(batch, b, entries, component)
     return batch
 
 
 def _empty_batch(
-  rows: int, row_length: int, row_targets: int
+  batch_size: int, seq_len: int, targets_per_row: int
 ) -> Batch[np.ndarray]:
   # The second dimension of each array is the last letter of its name.
-  length = {'L': row_length, 'K': row_targets}
+  columns = {'L': seq_len, 'K': targets_per_row}
   return Batch(
     **{
       name: np.zeros(
-        (rows, length[name[-1]]),
+        (batch_size, columns[name[-1]]),
         np.float32 if name == 'weights_BK' else np.int32,
       )
       for name in Batch._fields

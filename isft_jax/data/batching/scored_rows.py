@@ -63,7 +63,7 @@ class Scored:
         f'that {objective!r} scores; plan for the latter'
       )
     # The plan may have targets even if the objective scores none of them.
-    if not packing.targets_of_records(records.index, self._weights_PV).any():
+    if not packing.count_targets(records.index, self._weights_PV).any():
       raise ValueError(
         f'objective {objective!r} gives every token of '
         f'{records.folder} weight 0: there is nothing to learn from'
@@ -71,10 +71,10 @@ class Scored:
     self.plan = packing.make_plan(
       records.index,
       self._planned_PV,
-      config.row_length,
-      config.row_targets,
+      config.seq_len,
+      config.targets_per_row,
       config.seed,
-      config.row_documents,
+      config.documents_per_row,
       config.shuffle,
     )
     self.records = records
@@ -89,7 +89,7 @@ class Scored:
       self._scale_N = 1 / np.where(total_N > 0, total_N, 1)
 
   def place(
-    self, batch: Batch[np.ndarray], b: int, entries: np.ndarray, source: int
+    self, batch: Batch[np.ndarray], b: int, entries: np.ndarray, component: int
   ) -> None:
     """Writes the documents of one row into a batch.
 
@@ -97,13 +97,13 @@ class Scored:
       batch: the batch, which is changed.
       b: index of the row in the batch.
       entries: the entries of the row in the plan.
-      source: index of this mixture component, for metrics.
+      component: index of this mixture component, for metrics.
     """
     column = slot = 0  # the next free ones
     for document, entry in enumerate(entries, start=1):
       column, slot = self._place(batch, b, column, slot, document, entry)
     # Metrics count authors separately for each component.
-    batch.authors_BK[b, :slot] += source * len(Provenance)
+    batch.authors_BK[b, :slot] += component * len(Provenance)
 
   # Reads one record; planning needs only the index.
   def _place(

@@ -17,6 +17,7 @@ same tokenizer and chat template, and renders them as it would before training:
 
 import copy
 import importlib.metadata
+import json
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -82,6 +83,7 @@ def load(against: str, renderer: Renderer, model: str = 'auto') -> Trainer:
   def checked(trajectory: Trajectory) -> Masked:
     tools = [dict(tool) for tool in trajectory.tools or ()]
     messages = chat_template.messages_of(trajectory)
+    values = {**renderer.rendering['values'], **trajectory.template_values}
     # The forms of messages that our renderer tries.
     digits = renderer.rendering.get('call_id_digits', 0)
     if digits:
@@ -91,7 +93,7 @@ def load(against: str, renderer: Renderer, model: str = 'auto') -> Trainer:
     for form in filter(None, forms):
       # Their code may change what it is given, and can raise any error.
       try:
-        tokens, scored = mask(*copy.deepcopy((form, tools or None)))
+        tokens, scored = mask(*copy.deepcopy((form, tools or None, values)))
       except Exception as error:
         failed = failed or error
         continue
@@ -105,7 +107,8 @@ def load(against: str, renderer: Renderer, model: str = 'auto') -> Trainer:
   return Trainer(name, checked)
 
 
-_Mask = Callable[[list[dict], list[dict] | None], tuple[list, list]]
+# (messages, tools, values for the template) -> ids and mask.
+_Mask = Callable[[list[dict], list[dict] | None, dict], tuple[list, list]]
 
 
 def _template(renderer: Renderer, has_tools: bool = False) -> str:
@@ -177,9 +180,10 @@ def _marks(renderer: Renderer, template: str = '') -> _Mask:
     template: the template; by default that of the renderer.
   """
   tokenizer: FastTokenizer = renderer.tokenizer
-  values: dict[str, Any] = renderer.rendering['values']
 
-  def mask(messages: list, tools: list | None) -> tuple[list, list]:
+  def mask(
+    messages: list, tools: list | None, values: dict
+  ) -> tuple[list, list]:
     # return_dict=True returns a mapping, which the annotation does not say.
     encoded: Any = tokenizer.apply_chat_template(
       messages,
@@ -208,20 +212,31 @@ def _renderers(renderer: Renderer, model: str) -> tuple[str, _Mask]:
   # `DefaultRenderer` applies the tokenizer's own template.
   tokenizer = copy.deepcopy(renderer.tokenizer)
   tokenizer.chat_template = _template(renderer)
-  values = renderer.rendering['values'] or None
-  try:
-    theirs = renderers.create_renderer(
-      tokenizer, config, chat_template_kwargs=values
+
+  def create(values: dict) -> Any:
+    return renderers.create_renderer(
+      tokenizer, config, chat_template_kwargs=values or None
     )
+
+  # Rows may have values of their own, which need another renderer.
+  created = {}
+  values = renderer.rendering['values']
+  try:
+    theirs = created[json.dumps(values)] = create(values)
   except Exception as error:
     line = ' '.join(str(error).split())[:200]
     raise ValueError(
       f'--renderer={model}: renderers does not support this tokenizer ({line})'
     ) from error
 
-  def mask(messages: list, tools: list | None) -> tuple[list, list]:
+  def mask(
+    messages: list, tools: list | None, values: dict
+  ) -> tuple[list, list]:
+    key = json.dumps(values)
+    if key not in created:
+      created[key] = create(values)
     sample = renderers.build_training_sample(
-      theirs,
+      created[key],
       messages,
       role_to_mask=lambda message: message['role'] == 'assistant',
       tools=tools,

@@ -1,11 +1,11 @@
-"""Streams the elements of one large JSON array in bounded memory."""
+"""Streams the elements of large JSON arrays in bounded memory."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TextIO
 
-from isft_jax.data.files import strict_json
+from isft_jax.data.files import strict_json, text_lines
 
 _CHUNK = 1 << 16  # characters per read
 # An error this close to the end of the buffer may disappear with more text.
@@ -21,8 +21,9 @@ def values(stream: TextIO) -> Iterator[tuple[object, str]]:
 
   Yields:
     (value, '') or (None, error) for each element of the array, or for the
-    single value. A syntax error ends the iteration, because the rest of the
-    text cannot be read; it is yielded last.
+    single value. NaN and Infinity are `strict_json.NoJson`. A syntax error ends
+    the iteration, because the rest of the text cannot be read; it is yielded
+    last.
   """
   text = _Text(stream)
   try:
@@ -35,8 +36,57 @@ def values(stream: TextIO) -> Iterator[tuple[object, str]]:
     if text.peek():
       raise text.error('More text after the end')
   except json.JSONDecodeError as error:
-    message = strict_json.said(error, text.before)
-    yield None, f'{message}; the rest of the file is not read'
+    yield None, _said(error, text)
+
+
+def fields(
+  stream: TextIO, arrays: Collection[str]
+) -> Iterator[tuple[str, object, str]]:
+  """Parses a text that is an object, and streams some arrays in it.
+
+  Args:
+    stream: the text.
+    arrays: keys of the object. If their value is an array, it is streamed.
+
+  Yields:
+    (key, value, '') or (key, None, error) for each field, and for each element
+    of the arrays. A syntax error ends the iteration; it is yielded last, with
+    the key ''.
+  """
+  text = _Text(stream)
+  try:
+    _skip(text, '{')
+    comma = text.peek() != '}'
+    while comma:
+      if text.peek() != '"':
+        raise text.error('Expecting property name enclosed in double quotes')
+      key, _ = text.value()
+      _skip(text, ':')
+      if key in arrays and text.peek() == '[':
+        for value, error in _elements(text):
+          yield str(key), value, error
+      else:
+        yield (str(key), *text.value())
+      comma = text.peek() == ','
+      if comma:
+        text.skip()
+    _skip(text, '}')
+    if text.peek():
+      raise text.error('More text after the end')
+  except json.JSONDecodeError as error:
+    yield '', None, _said(error, text)
+
+
+def _skip(text: '_Text', character: str) -> None:
+  """Skips a character, which must be the next."""
+  if text.peek() != character:
+    raise text.error(f'Expecting {character!r} delimiter')
+  text.skip()
+
+
+def _said(error: json.JSONDecodeError, text: '_Text') -> str:
+  message = strict_json.said(error, text.before)
+  return f'{message}; the rest of the file is not read'
 
 
 def _elements(text: '_Text') -> Iterator[tuple[object, str]]:
@@ -83,7 +133,7 @@ class _Text:
     while True:
       try:
         value, end, flaw = strict_json.scan(
-          self._text, self._position, self.before
+          self._text, self._position, self.before, True
         )
       except json.JSONDecodeError as error:
         if _final(error) or not self._grow():
@@ -100,6 +150,8 @@ class _Text:
     # The kept text is parsed again from its beginning. Doubling the buffer
     # keeps the total work linear.
     kept = len(self._text) - self._position
+    if kept > text_lines.LONGEST:
+      raise self.error(text_lines.TOO_LONG)
     more = self._stream.read(max(_CHUNK, kept))
     if more:
       self.before += self._position

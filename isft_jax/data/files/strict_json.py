@@ -3,13 +3,15 @@
 Python's json module accepts NaN and 1e999, accepts lone surrogates (half a
 character), and raises RecursionError for deep nesting. Each of these would
 appear later as a traceback of a template or a tokenizer. Here each becomes an
-error message about its row.
+error message about its row. Files are read with `lenient`: a reward of NaN must
+not cost a run, so that only messages and tools must be without such numbers.
 """
 
 import itertools
 import json
 import math
 import re
+from collections.abc import Callable
 
 # Maximum nesting. Templates recurse over values, and Python's stack has 1,000
 # levels.
@@ -28,11 +30,46 @@ _BARE = re.compile(r'"(?:[^"\\]|\\.)*"|([-\w.+]+)')
 _BLANK = ' \t\r\n'
 
 
-def parse(text: str) -> object:
+class NoJson(float):
+  """A value that JSON cannot hold, such as NaN or bytes, in a row.
+
+  Formats and templates take it for a number. `first_no_json` finds it.
+  """
+
+  what: str  # a description, such as 'NaN is not a JSON number'
+
+  def __new__(cls, what: str) -> 'NoJson':
+    value = super().__new__(cls, math.nan)
+    value.what = what
+    return value
+
+  def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]
+    return (self.what,)  # for pickle
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, NoJson) and self.what == other.what
+
+  def __hash__(self) -> int:
+    return hash(self.what)
+
+
+def first_no_json(value: object) -> str:
+  """Returns what the first `NoJson` in a value is; '' if there is none."""
+  if isinstance(value, str):
+    return ''
+  if isinstance(value, dict):
+    return next(filter(None, map(first_no_json, value.values())), '')
+  if isinstance(value, list):
+    return next(filter(None, map(first_no_json, value)), '')
+  return value.what if isinstance(value, NoJson) else ''
+
+
+def parse(text: str, lenient: bool = False) -> object:
   """Parses a text with one JSON value.
 
   Args:
     text: the text.
+    lenient: as for `scan`.
 
   Raises:
     ValueError: the text is not valid. The message is one line with the problem
@@ -40,7 +77,7 @@ def parse(text: str) -> object:
   """
   start = len(text) - len(text.lstrip(_BLANK))
   try:
-    value, end, flaw = scan(text, start)
+    value, end, flaw = scan(text, start, lenient=lenient)
     if text[end:].strip(_BLANK):
       raise json.JSONDecodeError('More text after the value', text, end)
   except json.JSONDecodeError as error:
@@ -50,13 +87,17 @@ def parse(text: str) -> object:
   return value
 
 
-def scan(text: str, start: int, before: int = 0) -> tuple[object, int, str]:
+def scan(
+  text: str, start: int, before: int = 0, lenient: bool = False
+) -> tuple[object, int, str]:
   """Parses the value that begins at a character of a text.
 
   Args:
     text: the text.
     start: first character of the value.
     before: number of characters before the text, for positions in messages.
+    lenient: NaN, Infinity and numbers such as 1e999 become `NoJson`. Otherwise
+      they are an error.
 
   Returns:
     The value, the position of its end, and an error message. The message is ''
@@ -66,18 +107,9 @@ def scan(text: str, start: int, before: int = 0) -> tuple[object, int, str]:
     json.JSONDecodeError: the value has a syntax error, so that its end is
       unknown.
   """
-  # The decoder calls back for NaN and Infinity, and for floats such as 1e999.
-  # Reading continues after them, because the end of the value is needed.
+  # Reading continues after NaN, because the end of the value is needed.
   odd: list[str] = []
-
-  def number(digits: str) -> float | None:
-    value = float(digits)
-    if math.isfinite(value):
-      return value
-    odd.append(digits)
-    return None
-
-  decoder = json.JSONDecoder(parse_constant=odd.append, parse_float=number)
+  decoder = _LENIENT if lenient else _decoder(odd.append)
   try:
     value, end = decoder.raw_decode(text, start)
   except json.JSONDecodeError:
@@ -101,6 +133,25 @@ def said(error: json.JSONDecodeError, before: int = 0) -> str:
   byte = _BYTE.match(error.doc, error.pos)
   message = _not_utf8(byte) if byte else error.msg.strip(' :')
   return f'{message.removesuffix(" at")} at character {before + error.pos + 1}'
+
+
+def _decoder(constant: Callable[[str], object]) -> json.JSONDecoder:
+  """Returns a decoder that calls back for NaN, Infinity, and 1e999."""
+
+  def number(digits: str) -> object:
+    value = float(digits)
+    return value if math.isfinite(value) else constant(digits)
+
+  return json.JSONDecoder(parse_constant=constant, parse_float=number)
+
+
+_LENIENT = _decoder(lambda digits: NoJson(digits[:40]))
+
+
+def not_utf8(text: str) -> str:
+  """Returns where a text has a byte that is not UTF-8; '' if it has none."""
+  byte = None if text.isascii() else _BYTE.search(text)
+  return f'{_not_utf8(byte)} at character {byte.start() + 1}' if byte else ''
 
 
 _TOO_DEEP = f'Nested deeper than {DEEPEST} levels'

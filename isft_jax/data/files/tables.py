@@ -1,9 +1,10 @@
 """Reads rows of Parquet, Arrow and Hugging Face data sets as JSON values.
 
 Dates become text, and columns of type arrow.json are parsed. A cell without a
-JSON form, such as bytes, is an error of its row. Fields that are null are left
-out: a column of structs gives every row the fields of all rows, so that a tool
-call would otherwise get arguments that nobody wrote.
+JSON form, such as bytes, becomes `strict_json.NoJson`: it spoils its row only
+if a message holds it. Fields that are null are left out: a column of structs
+gives every row the fields of all rows, so that a tool call would otherwise get
+arguments that nobody wrote.
 """
 
 import datetime
@@ -117,10 +118,10 @@ def _types(schema: 'pyarrow.Schema') -> 'pyarrow.StructType':
 
 
 def _as_json(value: object, type: 'pyarrow.DataType') -> tuple[object, str]:
-  """Returns (value, '') for a row, or (None, error) without a JSON form."""
+  """Returns (value, '') for a row, or (None, error)."""
   try:
     return _plain(value, type), ''
-  except (TypeError, ValueError) as error:
+  except ValueError as error:  # JSON with an error, in a column of JSON
     return None, str(error)
 
 
@@ -128,7 +129,7 @@ def _plain(value: object, type: 'pyarrow.DataType | None') -> object:
   """Returns a cell as a JSON value; `type` is its Arrow type, if known."""
   if isinstance(value, str):
     is_json = getattr(type, 'extension_name', '') == 'arrow.json'
-    return strict_json.parse(value) if is_json else value
+    return strict_json.parse(value, lenient=True) if is_json else value
   if value is None or isinstance(value, (bool, int)):
     return value
   # JSON has neither NaN nor infinity.
@@ -145,7 +146,7 @@ def _plain(value: object, type: 'pyarrow.DataType | None') -> object:
     return value.isoformat()
   if isinstance(value, (decimal.Decimal, datetime.timedelta)):
     return str(value)
-  raise TypeError(f'a cell of type {value.__class__.__name__} has no JSON form')
+  return strict_json.NoJson(f'a cell of type {value.__class__.__name__}')
 
 
 def _field(

@@ -20,6 +20,13 @@ AUTHORS = {
   for name, member in PROVENANCES.items()
   if member not in (Provenance.PAD, Provenance.TEMPLATE)
 }
+# Key under which a message keeps its role when a rule renames the role.
+ORIGINAL_ROLE = 'isft_original_role'
+# Flags of other trainers that say whether to imitate a message of the agent.
+# OpenAI and Mistral: weight; axolotl: train, training, weight; ms-swift: loss;
+# LLaMA-Factory: loss_weight. The first that is a flag counts.
+FLAGS = ('weight', 'train', 'training', 'loss', 'loss_weight')
+_FLAGS = frozenset(FLAGS)
 _SPAN = ('start', 'stop', 'author', 'verdict')  # the verdict is optional
 
 
@@ -37,11 +44,42 @@ def verdict(value: object) -> Verdict | None:
   return Verdict(value) if value in (0, 1, 2) and type(value) is int else None
 
 
+def flagged(raw: Mapping) -> Verdict | None:
+  """Returns the verdict that a trainer's flag stands for, or None.
+
+  Weight 0 and false mean that a turn is not to be imitated, as a turn with the
+  verdict WRONG. Any other weight says nothing about the turn's claim, and does
+  not turn an agent's action into a demonstration.
+
+  Args:
+    raw: the message as it is in the row.
+  """
+  # One intersection of sets: most messages have no flag.
+  if _FLAGS.isdisjoint(raw):
+    return None
+  for key in FLAGS:
+    if key in raw and is_flag(key, raw[key]):
+      return None if raw[key] else Verdict.WRONG
+  return None
+
+
+def is_flag(key: str, value: object) -> bool:
+  """Returns whether a field is a flag: true, false, or a weight of 0 or 1."""
+  if key not in FLAGS:
+    return False
+  # A verdict cannot express a fraction of a weight. A float under `loss` is
+  # the logged loss of a message, and no flag.
+  types = (int, float) if 'weight' in key else int
+  return isinstance(value, types) and value in (0, 1)
+
+
 def is_mark(key: str, value: object) -> bool:
   """Returns whether a field is an annotation, which templates do not get."""
   if key == 'author':
     return provenance(value) is not None
   # Other values of author and verdict are data, which templates may show.
+  if key == ORIGINAL_ROLE:
+    return True
   return key == 'spans' or (key == 'verdict' and verdict(value) is not None)
 
 

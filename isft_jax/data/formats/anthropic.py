@@ -21,6 +21,7 @@ are not text, make the row malformed.
 import itertools
 from collections.abc import Mapping
 
+from isft_jax.data.formats import normalize
 from isft_jax.data.formats.conversation import (
   Chat,
   Malformed,
@@ -28,11 +29,23 @@ from isft_jax.data.formats.conversation import (
   kind,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, json_or_text, normalised, take
+from isft_jax.data.formats.normalize import (
+  find,
+  json_or_text,
+  normalised,
+  system_turn,
+  take,
+)
 
 KEYS = ('messages', 'conversation', 'conversations')  # of a row
 HAS = ('role', 'content')  # keys of a message
 WANTS = 'messages: a list of {role, content} with blocks as tool_use'
+# Keys of a message, and of the block of a tool result.
+USES = normalize.USES | {'type', 'tool_use_id', 'is_error'}
+# Keys of a block.
+PARTS = normalize.PARTS | {
+  *('thinking', 'id', 'name', 'input', 'tool_use_id', 'content', 'is_error')
+}
 # Types of blocks that only this API has. Other APIs have 'text' too.
 _BLOCKS = ('tool_use', 'tool_result', 'thinking', 'redacted_thinking')
 # Blocks of an agent's turn, in the order in which chat templates show them.
@@ -50,7 +63,13 @@ def matches(value: object) -> bool:
   tools = json_or_text(row.get('tools'))
   if isinstance(tools, list) and any(_is_schema(tool) for tool in tools):
     return True
-  return isinstance(row.get('system'), list) or any(
+  # Bedrock has blocks without a type.
+  system = row.get('system')
+  if isinstance(system, list) and all(
+    isinstance(block, dict) and 'type' in block for block in system
+  ):
+    return True
+  return any(
     isinstance(block, dict) and block.get('type') in _BLOCKS
     for message in match[1]
     for block in _blocks(message)
@@ -68,6 +87,10 @@ def read(value: object) -> Chat:
   system = metadata.pop('system', None)
   if system:
     messages = [{'role': 'system', 'content': system}, *messages]
+  messages = [
+    *system_turn(metadata, 'role', 'content', messages),
+    *messages,
+  ]
   # A message may become several turns.
   pieces = [p for i, m in enumerate(messages) for p in _pieces(m, i)]
   turns = [

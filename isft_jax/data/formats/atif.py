@@ -13,10 +13,12 @@ An observation is the environment's answer to a step. Each of its results
 becomes a turn of the tool. A step of the agent with `llm_call_count` 0 was
 written by its scaffold, and a step with `is_copied_context` is only context.
 
+Token ids in the metrics of a step, if there are any, are read by `atif_tokens`.
+
 Source: harbor-framework/harbor, rfcs/0001-trajectory-format.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from isft_jax.data.formats.conversation import (
   Chat,
@@ -31,6 +33,14 @@ from isft_jax.types import Provenance
 KEYS = ('steps',)  # of a row
 HAS = ('source', 'message')  # keys of a step
 WANTS = 'steps: a list of {source, message, observation}'
+# Keys of a step, and of a result in its observation.
+USES = frozenset(
+  (
+    *('source', 'message', 'reasoning_content', 'tool_calls', 'observation'),
+    *('is_copied_context', 'llm_call_count'),
+    *('role', 'content', 'source_call_id'),
+  )
+)
 # Sources of steps, and their roles in chat templates.
 ROLES = {'system': 'system', 'user': 'user', 'agent': 'assistant'}
 _AGENT_FIELDS = ('reasoning_content', 'tool_calls')
@@ -58,23 +68,35 @@ def read(value: object) -> Chat:
   agent = metadata.get('agent')
   if tools is None and isinstance(agent, dict):
     tools = _definitions(agent.get('tool_definitions'))
-  # A step becomes its own turn and one turn for each of its results.
-  turns: list[Turn] = []
+  turns = [turn for of_step in turns_of_steps(steps) for turn in of_step]
+  return Chat(turns, tools, metadata)
+
+
+def turns_of_steps(steps: Sequence[Mapping]) -> list[list[Turn]]:
+  """Returns the turns of each step: its own, and one for each of its results.
+
+  Raises:
+    Malformed: a step does not follow the format.
+  """
+  steps_turns: list[list[Turn]] = []
+  number = 0  # of the turn, for messages
   for step, raw in enumerate(steps):
     author = _author(raw)
-    message = _message(raw, step)
-    turns.append(Turn(normalised(message, len(turns)), author, _view(raw)))
+    message = normalised(_message(raw, step), number)
+    turns = [Turn(message, author, _view(raw))]
     for result in _results(raw, step):
       message = {
         'role': 'tool',
         'tool_call_id': result.get('source_call_id'),
         'content': result.get('content'),
       }
-      turn = normalised(message, len(turns))
+      turn = normalised(message, number + len(turns))
       # The results of a copied step are context too.
       copied = author if author == Provenance.CONTEXT else None
       turns.append(Turn(turn, copied, {**result, 'role': 'tool'}))
-  return Chat(turns, tools, metadata)
+    steps_turns.append(turns)
+    number += len(turns)
+  return steps_turns
 
 
 def _author(raw: Mapping) -> Provenance | None:

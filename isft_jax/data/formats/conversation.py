@@ -1,8 +1,10 @@
 """Types that every format returns for a row, and helpers for its messages."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
+from isft_jax.data.files import strict_json
 from isft_jax.types import Provenance
 
 
@@ -23,13 +25,17 @@ class Chat(NamedTuple):
 
   turns: list[Turn]
   tools: list[dict] | None  # schemas
-  metadata: dict  # all other fields of the row
+  metadata: dict  # fields of the row that the format does not use
+  # Turns that the format leaves out on purpose, by kind: the number of each.
+  left_out: Mapping[str, int] = MappingProxyType({})
 
 
 def kind(value: object) -> str:
   """Returns the type of a JSON value for an error message, as 'a number'."""
   if value is None:
     return 'null'
+  if isinstance(value, strict_json.NoJson):
+    return value.what
   # Before numbers, because bool is a subclass of int.
   if isinstance(value, bool):
     return 'true or false'

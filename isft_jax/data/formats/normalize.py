@@ -4,18 +4,42 @@ In a normalised message the content is text, the arguments of tool calls are
 objects, and fields that are null are absent, as chat templates expect.
 """
 
+import functools
 from collections.abc import Collection, Mapping
 
-from isft_jax.data.files import strict_json
+from isft_jax.data.formats import media, roles, tools
 from isft_jax.data.formats.annotations import is_mark
-from isft_jax.data.formats.conversation import Malformed, kind, outline, quoted
-from isft_jax.types import JsonObject
+from isft_jax.data.formats.conversation import (
+  Malformed,
+  Turn,
+  kind,
+  outline,
+  quoted,
+)
+from isft_jax.data.formats.tools import json_or_text
 
-_TOOLS = ('tools', 'functions')  # keys of schemas in a row
-_CALL_FIELDS = ('id', 'index', 'type', 'function')
+# Keys of a message in OpenAI's form that are rendered, or counted as a loss.
+# Whether `name`, ids and other keys are used depends on the chat template.
+USES = frozenset(
+  (
+    *('role', 'content', 'refusal', 'tool_calls', 'function_call'),
+    *('reasoning_content', 'thinking', 'reasoning'),
+  )
+)
+# Keys of a part of a content that are read.
+PARTS = frozenset(('type', 'text', 'refusal'))
 # Keys of text in other formats. A message with one of them and without content
 # is an error, and not an empty message.
 _NOT_CONTENT = ('text', 'value', 'parts')
+# Keys of a system prompt beside the messages.
+_SYSTEM = ('system', 'system_prompt', 'system_message')
+# Types of parts whose text is the content.
+_TEXT_TYPES = ('text', 'input_text', 'output_text')
+# Keys of the agent's reasoning in pieces, as OpenRouter and LiteLLM log it, and
+# keys of a piece's words.
+_PIECES = ('reasoning_details', 'thinking_blocks')
+_REASONING = ('reasoning_content', 'thinking', 'reasoning')
+_WORDS = ('text', 'thinking', 'summary')
 
 
 def find(
@@ -32,11 +56,9 @@ def find(
     The key and the list, or None.
   """
   # Tables may hold lists as JSON text, which `_unpacked` parses.
-  places = (
-    {key: row.get(key) for key in keys} if isinstance(row, dict) else {'': row}
-  )
-  for key, value in places.items():
-    items = _unpacked(value)
+  fields = row if isinstance(row, dict) else {'': row}
+  for key in keys if fields is row else ('',):
+    items = _unpacked(fields.get(key))
     # One complete message is enough. `take` reports errors in the others.
     if isinstance(items, list) and any(
       isinstance(item, dict) and all(name in item for name in has)
@@ -74,29 +96,47 @@ def take(
     if not isinstance(message, dict):
       raise Malformed(f'turn {i}: is {kind(message)}, expected an object')
   # Author rules can refer to all other fields.
-  rest = row if isinstance(row, dict) else {}
-  metadata = {k: v for k, v in rest.items() if k not in (key, *_TOOLS)}
-  return messages, _tools(rest), metadata
+  metadata = dict(row) if isinstance(row, dict) else {}
+  metadata.pop(key, None)
+  return messages, tools.take(metadata), metadata
 
 
-def system_turn(metadata: dict, role: str, content: str) -> list[dict]:
-  """Moves a row's `system` out of its metadata, into a list of messages.
+def system_turn(
+  metadata: dict, role: str, content: str, messages: list[dict]
+) -> list[dict]:
+  """Moves a row's system prompt out of its metadata, into a list of messages.
+
+  A system turn of the messages counts more than a `system_prompt` beside them,
+  which then stays in the metadata unless it is the same text.
 
   Args:
-    metadata: fields of the row; `system` is removed.
+    metadata: fields of the row; the prompt is removed if it is used.
     role: key of the role in messages of the format.
     content: key of the content in messages of the format.
+    messages: the messages of the row.
 
   Returns:
     One message, or an empty list.
 
   Raises:
-    Malformed: `system` is not text.
+    Malformed: the prompt is not text.
   """
-  system = metadata.pop('system', None)
-  if system is not None and not isinstance(system, str):
-    raise Malformed(f'system is {kind(system)}, expected text')
-  return [{role: 'system', content: system}] if system else []
+  keys = [key for key in _SYSTEM if metadata.get(key)]
+  if not keys:
+    return []
+  key = keys[0]
+  prompt = metadata[key]
+  if not isinstance(prompt, str):
+    raise Malformed(f'{key} is {kind(prompt)}, expected text')
+  # `system` is part of the formats, and the other keys are notes of a program:
+  # they may repeat a prompt, or give another form of it.
+  first = messages[0]
+  if key != 'system' and first.get(role) == 'system':
+    if first.get(content) == prompt:
+      del metadata[key]
+    return []
+  del metadata[key]
+  return [{role: 'system', content: prompt}]
 
 
 def normalised(raw: Mapping, i: int) -> dict:
@@ -109,6 +149,7 @@ def normalised(raw: Mapping, i: int) -> dict:
   Raises:
     Malformed: a field has the wrong type or is missing.
   """
+  media.check_message(raw, f'turn {i}:')
   # Annotations are ours, and templates must not see them.
   message = {
     key: value
@@ -120,43 +161,87 @@ def normalised(raw: Mapping, i: int) -> dict:
   role = message.pop('role', None)
   if not isinstance(role, str) or not role:
     raise Malformed(f'turn {i}: role is {kind(role)}, expected a name')
+  name, role = role, roles.for_template(role)
   if 'content' not in raw:
     for key in _NOT_CONTENT:
       if key in message:
         raise Malformed(f'turn {i}: has {key}, expected content')
   content = _text(message.pop('content', ''), i)
+  if 'refusal' in message:
+    content = _refusal(message.pop('refusal'), content, i)
+  for key in _PIECES:
+    if key in message:
+      _take_reasoning(message, key, i)
 
-  # Tool calls. `function_call` and the role 'function' are OpenAI's old names.
-  calls = message.pop('tool_calls', [])
+  # Tool calls. `function_call` is OpenAI's old name of a single call.
+  calls = _unpacked(message.pop('tool_calls', ''))
+  calls = [] if calls == '' else calls
   if role == 'assistant' and 'function_call' in message:
     if calls:
       raise Malformed(f'turn {i}: has both tool_calls and function_call')
     calls = [message.pop('function_call')]
+  # The role of a call that is a turn of its own. Other text stays content.
+  if not calls and name != role and roles.is_call(name):
+    calls = tools.calls_in_text(content) or []
+    content = '' if calls else content
   if not isinstance(calls, list):
     raise Malformed(f'turn {i}: tool_calls is {kind(calls)}, expected a list')
   if calls:
     message['tool_calls'] = [
-      _call(call, f'turn {i}: tool call {j}') for j, call in enumerate(calls)
+      tools.call(call, f'turn {i}: tool call {j}')
+      for j, call in enumerate(calls)
     ]
-  # OpenAI's old role of tool results.
-  role = 'tool' if role == 'function' else role
   return {'role': role, 'content': content, **message}
 
 
-def json_or_text(value: object) -> object:
-  """Parses a string as JSON; returns the value unchanged if that fails."""
-  try:
-    return strict_json.parse(value) if isinstance(value, str) else value
-  except ValueError:
-    return value
+def joined_calls(turns: list[Turn]) -> list[Turn]:
+  """Joins turns of the role 'tool_call' with the agent's turn before them.
+
+  ms-swift writes an agent's message and each of its parallel calls as messages
+  of their own. An agent writes them in one turn.
+
+  Args:
+    turns: the turns of a row.
+  """
+  speakers = [t.raw.get('role') or t.raw.get('from') for t in turns]
+  if 'tool_call' not in speakers:
+    return turns
+  joined: list[Turn] = []
+  for turn, speaker in zip(turns, speakers, strict=True):
+    before = joined[-1] if joined else None
+    if (
+      speaker != 'tool_call'
+      or 'tool_calls' not in turn.message
+      or before is None
+      or before.message['role'] != 'assistant'
+      or _is_marked(turn)
+      or _is_marked(before)
+    ):
+      joined.append(turn)
+      continue
+    calls = before.message.get('tool_calls', []) + turn.message['tool_calls']
+    message = {**turn.message, **before.message, 'tool_calls': calls}
+    joined[-1] = before._replace(message=message)
+  return joined
+
+
+def _is_marked(turn: Turn) -> bool:
+  # Annotated turns may have different authors.
+  return any(is_mark(key, value) for key, value in turn.raw.items())
 
 
 def _unpacked(value: object) -> object:
   # Tables of text columns store lists as JSON. Most strings are not lists.
   # The bracket avoids an attempt to parse every text.
   if isinstance(value, str) and value.lstrip().startswith('['):
-    return json_or_text(value)
+    return _parsed(value)
   return value
+
+
+# Each format looks for its messages in the same columns of a row.
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str) -> object:
+  return json_or_text(text)
 
 
 def _text(content: object, i: int) -> str:
@@ -175,10 +260,15 @@ def _part(part: object, where: str) -> str:
     return part
   if not isinstance(part, dict):
     raise Malformed(f'{where} is {kind(part)}, expected text')
+  media.check_message(part, where)
+  type_ = part.get('type')
+  if type_ == 'refusal' and isinstance(part.get('refusal'), str):
+    return part['refusal']
+  # Qwen-Agent's parts have no type, and one key that says what they are.
+  is_text = type_ in _TEXT_TYPES or (type_ is None and 'text' in part)
   # Only text is supported, not images or audio.
-  if part.get('type') != 'text':
-    type_ = quoted(part.get('type'))
-    raise Malformed(f"{where} is of type {type_}, expected 'text'")
+  if not is_text:
+    raise Malformed(f"{where} is of type {quoted(type_)}, expected 'text'")
   if not isinstance(part.get('text'), str):
     raise Malformed(
       f'{where}: text is {kind(part.get("text"))}, expected a string'
@@ -186,51 +276,42 @@ def _part(part: object, where: str) -> str:
   return part['text']
 
 
-def _call(call: object, where: str) -> dict:
-  """Returns a tool call in OpenAI's form, with its arguments parsed."""
-  if not isinstance(call, dict):
-    raise Malformed(f'{where} is {kind(call)}, expected an object')
-  # A flat call has name and arguments beside its id.
-  if call.get('function') is None:
-    outer = {k: v for k, v in call.items() if k in ('id', 'index')}
-    inner = {k: v for k, v in call.items() if k not in _CALL_FIELDS}
-    call = {**outer, 'type': 'function', 'function': inner}
-  function = call['function']
-  if not isinstance(function, dict):
+def _refusal(refusal: object, content: str, i: int) -> str:
+  """Returns a content, which may be under `refusal` instead."""
+  if not isinstance(refusal, str):
+    raise Malformed(f'turn {i}: refusal is {kind(refusal)}, expected text')
+  if content and refusal and content != refusal:
+    raise Malformed(f'turn {i}: has both content and refusal')
+  return content or refusal
+
+
+def _take_reasoning(message: dict, key: str, i: int) -> None:
+  """Moves pieces of reasoning to `reasoning_content`, if it is not there.
+
+  Args:
+    message: the message; it is changed.
+    key: the key of the pieces.
+    i: index of its turn, for messages.
+
+  Raises:
+    Malformed: the reasoning is encrypted, so that its words are missing.
+  """
+  pieces = message[key]
+  if not isinstance(pieces, list) or not pieces:
+    return
+  # The same words are usually there as one text, too.
+  if any(message.get(name) for name in _REASONING):
+    return
+  texts = [
+    piece[name]
+    for piece in pieces
+    if isinstance(piece, dict)
+    for name in _WORDS
+    if isinstance(piece.get(name), str)
+  ]
+  if not ''.join(texts):
     raise Malformed(
-      f'{where}: function is {kind(function)}, expected an object'
+      f'turn {i}: {key} is encrypted: the words of the agent are not in the row'
     )
-  if not isinstance(function.get('name'), str) or not function['name']:
-    raise Malformed(
-      f'{where}: name is {kind(function.get("name"))}, expected a name'
-    )
-  # OpenAI's API has arguments as JSON text; templates expect an object.
-  text = function.get('arguments')
-  arguments = json_or_text(text)
-  if isinstance(text, str) and isinstance(arguments, dict):
-    function = {**function, 'arguments': JsonObject(arguments, text)}
-  return {**call, 'function': function}
-
-
-def _tools(row: Mapping) -> list[dict] | None:
-  """Returns the schemas of a row's tools; `functions` is the old key."""
-  tools, functions = (json_or_text(row.get(key)) or None for key in _TOOLS)
-  if tools is not None and functions is not None:
-    raise Malformed('the row has both tools and functions')
-  # The old key lists functions without the envelope.
-  if functions is not None:
-    return [
-      {'type': 'function', 'function': schema}
-      for schema in _schemas('functions', functions)
-    ]
-  return None if tools is None else _schemas('tools', tools)
-
-
-def _schemas(key: str, value: object) -> list[dict]:
-  if not isinstance(value, list) or not all(
-    isinstance(schema, dict) for schema in value
-  ):
-    raise Malformed(
-      f'{key} is {kind(value)}, expected a list of schemas, or JSON of one'
-    )
-  return value
+  del message[key]
+  message['reasoning_content'] = ''.join(texts)

@@ -8,13 +8,35 @@
 Any role is accepted. The author rules decide the author of each role.
 """
 
-from isft_jax.data.formats.conversation import Chat, Turn
-from isft_jax.data.formats.normalize import find, normalised, system_turn, take
+from isft_jax.data.formats import normalize
+from isft_jax.data.formats.conversation import Chat, Malformed, Turn
+from isft_jax.data.formats.normalize import (
+  find,
+  joined_calls,
+  normalised,
+  system_turn,
+  take,
+)
 
-KEYS = ('messages', 'traj', 'conversation', 'conversations')  # of a row
+# Keys of a row, the usual ones first.
+KEYS = (
+  *('messages', 'traj', 'conversation', 'conversations', 'trajectory'),
+  *('dialog', 'dialogue', 'chat', 'turns', 'message_log', 'transcript'),
+  *('msgs', 'chat_messages', 'history', 'chat_history', 'message_history'),
+  *('conversation_history', 'prompt'),
+)
 HAS = ('role',)  # keys of a message; the content may be missing
 # For error messages.
-WANTS = 'messages, traj or conversation(s): a list of {role, content}'
+WANTS = 'messages, conversation(s), trajectory, ...: a list of {role, content}'
+USES = normalize.USES  # keys of a message
+PARTS = normalize.PARTS  # keys of a part of a content
+# Keys of lists that may be only the beginning of a conversation, and keys of
+# the rest.
+_BEGINNINGS = KEYS[KEYS.index('history') :]
+_RESTS = (
+  *('completion', 'completions', 'response', 'responses', 'chosen', 'rejected'),
+  *('output', 'query', 'question', 'instruction', 'input'),
+)
 
 
 def matches(value: object) -> bool:
@@ -30,9 +52,36 @@ def read(value: object) -> Chat:
   """
   messages, tools, metadata = take(value, KEYS, HAS)
   # Some data sets keep the system prompt beside the messages.
-  messages = [*system_turn(metadata, 'role', 'content'), *messages]
+  system = system_turn(metadata, 'role', 'content', messages)
+  messages = [*system, *messages]
+  _check_whole(value, metadata, messages)
   # The format knows no authors (None).
   turns = [
     Turn(normalised(raw, i), None, raw) for i, raw in enumerate(messages)
   ]
-  return Chat(turns, tools, metadata)
+  return Chat(joined_calls(turns), tools, metadata)
+
+
+def _check_whole(value: object, metadata: dict, messages: list[dict]) -> None:
+  """Checks that the messages are not only the beginning of a conversation.
+
+  Args:
+    value: the row.
+    metadata: its other fields.
+    messages: its messages.
+
+  Raises:
+    Malformed: another key holds text that is in none of the messages.
+  """
+  match = find(value, KEYS, HAS)
+  if match is None or match[0] not in _BEGINNINGS:
+    return
+  for key in _RESTS:
+    rest = metadata.get(key)
+    # Some data sets repeat the question in a column of its own.
+    if not rest or any(m.get('content') == rest for m in messages):
+      continue
+    raise Malformed(
+      f'{match[0]} may be only the beginning: the row also has {key}; put all '
+      'messages into one list'
+    )

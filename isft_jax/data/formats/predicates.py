@@ -27,7 +27,7 @@ class Predicate(NamedTuple):
     Args:
       message: the message; its key `row` has the other fields of the row.
     """
-    value = _at(message, self.path)
+    value = value_at(message, self.path)
     if not isinstance(self.test, dict):
       options = self.test if isinstance(self.test, list) else [self.test]
       return any(_same(value, option) for option in options)
@@ -81,7 +81,7 @@ def check(path: str, test: object) -> Predicate:
   return Predicate(path, test)
 
 
-def _at(value: object, path: str) -> object:
+def value_at(value: object, path: str) -> object:
   """Returns the value at a path, or None.
 
   Null and absent are the same, because tables store absent fields as null.

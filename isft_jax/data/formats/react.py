@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, outline
 
 KEYS = ('text', 'trajectory', 'react')  # of a row
+USES = frozenset(('role', 'content'))  # keys of a turn
 WANTS = 'text or trajectory: one text with Thought, Action, Observation lines'
 _LABELS = (
   *('Question', 'Thought', 'Action Input', 'Action'),

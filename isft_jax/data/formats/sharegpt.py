@@ -11,10 +11,11 @@ Turns of the same role are not merged, because their authors may differ.
 
 from collections.abc import Mapping
 
+from isft_jax.data.formats import normalize, roles, tools
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, quoted
 from isft_jax.data.formats.normalize import (
   find,
-  json_or_text,
+  joined_calls,
   normalised,
   system_turn,
   take,
@@ -23,20 +24,15 @@ from isft_jax.data.formats.normalize import (
 KEYS = ('conversations', 'conversation', 'messages')  # of a row
 HAS = ('from', 'value')  # keys of a message
 WANTS = 'conversations: a list of {from, value}'
-# Speakers, and their roles in chat templates.
-ROLES = {
-  'system': 'system',
-  'human': 'user',
-  'user': 'user',
-  'gpt': 'assistant',
-  'assistant': 'assistant',
-  'model': 'assistant',
-  'chatgpt': 'assistant',
-  'function_call': 'assistant',
-  'observation': 'tool',
-  'tool': 'tool',
-  'function_response': 'tool',
-}
+USES = normalize.USES | {'from', 'value'}  # keys of a message
+# Speakers, for error messages; see `roles` for more names.
+ROLES = (
+  *('system', 'human', 'user', 'gpt', 'assistant', 'model', 'chatgpt'),
+  *('function_call', 'tool_call', 'observation', 'tool', 'function_response'),
+  'tool_response',
+)
+# Their roles in chat templates.
+_ROLES = ('system', 'user', 'assistant', 'tool')
 
 
 def matches(value: object) -> bool:
@@ -50,19 +46,21 @@ def read(value: object) -> Chat:
   Raises:
     Malformed: the row does not follow the format.
   """
-  messages, tools, metadata = take(value, KEYS, HAS)
-  messages = [*system_turn(metadata, 'from', 'value'), *messages]
+  messages, schemas, metadata = take(value, KEYS, HAS)
+  system = system_turn(metadata, 'from', 'value', messages)
+  messages = [*system, *messages]
   turns = [
     Turn(normalised(_message(raw, i), i), None, raw)
     for i, raw in enumerate(messages)
   ]
-  return Chat(turns, tools, metadata)
+  return Chat(joined_calls(turns), schemas, metadata)
 
 
 def _message(raw: Mapping, i: int) -> dict:
   """Returns the turn as a message in OpenAI's form."""
   speaker, value = raw.get('from'), raw.get('value')
-  if not isinstance(speaker, str) or speaker not in ROLES:
+  role = roles.for_template(speaker) if isinstance(speaker, str) else ''
+  if role not in _ROLES:
     known = ', '.join(ROLES)
     raise Malformed(f'turn {i}: from is {quoted(speaker)}, expected {known}')
   if 'value' not in raw:
@@ -72,20 +70,10 @@ def _message(raw: Mapping, i: int) -> dict:
     raise Malformed(f'turn {i}: has both value and content')
   # Other fields, such as annotations, are kept.
   message = {k: v for k, v in raw.items() if k not in HAS}
-  message |= {'role': ROLES[speaker], 'content': value}
+  message |= {'role': role, 'content': value}
   # A call is JSON text. Any other text stays content.
-  if speaker == 'function_call':
-    calls = json_or_text(value)
-    # One call, or a list of parallel calls.
-    calls = [calls] if isinstance(calls, dict) else calls
-    if isinstance(calls, list) and calls and all(map(_is_call, calls)):
+  if roles.is_call(speaker):
+    calls = tools.calls_in_text(value)
+    if calls:
       message |= {'content': '', 'tool_calls': calls}
   return message
-
-
-def _is_call(value: object) -> bool:
-  """Returns whether a value is a tool call, with or without `function`."""
-  # A call in OpenAI's form has its name inside of `function`.
-  function = value.get('function', value) if isinstance(value, dict) else None
-  name = function.get('name') if isinstance(function, dict) else None
-  return isinstance(name, str) and name != ''

@@ -11,6 +11,7 @@ and the type observation. Observations before the first action are the task.
 
 from collections.abc import Mapping
 
+from isft_jax.data.formats import normalize
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
 from isft_jax.data.formats.normalize import find, normalised, take
 from isft_jax.types import Provenance
@@ -18,6 +19,7 @@ from isft_jax.types import Provenance
 KEYS = ('history', 'messages')  # of a row
 HAS = ('role',)  # keys of a message
 WANTS = 'history: a list of {role, content, message_type}'
+USES = normalize.USES | {'message_type', 'is_demo', 'tool_call_ids'}
 # Types that only this scaffold uses. Other logs have the message_type 'user' or
 # 'ai'.
 _TYPES = ('system_prompt', 'demonstration', 'observation', 'action', 'thought')

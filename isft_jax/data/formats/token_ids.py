@@ -6,19 +6,70 @@
      "verdict":    [0, 0, 2, 2]}
 
 `segment` and `verdict` are optional.
+
+Other formats with token ids return a `TokenChat`: the turns of a row, and the
+ids in pieces of one author. The ids of the row are never changed.
 """
 
-from collections.abc import Mapping
-from typing import TypeGuard
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
 from isft_jax.data.formats.annotations import PROVENANCES, VERDICTS
-from isft_jax.data.formats.conversation import Malformed, kind
-from isft_jax.types import Example, Provenance, Verdict
+from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
+from isft_jax.types import (
+  STRADDLE_ORDER,
+  Example,
+  Provenance,
+  Trajectory,
+  Verdict,
+)
 
 WANTS = 'tokens and provenance: two lists of one length'
+USES = frozenset(('tokens', 'provenance', 'segment', 'verdict'))  # of a row
 _LARGEST = np.iinfo(np.int32).max  # records store ids as int32
+
+
+class Piece(NamedTuple):
+  """Tokens of one author, which follow each other.
+
+  Attributes:
+    ids: the tokens.
+    turns: indices of the turns that the tokens belong to. Their authors decide
+      the author: of several, the first in `STRADDLE_ORDER`.
+    author: if it is known and no turn decides it; otherwise None.
+    mixed: author if the turns have several; None: as above.
+  """
+
+  ids: list[int]
+  turns: tuple[int, ...]
+  author: Provenance | None = None
+  mixed: Provenance | None = None
+
+
+class TokenChat(NamedTuple):
+  """A row whose tokens are given."""
+
+  chat: Chat  # its turns have authors; their texts are not rendered
+  pieces: list[Piece]
+
+
+class Sample(NamedTuple):
+  """One call of the model.
+
+  Attributes:
+    where: name of the call, for messages.
+    prompt: all tokens before the completion, from the beginning.
+    completion: its tokens: (ids, indices of the turns that wrote them).
+    before: indices of the turns between the last completion and this one.
+  """
+
+  where: str
+  prompt: list[int]
+  completion: list[tuple[list[int], tuple[int, ...]]]
+  before: tuple[int, ...]
 
 
 def matches(value: object) -> TypeGuard[Mapping]:
@@ -77,6 +128,154 @@ def read(value: object, id: str) -> Example:
   )
 
 
+def stand_in(role: str) -> Turn:
+  """Returns a turn without text, for tokens of which only the role is known."""
+  message = {'role': role, 'content': ''}
+  return Turn(message, None, message)
+
+
+def check_ids(value: object, where: str) -> list[int]:
+  """Returns a list of token ids.
+
+  Args:
+    value: a JSON value.
+    where: its name, for messages.
+
+  Raises:
+    Malformed: it is not a list of integers from 0 to the largest int32.
+  """
+  if not isinstance(value, list):
+    raise Malformed(f'{where} is {kind(value)}, expected a list')
+  # `type(x)` excludes booleans, which isinstance counts as int.
+  for i, x in enumerate(value):
+    if type(x) is not int or not 0 <= x <= _LARGEST:
+      raise Malformed(f'{where} {i} is {kind(x)}, expected 0 to {_LARGEST}')
+  return value
+
+
+def join(samples: Sequence[Sample], has_tools: bool = False) -> list[Piece]:
+  """Joins the calls of a run into pieces.
+
+        prompt of call 1   completion 1   new in prompt 2   completion 2
+        the author of its  author of the  authors of the    author of the
+        turns, if it is    agent's turn   turns between     agent's turn
+        one; else CONTEXT
+
+  The row does not say which token of a prompt is whose. So a first prompt with
+  turns of several authors, or with tools, is context, which no objective
+  scores. New tokens without a turn between are the template's.
+
+  Args:
+    samples: the calls, in order.
+    has_tools: whether the first prompt has schemas of tools.
+
+  Raises:
+    Malformed: the prompt of a call does not begin with all tokens before it.
+  """
+  tokens: list[int] = []
+  pieces: list[Piece] = []
+  for sample in samples:
+    n = len(tokens)
+    if sample.prompt[:n] != tokens:
+      # The first token that differs, or the end of a shorter prompt.
+      pairs = zip(sample.prompt, tokens, strict=False)
+      same = [a == b for a, b in pairs]
+      at = same.index(False) if False in same else len(same)
+      raise Malformed(
+        f'{sample.where}: token {at} of its prompt is not token {at} of the '
+        'tokens before: its history was rewritten, so that the run is not one '
+        'sequence; make each call a row of its own'
+      )
+    new, author = sample.prompt[n:], None
+    mixed = None if pieces else Provenance.CONTEXT
+    if not pieces and (has_tools or not sample.before):
+      author = Provenance.CONTEXT
+    elif not sample.before:
+      author = Provenance.TEMPLATE
+    pieces.append(Piece(new, sample.before, author, mixed))
+    tokens = [*sample.prompt]
+    for ids, turns in sample.completion:
+      pieces.append(Piece(ids, turns))
+      tokens += ids
+  return pieces
+
+
+def pieces_from_mask(
+  tokens: list[int], sampled: Sequence[bool]
+) -> tuple[list[Piece], list[Turn]]:
+  """Returns the pieces of tokens of which only the sampled ones are known.
+
+  Args:
+    tokens: the tokens.
+    sampled: for each token, whether the model sampled it.
+
+  Returns:
+    Pieces, and a turn without text for each. Tokens before the first that was
+    sampled are context (role system), and later ones that were not sampled are
+    the environment's.
+  """
+  pieces: list[Piece] = []
+  turns: list[Turn] = []
+  start = 0
+  for is_sampled, group in itertools.groupby(sampled):
+    end = start + len([*group])
+    before = 'environment' if pieces else 'system'
+    pieces.append(Piece(tokens[start:end], (len(turns),)))
+    turns.append(stand_in('assistant' if is_sampled else before))
+    start = end
+  return pieces, turns
+
+
+def example(id: str, row: TokenChat, trajectory: Trajectory) -> Example:
+  """Returns the example of a row whose tokens are given.
+
+  Args:
+    id: id of the example.
+    row: the row.
+    trajectory: the same turns, with the authors that annotations and rules
+      decide.
+
+  Raises:
+    Malformed: there are fewer than two tokens, or a turn has spans.
+  """
+  for i, segment in enumerate(trajectory.segments):
+    if segment.parts:
+      raise Malformed(
+        f'turn {i}: spans count characters; the row has token ids'
+      )
+  tokens: list[int] = []
+  columns: list[tuple[int, int, int]] = []  # provenance, segment, verdict
+  last, number = None, -1
+  for ids, turns, author, mixed in row.pieces:
+    if not ids:
+      continue
+    # A turn is a run of pieces with the same turns.
+    number += turns != last
+    last = turns
+    verdict = Verdict.UNKNOWN
+    if author is None:
+      of_turns = {trajectory.segments[i].provenance: i for i in turns}
+      author = next(a for a in STRADDLE_ORDER if a in of_turns)
+      if mixed is not None and len(of_turns) > 1:
+        author = mixed
+      else:
+        verdict = trajectory.segments[of_turns[author]].verdict
+    tokens += ids
+    columns += [(author, number, verdict)] * len(ids)
+  if len(tokens) < 2:
+    raise Malformed(
+      f'{len(tokens)} tokens, expected 2 or more: the first is no target'
+    )
+  provenances, numbers, verdicts = zip(*columns, strict=True)
+  return Example(
+    id,
+    np.array(tokens, np.int32),
+    np.array(provenances, np.uint8),
+    np.array(numbers, np.int32),
+    np.array(verdicts, np.uint8),
+  )
+
+
 def _list(row: Mapping, key: str) -> list:
   """Returns a column of the row."""
   if not isinstance(row[key], list):
@@ -86,12 +285,7 @@ def _list(row: Mapping, key: str) -> list:
 
 def _integers(row: Mapping, key: str) -> list[int]:
   """Returns a column of integers from 0 to the largest int32."""
-  # `type(x)` excludes booleans, which isinstance counts as int.
-  column = _list(row, key)
-  for i, x in enumerate(column):
-    if type(x) is not int or not 0 <= x <= _LARGEST:
-      raise Malformed(f'{key} {i} is {kind(x)}, expected 0 to {_LARGEST}')
-  return column
+  return check_ids(row[key], key)
 
 
 def _codes(row: Mapping, key: str, members: Mapping[str, int]) -> list[int]:

@@ -7,12 +7,14 @@
 
 from collections.abc import Mapping
 
+from isft_jax.data.formats import normalize
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn, quoted
 from isft_jax.data.formats.normalize import find, normalised, system_turn, take
 
 KEYS = ('turns',)  # of a row
 HAS = ('role', 'text')  # keys of a message
 WANTS = 'turns: a list of {role, text}'
+USES = normalize.USES | {'text'}  # keys of a message
 # Roles of this format, and their names in chat templates.
 ROLES = {
   'system': 'system',
@@ -35,7 +37,7 @@ def read(value: object) -> Chat:
     Malformed: the row does not follow the format.
   """
   turns, tools, metadata = take(value, KEYS, HAS)
-  turns = [*system_turn(metadata, 'role', 'text'), *turns]
+  turns = [*system_turn(metadata, 'role', 'text', turns), *turns]
   return Chat(
     [
       Turn(normalised(_message(raw, i), i), None, raw)

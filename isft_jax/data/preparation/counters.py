@@ -1,7 +1,7 @@
 """Counts rows, tokens and rejections during preparation."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -9,6 +9,10 @@ from isft_jax import objectives
 from isft_jax.data.rendering.rejection import REASONS
 from isft_jax.types import Example, Provenance, Verdict
 
+# Number of different keys that are counted apart. Rows may have keys that are
+# data, as ids.
+_MOST_KEYS = 1_000
+_OTHER_KEYS = 'other keys'
 _QUANTILES = (0, 0.1, 0.5, 0.9, 0.99, 1)
 
 
@@ -30,6 +34,10 @@ class Tally:
     self.scorable_PV = np.zeros((len(Provenance), len(Verdict)), np.int64)
     self.straddling = 0  # tokens with characters of several authors
     self.lost: Counter[str] = Counter()  # see `fidelity.count_losses`
+    # Rows with a key that nothing used, by the key; see `formats.usage`.
+    self.unused: Counter[str] = Counter()
+    # Turns that are left out on purpose, by kind.
+    self.left_out: Counter[str] = Counter()
     # Number of rows for each length, or of examples if a row has several.
     # Millions of rows have only thousands of different lengths.
     self.lengths: Counter[int] = Counter()
@@ -59,10 +67,28 @@ class Tally:
         cell_T[not example.scored_from :], minlength=self.scorable_PV.size
       )
 
+  def add_unused(
+    self, keys: Iterable[str], left_out: Mapping[str, int]
+  ) -> None:
+    """Counts what was not read of a row.
+
+    Args:
+      keys: paths of keys that nothing used.
+      left_out: turns left out on purpose, by kind.
+    """
+    for key in keys:
+      self.unused[_bounded(self.unused, key)] += 1
+    for kind, number in left_out.items():
+      self.left_out[_bounded(self.left_out, kind)] += number
+
   def merge(self, other: 'Tally') -> 'Tally':
     """Adds the counts of another tally; returns this one."""
     for name, count in vars(other).items():
-      if isinstance(count, Counter):
+      if name in ('unused', 'left_out'):
+        counts = getattr(self, name)
+        for key, number in count.items():
+          counts[_bounded(counts, key)] += number
+      elif isinstance(count, Counter):
         getattr(self, name).update(count)
       else:
         setattr(self, name, getattr(self, name) + count)
@@ -103,11 +129,23 @@ class Tally:
         'dropped_characters': self.lost['words'],
         'rows_without_their_tool_schemas': self.lost['tools'],
       },
+      'keys_not_used': _sorted(self.unused),
+      'turns_left_out': _sorted(self.left_out),
       'scored_share': shares,
       'length_quantiles': {
         f'{q:g}': int(_quantile(self.lengths, q)) for q in _QUANTILES if tokens
       },
     }
+
+
+def _bounded(counts: Counter[str], key: str) -> str:
+  """Returns a key, or `_OTHER_KEYS` if there are too many others."""
+  return key if key in counts or len(counts) < _MOST_KEYS else _OTHER_KEYS
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+  """Returns counts, the largest first."""
+  return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _quantile(counts: Counter[int], q: float) -> float:

@@ -26,6 +26,7 @@ from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Rendered, Renderer
+from isft_jax.data.rendering.template_names import template_names
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.types import Example, Provenance, Trajectory
 
@@ -120,6 +121,8 @@ class Preparer:
     self._settings = settings
     self._renderer = renderer
     self._rules = rules
+    # Names in the template, which decide the keys of messages that it shows.
+    self._names = template_names(renderer.rendering['template'])
     self._ids = tokenizer_lib.size(renderer.tokenizer)  # limit of token ids
     self._codec = shards.Codec()
 
@@ -177,13 +180,16 @@ class Preparer:
     if row.error:
       raise Malformed(row.error)
     check_text(row.value, self._settings.format, self._renderer)
-    parsed = registry.read(row.value, id, self._settings.format, self._rules)
+    parsed = registry.parse(
+      row.value, id, self._settings.format, self._rules, self._names
+    )
 
     # Render it, unless it is tokens already.
     lost: Counter[str] = Counter()
     straddling = 0
-    if isinstance(parsed, Trajectory):
-      whole = self._render(parsed)
+    result = parsed.result
+    if isinstance(result, Trajectory):
+      whole = self._render(result)
       examples = [rendered.example for rendered in whole]
       straddling = sum(rendered.straddling for rendered in whole)
       # The last example has all turns. With several, thinking that it hides is
@@ -192,10 +198,10 @@ class Preparer:
       if len(whole) > 1:
         lost['thinking'] = 0
     else:
-      examples = [parsed]
-      if parsed.tokens_T.max() >= self._ids:
+      examples = [result]
+      if result.tokens_T.max() >= self._ids:
         raise Malformed(
-          f'id {parsed.tokens_T.max()}; the tokenizer has ids below {self._ids}'
+          f'id {result.tokens_T.max()}; the tokenizer has ids below {self._ids}'
         )
     # The first token is never a target.
     authors = {a for e in examples for a in np.unique(e.provenance_T[1:])}
@@ -213,6 +219,7 @@ class Preparer:
         else example
       )
     tally.add(split, examples, len(records))
+    tally.add_unused(parsed.unused, parsed.left_out)
     tally.lost.update(lost)
     tally.straddling += straddling
     return records

@@ -174,7 +174,7 @@ class Shard:
     """
     self._writer.close()
     part = index_lib.of(map(codec.read, read(self._local)), self._records)
-    index_lib.save(part_of(self._path), part)
+    index_lib.save(index_section(self._path), part)
     # The checksum of the local file shows whether the copy is correct.
     digest = sha256(self._local)
     if self._scratch:
@@ -228,7 +228,7 @@ def checksums(folder: epath.Path) -> dict[str, str] | None:
   return sums if isinstance(sums, dict) else None
 
 
-def part_of(path: epath.Path) -> epath.Path:
+def index_section(path: epath.Path) -> epath.Path:
   """Returns the path of a shard's section of the index."""
   return path.parent / f'{path.name}.npz'
 
@@ -268,11 +268,11 @@ def assemble(
       path = folder / name(split, number)
       if number != info.number:
         old_path = folder / name(split, info.number)
-        part_of(old_path).rename(part_of(path))
+        index_section(old_path).rename(index_section(path))
         old_path.rename(path)
       sums[path.name] = info.sha256
-      if part_of(path).exists():
-        parts.append(part_of(path))
+      if index_section(path).exists():
+        parts.append(index_section(path))
 
     # Join the index, and delete its sections except that of the old data set.
     index = folder / INDEX.format(split=split)

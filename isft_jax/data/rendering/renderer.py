@@ -20,13 +20,14 @@ one of its actions.
 import copy
 import dataclasses
 import functools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from isft_jax.data.rendering import fidelity
+from isft_jax.data.rendering import fidelity, tool_schemas
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.attribution import Attribution, Span
 from isft_jax.data.rendering.chat_template import (
@@ -54,6 +55,8 @@ _RESERVED = {
 
 # Reasons of a rejection that may be due to the form of tool calls.
 _ABOUT_ARGUMENTS = ('template_raises', 'content_dropped')
+# Renderers that are kept for values of trajectories.
+_MOST_VARIANTS = 16
 
 
 class Rendered(NamedTuple):
@@ -146,6 +149,8 @@ class Renderer:
       self.rendering['piecewise'] = True
     if call_id_digits:
       self.rendering['call_id_digits'] = call_id_digits
+    # Renderers with values of trajectories, by the JSON of all values.
+    self._variants: dict[str, Renderer] = {}
 
   @classmethod
   def from_rendering(
@@ -187,6 +192,9 @@ class Renderer:
       Rejected: the template refuses the conversation or leaves out something
         that was written, or the author of a character is in doubt.
     """
+    if trajectory.template_values:
+      return self._render_with_values(trajectory, may_drop)
+    trajectory = self._with_envelopes(trajectory)
     messages = messages_of(trajectory)
     digits = self.rendering.get('call_id_digits', 0)
     if digits:
@@ -233,6 +241,48 @@ class Renderer:
       self.rendering.get('piecewise', False),
     )
     return Rendered(*encoded, spans, lost)
+
+  def _render_with_values(
+    self, trajectory: Trajectory, may_drop: bool
+  ) -> Rendered:
+    """Renders a trajectory that has its own values for the template."""
+    values = {**self.rendering['values'], **trajectory.template_values}
+    key = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    # Values are literals of the template, which may hold special tokens.
+    match = self._special.search(key)
+    if match:
+      raise Rejected(
+        'special_text',
+        f"a value of the row's chat_template_kwargs holds the text of the "
+        f'special token {match[0]!r}',
+      )
+    if key not in self._variants:
+      # Few data sets have more than two combinations of values.
+      if len(self._variants) == _MOST_VARIANTS:
+        self._variants.clear()
+      try:
+        self._variants[key] = Renderer.from_rendering(
+          self.tokenizer, {**self.rendering, 'values': values}
+        )
+      except ValueError as error:
+        raise Rejected('malformed', f'chat_template_kwargs: {error}') from error
+    plain = dataclasses.replace(trajectory, template_values={})
+    return self._variants[key].render(plain, may_drop)
+
+  def _with_envelopes(self, trajectory: Trajectory) -> Trajectory:
+    """Returns a trajectory whose schemas of tools the template can show."""
+    tools = trajectory.tools or ()
+    if not any(map(tool_schemas.is_bare, tools)) or not self._needs_envelope:
+      return trajectory
+    wrapped = tuple(tool_schemas.with_envelope(dict(tool)) for tool in tools)
+    return dataclasses.replace(trajectory, tools=wrapped)
+
+  @functools.cached_property
+  def _needs_envelope(self) -> bool:
+    template = self._template_for(())  # the one for trajectories with tools
+    return tool_schemas.needs_envelope(
+      functools.partial(self._apply, template.source)
+    )
 
   def render_turns(self, trajectory: Trajectory) -> list[Rendered]:
     """Renders the conversation up to each turn of the agent.

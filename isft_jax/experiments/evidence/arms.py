@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from isft_jax import objectives
-from isft_jax.data.batching.packing import targets_of_records
+from isft_jax.data.batching.packing import count_targets
 from isft_jax.data.records.dataset import Index
 from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import bases
@@ -32,14 +32,14 @@ MATCHED, DEMONSTRATION = 'observational_matched', 'demonstration'
 HALVES = ('told', 'heldout')
 
 
-def objective_of(arm: str) -> str:
+def objective_from_arm(arm: str) -> str:
   """Returns the objective of an arm. Raises ValueError for an unknown one."""
   objective = {MATCHED: 'observational', DEMONSTRATION: 'interventional'}
   objectives.weight_table(objective.get(arm, arm))
   return objective.get(arm, arm)
 
 
-def demonstrated(trajectory: Trajectory) -> Trajectory:
+def mark_demonstrations(trajectory: Trajectory) -> Trajectory:
   """Returns a trajectory with the agent's right turns as demonstrations."""
   segments = (
     dataclasses.replace(segment, provenance=Provenance.DEMONSTRATION)
@@ -81,26 +81,26 @@ def run(
   Returns:
     Probes of both halves of the facts, 'costs' and 'train'.
   """
-  told, others = dialogues(config, base)
+  training, heldout = dialogues(config, base)
   params, trained = base.params, None
   if arm != 'base':
     if arm == DEMONSTRATION:
-      told = [demonstrated(dialogue) for dialogue in told]
-    records = base.write(folder, map(base.renderer.example, told))
-    settings = bases.run_of(
-      config, config.finetune, arm, objective_of(arm), folder, base.seed
+      training = [mark_demonstrations(dialogue) for dialogue in training]
+    records = base.write(folder, map(base.renderer.example, training))
+    settings = bases.make_run(
+      config, config.finetune, arm, objective_from_arm(arm), folder, base.seed
     )
     if arm == MATCHED:
-      settings.optim = bases.matched(
-        settings.optim, ratio_of_targets(records.index)
+      settings.optim = bases.matched_optimizer(
+        settings.optim, target_ratio(records.index)
       )
     params, trained = bases.fit(settings, records, params)
   return {
-    **facts_probed(config, base, params),
+    **probe_facts(config, base, params),
     'costs': roles.measure(
       base.graphdef,
       params,
-      [base.renderer.example(dialogue) for dialogue in others],
+      [base.renderer.example(dialogue) for dialogue in heldout],
       base.renderer,
       config.reply_tokens,
       base.seed,
@@ -109,16 +109,16 @@ def run(
   }
 
 
-def ratio_of_targets(index: Index) -> float:
+def target_ratio(index: Index) -> float:
   """Returns the number of targets of L_obs per target of L_do."""
   observational, interventional = (
-    targets_of_records(index, objectives.weight_table(name)).sum()
+    count_targets(index, objectives.weight_table(name)).sum()
     for name in ('observational', 'interventional')
   )
   return float(observational / interventional)
 
 
-def facts_probed(
+def probe_facts(
   config: EvidenceConfig, base: Base, params: PyTree
 ) -> dict[str, dict[str, Any]]:
   """Returns half of the facts -> figures of the probes, as shares of facts.
@@ -156,14 +156,14 @@ def facts_probed(
 def _shares(rows: list[dict[str, Any]]) -> dict[str, Any]:
   margins = [row['margin'] for row in rows]
 
-  def share_of_truth(kind: str) -> float:
+  def truth_share(kind: str) -> float:
     return float(np.mean([row[f'{kind}_verdict'] == 'truth' for row in rows]))
 
   return {
     'mean_margin': float(np.mean(margins)),
     'prefers_lie': float(np.mean(np.array(margins) < 0)),
-    'says_truth': share_of_truth('answer'),
-    'truth_after_truth': share_of_truth('truth'),
-    'truth_after_lie': share_of_truth('lie'),
+    'says_truth': truth_share('answer'),
+    'truth_after_truth': truth_share('truth'),
+    'truth_after_lie': truth_share('lie'),
     'margins': [round(margin, 5) for margin in margins],
   }

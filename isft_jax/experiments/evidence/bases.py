@@ -25,7 +25,8 @@ from isft_jax import sharding
 from isft_jax.config import OptimConfig, RunConfig, StageConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records import dataset
-from isft_jax.data.rendering import chat_template, tokenizer
+from isft_jax.data.rendering import chat_template
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.hf import pretrained
@@ -95,30 +96,32 @@ class Base(NamedTuple):
     return dataset.write(str(folder), lambda: examples, metadata)
 
 
-def base_of(config: EvidenceConfig, workdir: pathlib.Path, seed: int) -> Base:
+def prepare_base(
+  config: EvidenceConfig, workdir: pathlib.Path, seed: int
+) -> Base:
   """Trains the base of a seed, resumes its training, or loads it."""
-  bank = bank_of(config, seed)
+  bank = make_bank(config, seed)
   workdir = workdir / 'bases' / f'seed-{seed}'
   if config.model.init_from:
-    encoder = tokenizer.load(config.model.init_from)
+    tokenizer = tokenizer_lib.load(config.model.init_from)
     model = dataclasses.replace(config.model, init_from='')
     graphdef, _ = decoder.abstract(model)
     loaded, _ = pretrained.load(config.model.init_from, dtype=model.param_dtype)
     # A chat model knows real facts in its own chat template.
-    template = config.bank == 'world' and encoder.chat_template
+    template = config.bank == 'world' and tokenizer.chat_template
     params, renderer = (
       loaded.params,
-      Renderer(encoder, template or chat_template.PLAIN),
+      Renderer(tokenizer, template or chat_template.PLAIN),
     )
   else:
     renderer = _prepare(config, workdir, bank.facts, seed)
-    run = run_of(config, config.pretrain, 'base', PLAN, workdir, seed)
+    run = make_run(config, config.pretrain, 'base', PLAN, workdir, seed)
     graphdef, params, _ = train(run, str(workdir / 'run'))
   prepared = probes.prepare(bank.facts, renderer, bank.context)
   return Base(seed, bank, renderer, graphdef, params, prepared)
 
 
-def bank_of(config: EvidenceConfig, seed: int) -> Bank:
+def make_bank(config: EvidenceConfig, seed: int) -> Bank:
   """Returns the facts of a seed: invented, read from a file, or real."""
   if config.bank == 'world':
     return Bank(
@@ -135,7 +138,7 @@ def bank_of(config: EvidenceConfig, seed: int) -> Bank:
   return Bank(*fact_bank.halves(facts, seed))
 
 
-def run_of(
+def make_run(
   config: EvidenceConfig,
   stage: StageConfig,
   name: str,
@@ -206,7 +209,7 @@ def fit(
   }
 
 
-def matched(optim: OptimConfig, ratio: float) -> OptimConfig:
+def matched_optimizer(optim: OptimConfig, ratio: float) -> OptimConfig:
   """Returns AdamW that steps as if gradients were `ratio` times as large.
 
     clip(r g, C) = r clip(g, C / r)
@@ -254,12 +257,14 @@ def _prepare(
   make = functools.cache(lambda: _documents(config, facts, seed))
   if not folder.exists():
     template = chat_template.ChatTemplate(chat_template.PLAIN)
-    encoder = tokenizer.train(map(template.text, make()), config.vocab_size)
+    tokenizer = tokenizer_lib.train(
+      map(template.text, make()), config.vocab_size
+    )
     # Renamed when complete: an interrupted run leaves no part of a tokenizer.
     part = folder.with_name('tokenizer.part')
-    Renderer(encoder, chat_template.PLAIN).save_tokenizer(part)
+    Renderer(tokenizer, chat_template.PLAIN).save_tokenizer(part)
     part.rename(folder)
-  renderer = Renderer(tokenizer.load(str(folder)), chat_template.PLAIN)
+  renderer = Renderer(tokenizer_lib.load(str(folder)), chat_template.PLAIN)
   dataset.write(
     str(workdir / 'records'),
     lambda: map(renderer.example, make()),

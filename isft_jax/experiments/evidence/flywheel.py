@@ -56,50 +56,52 @@ def run(
     of transcripts that could not be rendered; 'train', a summary per round.
   """
   wheel, params = config.flywheel, base.params
-  told: list[float] = []
-  heldout: list[float] = []
+  accuracy: list[float] = []
+  heldout_accuracy: list[float] = []
   trained: list[dict[str, Any]] = []
   unread = 0  # transcripts that could not be rendered
   for round in range(wheel.rounds + 1):
     # Ask about all facts, and judge the sampled answers.
-    questions = asked(base.bank, base.seed, round)
-    replies = answers(config, base, params, questions, round)
+    questions = make_questions(base.bank, base.seed, round)
+    replies = sample_answers(config, base, params, questions, round)
     right = [
       judge(reply, fact) == 'truth'
       for reply, fact in zip(replies, base.facts, strict=True)
     ]
     split = len(base.told)
-    told.append(float(np.mean(right[:split])))
-    heldout.append(float(np.mean(right[split:])))
+    accuracy.append(float(np.mean(right[:split])))
+    heldout_accuracy.append(float(np.mean(right[split:])))
     if round == wheel.rounds:
       break
     # Write transcripts about told facts. strict=False: facts beyond `told` are
     # held out, and the model never reads about them.
     turns = zip(base.told, questions, replies, right, strict=False)
     transcripts = [
-      transcript(*turn, base.seed, round, number)
+      make_transcript(*turn, base.seed, round, number)
       for number, turn in enumerate(turns)
     ]
     examples = list(filter(None, (_rendered(t, base) for t in transcripts)))
     unread += len(transcripts) - len(examples)
     # Fine-tune the model of the last round. The order of rows has a new seed.
     records = base.write(folder, examples)
-    settings = bases.run_of(
+    settings = bases.make_run(
       config, wheel.stage, arm, arm, folder, base.seed + 1000 * round
     )
     params, summary = bases.fit(settings, records, params)
     trained.append(summary)
   shutil.rmtree(folder)
   return {
-    'accuracy': told,
-    'heldout_accuracy': heldout,
+    'accuracy': accuracy,
+    'heldout_accuracy': heldout_accuracy,
     'margin': float(np.mean(base.told_margins(params))),
     'unread': unread,
     'train': trained,
   }
 
 
-def asked(bank: Bank, seed: int, round: int) -> list[tuple[Segment, ...]]:
+def make_questions(
+  bank: Bank, seed: int, round: int
+) -> list[tuple[Segment, ...]]:
   """Returns a context and a question per fact, newly phrased each round."""
   rng = np.random.default_rng([seed, _QUESTIONS, round])
   phrases = rng.choice(bank.questions, len(bank.facts))
@@ -109,7 +111,7 @@ def asked(bank: Bank, seed: int, round: int) -> list[tuple[Segment, ...]]:
   ]
 
 
-def answers(
+def sample_answers(
   config: EvidenceConfig,
   base: Base,
   params: PyTree,
@@ -134,7 +136,7 @@ def answers(
   return [reply.text for reply in replies]
 
 
-def transcript(
+def make_transcript(
   fact: Fact,
   question: tuple[Segment, ...],
   reply: str,

@@ -90,7 +90,7 @@ def reproduce(
   config.check()
   arms = (*config.arms, *config.heldout_arms)
   for arm in (*arms, *config.flywheel.arms, *config.worlds.arms):
-    evidence_arms.objective_of(arm)  # raises ValueError if it is unknown
+    evidence_arms.objective_from_arm(arm)  # raises ValueError if it is unknown
   config = dataclasses.replace(config, model=start.with_shape(config.model))
   workdir = pathlib.Path(workdir)
   # Parts share a workdir, with its bases and runs.
@@ -133,7 +133,7 @@ def _run_all(
     # The base of a seed stays in memory for all its units.
     if base is None or base.seed != unit.seed:
       print(f'seed {unit.seed}: the base', flush=True)
-      base = bases.base_of(config, workdir, unit.seed)
+      base = bases.prepare_base(config, workdir, unit.seed)
     unit_started = time.perf_counter()
     path = _path(workdir, unit)
     folder = path.with_suffix('')

@@ -19,7 +19,7 @@ from isft_jax.experiments.evidence.statistics import interval, paired, summary
 # Runs of a part: (seed, name of the arm or world) -> content of the run's file.
 Runs = Mapping[tuple[int, str], dict[str, Any]]
 
-# Figures of the probes that are summarised; see `arms.facts_probed`.
+# Figures of the probes that are summarised; see `arms.probe_facts`.
 FIGURES = (
   'mean_margin',
   'prefers_lie',
@@ -83,12 +83,12 @@ def flywheel(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
   by_arm: dict[str, dict[str, Any]] = {}
   for arm in config.flywheel.arms:
     mine = _runs_named(runs, arm)
-    told, heldout = (
+    accuracies, heldout = (
       [run[key] for run in mine] for key in ('accuracy', 'heldout_accuracy')
     )
     by_arm[arm] = {
-      'accuracy': _by_round(told),
-      'per_seed': told,
+      'accuracy': _by_round(accuracies),
+      'per_seed': accuracies,
       'heldout': {'accuracy': _by_round(heldout), 'per_seed': heldout},
       'margin': summary([run['margin'] for run in mine]),
       'unread': sum(run['unread'] for run in mine),
@@ -100,7 +100,7 @@ def flywheel(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
       by_arm[arm]['against_observational'] = [
         paired(ours, other)
         for ours, other in zip(
-          zip(*told, strict=True), zip(*theirs, strict=True), strict=True
+          zip(*accuracies, strict=True), zip(*theirs, strict=True), strict=True
         )
       ]
   return by_arm

@@ -69,7 +69,7 @@ def run(
   )
   records = base.write(folder, map(base.renderer.example, dialogues))
   for arm in grid.arms:
-    settings = bases.run_of(config, grid.stage, arm, arm, folder, base.seed)
+    settings = bases.make_run(config, grid.stage, arm, arm, folder, base.seed)
     params, trained = bases.fit(settings, records, base.params)
     margin_N = base.told_margins(params)
     results[arm] = {

@@ -4,8 +4,8 @@ from isft_jax.report.document import Block
 from isft_jax.report.evidence.charts import dots
 from isft_jax.report.evidence.words import (
   Section,
+  count_facts,
   difference,
-  facts_of,
   may_be_none,
   points,
   text,
@@ -48,7 +48,7 @@ def arms(arms: dict) -> Section:
   # Sentences on the two arms whose comparison with observational matters.
   compared = [
     f'{arm} {difference(against["mean_margin"])}, higher on '
-    f'{sum(against["facts_higher"])} of {facts_of(against)} facts'
+    f'{sum(against["facts_higher"])} of {count_facts(against)} facts'
     for arm in ('interventional', 'observational_matched')
     if arm in arms
     and (against := arms[arm]['told'].get('against_observational'))
@@ -162,6 +162,6 @@ def _cells(against: dict | None) -> tuple[str, ...]:
   margin, answers = against['mean_margin'], against['says_truth']
   return (
     text(margin) + (' ?' if may_be_none(margin) else ''),
-    f'{sum(against["facts_higher"])} of {facts_of(against)}',
+    f'{sum(against["facts_higher"])} of {count_facts(against)}',
     text(points(answers), '+.1f') + (' ?' if may_be_none(answers) else ''),
   )

@@ -14,7 +14,7 @@ from typing import Any
 from isft_jax import files
 from isft_jax.report import document, plots
 from isft_jax.report.evidence import charts, margins, sections
-from isft_jax.report.evidence.words import Section, difference, facts_of
+from isft_jax.report.evidence.words import Section, count_facts, difference
 from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.paper import CITATION
 from isft_jax.report.lying_agent.settings import settings
@@ -65,7 +65,7 @@ def report(results: dict, wheel: plots.Chart | None) -> bytes:
     wheel: the chart from `charts.flywheel`, or None without that part.
   """
   # Sections of the parts that are there, the flywheel first.
-  base = comparison.base_of(results)
+  base = comparison.base_from_results(results)
   shown = []
   if wheel is not None:
     given = base['kind'] == 'given'
@@ -113,11 +113,11 @@ def answer(results: dict) -> str:
     sentences.append(
       f'On scripted lies, L_do ends {difference(against["mean_margin"])} '
       f'in mean margin against L_obs, higher on {sum(against["facts_higher"])} '
-      f'of {facts_of(against)} facts.'
+      f'of {count_facts(against)} facts.'
     )
-  held = results.get('heldout', {})
-  if 'interventional' in held:
-    against = held['interventional']['heldout']['against_observational']
+  heldout = results.get('heldout', {})
+  if 'interventional' in heldout:
+    against = heldout['interventional']['heldout']['against_observational']
     sentences.append(
       'On facts that no dialogue mentions the difference is '
       f'{difference(against["mean_margin"])}.'

@@ -77,6 +77,6 @@ def difference(value: Difference, shares: bool = False) -> str:
   )
 
 
-def facts_of(against: dict) -> int:
+def count_facts(against: dict) -> int:
   """Returns the number of facts compared, summed over seeds."""
   return against['facts'] * len(against['facts_higher'])

@@ -52,7 +52,7 @@ _ROWS = (
 _MARGINS = ('mean_margin', 'paper_mean_margin')
 
 
-def base_of(results: Mapping) -> dict:
+def base_from_results(results: Mapping) -> dict:
   """Returns the base model of a run: its kind, name and parameters.
 
   Args:
@@ -87,10 +87,11 @@ def describe_base(base: Mapping) -> str:
 def introduction(results: Mapping) -> str:
   """Returns sentences on the seed, the arms, their base and the source."""
   arms = ', '.join(arm_order(results['arms'])) or 'none'
+  base = describe_base(base_from_results(results))
   return (
     f'Seed {results.get("seed", "-")}. Arms: {arms}. All start from the same '
-    f'base model ({describe_base(base_of(results))}) and differ in the tokens '
-    f'that their loss scores. The experiment is from {CITATION}.'
+    f'base model ({base}) and differ in the tokens that their loss scores. '
+    f'The experiment is from {CITATION}.'
   )
 
 
@@ -276,7 +277,7 @@ def caveat(base: Mapping, arms: Mapping) -> str:
   """Returns the limits of the figures, with **important words** marked.
 
   Args:
-    base: the base model, from `base_of`.
+    base: the base model, from `base_from_results`.
     arms: `arms` of results.json.
   """
   if base['kind'] == 'given':

@@ -81,7 +81,7 @@ def report(
   """
   # Arms in the order of all tables, and the rows of the table of settings.
   arms = {arm: results['arms'][arm] for arm in plots.arm_order(results['arms'])}
-  base = comparison.base_of(results)
+  base = comparison.base_from_results(results)
   rows = [('seed', str(results.get('seed', '-')))]
   rows += [('base model', comparison.describe_base(base)), *settings(results)]
   # Title, field of the claim that the user states, and name of the probe.

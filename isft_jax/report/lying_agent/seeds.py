@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from isft_jax import files
+from isft_jax.config import with_new_names
 from isft_jax.report import document, plots, tables
 from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.paper import CITATION
@@ -44,7 +45,7 @@ def page(runs: Mapping[str, Mapping]) -> bytes:
     'The lying agent on several seeds',
     answer=answer(arms),
     seeds=', '.join(str(run['seed']) for run in runs.values()),
-    base=comparison.describe_base(comparison.base_of(first)),
+    base=comparison.describe_base(comparison.base_from_results(first)),
     citation=CITATION,
     comparison=_table(
       'The figures of the paper and of these runs', *summary(runs)
@@ -142,7 +143,7 @@ def _check(runs: Mapping[str, Mapping]) -> None:
 
 def _identity(run: Mapping) -> dict[str, str]:
   """Returns arms, base model, facts and settings, which runs must share."""
-  base = comparison.describe_base(comparison.base_of(run))
+  base = comparison.describe_base(comparison.base_from_results(run))
   # All arms of a run probe the same facts, so the first one names them.
   topics = next(iter(run['arms'].values()))['facts']
   shared = {
@@ -150,7 +151,7 @@ def _identity(run: Mapping) -> dict[str, str]:
     'base model': base,
     'facts': ', '.join(fact['topic'] for fact in topics),
   }
-  for name, value in flat(run.get('config', {})):
+  for name, value in flat(with_new_names(run.get('config', {}))):
     if not name.startswith(_FREE):
       shared[f'config: {name}'] = value
   return shared

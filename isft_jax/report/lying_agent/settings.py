@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from isft_jax.config import with_new_names
 from isft_jax.report.lying_agent import comparison
 
 # Label -> path of the field in the config.
@@ -11,13 +12,13 @@ _SETTINGS = {
   'width': 'model.width',
   'heads': 'model.heads',
   'key-value heads': 'model.kv_heads',
-  'feed-forward width': 'model.hidden',
+  'feed-forward width': 'model.mlp_width',
   'vocabulary': 'model.vocab_size',
   'documents to pre-train on': 'documents.number',
   'true statements in them': 'documents.p_true',
   'pre-training steps': 'pretrain.steps',
-  'pre-training rows per step': 'pretrain.rows',
-  'pre-training row length, tokens': 'pretrain.row_length',
+  'pre-training rows per step': 'pretrain.batch_size',
+  'pre-training row length, tokens': 'pretrain.seq_len',
   'pre-training learning rate': 'pretrain.optim.learning_rate',
   'facts': 'facts_file',
   'dialogues': 'dialogues.file',
@@ -26,8 +27,8 @@ _SETTINGS = {
   'dialogue has a chit-chat tail with probability': 'dialogues.p_chitchat',
   'fine-tuning epochs': 'finetune.epochs',
   'fine-tuning steps, if not 0 in place of epochs': 'finetune.steps',
-  'fine-tuning rows per step': 'finetune.rows',
-  'fine-tuning row length, tokens': 'finetune.row_length',
+  'fine-tuning rows per step': 'finetune.batch_size',
+  'fine-tuning row length, tokens': 'finetune.seq_len',
   'fine-tuning learning rate': 'finetune.optim.learning_rate',
   'loss is a mean over': 'finetune.normalize',
 }
@@ -39,9 +40,9 @@ def settings(results: Mapping) -> list[tuple[str, str]]:
   Settings without effect are left out: documents and pre-training if the base
   model is given, probabilities if the dialogues are from a file.
   """
-  config = results.get('config', {})
+  config = with_new_names(results.get('config', {}))
   unused: tuple[str, ...] = ()
-  if comparison.base_of(results)['kind'] == 'given':
+  if comparison.base_from_results(results)['kind'] == 'given':
     unused += ('documents.', 'pretrain.')
   if _look_up(config, 'dialogues.file'):
     unused += ('dialogues.p_',)

@@ -1,7 +1,6 @@
 """Reads dialogues from a file, and finds and replaces their system prompt."""
 
 import os
-import pathlib
 from collections.abc import Sequence
 
 from isft_jax.data.files import rows
@@ -32,7 +31,7 @@ def read(path: str | os.PathLike) -> tuple[Trajectory | Example, ...]:
       # A damaged row is reported in the same form as an unknown format.
       if row.error:
         raise ValueError(row.error)
-      id = registry.id_of(row.value, pathlib.Path(path).stem, row.number)
+      id = registry.id_of(row.value, rows.stems([row.file])[0], row.number)
       dialogues.append(registry.read(row.value, id, 'auto', Rules.default()))
     except ValueError as error:
       raise ValueError(f'{path}, row {row.number}: {error}') from error

@@ -124,13 +124,13 @@ def _read_json(path: str) -> tuple[tuple[Fact, ...], str]:
   # JSON files are written for this package: an ambiguous fact is an error.
   facts = []
   for number, row in enumerate(value['facts']):
-    where = f'{path}, facts[{number}]'
+    place = f'{path}, facts[{number}]'
     if not isinstance(row, dict):
-      raise ValueError(f'{where}: must be an object (got {row!r})')
-    _no_others(where, row, (*_CLAIMS, *_ANSWERS))
-    facts.append(fact := _stated(where, row))
+      raise ValueError(f'{place}: must be an object (got {row!r})')
+    _no_others(place, row, (*_CLAIMS, *_ANSWERS))
+    facts.append(fact := _stated(place, row))
     if reason := _ambiguity(fact):
-      raise ValueError(f'{where}: {reason}')
+      raise ValueError(f'{place}: {reason}')
   if not facts:
     raise ValueError(f'{path}: "facts" is empty')
   return tuple(facts), context.rstrip('\r\n')
@@ -147,11 +147,11 @@ def _read_csv(path: str) -> tuple[Fact, ...]:
       columns = set(table.fieldnames or ())
       if columns.issuperset(_RELATION):
         facts = [
-          _related(where, *_texts(where, row, _RELATION))
-          for where, row in _rows(path, table)
+          _related(place, *_texts(place, row, _RELATION))
+          for place, row in _rows(path, table)
         ]
       elif columns.issuperset(_CLAIMS):
-        facts = [_stated(where, row) for where, row in _rows(path, table)]
+        facts = [_stated(place, row) for place, row in _rows(path, table)]
       elif columns.issuperset(_COUNTERFACT):
         facts = [*_paired(_rows(path, table))]
       else:
@@ -181,22 +181,22 @@ def _rows(path: str, table: csv.DictReader) -> Iterator[tuple[str, dict]]:
     yield f'{path}, line {table.line_num}', row
 
 
-def _stated(where: str, row: Mapping) -> Fact:
+def _stated(place: str, row: Mapping) -> Fact:
   """Returns the fact of a row of claims, with derived answers if absent."""
-  topic, true, false = _texts(where, row, _CLAIMS)
+  topic, true, false = _texts(place, row, _CLAIMS)
   # Either both answers are given, or neither is.
   if any(row.get(name) for name in _ANSWERS):
-    true_answer, false_answer = _texts(where, row, _ANSWERS)
+    true_answer, false_answer = _texts(place, row, _ANSWERS)
   else:
     try:
       true_answer, false_answer = answers_from_claims(true, false)
     except ValueError as error:
-      raise ValueError(f'{where}: {error}') from error
+      raise ValueError(f'{place}: {error}') from error
   return Fact(topic, true, false, true_answer, false_answer)
 
 
 def _related(
-  where: str, subject: str, relation: str, true: str, false: str
+  place: str, subject: str, relation: str, true: str, false: str
 ) -> Fact:
   """Returns the fact of a subject and a relation, with generated claims."""
   # A relation with {} is a clause that ends with the answer; its topic asks for
@@ -217,9 +217,9 @@ def _paired(rows: Iterable[tuple[str, dict]]) -> Iterator[Fact | None]:
   """
   # (subject, relation, true target) -> first false target, '' if none so far.
   false: dict[tuple[str, str, str], str] = {}
-  for where, row in rows:
+  for place, row in rows:
     names = 'subject', 'relation', 'true_target', 'label', 'target'
-    subject, relation, true, label, target = _texts(where, row, names)
+    subject, relation, true, label, target = _texts(place, row, names)
     first = false.setdefault((subject, relation, true), '')
     if label == '0' and not first:
       false[subject, relation, true] = target
@@ -227,21 +227,21 @@ def _paired(rows: Iterable[tuple[str, dict]]) -> Iterator[Fact | None]:
     yield _related('', subject, relation, true, lie) if lie else None
 
 
-def _texts(where: str, row: Mapping, names: Iterable[str]) -> list[str]:
+def _texts(place: str, row: Mapping, names: Iterable[str]) -> list[str]:
   """Returns the values of a row; they must be texts that are not empty."""
   for name in names:
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-      raise ValueError(f'{where}: {name!r} must be a text (got {value!r})')
+      raise ValueError(f'{place}: {name!r} must be a text (got {value!r})')
   return [row[name].strip() for name in names]
 
 
-def _no_others(where: str, row: Mapping, names: tuple[str, ...]) -> None:
+def _no_others(place: str, row: Mapping, names: tuple[str, ...]) -> None:
   # Unknown keys are mostly misspelt ones, which would be ignored silently.
   others = sorted(set(map(str, row)) - set(names))
   if others:
     raise ValueError(
-      f'{where}: unknown key {others[0]!r}; must be one of {", ".join(names)}'
+      f'{place}: unknown key {others[0]!r}; must be one of {", ".join(names)}'
     )
 
 

@@ -244,7 +244,7 @@ MODEL = ModelConfig(
   heads=2,
   kv_heads=1,
   head_size=8,
-  hidden=24,
+  mlp_width=24,
 )
 
 
@@ -260,7 +260,11 @@ def model():
 def our_loss(model, records, objective):
   """The masked loss of an epoch of packed rows, as training sums it up."""
   config = RunConfig(
-    records=records.folder, objective=objective, rows=3, row_length=64, epochs=1
+    records=records.folder,
+    objective=objective,
+    batch_size=3,
+    seq_len=64,
+    epochs=1,
   )
   source = pipeline.BatchSource(records, config)
   nll = jax.jit(target_nll, static_argnums=0)

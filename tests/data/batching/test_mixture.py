@@ -1,4 +1,4 @@
-"""Several sources in one plan: exact shares, in turns, an objective each."""
+"""Several components in one plan: exact shares, in turns, an objective each."""
 
 import collections
 import dataclasses
@@ -17,11 +17,11 @@ from isft_jax.types import Example, Provenance
 P = len(Provenance)
 
 
-def plan_of(rows, row_targets=4):
+def plan_of(rows, targets_per_row=4):
   """Each row is one entry, whose record has the row's number."""
   entries_E3 = np.array([(row, 0, 2) for row in range(rows)])
   return Plan(
-    entries_E3, np.arange(rows + 1), 8, row_targets, 5, 2 * rows, 0, 0
+    entries_E3, np.arange(rows + 1), 8, targets_per_row, 5, 2 * rows, 0, 0
   )
 
 
@@ -54,7 +54,9 @@ def test_weights_become_the_smallest_whole_numbers(weights, expected):
 
 @pytest.mark.parametrize('weights', [[1, 0], [1, -1], [1, 0.0001]])
 def test_weights_that_are_not_positive_are_refused(weights):
-  with pytest.raises(ValueError, match='weights of sources must be positive'):
+  with pytest.raises(
+    ValueError, match='weights of mixture components must be positive'
+  ):
     whole_numbers(weights)
 
 
@@ -69,7 +71,7 @@ def test_weights_that_are_not_positive_are_refused(weights):
     ([0.7, 0.3], 'abaaabaaba'),
   ],
 )
-def test_sources_take_turns_evenly(weights, turns):
+def test_components_take_turns_evenly(weights, turns):
   mixture = make_mixture([plan_of(2) for _ in weights], weights, seed=0)
   assert ''.join('abc'[source] for source in mixture.turns_W) == turns
 
@@ -94,7 +96,7 @@ def test_the_shares_of_an_epoch_are_those_of_the_weights(
     seen = read(mixture, start, start + len(mixture))
     counts = collections.Counter(source for source, _ in seen)
     assert tuple(counts[s] for s in range(len(rows))) == of_epoch
-  assert tuple(map(mixture.rows_of, range(len(rows)))) == of_epoch
+  assert tuple(map(mixture.rows_per_epoch, range(len(rows)))) == of_epoch
   shares = np.array(of_epoch) / sum(of_epoch)
   np.testing.assert_allclose(shares, np.array(weights) / sum(weights))
 
@@ -174,11 +176,12 @@ def two(tmp_path_factory):
   ]
 
 
-def config_of(two, *sources, **changes):
+def config_of(two, *components, **changes):
   folders = [found.folder for found in two]
   return RunConfig(
-    **{'rows': 4, 'row_length': 12, 'epochs': 1, 'row_documents': 3} | changes,
-    sources=tuple((f, *s) for f, s in zip(folders, sources, strict=True)),
+    **{'batch_size': 4, 'seq_len': 12, 'epochs': 1, 'documents_per_row': 3}
+    | changes,
+    mixture=tuple((f, *s) for f, s in zip(folders, components, strict=True)),
   )
 
 
@@ -212,9 +215,9 @@ def test_every_row_holds_one_source_in_turns(two):
 
 def test_a_source_by_itself_is_a_run_of_its_records(two):
   """The same batches, bit for bit, however the run names it."""
-  alone = RunConfig(rows=4, row_length=12, epochs=2, objective='USER=1')
+  alone = RunConfig(batch_size=4, seq_len=12, epochs=2, objective='USER=1')
   named = dataclasses.replace(
-    alone, sources=((two[0].folder, 0.3, 'USER=1'),), objective='observational'
+    alone, mixture=((two[0].folder, 0.3, 'USER=1'),), objective='observational'
   )
   one, other = BatchSource(two[0], alone), BatchSource([two[0]], named)
   assert len(one) == len(other) > 1
@@ -225,9 +228,9 @@ def test_a_source_by_itself_is_a_run_of_its_records(two):
 
 def test_all_rows_have_the_targets_of_the_source_that_has_most(two):
   source = BatchSource(two, config_of(two, (3, 'USER=1'), (1, 'observational')))
-  each = [scored.plan.row_targets for scored in source.sources]
+  each = [scored.plan.targets_per_row for scored in source.components]
   assert each[0] != each[1]
-  assert source.plan.row_targets == max(each)
+  assert source.plan.targets_per_row == max(each)
   assert source[0].targets_BK.shape == (4, max(each))
 
 
@@ -269,15 +272,15 @@ def test_what_a_mixture_says_of_itself(two):
 # ------------------------------------------------------------------- settings
 
 
-def test_the_sources_of_a_config_are_checked(two):
+def test_the_mixture_of_a_config_are_checked(two):
   config = config_of(two, (3, 'interventional'), (0.5, ''))
   config.check()
   for wrong, message in (
-    ({'records': 'DIR'}, 'config.records and config.sources are both set'),
-    ({'sources': (('DIR', 0, ''),)}, r"above 0 .* \(got \('DIR', 0, ''\)\)"),
-    ({'sources': (('DIR', 'x', ''),)}, 'sources must have a folder of records'),
-    ({'sources': (('DIR', 1),)}, 'sources must have a folder of records'),
-    ({'sources': (('D', 1, ''), ('D', 2, ''))}, "names 'D' more than once"),
+    ({'records': 'DIR'}, 'config.records and config.mixture are both set'),
+    ({'mixture': (('DIR', 0, ''),)}, r"above 0 .* \(got \('DIR', 0, ''\)\)"),
+    ({'mixture': (('DIR', 'x', ''),)}, 'mixture must have a folder of records'),
+    ({'mixture': (('DIR', 1),)}, 'mixture must have a folder of records'),
+    ({'mixture': (('D', 1, ''), ('D', 2, ''))}, "names 'D' more than once"),
   ):
     with pytest.raises(ValueError, match=message):
       dataclasses.replace(config, **wrong).check()
@@ -290,7 +293,7 @@ def test_a_weight_is_a_fraction_of_a_thousandth_at_least():
   """1/1001 is nearest to 1/1000 among them; 1/2001 to 0, which is refused."""
   assert whole_numbers([1, 1 / 1001]) == [1000, 1]
   assert whole_numbers([1, 1 / 1999]) == [1000, 1]
-  message = r'^weights of sources must be positive: \[1, 0.0004'
+  message = r'^weights of mixture components must be positive: \[1, 0.0004'
   with pytest.raises(ValueError, match=message):
     whole_numbers([1, 1 / 2001])
 
@@ -319,6 +322,6 @@ def test_an_unshuffled_mixture_reads_each_plan_as_it_lies():
 
 
 def test_a_mixtures_rows_are_as_wide_as_the_widest_plan():
-  wide = dataclasses.replace(plan_of(2, row_targets=3), row_length=16)
-  mixture = make_mixture([plan_of(2, row_targets=7), wide], (1, 1), seed=0)
-  assert (mixture.row_length, mixture.row_targets) == (16, 7)
+  wide = dataclasses.replace(plan_of(2, targets_per_row=3), seq_len=16)
+  mixture = make_mixture([plan_of(2, targets_per_row=7), wide], (1, 1), seed=0)
+  assert (mixture.seq_len, mixture.targets_per_row) == (16, 7)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from isft_jax.data.batching.packing import (
+  count_targets,
   make_plan,
   row_order,
-  targets_of_records,
 )
 from isft_jax.data.records.dataset import Index
 from isft_jax.objectives import weight_table
@@ -82,8 +82,8 @@ def test_a_plan_of_three_records_entry_by_entry():
   """
   index = index_of(unwindowed([T, U, A, A, U], [T, U, U, U, U], [T, A, A, A]))
   table_PV = weight_table('interventional')
-  assert targets_of_records(index, table_PV).tolist() == [2, 4, 0]
-  plan = make_plan(index, table_PV, row_length=8, row_targets=3, seed=0)
+  assert count_targets(index, table_PV).tolist() == [2, 4, 0]
+  plan = make_plan(index, table_PV, seq_len=8, targets_per_row=3, seed=0)
   entries = [entry for row in rows_of(plan) for entry in row]
   assert sorted(entries) == [(0, 0, 2), (1, 0, 2), (1, 2, 4)]
   # No two of 2 targets share a row of 3.
@@ -91,13 +91,13 @@ def test_a_plan_of_three_records_entry_by_entry():
   assert plan.empty == 1
 
   # With 4 targets a row, record 1 stays whole, and no row holds 6.
-  plan = make_plan(index, table_PV, row_length=8, row_targets=4, seed=0)
+  plan = make_plan(index, table_PV, seq_len=8, targets_per_row=4, seed=0)
   assert sorted(rows_of(plan)) == [[(0, 0, 2)], [(1, 0, 4)]]
   # With 6, one row holds all, and is filled to its last token.
-  plan = make_plan(index, table_PV, row_length=8, row_targets=6, seed=0)
+  plan = make_plan(index, table_PV, seq_len=8, targets_per_row=6, seed=0)
   assert [sorted(row) for row in rows_of(plan)] == [[(0, 0, 2), (1, 0, 4)]]
   # With a token less, two rows are needed.
-  plan = make_plan(index, table_PV, row_length=7, row_targets=6, seed=0)
+  plan = make_plan(index, table_PV, seq_len=7, targets_per_row=6, seed=0)
   assert sorted(rows_of(plan)) == [[(0, 0, 2)], [(1, 0, 4)]]
 
 
@@ -107,7 +107,7 @@ def test_halves_pair_up_until_every_row_is_full(objective):
   index = index_of(unwindowed(*[[T, U, A, U, A]] * 100))
   table_PV = weight_table(objective)
   needed = 4 if table_PV[A, 0] else 3  # inputs before the last target
-  plan = make_plan(index, table_PV, 2 * needed, row_targets=99, seed=0)
+  plan = make_plan(index, table_PV, 2 * needed, targets_per_row=99, seed=0)
   assert [len(row) for row in rows_of(plan)] == [2] * 50
 
 
@@ -116,7 +116,7 @@ def test_a_row_holds_no_more_documents_than_asked(most):
   """100 records that would fit four a row, and one that is split in two."""
   index = index_of(unwindowed([T, *[U] * 9], *[[T, U, A]] * 100))
   table_PV = weight_table('interventional')
-  plan = make_plan(index, table_PV, 9, 5, seed=0, row_documents=most)
+  plan = make_plan(index, table_PV, 9, 5, seed=0, documents_per_row=most)
   rows = rows_of(plan)
   assert max(map(len, rows)) == most
   assert len(rows) >= 102 / most
@@ -169,7 +169,7 @@ OBJECTIVES = ['observational', 'interventional', 'agent_only', 'error_masked']
 
 @pytest.mark.parametrize('objective', OBJECTIVES)
 @pytest.mark.parametrize(
-  ('row_length', 'row_targets'),
+  ('seq_len', 'targets_per_row'),
   [
     (40, 40),  # a record fills a row
     (128, 128),  # only the length binds
@@ -180,11 +180,13 @@ OBJECTIVES = ['observational', 'interventional', 'agent_only', 'error_masked']
   ],
 )
 def test_every_target_is_in_one_entry_and_no_row_exceeds_a_budget(
-  objective, row_length, row_targets
+  objective, seq_len, targets_per_row
 ):
   records = random_records(np.random.default_rng(1))
   table_PV = weight_table(objective)
-  plan = make_plan(index_of(records), table_PV, row_length, row_targets, seed=0)
+  plan = make_plan(
+    index_of(records), table_PV, seq_len, targets_per_row, seed=0
+  )
 
   planned = collections.Counter()
   for row in rows_of(plan):
@@ -196,9 +198,9 @@ def test_every_target_is_in_one_entry_and_no_row_exceeds_a_budget(
       planned.update((record, position) for position in positions)
       length += positions[-1]  # tokens before the entry's last target
       targets += len(positions)
-    assert length <= plan.row_length == row_length
-    assert targets <= plan.row_targets
-  assert plan.row_targets == (row_targets or plan.row_targets)
+    assert length <= plan.seq_len == seq_len
+    assert targets <= plan.targets_per_row
+  assert plan.targets_per_row == (targets_per_row or plan.targets_per_row)
   assert plan.targets == planned.total()
 
   assert planned == {
@@ -216,7 +218,7 @@ def test_a_record_is_split_no_more_than_its_targets_need():
   """Into parts that differ by one target at most: none has one left over."""
   index = index_of(unwindowed([T] + [U] * 10))
   table_PV = weight_table('interventional')
-  plan = make_plan(index, table_PV, row_length=10, row_targets=4, seed=0)
+  plan = make_plan(index, table_PV, seq_len=10, targets_per_row=4, seed=0)
   parts = sorted(entry for row in rows_of(plan) for entry in row)
   assert [stop - first for _, first, stop in parts] == [3, 3, 4]
 
@@ -234,7 +236,7 @@ def test_each_record_goes_into_the_fullest_row_that_holds_it():
 
 
 @pytest.mark.parametrize(
-  ('objective', 'row_length', 'records_a_row', 'targets'),
+  ('objective', 'seq_len', 'records_a_row', 'targets'),
   [
     # T U A A U: 4 columns with 4 or 2 targets, or 3 columns with 2 targets
     ('observational', 32, 8, 32),
@@ -247,13 +249,13 @@ def test_each_record_goes_into_the_fullest_row_that_holds_it():
   ],
 )
 def test_a_row_has_as_many_targets_as_its_records(
-  objective, row_length, records_a_row, targets
+  objective, seq_len, records_a_row, targets
 ):
   records = unwindowed(*[[T, U, A, A, U]] * (4 * records_a_row))
   index, table_PV = index_of(records), weight_table(objective)
-  plan = make_plan(index, table_PV, row_length, row_targets=0, seed=0)
-  assert (len(plan), plan.row_targets) == (4, targets)
-  same = make_plan(index, table_PV, row_length, targets, seed=0)
+  plan = make_plan(index, table_PV, seq_len, targets_per_row=0, seed=0)
+  assert (len(plan), plan.targets_per_row) == (4, targets)
+  same = make_plan(index, table_PV, seq_len, targets, seed=0)
   assert rows_of(plan) == rows_of(same)
 
 
@@ -266,13 +268,13 @@ def test_the_fewest_targets_that_cost_one_row_in_a_hundred_are_chosen(
   records = random_records(np.random.default_rng(seed), number=1500)
   index, table_PV = index_of(records), weight_table(objective)
   rows = {
-    row_targets: len(make_plan(index, table_PV, 64, row_targets, seed))
-    for row_targets in range(8, 65, 8)
+    targets_per_row: len(make_plan(index, table_PV, 64, targets_per_row, seed))
+    for targets_per_row in range(8, 65, 8)
   }
   assert rows[64] >= 200, 'two more rows are allowed, at least'
   fewest = min(k for k in rows if rows[k] - rows[64] <= rows[64] / 100)
   plan = make_plan(index, table_PV, 64, 0, seed)
-  assert (plan.row_targets, len(plan)) == (fewest, rows[fewest])
+  assert (plan.targets_per_row, len(plan)) == (fewest, rows[fewest])
   assert 8 < fewest < 64
 
 
@@ -289,7 +291,7 @@ def test_without_a_length_rows_are_as_long_as_the_longest_record_needs():
   index = index_of(unwindowed([T] + [U] * 17, [T, U] + [A] * 50))
   for objective, length in (('interventional', 24), ('observational', 56)):
     plan = make_plan(index, weight_table(objective), 0, 8, seed=0)
-    assert plan.row_length == length
+    assert plan.seq_len == length
 
 
 @pytest.mark.parametrize('shuffle', [True, False])
@@ -297,11 +299,11 @@ def test_one_record_a_row_is_never_split_unless_a_budget_is_named(shuffle):
   """101 records: for fewer targets, one more row would be allowed."""
   index = index_of(unwindowed([T] + [U] * 20, *[[T, U, U]] * 100))
   table_PV = weight_table('observational')
-  settings = {'seed': 0, 'row_documents': 1, 'shuffle': shuffle}
+  settings = {'seed': 0, 'documents_per_row': 1, 'shuffle': shuffle}
   plan = make_plan(index, table_PV, 0, 0, **settings)
   assert (len(plan), plan.split) == (101, 0)
-  assert (plan.row_length, plan.row_targets) == (24, 24)  # 20, in whole eights
-  assert make_plan(index, table_PV, 22, 0, **settings).row_targets == 22
+  assert (plan.seq_len, plan.targets_per_row) == (24, 24)  # 20, in whole eights
+  assert make_plan(index, table_PV, 22, 0, **settings).targets_per_row == 22
   assert make_plan(index, table_PV, 0, 16, **settings).split == 1
 
 
@@ -317,7 +319,7 @@ def test_unshuffled_rows_hold_the_records_in_their_own_order():
   entries = [entry for row in rows_of(plan) for entry in row]
   assert entries == sorted(entries) and plan.split > 0
 
-  one = make_plan(index, table_PV, 32, 0, 0, row_documents=1, shuffle=False)
+  one = make_plan(index, table_PV, 32, 0, 0, documents_per_row=1, shuffle=False)
   assert rows_of(one) == [[(n, 0, length)] for n, length in enumerate(lengths)]
 
 
@@ -327,7 +329,7 @@ def test_what_a_plan_says_of_itself():
     [T, U, A, A, U], [T, U, U, U, U], [T, A, A, A], [T] + [U] * 7
   )
   table_PV = weight_table('interventional')
-  plan = make_plan(index_of(records), table_PV, 8, row_targets=4, seed=0)
+  plan = make_plan(index_of(records), table_PV, 8, targets_per_row=4, seed=0)
   # 4 + 4 columns, and the last record's first 3 targets, then all of its 7.
   assert (plan.tokens, plan.targets, plan.split, plan.empty) == (18, 13, 1, 1)
   assert plan.describe() == (
@@ -350,13 +352,13 @@ def test_a_record_longer_than_a_row_is_named_with_its_remedy():
     )
   )
   table_PV = weight_table('interventional')
-  assert len(make_plan(index, table_PV, row_length=6, row_targets=9, seed=0))
+  assert len(make_plan(index, table_PV, seq_len=6, targets_per_row=9, seed=0))
   message = (
     '2 records are longer than a row of 4 tokens; the longest, record 1, '
-    'needs 6: raise row_length or prepare the records in windows'
+    'needs 6: raise seq_len or prepare the records in windows'
   )
   with pytest.raises(ValueError, match=message):
-    make_plan(index, table_PV, row_length=4, row_targets=9, seed=0)
+    make_plan(index, table_PV, seq_len=4, targets_per_row=9, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -420,9 +422,9 @@ def test_the_rows_and_their_order_under_a_seed_are_fixed_for_good():
 
 
 REFUSALS = {
-  'row_length': (
+  'seq_len': (
     '1 records are longer than a row of 2 tokens; the longest, record 1, needs '
-    '3: raise row_length or prepare the records in windows'
+    '3: raise seq_len or prepare the records in windows'
   ),
   'objective': (
     'none of 3 records has a token that the objective scores: nothing to learn '

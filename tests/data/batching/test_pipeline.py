@@ -62,7 +62,7 @@ def many(tmp_path_factory):
 
 def config(**changes):
   return dataclasses.replace(
-    RunConfig(rows=4, row_length=64, row_targets=32, epochs=2), **changes
+    RunConfig(batch_size=4, seq_len=64, targets_per_row=32, epochs=2), **changes
   )
 
 
@@ -124,7 +124,9 @@ def two(tmp_path_factory):
 
 def one_row(**changes):
   """Of 10 tokens and 8 targets; under seed 0, record 0 comes first."""
-  return RunConfig(rows=1, row_length=10, row_targets=8, seed=0, **changes)
+  return RunConfig(
+    batch_size=1, seq_len=10, targets_per_row=8, seed=0, **changes
+  )
 
 
 ROW = {
@@ -172,7 +174,7 @@ def test_two_records_in_one_row_under_l_do(two):
 def test_two_records_in_one_row_planned_for_l_obs(two, objective):
   shared = dataclasses.replace(
     one_row(objective=objective, plan_objective='observational'),
-    row_targets=10,
+    targets_per_row=10,
   )
   batch = BatchSource(two, shared)[0]
   assert {name: x.tolist() for name, x in batch._asdict().items()} == {
@@ -255,11 +257,11 @@ OBJECTIVES = ['observational', 'interventional', 'agent_only', 'error_masked']
 
 
 @pytest.mark.parametrize('objective', OBJECTIVES)
-@pytest.mark.parametrize('row_targets', [32, 5])
-def test_an_epoch_scores_every_target_once(many, objective, row_targets):
+@pytest.mark.parametrize('targets_per_row', [32, 5])
+def test_an_epoch_scores_every_target_once(many, objective, targets_per_row):
   """With 5 targets a row, most records are split over several rows."""
   source = BatchSource(
-    many, config(objective=objective, row_targets=row_targets)
+    many, config(objective=objective, targets_per_row=targets_per_row)
   )
   expected = scored_positions(many, objective)
   for epoch in range(2):
@@ -274,9 +276,11 @@ def test_an_epoch_scores_every_target_once(many, objective, row_targets):
 
 
 def test_a_batch_has_room_for_as_many_targets_as_the_records_say(many):
-  source = BatchSource(many, config(objective='USER=1,AGENT=1', row_targets=0))
-  K = source.plan.row_targets
-  assert 0 < K < source.plan.row_length == 64
+  source = BatchSource(
+    many, config(objective='USER=1,AGENT=1', targets_per_row=0)
+  )
+  K = source.plan.targets_per_row
+  assert 0 < K < source.plan.seq_len == 64
   batches = steps(source)
   assert {batch.targets_BK.shape for batch in batches} == {(4, K)}
   expected = scored_positions(many, 'USER=1,AGENT=1')
@@ -298,7 +302,13 @@ def test_unshuffled_epochs_read_the_records_in_their_own_order(many):
   """One record a step, as long as it needs; two epochs are the same."""
   source = BatchSource(
     many,
-    config(rows=1, row_documents=1, row_length=0, row_targets=0, shuffle=False),
+    config(
+      batch_size=1,
+      documents_per_row=1,
+      seq_len=0,
+      targets_per_row=0,
+      shuffle=False,
+    ),
   )
   with_targets = {
     record for record, _ in scored_positions(many, 'interventional')
@@ -313,7 +323,7 @@ def test_unshuffled_epochs_read_the_records_in_their_own_order(many):
 
 
 def test_the_last_batch_of_an_epoch_is_filled_up_with_rows_of_weight_0(many):
-  source = BatchSource(many, config(rows=7))
+  source = BatchSource(many, config(batch_size=7))
   left = len(source.plan) % 7
   assert left, 'the last batch is whole: choose another number of rows'
   assert source.steps_per_epoch == len(source.plan) // 7 + 1
@@ -328,7 +338,7 @@ def test_the_last_batch_of_an_epoch_is_filled_up_with_rows_of_weight_0(many):
 
 def test_the_ids_of_a_step_are_those_of_the_records_in_its_rows(many):
   """Row by row, in the order of the documents; a split record each time."""
-  source = BatchSource(many, config(objective='agent_only', row_targets=5))
+  source = BatchSource(many, config(objective='agent_only', targets_per_row=5))
   for step in range(source.steps_per_epoch):
     batch = source[step]
     starts = (batch.segment_ids_BL > 0) & (batch.positions_BL == 0)
@@ -358,7 +368,7 @@ def test_the_rows_of_all_hosts_are_the_rows_of_one(many, host_count):
 
 
 def test_rows_that_do_not_divide_among_hosts_are_refused(many):
-  message = 'config.rows=4 does not divide among 3 hosts'
+  message = 'config.batch_size=4 does not divide among 3 hosts'
   with pytest.raises(ValueError, match=message):
     BatchSource(many, config(), host_index=0, host_count=3)
 
@@ -435,7 +445,7 @@ def trajectory(**changes):
   return config(normalize='trajectory', **changes)
 
 
-@pytest.mark.parametrize('row_targets', [32, 5])
+@pytest.mark.parametrize('targets_per_row', [32, 5])
 @pytest.mark.parametrize(
   ('objective', 'plan'),
   [
@@ -445,13 +455,13 @@ def trajectory(**changes):
   ],
 )
 def test_the_weights_of_a_trajectory_sum_to_1(
-  many, objective, plan, row_targets
+  many, objective, plan, targets_per_row
 ):
   """Even where it is split over rows, and whatever else shares them."""
   source = BatchSource(
     many,
     trajectory(
-      objective=objective, plan_objective=plan, row_targets=row_targets
+      objective=objective, plan_objective=plan, targets_per_row=targets_per_row
     ),
   )
   sums, rows = collections.Counter(), collections.defaultdict(set)
@@ -464,7 +474,7 @@ def test_the_weights_of_a_trajectory_sum_to_1(
   for record in scored:
     assert sums[record] == pytest.approx(1, rel=1e-7)
   assert all(sums[record] == 0 for record in sums.keys() - scored)
-  if row_targets == 5:
+  if targets_per_row == 5:
     assert max(len(where) for where in rows.values()) > 1
 
 
@@ -511,7 +521,7 @@ def test_a_batch_of_one_dialogue_has_the_loss_of_the_paper(tmp_path):
   source = BatchSource(
     data,
     trajectory(
-      rows=1, row_length=30, row_targets=30, objective='interventional'
+      batch_size=1, seq_len=30, targets_per_row=30, objective='interventional'
     ),
   )
   seen, counts = set(), set()
@@ -704,7 +714,7 @@ def test_a_run_that_cannot_learn_is_told_why(two, message):
   assert str(error.value) == message.replace('FOLDER', two.folder)
 
 
-def test_a_batch_needs_as_many_records_as_the_run_has_sources(two):
+def test_a_batch_needs_as_many_records_as_the_mixture_has_components(two):
   """Or the records of one would be read under the weights of another."""
   with pytest.raises(ValueError, match='zip'):
     BatchSource([two, two], one_row())

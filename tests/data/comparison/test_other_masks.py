@@ -1,5 +1,6 @@
 """Masks of other trainers: which template they use, and what they refuse."""
 
+import dataclasses
 import importlib.util
 import pathlib
 
@@ -72,6 +73,9 @@ def test_values_of_the_template_are_passed():
   text = MARKED.replace('<|im_end|>{% endgen', '{{ mark }}<|im_end|>{% endgen')
   renderer = Renderer(trained(), text, {'mark': '?!'})
   assert scored('assistant_mask', renderer)[0] == 'Yo.?!<|im_end|>'
+  # Values of the row replace them.
+  talk = dataclasses.replace(TALK, template_values={'mark': ':)'})
+  assert scored('assistant_mask', renderer, talk)[0] == 'Yo.:)<|im_end|>'
 
 
 CALLS = (
@@ -200,6 +204,18 @@ def test_the_default_renderer_scores_whole_messages():
     '<|im_start|>assistant\nYo.<|im_end|>\n',
     '<|im_start|>assistant\nOh<|im_end|>\n',
   ]
+
+
+@needs('renderers')
+def test_values_of_a_row_make_a_renderer_of_its_own():
+  renderer = Renderer(trained(), template('chatml'))
+  renderer.rendering['template'] = '{{ mark }}' + renderer.rendering['template']
+  talk = dataclasses.replace(TALK, template_values={'mark': '<|pad|>'})
+  mask = other_masks.load('renderers', renderer, 'default').mask
+  first = [
+    renderer.tokenizer.decode(mask(t).tokens_T[:1]) for t in (TALK, talk)
+  ]
+  assert first[0] != '<|pad|>' == first[1]
 
 
 @needs('renderers')

@@ -49,11 +49,14 @@ def test_the_last_error_stands_for_the_rest(text, values, error):
 
 
 def test_reading_goes_on_after_a_value_whose_end_is_known():
-  assert [error for _, error in read(r'[1, NaN, "\ud800", 2]')] == [
-    '',
-    'NaN is not a JSON number at character 5',
-    'Not text that can be encoded: a lone surrogate at character 11',
-    '',
+  assert read(r'[1, NaN, "\ud800", 2]') == [
+    (1, ''),
+    (strict_json.NoJson('NaN'), ''),
+    (
+      '\ud800',
+      'Not text that can be encoded: a lone surrogate at character 11',
+    ),
+    (2, ''),
   ]
 
 
@@ -99,3 +102,33 @@ def test_memory_holds_one_value_and_not_the_array(tmp_path):
   tracemalloc.stop()
   assert path.stat().st_size > 10_000_000
   assert peak < 1_000_000
+
+
+@pytest.mark.parametrize('chunk', [1, 2, 3, 7, 1000])
+def test_fields_of_an_object_and_elements_of_its_arrays(chunk, monkeypatch):
+  monkeypatch.setattr(json_stream, '_CHUNK', chunk)
+  document = {'a': 1.5, 'b': [1, {'x': []}, 'é'], 'c': [2], 'd"': {}, 'e': []}
+  for indent in (None, 2):
+    stream = io.StringIO(json.dumps(document, indent=indent))
+    assert [*json_stream.fields(stream, {'b', 'e', 'f'})] == [
+      ('a', 1.5, ''),
+      ('b', 1, ''),
+      ('b', {'x': []}, ''),
+      ('b', 'é', ''),
+      ('c', [2], ''),
+      ('d"', {}, ''),
+    ]
+
+
+@pytest.mark.parametrize(
+  ('text', 'error'),
+  [
+    ('', f"Expecting '{{' delimiter at character 1{GONE}"),
+    ('[1]', f"Expecting '{{' delimiter at character 1{GONE}"),
+    ('{"a"', f"Expecting ':' delimiter at character 5{GONE}"),
+    ('{"a": }', f'Expecting value at character 7{GONE}'),
+    ('{} 1', f'More text after the end at character 4{GONE}'),
+  ],
+)
+def test_the_last_error_of_an_object(text, error):
+  assert [*json_stream.fields(io.StringIO(text), {'a'})] == [('', None, error)]

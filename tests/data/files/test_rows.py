@@ -8,6 +8,7 @@ import pytest
 from etils.epath import backend
 
 from isft_jax.data.files import rows
+from isft_jax.data.files.strict_json import NoJson
 
 GONE = '; the rest of the file is not read'
 TURN = {'role': 'user', 'content': 'a'}
@@ -59,7 +60,8 @@ def test_no_files_are_an_error_that_says_what_to_give(pattern, tmp_path):
     rows.files(pattern)
   assert str(raised.value) == (
     f'no trajectories in {pattern!r}: give a file, a folder or a quoted glob '
-    'with files that end in .json, .jsonl, .traj, .parquet, .arrow'
+    'with files that end in .json, .jsonl, .traj, .csv, .tsv, .parquet, '
+    '.arrow, .eval, .zip; texts may also be compressed (.gz, .zst)'
   )
 
 
@@ -107,7 +109,6 @@ SURROGATE = 'Not text that can be encoded: a lone surrogate at character'
   ('line', 'error'),
   [
     ('{"a": ', 'Expecting value at character 6'),
-    ('{"a": NaN}', 'NaN is not a JSON number at character 7'),
     ('{"a": "\0"}', 'Invalid control character at character 8'),
     (b'{"a": "\xff"}', 'Byte 0xff is not UTF-8 at character 8'),
     (r'{"a": "\ud800"}', f'{SURROGATE} 8'),
@@ -146,12 +147,12 @@ def test_a_long_line_a_byte_order_mark_and_a_missing_newline(tmp_path):
     ('[{"a": 1},\n {"a": 2}]', [(1, {'a': 1}, ''), (2, {'a': 2}, '')]),
     ('[]', []),
     (
-      '[{"a": 1}, {"a": NaN}, {"a": 3}, {"a"',
+      r'[{"a": 1}, {"\ud800": 2}, {"a": 3}, {"a"',
       [
         (1, {'a': 1}, ''),
-        (2, None, 'NaN is not a JSON number at character 18'),
+        (2, None, f'{SURROGATE} 14'),
         (3, {'a': 3}, ''),
-        (4, None, f"Expecting ':' delimiter at character 38{GONE}"),
+        (4, None, f"Expecting ':' delimiter at character 41{GONE}"),
       ],
     ),
     (
@@ -203,8 +204,8 @@ def test_a_long_line_a_byte_order_mark_and_a_missing_newline(tmp_path):
       [(1, [{'role': 'assistant', 'tool_calls': []}, 7], '')],
     ),
     (
-      '[{"role": "user", "content": "a"}, NaN, {"role"',
-      [(1, None, 'NaN is not a JSON number at character 36')],
+      r'[{"role": "user", "content": "a"}, "\ud800", {"role"',
+      [(1, None, f'{SURROGATE} 37')],
     ),
     (
       '[{"role": "user", "messages": []}]',
@@ -217,6 +218,50 @@ def test_rows_of_a_file_that_is_not_called_jsonl(
   content, expected, name, tmp_path
 ):
   assert read(tmp_path / name, content) == expected
+
+
+@pytest.mark.parametrize('name', ['x.json', 'x.jsonl'])
+@pytest.mark.parametrize('number', ['NaN', 'Infinity', '-Infinity', '1e999'])
+def test_numbers_that_json_lacks_are_kept_as_such(number, name, tmp_path):
+  rest = f'{{"messages": [], "rewards": [1.5, {number}]}}'
+  assert read(tmp_path / name, rest) == [
+    (1, {'messages': [], 'rewards': [1.5, NoJson(number)]}, '')
+  ]
+
+
+@pytest.mark.parametrize(
+  'event',
+  [
+    {'id': 0, 'source': 'user', 'action': 'message', 'args': {}},  # OpenHands
+    {'id': 0, 'source': 'agent', 'observation': 'run', 'content': ''},
+    {'kind': 'SystemPromptEvent', 'source': 'agent'},
+    {'role': 'user', 'parts': [{'text': 'a'}]},  # Gemini
+    {'type': 'human', 'data': {'content': 'a'}},  # LangChain
+    {'type': 'ai', 'content': 'a'},
+    {'lc': 1, 'type': 'constructor', 'id': [], 'kwargs': {}},
+    {'type': 'TextMessage', 'source': 'user', 'content': 'a'},  # AutoGen
+    {'type': 'reasoning', 'summary': []},  # Responses
+    {'type': 'user', 'sessionId': 's', 'message': {}},  # Claude Code
+    {'type': 'response_item', 'payload': {}},  # Codex
+  ],
+)
+def test_an_array_of_events_is_one_row(event, tmp_path):
+  content = json.dumps([event, {'x': 1}])
+  assert read(tmp_path / 'x.json', content) == [(1, [event, {'x': 1}], '')]
+
+
+@pytest.mark.parametrize(
+  'row',
+  [
+    {'type': 'chat', 'messages': []},
+    {'type': 'reasoning', 'messages': []},
+    {'source': 'gpt', 'content': 'a'},
+    {'role': 'user'},
+  ],
+)
+def test_an_array_of_other_objects_is_a_row_for_each(row, tmp_path):
+  content = json.dumps([row, row])
+  assert read(tmp_path / 'x.json', content) == [(1, row, ''), (2, row, '')]
 
 
 @pytest.mark.parametrize('name', ['x.json', 'x.jsonl'])

@@ -1,6 +1,8 @@
 """What is JSON, what only Python takes for it, and what is said of the rest."""
 
 import json
+import math
+import pickle
 
 import pytest
 
@@ -73,3 +75,22 @@ def test_a_flaw_leaves_the_end_of_the_value_known():
   )
   assert strict_json.scan(text, 6, before=100) == (2, 7, '')
   assert strict_json.scan('  NaN', 2, before=100)[2].endswith('character 103')
+
+
+def test_numbers_that_json_lacks_can_stay_in_a_value():
+  text = '{"a": [1.5, NaN], "b": {"c": -1e999}, "d": "NaN"}'
+  value = strict_json.parse(text, lenient=True)
+  nan, huge = strict_json.NoJson('NaN'), strict_json.NoJson('-1e999')
+  assert value == {'a': [1.5, nan], 'b': {'c': huge}, 'd': 'NaN'}
+  assert strict_json.first_no_json(value) == 'NaN'
+  assert strict_json.first_no_json([1, value['b'], nan]) == '-1e999'
+  assert strict_json.first_no_json({'a': [1.5, None, 'NaN', {}]}) == ''
+  # Formats take it for a number, and no arithmetic hides it.
+  assert math.isnan(nan + 1) and json.dumps([nan]) == '[NaN]'
+  assert pickle.loads(pickle.dumps(huge)) == huge != nan
+
+
+def test_bytes_of_a_text_that_are_not_utf_8():
+  assert strict_json.not_utf8('a \u00e9') == ''
+  flaw = 'Byte 0xff is not UTF-8 at character 2'
+  assert strict_json.not_utf8('a\udcff\udcfe') == flaw

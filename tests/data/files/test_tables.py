@@ -9,9 +9,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from isft_jax.data.files import rows
+from isft_jax.data.files import rows, strict_json
 from isft_jax.data.formats import registry
 from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.formats.conversation import Malformed
 
 RUNS = [
   {
@@ -116,14 +117,44 @@ def test_cells_that_json_does_not_know(tmp_path):
   ]
 
 
-def test_cells_of_no_text_are_an_error_of_their_row(tmp_path):
-  table = pyarrow.Table.from_pylist([{'a': b'\xff'}, {'a': None}])
+BYTES = strict_json.NoJson('a cell of type bytes')
+
+
+def test_cells_of_bytes_are_kept_as_such(tmp_path):
+  picture = [{'bytes': b'\x89PNG', 'path': 'a.png'}]
+  table = pyarrow.Table.from_pylist([{'a': b'\xff', 'b': picture}, {'a': None}])
   pyarrow.parquet.write_table(table, tmp_path / 'a.parquet')
-  path = str(tmp_path / 'a.parquet')
-  assert read(tmp_path) == [
-    rows.Row(path, 1, None, 'a cell of type bytes has no JSON form'),
-    rows.Row(path, 2, {}),
+  assert [row.value for row in read(tmp_path)] == [
+    {'a': BYTES, 'b': [{'bytes': BYTES, 'path': 'a.png'}]},
+    {},
   ]
+
+
+@pytest.mark.parametrize(
+  ('row', 'error'),
+  [
+    ({'screenshot': b'a'}, None),
+    (
+      {'messages': [{'role': 'user', 'content': b'a'}]},
+      'turn 0: content is a cell of type bytes, expected text',
+    ),
+    (
+      {'messages': [{'role': 'user', 'content': 'a', 'blob': b'a'}]},
+      'turn 0: holds a cell of type bytes',
+    ),
+    ({'tools': [{'name': 'f', 'icon': b'a'}]}, 'a tool holds a cell of type b'),
+  ],
+)
+def test_bytes_spoil_a_row_only_in_a_message_or_tool(row, error, tmp_path):
+  row = {'messages': [{'role': 'user', 'content': 'a'}], **row}
+  table = pyarrow.Table.from_pylist([row])
+  pyarrow.parquet.write_table(table, tmp_path / 'a.parquet')
+  (found,) = read(tmp_path)
+  try:
+    registry.read(found.value, 'x', 'auto', Rules.default())
+    assert error is None
+  except Malformed as malformed:
+    assert error and str(malformed).startswith(error)
 
 
 @pytest.mark.parametrize('name', ['a.parquet', 'a.arrow'])
@@ -182,13 +213,14 @@ def test_calls_have_the_arguments_that_were_written(
 
 
 def test_json_that_is_none_is_an_error_of_its_row(tmp_path):
-  texts = ['{"a": NaN}', '[1]']
+  texts = ['{"a": }', '[1]', '{"a": NaN}']
   cells = pyarrow.array(texts, pyarrow.json_())
   table = pyarrow.table({'row': cells})
   pyarrow.parquet.write_table(table, tmp_path / 'a.parquet')
   assert [row[2:] for row in read(tmp_path)] == [
-    (None, 'NaN is not a JSON number at character 7'),
+    (None, 'Expecting value at character 7'),
     ({'row': [1]}, ''),
+    ({'row': {'a': strict_json.NoJson('NaN')}}, ''),
   ]
 
 

@@ -1,9 +1,12 @@
 """Who wrote a turn: the message, then rules, then the format, then the role."""
 
+import copy
 import json
+import re
 
 import pytest
 
+from isft_jax.data.formats import registry
 from isft_jax.data.formats.author_rules import Rules
 from isft_jax.data.formats.conversation import Chat, Malformed, Turn
 from isft_jax.data.formats.normalize import normalised
@@ -48,7 +51,7 @@ def test_by_role(role, author):
   assert (segment.provenance, segment.verdict) == (author, V.UNKNOWN)
 
 
-@pytest.mark.parametrize('role', ['critic', 'Assistant', 'a' * 40])
+@pytest.mark.parametrize('role', ['critic', 'Critic', 'a' * 40])
 def test_a_role_that_no_rule_knows_is_malformed(role):
   with pytest.raises(Malformed) as raised:
     one(Rules.default(), role=role)
@@ -176,6 +179,112 @@ def test_spans_are_counted_in_the_normalised_text():
     one(Rules.default(), spans=[[0, 11, 'tool']])
 
 
+# --------------------------------------------------- roles, messages left out
+
+READABLE = [
+  ({'messages': [{'role': 'bot_7', 'content': 'a'}]}, {'role': 'bot_7'}),
+  ({'conversations': [{'from': 'bot_7', 'value': 'a'}]}, {'from': 'bot_7'}),
+  ({'conversations': [{'from': 'bot_7', 'value': 'a'}]}, {'role': 'bot_7'}),
+  ({'turns': [{'role': 'bot_7', 'text': 'a'}]}, {'role': 'bot_7'}),
+  ({'steps': [{'source': 'bot_7', 'message': 'a'}]}, {'role': 'bot_7'}),
+  # Names of chat templates match, too.
+  ({'conversations': [{'from': 'human', 'value': 'a'}]}, {'role': 'user'}),
+  ({'steps': [{'source': 'user', 'message': 'a'}]}, {'role': 'user'}),
+]
+
+
+@pytest.mark.parametrize(('row', 'when'), READABLE)
+def test_a_rule_renames_a_role_in_any_format(row, when, tmp_path):
+  before = copy.deepcopy(row)
+  found = rules(tmp_path, {'when': when, 'role': 'assistant'})
+  trajectory = registry.read(row, 'x', 'auto', found)
+  assert trajectory.segments == (Segment('assistant', 'a', P.AGENT),)
+  assert row == before
+
+
+@pytest.mark.parametrize(('row', 'when'), READABLE)
+def test_a_rule_leaves_a_message_out(row, when, tmp_path):
+  (key, items), *_ = row.items()
+  other = {k: 'user' if v == 'bot_7' else v for k, v in items[0].items()}
+  other = {k: 'system' if v == 'human' else v for k, v in other.items()}
+  if 'user' in when.values():
+    other = {k: 'system' if v == 'user' else v for k, v in other.items()}
+  found = rules(tmp_path, {'when': when, 'drop': True})
+  parsed = registry.parse({key: [*items, other]}, 'x', 'auto', found)
+  assert len(parsed.result.segments) == 1
+  assert sum(parsed.left_out.values()) == 1
+
+
+def test_all_rules_test_the_name_that_the_row_has(tmp_path):
+  found = rules(
+    tmp_path,
+    {'when': {'role': 'a'}, 'role': 'user'},
+    {'when': {'role': 'user'}, 'role': 'tool'},
+    {'when': {'role': 'a'}, 'author': 'HARNESS'},
+    {'when': {'role': 'user'}, 'author': 'CONTEXT'},
+  )
+  row = {'messages': [{'role': role, 'content': ''} for role in ('a', 'user')]}
+  trajectory = registry.read(row, 'x', 'auto', found)
+  assert [(s.role, s.provenance, s.fields) for s in trajectory.segments] == [
+    ('user', P.HARNESS, {}),
+    ('tool', P.CONTEXT, {}),
+  ]
+
+
+def test_a_rule_keeps_a_role_that_would_be_renamed(tmp_path):
+  found = rules(tmp_path, {'when': {'role': 'model'}, 'role': 'model'})
+  segment = one(Rules.default(), role='model')
+  assert (segment.role, segment.provenance) == ('assistant', P.AGENT)
+  row = {'messages': [{'role': 'model', 'content': '', 'author': 'agent'}]}
+  (segment,) = registry.read(row, 'x', 'auto', found).segments
+  assert (segment.role, segment.provenance) == ('model', P.AGENT)
+
+
+# -------------------------------------------------- flags of other trainers
+
+
+@pytest.mark.parametrize(
+  ('flags', 'verdict'),
+  [
+    ({'weight': 0}, V.WRONG),
+    ({'weight': 0.0}, V.WRONG),
+    ({'train': False}, V.WRONG),
+    ({'training': False}, V.WRONG),
+    ({'loss': False}, V.WRONG),
+    ({'loss': 0}, V.WRONG),
+    ({'loss_weight': 0.0}, V.WRONG),
+    # To be imitated, which does not make the claim right.
+    ({'weight': 1}, V.UNKNOWN),
+    ({'train': True}, V.UNKNOWN),
+    # Not flags.
+    ({'weight': 0.5}, V.UNKNOWN),
+    ({'weight': '0'}, V.UNKNOWN),
+    ({'loss': 0.0}, V.UNKNOWN),
+    ({'train': None}, V.UNKNOWN),
+    # A verdict says more.
+    ({'weight': 0, 'verdict': 'right'}, V.RIGHT),
+  ],
+)
+def test_a_flag_is_a_verdict_of_the_agents_turn(flags, verdict):
+  segment = one(Rules.default(), **flags)
+  assert (segment.provenance, segment.verdict) == (P.AGENT, verdict)
+  # Other authors are no question of imitation.
+  world = one(Rules.default(), role='user', **flags)
+  expected = V.RIGHT if 'verdict' in flags else V.UNKNOWN
+  assert (world.provenance, world.verdict) == (P.USER, expected)
+
+
+def test_rules_decide_before_flags(tmp_path):
+  found = rules(
+    tmp_path,
+    {'when': {'weight': 1}, 'author': 'DEMONSTRATION'},
+    {'when': {'weight': 0, 'role': 'assistant'}, 'verdict': 'UNKNOWN'},
+  )
+  assert one(found, weight=1).provenance == P.DEMONSTRATION
+  ignored = one(found, weight=0)
+  assert (ignored.provenance, ignored.verdict) == (P.AGENT, V.UNKNOWN)
+
+
 # ----------------------------------------------------------------- rules files
 
 
@@ -199,6 +308,29 @@ def test_rules_say_what_is_in_force(tmp_path):
     'role assistant                              AGENT',
     'role tool, function, ipython, environment   TOOL',
     'any other role                              the row is malformed',
+  ]
+
+
+def test_edits_and_the_layout_are_in_force_too(tmp_path):
+  content = {
+    'messages': 'run.log',
+    'content': 'said',
+    'rules': [
+      {'when': {'role': 'bot'}, 'author': 'AGENT', 'role': 'assistant'},
+      {'when': {'role': 'log'}, 'drop': True},
+    ],
+  }
+  path = tmp_path / 'rules.json'
+  path.write_text(json.dumps(content))
+  found = Rules.load(path)
+  assert found.to_json() == content
+  lines = [re.split(' {2,}', line) for line in found.describe().splitlines()]
+  assert lines[:5] == [
+    ['messages of the rules', 'run.log'],
+    ['content of the rules', 'said'],
+    ['annotations of the message', 'its author, verdict, spans'],
+    ["role = 'bot'", 'AGENT, the role assistant'],
+    ["role = 'log'", 'left out'],
   ]
 
 
@@ -229,16 +361,25 @@ SHAPE = 'expected {"when": {...}, "author": "..."}'
   ('content', 'error'),
   [
     ('{', 'Expecting property name enclosed in double quotes at character 2'),
-    ('[]', 'expected {"rules": [...]} and no other key'),
-    ('{"rules": [], "x": 1}', 'expected {"rules": [...]} and no other key'),
+    ('[]', 'expected {"rules": [...]}'),
+    ('{}', 'expected {"rules": [...]}'),
+    (
+      '{"rules": [], "x": 1}',
+      'unknown x; expected rules, messages, role, content, tools',
+    ),
+    ('{"messages": 7}', 'messages is a number, expected a path of keys'),
+    (
+      '{"messages": "a", "role": ""}',
+      'role is an empty string, expected a path of keys',
+    ),
     ('{"rules": {}}', 'rules is an object, expected a list'),
     ([GOOD, 7], f'rule 2: {SHAPE}'),
     ([{'author': 'TOOL'}], f'rule 1: {SHAPE}'),
     ([{'when': [], 'author': 'TOOL'}], f'rule 1: {SHAPE}'),
-    ([{'when': {}}], 'rule 1: has neither author nor verdict'),
+    ([{'when': {}}], 'rule 1: has none of author, verdict, role, drop'),
     (
       [{**GOOD, 'weight': 1}],
-      'rule 1: unknown weight; expected when, author, verdict',
+      'rule 1: unknown weight; expected when, author, verdict, role, drop',
     ),
     (
       [GOOD, {'when': {}, 'author': 'expert'}],
@@ -259,6 +400,15 @@ SHAPE = 'expected {"when": {...}, "author": "..."}'
     (
       [{'when': {}, 'verdict': 1}],
       'rule 1: verdict must be one of UNKNOWN, RIGHT, WRONG (got 1)',
+    ),
+    (
+      [{'when': {}, 'role': ''}],
+      'rule 1: role is an empty string, expected a name',
+    ),
+    ([{'when': {}, 'role': 7}], 'rule 1: role is a number, expected a name'),
+    (
+      [{'when': {}, 'drop': 'yes'}],
+      'rule 1: drop is a string, expected true or false',
     ),
     (
       [{'when': {'role': []}, 'author': 'TOOL'}],

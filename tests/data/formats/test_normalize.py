@@ -63,16 +63,77 @@ def call(arguments, **fields):
     # Arguments that hold no object are left as they are.
     *(
       (of_agent(tool_calls=[call(x)]), of_agent(tool_calls=[call(x)]))
+      for x in ('x=1', '[1]', '7', '{"x": NaN}', r'{"x": "\ud800"}', 7)
+    ),
+    # A call without arguments.
+    *(
+      (of_agent(tool_calls=[x]), of_agent(tool_calls=[call({})]))
       for x in (
-        '',
-        'x=1',
-        '[1]',
-        '7',
-        '{"x": NaN}',
-        r'{"x": "\ud800"}',
-        None,
-        7,
+        call(''),
+        call(' '),
+        call('{}'),
+        call('null'),
+        call(None),
+        call({}),
+        {'function': {'name': 'f'}},
       )
+    ),
+    # Calls as JSON, as columns of tables have them.
+    (of_agent(tool_calls=''), of_agent()),
+    (
+      of_agent(tool_calls='[{"function": {"name": "f", "arguments": {}}}]'),
+      of_agent(tool_calls=[call({})]),
+    ),
+    # Parts without a type, as Qwen-Agent has them, and of the Responses API.
+    (of_user([{'text': 'a'}, {'text': 'b', 'image': None}]), of_user('ab')),
+    (of_user([{'type': 'input_text', 'text': 'a'}]), of_user('a')),
+    # The agent's words under `refusal`.
+    (of_agent(content=None, refusal='No.'), of_agent(content='No.')),
+    (of_agent(content='No.', refusal='No.'), of_agent(content='No.')),
+    (of_agent(content='Yes.', refusal=''), of_agent(content='Yes.')),
+    (
+      of_agent(content=[{'type': 'refusal', 'refusal': 'No.'}]),
+      of_agent(content='No.'),
+    ),
+    # Reasoning in pieces. The same words may stand there twice.
+    (
+      of_agent(reasoning_details=[{'text': 'a'}, {'summary': 'b'}]),
+      of_agent(reasoning_content='ab'),
+    ),
+    (
+      of_agent(thinking_blocks=[{'type': 'thinking', 'thinking': 'a'}]),
+      of_agent(reasoning_content='a'),
+    ),
+    (
+      of_agent(reasoning='a', reasoning_details=[{'data': 'gAAA'}]),
+      of_agent(reasoning='a', reasoning_details=[{'data': 'gAAA'}]),
+    ),
+    # Names of roles.
+    *(
+      ({'role': name, 'content': 'a'}, {'role': role, 'content': 'a'})
+      for name, role in (
+        ('User', 'user'),
+        ('SYSTEM', 'system'),
+        ('human', 'user'),
+        ('Human', 'user'),
+        ('ai', 'assistant'),
+        ('gpt', 'assistant'),
+        ('model', 'assistant'),
+        ('Assistant', 'assistant'),
+        ('tool-call', 'assistant'),
+        ('tool-response', 'tool'),
+        ('tool_response', 'tool'),
+        ('observation', 'tool'),
+        ('ipython', 'ipython'),
+        ('developer', 'developer'),
+        ('critic', 'critic'),
+        ('Critic', 'Critic'),
+      )
+    ),
+    # A call that is a message of its own.
+    (
+      {'role': 'tool_call', 'content': '{"name": "f", "arguments": {}}'},
+      of_agent(tool_calls=[{'type': 'function', **call({})}]),
     ),
     # Flat calls, and those of old.
     (
@@ -118,7 +179,28 @@ def test_normalised(found, message):
       of_user([{'type': 'image_url', 'image_url': {}}]),
       "part 0 is of type 'image_url', expected 'text'",
     ),
-    (of_user([{'text': 'a'}]), "part 0 is of type null, expected 'text'"),
+    (of_user([{'a': 'b'}]), "part 0 is of type null, expected 'text'"),
+    (
+      of_user([{'text': 'a', 'image': 'a.png'}]),
+      'part 0 has image, which has no text: only text can become tokens',
+    ),
+    (
+      {**of_user('a'), 'images': ['iVBORw']},
+      'has images, which has no text: only text can become tokens',
+    ),
+    (
+      {**of_user('a'), 'attachments': [{'name': 'a.pdf'}]},
+      'has attachments, which has no text: only text can become tokens',
+    ),
+    (of_agent(refusal=7), 'refusal is a number, expected text'),
+    (of_agent(content='a', refusal='b'), 'has both content and refusal'),
+    (
+      of_agent(
+        reasoning_details=[{'type': 'reasoning.encrypted', 'data': 'g'}]
+      ),
+      'reasoning_details is encrypted: the words of the agent are not in the '
+      'row',
+    ),
     (
       of_user([{'type': 'text', 'text': None}]),
       'part 0: text is null, expected a string',
@@ -198,6 +280,14 @@ WRAPPED = {'type': 'function', 'function': SCHEMA}
     ({'tools': [SCHEMA]}, [SCHEMA]),
     ({'tools': '[{"name": "f", "parameters": {}}]'}, [SCHEMA]),
     ({'functions': [SCHEMA], 'tools': None}, [WRAPPED]),
+    ({'functions': [WRAPPED]}, [WRAPPED]),
+    ({'tool_defs': [SCHEMA]}, [WRAPPED]),
+    ({'tools': {'f': {'parameters': {}}}}, [WRAPPED]),
+    ({'tools': {'f': WRAPPED}}, [WRAPPED]),
+    ({'tools': SCHEMA}, [WRAPPED]),
+    ({'tools': ['{"name": "f", "parameters": {}}']}, [SCHEMA]),
+    ({'tools': [{'name': 'f', 'inputSchema': {}}]}, [SCHEMA]),
+    ({'tools': [WRAPPED], 'tool_defs': [SCHEMA]}, [WRAPPED]),
   ],
 )
 def test_tools_and_the_rest_of_a_row(fields, tools):

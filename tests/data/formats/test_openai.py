@@ -66,7 +66,7 @@ def test_turns(row, metadata):
     {'messages': []},
     {'messages': {'role': 'user'}},
     {'conversations': [{'from': 'human', 'value': 'a'}]},
-    {'history': FOUND},
+    {'notes': FOUND},
   ],
 )
 def test_rows_of_no_such_format(row):
@@ -93,3 +93,84 @@ def test_a_rows_own_system_prompt_is_its_first_turn():
   assert row['system'] == 'Be brief.'
   with pytest.raises(Malformed, match='system is a number, expected text'):
     openai.read({'system': 7, 'messages': FOUND})
+
+
+@pytest.mark.parametrize('key', openai.KEYS)
+def test_messages_under_any_key_of_a_conversation(key):
+  chat = openai.read({key: FOUND, 'reward': 1})
+  assert [turn.message for turn in chat.turns] == MESSAGES
+  assert chat.metadata == {'reward': 1}
+
+
+@pytest.mark.parametrize(
+  ('rest', 'is_whole'),
+  [
+    ({'answer': '4'}, True),
+    ({'completion': ''}, True),
+    # A repeated question.
+    ({'question': 'u'}, True),
+    ({'question': 'v'}, False),
+    ({'response': 'It is 4.'}, False),
+    ({'chosen': [FOUND[5]], 'rejected': [FOUND[5]]}, False),
+  ],
+)
+def test_a_beginning_without_its_end_is_malformed(rest, is_whole):
+  row = {'prompt': [{'role': 'user', 'content': 'u'}], **rest}
+  if is_whole:
+    assert openai.read(row).metadata == rest
+    return
+  with pytest.raises(Malformed, match=r'^prompt may be only the beginning: '):
+    openai.read(row)
+
+
+@pytest.mark.parametrize(
+  ('first', 'roles', 'metadata'),
+  [
+    ({'role': 'user', 'content': 'u'}, ['system', 'user'], {}),
+    ({'role': 'system', 'content': 'Be brief.'}, ['system'], {}),
+    (
+      {'role': 'system', 'content': 'Be nice.'},
+      ['system'],
+      {'system_prompt': 'Be brief.'},
+    ),
+  ],
+)
+def test_a_system_prompt_beside_messages(first, roles, metadata):
+  """That of the messages counts, and the other one is reported."""
+  chat = openai.read({'system_prompt': 'Be brief.', 'messages': [first]})
+  assert [turn.message['role'] for turn in chat.turns] == roles
+  assert chat.metadata == metadata
+
+
+def call(name, **fields):
+  content = f'{{"name": "{name}", "arguments": {{}}}}'
+  return {'role': 'tool_call', 'content': content, **fields}
+
+
+def test_parallel_calls_are_one_turn_of_the_agent():
+  found = [
+    {'role': 'user', 'content': 'u'},
+    {'role': 'assistant', 'content': 'a'},
+    call('f'),
+    call('g'),
+    {'role': 'tool_response', 'content': '1'},
+    {'role': 'tool_response', 'content': '2'},
+    call('h', author='demonstration'),
+    call('i'),
+  ]
+  turns = openai.read(found).turns
+  assert [
+    (
+      turn.message['role'],
+      turn.message['content'],
+      [c['function']['name'] for c in turn.message.get('tool_calls', [])],
+    )
+    for turn in turns
+  ] == [
+    ('user', 'u', []),
+    ('assistant', 'a', ['f', 'g']),
+    ('tool', '1', []),
+    ('tool', '2', []),
+    ('assistant', '', ['h']),
+    ('assistant', '', ['i']),
+  ]

@@ -31,6 +31,11 @@ TASK = (Segment('user', 'a', Provenance.CONTEXT),)
     ({'conversation': [OPENAI]}, 'openai', TURN),
     ({'conversations': [OPENAI]}, 'openai', TURN),
     ([OPENAI], 'openai', TURN),
+    ({'trajectory': [OPENAI]}, 'openai', TURN),
+    ({'history': [OPENAI]}, 'openai', TURN),
+    ({'turns': [OPENAI]}, 'openai', TURN),
+    ({'prompt': [OPENAI]}, 'openai', TURN),
+    ({'prompt': [OPENAI], 'completion': 'b'}, 'prompt_completion', ...),
     ({'conversations': [SHAREGPT]}, 'sharegpt', TURN),
     ({'conversation': [SHAREGPT]}, 'sharegpt', TURN),
     ({'messages': [SHAREGPT]}, 'sharegpt', TURN),
@@ -62,8 +67,9 @@ def test_a_row_of_two_formats_is_of_the_one_that_is_named():
   row = {'messages': [SHAREGPT], 'steps': [STEP]}
   with pytest.raises(Malformed) as raised:
     registry.read(row, 'x', 'auto', RULES)
+  both = ' and '.join(n for n in registry.FORMATS if n in ('atif', 'sharegpt'))
   assert str(raised.value) == (
-    'the row fits sharegpt and atif; name one of them with --format'
+    f'the row fits {both}; name one of them with --format'
   )
   for format in ('sharegpt', 'atif'):
     assert registry.read(row, 'x', format, RULES) == Trajectory('x', TURN)
@@ -99,27 +105,25 @@ def test_a_format_by_name_takes_no_other():
     ),
   ],
 )
-def test_a_row_of_no_format_says_what_each_wants(row, has):
+def test_a_row_of_no_format_names_them(row, has):
   with pytest.raises(Malformed) as raised:
     registry.read(row, 'x', 'auto', RULES)
   assert str(raised.value) == (
-    'no format fits: tokens wants tokens and provenance: two lists of one '
-    'length; swe_agent wants history: a list of {role, content, '
-    'message_type}; sharegpt wants conversations: a list of {from, value}; '
-    'turns wants turns: a list of {role, text}; '
-    'anthropic wants messages: a list of {role, content} with blocks as '
-    'tool_use; atif wants steps: a list of {source, message, observation}; '
-    'react wants text or trajectory: one text with Thought, Action, '
-    'Observation lines; openai wants messages, traj or conversation(s): a '
-    f'list of {{role, content}}. The row has {has}'
+    f'no format fits: the row has {has}. The formats are '
+    f'{", ".join(registry.FORMATS)}; name one with --format to see what it '
+    'wants'
   )
+
+
+@pytest.mark.parametrize('name', registry.FORMATS)
+def test_a_format_by_name_says_what_it_wants(name):
+  with pytest.raises(Malformed, match=r'^(expected|no turns: expected) '):
+    registry.read({'a': 1}, 'x', name, RULES)
 
 
 def test_a_format_that_there_is_not():
-  names = (
-    'auto, tokens, swe_agent, sharegpt, turns, anthropic, atif, react, openai'
-  )
-  assert ', '.join(registry.NAMES) == names
+  assert ('auto', *registry.FORMATS) == registry.NAMES
+  names = ', '.join(registry.NAMES)
   with pytest.raises(ValueError) as raised:
     registry.read({}, 'x', 'chatml', RULES)
   assert not isinstance(raised.value, Malformed)

@@ -1,6 +1,9 @@
 """On Beam: the data set of the plain path, byte for byte."""
 
+import gzip
+import itertools
 import json
+import zipfile
 
 import pytest
 
@@ -40,6 +43,46 @@ def test_the_data_set_is_that_of_the_plain_path_byte_for_byte(
   again, was_there = beam.prepare(*asked, 'DirectRunner')
   assert was_there
   assert again == json.loads(json.dumps(report))
+
+
+def test_archives_and_sessions_keep_their_order(renderer, tmp_path):
+  """A damaged file has its error last, and a trajectory its first line."""
+  runs = tmp_path / 'runs'
+  runs.mkdir()
+  packed = [
+    gzip.compress('\n'.join(rows(range(n, n + 10))).encode()) for n in (0, 10)
+  ]
+  (runs / 'a.jsonl.gz').write_bytes(packed[0])
+  (runs / 'b.jsonl.gz').write_bytes(packed[1][:-9])
+  with zipfile.ZipFile(runs / 'c.zip', 'w') as archive:
+    for n in (20, 30):
+      archive.writestr(f'd/{n}.jsonl', '\n'.join(rows(range(n, n + 10))))
+  events = [
+    json.dumps({'type': 'user', 'sessionId': id, 'message': {}})
+    for id in 'xyxzyx'
+  ]
+  pairs = zip(events, rows(range(40, 46)), strict=True)
+  lines = itertools.chain.from_iterable(pairs)
+  (runs / 'e.jsonl').write_text('\n'.join(lines))
+  settings = prepare.Settings(str(runs), num_shards=2)
+  report, _ = prepare.prepare(
+    settings, renderer, RULES, str(tmp_path / 'plain'), num_workers=2
+  )
+  beam.prepare(settings, renderer, RULES, str(tmp_path / 'beam'))
+  assert contents(tmp_path / 'plain') == contents(tmp_path / 'beam')
+  notes = (tmp_path / 'plain' / prepare.REJECTED).read_text().splitlines()
+  places = [
+    (note['file'].removeprefix(f'{runs}/'), note['row'], note['id'])
+    for note in map(json.loads, notes)
+    if not note['id'].startswith('row')
+  ]
+  lost = 10 - (report['rows']['read'] - 40)
+  assert places == [
+    ('b.jsonl.gz', 11 - lost, f'b:{11 - lost}'),
+    ('e.jsonl', 1, 'e:1'),
+    ('e.jsonl', 3, 'e:3'),
+    ('e.jsonl', 7, 'e:7'),
+  ]
 
 
 def test_without_a_number_of_shards_the_records_are_the_same_set(

@@ -29,6 +29,7 @@ def counted(examples, first=0):
       tally.add('train' if i % 3 else 'heldout', [whole], 1 + i % 2)
       tally.straddling += i
       tally.lost['thinking'] += i
+      tally.add_unused(['row.a', f'row.{i % 4}'], {'exit': i % 2})
   return tally
 
 
@@ -60,3 +61,26 @@ def test_quantiles_of_counts_are_those_of_the_values(q, number):
   tally.lengths.update(values.tolist())
   found = tally_lib._quantile(tally.lengths, q)
   assert found == pytest.approx(np.quantile(values, q), rel=1e-12)
+
+
+def test_keys_that_were_not_used_are_counted_by_row():
+  tally = Tally()
+  tally.add_unused({'row.b', 'row.a'}, {})
+  tally.add_unused({'row.b'}, {'exit': 2, 'log': 1})
+  tally.add_unused((), {'log': 3})
+  report = tally.report()
+  assert [*report['keys_not_used'].items()] == [('row.b', 2), ('row.a', 1)]
+  assert [*report['turns_left_out'].items()] == [('log', 4), ('exit', 2)]
+
+
+def test_keys_that_are_data_do_not_pile_up():
+  """Rows may have another key each, and no count is lost."""
+  parts = [Tally(), Tally()]
+  for number in range(3_000):
+    parts[number % 2].add_unused(['row.id', f'row.{number}'], {})
+  whole = Tally().merge(parts[0]).merge(parts[1])
+  counts = whole.report()['keys_not_used']
+  assert len(counts) <= 1_001
+  assert sum(counts.values()) == 6_000
+  assert counts['row.id'] == 3_000
+  assert max(counts, key=counts.get) == 'row.id'

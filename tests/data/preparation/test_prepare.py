@@ -1,5 +1,6 @@
 """From files of agent runs to records: every row written, or set aside."""
 
+import copy
 import json
 import os
 import signal
@@ -131,6 +132,33 @@ def test_the_counts_of_the_report_are_those_of_the_records(renderer, tmp_path):
   lengths = [len(e.tokens_T) for e in examples]
   assert report['length_quantiles']['0'] == min(lengths)
   assert report['length_quantiles']['1'] == max(lengths)
+
+
+def test_the_report_has_what_was_not_read(renderer, tmp_path):
+  """Of rows that are written; others are set aside whole."""
+  good = [
+    {**GOOD[0], 'reward': 1, 'meta': {}},
+    {**copy.deepcopy(GOOD[1]), 'reward': 0.5, 'split': 'a'},
+    {'messages': [*GOOD[2]['messages'], {'role': 'exit', 'content': 'bye'}]},
+  ]
+  good[1]['messages'][0]['stamp'] = 7
+  bad = {**row('x', ('u', 'two\nlines')), 'other': 1}
+  source = write_rows(tmp_path / 'runs.jsonl', [*good, bad])
+  rules = tmp_path / 'rules.json'
+  rules.write_text('{"rules": [{"when": {"role": "exit"}, "drop": true}]}')
+  report, _ = prepare.prepare(
+    prepare.Settings(source), renderer, Rules.load(rules), tmp_path / 'out'
+  )
+  assert report['rows'] == {'read': 4, 'written': 3, 'rejected': 1}
+  assert report['keys_not_used'] == {
+    'row.reward': 2,
+    'message.stamp': 1,
+    'row.split': 1,
+  }
+  assert report['turns_left_out'] == {'exit': 1}
+  file = json.loads((tmp_path / 'out' / prepare.REPORT).read_text())
+  assert file['keys_not_used'] == report['keys_not_used']
+  assert file['turns_left_out'] == report['turns_left_out']
 
 
 def test_held_out_rows_are_chosen_by_their_id_alone(renderer, tmp_path):
@@ -516,7 +544,7 @@ def test_no_row_at_all_says_why(renderer, tmp_path):
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    ({'format': 'csv'}, '--format must be one of auto, tokens'),
+    ({'format': 'csv'}, '--format must be one of auto, '),
     ({'overlong': 'cut'}, '--overlong must be one of window, reject'),
     ({'heldout': 1.0}, '--heldout=1.0 must be 0 or more, below 1'),
     ({'max_length': -1}, '--max_length=-1 must not be negative'),

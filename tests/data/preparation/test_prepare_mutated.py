@@ -11,6 +11,7 @@ from isft_jax.data.records import dataset
 from isft_jax.data.rendering.rejection import REASONS
 from isft_jax.data.rendering.renderer import Renderer
 from tests.data.chat_tokenizer import NAMES, template, trained
+from tests.data.formats import examples
 from tests.data.formats.test_mutations import VALID, mutate
 
 # Text that tempts a template: markers, thinking, white space, brackets.
@@ -27,12 +28,13 @@ TEMPTING = (
 )
 
 
-def lines(number, seed):
+def lines(number, seed, valid):
   """Rows that are whole, tempting or broken, as the lines of a file."""
   rng = random.Random(seed)
   for _ in range(number):
-    row = json.loads(json.dumps(rng.choice(VALID)))
-    turns = row.get('messages') or row.get('conversations') or []
+    row = json.loads(json.dumps(rng.choice(valid)))
+    keyed = row if isinstance(row, dict) else {}
+    turns = keyed.get('messages') or keyed.get('conversations') or []
     if turns and rng.random() < 0.3:
       turn = rng.choice(turns)
       key = 'value' if 'value' in turn else 'content'
@@ -41,10 +43,10 @@ def lines(number, seed):
     yield json.dumps(row).encode() if whole else mutate(row, rng)
 
 
-def check(number, seed, name, folder, special_text='reject'):
+def check(number, seed, name, folder, special_text='reject', valid=VALID):
   """Prepares mutated rows; returns the report once every row is accounted."""
   source = folder / 'runs.jsonl'
-  source.write_bytes(b'\n'.join(lines(number, seed)))
+  source.write_bytes(b'\n'.join(lines(number, seed, valid)))
   renderer = Renderer(trained(), template(name), special_text=special_text)
   report, _ = prepare.prepare(
     prepare.Settings(str(source), heldout=0.1, max_length=64),
@@ -76,6 +78,13 @@ def test_mutated_rows_become_records_or_rejections(name, tmp_path):
   # Most kinds of trouble are there, and most whole rows are written.
   assert report['rows']['written'] > 60
   assert {'malformed', 'special_text'} <= report['rejected'].keys()
+
+
+@pytest.mark.parametrize(('format', 'row'), examples.WHOLE.items())
+def test_mutated_rows_of_each_format(format, row, tmp_path):
+  report = check(60, 0, 'chatml', tmp_path, valid=[row])
+  assert report['rows']['written'] > 10
+  assert report['rejected']['malformed'] > 10
 
 
 def test_escaped_special_text_is_written(tmp_path):

@@ -110,7 +110,7 @@ def test_a_remote_shard_that_is_written_again(monkeypatch):
     infos.append(shard.close(codec))
     path = folder / shards.name('train', 7)
     assert [*shards.read(path)] == found
-    assert len(index_lib.read(shards.part_of(path), 3).length_N) == 3
+    assert len(index_lib.read(shards.index_section(path), 3).length_N) == 3
   assert infos[0] == infos[1]
 
 

@@ -174,7 +174,7 @@ def batch_of(folder, examples, **config):
   """One row with all of the examples, in the order of the records."""
   data = dataset.write(str(folder), lambda: examples, {})
   source = BatchSource(
-    data, RunConfig(rows=1, row_length=128, row_targets=128, **config)
+    data, RunConfig(batch_size=1, seq_len=128, targets_per_row=128, **config)
   )
   assert source.steps_per_epoch == 1
   return source[0]

@@ -14,6 +14,7 @@ from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.objectives import weight_table
 from isft_jax.types import Provenance, Segment, Trajectory, Verdict
+from tests.data import chat_tokenizer
 
 P = Provenance
 
@@ -315,3 +316,56 @@ def test_messages_are_computed_once(monkeypatch):
   monkeypatch.setattr(Segment, 'message', count)
   renderer.render(DIALOGUE)
   assert calls == [*DIALOGUE.segments]
+
+
+# ------------------------------------------------ values of a trajectory itself
+
+THINKS = (
+  '{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n'
+  '{% endfor %}{% if mode is defined %}[{{ mode }}]{% endif %}'
+  '{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}'
+)
+
+
+def with_values(**values):
+  turns = DIALOGUE.segments[1:3]
+  return Trajectory('x', turns, template_values=values)
+
+
+def test_values_of_a_trajectory_replace_those_of_the_renderer():
+  renderer = Renderer(chat_tokenizer.trained(), THINKS, {'mode': 'fast'})
+  plain = with_values()
+  assert renderer.render(plain).text.endswith('[fast]')
+  for mode in ('slow', 'calm', 'slow'):
+    own = renderer.render(with_values(mode=mode))
+    same = Renderer(chat_tokenizer.trained(), THINKS, {'mode': mode})
+    assert own.text.endswith(f'[{mode}]')
+    example = same.example(plain)
+    for name in ('tokens_T', 'provenance_T', 'segment_T', 'verdict_T'):
+      np.testing.assert_array_equal(
+        getattr(own.example, name), getattr(example, name)
+      )
+  assert renderer.render(plain).text.endswith('[fast]')
+  assert renderer.rendering['values'] == {'mode': 'fast'}
+
+
+def test_many_different_values_do_not_pile_up():
+  renderer = Renderer(chat_tokenizer.trained(), THINKS)
+  for number in range(40):
+    text = renderer.render(with_values(mode=number)).text
+    assert text.endswith(f'[{number}]')
+  assert len(renderer._variants) <= 16
+
+
+@pytest.mark.parametrize(
+  ('values', 'reason', 'message'),
+  [
+    ({'tools': []}, 'malformed', "chat_template_kwargs: .* set 'tools'"),
+    ({'mode': '<|im_end|>'}, 'special_text', 'chat_template_kwargs holds'),
+  ],
+)
+def test_values_that_would_forge_the_rendering(values, reason, message):
+  renderer = Renderer(chat_tokenizer.trained(), THINKS)
+  with pytest.raises(Rejected, match=message) as raised:
+    renderer.render(with_values(**values))
+  assert raised.value.reason == reason

@@ -30,9 +30,9 @@ ARMS = ('observational', 'interventional', 'demonstration')
 
 def stage(steps):
   return StageConfig(
-    rows=2,
-    row_length=256,
-    row_targets=256,
+    batch_size=2,
+    seq_len=256,
+    targets_per_row=256,
     steps=steps,
     optim=OptimConfig(learning_rate=3e-3),
   )
@@ -47,7 +47,7 @@ def config(**values):
       'arms': ARMS,
       'heldout_arms': ARMS[:2],
       'model': ModelConfig(
-        vocab_size=480, width=16, layers=1, head_size=4, hidden=32
+        vocab_size=480, width=16, layers=1, head_size=4, mlp_width=32
       ),
       'mesh': MeshConfig(data=1),
       'documents': DocumentsConfig(number=30, p_true=0.75),
@@ -193,7 +193,7 @@ def test_only_right_turns_become_demonstrations():
   dialogue = next(
     generator.dialogues(1, 1.0, 1.0, seed=0, acknowledge='restate')
   )
-  changed = arms.demonstrated(dialogue)
+  changed = arms.mark_demonstrations(dialogue)
   authors = [segment.provenance.name for segment in changed.segments]
   tail = ['USER', 'AGENT'] * ((len(dialogue.segments) - 5) // 2)
   assert authors == [
@@ -218,7 +218,7 @@ def test_only_right_turns_become_demonstrations():
   ],
 )
 def test_the_objective_of_an_arm(arm, objective):
-  assert arms.objective_of(arm) == objective
+  assert arms.objective_from_arm(arm) == objective
   assert objectives.weight_table(objective) is not None
 
 
@@ -227,7 +227,7 @@ def test_matched_steps_are_those_on_a_larger_gradient(ratio):
   """Exactly AdamW on r g, for gradients below and above the clip."""
   settings = OptimConfig(learning_rate=0.1, clip_norm=1.0, eps=1e-3)
   larger = make_optimizer(settings, steps=9)
-  same = make_optimizer(bases.matched(settings, ratio), steps=9)
+  same = make_optimizer(bases.matched_optimizer(settings, ratio), steps=9)
   params = {'x': jnp.array([1.0, -2.0, 3.0])}
   states = [larger.init(params), same.init(params)]
   trained = [params, params]
@@ -250,7 +250,7 @@ def test_a_transcript_turn_by_turn():
     (False, Verdict.WRONG, generator.CORRECTIONS),
   ):
     for number in range(20):
-      made = flywheel.transcript(
+      made = flywheel.make_transcript(
         fact, question, 'Some reply.', right, 0, 1, number
       )
       *before, answer, told = made.segments
@@ -273,14 +273,16 @@ def test_questions_change_from_round_to_round_and_seed_to_seed():
   facts = fact_bank.generate(20, seed=0)
   bank = bases.Bank(facts[:15], facts[15:])
   made = [
-    flywheel.asked(bank, seed, round) for seed in (0, 1) for round in (0, 1)
+    flywheel.make_questions(bank, seed, round)
+    for seed in (0, 1)
+    for round in (0, 1)
   ]
   texts = [[turns[1].text for turns in questions] for questions in made]
   assert len({tuple(each) for each in texts}) == 4
   for each in texts:
     for text, fact in zip(each, facts, strict=True):
       assert text in [q.format(topic=fact.topic) for q in generator.QUESTIONS]
-  assert flywheel.asked(bank, 0, 1) == made[1]
+  assert flywheel.make_questions(bank, 0, 1) == made[1]
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_agreement_is_told_for_both_ways_of_scoring(given_results):
   ],
 )
 def test_the_base_in_a_few_words(results, words):
-  base = comparison.base_of(results)
+  base = comparison.base_from_results(results)
   assert comparison.describe_base(base) == words
 
 

@@ -74,6 +74,16 @@ def test_devices_and_names_may_differ(runs):
   assert len(seeds.summary(runs)[1]) == 10
 
 
+def test_old_and_new_names_of_fields_are_one_setting(runs):
+  runs['a.json']['config']['finetune']['rows'] = 8
+  runs['b.json']['config']['finetune']['batch_size'] = 8
+  assert len(seeds.summary(runs)[1]) == 10
+  runs['b.json']['config']['finetune']['batch_size'] = 4
+  message = 'config: finetune: batch_size is 4 and 8'
+  with pytest.raises(ValueError, match=message):
+    seeds.summary(runs)
+
+
 def saved(folder, results):
   folder.mkdir()
   path = folder / 'results.json'

@@ -27,6 +27,29 @@ def test_the_environment_is_shown_before_the_settings():
   ]
 
 
+def test_old_names_of_fields_are_shown_as_new_ones():
+  old = {
+    'model': {'hidden': 384},
+    'pretrain': {'rows': 16, 'row_length': 192},
+    'finetune': {'rows': 8, 'row_length': 256},
+  }
+  new = {
+    'model': {'mlp_width': 384},
+    'pretrain': {'batch_size': 16, 'seq_len': 192},
+    'finetune': {'batch_size': 8, 'seq_len': 256},
+  }
+  assert settings.settings({'config': new}) == [
+    ('feed-forward width', '384'),
+    ('pre-training rows per step', '16'),
+    ('pre-training row length, tokens', '192'),
+    ('fine-tuning rows per step', '8'),
+    ('fine-tuning row length, tokens', '256'),
+  ]
+  assert settings.settings({'config': old}) == settings.settings(
+    {'config': new}
+  )
+
+
 def test_a_given_base_has_no_settings_of_pre_training(given_results):
   labels = [label for label, _ in settings.settings(given_results)]
   assert 'layers' in labels and 'fine-tuning epochs' in labels

@@ -38,7 +38,7 @@ def renderer(encoder):
 @pytest.fixture(scope='module')
 def model():
   config = ModelConfig(
-    vocab_size=400, width=16, layers=2, head_size=4, hidden=32
+    vocab_size=400, width=16, layers=2, head_size=4, mlp_width=32
   )
   graphdef, _ = decoder.abstract(config)
   return graphdef, decoder.init(config, jax.random.key(0))

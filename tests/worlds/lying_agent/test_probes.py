@@ -139,7 +139,7 @@ def test_the_context_is_asked_for_or_none_at_all(renderer, encoder, context):
 
 @pytest.fixture(scope='module')
 def model():
-  config = ModelConfig(width=16, layers=2, head_size=4, hidden=32)
+  config = ModelConfig(width=16, layers=2, head_size=4, mlp_width=32)
   graphdef, _ = decoder.abstract(config)
   return graphdef, decoder.init(config, jax.random.key(0))
 

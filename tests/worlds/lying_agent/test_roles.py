@@ -34,7 +34,7 @@ def test_every_turn_of_the_dialogues_is_told_apart_or_a_bare_claim(p_lie):
 @pytest.fixture(scope='module')
 def world():
   config = ModelConfig(
-    vocab_size=512, width=16, layers=1, head_size=4, hidden=32
+    vocab_size=512, width=16, layers=1, head_size=4, mlp_width=32
   )
   graphdef, _ = decoder.abstract(config)
   params = decoder.init(config, jax.random.key(0))
