@@ -23,8 +23,11 @@ WANTS = 'messages (or request: {messages}) and response: {choices}'
 USES = anthropic.USES | {'thinking_blocks', 'reasoning_details'}
 PARTS = anthropic.PARTS  # keys of a part of a content
 # Keys that may hold the request or the body of an envelope.
-_REQUESTS = ('request', 'kwargs', 'body', 'request_body', 'input')
-_RESPONSES = ('raw_response', 'response', 'response_body', 'body', 'output')
+_REQUESTS = ('request', 'kwargs', 'body', 'request_body', 'input', 'inputs')
+_RESPONSES = (
+  *('raw_response', 'response', 'response_body', 'body'),
+  *('output', 'outputs'),
+)
 # Keys of objects that may hold the tools of a request.
 _SETTINGS = ('kwargs', 'model_parameters', 'optional_params')
 _MOST = 3  # envelopes around a request or response

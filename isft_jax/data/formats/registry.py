@@ -330,5 +330,7 @@ def _template_values(metadata: Mapping) -> dict:
       f'{_TEMPLATE_VALUES} is {kind(values)}, expected an object of values for '
       'the chat template'
     )
+  if what := strict_json.first_no_json(values):
+    raise Malformed(f'{_TEMPLATE_VALUES} holds {what}')
   # Tables store absent values as null.
   return {key: v for key, v in values.items() if v is not None}

@@ -11,8 +11,9 @@
 
 The prompt of a call must begin with the prompt and the completion of the call
 before; see `token_ids.join`. Completions are the agent's, except tokens with a
-mask of 0, which are the environment's. Without messages, a first prompt is
-context, and what is new in a later prompt is the environment's.
+mask of 0, which are those of its other messages. Without messages, these are
+the environment's, a first prompt is context, and what is new in a later prompt
+is the environment's.
 
     {"turns": [{"role": "user", "token_ids": [1, 5]},     the ids of each turn
                {"role": "assistant", "token_ids": [9, 2]}]}

@@ -44,6 +44,7 @@ def test_a_row():
     {'body': {'messages': [USER]}, 'response': {'body': response(SAID)}},
     {'kwargs': {'messages': [USER]}, 'response': response(SAID)},
     {'input': {'messages': [USER]}, 'output': response(SAID)},
+    {'inputs': {'messages': [USER]}, 'outputs': response(SAID)},
     # A stored completion with its messages.
     {'object': 'chat.completion', 'messages': [USER], **response(SAID)},
     # The logger added the answer to the messages.
