@@ -5,6 +5,7 @@ types <- config, objectives, losses, sharding,
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- formats, rendering, records <- preparation, batching
+      rendering <- comparison
 all of those <- experiments
 data, inference, train, worlds <- api
 settings and shapes <- configs
@@ -30,7 +31,8 @@ _GROUND = (
   f'{_DATA} models hf inference'
 )
 _REPORT = (
-  'report report.lying_agent report.evidence report.theory report.viewer'
+  'report report.lying_agent report.evidence report.theory report.viewer '
+  'report.diff'
 )
 # Room: the rooms that it may import, besides itself.
 MAY_IMPORT = {
@@ -53,6 +55,7 @@ MAY_IMPORT = {
   'data.preparation': (
     'types objectives data.files data.formats data.rendering data.records'
   ),
+  'data.comparison': 'types data.rendering',
   'data.batching': 'types config objectives files data.records',
   'models': 'types axes config losses',
   'models.presets': 'config',
@@ -64,6 +67,7 @@ MAY_IMPORT = {
   'theory': 'types config files losses models',
   'report': 'types files report.lying_agent report.evidence',
   'report.viewer': 'types report',
+  'report.diff': 'types report report.viewer',
   # config: results of old versions have old names of fields.
   'report.lying_agent': 'config files report report.viewer',
   'report.evidence': 'files report report.lying_agent',
@@ -72,8 +76,8 @@ MAY_IMPORT = {
   'experiments.config': 'config',
   'api': f'{_GROUND} data.preparation train worlds configs',
   'cli': (
-    f'{_GROUND} data.preparation train tpu worlds theory {_REPORT} '
-    'experiments experiments.config api configs'
+    f'{_GROUND} data.preparation data.comparison train tpu worlds theory '
+    f'{_REPORT} experiments experiments.config api configs'
   ),
   'configs': 'config models.presets experiments.config',
   '__main__': 'cli',
