@@ -4,7 +4,8 @@ types <- config, objectives, losses, sharding,
          {axes, pypi, places, gguf_file, chips, files}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
-data: files <- formats, rendering, records <- preparation, batching
+data: files <- messages <- formats; formats, rendering, records <- preparation,
+      records <- batching
       rendering <- comparison
 all of those <- experiments
 data, inference, train, worlds <- api
@@ -24,7 +25,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / 'isft_jax').rglob('*.py'))
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
-_DATA = 'data.files data.formats data.rendering data.records data.batching'
+_DATA = (
+  'data.files data.messages data.formats data.rendering data.records '
+  'data.batching'
+)
 _GROUND = (
   'types axes config objectives losses sharding pypi places gguf_file chips '
   'files '
@@ -49,11 +53,13 @@ MAY_IMPORT = {
   'losses': 'types',
   'sharding': 'types axes config',
   'data.files': 'types files',
-  'data.formats': 'types data.files',
+  'data.messages': 'types data.files',
+  'data.formats': 'types data.files data.messages',
   'data.rendering': 'types places gguf_file',
   'data.records': 'types files',
   'data.preparation': (
-    'types objectives data.files data.formats data.rendering data.records'
+    'types objectives data.files data.messages data.formats data.rendering '
+    'data.records'
   ),
   'data.comparison': 'types data.rendering',
   'data.batching': 'types config objectives files data.records',

@@ -137,7 +137,7 @@ def _parsed(render: 'Renderer') -> 'Iterator[Trajectory | str]':
   """Yields the rows of --input as trajectories, or the reason for none."""
   from isft_jax.data.files import rows
   from isft_jax.data.formats import registry
-  from isft_jax.data.formats.conversation import Malformed
+  from isft_jax.data.messages.conversation import Malformed
   from isft_jax.data.preparation import outcomes
   from isft_jax.data.rendering.rejection import Rejected
   from isft_jax.types import Trajectory

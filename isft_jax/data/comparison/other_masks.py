@@ -25,7 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from isft_jax.data.rendering import chat_template
-from isft_jax.data.rendering.messages import with_call_ids, with_text_arguments
+from isft_jax.data.rendering.call_forms import (
+  with_call_ids,
+  with_text_arguments,
+)
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.types import Trajectory

@@ -8,9 +8,9 @@
 Any role is accepted. The author rules decide the author of each role.
 """
 
-from isft_jax.data.formats import normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn
-from isft_jax.data.formats.normalize import (
+from isft_jax.data.messages import normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn
+from isft_jax.data.messages.normalize import (
   find,
   joined_calls,
   normalised,

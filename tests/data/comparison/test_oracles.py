@@ -17,7 +17,7 @@ import pytest
 from isft_jax.data.comparison import alignment, other_masks
 from isft_jax.data.files import rows
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.objectives import weight_table

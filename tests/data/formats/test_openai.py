@@ -3,7 +3,7 @@
 import pytest
 
 from isft_jax.data.formats import openai
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 
 CALLS = [
   {'id': 'a', 'type': 'function', 'function': {'name': 'f', 'arguments': '{}'}},
