@@ -132,6 +132,16 @@ def answer(id=None):
       [calls(None, None), answer(), answer(), answer()],
       [['000', '001'], '000', '001', None],
     ),
+    # Numbers go on from turn to turn.
+    (
+      [calls('a'), answer('a'), calls('b', 'c'), answer('c'), answer('b')],
+      [['000'], '000', ['001', '002'], '002', '001'],
+    ),
+    # An answer to no call answers the oldest.
+    (
+      [calls('a', 'b'), answer('z'), answer('b')],
+      [['000', '001'], '000', '001'],
+    ),
     ([answer('a')], ['a']),
     ([{'role': 'user', 'content': 'Hi?'}], [None]),
   ],

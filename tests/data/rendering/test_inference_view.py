@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 import transformers
 
+from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import Provenance, Segment, Trajectory
 
@@ -120,6 +121,99 @@ TABLES = {
     AGENT     And.<|user|>
     TEMPLATE  ¶
     USER      So?
+    """,
+  ),
+  'no header of a system turn stops an agent': (
+    Trajectory('x', (*turns('Hi?', 'Yo.', 'system:Hm.', 'And.'),)),
+    LOOP
+    + '<|{{ "end" if m.role == "system" else m.role }}|>{{ m.content }}'
+    + END
+    + '{{ "<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|assistant|>
+    AGENT     Yo.
+    TEMPLATE  <|end|>
+    CONTEXT   Hm.
+    TEMPLATE  <|assistant|>
+    AGENT     And.
+    """,
+  ),
+  'text after the last turn stops no agent': (
+    TALK,
+    LOOP
+    + '<|{{ m.role }}|>{{ m.content }}'
+    + END
+    + '<|stop|>'
+    + '{{ "<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|assistant|>
+    AGENT     Yo.<|user|>
+    USER      So?
+    TEMPLATE  <|assistant|>
+    AGENT     No.
+    TEMPLATE  <|stop|>
+    """,
+  ),
+  'the next turn closes the turn of the agent after white space': (
+    TALK,
+    LOOP
+    + '{{ "\n<|end|>\n" if not loop.first }}<|{{ m.role }}|>{{ m.content }}'
+    + END
+    + '{{ "\n<|end|>\n<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  ¶<|end|>¶<|assistant|>
+    AGENT     Yo.¶<|end|>
+    TEMPLATE  ¶<|user|>
+    USER      So?
+    TEMPLATE  ¶<|end|>¶<|assistant|>
+    AGENT     No.
+    """,
+  ),
+  'the prompt after a tool is white space': (
+    CALL,
+    LOOP
+    + '{{ "\n\n" if m.role == "assistant" and not loop.first and '
+    + 'messages[loop.index0 - 1].role == "tool" else "<|" ~ m.role ~ "|>" }}'
+    + '{{ m.content }}'
+    + SHOW_CALL
+    + '<|end|>'
+    + END
+    + '{% if add_generation_prompt %}{{ "\n\n" if messages[-1].role == "tool" '
+    + 'else "<|assistant|>" }}{% endif %}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <call>look{"at": "Rome"}</call><|end|>
+    TEMPLATE  <|tool|>
+    TOOL      21
+    TEMPLATE  <|end|>¶¶
+    AGENT     It is 21.<|end|>
+    """,
+  ),
+  'a prompt that is always printed, of a template that wants tools': (
+    Trajectory('x', TALK.segments, ({'name': 'look'},)),
+    '{{ raise_exception("no tools") if not tools }}'
+    + LOOP
+    + '<|{{ m.role }}|>\n{{ m.content }}<|end|>\n'
+    + END
+    + '<|assistant|>\n',
+    """
+    TEMPLATE  <|user|>¶
+    USER      Hi?
+    TEMPLATE  <|end|>¶<|assistant|>¶
+    AGENT     Yo.<|end|>
+    TEMPLATE  ¶<|user|>¶
+    USER      So?
+    TEMPLATE  <|end|>¶<|assistant|>¶
+    AGENT     No.<|end|>
+    TEMPLATE  ¶<|assistant|>
     """,
   ),
   'the next turn closes the turn of the agent': (
@@ -430,3 +524,16 @@ def test_the_agent_wrote_what_a_model_writes_at_inference(what):
     line.removeprefix('    ') for line in table.strip('\n').split('\n')
   ]
   assert table_of(trajectory, template) == [*filter(str.strip, expected)]
+
+
+def test_a_special_token_of_the_prompt_in_the_agents_words_is_refused():
+  template = (
+    LOOP
+    + '<|{{ m.role }}|>{{ m.content }}<|end|>'
+    + END
+    + '{{ "<|assistant|><|call>" if add_generation_prompt }}'
+  )
+  trajectory = Trajectory('x', (*turns('Hi?', '<|call>Yo.'),))
+  with pytest.raises(Rejected, match=r"special token '<\|call>'") as caught:
+    Renderer(tokenizer(), template).render(trajectory)
+  assert caught.value.reason == 'special_text'
