@@ -15,9 +15,10 @@ also be one of Anthropic's API.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats import anthropic, model_messages
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import json_or_text, normalised
+from isft_jax.data.formats import anthropic
+from isft_jax.data.messages import model_messages
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.normalize import json_or_text, normalised
 
 WANTS = 'messages (or request: {messages}) and response: {choices}'
 USES = anthropic.USES | {'thinking_blocks', 'reasoning_details'}

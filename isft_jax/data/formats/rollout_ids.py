@@ -24,9 +24,6 @@ Source: verifiers 0.1.14, types.py; openenv-core 0.3, core/harness.
 import itertools
 from collections.abc import Mapping
 
-from isft_jax.data.formats import model_messages, normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import find, normalised
 from isft_jax.data.formats.token_ids import (
   Piece,
   Sample,
@@ -35,6 +32,9 @@ from isft_jax.data.formats.token_ids import (
   join,
   stand_in,
 )
+from isft_jax.data.messages import model_messages, normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.normalize import find, normalised
 
 KEYS = ('trajectory', 'turns', 'steps', 'messages')  # of a row
 WANTS = 'prompt_ids and completion_ids, of the row or of each of its turns'

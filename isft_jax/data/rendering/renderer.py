@@ -30,13 +30,16 @@ import numpy as np
 from isft_jax.data.rendering import fidelity, tool_schemas
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.attribution import Attribution, Span
+from isft_jax.data.rendering.call_forms import (
+  with_call_ids,
+  with_text_arguments,
+)
 from isft_jax.data.rendering.chat_template import (
   ChatTemplate,
   Stretch,
   messages_of,
 )
 from isft_jax.data.rendering.encode import encode
-from isft_jax.data.rendering.messages import with_call_ids, with_text_arguments
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.template_profile import (
   WORD,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isft_jax.data.formats import completion_log, registry
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 from tests.data.formats.chats import fields, segments
 from tests.data.formats.log_rows import ANSWER, COMPLETION_LOG, SCHEMA
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering.rejection import REASONS

@@ -80,6 +80,19 @@ def table_of(trajectory, template):
 
 PROMPT = '{% if add_generation_prompt %}<|assistant|>\n{% endif %}'
 LOOP, END = '{% for m in messages %}', '{% endfor %}'
+# The turn of a call shows the answer, as Gemma 4 does.
+ANSWERS_IN_CALL = (
+  LOOP
+  + '{% if m.role != "tool" %}'
+  + '<|{{ m.role }}|>{{ m.content }}'
+  + '{% for c in m.tool_calls or [] %}<|call>{{ c.function.name }}'
+  + '{{ c.function.arguments | tojson }}<call|><|answer>'
+  + '{{ c.function.name }}='
+  + '{{ messages[2].content if messages[2] }}<answer|>{% endfor %}'
+  + '{{ "<|end|>" if not m.tool_calls }}{% endif %}'
+  + END
+  + '{{ "<|assistant|>" if add_generation_prompt }}'
+)
 TABLES = {
   'the header of the next turn stops the agent': (
     CALL,
@@ -261,16 +274,7 @@ TABLES = {
   ),
   'the turn of a call shows the answer': (
     CALL,
-    LOOP
-    + '{% if m.role != "tool" %}'
-    + '<|{{ m.role }}|>{{ m.content }}'
-    + '{% for c in m.tool_calls or [] %}<|call>{{ c.function.name }}'
-    + '{{ c.function.arguments | tojson }}<call|><|answer>'
-    + '{{ c.function.name }}='
-    + '{{ messages[2].content if messages[2] }}<answer|>{% endfor %}'
-    + '{{ "<|end|>" if not m.tool_calls }}{% endif %}'
-    + END
-    + '{{ "<|assistant|>" if add_generation_prompt }}',
+    ANSWERS_IN_CALL,
     """
     TEMPLATE  <|user|>
     USER      Hi?
@@ -280,6 +284,78 @@ TABLES = {
     TOOL      21
     TEMPLATE  <answer|><|assistant|>
     AGENT     It is 21.<|end|>
+    """,
+  ),
+  'the turn of a call shows an empty answer': (
+    Trajectory(
+      'x', (*turns('Hi?'), calls('', at='Rome'), *turns('tool:', 'None.'))
+    ),
+    ANSWERS_IN_CALL,
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <|call>look{"at": "Rome"}<call|><|answer>
+    TEMPLATE  look=<answer|><|assistant|>
+    AGENT     None.<|end|>
+    """,
+  ),
+  'the name of a call is shown twice': (
+    Trajectory('x', (*turns('Hi?'), calls(''), *turns('tool:', 'None.'))),
+    LOOP
+    + '<|{{ m.role }}|>{{ m.content }}{% for c in m.tool_calls or [] %}'
+    + '<|call> to={{ c.function.name }}<|stop|>{{ c.function.name }}()'
+    + '{% endfor %}<|end|>'
+    + END
+    + '{{ "<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <|call> to=look<|stop|>look()<|end|>
+    TEMPLATE  <|tool|><|end|><|assistant|>
+    AGENT     None.<|end|>
+    """,
+  ),
+  'the template of calls wants text, and the next turn ends the answers': (
+    CALL,
+    LOOP
+    + '{{ "</answers>" if m.role == "assistant" and not loop.first and '
+    + 'messages[loop.index0 - 1].role == "tool" else "<|" ~ m.role ~ "|>" }}'
+    + '{{ m.content }}{% for c in m.tool_calls or [] %}'
+    + "{{ c.function.name + '(' + c.function.arguments + ')' }}{% endfor %}"
+    + '{{ "<|end|>" if m.role != "tool" }}'
+    + END
+    + '{% if add_generation_prompt %}{{ "</answers>" if messages[-1].role == '
+    + '"tool" else "<|assistant|>" }}{% endif %}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     look({"at": "Rome"})<|end|>
+    TEMPLATE  <|tool|>
+    TOOL      21
+    TEMPLATE  </answers>
+    AGENT     It is 21.<|end|>
+    """,
+  ),
+  'a turn without thinking has the prompt of one': (
+    TALK,
+    LOOP
+    + '<|{{ m.role }}|>{{ "</think>" if m.role == "assistant" }}{{ m.content }}'
+    + '<|end|>'
+    + END
+    + '{% if add_generation_prompt %}<|assistant|>'
+    + '{{ "</think>" if enable_thinking is false else "<think>" }}{% endif %}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|></think>
+    AGENT     Yo.<|end|>
+    TEMPLATE  <|user|>
+    USER      So?
+    TEMPLATE  <|end|><|assistant|></think>
+    AGENT     No.<|end|>
     """,
   ),
   'the turn of a tool looks up the call': (

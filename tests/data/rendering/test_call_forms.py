@@ -6,8 +6,11 @@ import pickle
 import pytest
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.rendering.messages import with_call_ids, with_text_arguments
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.rendering.call_forms import (
+  with_call_ids,
+  with_text_arguments,
+)
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import JsonObject, Provenance, Segment, Trajectory
