@@ -149,6 +149,11 @@ def size(file: str) -> int | None:
   return None if file.startswith(HUB) else archives.size(file)
 
 
+def digest(file: str) -> str | None:
+  """Returns a digest of a file's contents; None for a data set of the hub."""
+  return None if file.startswith(HUB) else archives.digest(file)
+
+
 def read(path: str | os.PathLike) -> Iterator[Row]:
   """Reads a file. Damaged contents become rows with an error.
 
