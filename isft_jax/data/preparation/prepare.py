@@ -22,7 +22,7 @@ from etils import epath
 
 from isft_jax.data.files import rows
 from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.preparation import outcomes, workers
+from isft_jax.data.preparation import lock, outcomes, workers
 from isft_jax.data.preparation.counters import Tally
 from isft_jax.data.preparation.settings import Settings
 from isft_jax.data.records import dataset
@@ -55,10 +55,23 @@ def prepare(
     The report, and whether the data set existed before.
 
   Raises:
-    ValueError: `output` holds something else, or no row can be written.
+    ValueError: `output` holds something else, another process writes it, or no
+      row can be written.
   """
   if num_workers < 1:
     raise ValueError(f'--num_workers={num_workers} must be 1 or more')
+  with lock.locked(output):
+    return _prepare(settings, renderer, rules, output, progress, num_workers)
+
+
+def _prepare(
+  settings: Settings,
+  renderer: Renderer,
+  rules: Rules,
+  output: epath.PathLike,
+  progress: Callable[[Tally], None],
+  num_workers: int,
+) -> tuple[dict, bool]:
   begun = begin(settings, renderer, rules, output)
   if begun.report:
     return begun.report, True
