@@ -8,7 +8,7 @@ reads some missing files as zeros. So each checkpoint has a manifest,
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import jax
@@ -36,7 +36,7 @@ class Checkpoints:
   """The checkpoints of one run, written asynchronously by Orbax.
 
   A checkpoint holds `params`, `opt_state`, `data` (state of the data iterator)
-  and `run` (config, and fingerprint of the records). Its number is the step.
+  and `run` (config, fingerprint and digests of the records). Its number is the step.
   """
 
   def __init__(
@@ -97,7 +97,12 @@ class Checkpoints:
     return None
 
   def save(
-    self, step: int, state: TrainState, data: dict[str, Any], fingerprint: str
+    self,
+    step: int,
+    state: TrainState,
+    data: dict[str, Any],
+    fingerprint: str,
+    records: Mapping[str, Any] | None = None,
   ) -> None:
     """Starts to save; returns once the arrays are copied from the devices.
 
@@ -106,6 +111,7 @@ class Checkpoints:
       state: state after that step.
       data: state of the data iterator, as JSON values.
       fingerprint: fingerprint of the records.
+      records: what else identifies the records, as JSON values.
     """
     assert self._config is not None
     if step == self.latest():
@@ -126,6 +132,7 @@ class Checkpoints:
           {
             'config': dataclasses.asdict(self._config),
             'fingerprint': fingerprint,
+            **({'records': dict(records)} if records else {}),
           }
         ),
       ),
@@ -166,7 +173,7 @@ class Checkpoints:
     return state, restored['data']
 
   def restore_run(self) -> dict[str, Any]:
-    """Returns the config of the run and the fingerprint of its records."""
+    """Returns the config of the run, and what identifies its records."""
     # Old versions wrote old names of fields.
     return with_new_names(self._read(run=ocp.args.JsonRestore())['run'])
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import pathlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from isft_jax import config as config_lib
 from isft_jax import sharding
@@ -24,6 +25,8 @@ class Inputs(NamedTuple):
     heldout: held-out batches by name of the component, if it has any.
     fingerprint: fingerprint of the tokenizer and the chat template, which all
       records share.
+    records: digests of the records and number of rows, as JSON values, to
+      compare runs by; see `_identify`.
   """
 
   config: RunConfig
@@ -31,6 +34,7 @@ class Inputs(NamedTuple):
   source: pipeline.BatchSource
   heldout: dict[str, pipeline.BatchSource]
   fingerprint: str
+  records: dict[str, Any]
 
 
 def open_inputs(config: RunConfig) -> Inputs:
@@ -82,16 +86,35 @@ def open_inputs(config: RunConfig) -> Inputs:
 
   # Each host reads an equal share of every batch.
   share = sharding.host_share(sharding.make_mesh(config.mesh))
+  source = pipeline.BatchSource(train, config, *share)
   return Inputs(
     config,
     names,
-    pipeline.BatchSource(train, config, *share),
+    source,
     {
       name: pipeline.BatchSource(records, _everything(config), *share)
       for name, records in heldout.items()
     },
     fingerprints[folders[0]],
+    _identify(dict(zip(names, train, strict=True)), heldout, source),
   )
+
+
+def _identify(
+  train: Mapping[str, Records],
+  heldout: Mapping[str, Records],
+  source: pipeline.BatchSource,
+) -> dict[str, Any]:
+  """Returns `digests` of all records by name, and `rows_per_epoch`."""
+  named = [('records', train), ('held-out records', heldout)]
+  return {
+    'digests': {
+      f'{kind} of {name}': records.digest()
+      for kind, by_name in named
+      for name, records in by_name.items()
+    },
+    'rows_per_epoch': len(source.plan),
+  }
 
 
 def _everything(config: RunConfig) -> RunConfig:

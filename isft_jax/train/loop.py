@@ -14,7 +14,7 @@ from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
 from isft_jax.models import flops
 from isft_jax.models.decoder import GraphDef
-from isft_jax.train import inputs, multihost, preemption, start
+from isft_jax.train import inputs, multihost, preemption, resume, start
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.loggers import Loggers
@@ -64,15 +64,16 @@ def train(
     The trained model.
 
   Raises:
-    ValueError: the config cannot work, or the records were not rendered with
-      its tokenizer.
+    ValueError: the config cannot work, the records were not rendered with its
+      tokenizer, or a resumed run has other records than before.
     FloatingPointError: a loss is not finite.
     SystemExit: the process was asked to stop (see `preemption`), and the run
       is saved.
   """
   # Inputs, trainer and workdir.
   config.check()
-  config, names, source, heldout, fingerprint = inputs.open_inputs(config)
+  opened = inputs.open_inputs(config)
+  config, names, source, heldout, fingerprint, records = opened
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
   batches = pipeline.batches(source)
   # The plan of the batches fixes the number of steps, which the learning rate
@@ -98,7 +99,12 @@ def train(
   ):
     # State: the newest checkpoint, or the start.
     if checkpoints.latest():
+      # Compared before the arrays are read, which takes minutes.
+      resume.check_data(
+        workdir, checkpoints.restore_run(), fingerprint, records
+      )
       state, data = checkpoints.restore(trainer.abstract)
+      resume.check_position(workdir, int(state.step), data)
       batches.set_state(data)
     else:
       state = start.begin(config, trainer, fingerprint)
@@ -141,7 +147,8 @@ def train(
             # next flush, so that the next step is dispatched meanwhile.
             metrics.flush(keep=0 if save else 1)
           if save:
-            checkpoints.save(step, state, batches.get_state(), fingerprint)
+            position = batches.get_state()
+            checkpoints.save(step, state, position, fingerprint, records)
           # After the last step there is nothing left to resume, so the run just
           # ends.
           if stop and step < steps:
