@@ -36,7 +36,8 @@ class Checkpoints:
   """The checkpoints of one run, written asynchronously by Orbax.
 
   A checkpoint holds `params`, `opt_state`, `data` (state of the data iterator)
-  and `run` (config, fingerprint and digests of the records). Its number is the step.
+  and `run` (config, fingerprint and digests of the records). Its number is the
+  step.
   """
 
   def __init__(

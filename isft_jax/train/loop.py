@@ -66,7 +66,8 @@ def train(
   Raises:
     ValueError: the config cannot work, the records were not rendered with its
       tokenizer, or a resumed run has other records than before.
-    FloatingPointError: a loss is not finite.
+    FloatingPointError: a loss, a gradient or the state is not finite. Such a
+      state is never saved.
     SystemExit: the process was asked to stop (see `preemption`), and the run
       is saved.
   """
@@ -108,6 +109,13 @@ def train(
       batches.set_state(data)
     else:
       state = start.begin(config, trainer, fingerprint)
+    # Nobody should train for hours from such numbers, or use them as a result.
+    if not trainer.is_finite(state):
+      place = f'{workdir}: step {state.step}' if state.step else 'the start'
+      raise ValueError(
+        f'{place} has parameters or moments that are not finite; begin from '
+        'another checkpoint or model'
+      )
 
     # Loggers write only on the first host. `Metrics` collects on all of them,
     # because every host must see a loss that is not finite.
@@ -147,6 +155,13 @@ def train(
             # next flush, so that the next step is dispatched meanwhile.
             metrics.flush(keep=0 if save else 1)
           if save:
+            # The last update can be the bad one, with a finite gradient.
+            if not trainer.is_finite(state):
+              raise metrics_lib.NotFiniteError(
+                f'{config.name}: the parameters or moments after step {step} '
+                'are not finite',
+                step,
+              )
             position = batches.get_state()
             checkpoints.save(step, state, position, fingerprint, records)
           # After the last step there is nothing left to resume, so the run just
@@ -225,7 +240,7 @@ def _with_batch(
   source: pipeline.BatchSource,
   workdir: epath.Path,
 ) -> FloatingPointError:
-  """Saves the batch of a step with a loss that is not finite.
+  """Saves the batch of a step whose numbers are not finite.
 
   Returns an error that names the file and the records.
   """
