@@ -99,10 +99,13 @@ class Metrics:
     return self
 
   def __exit__(self, *error: object) -> None:
-    if self._file:
-      self._file.close()
-    if self._loggers:
-      self._loggers.close()
+    # Loggers are closed even if the file cannot be written, as on a full disk.
+    try:
+      if self._file:
+        self._file.close()
+    finally:
+      if self._loggers:
+        self._loggers.close()
 
   def add(self, step: int, metrics: dict[str, PyTree]) -> None:
     """Adds the metrics of a step, which may still be running."""
