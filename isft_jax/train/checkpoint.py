@@ -16,7 +16,6 @@ from typing import Any, Self
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from isft_jax.config import RunConfig, with_new_names
 from isft_jax.data.records import shards
@@ -60,8 +59,8 @@ class Checkpoints:
     # Rename damaged checkpoints before any host lists the folder.
     if config and multihost.is_first():
       self._put_aside()
-    if config and jax.process_count() > 1:
-      multihost_utils.sync_global_devices('damaged checkpoints are put aside')
+    if config:
+      multihost.wait_for_all('damaged checkpoints are put aside')
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(

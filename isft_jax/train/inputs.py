@@ -1,9 +1,12 @@
 """Opens the inputs of a run: training records, held-out records, tokenizer."""
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from flax import traverse_util
 
 from isft_jax import config as config_lib
 from isft_jax import sharding
@@ -115,6 +118,30 @@ def _identify(
     },
     'rows_per_epoch': len(source.plan),
   }
+
+
+def describe(opened: Inputs) -> dict[str, Any]:
+  """Returns what must be equal on all hosts, as JSON values by name."""
+  settings = traverse_util.flatten_dict(
+    dataclasses.asdict(opened.config), sep='.'
+  )
+  return {
+    **{f'config.{name}': value for name, value in settings.items()},
+    'fingerprint': opened.fingerprint,
+    **opened.records['digests'],
+    'rows per epoch': opened.records['rows_per_epoch'],
+    'steps': len(opened.source),
+    'digest of the plan': _plan_digest(opened.source),
+  }
+
+
+def _plan_digest(source: pipeline.BatchSource) -> str:
+  digest = hashlib.sha256(source.plan.turns_W.astype('<i8').tobytes())
+  for plan in source.plan.plans:
+    digest.update(f'{plan.seq_len} {plan.targets_per_row} '.encode())
+    for array in (plan.entries_E3, plan.starts):
+      digest.update(array.astype('<i8').tobytes())
+  return digest.hexdigest()
 
 
 def _everything(config: RunConfig) -> RunConfig:

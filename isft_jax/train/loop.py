@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+import isft_jax
 from isft_jax import chips, files, losses, sharding
 from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
@@ -65,7 +66,7 @@ def train(
 
   Raises:
     ValueError: the config cannot work, the records were not rendered with its
-      tokenizer, or a resumed run has other records than before.
+      tokenizer, a resumed run has other records than before, or hosts differ.
     FloatingPointError: a loss, a gradient or the state is not finite. Such a
       state is never saved.
     SystemExit: the process was asked to stop (see `preemption`), and the run
@@ -76,6 +77,16 @@ def train(
   opened = inputs.open_inputs(config)
   config, names, source, heldout, fingerprint, records = opened
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
+  # Hosts that differ would hang in a step, or train on other batches.
+  multihost.check_equal(
+    inputs.describe(opened)
+    | {
+      'workdir': str(workdir),
+      'probe': probe is not None,
+      'version of jax': jax.__version__,
+      'version of isft_jax': isft_jax.__version__,
+    }
+  )
   batches = pipeline.batches(source)
   # The plan of the batches fixes the number of steps, which the learning rate
   # schedule needs.
