@@ -56,13 +56,14 @@ def table(report: Mapping) -> Table:
 
 
 def unread_tables(report: Mapping) -> list[Table]:
-  """Returns tables of keys that were not used, and of turns left out.
+  """Returns tables of bugs, of keys not used, and of turns left out.
 
   Args:
     report: as in `table`. Reports of older versions have no such counts.
   """
   tables = []
   for name, title, kind, unit in (
+    ('unexpected_errors', 'bugs: please report these rows', 'error', 'rows'),
     ('keys_not_used', 'keys that were not used', 'key', 'rows'),
     ('turns_left_out', 'turns left out', 'kind', 'turns'),
   ):

@@ -24,3 +24,9 @@ def test_files_that_are_left_out_are_counted_and_named(files, line):
   places = [f if '://' in f else os.path.abspath(f) for f in files]
   start = 'files not read, because of their suffix ' if line else ''
   assert preparation.unread(places) == start + line
+
+
+def test_bugs_that_rows_were_set_aside_for_are_shown():
+  (shown,) = preparation.unread_tables({'unexpected_errors': {'TypeError': 12}})
+  assert shown.title == 'bugs: please report these rows'
+  assert shown.rows == [('TypeError', '12')]

@@ -11,6 +11,7 @@ import copy
 import errno
 import functools
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -137,6 +138,24 @@ def size(place: str) -> int:
   return epath.Path(place).stat().length
 
 
+def digest(place: str) -> str:
+  """Returns a digest of the contents of a file or of a member.
+
+  A member has the CRC-32 of its archive. A remote file has only the time of its
+  last change, because it is slow to read.
+
+  Args:
+    place: its place.
+  """
+  archive, member = split(place)
+  if member:
+    return f'crc32:{_archive(archive).getinfo(member).CRC:08x}'
+  if '://' in place:
+    return f'mtime:{epath.Path(place).stat().mtime}'
+  with open(place, 'rb') as file:
+    return f'sha256:{hashlib.file_digest(file, "sha256").hexdigest()}'
+
+
 def _open_member(archive: str, member: str) -> IO[bytes]:
   try:
     opened = _archive(archive)
@@ -155,14 +174,17 @@ def _open_member(archive: str, member: str) -> IO[bytes]:
 
 
 def _archive(path: str) -> zipfile.ZipFile:
-  status = epath.Path(path).stat()
-  return _opened(path, status.length, status.mtime)
+  if '://' in path:
+    status = epath.Path(path).stat()
+    return _opened(path, status.length, status.mtime)
+  local = os.stat(path)
+  return _opened(path, local.st_size, local.st_mtime_ns, local.st_ctime_ns)
 
 
 # Files of one archive are read one after the other, and the list of its members
-# may be long. Length and time detect an archive that was replaced.
+# may be long. Length and times detect an archive that was replaced.
 @functools.lru_cache(maxsize=1)
-def _opened(path: str, length: int, time: float) -> zipfile.ZipFile:
+def _opened(path: str, length: int, *times: float) -> zipfile.ZipFile:
   return zipfile.ZipFile(open_bytes(epath.Path(path), 'rb'))
 
 

@@ -7,7 +7,6 @@ input is accounted for.
 """
 
 import fnmatch
-import glob
 import itertools
 import os
 import pathlib
@@ -22,6 +21,7 @@ from isft_jax.data.files import (
   containers,
   delimited,
   json_stream,
+  local_files,
   sessions,
   strict_json,
   tables,
@@ -81,8 +81,9 @@ def files(pattern: str | os.PathLike, split: str = '') -> list[str]:
   Args:
     pattern: a file, a folder (searched recursively), or a glob (** is allowed).
       Folders and globs match only files with `SUFFIXES`, or with `TEXTS` and
-      .gz or .zst, that are not hidden. A zip archive stands for its members. A
-      path may be remote, such as gs://bucket/runs/*.jsonl. hf://org/name is a
+      .gz or .zst, that are not hidden. If symbolic links give a file several
+      paths, only one of them is returned. A zip archive stands for its members.
+      A path may be remote, such as gs://bucket/runs/*.jsonl. hf://org/name is a
       data set of the hub; add /config if it has several.
     split: of a data set of the hub; 'train' by default.
 
@@ -148,6 +149,11 @@ def size(file: str) -> int | None:
   return None if file.startswith(HUB) else archives.size(file)
 
 
+def digest(file: str) -> str | None:
+  """Returns a digest of a file's contents; None for a data set of the hub."""
+  return None if file.startswith(HUB) else archives.digest(file)
+
+
 def read(path: str | os.PathLike) -> Iterator[Row]:
   """Reads a file. Damaged contents become rows with an error.
 
@@ -204,12 +210,13 @@ def _search(place: str) -> tuple[list[str], list[str]]:
   # 1. A single file of any name, or a member of an archive.
   path: epath.Path | pathlib.Path
   candidates: Iterable[epath.Path | pathlib.Path]
-  if '://' in place:
-    path, candidates = epath.Path(place), _remote(place)
-  else:
+  is_local = '://' not in place
+  if is_local:
     # Absolute paths: a file has the same name from every working directory.
     path = pathlib.Path(os.path.abspath(os.path.expanduser(place)))
-    candidates = _local(path)
+    candidates = local_files.search(path)
+  else:
+    path, candidates = epath.Path(place), _remote(place)
   if path.is_file():
     return _expanded([str(path)])
   if archives.has(str(path)):
@@ -218,9 +225,14 @@ def _search(place: str) -> tuple[list[str], list[str]]:
   found = sorted(p for p in candidates if p.is_file())
   if any(_suffix(p.name) == '.arrow' for p in found):
     found = [p for p in found if not any(map(p.match, _BOOKKEEPING))]
-  kept, others = _expanded([str(p) for p in found if _is_read(p.name)])
-  others += [str(p) for p in found if not _is_read(p.name)]
-  return kept, sorted(others)
+  reads = [str(p) for p in found if _is_read(p.name)]
+  leaves = [str(p) for p in found if not _is_read(p.name)]
+  # 3. One path for each file, which links may give several.
+  if is_local:
+    reads, known = local_files.without_repeats(reads)
+    leaves, _ = local_files.without_repeats(leaves, known)
+  kept, others = _expanded(reads)
+  return kept, sorted(others + leaves)
 
 
 def _expanded(found: list[str]) -> tuple[list[str], list[str]]:
@@ -257,14 +269,6 @@ def _is_read(name: str) -> bool:
 
 def _suffix(name: str) -> str:
   return os.path.splitext(name)[1].lower()
-
-
-def _local(path: pathlib.Path) -> list[pathlib.Path]:
-  """Returns everything below a local folder, or the matches of a glob."""
-  # glob leaves out hidden files.
-  if path.is_dir():
-    return [path / p for p in glob.glob('**', root_dir=path, recursive=True)]
-  return [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
 
 
 def _remote(place: str) -> Iterator[epath.Path]:

@@ -9,6 +9,7 @@ arguments that nobody wrote.
 
 import datetime
 import decimal
+import itertools
 import math
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
@@ -103,11 +104,14 @@ def _batches(file: IO[bytes]) -> 'Iterator[pyarrow.RecordBatch]':
     batches = map(reader.get_batch, range(reader.num_record_batches))
   else:  # Arrow's stream format, which the datasets library writes
     batches = iter(pyarrow.ipc.open_stream(file))
-  return (
-    batch.slice(start, _BATCH)
-    for batch in batches
-    for start in range(0, batch.num_rows, _BATCH)
-  )
+  return itertools.chain.from_iterable(map(_sliced, batches))
+
+
+def _sliced(batch: 'pyarrow.RecordBatch') -> 'Iterator[pyarrow.RecordBatch]':
+  # Damaged offsets or indices would end the process with SIGSEGV.
+  batch.validate(full=True)
+  for start in range(0, batch.num_rows, _BATCH):
+    yield batch.slice(start, _BATCH)
 
 
 def _types(schema: 'pyarrow.Schema') -> 'pyarrow.StructType':

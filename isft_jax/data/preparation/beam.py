@@ -18,8 +18,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.preparation import outcomes
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.preparation import lock, outcomes
 from isft_jax.data.preparation import prepare as plain
 from isft_jax.data.preparation.counters import Tally
 from isft_jax.data.preparation.outcomes import Outcome, Preparer, Task
@@ -52,8 +52,21 @@ def prepare(
     The report, and whether the data set existed before.
 
   Raises:
-    ValueError: `output` holds something else, or no row can be written.
+    ValueError: `output` holds something else, another process writes it, or no
+      row can be written.
   """
+  with lock.locked(output):
+    return _run(settings, renderer, rules, output, runner, options)
+
+
+def _run(
+  settings: plain.Settings,
+  renderer: Renderer,
+  rules: Rules,
+  output: str,
+  runner: str,
+  options: str,
+) -> tuple[dict, bool]:
   begun = plain.begin(settings, renderer, rules, output)
   if begun.report:
     return begun.report, True

@@ -26,6 +26,8 @@ class Tally:
     self.read = 0  # rows
     self.written: Counter[str] = Counter()  # rows by split
     self.rejected: Counter[str] = Counter()  # rows by reason
+    # Rows that are malformed because of a bug, by the name of the exception.
+    self.unexpected_errors: Counter[str] = Counter()
     # Records by split. A row that is cut into windows has several records.
     self.records: Counter[str] = Counter()
     self.tokens_P = np.zeros(len(Provenance), np.int64)
@@ -112,6 +114,7 @@ class Tally:
         'rejected': self.rejected.total(),
       },
       'rejected': {r: self.rejected[r] for r in REASONS if self.rejected[r]},
+      'unexpected_errors': _sorted(self.unexpected_errors),
       'splits': {
         split: {'rows': self.written[split], 'records': self.records[split]}
         for split in sorted(self.written, reverse=True)

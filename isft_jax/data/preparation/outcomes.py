@@ -8,6 +8,7 @@ pickled as the arguments of its constructor.
 
 import dataclasses
 import hashlib
+import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,8 +17,8 @@ import numpy as np
 
 from isft_jax.data.files import rows
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 from isft_jax.data.preparation import windows
 from isft_jax.data.preparation.counters import Tally
 from isft_jax.data.preparation.settings import Settings
@@ -30,6 +31,8 @@ from isft_jax.data.rendering.template_names import template_names
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.types import Example, Provenance, Trajectory
 
+_GONE = 'the rest of the file is not read'
+_LONGEST_ERROR = 200  # characters of the text of an unexpected error
 # A row whose tokens all have these authors is rejected.
 _FRAME = {Provenance.PAD, Provenance.TEMPLATE, Provenance.CONTEXT}
 
@@ -40,6 +43,8 @@ class Task(NamedTuple):
   file: int  # number of its file
   stem: str  # of its file, for ids of rows; see `rows.stems`
   row: rows.Row
+  # Name of the exception if the row has an error because of a bug.
+  bug: str = ''
 
   @property
   def key(self) -> tuple[int, int]:
@@ -77,8 +82,36 @@ def files(
 def tasks(file: tuple[int, str, str]) -> Iterator[Task]:
   """Yields the rows of one element of `files`, in order."""
   number, path, stem = file
-  for row in rows.read(path):
-    yield Task(number, stem, row)
+  last = 0
+  try:
+    for row in rows.read(path):
+      last = row.number
+      yield Task(number, stem, row)
+  except (MemoryError, OSError):
+    raise
+  except Exception as error:
+    # A stream from the hub that breaks off is no damaged file.
+    if path.startswith(rows.HUB):
+      raise
+    message = f'{_bug(error)}; {_GONE}'
+    row = rows.Row(path, last + 1, None, message)
+    yield Task(number, stem, row, type(error).__name__)
+
+
+def _bug(error: Exception) -> str:
+  """Returns one line about an error that no code expects."""
+  # The last line of this package that the error passed.
+  where = ''
+  for frame, line in traceback.walk_tb(error.__traceback__):
+    module = frame.f_globals.get('__name__', '')
+    if module.startswith('isft_jax.'):
+      where = f' at {module}:{line}'
+  text = ' '.join(str(error).split())
+  text = text[:_LONGEST_ERROR] + ('...' if len(text) > _LONGEST_ERROR else '')
+  return (
+    f'a bug of isft_jax: {type(error).__name__}{where}: {text} (please report '
+    'it with the row)'
+  )
 
 
 def check_text(value: object, format: str, renderer: Renderer) -> None:
@@ -140,28 +173,45 @@ class Preparer:
       The records of the row, or the note of its rejection.
     """
     row = task.row
-    # Rejected rows need the id too, for their notes.
-    id = registry.id_of(row.value, task.stem, row.number)
-    split = self._split_of(id, row)
     tally.read += 1
+    # Rejected rows need an id too, for their notes.
+    id, split = f'{task.stem}:{row.number}', 'train'
+    counts = Tally()  # of this row, if it is written
     try:
-      examples = self._examples(row, id, split, tally)
-    # Any other error is a bug, and ends the preparation.
+      id = registry.id_of(row.value, task.stem, row.number)
+      split = self._split_of(id, row)
+      examples = self._examples(row, id, split, counts)
+      # Encoded in the worker, so that the main process only writes.
+      records = [*map(self._encode, examples)]
     except (Rejected, Malformed) as error:
       # Malformed has no reason of its own.
       reason = getattr(error, 'reason', 'malformed')
-      tally.rejected[reason] += 1
-      note = {
-        'file': row.file,
-        'row': row.number,
-        'id': id,
-        'reason': reason,
-        'message': ' '.join(str(error).split()),
-      }
-      return Outcome(task.key, split, [], note)
-    # Encoded in the worker, so that the main process only writes.
-    records = [self._codec.write(example) for example in examples]
-    return Outcome(task.key, split, records, None)
+      message = ' '.join(str(error).split())
+      bug = task.bug
+    # No row is to blame for a full memory or disk.
+    except (MemoryError, OSError):
+      raise
+    # Any other error is a bug. It must not cost the other rows of a night.
+    except Exception as error:
+      reason, message = 'malformed', _bug(error)
+      bug = type(error).__name__
+    else:
+      tally.merge(counts)
+      return Outcome(task.key, split, records, None)
+    tally.rejected[reason] += 1
+    if bug:
+      tally.unexpected_errors[bug] += 1
+    note = {
+      'file': row.file,
+      'row': row.number,
+      'id': id,
+      'reason': reason,
+      'message': message,
+    }
+    return Outcome(task.key, split, [], note)
+
+  def _encode(self, example: Example) -> bytes:
+    return self._codec.write(example)
 
   def _split_of(self, id: str, row: rows.Row) -> str:
     # A hash of the id: the split of a row does not depend on other rows.

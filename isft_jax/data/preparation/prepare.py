@@ -15,14 +15,14 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from etils import epath
 
 from isft_jax.data.files import rows
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.preparation import outcomes, workers
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.preparation import lock, outcomes, workers
 from isft_jax.data.preparation.counters import Tally
 from isft_jax.data.preparation.settings import Settings
 from isft_jax.data.records import dataset
@@ -55,10 +55,23 @@ def prepare(
     The report, and whether the data set existed before.
 
   Raises:
-    ValueError: `output` holds something else, or no row can be written.
+    ValueError: `output` holds something else, another process writes it, or no
+      row can be written.
   """
   if num_workers < 1:
     raise ValueError(f'--num_workers={num_workers} must be 1 or more')
+  with lock.locked(output):
+    return _prepare(settings, renderer, rules, output, progress, num_workers)
+
+
+def _prepare(
+  settings: Settings,
+  renderer: Renderer,
+  rules: Rules,
+  output: epath.PathLike,
+  progress: Callable[[Tally], None],
+  num_workers: int,
+) -> tuple[dict, bool]:
   begun = begin(settings, renderer, rules, output)
   if begun.report:
     return begun.report, True
@@ -100,6 +113,7 @@ class Begun(NamedTuple):
   part: epath.Path  # the folder that is renamed to `output` at the end
   files: list[str]  # of the input
   old_files: Collection[str]  # files that the extended data set has already
+  digests: dict[str, str | None]  # of the contents of all files
   start: float  # time.perf_counter()
 
 
@@ -123,12 +137,15 @@ def begin(
   start = time.perf_counter()
   output = epath.Path(output)
   files = rows.files(settings.input, settings.split)
-  # Sizes detect files that have changed since an earlier preparation.
+  # Sizes and digests detect files that have changed since an earlier
+  # preparation, or that change from now on.
   sizes = {file: rows.size(file) for file in files}
-  old_files = {}
-  # Files of the extended data set are not read again.
+  digests = {file: rows.digest(file) for file in files}
+  old_files, old_digests = {}, {}
+  # Rows of the extended data set are not prepared again.
   if settings.extends:
-    old_files = report_of(epath.Path(settings.extends))['asked']['files']
+    base = report_of(epath.Path(settings.extends))
+    old_files, old_digests = base['asked']['files'], base.get('digests', {})
   asked = {
     'settings': dataclasses.asdict(settings),
     'files': old_files | sizes,
@@ -140,12 +157,13 @@ def begin(
   report = None
   part = output.with_name(output.name + '.part')
   if output.exists():
-    report = found(output, asked)
+    report = found(output, asked, digests)
   else:
     if settings.extends:
-      check_extends(settings, sizes, asked)
+      check_extends(settings, sizes, digests, asked)
     clear(part)
-  return Begun(report, asked, output, part, files, old_files, start)
+  digests = old_digests | digests
+  return Begun(report, asked, output, part, files, old_files, digests, start)
 
 
 def clear(part: epath.Path) -> None:
@@ -218,6 +236,7 @@ def finish(begun: Begun, renderer: Renderer, counted: dict) -> dict:
     **counted,
     'seconds': round(time.perf_counter() - begun.start, 2),
     'asked': begun.asked,
+    'digests': begun.digests,
   }
   # The report is written last: a folder with a report is complete.
   (begun.part / REPORT).write_text(json.dumps(report, indent=2) + '\n')
@@ -225,12 +244,17 @@ def finish(begun: Begun, renderer: Renderer, counted: dict) -> dict:
   return report
 
 
-def found(output: epath.Path, asked: dict) -> dict:
+def found(
+  output: epath.Path,
+  asked: dict,
+  digests: Mapping[str, str | None],
+) -> dict:
   """Returns the report of an existing data set with equal settings.
 
   Args:
     output: the folder of the data set.
     asked: everything that determines the wanted data set.
+    digests: of each file of the input.
 
   Raises:
     ValueError: the folder holds another data set, or none.
@@ -242,6 +266,9 @@ def found(output: epath.Path, asked: dict) -> dict:
   existing['settings'] = defaults | existing['settings']
   # The message has the names of all groups of settings that differ.
   differ = [key for key in asked if existing.get(key) != _as_json(asked[key])]
+  # Files of the same sizes may have other contents.
+  if 'files' not in differ:
+    differ += [f'contents of {file}' for file in _changed(report, digests)[:1]]
   if differ:
     raise ValueError(
       f'{output} was prepared differently (other {" and ".join(differ)}); name '
@@ -268,12 +295,27 @@ def report_of(folder: epath.Path) -> dict:
     ) from error
 
 
-def check_extends(settings: Settings, sizes: dict, asked: dict) -> None:
+def _changed(report: Mapping, digests: Mapping[str, str | None]) -> list[str]:
+  """Returns the files whose contents differ from those of a data set."""
+  # Older reports have no digests.
+  old = report.get('digests', {})
+  return [
+    file for file in digests if old.get(file, digests[file]) != digests[file]
+  ]
+
+
+def check_extends(
+  settings: Settings,
+  sizes: dict,
+  digests: Mapping[str, str | None],
+  asked: dict,
+) -> None:
   """Checks that the input can be added to the data set `settings.extends`.
 
   Args:
     settings: the settings.
     sizes: bytes of each file of the input.
+    digests: of each file of the input.
     asked: everything that determines the new data set.
 
   Raises:
@@ -281,15 +323,17 @@ def check_extends(settings: Settings, sizes: dict, asked: dict) -> None:
       there is no new file.
   """
   base = settings.extends
-  existing = report_of(epath.Path(base))['asked']
+  report = report_of(epath.Path(base))
+  existing = report['asked']
   if existing['fingerprint'] != asked['fingerprint']:
     raise ValueError(
       f'{base} was rendered with another tokenizer or template, so that its '
       'ids mean something else; prepare all runs again'
     )
   old_files = existing['files']
+  changed = _changed(report, digests)
   for file, size in sizes.items():
-    if old_files.get(file, size) != size:
+    if old_files.get(file, size) != size or file in changed:
       raise ValueError(
         f'{file} has changed since {base} was made from it; prepare all runs '
         'again, or put the new ones into a separate file'

@@ -52,6 +52,7 @@ class Records:
       raise ValueError(
         f'{folder}: no split {split!r} there, but {", ".join(self.splits)}'
       )
+    self._lengths = builder.info.splits[split].shard_lengths
     # Records are read one by one; the index is in memory as a whole.
     self._source = builder.as_data_source(split)
     self.index = index_lib.read(
@@ -82,7 +83,21 @@ class Records:
     # Negative numbers would count from the end.
     if not 0 <= number < len(self):
       raise IndexError(f'{self.folder}: record {number} of {len(self)}')
-    record = self._source[int(number)]
+    try:
+      record = self._source[int(number)]
+      error = index_lib.mismatch(self.index, int(number), record)
+    except Exception as cause:  # C++ and protocol buffers raise many kinds
+      place = self._place_of(int(number))
+      raise ValueError(
+        f'{place} cannot be read ({type(cause).__name__}); isft-prepare '
+        f'--verify={self.folder} lists all damages'
+      ) from cause
+    if error:
+      raise ValueError(
+        f'{self._place_of(int(number))} {error}: the shard or the index '
+        f'belongs to another preparation; isft-prepare --verify={self.folder} '
+        'lists all damages'
+      )
     return Example(
       id=record['id'].decode(),
       tokens_T=record['tokens'],
@@ -92,6 +107,16 @@ class Records:
       scored_from=int(record['scored_from']),
       window=int(record['window']),
     )
+
+  def _place_of(self, number: int) -> str:
+    """Returns the shard of a record, and its number there."""
+    shard = 0
+    for length in self._lengths:
+      if number < length:
+        break
+      shard, number = shard + 1, number - length
+    name = where(self.folder) / shards.name(self.split, shard)
+    return f'{name}: record {number}'
 
 
 class Writer:

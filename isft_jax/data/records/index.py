@@ -60,6 +60,35 @@ def of(records: Iterable[dict], number: int) -> Index:
   return index
 
 
+def mismatch(index: Index, number: int, record: dict) -> str:
+  """Returns how a record differs from its place in an index, or ''.
+
+  Args:
+    index: the index of all records.
+    number: number of the record.
+    record: its fields, as `Codec.read` returns them.
+  """
+  length = len(record['tokens'])
+  for name in ('provenance', 'segment', 'verdict'):
+    if len(record[name]) != length:
+      return f'has {length} tokens, but {len(record[name])} values of {name}'
+  if length != index.length_N[number]:
+    return f'has {length} tokens, but {index.length_N[number]} in the index'
+  own = of([record], 1)
+  if not np.array_equal(own.counts_NPV[0], index.counts_NPV[number]):
+    scorable, expected = own.counts_NPV.sum(), index.counts_NPV[number].sum()
+    if scorable == expected:
+      return 'has other authors or verdicts than in the index'
+    return f'has {scorable} scorable tokens, but {expected} in the index'
+  if not np.array_equal(own.last_NPV[0], index.last_NPV[number]):
+    return 'has its authors in another order than in the index'
+  # Only window 0 begins a trajectory.
+  before = index.trajectory_N[number - 1] if number else 0
+  if own.trajectory_N[0] != index.trajectory_N[number] - before:
+    return f'is window {record["window"]}, which is not that of the index'
+  return ''
+
+
 def read(path: epath.Path, records: int) -> Index:
   """Reads an index file.
 

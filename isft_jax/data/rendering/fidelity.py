@@ -98,10 +98,11 @@ def check_names(trajectory: Trajectory, special: re.Pattern) -> None:
     special: pattern of the texts of the tokenizer's special tokens.
 
   Raises:
-    Rejected: a value contains such a text.
+    Rejected: a value contains such a text, or `tool_calls` inside of a call is
+      not a list.
   """
   for turn, segment in enumerate(trajectory.segments):
-    names = [segment.role, *_names(segment.fields)]
+    names = [segment.role, *_names(segment.fields, f'turn {turn}')]
     match = special.search(' '.join(names))
     if match:
       raise Rejected(
@@ -111,15 +112,21 @@ def check_names(trajectory: Trajectory, special: re.Pattern) -> None:
       )
 
 
-def _names(fields: Mapping) -> Iterable[str]:
+def _names(fields: Mapping, where: str) -> Iterable[str]:
   """Yields the values of `PROTOCOL` keys in a message and its tool calls."""
   for key, value in fields.items():
     # Malformed calls are reported by `_check_call`.
     if key == 'tool_calls':
+      # Formats check the calls of a message, but not calls inside of a call.
+      if value is not None and not isinstance(value, (list, tuple)):
+        raise Rejected(
+          'malformed',
+          f'{where}: tool_calls inside of a call or function is not a list',
+        )
       for call in value or ():
-        yield from _names(call) if isinstance(call, Mapping) else ()
+        yield from _names(call, where) if isinstance(call, Mapping) else ()
     elif key == 'function' and isinstance(value, Mapping):
-      yield from _names(value)
+      yield from _names(value, where)
     elif key in PROTOCOL:
       yield str(value)
 

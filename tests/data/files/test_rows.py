@@ -51,6 +51,76 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
   assert found == [str(tmp_path / 'run[1].json')]
 
 
+def linked(folder, *links):
+  """Two folders of files, and links: (name, target)."""
+  for name in ('runs/a.jsonl', 'runs/day/b.jsonl', 'other/c.jsonl', 'blob'):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch()
+  for name, target in links:
+    (folder / name).symlink_to(target)
+
+
+@pytest.mark.parametrize('pattern', ['runs', 'runs/**', 'runs/**/*.jsonl'])
+@pytest.mark.parametrize(
+  ('links', 'files'),
+  [
+    # Links to a folder above, of which two would have 2**40 paths.
+    ([('runs/self', '.')], ['runs/a.jsonl', 'runs/day/b.jsonl']),
+    (
+      [('runs/self', '.'), ('runs/day/up', '..'), ('runs/day/self', '.')],
+      ['runs/a.jsonl', 'runs/day/b.jsonl'],
+    ),
+    # A second name of a folder or a file, before or after the first.
+    ([('runs/all', 'day')], ['runs/a.jsonl', 'runs/day/b.jsonl']),
+    ([('runs/latest', 'day')], ['runs/a.jsonl', 'runs/day/b.jsonl']),
+    (
+      [('runs/0.jsonl', 'a.jsonl'), ('runs/z.jsonl', 'day/b.jsonl')],
+      ['runs/a.jsonl', 'runs/day/b.jsonl'],
+    ),
+    # Names of what lies elsewhere are kept, one for each file.
+    (
+      [('runs/more', '../other'), ('runs/day/x.jsonl', '../../other/c.jsonl')],
+      ['runs/a.jsonl', 'runs/day/b.jsonl', 'runs/day/x.jsonl'],
+    ),
+    (
+      [('runs/x.jsonl', '../blob'), ('runs/y.jsonl', 'x.jsonl')],
+      ['runs/a.jsonl', 'runs/day/b.jsonl', 'runs/x.jsonl'],
+    ),
+    # Links to nothing, and to themselves.
+    (
+      [('runs/gone.jsonl', 'absent'), ('runs/loop.jsonl', 'loop.jsonl')],
+      ['runs/a.jsonl', 'runs/day/b.jsonl'],
+    ),
+  ],
+)
+def test_a_file_has_one_path_however_many_links_lead_to_it(
+  links, files, pattern, tmp_path
+):
+  linked(tmp_path, *links)
+  found = rows.files(tmp_path / pattern)
+  assert [os.path.relpath(path, tmp_path) for path in found] == files
+
+
+def test_a_link_as_the_input_is_what_it_leads_to(tmp_path):
+  linked(tmp_path, ('now', 'runs'), ('c', 'other/c.jsonl'), ('runs/up', '..'))
+  for pattern, files in {
+    'now': ['now/a.jsonl', 'now/day/b.jsonl', 'now/up/other/c.jsonl'],
+    'c': ['c'],
+    '*/*.jsonl': ['other/c.jsonl', 'runs/a.jsonl'],
+    '**/b.jsonl': ['runs/day/b.jsonl'],
+    '**/day/**/*.jsonl': ['runs/day/b.jsonl'],
+  }.items():
+    found = rows.files(tmp_path / pattern)
+    assert [os.path.relpath(path, tmp_path) for path in found] == files
+
+
+def test_a_file_that_is_read_by_another_name_is_not_called_unread(tmp_path):
+  linked(tmp_path, ('runs/x.jsonl', '../blob'), ('runs/self', '..'))
+  (tmp_path / 'runs' / 'notes.txt').touch()
+  (tmp_path / 'runs' / 'more.txt').symlink_to('notes.txt')
+  assert rows.unread(tmp_path) == [str(tmp_path / 'runs' / 'notes.txt')]
+
+
 @pytest.mark.parametrize('pattern', ['absent', '*.jsonl', 'empty', 'c*'])
 def test_no_files_are_an_error_that_says_what_to_give(pattern, tmp_path):
   (tmp_path / 'empty').mkdir()

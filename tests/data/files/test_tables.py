@@ -5,14 +5,15 @@ import decimal
 import json
 
 import datasets
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from isft_jax.data.files import rows, strict_json
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 
 RUNS = [
   {
@@ -168,6 +169,32 @@ def test_a_broken_table_is_a_row_with_its_error(name, tmp_path):
   path.write_bytes(b'')
   (only,) = read(tmp_path)
   assert (only.number, only.value) == (1, None)
+
+
+@pytest.mark.parametrize(
+  'create', [pyarrow.ipc.new_file, pyarrow.ipc.new_stream]
+)
+@pytest.mark.parametrize('value', [2**30, -(2**30), 2**31 - 1, 3])
+@pytest.mark.parametrize('at', [0, 1, 2, 3])
+def test_a_damaged_offset_of_a_text_is_an_error(create, value, at, tmp_path):
+  """Such an offset is an address, which ends the process if it is followed."""
+  offsets = np.array([0, 5, 12, 21], '<i4')
+  table = pyarrow.table({'text': ['a' * 5, 'b' * 7, 'c' * 9]})
+  path = tmp_path / 'a.arrow'
+  with create(path, table.schema) as writer:
+    writer.write_table(table)
+  content = path.read_bytes()
+  assert content.count(offsets.tobytes()) == 1
+  damaged = offsets.copy()
+  damaged[at] = value
+  path.write_bytes(content.replace(offsets.tobytes(), damaged.tobytes()))
+  *_, last = read(tmp_path)
+  # 3 is a valid start of the first text.
+  if (at, value) == (0, 3) or (at, value) == (1, 3):
+    assert last.error == ''
+  else:
+    assert last.value is None
+    assert last.error.endswith('; the rest of the file is not read')
 
 
 def call(**arguments):

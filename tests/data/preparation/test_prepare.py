@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 
 import datasets
 import numpy as np
@@ -14,7 +15,7 @@ from etils.epath import backend
 from fsspec.implementations import local
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare, verify
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import chat_template, tokenizer
@@ -353,6 +354,74 @@ def test_a_second_run_does_nothing_and_another_one_is_refused(
   }
 
 
+def with_edit(path, edit):
+  """Edits a file without another size or time."""
+  before = path.stat()
+  path.write_text(edit(path.read_text()))
+  os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+  assert path.stat().st_size == before.st_size
+
+
+def test_an_edit_of_the_same_length_is_another_input(renderer, tmp_path):
+  (tmp_path / 'runs').mkdir()
+  source = tmp_path / 'runs' / 'a.jsonl'
+  write_rows(source, GOOD)
+  old = tmp_path / 'old'
+  run(renderer, tmp_path / 'runs', old)
+  source.touch()
+  assert run(renderer, tmp_path / 'runs', old)[1]
+  with_edit(source, lambda text: text.replace('42', '24'))
+  with pytest.raises(ValueError, match=f'other contents of {source}\\)'):
+    run(renderer, tmp_path / 'runs', old)
+  write_rows(tmp_path / 'runs' / 'b.jsonl', GOOD[2:])
+  with pytest.raises(ValueError, match=f'{source} has changed since {old}'):
+    run(renderer, tmp_path / 'runs', tmp_path / 'new', extends=str(old))
+  # The edit is undone: the same contents are the same input.
+  with_edit(source, lambda text: text.replace('24', '42'))
+  new = tmp_path / 'new'
+  report, _ = run(renderer, tmp_path / 'runs', new, extends=str(old))
+  assert report['rows']['read'] == 1
+  # The next data set knows the contents of the first one's files, too.
+  with_edit(source, lambda text: text.replace('42', '24'))
+  with pytest.raises(ValueError, match=f'other contents of {source}\\)'):
+    run(renderer, tmp_path / 'runs', new, extends=str(old))
+
+
+def test_an_edit_of_a_member_of_an_archive_is_another_input(renderer, tmp_path):
+  source = tmp_path / 'runs.zip'
+
+  def pack(**members):
+    with zipfile.ZipFile(source, 'w') as archive:
+      for name, rows in members.items():
+        text = '\n'.join(map(json.dumps, rows))
+        archive.writestr(f'{name}.jsonl', text)
+
+  pack(a=GOOD)
+  old = tmp_path / 'old'
+  run(renderer, source, old)
+  pack(a=GOOD[::-1])
+  with pytest.raises(ValueError, match=f'other contents of {source}/a.jsonl'):
+    run(renderer, source, old)
+  # Another member does not change this one.
+  pack(a=GOOD, b=GOOD[2:])
+  report, _ = run(renderer, source, tmp_path / 'new', extends=str(old))
+  assert report['rows']['read'] == 1
+
+
+def test_reports_without_digests_compare_sizes(renderer, tmp_path):
+  source = tmp_path / 'runs.jsonl'
+  write_rows(source, GOOD)
+  run(renderer, source, tmp_path / 'out')
+  path = tmp_path / 'out' / prepare.REPORT
+  report = json.loads(path.read_text())
+  del report['digests']
+  path.write_text(json.dumps(report))
+  assert run(renderer, source, tmp_path / 'out')[1]
+  write_rows(source, GOOD[:2])
+  with pytest.raises(ValueError, match=r'prepared differently \(other files\)'):
+    run(renderer, source, tmp_path / 'out')
+
+
 def test_a_data_set_from_before_a_setting_is_as_that_is_by_default(
   renderer, tmp_path
 ):
@@ -560,7 +629,7 @@ def test_settings_that_cannot_work_are_refused(settings, message):
 
 KILLED = """
 import os, signal, sys
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer

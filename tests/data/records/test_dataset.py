@@ -478,6 +478,79 @@ def test_preparing_again_is_the_remedy(damage, examples, tmp_path):
     np.testing.assert_array_equal(getattr(index, name), array)
 
 
+def like(example, **changes):
+  return dataclasses.replace(example, **changes)
+
+
+def test_shards_of_another_preparation_are_named(tmp_path):
+  """Their records are as many, with the same ids."""
+  tokens_T = np.arange(4, dtype=np.int32)
+  first = Example(
+    id='a',
+    tokens_T=tokens_T,
+    provenance_T=np.array([1, 3, 4, 5], np.uint8),
+    segment_T=np.zeros(4, np.int32),
+    verdict_T=np.zeros(4, np.uint8),
+  )
+  five = dict.fromkeys(['tokens_T', 'segment_T'], np.zeros(5, np.int32))
+  five |= dict.fromkeys(['provenance_T', 'verdict_T'], np.ones(5, np.uint8))
+  others = {
+    'has 5 tokens, but 4 in the index': like(first, **five),
+    'has 2 scorable tokens, but 3 in the index': like(first, scored_from=2),
+    'has other authors or verdicts than in the index': like(
+      first, verdict_T=np.array([0, 0, 1, 0], np.uint8)
+    ),
+    'has its authors in another order than in the index': like(
+      first, provenance_T=np.array([1, 3, 5, 4], np.uint8)
+    ),
+    'is window 1, which is not that of the index': like(first, window=1),
+  }
+  records_lib.write(str(tmp_path / 'a'), lambda: [first] * 3, {})
+  path = records_lib.where(tmp_path / 'a')
+  for i, (error, other) in enumerate(others.items()):
+    folder = tmp_path / str(i)
+    examples = [first, other, first]
+    records_lib.write(str(folder), lambda examples=examples: examples, {})
+    name = shards.name('train', 0)
+    (path / name).write_bytes((records_lib.where(folder) / name).read_bytes())
+    records = records_lib.Records(str(tmp_path / 'a'))
+    np.testing.assert_array_equal(records[0].tokens_T, tokens_T)
+    np.testing.assert_array_equal(records[2].tokens_T, tokens_T)
+    with pytest.raises(ValueError) as raised:
+      records[1]
+    assert str(raised.value) == (
+      f'{path / name}: record 1 {error}: the shard or the index belongs to '
+      f'another preparation; isft-prepare --verify={tmp_path / "a"} lists all '
+      'damages'
+    )
+
+
+@pytest.mark.parametrize('lengths', [(3, 5), (5, 3), (3, 3)])
+def test_swapped_shards_are_named(lengths, tmp_path, monkeypatch):
+  monkeypatch.setattr(records_lib, 'SHARD_RECORDS', 2)
+
+  def examples():
+    for length, number in zip(lengths, (2, 1), strict=True):
+      for _ in range(number):
+        authors_T = np.full(length, 2 + number, np.uint8)
+        zeros_T = np.zeros(length, np.int32)
+        yield Example(
+          'x', zeros_T, authors_T, zeros_T, zeros_T.astype(np.uint8)
+        )
+
+  records_lib.write(str(tmp_path), examples, {})
+  path = records_lib.where(tmp_path)
+  first, second = (path / shards.name('train', i) for i in range(2))
+  first.rename(path / 'x')
+  second.rename(first)
+  (path / 'x').rename(second)
+  records = records_lib.Records(str(tmp_path))
+  for number, place in enumerate([(first, 0), (first, 1), (second, 0)]):
+    with pytest.raises(ValueError) as raised:
+      records[number]
+    assert str(raised.value).startswith(f'{place[0]}: record {place[1]} ')
+
+
 def test_an_index_of_other_records_is_refused(examples, tmp_path):
   """Its counts would plan rows of targets that are not there."""
   write(str(tmp_path / 'five'), lambda: examples[:5], {})
