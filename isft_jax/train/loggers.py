@@ -1,7 +1,8 @@
 """Logs scalars of a run to TensorBoard and, optionally, Weights & Biases.
 
 Each logger writes in a thread of its own. If it cannot write, because a disk is
-full or a network is down, it is dropped with one warning, and the run goes on.
+full or a network is down, it is dropped with one warning, and the run
+continues.
 """
 
 import contextlib

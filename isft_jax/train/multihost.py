@@ -80,7 +80,7 @@ def wait_for_all(name: str) -> None:
 def check_equal(facts: Mapping[str, object]) -> None:
   """Checks that all hosts have the same facts about a run.
 
-  Hosts with another config, other records or another plan would compile other
+  Hosts with different configs, records or plans would compile different
   programs, and then wait for each other forever, or train on other batches.
 
   Args:
