@@ -39,8 +39,8 @@ def without_repeats(
     known: real paths of files to leave out.
 
   Returns:
-    The sorted paths. Of several paths of one file, it is the one through the
-    fewest links. Also the real paths of all files, with the known ones.
+    The sorted paths, and the real paths of all files with the known ones. A
+    file with several paths has the one through the fewest links.
   """
   # Most paths have no link, and most files are in few folders.
   folders: dict[str, str] = {}
