@@ -8,6 +8,8 @@ import setuptools
 HERE = pathlib.Path(__file__).parent
 # What opens the notebooks, and what runs them without a browser.
 NOTEBOOKS = ['ipykernel', 'ipywidgets', 'nbclient', 'nbformat']
+# Masks of another trainer, for isft-diff: 45 MB. It imports httpx undeclared.
+RENDERERS = ['httpx', 'renderers>=0.1.12']
 
 setuptools.setup(
   name='isft_jax',
@@ -77,6 +79,10 @@ setuptools.setup(
     # and later, pip takes torch with CUDA on Linux, about 3 GB.
     # transformers wants accelerate to read GGUF files.
     'parity': ['accelerate', 'torch==2.13.0'],
+    # Masks of other trainers, for isft-diff. trl brings accelerate and torch:
+    # mind the download, as for 'parity'.
+    'diff': [*RENDERERS, 'trl>=1.16'],
+    'renderers': RENDERERS,
     'gcs': ['gcsfs'],  # workdirs in buckets
     'tpu': ['jax[tpu]'],
     # The compiler for TPUs, which runs on any Linux machine: same packages.
@@ -87,6 +93,7 @@ setuptools.setup(
     'console_scripts': [
       'isft=isft_jax.cli.commands:main',
       'isft-compile=isft_jax.cli.compile:run',
+      'isft-diff=isft_jax.cli.diff:run',
       'isft-export=isft_jax.cli.export:run',
       'isft-generate=isft_jax.cli.generate:run',
       'isft-inspect=isft_jax.cli.inspect:run',

@@ -117,7 +117,7 @@ def prepare(
     ValueError: a setting is wrong, no row can be written, or the output folder
       has other content.
   """
-  from isft_jax.data.formats.author_rules import Rules
+  from isft_jax.data.messages.author_rules import Rules
   from isft_jax.data.preparation import prepare as preparation
   from isft_jax.data.rendering import chat_template as chat_template_lib
   from isft_jax.data.rendering import tokenizer as tokenizer_lib

@@ -12,7 +12,9 @@ _EXTRAS = {
   'accelerate': 'parity',
   'apache-beam': 'beam',
   'libtpu': 'tpu-compile',
+  'renderers': 'renderers',
   'torch': 'parity',
+  'trl': 'diff',
 }
 
 

@@ -4,7 +4,9 @@ types <- config, objectives, losses, sharding,
          {axes, pypi, places, gguf_file, chips, files}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
-data: files <- formats, rendering, records <- preparation, batching
+data: files <- messages <- formats; formats, rendering, records <- preparation,
+      records <- batching
+      rendering <- comparison
 all of those <- experiments
 data, inference, train, worlds <- api
 settings and shapes <- configs
@@ -23,14 +25,18 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / 'isft_jax').rglob('*.py'))
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
-_DATA = 'data.files data.formats data.rendering data.records data.batching'
+_DATA = (
+  'data.files data.messages data.formats data.rendering data.records '
+  'data.batching'
+)
 _GROUND = (
   'types axes config objectives losses sharding pypi places gguf_file chips '
   'files '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
-  'report report.lying_agent report.evidence report.theory report.viewer'
+  'report report.lying_agent report.evidence report.theory report.viewer '
+  'report.diff'
 )
 # Room: the rooms that it may import, besides itself.
 MAY_IMPORT = {
@@ -47,12 +53,15 @@ MAY_IMPORT = {
   'losses': 'types',
   'sharding': 'types axes config',
   'data.files': 'types files',
-  'data.formats': 'types data.files',
+  'data.messages': 'types data.files',
+  'data.formats': 'types data.files data.messages',
   'data.rendering': 'types places gguf_file',
   'data.records': 'types files',
   'data.preparation': (
-    'types objectives data.files data.formats data.rendering data.records'
+    'types objectives data.files data.messages data.formats data.rendering '
+    'data.records'
   ),
+  'data.comparison': 'types data.rendering',
   'data.batching': 'types config objectives files data.records',
   'models': 'types axes config losses',
   'models.presets': 'config',
@@ -64,6 +73,7 @@ MAY_IMPORT = {
   'theory': 'types config files losses models',
   'report': 'types files report.lying_agent report.evidence',
   'report.viewer': 'types report',
+  'report.diff': 'types report report.viewer',
   # config: results of old versions have old names of fields.
   'report.lying_agent': 'config files report report.viewer',
   'report.evidence': 'files report report.lying_agent',
@@ -72,8 +82,8 @@ MAY_IMPORT = {
   'experiments.config': 'config',
   'api': f'{_GROUND} data.preparation train worlds configs',
   'cli': (
-    f'{_GROUND} data.preparation train tpu worlds theory {_REPORT} '
-    'experiments experiments.config api configs'
+    f'{_GROUND} data.preparation data.comparison train tpu worlds theory '
+    f'{_REPORT} experiments experiments.config api configs'
   ),
   'configs': 'config models.presets experiments.config',
   '__main__': 'cli',

@@ -16,7 +16,7 @@ import isft_jax
 
 # In the order in which a newcomer needs them.
 NAMES = (
-  *('inspect', 'prepare', 'train', 'generate', 'probe', 'export'),
+  *('inspect', 'diff', 'prepare', 'train', 'generate', 'probe', 'export'),
   *('compile', 'reproduce', 'theory'),
 )
 

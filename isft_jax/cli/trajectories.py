@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from absl.flags import DEFINE_enum, DEFINE_integer, DEFINE_string
 
 if TYPE_CHECKING:
-  from isft_jax.data.formats.author_rules import Rules
+  from isft_jax.data.messages.author_rules import Rules
   from isft_jax.data.rendering.renderer import Renderer
   from isft_jax.data.rendering.tokenizer import FastTokenizer
   from isft_jax.types import Example
@@ -149,7 +149,7 @@ def renderer() -> 'Renderer':
 
 def rules() -> 'Rules':
   """Returns the rules of --authors, or the default rules."""
-  from isft_jax.data.formats.author_rules import Rules
+  from isft_jax.data.messages.author_rules import Rules
 
   return Rules.load(AUTHORS.value) if AUTHORS.value else Rules.default()
 
@@ -175,7 +175,7 @@ def inspected(index: int) -> Inspected:
   """
   from isft_jax.data.files import rows
   from isft_jax.data.formats import registry
-  from isft_jax.data.formats.conversation import Malformed
+  from isft_jax.data.messages.conversation import Malformed
   from isft_jax.data.preparation import outcomes
   from isft_jax.data.rendering.rejection import Rejected
   from isft_jax.data.rendering.template_names import template_names

@@ -1,28 +1,31 @@
 """Checkpoints of a run: writes them, detects damaged ones, resumes from them.
 
 Orbax renames a checkpoint to its final name when it is complete. If a file is
-lost or cut later, Orbax notices this only when it reads the file, or never: it
-reads some missing files as zeros. So each checkpoint has a manifest,
-`files.json`, with the size of every file.
+lost, cut or changed later, Orbax notices this only when it reads the file, or
+never: it reads some missing files as zeros, and most flipped bits as other
+numbers. So each checkpoint has a manifest, `files.json`, with the size and the
+SHA-256 of every file.
 """
 
+import concurrent.futures
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from isft_jax.config import RunConfig, with_new_names
+from isft_jax.data.records import shards
 from isft_jax.train import multihost
 from isft_jax.train.step import TrainState
 from isft_jax.types import PyTree
 
 _STEP = 'step'
 _MANIFEST = 'files.json'
+_THREADS = 8  # that read files for checksums
 
 
 def checkpoint_folder(workdir: epath.PathLike) -> epath.Path:
@@ -36,7 +39,8 @@ class Checkpoints:
   """The checkpoints of one run, written asynchronously by Orbax.
 
   A checkpoint holds `params`, `opt_state`, `data` (state of the data iterator)
-  and `run` (config, and fingerprint of the records). Its number is the step.
+  and `run` (config, fingerprint and digests of the records). Its number is the
+  step.
   """
 
   def __init__(
@@ -55,8 +59,8 @@ class Checkpoints:
     # Rename damaged checkpoints before any host lists the folder.
     if config and multihost.is_first():
       self._put_aside()
-    if config and jax.process_count() > 1:
-      multihost_utils.sync_global_devices('damaged checkpoints are put aside')
+    if config:
+      multihost.wait_for_all('damaged checkpoints are put aside')
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
@@ -73,9 +77,10 @@ class Checkpoints:
       item_names=('params', 'opt_state', 'data', 'run'),
     )
     # A run that writes has renamed damaged checkpoints, so Orbax's newest is
-    # good. A reader must look for itself, once.
+    # good. A reader must look for itself, once. It compares sizes here, and
+    # checksums of the items that it reads in `_read`.
     self._saving: int | None = None
-    self._newest = None if config else self._newest_whole()
+    self._newest = None if config else self._newest_whole(self._steps())
 
   def __enter__(self) -> Self:
     return self
@@ -87,17 +92,27 @@ class Checkpoints:
     """Returns the step of the newest undamaged checkpoint, or None."""
     return self._manager.latest_step() if self._config else self._newest
 
-  def _newest_whole(self) -> int | None:
+  def _steps(self) -> list[int]:
+    return sorted(self._manager.all_steps(), reverse=True)
+
+  def _newest_whole(
+    self, steps: Sequence[int], items: Collection[str] = ()
+  ) -> int | None:
     # The newest first: the search usually ends at once.
-    for step in sorted(self._manager.all_steps(), reverse=True):
-      if damage := _damage(self._step_folder(step)):
+    for step in steps:
+      if damage := _damage(self._step_folder(step), items):
         multihost.tell(f'{damage}; reading an older checkpoint instead')
       else:
         return step
     return None
 
   def save(
-    self, step: int, state: TrainState, data: dict[str, Any], fingerprint: str
+    self,
+    step: int,
+    state: TrainState,
+    data: dict[str, Any],
+    fingerprint: str,
+    records: Mapping[str, Any] | None = None,
   ) -> None:
     """Starts to save; returns once the arrays are copied from the devices.
 
@@ -106,6 +121,7 @@ class Checkpoints:
       state: state after that step.
       data: state of the data iterator, as JSON values.
       fingerprint: fingerprint of the records.
+      records: what else identifies the records, as JSON values.
     """
     assert self._config is not None
     if step == self.latest():
@@ -126,6 +142,7 @@ class Checkpoints:
           {
             'config': dataclasses.asdict(self._config),
             'fingerprint': fingerprint,
+            **({'records': dict(records)} if records else {}),
           }
         ),
       ),
@@ -166,7 +183,7 @@ class Checkpoints:
     return state, restored['data']
 
   def restore_run(self) -> dict[str, Any]:
-    """Returns the config of the run and the fingerprint of its records."""
+    """Returns the config of the run, and what identifies its records."""
     # Old versions wrote old names of fields.
     return with_new_names(self._read(run=ocp.args.JsonRestore())['run'])
 
@@ -179,18 +196,68 @@ class Checkpoints:
     return restored['params'], restored['run']['fingerprint']
 
   def _read(self, **items: ocp.args.CheckpointArgs) -> dict[str, Any]:
+    """Returns items of the newest checkpoint that can be read.
+
+    A checkpoint with checksums is known to be undamaged before it is read. One
+    of an old version may have to be read to know that.
+    """
+    newest = self.latest()
+    steps = [step for step in self._steps() if step <= (newest or 0)]
+    # A run that writes has compared all checksums already.
+    if not self._config:
+      newest = self._newest_whole(steps, items)
+      if newest is None:
+        raise ValueError(f'{self._folder}: every checkpoint there is damaged')
+      self._newest = newest
+      steps = [step for step in steps if step <= newest]
+
+    # Older ones are tried only for the damage that is found by reading.
+    errors: list[tuple[int, ValueError]] = []
+    for step in steps:
+      try:
+        restored = self._read_step(step, items)
+      except ValueError as error:
+        errors.append((step, error))
+        # Undamaged, so that the others cannot be read either. Several hosts
+        # cannot agree on another step after an error of one of them.
+        if _has_checksums(self._step_folder(step)) or jax.process_count() > 1:
+          break
+      else:
+        self._leave_out(errors)
+        return restored
+    # Nothing is renamed, because the reason may be another than a damage.
+    raise errors[0][1]
+
+  def _read_step(
+    self, step: int, items: Mapping[str, ocp.args.CheckpointArgs]
+  ) -> dict[str, Any]:
     # Orbax and tensorstore raise many types of errors for damaged files.
-    step = self.latest()
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:
       if 'RESOURCE_EXHAUSTED' in str(error):
         raise  # out of memory; the checkpoint is not damaged
+      reason = (str(error) or type(error).__name__).splitlines()[0]
       raise ValueError(
-        f'{self._step_folder(step)} cannot be read '
-        f'({str(error).splitlines()[0]}): move it away to use the checkpoint '
-        'before it'
+        f'{self._step_folder(step)} cannot be read ({reason}): move it away to '
+        'use the checkpoint before it'
       ) from error
+
+  def _leave_out(self, errors: Sequence[tuple[int, ValueError]]) -> None:
+    """Continues with the checkpoint before those that could not be read."""
+    for step, error in errors:
+      words = str(error).rpartition(': move it away')[0]
+      if self._config:
+        _rename_damaged(self._step_folder(step), words)
+      else:
+        multihost.tell(f'{words}; reading an older checkpoint instead')
+    if not errors:
+      return
+    if self._config:
+      self._manager.reload()  # it lists the folder again
+    else:
+      oldest = errors[-1][0]
+      self._newest = max(step for step in self._steps() if step < oldest)
 
   def _step_folder(self, step: int | None) -> epath.Path:
     return self._folder / f'{_STEP}_{step}'
@@ -212,46 +279,99 @@ class Checkpoints:
       if (number := folder.name.removeprefix(f'{_STEP}_')).isdecimal()
     }
     for _, folder in sorted(folders.items(), reverse=True):
-      if damage := _damage(folder):
-        aside = folder.with_name(f'damaged_{folder.name}')
-        if aside.exists():  # from an earlier damage of the same step
-          aside.rmtree()
-        folder.rename(aside)
-        multihost.tell(
-          f'{damage}; the run resumes from an older checkpoint, or from the '
-          f'start; the rest of this one is in {aside}'
-        )
+      # The run reads all items.
+      if damage := _damage(folder, ('params', 'opt_state', 'data', 'run')):
+        _rename_damaged(folder, damage)
       elif (folder / _MANIFEST).exists():
         return  # the run resumes here, and does not read older ones
 
 
+def _rename_damaged(folder: epath.Path, damage: str) -> None:
+  aside = folder.with_name(f'damaged_{folder.name}')
+  if aside.exists():  # from an earlier damage of the same step
+    aside.rmtree()
+  folder.rename(aside)
+  multihost.tell(
+    f'{damage}; the run resumes from an older checkpoint, or from the '
+    f'start; the rest of this one is in {aside}'
+  )
+
+
 def _write_manifest(folder: epath.Path) -> None:
-  """Writes the sizes of all files of a finished checkpoint."""
-  sizes = json.dumps(_sizes(folder), indent=1) + '\n'
-  (folder / _MANIFEST).write_text(sizes)
+  """Writes size and checksum of all files of a finished checkpoint."""
+  sizes = _sizes(folder)
+  manifest = {
+    name: {'bytes': sizes[name], 'sha256': sha256}
+    for name, sha256 in _checksums(folder, sizes)
+  }
+  (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
 
 
-def _damage(folder: epath.Path) -> str:
-  """Returns the first missing or cut file of a checkpoint, as text, or ''.
+def _has_checksums(folder: epath.Path) -> bool:
+  try:
+    manifest = json.loads((folder / _MANIFEST).read_text())
+  except (OSError, ValueError):
+    return False
+  return any(isinstance(entry, dict) for entry in manifest.values())
 
-  Only sizes are compared with the manifest; contents are not read. A checkpoint
-  without a manifest counts as undamaged.
+
+def _damage(folder: epath.Path, items: Collection[str] = ()) -> str:
+  """Returns the first missing, cut or changed file of a checkpoint, or ''.
+
+  Args:
+    folder: folder of the checkpoint. Without a manifest, it counts as
+      undamaged; old versions wrote a manifest without checksums.
+    items: items whose contents are read and compared with their checksums. Of
+      the others, only the sizes are compared.
+
+  Returns:
+    The damage in words.
   """
   path = folder / _MANIFEST
   if not path.exists():
     return ''
   try:
-    expected = json.loads(path.read_text())
-  except ValueError:
+    manifest = json.loads(path.read_text())
+    expected = {name: _sums(entry) for name, entry in sorted(manifest.items())}
+  except (ValueError, TypeError, KeyError, AttributeError):
     return f'{path} is damaged'
+  # Sizes first, which takes no time. Old versions allowed files to grow.
   sizes = _sizes(folder)
-  # Only missing and shorter files count as damage.
-  for name, size in expected.items():
+  for name, (size, sha256) in expected.items():
     if name not in sizes:
       return f'{folder / name} is missing'
-    if sizes[name] < size:
+    if sizes[name] < size or (sha256 and sizes[name] != size):
       return f'{folder / name} has {sizes[name]:,} of {size:,} bytes'
+  # Checksums of the items to read.
+  names = [
+    name
+    for name, (_, sha256) in expected.items()
+    if sha256 and name.partition('/')[0] in items
+  ]
+  try:
+    for name, sha256 in _checksums(folder, names):
+      if sha256 != expected[name][1]:
+        return f'{folder / name} has changed since it was written'
+  except OSError as error:
+    return f'{folder} cannot be read ({error})'
   return ''
+
+
+def _sums(entry: Any) -> tuple[int, str]:
+  """Returns (bytes, SHA-256 or '') of an entry of a manifest."""
+  if isinstance(entry, dict):
+    return int(entry['bytes']), str(entry['sha256'])
+  return int(entry), ''
+
+
+def _checksums(
+  folder: epath.Path, names: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+  """Yields (name, SHA-256) of files, in order."""
+  names = list(names)
+  with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+    paths = [folder / name for name in names]
+    yield from zip(names, pool.map(shards.sha256, paths), strict=True)
 
 
 def _sizes(folder: epath.Path) -> dict[str, int]:

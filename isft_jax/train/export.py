@@ -3,8 +3,13 @@
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
+
+from isft_jax import sharding
 from isft_jax.hf import pretrained
 from isft_jax.train import saved
+from isft_jax.types import PyTree
 
 
 def export(workdir: str, output: str, dtype: str = '') -> None:
@@ -16,13 +21,15 @@ def export(workdir: str, output: str, dtype: str = '') -> None:
     dtype: data type of the written weights; '' keeps that of the run.
 
   Raises:
-    ValueError: the run has no checkpoint, or `output` is not empty.
+    ValueError: the run has no checkpoint, `output` is not empty, or a weight
+      is not finite in this data type.
   """
   # Never mix an export with files of another model.
   folder = pathlib.Path(output)
   if folder.exists() and any(folder.iterdir()):
     raise ValueError(f'{folder} is not empty; name another --output')
   model, config, tokenizer, _ = saved.load(workdir, dtype)
+  _check_finite(workdir, model.params)
   pretrained.save(model, config, str(folder))
   # The ids that end a reply: without them, other tools generate forever.
   tokenizer.save_pretrained(folder)
@@ -34,3 +41,22 @@ def export(workdir: str, output: str, dtype: str = '') -> None:
   (folder / 'generation_config.json').write_text(
     json.dumps({name: id for name, id in ids.items() if id is not None}) + '\n'
   )
+
+
+def _check_finite(workdir: str, params: PyTree) -> None:
+  """Raises ValueError for the first parameter with NaN or infinite values."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    bad = int(jnp.sum(~jnp.isfinite(leaf)))
+    if not bad:
+      continue
+    # A number too large for a narrow type becomes infinite, and never NaN.
+    remedy = 'export another checkpoint'
+    if leaf.dtype == jnp.float16 and not jnp.any(jnp.isnan(leaf)):
+      remedy = (
+        'the largest float16 is 65,504, and bfloat16 has the range of float32: '
+        'give --dtype=bfloat16 or --dtype=float32'
+      )
+    raise ValueError(
+      f'{workdir}: {bad:,} of {leaf.size:,} values of '
+      f'{sharding.path_name(path)} are not finite in {leaf.dtype}; {remedy}'
+    )

@@ -1,8 +1,12 @@
 """Opens the inputs of a run: training records, held-out records, tokenizer."""
 
 import dataclasses
+import hashlib
 import pathlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from flax import traverse_util
 
 from isft_jax import config as config_lib
 from isft_jax import sharding
@@ -24,6 +28,8 @@ class Inputs(NamedTuple):
     heldout: held-out batches by name of the component, if it has any.
     fingerprint: fingerprint of the tokenizer and the chat template, which all
       records share.
+    records: digests of the records and number of rows, as JSON values, to
+      compare runs by; see `_identify`.
   """
 
   config: RunConfig
@@ -31,6 +37,7 @@ class Inputs(NamedTuple):
   source: pipeline.BatchSource
   heldout: dict[str, pipeline.BatchSource]
   fingerprint: str
+  records: dict[str, Any]
 
 
 def open_inputs(config: RunConfig) -> Inputs:
@@ -82,16 +89,59 @@ def open_inputs(config: RunConfig) -> Inputs:
 
   # Each host reads an equal share of every batch.
   share = sharding.host_share(sharding.make_mesh(config.mesh))
+  source = pipeline.BatchSource(train, config, *share)
   return Inputs(
     config,
     names,
-    pipeline.BatchSource(train, config, *share),
+    source,
     {
       name: pipeline.BatchSource(records, _everything(config), *share)
       for name, records in heldout.items()
     },
     fingerprints[folders[0]],
+    _identify(dict(zip(names, train, strict=True)), heldout, source),
   )
+
+
+def _identify(
+  train: Mapping[str, Records],
+  heldout: Mapping[str, Records],
+  source: pipeline.BatchSource,
+) -> dict[str, Any]:
+  """Returns `digests` of all records by name, and `rows_per_epoch`."""
+  named = [('records', train), ('held-out records', heldout)]
+  return {
+    'digests': {
+      f'{kind} of {name}': records.digest()
+      for kind, by_name in named
+      for name, records in by_name.items()
+    },
+    'rows_per_epoch': len(source.plan),
+  }
+
+
+def describe(opened: Inputs) -> dict[str, Any]:
+  """Returns what must be equal on all hosts, as JSON values by name."""
+  settings = traverse_util.flatten_dict(
+    dataclasses.asdict(opened.config), sep='.'
+  )
+  return {
+    **{f'config.{name}': value for name, value in settings.items()},
+    'fingerprint': opened.fingerprint,
+    **opened.records['digests'],
+    'rows per epoch': opened.records['rows_per_epoch'],
+    'steps': len(opened.source),
+    'digest of the plan': _plan_digest(opened.source),
+  }
+
+
+def _plan_digest(source: pipeline.BatchSource) -> str:
+  digest = hashlib.sha256(source.plan.turns_W.astype('<i8').tobytes())
+  for plan in source.plan.plans:
+    digest.update(f'{plan.seq_len} {plan.targets_per_row} '.encode())
+    for array in (plan.entries_E3, plan.starts):
+      digest.update(array.astype('<i8').tobytes())
+  return digest.hexdigest()
 
 
 def _everything(config: RunConfig) -> RunConfig:

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+import isft_jax
 from isft_jax import chips, files, losses, sharding
 from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
 from isft_jax.models import flops
 from isft_jax.models.decoder import GraphDef
-from isft_jax.train import inputs, multihost, preemption, start
+from isft_jax.train import inputs, multihost, preemption, resume, start
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.loggers import Loggers
@@ -64,16 +65,28 @@ def train(
     The trained model.
 
   Raises:
-    ValueError: the config cannot work, or the records were not rendered with
-      its tokenizer.
-    FloatingPointError: a loss is not finite.
+    ValueError: the config cannot work, the records were not rendered with its
+      tokenizer, a resumed run has other records than before, or hosts differ.
+    FloatingPointError: a loss, a gradient or the state is not finite. Such a
+      state is never saved.
     SystemExit: the process was asked to stop (see `preemption`), and the run
       is saved.
   """
   # Inputs, trainer and workdir.
   config.check()
-  config, names, source, heldout, fingerprint = inputs.open_inputs(config)
+  opened = inputs.open_inputs(config)
+  config, names, source, heldout, fingerprint, records = opened
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
+  # Hosts that differ would hang in a step, or train on other batches.
+  multihost.check_equal(
+    inputs.describe(opened)
+    | {
+      'workdir': str(workdir),
+      'probe': probe is not None,
+      'version of jax': jax.__version__,
+      'version of isft_jax': isft_jax.__version__,
+    }
+  )
   batches = pipeline.batches(source)
   # The plan of the batches fixes the number of steps, which the learning rate
   # schedule needs.
@@ -98,10 +111,22 @@ def train(
   ):
     # State: the newest checkpoint, or the start.
     if checkpoints.latest():
+      # Compared before the arrays are read, which takes minutes.
+      resume.check_data(
+        workdir, checkpoints.restore_run(), fingerprint, records
+      )
       state, data = checkpoints.restore(trainer.abstract)
+      resume.check_position(workdir, int(state.step), data)
       batches.set_state(data)
     else:
       state = start.begin(config, trainer, fingerprint)
+    # Nobody should train for hours from such numbers, or use them as a result.
+    if not trainer.is_finite(state):
+      place = f'{workdir}: step {state.step}' if state.step else 'the start'
+      raise ValueError(
+        f'{place} has parameters or moments that are not finite; begin from '
+        'another checkpoint or model'
+      )
 
     # Loggers write only on the first host. `Metrics` collects on all of them,
     # because every host must see a loss that is not finite.
@@ -141,7 +166,15 @@ def train(
             # next flush, so that the next step is dispatched meanwhile.
             metrics.flush(keep=0 if save else 1)
           if save:
-            checkpoints.save(step, state, batches.get_state(), fingerprint)
+            # The last update can be the bad one, with a finite gradient.
+            if not trainer.is_finite(state):
+              raise metrics_lib.NotFiniteError(
+                f'{config.name}: the parameters or moments after step {step} '
+                'are not finite',
+                step,
+              )
+            position = batches.get_state()
+            checkpoints.save(step, state, position, fingerprint, records)
           # After the last step there is nothing left to resume, so the run just
           # ends.
           if stop and step < steps:
@@ -218,7 +251,7 @@ def _with_batch(
   source: pipeline.BatchSource,
   workdir: epath.Path,
 ) -> FloatingPointError:
-  """Saves the batch of a step with a loss that is not finite.
+  """Saves the batch of a step whose numbers are not finite.
 
   Returns an error that names the file and the records.
   """

@@ -17,9 +17,12 @@ from isft_jax.train import multihost
 from isft_jax.train.loggers import Loggers
 from isft_jax.types import Provenance, PyTree
 
+# Metric -> its words in messages.
+_MUST_BE_FINITE = {'loss': 'loss', 'grad_norm': 'norm of the gradient'}
+
 
 class NotFiniteError(FloatingPointError):
-  """A loss is nan or infinite. `step` is the first step with such a loss."""
+  """A loss, gradient or state is not finite. `step` is the first such step."""
 
   def __init__(self, message: str, step: int) -> None:
     super().__init__(message)
@@ -96,10 +99,13 @@ class Metrics:
     return self
 
   def __exit__(self, *error: object) -> None:
-    if self._file:
-      self._file.close()
-    if self._loggers:
-      self._loggers.close()
+    # Loggers are closed even if the file cannot be written, as on a full disk.
+    try:
+      if self._file:
+        self._file.close()
+    finally:
+      if self._loggers:
+        self._loggers.close()
 
   def add(self, step: int, metrics: dict[str, PyTree]) -> None:
     """Adds the metrics of a step, which may still be running."""
@@ -114,7 +120,8 @@ class Metrics:
       keep: number of newest steps that stay pending.
 
     Raises:
-      NotFiniteError: a loss is not finite. It names the step.
+      NotFiniteError: the loss of a step, or the norm of its gradient, is not
+        finite. It names the step.
     """
     # Fetch the values of finished steps: this waits for the last of them.
     count = len(self._pending) - keep
@@ -147,13 +154,14 @@ class Metrics:
       if not keep and self._draft != self._path:
         self._draft.copy(self._path, overwrite=True)
     for row in rows:
-      # The update with this loss has already been applied, so the run cannot
-      # continue.
-      if not math.isfinite(row['loss']):
-        raise NotFiniteError(
-          f'{self._name}: the loss of step {row["step"]} is {row["loss"]}',
-          row['step'],
-        )
+      # The update with this gradient has already been applied, so the run
+      # cannot continue. The loss may be finite and its gradient not.
+      for name, words in _MUST_BE_FINITE.items():
+        if not math.isfinite(row.get(name, 0.0)):
+          raise NotFiniteError(
+            f'{self._name}: the {words} of step {row["step"]} is {row[name]}',
+            row['step'],
+          )
     multihost.tell(self._progress(rows))
 
   def _progress(self, rows: Sequence[dict[str, Any]]) -> str:

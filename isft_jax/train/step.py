@@ -48,6 +48,13 @@ def _identity(tree: PyTree) -> PyTree:
   return tree
 
 
+def is_finite(state: PyTree) -> jax.Array:
+  """Returns whether all numbers of a state are finite, as a scalar."""
+  return jnp.stack(
+    [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]
+  ).all()
+
+
 def make_evaluate(graphdef: GraphDef, in_use: Move = _identity) -> Evaluate:
   """Returns a function that measures the loss by author.
 

@@ -19,6 +19,7 @@ from isft_jax.train import optim
 from isft_jax.train.step import (
   Evaluate,
   TrainState,
+  is_finite,
   make_evaluate,
   make_step,
 )
@@ -40,6 +41,8 @@ class Trainer:
     start: params -> TrainState at step 0. The parameters are donated.
     step: (TrainState, Batch) -> (TrainState, metrics). The state is donated.
     evaluate: (params, Batch) -> (sum, count) of the loss by author.
+    is_finite: TrainState -> whether all of its numbers are finite. All hosts
+      call it together, and all get the answer.
   """
 
   mesh: Mesh
@@ -49,6 +52,7 @@ class Trainer:
   start: Callable[[PyTree], TrainState]
   step: jax.stages.Wrapped
   evaluate: Evaluate
+  is_finite: Callable[[TrainState], jax.Array]
 
 
 def make_trainer(
@@ -192,6 +196,11 @@ def _make_trainer(
     evaluate=jax.jit(
       on_mesh(make_evaluate(graphdef, in_use)),
       in_shardings=(placed.params, sharding.batch_sharding(mesh)),
+      out_shardings=sharding.replicated(mesh),
+    ),
+    is_finite=jax.jit(
+      is_finite,
+      in_shardings=(placed,),
       out_shardings=sharding.replicated(mesh),
     ),
   )

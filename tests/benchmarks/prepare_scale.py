@@ -35,7 +35,7 @@ WORDS = ('flight', 'seat', 'change', 'please', 'the', 'refund', 'card', 'when')
 
 MEASURED = """
 import json, pathlib, resource, sys, time
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare
 from isft_jax.data.rendering import tokenizer
 from isft_jax.data.rendering.renderer import Renderer

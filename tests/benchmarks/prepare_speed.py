@@ -22,7 +22,7 @@ os.environ['RAYON_NUM_THREADS'] = '1'
 os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare
 from isft_jax.data.rendering import tokenizer
 from isft_jax.data.rendering.renderer import Renderer

@@ -252,8 +252,8 @@ def test_a_field_that_does_not_exist_is_explained(path, line):
     ('trian', "unknown command 'trian'; did you mean train?"),
     (
       'fly',
-      "unknown command 'fly'; use inspect, prepare, train, generate, probe, "
-      'export, compile, reproduce, theory',
+      "unknown command 'fly'; use inspect, diff, prepare, train, generate, "
+      'probe, export, compile, reproduce, theory',
     ),
   ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.rendering import chatml
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.objectives import weight_table

@@ -24,11 +24,14 @@ def free_port() -> int:
     return free.getsockname()[1]
 
 
-def start(folder, hosts: int, *flags, heartbeat=10, send='', at=0) -> list:
+def start(
+  folder, hosts: int, *flags, heartbeat=10, send='', at=0, last=()
+) -> list:
   """Starts isft-train on so many hosts; folder gets what each has read.
 
   send: 'SIGKILL', say, which the last host sends to itself before its batch
     number `at`, from 1 on.
+  last: flags of the last host only.
   """
   folder.mkdir(parents=True)
   port, started = free_port(), []
@@ -44,6 +47,7 @@ def start(folder, hosts: int, *flags, heartbeat=10, send='', at=0) -> list:
         [
           *(sys.executable, __file__, folder / f'read{host}.jsonl'),
           *(send if host == hosts - 1 else '', str(at), *flags, *joins),
+          *(last if host == hosts - 1 else ()),
         ],
         cwd=ROOT,
         env=os.environ

@@ -1,6 +1,9 @@
 """Checkpoints: which are kept, and which is taken when one is damaged."""
 
 import dataclasses
+import json
+import random
+import re
 import resource
 import shutil
 
@@ -175,15 +178,165 @@ def test_a_run_puts_it_aside_and_saves_that_step_again(two, tmp_path, capsys):
   assert left(workdir) == [1] and aside.is_dir()
 
 
-def test_one_of_the_right_sizes_that_cannot_be_read_is_named(two, tmp_path):
+def flip(path, seed=0):
+  """Flips one bit; the size stays."""
+  rng = random.Random(f'{path.name} {seed}')
+  content = bytearray(path.read_bytes())
+  content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+  path.write_bytes(content)
+  return f'{path} has changed since it was written'
+
+
+def zero(path):
+  path.write_bytes(bytes(path.stat().st_size))
+  return f'{path} has changed since it was written'
+
+
+def grow(path):
+  size = path.stat().st_size
+  path.write_bytes(path.read_bytes() + b'x')
+  return f'{path} has {size + 1:,} of {size:,} bytes'
+
+
+def unreadable(path):
+  """As a bad sector: the name and the size are there, and no content."""
+  size = path.stat().st_size
+  path.unlink()
+  path.mkdir()
+  return f'{path} is missing' if size else ''
+
+
+@pytest.mark.parametrize('damage', [flip, zero, grow, unreadable])
+def test_whatever_file_has_changed_a_run_resumes_from_the_one_before(
+  damage, two, tmp_path, capsys
+):
+  number_of_files = len(files_of(two, 2))
+  # A bit in every file; the coarser damages in every fifth, which is quicker.
+  for number in range(0, number_of_files, 1 if damage is flip else 5):
+    workdir = tmp_path / str(number)
+    shutil.copytree(two, workdir)
+    message = damage(files_of(workdir, 2)[number])
+    with Checkpoints(workdir, RunConfig()) as checkpoints:
+      assert checkpoints.latest() == 1
+    aside = workdir / 'checkpoints' / 'damaged_step_2'
+    assert capsys.readouterr().out == (
+      f'{message}; the run resumes from an older checkpoint, or from the '
+      f'start; the rest of this one is in {aside}\n'
+    )
+    assert aside.is_dir() and left(workdir) == [1]
+  assert number_of_files > 20
+  assert restored(workdir, RunConfig()) == (1, 1)
+
+
+def test_who_only_reads_takes_the_one_before(two, tmp_path, capsys):
+  """Only the files that are read are compared, which may be a third of all."""
+  items = {path.name for path in (two / 'checkpoints/step_2').iterdir()}
+  for item in sorted(items & {'params', 'opt_state', 'data', 'run'}):
+    workdir = tmp_path / item
+    shutil.copytree(two, workdir)
+    path = next(p for p in files_of(workdir, 2) if f'step_2/{item}/' in str(p))
+    message = flip(path)
+    capsys.readouterr()
+    if item == 'run':  # not read by `restore`
+      assert restored(workdir) == (2, 2)
+      with Checkpoints(workdir) as checkpoints:
+        checkpoints.restore_run()
+    else:
+      assert restored(workdir) == (1, 1)
+    out = capsys.readouterr().out
+    assert out == f'{message}; reading an older checkpoint instead\n'
+    assert left(workdir) == [1, 2]
+    # It is the newest still, for who reads none of the damage.
+    with Checkpoints(workdir) as checkpoints:
+      assert checkpoints.latest() == 2
+
+
+def test_every_flip_of_a_manifest_is_harmless(two, tmp_path):
+  """What it says of its files is no longer believed, or still true."""
+  for number in range(20):
+    workdir = tmp_path / str(number)
+    shutil.copytree(two, workdir)
+    flip(workdir / 'checkpoints' / 'step_2' / 'files.json', number)
+    with Checkpoints(workdir, RunConfig()) as checkpoints:
+      assert checkpoints.latest() in (1, 2)
+
+
+@pytest.mark.parametrize(
+  'content', ['', '[]', '3', '{"a": [1]}', '{"a": {"bytes": 1}}', '{"a": null}']
+)
+def test_a_manifest_of_other_content_is_damage(content, two, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(two, workdir)
+  (workdir / 'checkpoints' / 'step_2' / 'files.json').write_text(content)
+  with Checkpoints(workdir, RunConfig()) as checkpoints:
+    assert checkpoints.latest() == 1
+
+
+def with_sizes_only(workdir, step):
+  """Turns a manifest into that of an older version."""
+  path = workdir / 'checkpoints' / f'step_{step}' / 'files.json'
+  manifest = json.loads(path.read_text())
+  assert all({*entry} == {'bytes', 'sha256'} for entry in manifest.values())
+  sizes = {name: entry['bytes'] for name, entry in manifest.items()}
+  path.write_text(json.dumps(sizes))
+
+
+def without_manifest(workdir, step):
+  (workdir / 'checkpoints' / f'step_{step}' / 'files.json').unlink()
+
+
+@pytest.mark.parametrize('age', [with_sizes_only, without_manifest])
+def test_one_without_checksums_is_read_and_if_it_cannot_put_aside(
+  age, two, tmp_path, capsys
+):
+  workdir = tmp_path / 'run'
+  shutil.copytree(two, workdir)
+  for step in (1, 2):
+    age(workdir, step)
+  assert restored(workdir) == restored(workdir, RunConfig()) == (2, 2)
+
   folder = workdir / 'checkpoints' / 'step_2'
-  path = folder / 'params' / 'manifest.ocdbt'
-  path.write_bytes(bytes(path.stat().st_size))
+  zero(folder / 'params' / 'manifest.ocdbt')
+  capsys.readouterr()
+  assert restored(workdir) == (1, 1)
+  assert re.fullmatch(
+    rf'{folder} cannot be read \(.*\); reading an older checkpoint instead\n',
+    capsys.readouterr().out,
+  )
+  assert left(workdir) == [1, 2]
+  assert restored(workdir, RunConfig()) == (1, 1)
+  assert re.fullmatch(
+    rf'{folder} cannot be read \(.*\); the run resumes from an older .*\n',
+    capsys.readouterr().out,
+  )
+  assert left(workdir) == [1]
+  assert (workdir / 'checkpoints' / 'damaged_step_2').is_dir()
+  assert written(workdir, [2]) == [1, 2]
+
+
+@pytest.mark.parametrize('age', [None, with_sizes_only, without_manifest])
+def test_where_none_can_be_read_the_newest_is_named_and_all_are_kept(
+  age, two, tmp_path
+):
+  """As when the model has another shape: this is no damage."""
+  workdir = tmp_path / 'run'
+  shutil.copytree(two, workdir)
+  for step in (1, 2) if age else ():
+    age(workdir, step)
+  shapes = {'scale': jax.ShapeDtypeStruct((7,), jnp.float32, sharding=CPU)}
+  abstract = TrainState(jnp.int32(0), shapes, shapes)
+  folder = workdir / 'checkpoints' / 'step_2'
   for config in (None, RunConfig()):
-    with pytest.raises(ValueError, match=f'^{folder} cannot be read .*: move'):
-      restored(workdir, config)
+    with (
+      Checkpoints(workdir, config) as checkpoints,
+      pytest.raises(ValueError, match=f'^{folder} cannot be read .*: move'),
+    ):
+      checkpoints.restore(
+        abstract._replace(
+          step=jax.ShapeDtypeStruct((), jnp.int32, sharding=CPU)
+        )
+      )
+    assert left(workdir) == [1, 2]
 
 
 def test_where_all_are_damaged_there_is_none(two, tmp_path):

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.train import loop

@@ -21,15 +21,15 @@ are not text, make the row malformed.
 import itertools
 from collections.abc import Mapping
 
-from isft_jax.data.formats import normalize
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages import normalize
+from isft_jax.data.messages.conversation import (
   Chat,
   Malformed,
   Turn,
   kind,
   quoted,
 )
-from isft_jax.data.formats.normalize import (
+from isft_jax.data.messages.normalize import (
   find,
   json_or_text,
   normalised,

@@ -20,14 +20,14 @@ Source: harbor-framework/harbor, rfcs/0001-trajectory-format.md.
 
 from collections.abc import Mapping, Sequence
 
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages.conversation import (
   Chat,
   Malformed,
   Turn,
   kind,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, normalised, take
+from isft_jax.data.messages.normalize import find, normalised, take
 from isft_jax.types import Provenance
 
 KEYS = ('steps',)  # of a row

@@ -20,14 +20,14 @@ from collections import Counter
 from collections.abc import Mapping
 
 from isft_jax.data.formats import atif
-from isft_jax.data.formats.conversation import Malformed
-from isft_jax.data.formats.normalize import find
 from isft_jax.data.formats.token_ids import (
   Sample,
   TokenChat,
   check_ids,
   join,
 )
+from isft_jax.data.messages.conversation import Malformed
+from isft_jax.data.messages.normalize import find
 
 WANTS = 'steps with metrics: {prompt_token_ids, completion_token_ids}'
 USES = atif.USES | {'metrics'}

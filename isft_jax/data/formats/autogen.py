@@ -25,15 +25,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from isft_jax.data.formats.agent_items import Items, json_text, not_text
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages.agent_items import Items, json_text, not_text
+from isft_jax.data.messages.conversation import (
   Chat,
   Malformed,
   kind,
   outline,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, take
+from isft_jax.data.messages.normalize import find, take
 from isft_jax.types import Provenance
 
 KEYS = ('messages', 'chat_history', 'chat_messages')  # of a row

@@ -19,15 +19,15 @@ Source: Amazon Bedrock API Reference, Converse and ContentBlock.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats.agent_items import (
+from isft_jax.data.messages.agent_items import (
   Items,
   hidden,
   json_text,
   not_text,
 )
-from isft_jax.data.formats.conversation import Chat, Malformed, kind, outline
-from isft_jax.data.formats.normalize import find, take
-from isft_jax.data.formats.tools import json_or_text
+from isft_jax.data.messages.conversation import Chat, Malformed, kind, outline
+from isft_jax.data.messages.normalize import find, take
+from isft_jax.data.messages.tools import json_or_text
 
 KEYS = ('messages', 'conversation', 'conversations')  # of a row
 HAS = ('role', 'content')  # keys of a message

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from isft_jax.data.formats import anthropic
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages.conversation import (
   Chat,
   Malformed,
   Turn,

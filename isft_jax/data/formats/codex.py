@@ -19,8 +19,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from isft_jax.data.formats import response_items
-from isft_jax.data.formats.agent_items import Items
-from isft_jax.data.formats.conversation import Chat, Malformed, kind, outline
+from isft_jax.data.messages.agent_items import Items
+from isft_jax.data.messages.conversation import Chat, Malformed, kind, outline
 from isft_jax.types import Provenance
 
 WANTS = 'a list of {type, payload}, the lines of a rollout of Codex'

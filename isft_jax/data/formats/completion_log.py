@@ -15,16 +15,20 @@ also be one of Anthropic's API.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats import anthropic, model_messages
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import json_or_text, normalised
+from isft_jax.data.formats import anthropic
+from isft_jax.data.messages import model_messages
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.normalize import json_or_text, normalised
 
 WANTS = 'messages (or request: {messages}) and response: {choices}'
 USES = anthropic.USES | {'thinking_blocks', 'reasoning_details'}
 PARTS = anthropic.PARTS  # keys of a part of a content
 # Keys that may hold the request or the body of an envelope.
-_REQUESTS = ('request', 'kwargs', 'body', 'request_body', 'input')
-_RESPONSES = ('raw_response', 'response', 'response_body', 'body', 'output')
+_REQUESTS = ('request', 'kwargs', 'body', 'request_body', 'input', 'inputs')
+_RESPONSES = (
+  *('raw_response', 'response', 'response_body', 'body'),
+  *('output', 'outputs'),
+)
 # Keys of objects that may hold the tools of a request.
 _SETTINGS = ('kwargs', 'model_parameters', 'optional_params')
 _MOST = 3  # envelopes around a request or response

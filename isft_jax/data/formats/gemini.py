@@ -19,21 +19,21 @@ Source: ai.google.dev/api/caching#Content, python-genai, google/genai/types.py.
 import re
 from collections.abc import Collection, Mapping
 
-from isft_jax.data.formats.agent_items import (
+from isft_jax.data.messages.agent_items import (
   Items,
   hidden,
   json_text,
   not_text,
 )
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages.conversation import (
   Chat,
   Malformed,
   kind,
   outline,
   quoted,
 )
-from isft_jax.data.formats.normalize import find
-from isft_jax.data.formats.tools import json_or_text
+from isft_jax.data.messages.normalize import find
+from isft_jax.data.messages.tools import json_or_text
 
 WANTS = 'contents: a list of {role, parts}'
 USES = frozenset(('role', 'parts'))  # keys of a content

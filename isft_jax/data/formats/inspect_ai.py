@@ -20,15 +20,15 @@ Source: inspect-ai 0.3, model/_chat_message.py and _util/content.py.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats import model_messages, normalize
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages import model_messages, normalize
+from isft_jax.data.messages.conversation import (
   Chat,
   Malformed,
   Turn,
   kind,
   quoted,
 )
-from isft_jax.data.formats.normalize import (
+from isft_jax.data.messages.normalize import (
   find,
   json_or_text,
   normalised,

@@ -20,15 +20,15 @@ Source: langchain-core, langchain_core/messages and langchain_core/load.
 from collections import Counter
 from collections.abc import Mapping
 
-from isft_jax.data.formats.agent_items import Items, hidden, not_text
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages.agent_items import Items, hidden, not_text
+from isft_jax.data.messages.conversation import (
   Chat,
   Malformed,
   kind,
   outline,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, system_turn, take
+from isft_jax.data.messages.normalize import find, system_turn, take
 
 KEYS = ('messages', 'conversation', 'conversations', 'history', 'chat_history')
 WANTS = 'messages: a list of {type, content} with types as human and ai'

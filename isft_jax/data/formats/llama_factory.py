@@ -15,16 +15,16 @@ Source: hiyouga/LLaMA-Factory, src/llamafactory/v1/utils/types.py.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats.agent_items import Items, not_text
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages.agent_items import Items, not_text
+from isft_jax.data.messages.conversation import (
   Chat,
   Malformed,
   kind,
   outline,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, system_turn, take
-from isft_jax.data.formats.tools import json_or_text, with_envelope
+from isft_jax.data.messages.normalize import find, system_turn, take
+from isft_jax.data.messages.tools import json_or_text, with_envelope
 
 KEYS = ('messages', '_messages')  # of a row
 HAS = ('role', 'content')  # keys of a message

@@ -22,10 +22,11 @@ Source: mini-swe-agent 2.4, agents/default.py; version 1, agents/default.py.
 from collections import Counter
 from collections.abc import Mapping
 
-from isft_jax.data.formats import model_messages, normalize, response_items
-from isft_jax.data.formats.agent_items import Items
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import find, normalised, take
+from isft_jax.data.formats import response_items
+from isft_jax.data.messages import model_messages, normalize
+from isft_jax.data.messages.agent_items import Items
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.normalize import find, normalised, take
 from isft_jax.types import Provenance
 
 KEYS = ('messages',)  # of a row

@@ -13,9 +13,9 @@ first action, and the output of commands after it.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats import normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, quoted
-from isft_jax.data.formats.normalize import find, normalised, take
+from isft_jax.data.messages import normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, quoted
+from isft_jax.data.messages.normalize import find, normalised, take
 from isft_jax.types import Provenance
 
 KEYS = ('trajectory',)  # of a row

@@ -9,9 +9,9 @@ agent's text.
 Source: nvidia/Llama-Nemotron-Post-Training-Dataset.
 """
 
-from isft_jax.data.formats import normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import find, normalised, take
+from isft_jax.data.messages import normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.normalize import find, normalised, take
 
 KEYS = ('input',)  # of a row
 HAS = ('role',)  # keys of a message

@@ -8,9 +8,9 @@
 Any role is accepted. The author rules decide the author of each role.
 """
 
-from isft_jax.data.formats import normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn
-from isft_jax.data.formats.normalize import (
+from isft_jax.data.messages import normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn
+from isft_jax.data.messages.normalize import (
   find,
   joined_calls,
   normalised,
@@ -54,34 +54,36 @@ def read(value: object) -> Chat:
   # Some data sets keep the system prompt beside the messages.
   system = system_turn(metadata, 'role', 'content', messages)
   messages = [*system, *messages]
-  _check_whole(value, metadata, messages)
   # The format knows no authors (None).
   turns = [
     Turn(normalised(raw, i), None, raw) for i, raw in enumerate(messages)
   ]
+  _check_whole(value, metadata, [turn.message['content'] for turn in turns])
   return Chat(joined_calls(turns), tools, metadata)
 
 
-def _check_whole(value: object, metadata: dict, messages: list[dict]) -> None:
+def _check_whole(value: object, metadata: dict, texts: list[str]) -> None:
   """Checks that the messages are not only the beginning of a conversation.
 
   Args:
     value: the row.
     metadata: its other fields.
-    messages: its messages.
+    texts: contents of its messages.
 
   Raises:
-    Malformed: another key holds text that is in none of the messages.
+    Malformed: another key holds words that are in none of the messages.
   """
   match = find(value, KEYS, HAS)
   if match is None or match[0] not in _BEGINNINGS:
     return
   for key in _RESTS:
     rest = metadata.get(key)
-    # Some data sets repeat the question in a column of its own.
-    if not rest or any(m.get('content') == rest for m in messages):
-      continue
-    raise Malformed(
-      f'{match[0]} may be only the beginning: the row also has {key}; put all '
-      'messages into one list'
-    )
+    # Some data sets repeat the question in a column of its own. An object may
+    # hold anything, unless it is a message.
+    is_said = isinstance(rest, str) and any(rest.strip() in t for t in texts)
+    is_other = isinstance(rest, dict) and not rest.keys() >= {*HAS}
+    if rest and not is_said and not is_other:
+      raise Malformed(
+        f'{match[0]} may be only the beginning: the row also has {key}; put '
+        'all messages into one list'
+      )

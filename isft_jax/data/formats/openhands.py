@@ -25,15 +25,15 @@ memory/conversation_memory.py and agenthub/codeact_agent.
 from collections import Counter
 from collections.abc import Mapping
 
-from isft_jax.data.formats import model_messages, normalize
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages import model_messages, normalize
+from isft_jax.data.messages.conversation import (
   Chat,
   Malformed,
   Turn,
   kind,
   quoted,
 )
-from isft_jax.data.formats.normalize import find, normalised
+from isft_jax.data.messages.normalize import find, normalised
 from isft_jax.types import Provenance
 
 KEYS = ('history', 'events', 'trajectory')  # of a row

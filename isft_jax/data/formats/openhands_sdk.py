@@ -21,10 +21,10 @@ openhands-tools 1.58, terminal/definition.py.
 from collections import Counter
 from collections.abc import Mapping
 
-from isft_jax.data.formats import model_messages, normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import find, normalised
 from isft_jax.data.formats.openhands import with_shell_state
+from isft_jax.data.messages import model_messages, normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.normalize import find, normalised
 from isft_jax.types import Provenance
 
 KEYS = ('history', 'events', 'trajectory')  # of a row

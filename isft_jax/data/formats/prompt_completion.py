@@ -11,9 +11,10 @@ They are read as a question and its answer if --format names this format.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats import openai, roles
-from isft_jax.data.formats.conversation import Chat, Malformed, outline
-from isft_jax.data.formats.normalize import find
+from isft_jax.data.formats import openai
+from isft_jax.data.messages import roles
+from isft_jax.data.messages.conversation import Chat, Malformed, outline
+from isft_jax.data.messages.normalize import find
 
 KEYS = ('prompt', 'messages')  # of the beginning, in a row
 # Keys of both columns. A log of API calls has messages and a response.

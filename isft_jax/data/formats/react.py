@@ -20,7 +20,7 @@ Source: Yao et al., ReAct (arXiv 2210.03629), and its followers' action inputs.
 import re
 from collections.abc import Iterator
 
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, outline
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, outline
 
 KEYS = ('text', 'trajectory', 'react')  # of a row
 USES = frozenset(('role', 'content'))  # keys of a turn

@@ -29,7 +29,6 @@ from isft_jax.data.formats import (
   inspect_ai,
   langchain,
   llama_factory,
-  media,
   mini_swe_agent,
   nebius,
   nemotron,
@@ -46,13 +45,13 @@ from isft_jax.data.formats import (
   tinker,
   token_ids,
   turns,
-  usage,
   verifiers,
 )
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed, kind, outline
-from isft_jax.data.formats.normalize import find
-from isft_jax.data.formats.tools import json_or_text
+from isft_jax.data.messages import media, usage
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed, kind, outline
+from isft_jax.data.messages.normalize import find
+from isft_jax.data.messages.tools import json_or_text
 from isft_jax.types import Example, Trajectory
 
 # Names for --format, in the order of error messages.
@@ -330,5 +329,7 @@ def _template_values(metadata: Mapping) -> dict:
       f'{_TEMPLATE_VALUES} is {kind(values)}, expected an object of values for '
       'the chat template'
     )
+  if what := strict_json.first_no_json(values):
+    raise Malformed(f'{_TEMPLATE_VALUES} holds {what}')
   # Tables store absent values as null.
   return {key: v for key, v in values.items() if v is not None}

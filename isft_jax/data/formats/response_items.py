@@ -15,14 +15,14 @@ Source: openai-python, types/responses/response_input_item_param.py.
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from isft_jax.data.formats.agent_items import (
+from isft_jax.data.messages.agent_items import (
   Items,
   Piece,
   hidden,
   json_text,
   not_text,
 )
-from isft_jax.data.formats.conversation import Malformed, kind, quoted
+from isft_jax.data.messages.conversation import Malformed, kind, quoted
 from isft_jax.types import Provenance
 
 # Keys of items that `read` uses.

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 from isft_jax.data.formats import codex, response_items
-from isft_jax.data.formats.agent_items import Items
-from isft_jax.data.formats.conversation import Chat, Malformed, kind, outline
-from isft_jax.data.formats.normalize import find
-from isft_jax.data.formats.tools import json_or_text
+from isft_jax.data.messages.agent_items import Items
+from isft_jax.data.messages.conversation import Chat, Malformed, kind, outline
+from isft_jax.data.messages.normalize import find
+from isft_jax.data.messages.tools import json_or_text
 
 WANTS = 'input, output, messages or items: a list of Responses API items'
 USES = response_items.USES  # keys of an item

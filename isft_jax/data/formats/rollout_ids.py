@@ -11,8 +11,9 @@
 
 The prompt of a call must begin with the prompt and the completion of the call
 before; see `token_ids.join`. Completions are the agent's, except tokens with a
-mask of 0, which are the environment's. Without messages, a first prompt is
-context, and what is new in a later prompt is the environment's.
+mask of 0, which are those of its other messages. Without messages, these are
+the environment's, a first prompt is context, and what is new in a later prompt
+is the environment's.
 
     {"turns": [{"role": "user", "token_ids": [1, 5]},     the ids of each turn
                {"role": "assistant", "token_ids": [9, 2]}]}
@@ -23,9 +24,6 @@ Source: verifiers 0.1.14, types.py; openenv-core 0.3, core/harness.
 import itertools
 from collections.abc import Mapping
 
-from isft_jax.data.formats import model_messages, normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import find, normalised
 from isft_jax.data.formats.token_ids import (
   Piece,
   Sample,
@@ -34,6 +32,9 @@ from isft_jax.data.formats.token_ids import (
   join,
   stand_in,
 )
+from isft_jax.data.messages import model_messages, normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.normalize import find, normalised
 
 KEYS = ('trajectory', 'turns', 'steps', 'messages')  # of a row
 WANTS = 'prompt_ids and completion_ids, of the row or of each of its turns'

@@ -11,9 +11,9 @@ Turns of the same role are not merged, because their authors may differ.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats import normalize, roles, tools
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, quoted
-from isft_jax.data.formats.normalize import (
+from isft_jax.data.messages import normalize, roles, tools
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, quoted
+from isft_jax.data.messages.normalize import (
   find,
   joined_calls,
   normalised,

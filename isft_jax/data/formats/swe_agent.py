@@ -11,9 +11,9 @@ and the type observation. Observations before the first action are the task.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats import normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import find, normalised, take
+from isft_jax.data.messages import normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.normalize import find, normalised, take
 from isft_jax.types import Provenance
 
 KEYS = ('history', 'messages')  # of a row

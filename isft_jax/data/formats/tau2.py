@@ -18,9 +18,9 @@ Source: sierra-research/tau2-bench, src/tau2/data_model/message.py.
 from collections import Counter
 from collections.abc import Mapping
 
-from isft_jax.data.formats import normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import find, normalised, take
+from isft_jax.data.messages import normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.normalize import find, normalised, take
 
 KEYS = ('messages',)  # of a row
 HAS = ('role',)  # keys of a message

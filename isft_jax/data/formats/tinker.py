@@ -15,13 +15,13 @@ Source: tinker.types.Datum, tinker 0.38.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats.conversation import Chat, Malformed, kind, quoted
-from isft_jax.data.formats.normalize import json_or_text
 from isft_jax.data.formats.token_ids import (
   TokenChat,
   check_ids,
   pieces_from_mask,
 )
+from isft_jax.data.messages.conversation import Chat, Malformed, kind, quoted
+from isft_jax.data.messages.normalize import json_or_text
 
 WANTS = 'model_input: {chunks} and loss_fn_inputs: {target_tokens, weights}'
 USES = frozenset(('role', 'content'))  # of a turn

@@ -17,8 +17,8 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from isft_jax.data.formats.annotations import PROVENANCES, VERDICTS
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.annotations import PROVENANCES, VERDICTS
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
 from isft_jax.types import (
   STRADDLE_ORDER,
   Example,

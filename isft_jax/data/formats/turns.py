@@ -7,9 +7,9 @@
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats import normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, quoted
-from isft_jax.data.formats.normalize import find, normalised, system_turn, take
+from isft_jax.data.messages import normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, quoted
+from isft_jax.data.messages.normalize import find, normalised, system_turn, take
 
 KEYS = ('turns',)  # of a row
 HAS = ('role', 'text')  # keys of a message

@@ -20,10 +20,10 @@ Source: verifiers 0.4, v1/graph.py and v1/trace.py.
 import itertools
 from collections.abc import Mapping
 
-from isft_jax.data.formats import model_messages, normalize
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn, kind
-from isft_jax.data.formats.normalize import find, normalised
 from isft_jax.data.formats.token_ids import Piece, TokenChat, check_ids
+from isft_jax.data.messages import model_messages, normalize
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn, kind
+from isft_jax.data.messages.normalize import find, normalised
 from isft_jax.types import Provenance
 
 _KEYS = ('nodes',)  # of a row

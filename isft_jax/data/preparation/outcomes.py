@@ -23,8 +23,8 @@ import numpy as np
 
 from isft_jax.data.files import rows
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 from isft_jax.data.preparation import windows
 from isft_jax.data.preparation.counters import Tally
 from isft_jax.data.preparation.settings import Settings

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from etils import epath
 
 from isft_jax.data.files import rows
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import lock, outcomes, workers
 from isft_jax.data.preparation.counters import Tally
 from isft_jax.data.preparation.settings import Settings

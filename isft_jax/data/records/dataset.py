@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from isft_jax.data.records import index as index_lib
@@ -43,7 +44,7 @@ class Records:
     """
     path = where(folder)
     builder = shards.open_folder(path)
-    self.folder, self.split = str(folder), split
+    self.folder, self.split, self._path = str(folder), split, path
     self.metadata = dict(builder.info.metadata)
     self.splits = tuple(builder.info.splits)
     if split not in self.splits:
@@ -59,6 +60,23 @@ class Records:
 
   def __len__(self) -> int:
     return len(self._source)
+
+  def digest(self) -> str:
+    """Returns a SHA-256 of the records of the split, without reading them.
+
+    It covers the index and the checksums of the shards. Other files, such as
+    the description for TFDS, may change without a change of the records.
+    """
+    digest = hashlib.sha256()
+    # Data sets without checksums are known by their index only.
+    sums = shards.checksums(self._path) or {}
+    for name in sorted(sums):
+      if shards.is_shard(name, self.split):
+        digest.update(f'{name} {sums[name]}\n'.encode())
+    # The index in use: it may not be the one that the shards were made with.
+    for array in self.index:
+      digest.update(np.ascontiguousarray(array, '<i4').data)
+    return digest.hexdigest()
 
   def __getitem__(self, number: int) -> Example:
     # Negative numbers would count from the end.

@@ -292,6 +292,11 @@ def name(split: str, number: int) -> str:
   return _NAME.format(split=split, number=number)
 
 
+def is_shard(file_name: str, split: str) -> bool:
+  """Returns whether a file is a shard of a split, by its name."""
+  return file_name.startswith(_NAME.partition('{number')[0].format(split=split))
+
+
 def assemble(
   builder: Trajectories,
   folder: epath.Path,

@@ -132,6 +132,7 @@ class Attribution:
       first.setdefault(turn, i)
       last[turn] = i
 
+    homes = {stretch.home for stretch in stretches}
     spans: list[Span] = []
     turn = 0
     # An agent's turn: characters of its header that are still to come, the
@@ -187,9 +188,13 @@ class Attribution:
         # Header: protocol. Up to the stop: the agent. Then protocol.
         spans += self._around(text[:start], turn)
         stop = len(text)
+        what_follows = _what_follows(stretches, i, turn, named)
         if turn == answered_turn:
           stop = start
-        elif _shows_answer(stretches, i, turn, named):
+        elif what_follows == 'answer' or (
+          # An empty answer has no text, but it repeats the name of the call.
+          what_follows == 'name' and _has_no_home(turn + 1, homes, segments)
+        ):
           # The environment writes what follows the stop.
           stop = self._profile.stop_length(text, start, syntax) or start
           answered_turn = turn
@@ -256,31 +261,44 @@ def _joined(stretches: Sequence[Stretch], i: int) -> str:
   return ''.join(stretch.text for stretch in same)
 
 
-def _shows_answer(
+def _has_no_home(
+  turn: int, homes: Container[int], segments: Sequence[Segment]
+) -> bool:
+  """Returns whether a tool's turn is not printed as a turn of its own."""
+  is_tool = turn < len(segments) and segments[turn].role == 'tool'
+  return is_tool and turn not in homes
+
+
+def _what_follows(
   stretches: Sequence[Stretch],
   i: int,
   turn: int,
   named: Container[tuple[int, int]],
-) -> bool:
-  """Returns whether an agent's turn shows a tool's answer after stretch i.
+) -> str:
+  """Returns what follows stretch i in an agent's turn.
 
   Args:
     stretches: of the conversation.
     i: number of a literal of the turn.
     turn: the agent's turn.
-    named: (turn, number) of the calls whose names were shown. The answer may
-      show the name of its call again.
+    named: (turn, number) of the calls whose names were shown.
+
+  Returns:
+    'answer' if another turn's words follow, 'value' if words or a call of the
+    turn do, 'name' if only the name of an earlier call does, or ''.
   """
+  follows = ''
   for _, origin, home in stretches[i + 1 :]:
     assert origin is not None
     if home != turn or origin.turn < 0:
-      return False
+      break
     if origin.turn != turn:
-      return True
-    is_name = origin.field == 'name' and (turn, origin.number) in named
-    if origin.field != 'literal' and not is_name:
-      return False
-  return False
+      return 'answer'
+    if origin.field == 'name' and (turn, origin.number) in named:
+      follows = 'name'
+    elif origin.field != 'literal':
+      return 'value'
+  return follows
 
 
 def _end(text: str, start: int) -> int:

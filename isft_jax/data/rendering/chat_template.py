@@ -91,6 +91,8 @@ class ChatTemplate:
     """
     self.source = freeze(template)  # with a fixed date
     self._values = dict(values or {})
+    # The tools of the last conversation as text, and their tracked copy.
+    self._last_tools: tuple[str, list] = ('', [])
     self._environment = Environment()
     # `freeze` replaces the calls. Some templates also test whether the
     # function is defined.
@@ -119,6 +121,7 @@ class ChatTemplate:
     """
     # Replace each text by a tracked copy with the code of its origin.
     origins = _Origins(len(trajectory.segments))
+    tools = self._tracked_tools(trajectory.tools, origins)
     tracked = [
       _wrap(message, segment, turn, origins)
       for turn, (message, segment) in enumerate(
@@ -129,11 +132,6 @@ class ChatTemplate:
         )
       )
     ]
-    tools = None
-    if trajectory.tools is not None:
-      code = origins.code(Origin(-1, 'tools'))
-      tools = [tracked_str.track(dict(t), code) for t in trajectory.tools]
-
     # The same names that transformers gives to a template.
     context = {
       'messages': tracked,
@@ -156,6 +154,20 @@ class ChatTemplate:
       piece = str.__getitem__(text, slice(start, stop))
       stretches.append(Stretch(piece, origin, home))
     return stretches
+
+  def _tracked_tools(
+    self, tools: Sequence[Mapping] | None, origins: '_Origins'
+  ) -> list | None:
+    if tools is None:
+      return None
+    # Most runs of a data set have the same schemas, which templates cannot
+    # change. Their code is the same too, as it is the first of a rendering.
+    # Compare their texts: 1 and True are equal, and print differently.
+    text, tracked = repr(tools), self._last_tools[1]
+    if text != self._last_tools[0]:
+      tracked = [tracked_str.track(dict(t), origins.tools) for t in tools]
+      self._last_tools = (text, tracked)
+    return tracked
 
   def text(self, trajectory: Trajectory) -> str:
     """Returns the rendered text of a conversation, without any tokenizer."""
@@ -202,6 +214,7 @@ class _Origins:
 
   def __init__(self, turns: int) -> None:
     self._origins: list[Origin] = []
+    self.tools = self.code(Origin(-1, 'tools'))
     # Codes of literals by turn. The last one, at -1, is outside of all turns.
     self.literals = [
       self.code(Origin(turn, 'literal')) for turn in (*range(turns), -1)

@@ -16,7 +16,7 @@ import jinja2.ext
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.parser import Parser
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from isft_jax.data.rendering import tracked_str
@@ -30,6 +30,10 @@ _STR_METHODS = frozenset(name for name in dir(str) if name[0] != '_') - {
   'format_map',
 }
 
+
+_LOOP_ATTRIBUTES = frozenset(
+  ('first', 'last', 'index', 'index0', 'revindex', 'revindex0', 'length')
+)
 
 # Filters that return a text unchanged, a part of it, or the result of a method
 # of str, so that `Tracked` keeps the origins right.
@@ -223,7 +227,8 @@ class Environment(ImmutableSandboxedEnvironment):
     return value
 
   # Jinja checks every attribute with its sandbox, which takes twice as long as
-  # all the rest of rendering. Keys of dicts and methods of text skip it.
+  # all the rest of rendering. Keys of dicts, methods of text and
+  # counters of loops skip it.
   def getattr(self, obj: Any, attribute: str) -> Any:
     if isinstance(obj, dict) and attribute not in _DICT_ATTRIBUTES:
       if attribute in obj:
@@ -231,6 +236,8 @@ class Environment(ImmutableSandboxedEnvironment):
       if attribute[0] != '_':
         return self.undefined(obj=obj, name=attribute)
     if type(obj) is Tracked and attribute in _STR_METHODS:
+      return getattr(obj, attribute)
+    if type(obj) is LoopContext and attribute in _LOOP_ATTRIBUTES:
       return getattr(obj, attribute)
     return super().getattr(obj, attribute)
 

@@ -25,18 +25,22 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 
 from isft_jax.data.rendering import fidelity, tool_schemas
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.attribution import Attribution, Span
+from isft_jax.data.rendering.call_forms import (
+  with_call_ids,
+  with_text_arguments,
+)
 from isft_jax.data.rendering.chat_template import (
   ChatTemplate,
   Stretch,
   messages_of,
 )
 from isft_jax.data.rendering.encode import encode
-from isft_jax.data.rendering.messages import with_call_ids, with_text_arguments
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.template_profile import (
   WORD,
@@ -53,8 +57,6 @@ _RESERVED = {
 }
 
 
-# Reasons of a rejection that may be due to the form of tool calls.
-_ABOUT_ARGUMENTS = ('template_raises', 'content_dropped')
 # Renderers that are kept for values of trajectories.
 _MOST_VARIANTS = 16
 
@@ -203,8 +205,8 @@ class Renderer:
       return self._render(trajectory, messages, may_drop)
     except Rejected as error:
       # Some templates want the arguments of tool calls as text.
-      texts = with_text_arguments(messages)
-      if texts is None or error.reason not in _ABOUT_ARGUMENTS:
+      texts = with_text_arguments(messages) if _may_want_text(error) else None
+      if texts is None:
         raise
       try:
         return self._render(trajectory, texts, may_drop)
@@ -445,6 +447,16 @@ class Renderer:
         'conversation up to that turn',
       )
     return Attribution(profile, self._special)
+
+
+def _may_want_text(error: Rejected) -> bool:
+  """Returns whether a rejection may be due to arguments that are no text."""
+  if error.reason == 'content_dropped':
+    return 'in the call of' in str(error)
+  # A template raises a TemplateError with a message of its own.
+  by_itself = type(error.__cause__) is jinja2.TemplateError
+  is_other = by_itself and 'argument' not in str(error).lower()
+  return error.reason == 'template_raises' and not is_other
 
 
 def _is_text(text: str) -> bool:

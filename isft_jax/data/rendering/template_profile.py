@@ -36,20 +36,27 @@ _LETTERS = re.compile(r'[^\W\d_]{2}')
 WORD = 'zqj'
 # Turns of these conversations. Some templates want ids of nine characters.
 _AGENT = Segment('assistant', WORD, Provenance.AGENT)
-_CALL = {
-  'id': 'call00001',
-  'type': 'function',
-  'function': {'name': WORD, 'arguments': {WORD: WORD}},
-}
-_CALL_AND_ANSWER = (
-  Segment('assistant', '', Provenance.AGENT, fields={'tool_calls': [_CALL]}),
-  Segment(
-    'tool',
-    WORD,
-    Provenance.TOOL,
-    fields={'name': WORD, 'tool_call_id': 'call00001'},
-  ),
+_ANSWER = Segment(
+  'tool',
+  WORD,
+  Provenance.TOOL,
+  fields={'name': WORD, 'tool_call_id': 'call00001'},
 )
+
+
+def _call(arguments: object) -> Segment:
+  function = {'name': WORD, 'arguments': arguments}
+  call = {'id': 'call00001', 'type': 'function', 'function': function}
+  return Segment(
+    'assistant', '', Provenance.AGENT, fields={'tool_calls': [call]}
+  )
+
+
+# Some templates want the arguments as text.
+_CALLS = (_call({WORD: WORD}), _call(f'{{"{WORD}": "{WORD}"}}'))
+# The generation prompt of a turn without thinking may not begin with the usual
+# one, as </think> instead of <think>.
+_WITHOUT_THINKING = {'enable_thinking': False}
 
 
 class TemplateProfile:
@@ -107,9 +114,11 @@ class TemplateProfile:
     # A template may refuse the longer conversations, or have no tools.
     with contextlib.suppress(Exception):
       profile._learn_ending(apply, before, tools)
-    with contextlib.suppress(Exception):
-      answered = (*before, *_CALL_AND_ANSWER)
-      profile._learn_headers('tool', apply, track, answered, tools)
+    for call in _CALLS:
+      with contextlib.suppress(Exception):
+        answered = (*before, call, _ANSWER)
+        profile._learn_headers('tool', apply, track, answered, tools)
+        break
     return profile
 
   def header_length(self, text: str, whole: str, before: str, role: str) -> int:
@@ -121,8 +130,12 @@ class TemplateProfile:
       before: role of the turn before it.
       role: its own role.
     """
-    key = before if before in self._headers else 'user'
-    for learned in self._headers.get(key, ()):
+    candidates = [
+      (key, learned)
+      for key in dict.fromkeys((before, 'user'))
+      for learned in self._headers.get(key, ())
+    ]
+    for key, learned in candidates:
       # White space is a header only after a turn of the learned role.
       if not learned.strip() and key != before:
         continue
@@ -228,7 +241,18 @@ class TemplateProfile:
       header = finished[start : finished.rfind(WORD)]
       if prompt.strip() and header.rstrip() == prompt.rstrip():
         headers.add(header)
-    self._prompts[role] = {open[start:] for start in starts}
+    # 4. The prompt of a turn without thinking.
+    other = apply(
+      messages, tools, add_generation_prompt=True, **_WITHOUT_THINKING
+    )
+    prompts = {open[start:] for start in starts}
+    if not other.startswith(open):
+      others = {
+        other[start:] for start in starts if other[:start] == open[:start]
+      }
+      prompts |= others
+      headers |= others
+    self._prompts[role] = prompts
     self._headers[role] = sorted(headers - {''}, key=len, reverse=True)
 
   def _learn_ending(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from isft_jax.data.files import rows
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.types import Example, Provenance, Segment, Trajectory
 
 

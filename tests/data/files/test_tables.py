@@ -12,8 +12,8 @@ import pytest
 
 from isft_jax.data.files import rows, strict_json, tables
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 
 RUNS = [
   {

@@ -1,7 +1,7 @@
 """How a row was read, as short lists to compare with."""
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.types import Provenance
 
 

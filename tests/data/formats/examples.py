@@ -397,6 +397,12 @@ TURNS = {
   ]
 }
 
+PROMPT_COMPLETION = {
+  'tools': [TOOL],
+  'prompt': OPENAI['messages'][:2],
+  'completion': OPENAI['messages'][2:],
+}
+
 # Formats that can say all of it.
 WHOLE = {
   'anthropic': ANTHROPIC,
@@ -409,6 +415,7 @@ WHOLE = {
   'langchain': LANGCHAIN,
   'llama_factory': LLAMA_FACTORY,
   'openai': OPENAI,
+  'prompt_completion': PROMPT_COMPLETION,
   'responses': RESPONSES,
 }
 # One row of each format.

@@ -6,8 +6,8 @@ import pathlib
 import pytest
 
 from isft_jax.data.formats import anthropic
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 from isft_jax.data.rendering import tokenizer
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import Provenance

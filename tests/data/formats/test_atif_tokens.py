@@ -3,8 +3,8 @@
 import pytest
 
 from isft_jax.data.formats import atif_tokens, registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 from tests.data.formats.chats import columns, segments
 from tests.data.formats.log_rows import ATIF_TOKENS, step
 

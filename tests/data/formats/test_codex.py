@@ -3,8 +3,8 @@
 import pytest
 
 from isft_jax.data.formats import codex
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 
 AGENTS = '# AGENTS.md instructions for /x\n\n<INSTRUCTIONS>\nb\n</INSTRUCTIONS>'
 PLACE = '<environment_context>\n<cwd>/x</cwd>\n</environment_context>'

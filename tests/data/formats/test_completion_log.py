@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isft_jax.data.formats import completion_log, registry
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 from tests.data.formats.chats import fields, segments
 from tests.data.formats.log_rows import ANSWER, COMPLETION_LOG, SCHEMA
 
@@ -44,6 +44,7 @@ def test_a_row():
     {'body': {'messages': [USER]}, 'response': {'body': response(SAID)}},
     {'kwargs': {'messages': [USER]}, 'response': response(SAID)},
     {'input': {'messages': [USER]}, 'output': response(SAID)},
+    {'inputs': {'messages': [USER]}, 'outputs': response(SAID)},
     # A stored completion with its messages.
     {'object': 'chat.completion', 'messages': [USER], **response(SAID)},
     # The logger added the answer to the messages.

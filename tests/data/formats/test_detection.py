@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from tests.data.formats import examples, log_rows
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from isft_jax.data.formats import inspect_ai, registry
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 from tests.data.formats.chats import fields, segments
 from tests.data.formats.log_rows import INSPECT, SCHEMA, text
 

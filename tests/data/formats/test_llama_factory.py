@@ -5,8 +5,8 @@ import json
 import pytest
 
 from isft_jax.data.formats import llama_factory
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 
 
 def part(type, value):

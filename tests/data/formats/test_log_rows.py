@@ -8,8 +8,8 @@ import pytest
 
 from isft_jax.data.files import rows
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 from tests.data.formats.log_rows import ROWS
 from tests.data.formats.test_mutations import mutate, outcome
 

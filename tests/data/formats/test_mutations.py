@@ -8,8 +8,8 @@ import pytest
 
 from isft_jax.data.files import rows
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 from isft_jax.types import Example, Trajectory
 
 CALL = {
@@ -63,6 +63,21 @@ VALID = [
     'provenance': ['user', 'agent', 5],
     'segment': [0, 1, 1],
     'verdict': [0, 'right', 2],
+  },
+  # Keys and names of other loggers and trainers.
+  {
+    'history': [
+      {'role': 'Human', 'content': [{'text': 'u', 'image': None}]},
+      {'role': 'ai', 'content': 'a', 'reasoning_details': [{'text': 'w'}]},
+      {'role': 'tool_call', 'content': '{"name": "f", "arguments": {}}'},
+      {'role': 'tool_response', 'content': '4', 'images': []},
+      {'role': 'gpt', 'content': None, 'refusal': 'No.', 'weight': 0},
+    ],
+    'system_prompt': 's',
+    'tool_defs': {'f': {'parameters': {}}},
+    'chat_template_kwargs': {'enable_thinking': False},
+    'images': [],
+    'reward': 1.5,
   },
 ]
 ODD = [None, True, 0, -1, 1.5, '', '\0', 'assistant', [], [[]], {}, {'a': 1}]
@@ -139,7 +154,7 @@ def outcome(row):
 def test_the_rows_that_are_mutated_are_valid(tmp_path):
   path = tmp_path / 'x.jsonl'
   path.write_text('\n'.join(map(json.dumps, VALID)))
-  assert [outcome(row) for row in rows.read(path)] == ['valid'] * 4
+  assert [outcome(row) for row in rows.read(path)] == ['valid'] * len(VALID)
 
 
 def test_a_thousand_mutated_lines(tmp_path):

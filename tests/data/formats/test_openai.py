@@ -3,7 +3,7 @@
 import pytest
 
 from isft_jax.data.formats import openai
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 
 CALLS = [
   {'id': 'a', 'type': 'function', 'function': {'name': 'f', 'arguments': '{}'}},
@@ -110,12 +110,14 @@ def test_messages_under_any_key_of_a_conversation(key):
     # A repeated question.
     ({'question': 'u'}, True),
     ({'question': 'v'}, False),
+    ({'output': {'score': 1}}, True),
+    ({'output': {'role': 'assistant', 'content': 'a'}}, False),
     ({'response': 'It is 4.'}, False),
     ({'chosen': [FOUND[5]], 'rejected': [FOUND[5]]}, False),
   ],
 )
 def test_a_beginning_without_its_end_is_malformed(rest, is_whole):
-  row = {'prompt': [{'role': 'user', 'content': 'u'}], **rest}
+  row = {'prompt': [{'role': 'user', 'content': [{'text': 'So: u'}]}], **rest}
   if is_whole:
     assert openai.read(row).metadata == rest
     return

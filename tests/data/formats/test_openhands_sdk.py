@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from isft_jax.data.formats import openhands_sdk, registry
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 from tests.data.formats.chats import fields, segments
 from tests.data.formats.log_rows import OPENHANDS_SDK, SCHEMA, text
 

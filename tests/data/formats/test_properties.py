@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from isft_jax.data.files import rows
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import ROLES, Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import ROLES, Rules
+from isft_jax.data.messages.conversation import Malformed
 from isft_jax.types import Example, Provenance, Trajectory
 
 RULES = Rules.default()

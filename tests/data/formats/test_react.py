@@ -3,8 +3,8 @@
 import pytest
 
 from isft_jax.data.formats import react
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer
 

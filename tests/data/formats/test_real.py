@@ -7,7 +7,7 @@ import pytest
 
 from isft_jax.data.files import rows
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.types import Provenance as P
 
 FOLDER = pathlib.Path(__file__).parents[4] / 'shared' / 'trajectories'

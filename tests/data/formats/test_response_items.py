@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from isft_jax.data.formats import response_items
-from isft_jax.data.formats.agent_items import Items
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.agent_items import Items
+from isft_jax.data.messages.conversation import Malformed
 
 ENCRYPTED = 'the words of the agent are not in the row'
 NO_TEXT = 'has no text form, and no chat template can show it'

@@ -3,7 +3,7 @@
 import pytest
 
 from isft_jax.data.formats import responses
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 
 USER = {'role': 'user', 'content': [{'type': 'input_text', 'text': 'a'}]}
 ITEM = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 from tests.data.formats.chats import columns
 from tests.data.formats.log_rows import ANSWER, ROLLOUT_IDS, SCHEMA
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isft_jax.data.formats import sharegpt
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 
 
 def message(role, content='', **fields):

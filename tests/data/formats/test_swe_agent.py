@@ -3,7 +3,7 @@
 import pytest
 
 from isft_jax.data.formats import swe_agent
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 from isft_jax.types import Provenance as P
 
 # role, message_type, is_demo and the author that follows; None is the role's.

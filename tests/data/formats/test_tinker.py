@@ -6,8 +6,8 @@ import json
 import pytest
 
 from isft_jax.data.formats import tinker
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 from tests.data.formats.chats import columns
 from tests.data.formats.log_rows import TINKER
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from isft_jax.data.formats import token_ids
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 
 COLUMNS = {
   'tokens_T': np.int32,

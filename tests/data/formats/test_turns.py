@@ -3,8 +3,8 @@
 import pytest
 
 from isft_jax.data.formats import registry, turns
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 from isft_jax.types import Provenance, Segment, Verdict
 
 

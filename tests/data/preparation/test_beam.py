@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare, verify
 from isft_jax.data.records import dataset
 from tests.data.preparation.questions import contents, rows

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import lock, prepare, verify
 from tests.data.preparation import questions
 

@@ -7,7 +7,7 @@ import pytest
 
 from isft_jax.data.files import rows as rows_lib
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import outcomes, prepare, verify
 from isft_jax.data.preparation.outcomes import Preparer
 from isft_jax.data.rendering.rejection import REASONS

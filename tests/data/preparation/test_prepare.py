@@ -15,7 +15,7 @@ from etils.epath import backend
 from fsspec.implementations import local
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare, verify
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import chat_template, tokenizer
@@ -629,7 +629,7 @@ def test_settings_that_cannot_work_are_refused(settings, message):
 
 KILLED = """
 import os, signal, sys
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare
 from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer

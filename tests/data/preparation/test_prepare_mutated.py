@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering.rejection import REASONS
@@ -35,7 +35,7 @@ def lines(number, seed, valid):
     row = json.loads(json.dumps(rng.choice(valid)))
     keyed = row if isinstance(row, dict) else {}
     turns = keyed.get('messages') or keyed.get('conversations') or []
-    if turns and rng.random() < 0.3:
+    if turns and rng.random() < 0.5:
       turn = rng.choice(turns)
       key = 'value' if 'value' in turn else 'content'
       turn[key] = rng.choice(TEMPTING) + 'x' * rng.randrange(3)

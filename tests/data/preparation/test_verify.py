@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare, verify
 from isft_jax.data.records import dataset, shards
 from isft_jax.data.records import index as index_lib

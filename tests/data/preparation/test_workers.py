@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import outcomes, prepare, verify, workers
 from isft_jax.data.preparation.counters import Tally
 from tests.data.preparation.questions import contents, rows

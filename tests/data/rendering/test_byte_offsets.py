@@ -91,3 +91,20 @@ def test_a_normalizer_that_changes_the_text_leaves_the_tokenizers_own():
   assert both(tokenizer, 'e\u0301')[0] is None
   ours_T2, theirs_T2 = both(tokenizer, 'é')
   np.testing.assert_array_equal(ours_T2, theirs_T2)
+
+
+def test_the_letters_of_bytes_are_those_of_gpt_2():
+  alphabet = {*tokenizers.pre_tokenizers.ByteLevel.alphabet()}
+  bytes_of = byte_offsets._byte_of_letter()
+  assert bytes_of.keys() == alphabet
+  for letter, byte in bytes_of.items():
+    # The pre-tokenizer writes the byte of an ASCII character as its letter.
+    if byte < 128:
+      (piece,) = ENCODE_BYTES.pre_tokenize_str(chr(byte))
+      assert piece[0] == letter
+  assert sorted(bytes_of.values()) == [*range(256)]
+
+
+ENCODE_BYTES = tokenizers.pre_tokenizers.ByteLevel(
+  add_prefix_space=False, use_regex=False
+)

@@ -5,6 +5,8 @@ for what is in no turn. Every template is also rendered by transformers, whose
 text must be the same.
 """
 
+import json
+
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -480,3 +482,10 @@ def test_an_origin_is_found_by_its_code():
   )
   assert [s.origin.turn for s in made] == [*range(20_000)]
   assert made[-1].text == '19999;'
+
+
+def test_tools_that_differ_only_in_type_are_rendered_apart():
+  template = chat_template.ChatTemplate('{{ tools[0] | tojson }}')
+  for default in (1, True, 1.0, 1):
+    trajectory = Trajectory('x', (), ({'default': default},))
+    assert template.text(trajectory) == json.dumps({'default': default})

@@ -3,7 +3,7 @@
 import json
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.rendering import chatml, tokenizer
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import Provenance

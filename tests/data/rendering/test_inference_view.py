@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 import transformers
 
+from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import Provenance, Segment, Trajectory
 
@@ -80,6 +81,19 @@ def table_of(trajectory, template):
 
 PROMPT = '{% if add_generation_prompt %}<|assistant|>\n{% endif %}'
 LOOP, END = '{% for m in messages %}', '{% endfor %}'
+# The turn of a call shows the answer, as Gemma 4 does.
+ANSWERS_IN_CALL = (
+  LOOP
+  + '{% if m.role != "tool" %}'
+  + '<|{{ m.role }}|>{{ m.content }}'
+  + '{% for c in m.tool_calls or [] %}<|call>{{ c.function.name }}'
+  + '{{ c.function.arguments | tojson }}<call|><|answer>'
+  + '{{ c.function.name }}='
+  + '{{ messages[2].content if messages[2] }}<answer|>{% endfor %}'
+  + '{{ "<|end|>" if not m.tool_calls }}{% endif %}'
+  + END
+  + '{{ "<|assistant|>" if add_generation_prompt }}'
+)
 TABLES = {
   'the header of the next turn stops the agent': (
     CALL,
@@ -107,6 +121,99 @@ TABLES = {
     AGENT     And.<|user|>
     TEMPLATE  ¶
     USER      So?
+    """,
+  ),
+  'no header of a system turn stops an agent': (
+    Trajectory('x', (*turns('Hi?', 'Yo.', 'system:Hm.', 'And.'),)),
+    LOOP
+    + '<|{{ "end" if m.role == "system" else m.role }}|>{{ m.content }}'
+    + END
+    + '{{ "<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|assistant|>
+    AGENT     Yo.
+    TEMPLATE  <|end|>
+    CONTEXT   Hm.
+    TEMPLATE  <|assistant|>
+    AGENT     And.
+    """,
+  ),
+  'text after the last turn stops no agent': (
+    TALK,
+    LOOP
+    + '<|{{ m.role }}|>{{ m.content }}'
+    + END
+    + '<|stop|>'
+    + '{{ "<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|assistant|>
+    AGENT     Yo.<|user|>
+    USER      So?
+    TEMPLATE  <|assistant|>
+    AGENT     No.
+    TEMPLATE  <|stop|>
+    """,
+  ),
+  'the next turn closes the turn of the agent after white space': (
+    TALK,
+    LOOP
+    + '{{ "\n<|end|>\n" if not loop.first }}<|{{ m.role }}|>{{ m.content }}'
+    + END
+    + '{{ "\n<|end|>\n<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  ¶<|end|>¶<|assistant|>
+    AGENT     Yo.¶<|end|>
+    TEMPLATE  ¶<|user|>
+    USER      So?
+    TEMPLATE  ¶<|end|>¶<|assistant|>
+    AGENT     No.
+    """,
+  ),
+  'the prompt after a tool is white space': (
+    CALL,
+    LOOP
+    + '{{ "\n\n" if m.role == "assistant" and not loop.first and '
+    + 'messages[loop.index0 - 1].role == "tool" else "<|" ~ m.role ~ "|>" }}'
+    + '{{ m.content }}'
+    + SHOW_CALL
+    + '<|end|>'
+    + END
+    + '{% if add_generation_prompt %}{{ "\n\n" if messages[-1].role == "tool" '
+    + 'else "<|assistant|>" }}{% endif %}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <call>look{"at": "Rome"}</call><|end|>
+    TEMPLATE  <|tool|>
+    TOOL      21
+    TEMPLATE  <|end|>¶¶
+    AGENT     It is 21.<|end|>
+    """,
+  ),
+  'a prompt that is always printed, of a template that wants tools': (
+    Trajectory('x', TALK.segments, ({'name': 'look'},)),
+    '{{ raise_exception("no tools") if not tools }}'
+    + LOOP
+    + '<|{{ m.role }}|>\n{{ m.content }}<|end|>\n'
+    + END
+    + '<|assistant|>\n',
+    """
+    TEMPLATE  <|user|>¶
+    USER      Hi?
+    TEMPLATE  <|end|>¶<|assistant|>¶
+    AGENT     Yo.<|end|>
+    TEMPLATE  ¶<|user|>¶
+    USER      So?
+    TEMPLATE  <|end|>¶<|assistant|>¶
+    AGENT     No.<|end|>
+    TEMPLATE  ¶<|assistant|>
     """,
   ),
   'the next turn closes the turn of the agent': (
@@ -261,16 +368,7 @@ TABLES = {
   ),
   'the turn of a call shows the answer': (
     CALL,
-    LOOP
-    + '{% if m.role != "tool" %}'
-    + '<|{{ m.role }}|>{{ m.content }}'
-    + '{% for c in m.tool_calls or [] %}<|call>{{ c.function.name }}'
-    + '{{ c.function.arguments | tojson }}<call|><|answer>'
-    + '{{ c.function.name }}='
-    + '{{ messages[2].content if messages[2] }}<answer|>{% endfor %}'
-    + '{{ "<|end|>" if not m.tool_calls }}{% endif %}'
-    + END
-    + '{{ "<|assistant|>" if add_generation_prompt }}',
+    ANSWERS_IN_CALL,
     """
     TEMPLATE  <|user|>
     USER      Hi?
@@ -280,6 +378,78 @@ TABLES = {
     TOOL      21
     TEMPLATE  <answer|><|assistant|>
     AGENT     It is 21.<|end|>
+    """,
+  ),
+  'the turn of a call shows an empty answer': (
+    Trajectory(
+      'x', (*turns('Hi?'), calls('', at='Rome'), *turns('tool:', 'None.'))
+    ),
+    ANSWERS_IN_CALL,
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <|call>look{"at": "Rome"}<call|><|answer>
+    TEMPLATE  look=<answer|><|assistant|>
+    AGENT     None.<|end|>
+    """,
+  ),
+  'the name of a call is shown twice': (
+    Trajectory('x', (*turns('Hi?'), calls(''), *turns('tool:', 'None.'))),
+    LOOP
+    + '<|{{ m.role }}|>{{ m.content }}{% for c in m.tool_calls or [] %}'
+    + '<|call> to={{ c.function.name }}<|stop|>{{ c.function.name }}()'
+    + '{% endfor %}<|end|>'
+    + END
+    + '{{ "<|assistant|>" if add_generation_prompt }}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     <|call> to=look<|stop|>look()<|end|>
+    TEMPLATE  <|tool|><|end|><|assistant|>
+    AGENT     None.<|end|>
+    """,
+  ),
+  'the template of calls wants text, and the next turn ends the answers': (
+    CALL,
+    LOOP
+    + '{{ "</answers>" if m.role == "assistant" and not loop.first and '
+    + 'messages[loop.index0 - 1].role == "tool" else "<|" ~ m.role ~ "|>" }}'
+    + '{{ m.content }}{% for c in m.tool_calls or [] %}'
+    + "{{ c.function.name + '(' + c.function.arguments + ')' }}{% endfor %}"
+    + '{{ "<|end|>" if m.role != "tool" }}'
+    + END
+    + '{% if add_generation_prompt %}{{ "</answers>" if messages[-1].role == '
+    + '"tool" else "<|assistant|>" }}{% endif %}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|>
+    AGENT     look({"at": "Rome"})<|end|>
+    TEMPLATE  <|tool|>
+    TOOL      21
+    TEMPLATE  </answers>
+    AGENT     It is 21.<|end|>
+    """,
+  ),
+  'a turn without thinking has the prompt of one': (
+    TALK,
+    LOOP
+    + '<|{{ m.role }}|>{{ "</think>" if m.role == "assistant" }}{{ m.content }}'
+    + '<|end|>'
+    + END
+    + '{% if add_generation_prompt %}<|assistant|>'
+    + '{{ "</think>" if enable_thinking is false else "<think>" }}{% endif %}',
+    """
+    TEMPLATE  <|user|>
+    USER      Hi?
+    TEMPLATE  <|end|><|assistant|></think>
+    AGENT     Yo.<|end|>
+    TEMPLATE  <|user|>
+    USER      So?
+    TEMPLATE  <|end|><|assistant|></think>
+    AGENT     No.<|end|>
     """,
   ),
   'the turn of a tool looks up the call': (
@@ -354,3 +524,16 @@ def test_the_agent_wrote_what_a_model_writes_at_inference(what):
     line.removeprefix('    ') for line in table.strip('\n').split('\n')
   ]
   assert table_of(trajectory, template) == [*filter(str.strip, expected)]
+
+
+def test_a_special_token_of_the_prompt_in_the_agents_words_is_refused():
+  template = (
+    LOOP
+    + '<|{{ m.role }}|>{{ m.content }}<|end|>'
+    + END
+    + '{{ "<|assistant|><|call>" if add_generation_prompt }}'
+  )
+  trajectory = Trajectory('x', (*turns('Hi?', '<|call>Yo.'),))
+  with pytest.raises(Rejected, match=r"special token '<\|call>'") as caught:
+    Renderer(tokenizer(), template).render(trajectory)
+  assert caught.value.reason == 'special_text'

@@ -9,7 +9,7 @@ import pytest
 from isft_jax.config import RunConfig
 from isft_jax.data.batching.pipeline import BatchSource
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer

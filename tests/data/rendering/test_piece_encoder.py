@@ -78,7 +78,9 @@ def test_the_memory_forgets_the_piece_that_was_used_longest_ago(monkeypatch):
   assert encoder._size == 2400
 
 
-def word_tokenizer(*special, pre_tokenizer, normalizer=None, **options):
+def word_tokenizer(
+  *special, pre_tokenizer, normalizer=None, plain=(), **options
+):
   alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
   bpe = tokenizers.Tokenizer(
     tokenizers.models.BPE({c: i for i, c in enumerate(alphabet)}, [])
@@ -89,6 +91,7 @@ def word_tokenizer(*special, pre_tokenizer, normalizer=None, **options):
   bpe.add_special_tokens(
     [tokenizers.AddedToken(text, special=True, **options) for text in special]
   )
+  bpe.add_tokens([tokenizers.AddedToken(text) for text in plain])
   return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe)
 
 
@@ -105,6 +108,11 @@ BYTES = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     (word_tokenizer('<|a', 'a|>', pre_tokenizer=BYTES), False),
     (word_tokenizer('<|a|>', '<|a|>|>', pre_tokenizer=BYTES), False),
     (word_tokenizer('x<|a|>x', '<|a|>', pre_tokenizer=BYTES), False),
+    (word_tokenizer('<|a|>', pre_tokenizer=BYTES, plain=('<|b|>',)), True),
+    # A token that is not special begins or ends inside of a special one.
+    (word_tokenizer('<|a|>', pre_tokenizer=BYTES, plain=('|>x',)), False),
+    (word_tokenizer('<|a|>', pre_tokenizer=BYTES, plain=('x<|',)), False),
+    (word_tokenizer('<|a|>', pre_tokenizer=BYTES, plain=('<|a',)), False),
     (word_tokenizer(pre_tokenizer=BYTES), False),
     (
       word_tokenizer(
@@ -129,3 +137,12 @@ def test_only_tokenizers_with_independent_pieces_are_split(
   tokenizer, is_piecewise
 ):
   assert piece_encoder._is_piecewise(tokenizer) is is_piecewise
+
+
+def test_a_tokenizer_that_is_not_split_gives_the_ids_of_the_whole_text():
+  tokenizer = word_tokenizer('<|a|>', pre_tokenizer=BYTES, lstrip=True)
+  text = 'long ' * 300 + ' <|a|>' + ' x' * 600
+  ids_T, offsets_T2 = piece_encoder.encode(text, tokenizer)
+  ids, offsets = whole(text, tokenizer)
+  assert ids_T.tolist() == ids
+  assert offsets_T2.tolist() == [list(pair) for pair in offsets]

@@ -121,7 +121,7 @@ def test_every_arm_learned_something_of_its_own(run):
 
 def test_a_run_that_is_done_is_not_run_again(run, monkeypatch):
   workdir, results = run
-  monkeypatch.setattr(bases, 'base_of', None)
+  monkeypatch.setattr(bases, 'prepare_base', None)
   assert grid.reproduce(config(), str(workdir)) == results
   assert grid.reproduce(config(only='arms'), str(workdir)) == results
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from isft_jax.data.formats import media, registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.formats import registry
+from isft_jax.data.messages import media
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
 
 MESSAGES = [{'role': 'user', 'content': '<image>What is this?'}]
 

@@ -9,7 +9,7 @@ invalid value of `spans` makes the row malformed.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats.conversation import Malformed, kind
+from isft_jax.data.messages.conversation import Malformed, kind
 from isft_jax.types import Part, Provenance, Verdict
 
 # Names of members. PAD and TEMPLATE cannot be the author of a message.

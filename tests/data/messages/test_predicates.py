@@ -2,7 +2,7 @@
 
 import pytest
 
-from isft_jax.data.formats import predicates
+from isft_jax.data.messages import predicates
 
 MESSAGE = {
   'role': 'assistant',

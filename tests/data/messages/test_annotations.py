@@ -2,8 +2,8 @@
 
 import pytest
 
-from isft_jax.data.formats import annotations
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages import annotations
+from isft_jax.data.messages.conversation import Malformed
 from isft_jax.types import Part, Provenance, Verdict
 
 P, V = Provenance, Verdict

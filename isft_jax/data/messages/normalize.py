@@ -7,16 +7,16 @@ objects, and fields that are null are absent, as chat templates expect.
 import functools
 from collections.abc import Collection, Mapping
 
-from isft_jax.data.formats import media, roles, tools
-from isft_jax.data.formats.annotations import is_mark
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages import media, roles, tools
+from isft_jax.data.messages.annotations import is_mark
+from isft_jax.data.messages.conversation import (
   Malformed,
   Turn,
   kind,
   outline,
   quoted,
 )
-from isft_jax.data.formats.tools import json_or_text
+from isft_jax.data.messages.tools import json_or_text
 
 # Keys of a message in OpenAI's form that are rendered, or counted as a loss.
 # Whether `name`, ids and other keys are used depends on the chat template.

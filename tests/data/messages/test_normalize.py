@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from isft_jax.data.formats.conversation import Malformed
-from isft_jax.data.formats.normalize import find, normalised, take
+from isft_jax.data.messages.conversation import Malformed
+from isft_jax.data.messages.normalize import find, normalised, take
 
 ARGUMENTS = {'x': [1, 2]}
 CALL = {'type': 'function', 'function': {'name': 'f', 'arguments': ARGUMENTS}}

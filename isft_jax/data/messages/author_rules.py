@@ -25,16 +25,16 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 from isft_jax.data.files import strict_json
-from isft_jax.data.formats import annotations, layout, predicates
-from isft_jax.data.formats.conversation import (
+from isft_jax.data.messages import annotations, layout, predicates
+from isft_jax.data.messages.conversation import (
   Chat,
   Malformed,
   Turn,
   kind,
   quoted,
 )
-from isft_jax.data.formats.layout import Layout
-from isft_jax.data.formats.predicates import Predicate
+from isft_jax.data.messages.layout import Layout
+from isft_jax.data.messages.predicates import Predicate
 from isft_jax.types import Provenance, Segment, Trajectory, Verdict
 
 # Authors by role, for turns without annotation, rule or format's answer.

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
+from isft_jax.data.messages.author_rules import Rules
 
 CALL = {'type': 'function', 'function': {'name': 'f', 'arguments': {}}}
 USER = {'role': 'user', 'content': 'u'}

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Chat, Malformed, Turn
-from isft_jax.data.formats.normalize import normalised
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Chat, Malformed, Turn
+from isft_jax.data.messages.normalize import normalised
 from isft_jax.types import Part, Provenance, Segment, Trajectory, Verdict
 
 P, V = Provenance, Verdict

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Malformed
-from isft_jax.data.formats.layout import Layout
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Malformed
+from isft_jax.data.messages.layout import Layout
 from isft_jax.types import Provenance as P
 
 STEP = {'speaker': 'bot', 'said': 'Hello.'}

@@ -7,7 +7,7 @@ something else. Only the text of a row can become tokens.
 import re
 from collections.abc import Collection, Mapping
 
-from isft_jax.data.formats.conversation import Malformed
+from isft_jax.data.messages.conversation import Malformed
 
 _KINDS = ('image', 'video', 'audio')
 # Keys of a row, of a message or of a part of its content.

@@ -10,9 +10,9 @@
 import dataclasses
 from collections.abc import Mapping
 
-from isft_jax.data.formats import predicates
-from isft_jax.data.formats.conversation import Malformed, kind, outline
-from isft_jax.data.formats.tools import json_or_text
+from isft_jax.data.messages import predicates
+from isft_jax.data.messages.conversation import Malformed, kind, outline
+from isft_jax.data.messages.tools import json_or_text
 
 # Keys of a rules file that describe the layout.
 KEYS = ('messages', 'role', 'content', 'tools')

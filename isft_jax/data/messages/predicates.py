@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from isft_jax.data.formats.conversation import kind
+from isft_jax.data.messages.conversation import kind
 
 _SCALARS = (str, int, float, bool, type(None))
 

@@ -6,8 +6,11 @@ import pickle
 import pytest
 
 from isft_jax.data.formats import registry
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.rendering.messages import with_call_ids, with_text_arguments
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.rendering.call_forms import (
+  with_call_ids,
+  with_text_arguments,
+)
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import JsonObject, Provenance, Segment, Trajectory
@@ -70,10 +73,29 @@ def test_a_template_that_takes_both_gets_the_object():
 
 
 def test_a_template_that_refuses_both_says_why_it_refused_the_object():
-  refuses = '{{ raise_exception("no " ~ (c.function.arguments is string)) }}'
-  with pytest.raises(Rejected, match='TemplateError: no False') as caught:
+  refuses = (
+    '{{ raise_exception("arguments " ~ (c.function.arguments is string)) }}'
+  )
+  with pytest.raises(Rejected, match='Error: arguments False') as caught:
     text_of(row('{"a": 1}'), refuses)
   assert caught.value.reason == 'template_raises'
+
+
+def test_a_template_that_refuses_the_roles_is_asked_once(monkeypatch):
+  renderer = Renderer(
+    chat_tokenizer.trained(), '{{ raise_exception("roles must alternate") }}'
+  )
+  original = renderer._render
+  tries = []
+
+  def counted(*arguments):
+    tries.append(1)
+    return original(*arguments)
+
+  monkeypatch.setattr(renderer, '_render', counted)
+  with pytest.raises(Rejected, match='roles must alternate'):
+    renderer.render(row('{"a": 1}'))
+  assert len(tries) == 1
 
 
 def test_messages_without_calls_have_no_other_form():
@@ -128,6 +150,16 @@ def answer(id=None):
     (
       [calls(None, None), answer(), answer(), answer()],
       [['000', '001'], '000', '001', None],
+    ),
+    # Numbers go on from turn to turn.
+    (
+      [calls('a'), answer('a'), calls('b', 'c'), answer('c'), answer('b')],
+      [['000'], '000', ['001', '002'], '002', '001'],
+    ),
+    # An answer to no call answers the oldest.
+    (
+      [calls('a', 'b'), answer('z'), answer('b')],
+      [['000', '001'], '000', '001'],
     ),
     ([answer('a')], ['a']),
     ([{'role': 'user', 'content': 'Hi?'}], [None]),

@@ -7,7 +7,7 @@ renderer adds the envelope if the chat template needs it.
 """
 
 from isft_jax.data.files import strict_json
-from isft_jax.data.formats.conversation import Malformed, kind
+from isft_jax.data.messages.conversation import Malformed, kind
 from isft_jax.types import JsonObject
 
 # Keys of schemas in a row, the usual ones first.

@@ -2,9 +2,9 @@
 
 import pytest
 
-from isft_jax.data.formats.agent_items import Items, json_text
-from isft_jax.data.formats.author_rules import Rules
-from isft_jax.data.formats.conversation import Chat, Malformed
+from isft_jax.data.messages.agent_items import Items, json_text
+from isft_jax.data.messages.author_rules import Rules
+from isft_jax.data.messages.conversation import Chat, Malformed
 from isft_jax.types import Provenance
 
 HARNESS = Provenance.HARNESS

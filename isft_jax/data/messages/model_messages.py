@@ -6,8 +6,8 @@ more keys: reasoning under several names, and the provider's bookkeeping.
 
 from collections.abc import Mapping
 
-from isft_jax.data.formats.conversation import Malformed, kind, quoted
-from isft_jax.data.formats.normalize import json_or_text
+from isft_jax.data.messages.conversation import Malformed, kind, quoted
+from isft_jax.data.messages.normalize import json_or_text
 
 # Keys of a message that no chat template shows.
 _BOOKKEEPING = (

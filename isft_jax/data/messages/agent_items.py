@@ -13,9 +13,9 @@ out of this order begins a new turn of the agent. No word is moved.
 import json
 from collections.abc import Iterable, Mapping
 
-from isft_jax.data.formats.annotations import is_flag, is_mark
-from isft_jax.data.formats.conversation import Malformed, Turn, kind, quoted
-from isft_jax.data.formats.normalize import normalised
+from isft_jax.data.messages.annotations import is_flag, is_mark
+from isft_jax.data.messages.conversation import Malformed, Turn, kind, quoted
+from isft_jax.data.messages.normalize import normalised
 from isft_jax.types import Provenance
 
 # Kinds of an agent's items, in the order in which chat templates show them.

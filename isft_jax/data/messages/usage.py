@@ -9,9 +9,9 @@ with `message.` before keys of messages: `row.reward`, `message.timestamp`.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
-from isft_jax.data.formats.annotations import is_flag, is_mark
-from isft_jax.data.formats.conversation import Turn
-from isft_jax.data.formats.media import is_empty
+from isft_jax.data.messages.annotations import is_flag, is_mark
+from isft_jax.data.messages.conversation import Turn
+from isft_jax.data.messages.media import is_empty
 from isft_jax.types import Provenance
 
 # Keys of a normalised tool call that every template shows.
