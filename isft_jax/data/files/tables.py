@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = ('.parquet', '.arrow')
 _BATCH = 64  # rows that are converted to Python values at a time
+# A column that is larger when it is decompressed, and by a larger
+# factor than text ever is, is made to fill the memory.
+_LARGEST_COLUMN = 1 << 28  # bytes
+_MOST_PACKED = 200
 # First bytes of the two kinds of files.
 _PARQUET, _ARROW = b'PAR1', b'ARROW1'
 
@@ -98,13 +102,32 @@ def _batches(file: IO[bytes]) -> 'Iterator[pyarrow.RecordBatch]':
   magic = file.read(len(_ARROW))
   file.seek(0)
   if magic.startswith(_PARQUET):
-    return pyarrow.parquet.ParquetFile(file).iter_batches(_BATCH)
+    table = pyarrow.parquet.ParquetFile(file)
+    _check_sizes(table.metadata)
+    return table.iter_batches(_BATCH)
   if magic == _ARROW:
     reader = pyarrow.ipc.open_file(file)
     batches = map(reader.get_batch, range(reader.num_record_batches))
   else:  # Arrow's stream format, which the datasets library writes
     batches = iter(pyarrow.ipc.open_stream(file))
   return itertools.chain.from_iterable(map(_sliced, batches))
+
+
+def _check_sizes(metadata: 'pyarrow.parquet.FileMetaData') -> None:
+  """Raises OSError if a column would fill the memory when it is read."""
+  for group in range(metadata.num_row_groups):
+    columns = metadata.row_group(group)
+    for number in range(columns.num_columns):
+      column = columns.column(number)
+      size, packed = (
+        column.total_uncompressed_size,
+        column.total_compressed_size,
+      )
+      if size > _LARGEST_COLUMN and size > _MOST_PACKED * packed:
+        raise OSError(
+          f'column {column.path_in_schema} has {packed:,} bytes that would be '
+          f'{size:,} when they are decompressed'
+        )
 
 
 def _sliced(batch: 'pyarrow.RecordBatch') -> 'Iterator[pyarrow.RecordBatch]':

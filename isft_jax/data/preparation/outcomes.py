@@ -10,7 +10,13 @@ import dataclasses
 import hashlib
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +37,9 @@ from isft_jax.data.rendering.template_names import template_names
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.types import Example, Provenance, Trajectory
 
+# Characters of the messages and tools of a row. Rendering takes about 200 bytes
+# of memory for each. A model's context of a million tokens has five million.
+LONGEST_ROW = 1 << 24
 _GONE = 'the rest of the file is not read'
 _LONGEST_ERROR = 200  # characters of the text of an unexpected error
 # A row whose tokens all have these authors is rejected.
@@ -276,6 +285,14 @@ class Preparer:
 
   def _render(self, trajectory: Trajectory) -> list[Rendered]:
     """Renders a trajectory as one example, or as one per turn of the agent."""
+    # Before rendering, whose memory grows with the length.
+    length = _length(trajectory)
+    if length > LONGEST_ROW:
+      raise Rejected(
+        'too_long',
+        f'{length:,} characters in messages and tools; the limit is '
+        f'{LONGEST_ROW:,}',
+      )
     on_dropped = self._settings.on_dropped
     try:
       rendered = self._renderer.render(trajectory, on_dropped == 'keep')
@@ -296,6 +313,26 @@ class Preparer:
     if self._settings.overlong == 'reject':
       raise Rejected('too_long', f'{length} tokens; --max_length is {limit}')
     return windows.split(example, limit, self._settings.context)
+
+
+def _length(trajectory: Trajectory) -> int:
+  """Returns the number of characters that a template may render."""
+  segments = trajectory.segments
+  length = sum(len(s.text) + len(s.role) for s in segments)
+  # Keys and texts at any depth.
+  values: list[object] = [s.fields for s in segments if s.fields]
+  values += trajectory.tools or ()
+  while values:
+    value = values.pop()
+    if isinstance(value, str):
+      length += len(value)
+    elif isinstance(value, Mapping):
+      values += [*value.keys(), *value.values()]
+    elif isinstance(value, (list, tuple)):
+      values += value
+    else:
+      length += 1
+  return length
 
 
 def _make(

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from etils import epath
 
 from isft_jax.data.preparation import prepare
@@ -60,10 +59,10 @@ def damages(
 
   # 2. Records and index, shard by shard.
   try:
-    info = tfds.builder_from_directory(path).info
+    info = shards.open_folder(path).info
     splits = dict(info.splits.items())
-  except Exception as error:  # TFDS raises many kinds for damaged files
-    yield f'{path}: cannot be opened ({type(error).__name__})'
+  except ValueError as error:
+    yield str(error)
     return
   counts = {}
   for split, split_info in splits.items():

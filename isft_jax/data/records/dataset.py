@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from etils import epath
 
 from isft_jax.data.records import index as index_lib
@@ -44,7 +43,7 @@ class Records:
       ValueError: the folder has no data set, or the data set no such split.
     """
     path = where(folder)
-    builder = tfds.builder_from_directory(path)
+    builder = shards.open_folder(path)
     self.folder, self.split, self._path = str(folder), split, path
     self.metadata = dict(builder.info.metadata)
     self.splits = tuple(builder.info.splits)
@@ -278,7 +277,7 @@ def write(
     writer.finish()
     return Records(folder)
   # The data set exists. Rebuild an index that is missing or damaged.
-  builder = tfds.builder_from_directory(path)
+  builder = shards.open_folder(path)
   for split in builder.info.splits:
     source = builder.as_data_source(split)
     index = path / shards.INDEX.format(split=split)
@@ -351,7 +350,7 @@ def _linked(
     The descriptions of the shards, and the index file of each split.
   """
   infos, indices, sums = [], {}, _verified_checksums(base)
-  for split, info in tfds.builder_from_directory(base).info.splits.items():
+  for split, info in shards.open_folder(base).info.splits.items():
     indices[split] = base / shards.INDEX.format(split=split)
     for number, length in enumerate(info.shard_lengths):
       name = shards.name(split, number)

@@ -8,6 +8,7 @@ on its records. The files are therefore the same for any number of processes or
 machines.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ from isft_jax.types import Example
 
 SPLITS = ('train', 'heldout')
 CHECKSUMS = 'checksums.json'
+FEATURES = 'features.json'
 INDEX = 'index-{split}.npz'
 # The names that TFDS gives to files, without the number of shards, which is not
 # known while a shard is written.
@@ -94,6 +96,58 @@ class Trajectories(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self) -> NoReturn:
     raise NotImplementedError('shards are written by `Shard`')
+
+
+@functools.cache
+def _known_features() -> object:
+  """Returns the JSON value of features.json, which all records share."""
+  with tempfile.TemporaryDirectory() as folder:
+    Trajectories(data_dir=folder).info.features.save_config(folder)
+    return json.loads((epath.Path(folder) / FEATURES).read_text())
+
+
+def open_folder(path: epath.Path) -> 'tfds.core.DatasetBuilder':
+  """Opens a data set without trusting the names in its files.
+
+  TFDS imports the modules that features.json names, and reads the paths in
+  dataset_info.json. Records may come from anywhere, so both are compared with
+  what this package writes.
+
+  Args:
+    path: the folder of the files.
+
+  Raises:
+    ValueError: the data set is damaged, or is no data set of this package.
+  """
+  try:
+    is_known = json.loads((path / FEATURES).read_text()) == _known_features()
+  except (OSError, ValueError, RecursionError):
+    is_known = False
+  if not is_known:
+    raise ValueError(
+      f'{path / FEATURES}: not the schema of records; prepare them again'
+    )
+  try:
+    builder = tfds.builder_from_directory(path)
+    paths = {
+      split_name: [os.fspath(file) for file in split.filepaths]
+      for split_name, split in builder.info.splits.items()
+    }
+  except Exception as error:  # TFDS raises many kinds for damaged files
+    raise ValueError(
+      f'{path}: cannot be opened ({type(error).__name__}); prepare the records '
+      'again'
+    ) from error
+  for split, files_ in paths.items():
+    # The builder's own path of the folder, which may be absolute.
+    folder = epath.Path(builder.data_path)
+    own = [os.fspath(folder / name(split, i)) for i in range(len(files_))]
+    if split not in SPLITS or files_ != own:
+      raise ValueError(
+        f'{path / "dataset_info.json"}: names other files than the shards in '
+        'this folder; prepare the records again'
+      )
+  return builder
 
 
 class Info(NamedTuple):

@@ -7,7 +7,10 @@ REASONS = {
   'unknown_origin': 'the author of some character is unknown',
   'unknown_characters': 'the tokenizer has no token for some characters',
   'special_text': 'a message holds the text of a special token',
-  'too_long': 'more tokens than --max_length, with --overlong=reject',
+  'too_long': (
+    'more tokens than --max_length, with --overlong=reject, or more than '
+    '16,777,216 characters'
+  ),
   'no_targets': 'all tokens are context or protocol',
 }
 

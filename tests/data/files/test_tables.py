@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from isft_jax.data.files import rows, strict_json
+from isft_jax.data.files import rows, strict_json, tables
 from isft_jax.data.formats import registry
 from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.messages.conversation import Malformed
@@ -195,6 +195,30 @@ def test_a_damaged_offset_of_a_text_is_an_error(create, value, at, tmp_path):
   else:
     assert last.value is None
     assert last.error.endswith('; the rest of the file is not read')
+
+
+@pytest.mark.parametrize(
+  ('size', 'factor', 'is_read'),
+  [(1 << 20, 200, False), (1 << 23, 200, True), (1 << 20, 10**6, True)],
+)
+def test_a_column_that_would_fill_the_memory_is_not_read(
+  size, factor, is_read, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(tables, '_LARGEST_COLUMN', size)
+  monkeypatch.setattr(tables, '_MOST_PACKED', factor)
+  table = pyarrow.table({'id': ['a'], 'text': ['x' * (1 << 22)]})
+  path = tmp_path / 'a.parquet'
+  pyarrow.parquet.write_table(table, path, compression='zstd')
+  assert path.stat().st_size < 10_000
+  (only,) = read(tmp_path)
+  if is_read:
+    assert only.value == {'id': 'a', 'text': 'x' * (1 << 22)}
+    return
+  assert only.value is None
+  assert only.error.startswith('column text has ')
+  assert only.error.endswith(
+    'when they are decompressed; the rest of the file is not read'
+  )
 
 
 def call(**arguments):

@@ -1,14 +1,16 @@
 """One row in, and records or a note out, whatever the row holds."""
 
 import json
+import pathlib
 
 import pytest
 
 from isft_jax.data.files import rows as rows_lib
 from isft_jax.data.formats import registry
 from isft_jax.data.messages.author_rules import Rules
-from isft_jax.data.preparation import prepare, verify
+from isft_jax.data.preparation import outcomes, prepare, verify
 from isft_jax.data.preparation.outcomes import Preparer
+from isft_jax.data.rendering.rejection import REASONS
 from isft_jax.data.rendering.renderer import Renderer
 from tests.data.chat_tokenizer import template, trained
 
@@ -127,6 +129,60 @@ def test_what_no_row_is_to_blame_for_ends_the_preparation(
   with pytest.raises(error):
     run(tmp_path, map(row, IDS))
   assert not (tmp_path / 'out').exists()
+
+
+LONG = 'ab ' * 40
+LONG_ROWS = {
+  'a message': row('long', content=LONG),
+  'a call': row(
+    'long',
+    tool_calls=[{'function': {'name': 'f', 'arguments': {'x': [{'y': LONG}]}}}],
+  ),
+  'JSON text of a call': row(
+    'long',
+    tool_calls=[
+      {'function': {'name': 'f', 'arguments': json.dumps({'x': LONG})}}
+    ],
+  ),
+  'keys of a call': row(
+    'long',
+    tool_calls=[{'function': {'name': 'f', 'arguments': {LONG: 1}}}],
+  ),
+  'thinking': row('long', reasoning_content=LONG),
+  'a tool': row('long') | {'tools': [{'name': 'f', 'description': LONG}]},
+  'many turns': {'id': 'long', 'messages': row('one')['messages'] * 9},
+}
+
+
+@pytest.mark.parametrize('kind', LONG_ROWS)
+def test_a_row_with_too_many_characters_is_not_rendered(
+  kind, monkeypatch, tmp_path
+):
+  monkeypatch.setattr(outcomes, 'LONGEST_ROW', 100)
+  rendered = []
+  render = Renderer.render
+
+  def noted(self, trajectory, *arguments):
+    rendered.append(trajectory.id)
+    return render(self, trajectory, *arguments)
+
+  monkeypatch.setattr(Renderer, 'render', noted)
+  rows = [row('one'), LONG_ROWS[kind], {**row('two'), 'notes': LONG}]
+  report, notes = run(tmp_path, rows)
+  assert rendered == ['one', 'two']
+  assert report['rejected'] == {'too_long': 1}
+  (note,) = notes
+  assert note['id'] == 'long'
+  assert note['message'].endswith(
+    ' characters in messages and tools; the limit is 100'
+  )
+
+
+def test_the_documented_limits_are_those_of_the_code():
+  limit = f'{outcomes.LONGEST_ROW:,}'
+  assert limit in REASONS['too_long']
+  page = pathlib.Path(__file__).parents[3] / 'docs' / 'preparing_data.md'
+  assert f'more than {limit} characters' in page.read_text()
 
 
 def test_an_unknown_error_of_a_file_keeps_the_rows_before_it(

@@ -17,6 +17,7 @@ from tensorflow_datasets.core.utils.lazy_imports_utils import (
   array_record_module,
 )
 
+from isft_jax.data.preparation import verify
 from isft_jax.data.records import dataset, shards
 from isft_jax.data.records import index as index_lib
 from isft_jax.types import Example, Provenance, Verdict
@@ -146,6 +147,66 @@ def test_a_shard_that_would_be_empty_is_none(tmp_path):
     f'trajectories-train.array_record-0000{n}' for n in range(3)
   ]
   assert {data[i].id for i in range(3)} == {made(n).id for n in range(3)}
+
+
+def edited(path, edit):
+  path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+
+
+def test_opening_imports_no_module_that_the_files_name(tmp_path, monkeypatch):
+  dataset.write(str(tmp_path), lambda: [made(0)], {})
+  path = dataset.where(tmp_path)
+  (tmp_path / 'guest_module.py').write_text('raise SystemExit(3)')
+  monkeypatch.syspath_prepend(tmp_path)
+
+  def with_guest(features):
+    text = features['featuresDict']['features']['id']
+    text['pythonClassName'] = 'guest_module.Guest'
+    return features
+
+  edited(path / 'features.json', with_guest)
+  with pytest.raises(ValueError, match=r'features.json: not the schema of rec'):
+    dataset.Records(str(tmp_path))
+  assert 'guest_module' not in sys.modules
+  damages = [*verify.damages(str(tmp_path))]
+  assert f'{path / "features.json"}: its bytes have changed' in damages
+  assert 'guest_module' not in sys.modules
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{}', '[' * 10_000, '\\0'])
+@pytest.mark.parametrize('name', ['features.json', 'dataset_info.json'])
+def test_metadata_that_cannot_be_read_are_named(name, text, tmp_path):
+  dataset.write(str(tmp_path), lambda: [made(0)], {})
+  path = dataset.where(tmp_path)
+  (path / name).write_text(text)
+  with pytest.raises(ValueError) as raised:
+    dataset.Records(str(tmp_path))
+  assert str(raised.value).startswith(str(path))
+  assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+  'edit',
+  [
+    {'filepathTemplate': '../../{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}'},
+    {'filepathTemplate': '/etc/{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}'},
+    {'name': '../train'},
+    {'name': 'other'},
+  ],
+)
+def test_paths_of_shards_stay_in_the_folder(edit, tmp_path):
+  dataset.write(str(tmp_path), lambda: [made(0)], {})
+  path = dataset.where(tmp_path)
+
+  def with_path(info):
+    info['splits'][0].update(edit)
+    return info
+
+  edited(path / 'dataset_info.json', with_path)
+  with pytest.raises(ValueError) as raised:
+    dataset.Records(str(tmp_path))
+  assert str(raised.value).startswith(str(path))
+  assert '\n' not in str(raised.value)
 
 
 def test_every_file_has_its_checksum(tmp_path):
