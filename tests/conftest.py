@@ -23,6 +23,7 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 
 # The longest files begin: none of them is then left to one worker at the end.
 _LONGEST = (
+  'tests/test_api.py',
   'tests/experiments/test_lying_agent.py',
   'tests/colabs/test_notebooks.py',
   'tests/train/test_hosts.py',

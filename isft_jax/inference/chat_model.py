@@ -147,7 +147,7 @@ class ChatModel:
     # In training, a space at the end of the header was part of the token of the
     # first word. So it is not encoded here as a token of its own.
     kept = text.rstrip(' ')
-    fast = tokenizer_lib.encoder_of(self.tokenizer)
+    fast = tokenizer_lib.rust_tokenizer(self.tokenizer)
     ids = fast.encode(kept, add_special_tokens=False).ids
     return Prompt(np.asarray(ids, np.int32), text[len(kept) :])
 

@@ -85,7 +85,7 @@ def _skip(text: '_Text', character: str) -> None:
 
 
 def _said(error: json.JSONDecodeError, text: '_Text') -> str:
-  message = strict_json.said(error, text.before)
+  message = strict_json.describe_error(error, text.before)
   return f'{message}; the rest of the file is not read'
 
 

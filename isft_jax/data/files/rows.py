@@ -186,13 +186,13 @@ def read(path: str | os.PathLike) -> Iterator[Row]:
 def _rows(place: str) -> Iterator[tuple[int, object, str]]:
   """Yields (number, value, error) of each row, for any kind of file."""
   if place.startswith(HUB):
-    yield from tables.of_hub(*place.removeprefix(HUB).rsplit(':', 1))
+    yield from tables.read_hub(*place.removeprefix(HUB).rsplit(':', 1))
     return
   suffix = _suffix(archives.bare(place))
   # Tables and archives are binary, and all other files are UTF-8 text.
   if suffix in tables.SUFFIXES:
     with archives.open_place(place) as file:
-      yield from tables.of_file(file)
+      yield from tables.read_file(file)
   elif suffix == containers.EVAL:
     for number, (value, error) in enumerate(containers.samples(place), 1):
       yield number, value, error

@@ -81,7 +81,7 @@ def parse(text: str, lenient: bool = False) -> object:
     if text[end:].strip(_BLANK):
       raise json.JSONDecodeError('More text after the value', text, end)
   except json.JSONDecodeError as error:
-    raise ValueError(said(error)) from None
+    raise ValueError(describe_error(error)) from None
   if flaw:
     raise ValueError(flaw)
   return value
@@ -123,7 +123,7 @@ def scan(
   return value, end, flaw and f'{flaw} at character {before + position + 1}'
 
 
-def said(error: json.JSONDecodeError, before: int = 0) -> str:
+def describe_error(error: json.JSONDecodeError, before: int = 0) -> str:
   """Returns a syntax error as a message of one line.
 
   Args:

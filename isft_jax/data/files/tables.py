@@ -29,7 +29,7 @@ _MOST_PACKED = 200
 _PARQUET, _ARROW = b'PAR1', b'ARROW1'
 
 
-def of_file(file: IO[bytes]) -> Iterator[tuple[int, object, str]]:
+def read_file(file: IO[bytes]) -> Iterator[tuple[int, object, str]]:
   """Reads a Parquet or Arrow file.
 
   Args:
@@ -53,7 +53,7 @@ def of_file(file: IO[bytes]) -> Iterator[tuple[int, object, str]]:
     yield number + 1, None, f'{message}; the rest of the file is not read'
 
 
-def of_hub(name: str, split: str) -> Iterator[tuple[int, object, str]]:
+def read_hub(name: str, split: str) -> Iterator[tuple[int, object, str]]:
   """Streams a data set of the Hugging Face hub.
 
   Args:

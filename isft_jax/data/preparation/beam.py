@@ -185,7 +185,7 @@ def _by_shard(
   split = outcome.split
   # By default, as many shards as 8,192 records each would need.
   total = num_shards or -(-counts[split] // dataset.SHARD_RECORDS)
-  return (split, dataset.shard_of(outcome.key, total)), outcome
+  return (split, dataset.choose_shard(outcome.key, total)), outcome
 
 
 def _write(

@@ -157,7 +157,7 @@ def begin(
   report = None
   part = output.with_name(output.name + '.part')
   if output.exists():
-    report = found(output, asked, digests)
+    report = find_report(output, asked, digests)
   else:
     if settings.extends:
       check_extends(settings, sizes, digests, asked)
@@ -244,7 +244,7 @@ def finish(begun: Begun, renderer: Renderer, counted: dict) -> dict:
   return report
 
 
-def found(
+def find_report(
   output: epath.Path,
   asked: dict,
   digests: Mapping[str, str | None],

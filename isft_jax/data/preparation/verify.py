@@ -37,7 +37,7 @@ def damages(
     ValueError: the folder has no records.
   """
   # 1. Checksums: each listed file is there and unchanged, and no other is.
-  path = dataset.where(folder)
+  path = dataset.find_version(folder)
   sums = shards.checksums(path)
   if sums is None:
     yield f'{path / shards.CHECKSUMS}: missing or not JSON'
@@ -115,7 +115,7 @@ def _split_damages(
       continue
     # Index: computed again from the records. Numbers of trajectories continue
     # from the shard before.
-    expected = index_lib.of(records, length)
+    expected = index_lib.from_records(records, length)
     if slice_.start:
       trajectories = index.trajectory_N[slice_.start - 1]
     expected.trajectory_N[:] += trajectories

@@ -42,7 +42,7 @@ class Records:
     Raises:
       ValueError: the folder has no data set, or the data set no such split.
     """
-    path = where(folder)
+    path = find_version(folder)
     builder = shards.open_folder(path)
     self.folder, self.split, self._path = str(folder), split, path
     self.metadata = dict(builder.info.metadata)
@@ -114,7 +114,7 @@ class Records:
       if number < length:
         break
       shard, number = shard + 1, number - length
-    name = where(self.folder) / shards.name(self.split, shard)
+    name = find_version(self.folder) / shards.name(self.split, shard)
     return f'{name}: record {number}'
 
 
@@ -151,7 +151,7 @@ class Writer:
       staging.rmtree()
 
     # A TFDS builder for the staging folder; `_place` is for the final one.
-    base = where(extends) if extends else None
+    base = find_version(extends) if extends else None
     version = _next_version(base.name) if base else ''
     place: dict[str, Any]
     place = {'metadata': dict(metadata), 'version': version}
@@ -196,7 +196,7 @@ class Writer:
       if self.num_shards:
         # With a given number of shards, records are sorted by shard before
         # writing.
-        self._spool.add((split, shard_of(key, self.num_shards)), record)
+        self._spool.add((split, choose_shard(key, self.num_shards)), record)
         continue
       # Every 8,192 records, close the shard and open the next one.
       number, full = divmod(self._written[split], SHARD_RECORDS)
@@ -268,7 +268,7 @@ def write(
   """
   # `where` raises ValueError if no finished data set exists.
   try:
-    path = where(folder)
+    path = find_version(folder)
   except ValueError:
     writer = Writer(folder, metadata)
     for split, make in zip(shards.SPLITS, (examples, heldout), strict=True):
@@ -284,11 +284,11 @@ def write(
     try:
       index_lib.read(index, len(source))
     except ValueError:
-      index_lib.save(index, index_lib.of(source, len(source)))
+      index_lib.save(index, index_lib.from_records(source, len(source)))
   return Records(folder)
 
 
-def where(folder: str | os.PathLike) -> epath.Path:
+def find_version(folder: str | os.PathLike) -> epath.Path:
   """Returns the folder of the files of a data set.
 
   Args:
@@ -306,7 +306,7 @@ def where(folder: str | os.PathLike) -> epath.Path:
   return infos[-1].parent
 
 
-def shard_of(key: tuple[int, int], num_shards: int) -> int:
+def choose_shard(key: tuple[int, int], num_shards: int) -> int:
   """Returns the shard of a trajectory, which is the same on every machine.
 
   Args:

@@ -28,7 +28,7 @@ class Index(NamedTuple):
   trajectory_N: np.ndarray
 
 
-def of(records: Iterable[dict], number: int) -> Index:
+def from_records(records: Iterable[dict], number: int) -> Index:
   """Returns the index of records.
 
   Args:
@@ -74,7 +74,7 @@ def mismatch(index: Index, number: int, record: dict) -> str:
       return f'has {length} tokens, but {len(record[name])} values of {name}'
   if length != index.length_N[number]:
     return f'has {length} tokens, but {index.length_N[number]} in the index'
-  own = of([record], 1)
+  own = from_records([record], 1)
   if not np.array_equal(own.counts_NPV[0], index.counts_NPV[number]):
     scorable, expected = own.counts_NPV.sum(), index.counts_NPV[number].sum()
     if scorable == expected:

@@ -227,7 +227,9 @@ class Shard:
       The description of the shard.
     """
     self._writer.close()
-    part = index_lib.of(map(codec.read, read(self._local)), self._records)
+    part = index_lib.from_records(
+      map(codec.read, read(self._local)), self._records
+    )
     index_lib.save(index_section(self._path), part)
     # The checksum of the local file shows whether the copy is correct.
     digest = sha256(self._local)

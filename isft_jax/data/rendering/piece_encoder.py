@@ -21,7 +21,7 @@ import tokenizers
 from isft_jax.data.rendering import byte_offsets
 from isft_jax.data.rendering.tokenizer import (
   FastTokenizer,
-  encoder_of,
+  rust_tokenizer,
   special_ids,
   special_pattern,
 )
@@ -48,7 +48,7 @@ def encode(text: str, tokenizer: FastTokenizer) -> Encoding:
 
 def encode_as_text(text: str, tokenizer: FastTokenizer) -> Encoding:
   """Encodes a text in which special tokens are ordinary text."""
-  return _encode(text, tokenizer, encoder_of(tokenizer, as_text=True))
+  return _encode(text, tokenizer, rust_tokenizer(tokenizer, as_text=True))
 
 
 class _PieceEncoder:
@@ -56,7 +56,7 @@ class _PieceEncoder:
 
   def __init__(self, tokenizer: FastTokenizer) -> None:
     self._tokenizer = tokenizer
-    self._encoder = encoder_of(tokenizer)
+    self._encoder = rust_tokenizer(tokenizer)
     self._special = (
       special_pattern(tokenizer) if _is_piecewise(tokenizer) else None
     )
@@ -134,7 +134,7 @@ def _is_piecewise(tokenizer: FastTokenizer) -> bool:
   special = {*special_ids(tokenizer).values()}
   overlaps = _overlap(special, {token.content for token in added} | special)
   # Some tokenizers treat the first piece of a text in another way.
-  settings = json.loads(encoder_of(tokenizer).to_str())
+  settings = json.loads(rust_tokenizer(tokenizer).to_str())
   steps = json.dumps([settings['normalizer'], settings['pre_tokenizer']])
   sees_first = re.search('"(first|Metaspace|Prepend|Strip|Replace)"', steps)
   return bool(special) and not (takes_space or overlaps or sees_first)

@@ -114,7 +114,7 @@ def decode(
   return text
 
 
-def encoder_of(
+def rust_tokenizer(
   tokenizer: FastTokenizer, as_text: bool = False
 ) -> tokenizers.Tokenizer:
   """Returns the Rust tokenizer without truncation, padding or post-processor.
@@ -127,11 +127,11 @@ def encoder_of(
     tokenizer: a transformers fast tokenizer.
     as_text: encode the texts of special tokens as ordinary text.
   """
-  return _encoder_of(tokenizer, len(tokenizer), as_text)
+  return _rust_tokenizer(tokenizer, len(tokenizer), as_text)
 
 
 @functools.lru_cache(maxsize=16)
-def _encoder_of(
+def _rust_tokenizer(
   tokenizer: FastTokenizer, size: int, as_text: bool
 ) -> tokenizers.Tokenizer:
   del size  # part of the cache key: added tokens change the encoder
@@ -177,7 +177,7 @@ def fingerprint(tokenizer: FastTokenizer, rendering: Mapping) -> str:
   """
   everything = {
     **rendering,
-    'tokenizer': json.loads(encoder_of(tokenizer).to_str()),
+    'tokenizer': json.loads(rust_tokenizer(tokenizer).to_str()),
   }
   # Sorted keys: equal settings give equal digests.
   text = json.dumps(everything, sort_keys=True)

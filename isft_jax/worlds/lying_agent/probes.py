@@ -20,7 +20,7 @@ import numpy as np
 
 from isft_jax import sharding
 from isft_jax.data.rendering.renderer import Renderer
-from isft_jax.data.rendering.tokenizer import encoder_of
+from isft_jax.data.rendering.tokenizer import rust_tokenizer
 from isft_jax.inference.generate import bucket
 from isft_jax.models.decoder import GraphDef
 from isft_jax.models.likelihood import target_nll
@@ -137,7 +137,7 @@ def paper_slot(
   # The texts up to the claim and up to its end, each encoded as a whole.
   prompt_T, tokens_T = (
     np.asarray(
-      encoder_of(renderer.tokenizer)
+      rust_tokenizer(renderer.tokenizer)
       .encode(text[:stop], add_special_tokens=False)
       .ids,
       np.int32,

@@ -103,7 +103,7 @@ def test_without_a_number_of_shards_the_records_are_the_same_set(
   assert plain == beams
   places = [tmp_path / way / prepare.REJECTED for way in ('plain', 'beam')]
   assert places[0].read_text() == places[1].read_text()
-  shards = dataset.where(tmp_path / 'beam').glob('*array_record*')
+  shards = dataset.find_version(tmp_path / 'beam').glob('*array_record*')
   assert len([*shards]) == 3
 
 

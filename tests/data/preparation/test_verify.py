@@ -71,7 +71,7 @@ def flip(path):
 )
 @pytest.mark.parametrize('missing', [False, True])
 def test_a_file_of_which_a_bit_has_changed_or_that_is_gone(name, missing, copy):
-  path = dataset.where(copy) / name
+  path = dataset.find_version(copy) / name
   path.unlink() if missing else flip(path)
   first, *_ = verify.damages(str(copy))
   said = 'missing' if missing else 'its bytes have changed'
@@ -79,7 +79,7 @@ def test_a_file_of_which_a_bit_has_changed_or_that_is_gone(name, missing, copy):
 
 
 def test_a_file_that_is_none_of_the_data_set(copy):
-  path = dataset.where(copy) / 'trajectories-train.array_record-00002'
+  path = dataset.find_version(copy) / 'trajectories-train.array_record-00002'
   path.write_text('')
   assert [*verify.damages(str(copy))] == [
     f'{path}: does not belong to the data set'
@@ -88,7 +88,7 @@ def test_a_file_that_is_none_of_the_data_set(copy):
 
 def resum(folder):
   """Makes the checksums those of the files as they are."""
-  path = dataset.where(folder)
+  path = dataset.find_version(folder)
   sums = json.loads((path / shards.CHECKSUMS).read_text())
   sums = {name: shards.sha256(path / name) for name in sums}
   (path / shards.CHECKSUMS).write_text(json.dumps(sums))
@@ -97,7 +97,7 @@ def resum(folder):
 @pytest.mark.parametrize('field', index_lib.Index._fields)
 def test_an_index_that_is_not_that_of_its_records(field, copy):
   """Checksums alone would let pass what was wrong from the beginning."""
-  path = dataset.where(copy) / 'index-train.npz'
+  path = dataset.find_version(copy) / 'index-train.npz'
   index = index_lib.read(path, len(dataset.Records(str(copy))))
   array = getattr(index, field)
   array[-1] += 1
@@ -109,7 +109,7 @@ def test_an_index_that_is_not_that_of_its_records(field, copy):
 
 
 def test_a_record_that_cannot_be(copy):
-  path = dataset.where(copy)
+  path = dataset.find_version(copy)
   codec = shards.Codec()
   found = [codec.read(r) for r in shards.read(path / SHARD)]
   shard = shards.Shard(path, 'train', 1)
@@ -136,7 +136,7 @@ def test_a_record_that_cannot_be(copy):
 
 
 def test_records_without_checksums_are_read_all_the_same(copy):
-  path = dataset.where(copy)
+  path = dataset.find_version(copy)
   (path / shards.CHECKSUMS).unlink()
   assert [*verify.damages(str(copy))] == [
     f'{path / shards.CHECKSUMS}: missing or not JSON'

@@ -506,13 +506,15 @@ def test_shards_of_another_preparation_are_named(tmp_path):
     'is window 1, which is not that of the index': like(first, window=1),
   }
   records_lib.write(str(tmp_path / 'a'), lambda: [first] * 3, {})
-  path = records_lib.where(tmp_path / 'a')
+  path = records_lib.find_version(tmp_path / 'a')
   for i, (error, other) in enumerate(others.items()):
     folder = tmp_path / str(i)
     examples = [first, other, first]
     records_lib.write(str(folder), lambda examples=examples: examples, {})
     name = shards.name('train', 0)
-    (path / name).write_bytes((records_lib.where(folder) / name).read_bytes())
+    (path / name).write_bytes(
+      (records_lib.find_version(folder) / name).read_bytes()
+    )
     records = records_lib.Records(str(tmp_path / 'a'))
     np.testing.assert_array_equal(records[0].tokens_T, tokens_T)
     np.testing.assert_array_equal(records[2].tokens_T, tokens_T)
@@ -539,7 +541,7 @@ def test_swapped_shards_are_named(lengths, tmp_path, monkeypatch):
         )
 
   records_lib.write(str(tmp_path), examples, {})
-  path = records_lib.where(tmp_path)
+  path = records_lib.find_version(tmp_path)
   first, second = (path / shards.name('train', i) for i in range(2))
   first.rename(path / 'x')
   second.rename(first)

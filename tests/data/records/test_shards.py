@@ -82,13 +82,13 @@ def test_parts_of_an_index_join_to_that_of_all_records(sizes, tmp_path):
   for number, size in enumerate(sizes):
     path = epath.Path(tmp_path) / f'{number}.npz'
     part = found[first : first + size]
-    index_lib.save(path, index_lib.of(part, size))
+    index_lib.save(path, index_lib.from_records(part, size))
     parts.append(path)
     first += size
   joined = epath.Path(tmp_path) / 'all.npz'
   index_lib.join(joined, parts)
   index = index_lib.read(joined, 7)
-  for name, array in index_lib.of(found, 7)._asdict().items():
+  for name, array in index_lib.from_records(found, 7)._asdict().items():
     np.testing.assert_array_equal(getattr(index, name), array, strict=True)
   assert index.trajectory_N.tolist() == [1, 1, 1, 2, 2, 2, 3]
 
@@ -125,7 +125,7 @@ def written(folder, numbers, num_shards=0, extends=''):
 
 
 def names(folder):
-  path = dataset.where(folder)
+  path = dataset.find_version(folder)
   return sorted(p.name for p in path.iterdir() if 'array_record' in p.name)
 
 
@@ -137,7 +137,7 @@ def test_a_number_of_shards_and_which_each_record_is_in(tmp_path):
     for n in range(4)
   ]
   trained = [n for n in range(40) if n % 5 != 4]
-  expected = sorted(trained, key=lambda n: (dataset.shard_of((0, n), 4), n))
+  expected = sorted(trained, key=lambda n: (dataset.choose_shard((0, n), 4), n))
   assert [data[i].id for i in range(32)] == [made(n).id for n in expected]
 
 
@@ -155,7 +155,7 @@ def edited(path, edit):
 
 def test_opening_imports_no_module_that_the_files_name(tmp_path, monkeypatch):
   dataset.write(str(tmp_path), lambda: [made(0)], {})
-  path = dataset.where(tmp_path)
+  path = dataset.find_version(tmp_path)
   (tmp_path / 'guest_module.py').write_text('raise SystemExit(3)')
   monkeypatch.syspath_prepend(tmp_path)
 
@@ -177,7 +177,7 @@ def test_opening_imports_no_module_that_the_files_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', ['features.json', 'dataset_info.json'])
 def test_metadata_that_cannot_be_read_are_named(name, text, tmp_path):
   dataset.write(str(tmp_path), lambda: [made(0)], {})
-  path = dataset.where(tmp_path)
+  path = dataset.find_version(tmp_path)
   (path / name).write_text(text)
   with pytest.raises(ValueError) as raised:
     dataset.Records(str(tmp_path))
@@ -196,7 +196,7 @@ def test_metadata_that_cannot_be_read_are_named(name, text, tmp_path):
 )
 def test_paths_of_shards_stay_in_the_folder(edit, tmp_path):
   dataset.write(str(tmp_path), lambda: [made(0)], {})
-  path = dataset.where(tmp_path)
+  path = dataset.find_version(tmp_path)
 
   def with_path(info):
     info['splits'][0].update(edit)
@@ -211,7 +211,7 @@ def test_paths_of_shards_stay_in_the_folder(edit, tmp_path):
 
 def test_every_file_has_its_checksum(tmp_path):
   written(tmp_path, range(20), num_shards=2)
-  path = dataset.where(tmp_path)
+  path = dataset.find_version(tmp_path)
   sums = json.loads((path / shards.CHECKSUMS).read_text())
   assert sums == {
     file.name: hashlib.sha256(file.read_bytes()).hexdigest()
@@ -230,8 +230,8 @@ def test_a_data_set_that_begins_with_another(num_shards, tmp_path):
     if path.is_file()
   }
   new = written(tmp_path / 'new', range(10, 33), num_shards, tmp_path / 'old')
-  assert dataset.where(tmp_path / 'old').name == '1.0.0'
-  assert dataset.where(tmp_path / 'new').name == '1.0.1'
+  assert dataset.find_version(tmp_path / 'old').name == '1.0.0'
+  assert dataset.find_version(tmp_path / 'new').name == '1.0.1'
   assert before == {
     path: (path.read_bytes(), path.stat().st_mtime_ns)
     for path in (tmp_path / 'old').rglob('*')
@@ -244,20 +244,22 @@ def test_a_data_set_that_begins_with_another(num_shards, tmp_path):
     assert len(new) == number
     codec = shards.Codec()
     all_records = [codec.read(codec.write(new[i])) for i in range(number)]
-    for name, array in index_lib.of(all_records, number)._asdict().items():
+    for name, array in (
+      index_lib.from_records(all_records, number)._asdict().items()
+    ):
       np.testing.assert_array_equal(getattr(new.index, name), array)
   for name in names(tmp_path / 'old'):
-    places = [dataset.where(tmp_path / f) / name for f in ('old', 'new')]
+    places = [dataset.find_version(tmp_path / f) / name for f in ('old', 'new')]
     assert os.path.samefile(*places)
   written(tmp_path / 'next', range(33, 35), 0, tmp_path / 'new')
-  assert dataset.where(tmp_path / 'next').name == '1.0.2'
+  assert dataset.find_version(tmp_path / 'next').name == '1.0.2'
   assert len(dataset.Records(str(tmp_path / 'next'))) == 28
 
 
 def test_a_data_set_that_is_damaged_begins_no_other(tmp_path):
   """Its damage would get a checksum of its own, and be seen no more."""
   written(tmp_path / 'old', range(10))
-  path = dataset.where(tmp_path / 'old')
+  path = dataset.find_version(tmp_path / 'old')
   for file in [*path.iterdir()]:
     data = file.read_bytes()
     file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -283,9 +285,18 @@ def test_more_shards_than_files_that_may_be_open(tmp_path):
 def test_the_shard_of_a_trajectory_is_fixed_for_good():
   """It follows from the number of its file and of its row, and from no seed:
   machines that prepare parts of a data set agree, and so do versions."""
-  shard_of = dataset.shard_of
-  assert [shard_of((0, row), 4) for row in range(8)] == [1, 1, 3, 3, 0, 0, 3, 3]
-  assert [shard_of((file, 7), 1000) for file in range(4)] == [
+  choose_shard = dataset.choose_shard
+  assert [choose_shard((0, row), 4) for row in range(8)] == [
+    1,
+    1,
+    3,
+    3,
+    0,
+    0,
+    3,
+    3,
+  ]
+  assert [choose_shard((file, 7), 1000) for file in range(4)] == [
     819,
     991,
     388,
@@ -294,7 +305,7 @@ def test_the_shard_of_a_trajectory_is_fixed_for_good():
 
 
 def bytes_of(folder):
-  path = dataset.where(folder)
+  path = dataset.find_version(folder)
   return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
@@ -311,7 +322,8 @@ def test_where_files_cannot_be_linked_they_are_copied(tmp_path, monkeypatch):
   assert bytes_of(tmp_path / 'copied') == bytes_of(tmp_path / 'linked')
   for name in names(tmp_path / 'old'):
     old, copied = (
-      dataset.where(tmp_path / folder) / name for folder in ('old', 'copied')
+      dataset.find_version(tmp_path / folder) / name
+      for folder in ('old', 'copied')
     )
     assert not os.path.samefile(old, copied)
 
@@ -321,7 +333,9 @@ def test_an_extended_data_set_knows_the_bytes_of_both(num_shards, tmp_path):
   written(tmp_path / 'old', range(10), num_shards)
   new = written(tmp_path / 'new', range(10, 33), num_shards, tmp_path / 'old')
   codec = shards.Codec()
-  splits = tfds.builder_from_directory(dataset.where(new.folder)).info.splits
+  splits = tfds.builder_from_directory(
+    dataset.find_version(new.folder)
+  ).info.splits
   for split in shards.SPLITS:
     records = dataset.Records(new.folder, split)
     sizes = [len(codec.write(records[i])) for i in range(len(records))]
@@ -342,7 +356,7 @@ def test_a_record_is_read_without_its_neighbours(tmp_path):
   written(tmp_path, range(4))
   (name,) = (name for name in names(tmp_path) if 'train' in name)
   reader = array_record_module.ArrayRecordReader(
-    os.fspath(dataset.where(tmp_path) / name)
+    os.fspath(dataset.find_version(tmp_path) / name)
   )
   assert 'group_size:1,' in reader.writer_options_string() + ','
   reader.close()

@@ -8,7 +8,7 @@ import transformers
 from hypothesis import strategies as st
 
 from isft_jax.data.rendering import byte_offsets
-from isft_jax.data.rendering.tokenizer import encoder_of
+from isft_jax.data.rendering.tokenizer import rust_tokenizer
 from tests.data.chat_tokenizer import SPECIAL, trained
 
 TEXTS = st.lists(
@@ -21,7 +21,7 @@ TEXTS = st.lists(
 
 
 def both(tokenizer, text):
-  encoding = encoder_of(tokenizer).encode(text, add_special_tokens=False)
+  encoding = rust_tokenizer(tokenizer).encode(text, add_special_tokens=False)
   ids_T = np.asarray(encoding.ids, np.int32)
   theirs_T2 = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
   return byte_offsets.offsets(tokenizer, ids_T, text), theirs_T2

@@ -8,7 +8,7 @@ import tokenizers
 import transformers
 
 from isft_jax.data.rendering import piece_encoder
-from isft_jax.data.rendering.tokenizer import encoder_of
+from isft_jax.data.rendering.tokenizer import rust_tokenizer
 from tests.data import chat_tokenizer
 
 WORDS = ('the flight', ' to Rome', '\n', '  ', 'é', '😀', '<think>', '{"a": 1}')
@@ -26,7 +26,7 @@ def text_of(seed, pieces=12):
 
 
 def whole(text, tokenizer):
-  encoding = encoder_of(tokenizer).encode(text, add_special_tokens=False)
+  encoding = rust_tokenizer(tokenizer).encode(text, add_special_tokens=False)
   return encoding.ids, encoding.offsets
 
 

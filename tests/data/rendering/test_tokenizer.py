@@ -14,9 +14,9 @@ from isft_jax.data.rendering.tokenizer import (
   END_OF_TEXT,
   beside,
   check,
-  encoder_of,
   fingerprint,
   load,
+  rust_tokenizer,
   special_ids,
   train,
 )
@@ -227,7 +227,7 @@ def test_an_encoder_has_no_past_and_no_post_processor(trained):
   )
   used(list(TEXTS), padding=True, truncation=True, max_length=4)
   assert len(used(TEXTS[0], truncation=True, max_length=4)['input_ids']) == 4
-  encoding = encoder_of(used).encode(TEXTS[0], add_special_tokens=True)
+  encoding = rust_tokenizer(used).encode(TEXTS[0], add_special_tokens=True)
   assert encoding.ids == trained(TEXTS[0])['input_ids']
   assert used.backend_tokenizer.truncation is not None, 'it is a copy'
 
@@ -237,17 +237,17 @@ def test_the_text_of_a_special_token_is_a_token_or_only_text(
   trained, as_text, specials
 ):
   text = f'a{END_OF_TEXT}b{END_OF_TEXT}'
-  ids = encoder_of(trained, as_text).encode(text).ids
+  ids = rust_tokenizer(trained, as_text).encode(text).ids
   assert ids.count(0) == specials
   assert trained.decode(ids) == text
 
 
 def test_a_token_that_is_added_makes_another_encoder():
   growing = train(TEXTS, vocab_size=280)
-  before = encoder_of(growing).encode('<|end|>').ids
+  before = rust_tokenizer(growing).encode('<|end|>').ids
   growing.add_special_tokens({'additional_special_tokens': ['<|end|>']})
   assert len(before) > 1
-  assert encoder_of(growing).encode('<|end|>').ids == [280]
+  assert rust_tokenizer(growing).encode('<|end|>').ids == [280]
 
 
 def test_special_tokens_are_those_that_a_template_alone_may_write():
