@@ -260,3 +260,18 @@ def test_each_turn_of_the_agent_is_rendered_as_the_agent_saw_it():
     '<|im_start|>assistant\n<think>Ah.</think>No.<|im_end|>\n',
     '\n<|im_start|>user\nWhy?<|im_end|>\n',
   ]
+
+
+def test_a_call_without_an_envelope_is_checked_too():
+  call = {'name': 'look', 'arguments': {'city': 'Rome'}}
+  trajectory = Trajectory(
+    'x',
+    (
+      Segment('user', 'Hi?', Provenance.USER),
+      Segment('assistant', '', Provenance.AGENT, fields={'tool_calls': [call]}),
+    ),
+  )
+  shown = text_of(trajectory, '{{ c.name ~ c.arguments | tojson }}')
+  assert 'look{"city": "Rome"}' in shown
+  with pytest.raises(Rejected, match="the template leaves out 'Rome'"):
+    text_of(trajectory, '{{ c.name }}{{ c.arguments.keys() | join }}')

@@ -371,3 +371,17 @@ def test_a_special_token_that_also_stands_for_unknown_characters_is_itself():
   spans = [Span('Hi', P.USER, 0), Span('<|end_of_text|>', P.TEMPLATE, 0)]
   encoded = encode('x', spans, tokenizer)
   assert encoded.example.tokens_T[-1] == tokenizer.unk_token_id
+
+
+def test_an_example_has_its_id_and_the_types_of_records():
+  spans = [Span('Hi', P.USER, 3, Verdict.WRONG), Span('!', P.AGENT, 4)]
+  example = encode('an id', spans, chat_tokenizer.trained()).example
+  assert example.id == 'an id'
+  assert example.segment_T.tolist()[-1] == 4
+  assert [
+    array.dtype.name
+    for array in (
+      *(example.tokens_T, example.provenance_T),
+      *(example.segment_T, example.verdict_T),
+    )
+  ] == ['int32', 'uint8', 'int32', 'uint8']
