@@ -108,12 +108,15 @@ def _pieces(raw: Mapping, i: int, texts: Mapping) -> list[dict]:
     texts: attachments of the sample: texts that its messages refer to.
   """
   marks = {key: raw[key] for key in _FIELDS if key in raw}
+  # A content is a text, or a list of parts.
   content = raw.get('content')
   parts = (
     content
     if isinstance(content, list)
     else [{'type': 'text', 'text': content if content is not None else ''}]
   )
+  # Parts are added to the last piece. A tool that the provider ran ends it: its
+  # result is a turn of the tool, and the parts after it begin another piece.
   pieces: list[dict] = [{**marks, 'content': []}]
   for j, part in enumerate(parts):
     where = f'turn {i}: part {j}'
@@ -149,6 +152,7 @@ def _pieces(raw: Mapping, i: int, texts: Mapping) -> list[dict]:
       pieces.append({**marks, 'content': []})
     else:
       raise Malformed(f'{where} is of type {quoted(type_)}, which has no text')
+  # Other calls are beside the content.
   _add_calls(pieces[-1], raw, i, texts)
   # Nothing follows a tool of the provider.
   last = pieces[-1]

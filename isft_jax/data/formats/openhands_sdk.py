@@ -78,11 +78,13 @@ def read(value: object) -> Chat:
       raise Malformed(f'{where} is {kind(event)}, expected an object')
     name = event.get('kind')
     name = name if isinstance(name, str) else kind(name)
+    # A condensation replaces earlier events by a summary.
     if name.startswith('Condensation') and name != 'CondensationRequest':
       raise Malformed(
         f'{where}: {name}: the agent did not see the earlier events again; '
         'export the completions (log_completions), which have the messages'
       )
+    # Events of the scaffold, such as pauses, are no turns.
     if name not in _READERS:
       left_out[name] += 1
       continue
@@ -95,12 +97,14 @@ def read(value: object) -> Chat:
       turns[-1] = turns[-1]._replace(message=normalised(both, len(turns) - 1))
       continue
     response = id if name == 'ActionEvent' else None
+    # The system prompt comes with the schemas of the tools.
     if name == 'SystemPromptEvent':
       tools = event.get('tools')
     turn = normalised(message, len(turns))
     turns.append(Turn(turn, author, {**event, 'role': turn['role']}))
   if not turns:
     raise Malformed('no turns: no event is a message, an action or its result')
+  # Tools without schemas cannot be shown. They are counted.
   schemas = _schemas(tools)
   if tools and schemas is None:
     left_out[_SILENT_TOOLS] += 1

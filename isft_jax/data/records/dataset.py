@@ -82,6 +82,8 @@ class Records:
     # Negative numbers would count from the end.
     if not 0 <= number < len(self):
       raise IndexError(f'{self.folder}: record {number} of {len(self)}')
+    # Damaged shards raise, and shards of another preparation differ from the
+    # index.
     try:
       record = self._source[int(number)]
       error = index_lib.mismatch(self.index, int(number), record)
