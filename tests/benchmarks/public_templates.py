@@ -18,7 +18,8 @@ from isft_jax.data.formats import registry
 from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
-from tests.data.rendering.test_public_templates import FOLDER, tokenizer_for
+from tests.data.marker_tokenizer import marker_tokenizer
+from tests.data.rendering.test_public_templates import FOLDER
 
 RUNS = pathlib.Path(__file__).parents[3] / 'shared' / 'trajectories'
 
@@ -42,7 +43,7 @@ def main():
     source = path.read_text()
     # Mistral's templates want ids of nine characters.
     digits = 9 if 'length != 9' in source else 0
-    renderer = Renderer(tokenizer_for(source), source, call_id_digits=digits)
+    renderer = Renderer(marker_tokenizer(source), source, call_id_digits=digits)
     counts = collections.Counter()
     for trajectory in trajectories:
       try:

@@ -213,6 +213,87 @@ class Renderer:
       except Rejected:
         raise error from None
 
+  def render_turns(self, trajectory: Trajectory) -> list[Rendered]:
+    """Renders the conversation up to each turn of the agent.
+
+    A template may leave out something of an earlier turn, such as its thinking.
+    At inference, the agent then saw that turn whole while it wrote it, and
+    without that part later. Each turn of the agent is the end of one example:
+
+        u a u a      example 0   u a
+                     example 1   . . u a      . context only
+
+    Args:
+      trajectory: the conversation.
+
+    Returns:
+      One example per turn of the agent, and one for turns after the last. Each
+      token is scored in one example.
+
+    Raises:
+      Rejected: as `render` does.
+    """
+    segments = trajectory.segments
+    ends = [i for i, s in enumerate(segments, 1) if s.in_agents_slot]
+    if not ends or ends[-1] < len(segments):
+      ends.append(len(segments))
+    pieces, before = [], -1  # index of the agent's last turn
+    for window, end in enumerate(ends):
+      piece = self.render(
+        dataclasses.replace(trajectory, segments=segments[:end]), may_drop=True
+      )
+      example = piece.example
+      # All up to the stop of the agent's last turn is context.
+      own_T = (example.segment_T == before) & (
+        example.provenance_T != Provenance.TEMPLATE
+      )
+      # A turn without any text of its own ends with the text before it.
+      old_T = own_T if own_T.any() else example.segment_T <= before
+      start = int(np.flatnonzero(old_T)[-1]) + 1 if old_T.any() else 0
+      example = dataclasses.replace(example, scored_from=start, window=window)
+      pieces.append(piece._replace(example=example))
+      before = end - 1
+    return pieces
+
+  def example(self, trajectory: Trajectory) -> Example:
+    """Returns only the example of `render`, the content of a record."""
+    return self.render(trajectory).example
+
+  def save_tokenizer(self, folder: str | os.PathLike) -> None:
+    """Saves the tokenizer to a folder, with the template that is in use."""
+    # A copy: the renderer's own tokenizer stays as it was loaded.
+    tokenizer = copy.deepcopy(self.tokenizer)
+    tokenizer.chat_template = self.rendering['template']
+    tokenizer.save_pretrained(folder)
+
+  def _compile(self, source: str) -> _Template:
+    # Special tokens are variables of a template, such as bos_token.
+    variables = self.tokenizer.special_tokens_map | self._values
+    chat = ChatTemplate(source, variables)
+    # Learn how the template opens and closes a turn from the shortest
+    # conversation that it accepts. Some templates demand a system message.
+    user = Segment('user', WORD, Provenance.USER)
+    system = Segment('system', WORD, Provenance.CONTEXT)
+    learned = (
+      TemplateProfile.learn(
+        functools.partial(self._apply, chat.source),
+        chat.render,
+        before,
+        self._special,
+      )
+      for before in ([user], [system, user])
+    )
+    profile = next(filter(None, learned), None)
+    attribution = Attribution(profile, self._special) if profile else None
+    return _Template(chat.source, chat, attribution)
+
+  def _template_for(self, tools: Sequence[Mapping] | None) -> _Template:
+    """Returns the template that transformers would use."""
+    name = 'default' if tools is None else 'tool_use'
+    if name not in self._templates:
+      name = next(iter(self._templates.keys() - {name}), name)
+    return self._templates[name]
+
   def _render(
     self, trajectory: Trajectory, messages: list[dict], may_drop: bool
   ) -> Rendered:
@@ -285,85 +366,6 @@ class Renderer:
     return tool_schemas.needs_envelope(
       functools.partial(self._apply, template.source)
     )
-
-  def render_turns(self, trajectory: Trajectory) -> list[Rendered]:
-    """Renders the conversation up to each turn of the agent.
-
-    A template may leave out something of an earlier turn, such as its thinking.
-    At inference, the agent then saw that turn whole while it wrote it, and
-    without that part later. Each turn of the agent is the end of one example:
-
-        u a u a      example 0   u a
-                     example 1   . . u a      . context only
-
-    Args:
-      trajectory: the conversation.
-
-    Returns:
-      One example per turn of the agent, and one for turns after the last. Each
-      token is scored in one example.
-
-    Raises:
-      Rejected: as `render` does.
-    """
-    segments = trajectory.segments
-    ends = [i for i, s in enumerate(segments, 1) if s.in_agents_slot]
-    if not ends or ends[-1] < len(segments):
-      ends.append(len(segments))
-    pieces, before = [], -1  # index of the agent's last turn
-    for window, end in enumerate(ends):
-      piece = self.render(
-        dataclasses.replace(trajectory, segments=segments[:end]), may_drop=True
-      )
-      example = piece.example
-      # The words of the last turn, and all before it, are context.
-      old_T = (example.segment_T <= before) & (
-        example.provenance_T != Provenance.TEMPLATE
-      )
-      start = int(np.flatnonzero(old_T)[-1]) + 1 if old_T.any() else 0
-      example = dataclasses.replace(example, scored_from=start, window=window)
-      pieces.append(piece._replace(example=example))
-      before = end - 1
-    return pieces
-
-  def example(self, trajectory: Trajectory) -> Example:
-    """Returns only the example of `render`, the content of a record."""
-    return self.render(trajectory).example
-
-  def _compile(self, source: str) -> _Template:
-    # Special tokens are variables of a template, such as bos_token.
-    variables = self.tokenizer.special_tokens_map | self._values
-    chat = ChatTemplate(source, variables)
-    # Learn how the template opens and closes a turn from the shortest
-    # conversation that it accepts. Some templates demand a system message.
-    user = Segment('user', WORD, Provenance.USER)
-    system = Segment('system', WORD, Provenance.CONTEXT)
-    learned = (
-      TemplateProfile.learn(
-        functools.partial(self._apply, chat.source),
-        chat.render,
-        before,
-        self._special,
-      )
-      for before in ([user], [system, user])
-    )
-    profile = next(filter(None, learned), None)
-    attribution = Attribution(profile, self._special) if profile else None
-    return _Template(chat.source, chat, attribution)
-
-  def _template_for(self, tools: Sequence[Mapping] | None) -> _Template:
-    """Returns the template that transformers would use."""
-    name = 'default' if tools is None else 'tool_use'
-    if name not in self._templates:
-      name = next(iter(self._templates.keys() - {name}), name)
-    return self._templates[name]
-
-  def save_tokenizer(self, folder: str | os.PathLike) -> None:
-    """Saves the tokenizer to a folder, with the template that is in use."""
-    # A copy: the renderer's own tokenizer stays as it was loaded.
-    tokenizer = copy.deepcopy(self.tokenizer)
-    tokenizer.chat_template = self.rendering['template']
-    tokenizer.save_pretrained(folder)
 
   def _rendered(
     self, template: _Template, messages: list[dict], trajectory: Trajectory

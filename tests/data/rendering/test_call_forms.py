@@ -275,3 +275,39 @@ def test_a_call_without_an_envelope_is_checked_too():
   assert 'look{"city": "Rome"}' in shown
   with pytest.raises(Rejected, match="the template leaves out 'Rome'"):
     text_of(trajectory, '{{ c.name }}{{ c.arguments.keys() | join }}')
+
+
+# The system prompt stands behind the words of the last user, as in templates
+# that keep it near the end.
+LATE_SYSTEM = (
+  '{% for m in messages %}{% if m.role != "system" %}<|im_start|>{{ m.role }}\n'
+  '{{ m.content }}{% if loop.index0 == messages | length - 2 %}'
+  ' ({{ messages[0].content }}){% endif %}<|im_end|>\n{% endif %}'
+  '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}'
+)
+
+
+def test_words_before_a_late_system_prompt_are_scored_too():
+  trajectory = conversation('Hi?', 'Yo.', 'So?', 'No.')
+  system = Segment('system', 'Be brief.', Provenance.CONTEXT)
+  segments = (system, *trajectory.segments)
+  renderer = Renderer(chat_tokenizer.trained(), LATE_SYSTEM)
+  pieces = renderer.render_turns(Trajectory('x', segments))
+  last = pieces[-1]
+  start = last.starts_T[last.example.scored_from]
+  assert last.text[start:] == (
+    '\n<|im_start|>user\nSo? (Be brief.)<|im_end|>\n'
+    '<|im_start|>assistant\nNo.<|im_end|>\n'
+  )
+
+
+def test_an_agents_turn_without_words_is_context_of_the_next():
+  template = (
+    '{% for m in messages %}{{ "[" ~ m.content ~ "]" if m.role == "user" else '
+    'm.content }}{% endfor %}'
+  )
+  renderer = Renderer(chat_tokenizer.trained(), template)
+  pieces = renderer.render_turns(conversation('Hi?', '', 'So?', 'No.'))
+  last = pieces[-1]
+  assert last.text == '[Hi?][So?]No.'
+  assert last.text[last.starts_T[last.example.scored_from] :] == '[So?]No.'
