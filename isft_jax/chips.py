@@ -139,7 +139,7 @@ def describe(topology: str, slices: int = 1) -> list[jax.Device]:
   except (RuntimeError, NotImplementedError) as error:
     raise ValueError(
       f'--topology={topology}: {str(error).splitlines()[0]}; if libtpu is '
-      "missing, run pip install 'isft_jax[tpu-compile]'"
+      "missing, run pip install -e '.[tpu-compile]'"
     ) from None
   devices: list[jax.Device] = description.devices
   # A report needs the rates of the chip.

@@ -5,7 +5,7 @@
     --num_slices=2 --config.mesh.data=2
   isft-compile --all --output=slices.md
 
-It needs the compiler of libtpu (pip install 'isft_jax[tpu-compile]') and runs
+It needs the compiler of libtpu (pip install -e '.[tpu-compile]') and runs
 on any Linux machine. Nothing is allocated: it reports the memory that the step
 needs, the collectives between chips, and the bottleneck. Exits with 1 if the
 step does not fit.

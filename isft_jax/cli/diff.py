@@ -16,8 +16,8 @@ reason.
   assistant_mask  return_assistant_tokens_mask of transformers, for a template
                   with generation marks
 
-renderers needs pip install 'isft-jax[renderers]', and trl, which brings torch,
-pip install 'isft-jax[diff]'.
+renderers needs pip install -e '.[renderers]', and trl, which brings torch,
+pip install -e '.[diff]'.
 """
 
 import collections

@@ -158,7 +158,7 @@ def _prepare() -> None:
       from isft_jax.data.preparation import beam
     except ImportError as error:
       raise ValueError(
-        f"--beam_runner needs pip install 'isft-jax[beam]' ({error})"
+        f"--beam_runner needs pip install -e '.[beam]' ({error})"
       ) from error
     options = BEAM_RUNNER.value, BEAM_OPTIONS.value
     report, existed = beam.prepare(*arguments, *options)

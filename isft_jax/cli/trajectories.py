@@ -68,8 +68,8 @@ ON_DROPPED = DEFINE_enum(
   ['reject', 'keep', 'split'],
   'Treatment of conversations in which the template leaves out words of a '
   'message, as Llama 3 does beside a tool call. keep writes them without these '
-  "words. split writes one example per agent's turn, as the agent saw it; so "
-  'does it if a template hides earlier thinking.',
+  "words. split writes one example per agent's turn, as the agent saw it, also "
+  'if the template hides earlier thinking.',
 )
 AUTHORS = DEFINE_string(
   'authors',

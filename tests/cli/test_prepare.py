@@ -141,7 +141,7 @@ def test_several_processes_and_a_look_at_every_byte(place):
 def test_beam_that_is_not_installed_is_named(place):
   flags = f'--output={place}/out', '--beam_runner=DirectRunner'
   assert error_line('prepare', *flags_of(place), *flags) == (
-    "error: --beam_runner needs pip install 'isft-jax[beam]' (No module named "
+    "error: --beam_runner needs pip install -e '.[beam]' (No module named "
     "'apache_beam')\n"
   )
 

@@ -140,7 +140,7 @@ def _trl(renderer: Renderer) -> tuple[str, _Mask]:
     from trl import chat_template_utils
   except ImportError as error:
     raise ValueError(
-      f"--against=trl needs pip install 'isft-jax[diff]' ({error})"
+      f"--against=trl needs pip install -e '.[diff]' ({error})"
     ) from error
   # Where a tokenizer has several templates, TRL takes the default.
   template = _template(renderer)
@@ -206,7 +206,7 @@ def _renderers(renderer: Renderer, model: str) -> tuple[str, _Mask]:
     import renderers
   except ImportError as error:
     raise ValueError(
-      f"--against=renderers needs pip install 'isft-jax[renderers]' ({error})"
+      f"--against=renderers needs pip install -e '.[renderers]' ({error})"
     ) from error
   try:
     config = renderers.config_from_name(model)
