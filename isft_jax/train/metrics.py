@@ -1,10 +1,11 @@
 """Writes metrics of a run: metrics.jsonl, loggers and lines of progress."""
 
+import contextlib
 import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, Self
 
 import jax
@@ -102,10 +103,20 @@ class Metrics:
     # Loggers are closed even if the file cannot be written, as on a full disk.
     try:
       if self._file:
-        self._file.close()
+        with self._naming_the_file():
+          self._file.close()
     finally:
       if self._loggers:
         self._loggers.close()
+
+  @contextlib.contextmanager
+  def _naming_the_file(self) -> Iterator[None]:
+    # An error of an open file, such as a full disk, does not name it.
+    try:
+      yield
+    except OSError as error:
+      error.filename = error.filename or str(self._draft)
+      raise
 
   def add(self, step: int, metrics: dict[str, PyTree]) -> None:
     """Adds the metrics of a step, which may still be running."""
@@ -145,8 +156,9 @@ class Metrics:
 
     # Write before the check of the loss, so that the file shows the bad step.
     if self._file and self._loggers:
-      self._file.writelines(json.dumps(row) + '\n' for row in rows)
-      self._file.flush()
+      with self._naming_the_file():
+        self._file.writelines(json.dumps(row) + '\n' for row in rows)
+        self._file.flush()
       # Loggers draw one curve per scalar.
       for row in rows:
         self._loggers.add(row['step'], _scalars(row))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import pathlib
 import sys
 import types
 
@@ -247,6 +248,22 @@ def test_speed_is_of_the_time_between_flushes(tmp_path, monkeypatch, capsys):
   assert rows == [{'step': step, **expected} for step in range(1, 11)]
   rates = {'tokens_per_second': 500, 'targets_per_second': 250}
   assert board.rows == {step: expected | rates for step in range(1, 11)}
+
+
+@pytest.mark.skipif(
+  not pathlib.Path('/dev/full').exists(), reason='no device that is full'
+)
+def test_a_full_disk_is_named_with_its_file(tmp_path):
+  values = {'loss': jnp.float32(2), 'tokens': jnp.int32(9)}
+  values |= {'targets': jnp.float32(5)}
+  with (
+    pytest.raises(OSError, match='No space left') as caught,
+    metrics_lib.Metrics(epath.Path(tmp_path), 'run', 0, 30, Drawn()) as metrics,
+  ):
+    metrics._file = open('/dev/full', 'a')
+    metrics.add(1, values)
+    metrics.flush()
+  assert caught.value.filename == str(tmp_path / 'metrics.jsonl')
 
 
 # ---------------------------------------------------------------------- boards
