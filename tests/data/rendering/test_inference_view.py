@@ -5,37 +5,20 @@ stop token. Each template below hides one of these three. A line of a table is
 `author text`; ¶ is a line break.
 """
 
-import functools
 import itertools
 
 import pytest
-import tokenizers
-import transformers
 
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import Provenance, Segment, Trajectory
+from tests.data.marker_tokenizer import marker_tokenizer
 
 P = Provenance
 MARKS = (
   *('<|user|>', '<|assistant|>', '<|tool|>', '<|end|>', '<|stop|>'),
   *('<|call>', '<call|>', '<|answer>', '<answer|>'),
 )
-
-
-@functools.cache
-def tokenizer():
-  """Returns a tokenizer of bytes with the marks as special tokens."""
-  alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-  bpe = tokenizers.Tokenizer(
-    tokenizers.models.BPE({c: i for i, c in enumerate(alphabet)}, [])
-  )
-  bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
-    add_prefix_space=False
-  )
-  bpe.decoder = tokenizers.decoders.ByteLevel()
-  bpe.add_special_tokens(list(MARKS))
-  return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe)
 
 
 def turns(*texts):
@@ -69,7 +52,7 @@ SHOW_CALL = (
 
 
 def table_of(trajectory, template):
-  renderer = Renderer(tokenizer(), template)
+  renderer = Renderer(marker_tokenizer('', MARKS), template)
   lines = []
   for author, group in itertools.groupby(
     renderer.render(trajectory).spans, lambda span: span.provenance.name
@@ -535,5 +518,5 @@ def test_a_special_token_of_the_prompt_in_the_agents_words_is_refused():
   )
   trajectory = Trajectory('x', (*turns('Hi?', '<|call>Yo.'),))
   with pytest.raises(Rejected, match=r"special token '<\|call>'") as caught:
-    Renderer(tokenizer(), template).render(trajectory)
+    Renderer(marker_tokenizer('', MARKS), template).render(trajectory)
   assert caught.value.reason == 'special_text'
