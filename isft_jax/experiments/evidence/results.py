@@ -14,7 +14,7 @@ from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.environment import describe_base
 from isft_jax.experiments.evidence import users
 from isft_jax.experiments.evidence.arms import HALVES
-from isft_jax.experiments.evidence.statistics import interval, paired, summary
+from isft_jax.statistics import interval, paired, summary
 
 # Runs of a part: (seed, name of the arm or world) -> content of the run's file.
 Runs = Mapping[tuple[int, str], dict[str, Any]]

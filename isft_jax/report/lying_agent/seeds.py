@@ -6,7 +6,7 @@ The input is one results.json per seed, all of runs of one config.
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from isft_jax import files
+from isft_jax import files, statistics
 from isft_jax.config import with_new_names
 from isft_jax.report import document, plots, tables
 from isft_jax.report.lying_agent import comparison
@@ -61,7 +61,9 @@ def page(runs: Mapping[str, Mapping]) -> bytes:
 
 
 def answer(runs: Sequence[Mapping]) -> str:
-  """Returns sentences on how often interventional is above observational.
+  """Returns sentences on how far interventional is above observational.
+
+  The interval is that of the difference of the two arms, paired by seed.
 
   Args:
     runs: `arms` of results.json, one per seed.
@@ -84,10 +86,19 @@ def answer(runs: Sequence[Mapping]) -> str:
   of_facts = f'{min(beats)} to {max(beats)}'
   if min(beats) == max(beats):
     of_facts = f'{beats[0]}'
-  return (
+  said = (
     'The interventional arm ends above the observational one in mean margin '
     f'on {above} of {len(runs)} seeds. It is the higher of the two on '
     f'{of_facts} of {facts} facts.'
+  )
+  if len(runs) < 2:
+    return said
+  # Arms of a seed share data, initialisation and order.
+  apart = statistics.paired(*zip(*margins, strict=True))
+  return said + (
+    f' Its mean margin is {apart["mean"]:+.3f} nats per token higher; the 95 % '
+    'confidence interval of this difference, paired by seed, is '
+    f'{apart["lo"]:+.3f} to {apart["hi"]:+.3f}.'
   )
 
 
