@@ -102,6 +102,7 @@ def _is_first_line(lines: list) -> bool:
 
 def _lines(lines: list) -> Iterator[tuple[str, Mapping]]:
   """Yields the type and the payload of each line."""
+  # The oldest rollouts have items without an envelope.
   bare = not any(map(_is_line, lines))
   for i, line in enumerate(lines):
     if not isinstance(line, dict):

@@ -51,6 +51,7 @@ def read(value: object) -> Chat:
     Malformed: the row does not follow the format, or the response has no
       message, or several.
   """
+  # Find the request and the response, which may be in envelopes.
   request = _request(value) if isinstance(value, dict) else None
   if not isinstance(value, dict) or request is None:
     raise Malformed(f'expected {WANTS}')
@@ -59,6 +60,7 @@ def read(value: object) -> Chat:
     raise Malformed(f'expected {WANTS}')
   key, response = key_response
   messages = _messages(request)
+  # Metadata are all keys that are not read.
   used = {
     'messages',
     'tools',
@@ -77,6 +79,7 @@ def read(value: object) -> Chat:
   tools = None
   if key != 'raw_response':
     tools = next(filter(None, map(_tools, [request, value])), None)
+  # A response of Anthropic's API is read with the format of that API.
   if _is_anthropics(response):
     assert isinstance(response, dict)
     answer = {'role': 'assistant', 'content': response['content']}
@@ -88,6 +91,7 @@ def read(value: object) -> Chat:
   # Some loggers add the answer to the messages before they write them.
   if not _is_same(messages[-1], last):
     messages = [*messages, last]
+  # The system prompt may be beside the messages.
   system = request.get('system')
   if isinstance(system, str) and system:
     messages = [{'role': 'system', 'content': system}, *messages]

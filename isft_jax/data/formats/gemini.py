@@ -70,6 +70,7 @@ def read(value: object) -> Chat:
   """
   if not matches(value):
     raise Malformed(f'expected {WANTS}; the row has {outline(value)}')
+  # Copies, from which each key that is read is removed.
   metadata = {'contents': value} if isinstance(value, list) else value
   assert isinstance(metadata, dict)
   metadata = dict(metadata)
@@ -78,6 +79,7 @@ def read(value: object) -> Chat:
   if isinstance(metadata.get('request'), dict):
     request = metadata['request'] = dict(metadata['request'])
   match = _contents(request, _LISTS)
+  # The contents may be beside a request that has only settings.
   if match is None:
     request = metadata
     match = _contents(request, _LISTS)
@@ -92,6 +94,7 @@ def read(value: object) -> Chat:
     inner = _settings(request['config'])
     system, declared = system or inner[0], declared or inner[1]
   turns = Items()
+  # The system instruction is the first turn.
   if system:
     for part in _parts_of(system, 'system instruction'):
       if not isinstance(part.get('text'), str):
@@ -102,6 +105,7 @@ def read(value: object) -> Chat:
     turns.message({'role': 'system', 'content': text}, {})
   for i, content in enumerate(contents):
     _content(content, turns, f'content {i}', len(contents) == 1)
+  # An object whose keys were all read leaves no metadata.
   for key in ('request', 'response', 'config'):
     if metadata.get(key) == {}:
       del metadata[key]
@@ -135,6 +139,7 @@ def _is_content(value: object) -> bool:
   parts = value.get('parts')
   if not isinstance(parts, list) or value.get('content'):
     return False
+  # A part must have a key of this API, or be a text of the model.
   return any(
     (isinstance(part, str) and value.get('role') == 'model')
     or (
@@ -176,6 +181,7 @@ def _settings(request: dict) -> tuple[object, object]:
 
 def _parts_of(content: object, where: str) -> list[dict]:
   """Returns the parts of a content, which may be a text."""
+  # The SDK accepts a text, a part, or a list of both.
   content = json_or_text(content)
   if isinstance(content, str):
     return [{'text': content}]
@@ -218,6 +224,7 @@ def _content(content: object, turns: Items, where: str, is_only: bool) -> None:
     if response is None:
       texts.append(_text(part, where))
       continue
+    # Texts before a result are a turn of their own, which keeps the order.
     if texts:
       turns.message({'role': role, 'content': ''.join(texts)}, content)
       texts = []
@@ -239,6 +246,7 @@ def _agents(
   parts: list[dict], content: Mapping, turns: Items, where: str
 ) -> None:
   """Adds a content of the agent."""
+  # A signature is evidence of thoughts, which the row then must have.
   is_signed = any('thought_signature' in part for part in parts)
   if is_signed and not any(_is_thought(part) for part in parts):
     raise hidden(where, 'thoughtSignature')
@@ -251,6 +259,7 @@ def _agents(
       arguments = call.get('args')
       arguments = {} if arguments is None else arguments
       turns.call(call.get('id'), call.get('name'), arguments, content)
+    # Code that the API ran: a call, with its result in another part.
     elif isinstance(code, dict):
       turns.call(code.get('id'), 'code_execution', code, content)
     elif isinstance(output, dict):
@@ -282,6 +291,7 @@ def _result(
   value = response.get('response')
   if value is None:
     raise Malformed(f'{where}: functionResponse has no response')
+  # A text in an object of one key is shown without the object.
   if isinstance(value, dict) and len(value) == 1:
     key, text = next(iter(value.items()))
     value = text if key in _OUTPUTS and isinstance(text, str) else value

@@ -43,6 +43,7 @@ def read(value: object) -> Chat:
   """
   if not isinstance(value, dict) or not matches(value):
     raise Malformed(f'expected {WANTS}')
+  # A text in place of messages is the user's.
   if find(value, KEYS, HAS) is None:
     value = {**value, 'input': [{'role': 'user', 'content': value['input']}]}
   messages, tools, metadata = take(value, KEYS, HAS)

@@ -163,6 +163,7 @@ class _Reader:
     if not isinstance(args, dict):
       raise Malformed(f'{where}: args is {kind(args)}, expected an object')
     source = event.get('source')
+    # Events of the scaffold, such as pauses, are no turns.
     if name in _SILENT or name == 'recall':
       self.left_out[name] += 1
       return
@@ -196,6 +197,7 @@ class _Reader:
     self, name: str, args: Mapping, event: Mapping, where: str
   ) -> None:
     metadata = event.get('tool_call_metadata')
+    # Without function calling, the agent's words are in the arguments.
     if metadata is None:
       message = _spoken(name, args, where)
       if message is None:
@@ -212,6 +214,7 @@ class _Reader:
         f'{where}: no model_response: the words of the agent are not in the '
         f'row; {_EXPORT}'
       )
+    # An observation names the event of its call, from which it gets the id.
     id = metadata.get('tool_call_id')
     if isinstance(id, str) and type(event.get('id')) is int:
       function = metadata.get('function_name')
@@ -231,6 +234,7 @@ class _Reader:
     extras = {} if extras is None else extras
     if not isinstance(extras, dict):
       raise Malformed(f'{where}: extras is {kind(extras)}, expected an object')
+    # Texts that OpenHands words from templates are not in the row.
     if name == 'recall' and any(extras.get(key) for key in _RECALLED):
       raise Malformed(
         f'{where}: recall: OpenHands worded it from a template; {_EXPORT}'
@@ -256,6 +260,7 @@ class _Reader:
       message |= {'role': 'tool', 'tool_call_id': id, 'name': function}
     else:
       message['role'] = 'user'
+    # The scaffold words the user's rejection of an action.
     is_harness = name == 'user_rejected'
     author = Provenance.HARNESS if is_harness else Provenance.TOOL
     self._say(message, author, event)
@@ -277,6 +282,7 @@ def _spoken(name: str, args: Mapping, where: str) -> dict | None:
     thought = thought.get('text')
   if not isinstance(thought, (str, type(None))):
     raise Malformed(f'{where}: thought is {kind(thought)}, expected text')
+  # The last words may be in two fields.
   if name == 'finish':
     last = args.get('final_thought')
     if last is not None and not isinstance(last, str):
@@ -284,6 +290,7 @@ def _spoken(name: str, args: Mapping, where: str) -> dict | None:
     words = '\n'.join(filter(None, (thought, last)))
     if not words:
       return None
+  # Without function calling, the agent writes actions as markup.
   elif name in _MARKUP:
     key, tag = _MARKUP[name]
     if not isinstance(args.get(key), str):

@@ -108,6 +108,7 @@ def read(value: object) -> Chat:
   schemas = _schemas(tools)
   if tools and schemas is None:
     left_out[_SILENT_TOOLS] += 1
+  # Metadata are all keys but the events.
   row = value if isinstance(value, dict) else {}
   metadata = {k: v for k, v in row.items() if k != key}
   return Chat(turns, schemas, metadata, left_out)
@@ -191,6 +192,7 @@ def _observation(event: Mapping, where: str) -> tuple[dict, None]:
   if content is None:
     content = observation.get('output')
   parts = _parts(content, where)
+  # OpenHands adds the state of the shell to the text that the agent sees.
   metadata = observation.get('metadata')
   if isinstance(metadata, dict) and 'exit_code' in metadata:
     text = ''.join(part['text'] for part in parts if _is_text(part))

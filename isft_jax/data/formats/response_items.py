@@ -79,6 +79,7 @@ def is_item(value: object) -> bool:
   if isinstance(type_, str) and type_ in _TYPES:
     # An item, and not a block of Anthropic's or an event's name.
     return value.get('role') is None
+  # A message without a type is detected by its parts.
   content = value.get('content')
   return (
     isinstance(value.get('role'), str)
@@ -122,6 +123,7 @@ def read(
     if not isinstance(type_, str):
       raise Malformed(f'{where}: type is {kind(type_)}, expected a name')
 
+    # Each type becomes turns, is left out and counted, or is an error.
     if type_ == 'message':
       _message(item, turns, where, by_text)
     elif type_ == 'reasoning':
@@ -139,6 +141,7 @@ def read(
       left_out[type_] += 1
     elif type_ in _HIDDEN:
       raise hidden(where, type_)
+    # These types hold only references to text.
     elif type_ == 'item_reference':
       raise Malformed(f'{where}: item_reference: its text is not in the row')
     elif type_ in ('web_search_call', 'file_search_call'):
@@ -157,12 +160,14 @@ def _message(item: Mapping, turns: Items, where: str, by_text: ByText) -> None:
   if not isinstance(role, str) or not role:
     raise Malformed(f'{where}: role is {kind(role)}, expected a name')
   texts = _texts([] if content is None else content, where)
+  # Texts of other roles may have several authors.
   if role != 'assistant':
     pieces: list[Piece] = [
       (text, by_text(text) if role == 'user' else None) for text in texts
     ]
     turns.pieces(role, pieces, item)
     return
+  # A message of the agent may have the fields of Chat Completions.
   thought, calls = item.get('reasoning_content'), item.get('tool_calls') or []
   if thought:
     turns.thought(thought, item)
@@ -248,6 +253,7 @@ def _output(output: object, where: str) -> str:
 
 def _server_call(item: Mapping, type_: str, turns: Items, where: str) -> None:
   """Adds a call that OpenAI's servers answered, and its answer."""
+  # The provider ran the tool: one item has the call and its result.
   answer = item.get(_SERVER_CALLS[type_])
   name, arguments = item.get('name'), item.get('arguments')
   if type_ == 'code_interpreter_call':
@@ -306,6 +312,7 @@ def _schemas(tool: object) -> list[dict]:
   # A group of functions.
   if type_ == 'namespace':
     return schemas(tool.get('tools'))
+  # A custom tool takes one text, which is shown as a parameter `input`.
   if type_ == 'custom':
     return [
       _schema(

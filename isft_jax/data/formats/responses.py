@@ -65,10 +65,12 @@ def read(value: object) -> Chat:
         'previous_response_id: the turns of that response are not in the row'
       )
 
+  # Items of the request, and then those of the response.
   items: list = []
   keys = [key for key in _LISTS if request.get(key) is not None]
   if keys:
     items += _as_items(keys[0], request.pop(keys[0]), 'user')
+  # A row may repeat the output of its response. Both must be equal.
   outputs = [
     place.pop('output')
     for place in (response, metadata)
@@ -85,6 +87,7 @@ def read(value: object) -> Chat:
   tools = response_items.schemas(
     json_or_text(_first(request, response, 'tools'))
   )
+  # An object whose keys were all read leaves no metadata.
   for key in (*_REQUESTS, 'response'):
     if metadata.get(key) == {}:
       del metadata[key]

@@ -176,6 +176,7 @@ def join(samples: Sequence[Sample], has_tools: bool = False) -> list[Piece]:
   pieces: list[Piece] = []
   for sample in samples:
     n = len(tokens)
+    # Each prompt must begin with all tokens before it.
     if sample.prompt[:n] != tokens:
       # The first token that differs, or the end of a shorter prompt.
       pairs = zip(sample.prompt, tokens, strict=False)
@@ -186,6 +187,7 @@ def join(samples: Sequence[Sample], has_tools: bool = False) -> list[Piece]:
         'tokens before: its history was rewritten, so that the run is not one '
         'sequence; make each call a row of its own'
       )
+    # Author of the prompt's new tokens; None takes that of their turns.
     new, author = sample.prompt[n:], None
     mixed = None if pieces else Provenance.CONTEXT
     if not pieces and (has_tools or not sample.before):
@@ -252,6 +254,7 @@ def example(id: str, row: TokenChat, trajectory: Trajectory) -> Example:
     # A turn is a run of pieces with the same turns.
     number += turns != last
     last = turns
+    # Author and verdict of the piece's turns, unless the piece has its own.
     verdict = Verdict.UNKNOWN
     if author is None:
       of_turns = {trajectory.segments[i].provenance: i for i in turns}
