@@ -107,6 +107,7 @@ class Tally:
       for name in objectives.NAMES
       if tokens
     }
+    # `verify` compares these rows and splits with the records.
     return {
       'rows': {
         'read': self.read,
@@ -126,6 +127,7 @@ class Tally:
         if self.tokens_P[author]
       },
       'straddling_tokens': self.straddling,
+      # Text and schemas that the rendering lacks; see `fidelity.count_losses`.
       'lost': {
         'thinking_characters': self.lost['thinking'],
         'whitespace_characters': self.lost['whitespace'],
