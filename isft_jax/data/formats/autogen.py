@@ -177,6 +177,7 @@ def _assistant(
   turns.end_turn()
   if message.get('thought'):
     turns.thought(message['thought'], message)
+  # The content is a text, or a list of calls.
   if isinstance(message.get('content'), list):
     _calls(message, turns, users, where)
   else:

@@ -100,6 +100,7 @@ def read(value: object) -> Chat:
 def _request(value: object) -> object:
   """Returns the object with the messages: the row, or a part of a log."""
   if isinstance(value, dict):
+    # Bedrock's logs of invocations have the request in `input`.
     logged = value.get('input')
     if isinstance(logged, dict) and isinstance(
       logged.get('inputBodyJson'), dict
@@ -141,6 +142,7 @@ def _message(message: Mapping, turns: Items, where: str) -> None:
   blocks = [{'text': content}] if isinstance(content, str) else content
   if not isinstance(blocks, list):
     raise Malformed(f'{where}: content is {kind(content)}, expected blocks')
+  # Blocks of the agent join one turn. Other blocks are texts or results.
   texts: list[str] = []
   for block in blocks:
     name, value = _named(block, where)
@@ -185,6 +187,7 @@ def _agents(
   if name == 'reasoningContent':
     inner = value.get('reasoningText') if isinstance(value, dict) else None
     text = inner.get('text') if isinstance(inner, dict) else None
+    # Redacted reasoning has no text.
     if not isinstance(text, str) or not text:
       raise hidden(where, name)
     turns.thought(text, message)
@@ -229,6 +232,7 @@ def _result(value: object, message: Mapping, turns: Items, where: str) -> None:
   for block in blocks:
     name, inner = _named(block, where)
     texts.append(json_text(inner) if name == 'json' else _text(block, where))
+  # Author rules may test the status of a result.
   raw = {
     **message,
     **({'status': value['status']} if 'status' in value else {}),

@@ -111,6 +111,7 @@ def _object(value: object) -> object:
 
 def _request(row: Mapping) -> Mapping | None:
   """Returns the object that has the messages, or None."""
+  # Level by level: the outermost object with messages counts.
   candidates: list[object] = [row]
   for _ in range(_MOST):
     for candidate in candidates:
@@ -147,6 +148,7 @@ def _response(row: Mapping) -> tuple[str, object] | None:
     return 'choices', row
   for key in _RESPONSES:
     response = _object(row.get(key))
+    # Envelopes of a response have it under `body`.
     for _ in range(_MOST):
       if not isinstance(response, dict):
         break

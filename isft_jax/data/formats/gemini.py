@@ -55,6 +55,7 @@ def matches(value: object) -> bool:
     return any(map(_is_content, value))
   if not isinstance(value, dict):
     return False
+  # Logs have the request as an object of the row.
   request = value.get('request')
   if isinstance(request, dict) and _contents(request, _LISTS):
     return True
@@ -250,6 +251,7 @@ def _agents(
   is_signed = any('thought_signature' in part for part in parts)
   if is_signed and not any(_is_thought(part) for part in parts):
     raise hidden(where, 'thoughtSignature')
+  # Parts are in the order in which the model wrote them.
   for part in parts:
     call, code = part.get('function_call'), part.get('executable_code')
     output = part.get('code_execution_result')
@@ -328,6 +330,7 @@ def _schema(declaration: object) -> dict:
     raise Malformed(f'a declaration is {kind(declaration)}, expected an object')
   fields = _snaked(declaration)
   function = {k: fields[k] for k in ('name', 'description') if k in fields}
+  # Parameters that are JSON Schema have a key of their own.
   for key in ('parameters', 'parameters_json_schema'):
     if key in fields:
       function['parameters'] = _with_small_types(fields[key])

@@ -65,6 +65,7 @@ def _is_marked(message: object) -> bool:
   """Returns whether only Inspect writes such a message."""
   if not isinstance(message, dict):
     return False
+  # Only Inspect has these sources, or calls whose function is a name.
   calls = message.get('tool_calls')
   return message.get('source') in ('input', 'generate', 'operator') or (
     isinstance(calls, list)
@@ -224,6 +225,7 @@ def _text(value: object, texts: Mapping, where: str) -> str:
     return ''
   if not isinstance(value, str):
     raise Malformed(f'{where}: text is {kind(value)}, expected a string')
+  # Long texts are stored once per sample, as attachments.
   if not value.startswith(_ATTACHMENT):
     return value
   text = texts.get(value.removeprefix(_ATTACHMENT))

@@ -78,6 +78,7 @@ def read(value: object) -> Chat:
     raise Malformed(f'expected {WANTS}; the row has {outline(value)}')
   state = _state(value)
   messages, tools, metadata = take(state, KEYS, ())
+  # Keys around a state are metadata, too.
   if state is not value and isinstance(value, dict):
     outer = {k: v for k, v in value.items() if v is not state}
     metadata = {**metadata, **outer}

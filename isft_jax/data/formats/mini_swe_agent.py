@@ -104,6 +104,7 @@ def _read_items(messages: list[dict], complaint: str | None, row: Chat) -> Chat:
   for i, raw in enumerate(messages):
     if raw.get('role') == 'exit':
       left_out['exit'] += 1
+    # A response of the API has several items of the agent.
     elif raw.get('object') == 'response':
       output = raw.get('output')
       if not isinstance(output, list):

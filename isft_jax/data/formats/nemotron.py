@@ -54,6 +54,7 @@ def read(value: object) -> Chat:
   first = {'role': 'system', 'content': system}
   if system and messages[0] != first:
     messages = [first, *messages]
+  # The output is the agent's last turn.
   messages = [
     *messages,
     {'role': 'assistant', 'content': metadata.pop('output')},

@@ -96,6 +96,7 @@ def read(value: object) -> Chat:
     raise Malformed('no turns: no event is a message, an action or its result')
   row = value if isinstance(value, dict) else {}
   metadata = {k: v for k, v in row.items() if k not in (key, 'tools')}
+  # Schemas are in the event of the system prompt, or in the row.
   tools = model_messages.schemas(reader.tools or row.get('tools'))
   return Chat(reader.turns, tools, metadata, reader.left_out)
 
@@ -172,6 +173,7 @@ class _Reader:
         f'{where}: condensation: the agent did not see the earlier events '
         f'again; {_EXPORT}'
       )
+    # The system prompt comes with the schemas of the tools.
     if name == 'system':
       self.tools = args.get('tools')
       system = {'role': 'system', 'content': args.get('content')}
@@ -326,6 +328,7 @@ def with_shell_state(text: str, metadata: Mapping) -> str:
     text += f'\n[Current working directory: {metadata["working_dir"]}]'
   if metadata.get('py_interpreter_path'):
     text += f'\n[Python interpreter: {metadata["py_interpreter_path"]}]'
+  # A code of -1 means that none is known.
   code = metadata.get('exit_code', -1)
   if type(code) is int and code != -1:
     text += f'\n[Command finished with exit code {code}]'

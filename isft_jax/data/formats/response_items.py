@@ -171,6 +171,7 @@ def _message(item: Mapping, turns: Items, where: str, by_text: ByText) -> None:
   thought, calls = item.get('reasoning_content'), item.get('tool_calls') or []
   if thought:
     turns.thought(thought, item)
+  # A turn that only makes calls has no text.
   if texts or not calls:
     turns.text(''.join(texts), item)
   if not isinstance(calls, list):
@@ -227,6 +228,7 @@ def _thought(item: Mapping, where: str) -> str:
 def _call(item: Mapping, type_: str, turns: Items) -> None:
   arguments = item.get(_CALLS[type_])
   name = item.get('name')
+  # A custom tool takes one text. Calls of the API's own tools have no name.
   if type_ == 'custom_tool_call':
     arguments = {'input': arguments}
   elif type_ != 'function_call':
@@ -256,6 +258,7 @@ def _server_call(item: Mapping, type_: str, turns: Items, where: str) -> None:
   # The provider ran the tool: one item has the call and its result.
   answer = item.get(_SERVER_CALLS[type_])
   name, arguments = item.get('name'), item.get('arguments')
+  # The code is the argument of the call, and the logs are its result.
   if type_ == 'code_interpreter_call':
     name, arguments = 'code_interpreter', {'code': item.get('code')}
     if isinstance(answer, list):

@@ -29,6 +29,7 @@ _REQUESTS = ('responses_create_params', 'request')  # keys of a request
 
 def matches(value: object) -> bool:
   """Returns whether a row has this format."""
+  # Rollouts of Codex are lists of such items, too.
   if isinstance(value, list):
     return _has_items(value) and not codex.matches(value)
   if not isinstance(value, dict):

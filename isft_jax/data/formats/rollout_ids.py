@@ -217,6 +217,7 @@ def _sample(
       Turn(normalised(message, start + i), None, message)
       for i, message in enumerate(call['completion'])
     ]
+  # Tokens whose author has no message get a stand-in for it.
   is_agents = [turn.message['role'] == 'assistant' for turn in turns[start:]]
   for flag, role in ((True, 'assistant'), (False, 'environment')):
     if flag not in is_agents and flag in map(bool, mask):

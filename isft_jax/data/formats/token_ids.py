@@ -221,6 +221,7 @@ def pieces_from_mask(
   start = 0
   for is_sampled, group in itertools.groupby(sampled):
     end = start + len([*group])
+    # Tokens before the first sampled one are the prompt.
     before = 'environment' if pieces else 'system'
     pieces.append(Piece(tokens[start:end], (len(turns),)))
     turns.append(stand_in('assistant' if is_sampled else before))

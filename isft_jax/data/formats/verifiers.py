@@ -116,6 +116,7 @@ def _pieces(node: Mapping, i: int) -> list[Piece]:
     content = [role != 'assistant' or node.get('sampled') is not True] * len(
       ids
     )
+  # Runs of the turn's own tokens alternate with runs of the template's.
   is_turns = [m or c for m, c in zip(mask, content, strict=True)]
   pieces, start = [], 0
   for is_turn, group in itertools.groupby(is_turns):
