@@ -129,6 +129,7 @@ def parts(raw: Mapping, text: str, i: int) -> tuple[Part, ...]:
     if part.start < end:
       raise Malformed(f'turn {i}: spans overlap at character {part.start}')
     end = part.stop
+  # The last end is the largest, because spans do not overlap.
   if end > len(text):
     raise Malformed(
       f'turn {i}: a span ends at {end}, the text is {len(text)} characters'

@@ -43,6 +43,7 @@ def take(metadata: dict) -> list[dict] | None:
   Raises:
     Malformed: `tools` or `functions` holds something else, or both differ.
   """
+  # The first key with schemas counts. Others usually repeat it.
   keys = [key for key in KEYS if key in metadata]
   used: tuple[str, list[dict]] | None = None
   for key in keys:
