@@ -80,6 +80,7 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
         f'{file.path}: {prefix}{key} must be one of {", ".join(known)} (got '
         f'{keys.get(key)!r}); pass a folder with tokenizer.json instead'
       )
+  # The vocabulary, the kinds of its tokens, and the merges.
   for key, kind in (('tokens', str), ('token_type', int), ('merges', str)):
     value = keys.get(key)
     if not isinstance(value, list) or not all(
