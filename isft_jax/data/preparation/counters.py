@@ -86,6 +86,7 @@ class Tally:
   def merge(self, other: 'Tally') -> 'Tally':
     """Adds the counts of another tally; returns this one."""
     for name, count in vars(other).items():
+      # These counters stay bounded when they are added.
       if name in ('unused', 'left_out'):
         counts = getattr(self, name)
         for key, number in count.items():
