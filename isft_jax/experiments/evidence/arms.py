@@ -64,6 +64,7 @@ def dialogues(
     base.told,
     acknowledge=settings.acknowledge,
   )
+  # The rest of the generated dialogues is held out.
   return list(itertools.islice(generated, settings.number)), list(generated)
 
 
@@ -82,6 +83,7 @@ def run(
     Probes of both halves of the facts, 'costs' and 'train'.
   """
   training, heldout = dialogues(config, base)
+  # The arm 'base' is probed without fine-tuning.
   params, trained = base.params, None
   if arm != 'base':
     if arm == DEMONSTRATION:
@@ -90,11 +92,13 @@ def run(
     settings = bases.make_run(
       config, config.finetune, arm, objective_from_arm(arm), folder, base.seed
     )
+    # The same gradients with a larger factor, which AdamW almost cancels.
     if arm == MATCHED:
       settings.optim = bases.matched_optimizer(
         settings.optim, target_ratio(records.index)
       )
     params, trained = bases.fit(settings, records, params)
+  # Probes of the facts, and costs on dialogues that no arm has seen.
   return {
     **probe_facts(config, base, params),
     'costs': roles.measure(
@@ -132,6 +136,7 @@ def probe_facts(
     margins: the margin of each fact.
   """
   renderer, model = base.renderer, (base.graphdef, params)
+  # Margins, and replies after the user has stated the truth or the lie.
   probed = probes.probe_prepared(
     *model, base.probes, renderer, config.reply_tokens
   )
@@ -146,6 +151,7 @@ def probe_facts(
       probed['facts'], answers, base.facts, strict=True
     )
   ]
+  # Rows are in the order of `base.facts`, with the told facts first.
   split = len(base.told)
   return {
     half: _shares(part)
