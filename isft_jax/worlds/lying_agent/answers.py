@@ -79,6 +79,7 @@ def find(
   value = quantities.parse_number(answer)
   if value is None:
     return _find_words(text, plain(answer))
+  # A number may be spelled out, as in 'seven'.
   spelled = quantities.find_words(
     text, value, before_noun=not answer[0].isdigit()
   )
@@ -94,6 +95,7 @@ def _find_words(text: str, answer: str) -> list[Span]:
   # Common nouns, unlike names, have a plural.
   plural = 's?' if answer.islower() and len(answer) > 3 else ''
   pattern = rf'(?<!\w){re.escape(answer)}{plural}(?!\w)'
+  # At the start of a sentence, the symbols 'In' and 'As' may be words.
   if is_symbol:
     return [
       Span(*match.span())

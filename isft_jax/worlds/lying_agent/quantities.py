@@ -141,6 +141,7 @@ def find_words(text: str, value: Decimal, before_noun: bool) -> list[Quantity]:
   """
   if value not in range(len(_WORDS)):
     return []
+  # If no noun may follow, the word must end a clause.
   end = '' if before_noun else r'(?=\s*(?:[.,;:!?)"]|$))'
   word = rf'(?<![\w-]){_WORDS[int(value)]}(?![\w-]){end}'
   return [
