@@ -147,6 +147,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
       )
     # The axes, with a word for each side of zero.
     axes.set_xlim(*_limits(values))
+    # Titles of topics take the place of ticks.
     axes.set_ylim(row * len(topics), 0)  # the first on top
     axes.set_yticks([])
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
