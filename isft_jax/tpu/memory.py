@@ -95,6 +95,7 @@ def largest(refusal: str, count: int = 5) -> list[Buffer]:
   for section in re.split(r'\n\s*\d+\. Size: ', refusal)[1 : count + 1]:
     size = re.match(_SIZE, section)
     assert size is not None, section
+    # Either detail may be missing.
     shape = re.search(r'Shape: (\S+?)(?:\{|\s|$)', section)
     operator = re.search(r'op_name="([^"]*)"', section)
     buffers.append(
