@@ -35,6 +35,7 @@ def align(
     int [A, 2]: for each token of either sequence, its index in `ours` and in
     `theirs`; -1 if that sequence does not have it. Both columns ascend.
   """
+  # Equal sequences need no search.
   if list(ours) == list(theirs):
     return np.stack([np.arange(len(ours))] * 2, axis=1)
   pairs: list[tuple[int, int]] = []

@@ -24,6 +24,7 @@ class _Log(NamedTuple):
   has: tuple[set[str], ...]  # other keys, of which one set is there
 
 
+# Logs of tau2-bench, and JSON logs of Inspect.
 _LOGS = (
   _Log('simulations', 'info', ({'info'}, {'tasks'})),
   _Log('samples', 'eval', ({'eval'}, {'version', 'status'})),

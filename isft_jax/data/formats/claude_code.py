@@ -58,6 +58,7 @@ _TAGS = (
 )
 # Output of commands that the user ran.
 _OUTPUTS = ('bash-stdout', 'bash-stderr')
+# The arguments of a slash command that has none.
 _NO_ARGUMENTS = re.compile(r'<command-args>\s*</command-args>\s*')
 _SPACE = re.compile(r'\s*')
 # A note on an interrupted request comes first; the user's words may follow.

@@ -25,6 +25,7 @@ from isft_jax.types import Provenance
 
 WANTS = 'a list of {type, payload}, the lines of a rollout of Codex'
 USES = response_items.USES  # keys of an item
+# Types of the lines of a rollout.
 _TYPES = (
   *('session_meta', 'response_item', 'compacted', 'turn_context', 'event_msg'),
   *('world_state', 'ghost_snapshot'),
@@ -37,6 +38,7 @@ _CONTEXT = (
   '<skill>',
   '<plugins>',
 )
+# Beginnings of notes that Codex writes in the user's role.
 _HARNESS = (
   '<turn_aborted>',
   '<user_shell_command>',

@@ -87,6 +87,7 @@ def read(value: object) -> Chat:
     chat = anthropic.read(row | ({'tools': tools} if tools else {}))
     return Chat(chat.turns, chat.tools, metadata)
 
+  # The message of an OpenAI response is the agent's last turn.
   last = {'role': 'assistant', **model_messages.answer(response, 'response')}
   # Some loggers add the answer to the messages before they write them.
   if not _is_same(messages[-1], last):

@@ -46,6 +46,7 @@ _PARTS = (
 _ROLES = ('user', 'model', 'function', 'tool', 'system')
 # The one key of a function response that holds its output; see the source.
 _OUTPUTS = ('output', 'result')
+# Types of the API's schemas. JSON Schema has them in small letters.
 _TYPES = ('STRING', 'NUMBER', 'INTEGER', 'BOOLEAN', 'ARRAY', 'OBJECT', 'NULL')
 
 

@@ -47,6 +47,7 @@ PARTS = frozenset(
     *('id', 'name', 'arguments', 'result', 'error'),
   )
 )
+# Keys of a message that all of its pieces share.
 _FIELDS = ('role', 'author', 'verdict', 'spans')
 _ATTACHMENT = 'attachment://'
 

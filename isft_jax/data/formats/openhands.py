@@ -68,6 +68,7 @@ _RECALLED = (
   *('additional_agent_instructions', 'microagent_knowledge', 'date'),
   *('custom_secrets_descriptions', 'conversation_instructions'),
 )
+# Advice in errors about text that events do not have.
 _EXPORT = (
   'export the completions (log_completions of OpenHands), which have the '
   'messages'

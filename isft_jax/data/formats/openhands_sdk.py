@@ -36,6 +36,7 @@ USES = normalize.USES | {
   *('responses_reasoning_item', 'tool_call', 'llm_response_id'),
   *('tool_call_id', 'tool_name', 'observation', 'error', 'rejection_reason'),
 }
+# Text that the SDK adds before the output of a failed call.
 _ERROR = '[An error occurred during execution.]\n'
 # Authors of messages, by source and role of the message.
 _AUTHORS = {
@@ -44,6 +45,7 @@ _AUTHORS = {
   ('environment', 'user'): Provenance.HARNESS,
   ('hook', 'user'): Provenance.HARNESS,
 }
+# Name under which tools without schemas are counted.
 _SILENT_TOOLS = 'tools without parameters'
 
 
@@ -215,6 +217,7 @@ def _rejection(event: Mapping, where: str) -> tuple[dict, Provenance]:
   return _result(event, f'Action rejected: {reason}'), Provenance.HARNESS
 
 
+# Events that are turns. All others are left out and counted.
 _READERS = {
   'SystemPromptEvent': _system,
   'MessageEvent': _message,

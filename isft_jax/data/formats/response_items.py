@@ -52,6 +52,7 @@ _LEFT_OUT = (
   'ghost_snapshot',
   'compaction_trigger',
 )
+# Summaries of earlier turns that only the provider can read.
 _HIDDEN = ('compaction', 'compaction_summary', 'context_compaction')
 # Types that no other format has. 'message' is also a type of other APIs.
 _TYPES = frozenset(
@@ -65,6 +66,7 @@ _TYPES = frozenset(
     'mcp_list_tools',
   )
 )
+# Types of parts with text, and types of parts that only this API has.
 _TEXT_PARTS = ('input_text', 'output_text', 'text')
 _OWN_PARTS = ('input_text', 'output_text', 'input_image', 'input_file')
 # Decides the author of one part of a user's message; None: the role decides.

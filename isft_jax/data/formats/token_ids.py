@@ -172,6 +172,7 @@ def join(samples: Sequence[Sample], has_tools: bool = False) -> list[Piece]:
   Raises:
     Malformed: the prompt of a call does not begin with all tokens before it.
   """
+  # All tokens so far, and the pieces that they consist of.
   tokens: list[int] = []
   pieces: list[Piece] = []
   for sample in samples:

@@ -148,6 +148,7 @@ def _part(span: object, where: str) -> Part:
       f'{where} must be [start, stop, author] or [start, stop, author, verdict]'
     )
   start, stop = span['start'], span['stop']
+  # isinstance would accept true and false as positions.
   if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
     raise Malformed(
       f'{where}: expected 0 <= start < stop, counted in characters'

@@ -224,6 +224,7 @@ def joined_calls(turns: list[Turn]) -> list[Turn]:
     ):
       joined.append(turn)
       continue
+    # The call joins those of the message before it.
     calls = before.message.get('tool_calls', []) + turn.message['tool_calls']
     message = {**turn.message, **before.message, 'tool_calls': calls}
     joined[-1] = before._replace(message=message)

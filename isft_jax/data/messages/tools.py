@@ -19,6 +19,7 @@ _USUAL = ('tools', 'functions')
 # Keys of a schema besides its name. Without any of them, an object with a name
 # is something else.
 _SCHEMA = ('parameters', 'description', 'input_schema', 'inputSchema')
+# Keys of a call in OpenAI's form. All others are fields of its function.
 _CALL_FIELDS = ('id', 'index', 'type', 'function')
 
 

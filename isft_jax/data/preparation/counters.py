@@ -13,6 +13,7 @@ from isft_jax.types import Example, Provenance, Verdict
 # data, as ids.
 _MOST_KEYS = 1_000
 _OTHER_KEYS = 'other keys'
+# The shortest row, the longest row, and quantiles between them.
 _QUANTILES = (0, 0.1, 0.5, 0.9, 0.99, 1)
 
 

@@ -335,6 +335,7 @@ def _length(trajectory: Trajectory) -> int:
     elif isinstance(value, (list, tuple)):
       values += value
     else:
+      # Numbers, true, false and null.
       length += 1
   return length
 

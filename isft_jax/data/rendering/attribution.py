@@ -134,6 +134,7 @@ class Attribution:
       first.setdefault(turn, i)
       last[turn] = i
 
+    # State of the walk over the stretches.
     homes = {stretch.home for stretch in stretches}
     spans: list[Span] = []
     turn = 0

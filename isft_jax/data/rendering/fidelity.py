@@ -46,6 +46,7 @@ def count_losses(
     Rejected: some text has an unknown origin, words of the agent are outside of
       its turn, or words are missing or duplicated.
   """
+  # Text is compared by its origin, so that every origin must be known.
   _check_origins(trajectory, stretches)
 
   # Collect the rendered text of each value: (turn, field, number) -> text.

@@ -37,6 +37,8 @@ def _split(regex: str) -> pre_tokenizers.PreTokenizer:
   )
 
 
+# The library has the regular expression of GPT-2. SmolLM splits numbers into
+# digits before it.
 _GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 _DIGITS = pre_tokenizers.Digits(individual_digits=True)
 # By the value of tokenizer.ggml.pre.

@@ -71,6 +71,7 @@ def load(place: str) -> FastTokenizer:
       f'(ORG/NAME) or a preset ({", ".join(places.PRESETS)})'
     )
   try:
+    # Code that a repository brings with it is never run.
     tokenizer = transformers.AutoTokenizer.from_pretrained(
       place, trust_remote_code=False
     )
