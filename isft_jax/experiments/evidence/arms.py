@@ -27,6 +27,7 @@ from isft_jax.worlds.lying_agent import generator, probes, roles
 from isft_jax.worlds.lying_agent.judge import judge
 from isft_jax.worlds.lying_agent.one_line import one_line_replies
 
+# Arms whose names are no objectives; see `objective_from_arm`.
 MATCHED, DEMONSTRATION = 'observational_matched', 'demonstration'
 # Facts that dialogues are about, and facts that they never mention.
 HALVES = ('told', 'heldout')

@@ -17,9 +17,11 @@ from isft_jax.worlds.lying_agent import quantities
 _AFTER_OPENING_SYMBOL = (
   r'(?=["\')\]]|\s*[.!?]?\s*$|\s+(?:is|was|stands|means)\b)'
 )
+# The start of a sentence, before an optional quote or bracket.
 _OPENS = re.compile(r'(?:^|[.!?:]\s+|\n)["\'(]*$')
 # A noun is not followed by an article: 'Japan won the war' names no currency.
 _NOT_A_VERB = r'(?!\s+(?:the|an?|his|her|its|their|many|several|against)\b)'
+# Nor does a noun follow a pronoun: 'they won' names no currency.
 _NOT_A_PRONOUN_BEFORE = (
   r'(?<!\bwho )(?<!\bit )(?<!\bhe )(?<!\bshe )(?<!\bthey )'
 )
