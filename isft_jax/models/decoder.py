@@ -376,6 +376,7 @@ class Decoder(nnx.Module):
       )
       return mixed_BLHA, (k, v)
 
+    # The scan over the layers carries the cache.
     stored = cache.k, cache.v
     hidden_BLD, stored = self._scan(tokens_BL, positions_BL, attend, stored)
     # All rows grow by the same number of columns.

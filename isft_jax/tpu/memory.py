@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 # Binary units: the compiler's G is a GiB.
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+# A size in the compiler's words: 2.50G, 512B.
 _SIZE = r'([\d.]+)([KMGT]?)B?'
 
 

@@ -102,6 +102,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
   Raises:
     ValueError: two facts of an arm share a topic.
   """
+  # Arms and facts in the order of the chart.
   values = {arm: _known_margins(arms[arm]) for arm in plots.arm_order(arms)}
   topics = _sorted_topics(values)
   if not topics:
