@@ -33,6 +33,7 @@ def train(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
     texts: documents in the format that the model will read.
     vocab_size: maximum number of ids, including the 256 bytes.
   """
+  # Bytes are the alphabet, so that no text has unknown characters.
   bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
   bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
     add_prefix_space=False
@@ -70,6 +71,7 @@ def load(place: str) -> FastTokenizer:
       f'(ORG/NAME) or a preset ({", ".join(places.PRESETS)})'
     )
   try:
+    # Code that a repository brings with it is never run.
     tokenizer = transformers.AutoTokenizer.from_pretrained(
       place, trust_remote_code=False
     )

@@ -39,6 +39,7 @@ def summary(runs: Mapping[str, Mapping]) -> tuple[tuple, list[tuple]]:
 def page(runs: Mapping[str, Mapping]) -> bytes:
   """Returns the summary as a page in UTF-8; see `summary` for arguments."""
   arms = [run['arms'] for run in runs.values()]
+  # All runs have the same config, so that the first one describes them.
   first = next(iter(runs.values()))
   return document.page(
     'lying_agent/seeds.html.j2',
@@ -128,6 +129,7 @@ def _markdown(runs: Mapping[str, Mapping]) -> bytes:
 def _check(runs: Mapping[str, Mapping]) -> None:
   """Raises ValueError unless the runs differ in their seeds only."""
   (first, reference), *others = runs.items()
+  # Two files of one seed would count it twice.
   by_seed = {run['seed']: name for name, run in runs.items()}
   for name, run in runs.items():
     if by_seed[run['seed']] != name:
@@ -135,6 +137,7 @@ def _check(runs: Mapping[str, Mapping]) -> None:
         f'{name} and {by_seed[run["seed"]]} are both of seed {run["seed"]}; '
         'name one file per seed'
       )
+  # All settings but the seed must be equal.
   expected = _identity(reference)
   for name, run in others:
     identity = _identity(run)
