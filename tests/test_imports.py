@@ -36,7 +36,7 @@ _GROUND = (
 )
 _REPORT = (
   'report report.lying_agent report.evidence report.theory report.viewer '
-  'report.diff'
+  'report.diff report.runs'
 )
 # Room: the rooms that it may import, besides itself.
 MAY_IMPORT = {
@@ -79,6 +79,7 @@ MAY_IMPORT = {
   'report.lying_agent': 'config files statistics report report.viewer',
   'report.evidence': 'files report report.lying_agent',
   'report.theory': 'files report',
+  'report.runs': 'config files report report.viewer report.lying_agent',
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',
   'experiments.config': 'config',
   'api': f'{_GROUND} data.preparation train worlds configs',
