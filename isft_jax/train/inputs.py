@@ -14,6 +14,7 @@ from isft_jax.config import RunConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.train import start
 
 
@@ -30,6 +31,9 @@ class Inputs(NamedTuple):
       records share.
     records: digests of the records and number of rows, as JSON values, to
       compare runs by; see `_identify`.
+    tokenizer: tokenizer of all records.
+    rendering: how their text was made, from their metadata: see
+      `Renderer.rendering`.
   """
 
   config: RunConfig
@@ -38,6 +42,8 @@ class Inputs(NamedTuple):
   heldout: dict[str, pipeline.BatchSource]
   fingerprint: str
   records: dict[str, Any]
+  tokenizer: FastTokenizer
+  rendering: dict[str, Any]
 
 
 def open_inputs(config: RunConfig) -> Inputs:
@@ -100,6 +106,8 @@ def open_inputs(config: RunConfig) -> Inputs:
     },
     fingerprints[folders[0]],
     _identify(dict(zip(names, train, strict=True)), heldout, source),
+    tokenizer,
+    train[0].metadata.get('rendering', {}),
   )
 
 

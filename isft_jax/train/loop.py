@@ -75,7 +75,7 @@ def train(
   # Inputs, trainer and workdir.
   config.check()
   opened = inputs.open_inputs(config)
-  config, names, source, heldout, fingerprint, records = opened
+  config, names, source, heldout, fingerprint, records, *_ = opened
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
   # Hosts that differ would hang in a step, or train on other batches.
   multihost.check_equal(
@@ -119,6 +119,14 @@ def train(
       resume.check_position(workdir, int(state.step), data)
       batches.set_state(data)
     else:
+      place = config.model.init_from
+      if place and not start.is_run(place):
+        folder = config_lib.mixture_components(config)[0][0]
+        template = opened.rendering.get('template', '')
+        for warning in start.check_tokenizer(
+          place, folder, opened.tokenizer, template
+        ):
+          multihost.tell(f'warning: {warning}')
       state = start.begin(config, trainer, fingerprint)
     # Nobody should train for hours from such numbers, or use them as a result.
     if not trainer.is_finite(state):
