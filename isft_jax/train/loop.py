@@ -1,5 +1,6 @@
 """Training loop: from records and a config to checkpoints and metrics."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
 from isft_jax.models import flops
 from isft_jax.models.decoder import GraphDef
-from isft_jax.train import inputs, multihost, preemption, resume, start
+from isft_jax.train import inputs, lock, multihost, preemption, resume, start
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.loggers import Loggers
@@ -66,7 +67,8 @@ def train(
 
   Raises:
     ValueError: the config cannot work, the records were not rendered with its
-      tokenizer, a resumed run has other records than before, or hosts differ.
+      tokenizer, a resumed run has other records than before, hosts differ, or
+      another process trains in the workdir.
     FloatingPointError: a loss, a gradient or the state is not finite. Such a
       state is never saved.
     SystemExit: the process was asked to stop (see `preemption`), and the run
@@ -101,14 +103,14 @@ def train(
     config.batch_size, trainer.mesh, config.optim.accumulate
   )
   workdir = epath.Path(workdir)
-  # Refuse a workdir of another config before anything is written to it.
-  config_lib.claim(workdir, config, write=multihost.is_first())
 
-  with (
-    Checkpoints(workdir, config) as checkpoints,
-    preemption.Notice() as notice,
-    Profile(profile, workdir) as trace,
-  ):
+  with contextlib.ExitStack() as stack:
+    # Workdir. One of another config is refused before anything is written.
+    stack.enter_context(lock.locked(workdir))
+    config_lib.claim(workdir, config, write=multihost.is_first())
+    checkpoints = stack.enter_context(Checkpoints(workdir, config))
+    notice = stack.enter_context(preemption.Notice())
+    trace = stack.enter_context(Profile(profile, workdir))
     # State: the newest checkpoint, or the start.
     if checkpoints.latest():
       # Compared before the arrays are read, which takes minutes.
