@@ -16,7 +16,15 @@ from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
 from isft_jax.models import flops
 from isft_jax.models.decoder import GraphDef
-from isft_jax.train import inputs, lock, multihost, preemption, resume, start
+from isft_jax.train import (
+  inputs,
+  lock,
+  multihost,
+  plans,
+  preemption,
+  resume,
+  start,
+)
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.loggers import Loggers
@@ -76,8 +84,8 @@ def train(
   """
   # Inputs, trainer and workdir.
   config.check()
-  opened = inputs.open_inputs(config)
-  config, names, source, heldout, fingerprint, records = opened
+  opened = inputs.open_inputs(config, workdir)
+  config, names, source, heldout, fingerprint, records, known = opened
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
   # Hosts that differ would hang in a step, or train on other batches.
   multihost.check_equal(
@@ -108,6 +116,8 @@ def train(
     # Workdir. One of another config is refused before anything is written.
     stack.enter_context(lock.locked(workdir))
     config_lib.claim(workdir, config, write=multihost.is_first())
+    if multihost.is_first():
+      plans.write(workdir, known)
     checkpoints = stack.enter_context(Checkpoints(workdir, config))
     notice = stack.enter_context(preemption.Notice())
     trace = stack.enter_context(Profile(profile, workdir))
