@@ -152,6 +152,7 @@ def train(
       names,
       _ideal_seconds(config, source, trainer),
       progress,
+      source.steps_per_epoch,
     ) as metrics:
       try:
         # Steps count from 1. The first `done` of them are in the checkpoint.
@@ -198,9 +199,8 @@ def train(
             raise SystemExit(preemption.EXIT_CODE)
       except metrics_lib.NotFiniteError as error:
         raise _with_batch(error, source, workdir) from None
+      summary = metrics.summary() if multihost.is_first() else {}
 
-  # The rows of metrics.jsonl also hold the steps before a resumption.
-  summary = _summary(workdir, source) if multihost.is_first() else {}
   return Trained(trainer.graphdef, state.params, summary)
 
 
@@ -280,20 +280,3 @@ def _with_batch(
     f'{error}; its batch of {len(ids)} records ({shown}) is saved in {path}; '
     'look at it, or lower config.optim.learning_rate'
   )
-
-
-def _summary(
-  workdir: epath.Path, source: pipeline.BatchSource
-) -> dict[str, float]:
-  rows = metrics_lib.read(workdir / 'metrics.jsonl')
-  # The final loss is a mean over the last epoch, weighted like the loss itself.
-  epoch = rows[-source.steps_per_epoch :]
-  # Old versions wrote the sum of the weights as `targets`.
-  weights = [row.get('weight', row['targets']) for row in epoch]
-  losses = (row['loss'] * w for row, w in zip(epoch, weights, strict=True))
-  return {
-    'steps': rows[-1]['step'],
-    'scored_tokens': round(sum(row['targets'] for row in rows)),
-    'seconds': round(sum(row['seconds'] for row in rows), 2),
-    'final_loss': sum(losses) / sum(weights),
-  }
