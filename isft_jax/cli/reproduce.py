@@ -17,6 +17,7 @@ from absl import flags
 
 from isft_jax.cli import main
 from isft_jax.experiments.config import EvidenceConfig, LyingAgentConfig
+from isft_jax.train import signals
 
 FROM = flags.DEFINE_list(
   'from',
@@ -68,4 +69,5 @@ def _run() -> None:
 def run() -> None:
   """Runs the console script isft-reproduce."""
   holders = main.CONFIG, main.WORKDIR, DIALOGUES, FACTS, FROM
-  main.run(_run, __doc__, holders, (LyingAgentConfig,))
+  with signals.Watch():
+    main.run(_run, __doc__, holders, (LyingAgentConfig,), is_lasting=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -79,10 +80,26 @@ def train(
       another process trains in the workdir.
     FloatingPointError: a loss, a gradient or the state is not finite. Such a
       state is never saved.
-    SystemExit: the process was asked to stop (see `preemption`), and the run
+    SystemExit: the process was asked to stop by SIGTERM or SIGHUP, and the run
       is saved.
+    KeyboardInterrupt: the same, by Ctrl-C. A second one saves nothing.
   """
-  # Inputs, trainer and workdir.
+  with preemption.Notice() as notice:
+    return _train(
+      config, epath.Path(workdir), probe, profile, wandb, progress, notice
+    )
+
+
+def _train(
+  config: config_lib.RunConfig,
+  workdir: epath.Path,
+  probe: Callable[[GraphDef, dict], dict[str, float]] | None,
+  profile: tuple[int, ...],
+  wandb: str,
+  progress: Callable[[int, float], str] | None,
+  notice: preemption.Notice,
+) -> Trained:
+  # Inputs and trainer.
   config.check()
   opened = inputs.open_inputs(config, workdir)
   config, names, source, heldout, fingerprint, records, known = opened
@@ -110,7 +127,6 @@ def train(
   sharding.check_batch_size(
     config.batch_size, trainer.mesh, config.optim.accumulate
   )
-  workdir = epath.Path(workdir)
 
   with contextlib.ExitStack() as stack:
     # Workdir. One of another config is refused before anything is written.
@@ -119,7 +135,6 @@ def train(
     if multihost.is_first():
       plans.write(workdir, known)
     checkpoints = stack.enter_context(Checkpoints(workdir, config))
-    notice = stack.enter_context(preemption.Notice())
     trace = stack.enter_context(Profile(profile, workdir))
     # State: the newest checkpoint, or the start.
     if checkpoints.latest():
@@ -162,6 +177,7 @@ def train(
           with trace.step(step):
             state, values = trainer.step(state, batch)
           trace.end_step(step, values)
+          notice.begin()  # from now on there is something to save
 
           # Evaluate the new parameters.
           if _is_due(step, config.eval_every, steps):
@@ -192,6 +208,8 @@ def train(
           # ends.
           if stop and step < steps:
             checkpoints.wait()
+            if notice.noted == signal.SIGINT:
+              raise KeyboardInterrupt
             multihost.tell(
               f'asked to stop: step {step} is saved in {workdir}; run the same '
               'command again to resume'
