@@ -115,6 +115,9 @@ def _warn(owner: str, old: str, stacklevel: int) -> None:
 
 # ----------------------------------------------------------------- the settings
 
+# Weights of mixture components. They are shares of rows, exact to a thousandth.
+_LEAST_WEIGHT, _MOST_WEIGHT = 0.001, 1_000_000
+
 
 @accept_old_names
 @dataclasses.dataclass(unsafe_hash=True)
@@ -368,12 +371,14 @@ class RunConfig(StageConfig, WorkdirConfig):
     # The pattern matches tuples, and lists as JSON has them.
     for component in self.mixture:
       match component:
-        case [str(), int() | float() as weight, str()] if weight > 0:
+        case [str(), int() | float() as weight, str()] if (
+          _LEAST_WEIGHT <= weight <= _MOST_WEIGHT
+        ):
           continue
       raise ValueError(
-        f'{prefix}mixture must have a folder of records, a weight above 0 and '
-        f"an objective for each, as in ('DIR', 3, 'interventional') (got "
-        f'{component!r})'
+        f'{prefix}mixture must have a folder of records, a weight above 0 '
+        f'({_LEAST_WEIGHT} to {_MOST_WEIGHT:,}) and an objective for each, as '
+        f"in ('DIR', 3, 'interventional') (got {component!r})"
       )
     check_distinct(
       prefix + 'mixture', [records for records, *_ in self.mixture]

@@ -59,8 +59,8 @@ MAY_IMPORT = {
   'data.rendering': 'types places gguf_file',
   'data.records': 'types files',
   'data.preparation': (
-    'types objectives data.files data.messages data.formats data.rendering '
-    'data.records'
+    'types objectives files data.files data.messages data.formats '
+    'data.rendering data.records'
   ),
   'data.comparison': 'types data.rendering',
   'data.batching': 'types config objectives files data.records',

@@ -27,7 +27,7 @@ from ml_collections import config_flags
 
 import isft_jax
 import isft_jax.configs as configs
-from isft_jax.cli import config_help, flag_help
+from isft_jax.cli import config_help, flag_help, streams
 from isft_jax.config import RENAMED
 
 # command(config, workdir), where config is of a type that the command expects.
@@ -54,6 +54,7 @@ def run(
   doc: str,
   flag_holders: Sequence[FlagHolder],
   config_types: tuple[type, ...] = (),
+  is_lasting: bool = False,
 ) -> None:
   """Runs a command as a program, which exits with 1 if it fails.
 
@@ -62,6 +63,7 @@ def run(
     doc: text for --help.
     flag_holders: flags that the command reads, for --help.
     config_types: dataclasses that --config may return, the usual one first.
+    is_lasting: whether it continues when nobody reads stdout any more.
   """
 
   def main(argv: list[str]) -> None:
@@ -89,7 +91,8 @@ def run(
   parser = functools.partial(
     parse, doc=doc, flag_holders=flag_holders, config_types=config_types
   )
-  app.run(main, flags_parser=parser)
+  with streams.guarded(is_lasting):
+    app.run(main, flags_parser=parser)
 
 
 def run_config(
@@ -97,6 +100,7 @@ def run_config(
   doc: str,
   flag_holders: Sequence[FlagHolder] = (),
   config_types: tuple[type, ...] = (),
+  is_lasting: bool = False,
 ) -> None:
   """Runs command(config, workdir), both taken from flags, as a program.
 
@@ -105,9 +109,10 @@ def run_config(
     doc: text for --help.
     flag_holders: flags that the command reads besides --config and --workdir.
     config_types: dataclasses that --config may return, the usual one first.
+    is_lasting: whether it continues when nobody reads stdout any more.
   """
   holders = CONFIG, WORKDIR, *flag_holders
-  run(lambda: configured(command), doc, holders, config_types)
+  run(lambda: configured(command), doc, holders, config_types, is_lasting)
 
 
 def configured(command: ConfigCommand) -> None:
