@@ -24,6 +24,7 @@ from isft_jax.train import (
   plans,
   preemption,
   resume,
+  run_tokenizer,
   start,
 )
 from isft_jax.train import metrics as metrics_lib
@@ -131,9 +132,12 @@ def _train(
   with contextlib.ExitStack() as stack:
     # Workdir. One of another config is refused before anything is written.
     stack.enter_context(lock.locked(workdir))
-    config_lib.claim(workdir, config, write=multihost.is_first())
+    config_lib.claim(workdir, config, write=False)
     if multihost.is_first():
       plans.write(workdir, known)
+      run_tokenizer.write(
+        workdir, opened.tokenizer, opened.rendering, fingerprint
+      )
     checkpoints = stack.enter_context(Checkpoints(workdir, config))
     trace = stack.enter_context(Profile(profile, workdir))
     # State: the newest checkpoint, or the start.
@@ -166,6 +170,9 @@ def _train(
     # Loggers write only on the first host. `Metrics` collects on all of them,
     # because every host must see a loss that is not finite.
     done = int(state.step)
+    # A start that fails, or is too large for the devices, claims no workdir.
+    if done and multihost.is_first():
+      config_lib.claim(workdir, config)
     with metrics_lib.Metrics(
       workdir,
       config.name,
@@ -185,6 +192,8 @@ def _train(
           with trace.step(step):
             state, values = trainer.step(state, batch)
           trace.end_step(step, values)
+          if step == 1 and multihost.is_first():
+            config_lib.claim(workdir, config)
           notice.begin()  # from now on there is something to save
 
           # Evaluate the new parameters.
