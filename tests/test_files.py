@@ -1,9 +1,17 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all; a bad file is one line."""
+
+import os
+import stat
 
 import pytest
 from etils import epath
 
 from isft_jax import files
+
+POINTER = (
+  b'version https://git-lfs.github.com/spec/v1\n'
+  b'oid sha256:4d7a2146714f\nsize 12345\n'
+)
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path):
@@ -33,3 +41,57 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
 def test_a_folder_that_does_not_exist_is_not_made(tmp_path):
   with pytest.raises(FileNotFoundError):
     files.write_atomically(tmp_path / 'no' / 'a.json', '')
+
+
+# ------------------------------------------------- files that users name
+
+
+def test_an_output_is_replaced_at_once_and_through_links(tmp_path):
+  path, link = tmp_path / 'a.json', tmp_path / 'link.json'
+  path.write_text('old')
+  link.symlink_to('a.json')
+  files.write_output(link, 'new')
+  assert link.is_symlink() and path.read_text() == 'new'
+  files.write_output(os.devnull, 'gone')
+  assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+  assert {*tmp_path.iterdir()} == {path, link}
+  with pytest.raises(ValueError, match='a folder; name a file in it'):
+    files.write_output(tmp_path, 'x')
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (b'', 'the file is empty; copy or download it again'),
+    (POINTER, 'a git-lfs pointer, not the file itself; run `git lfs pull`'),
+    (b'\x00\xff', 'line 1: byte 0xff is not UTF-8; save the file as UTF-8'),
+    ('{"ä": 1}'.encode('latin-1'), 'line 1: byte 0xe4 is not UTF-8'),
+    ('{"a": 1}'.encode('utf-16'), 'line 1: byte 0xff is not UTF-8'),
+    (b'{"a": 1', r'not JSON \(.*\); copy or download the file again'),
+    (b'\x00', 'not JSON'),
+    (b'[1]', r'must be a JSON object, \{...\} \(got \[1\]\)'),
+    (b'"' + b'x' * 999 + b'"', r"must be a JSON object.*\(got 'x{50,60}"),
+    (b'[' * 100_000, 'nested too deeply'),
+    (b'{"a": ' + b'9' * 5000 + b'}', 'a number in it has too many digits'),
+  ],
+  ids=range(11),
+)
+def test_a_file_without_a_json_object_is_one_line(content, message, tmp_path):
+  path = tmp_path / 'a.json'
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=message) as failure:
+    files.read_json(path)
+  line = str(failure.value)
+  assert line.startswith(str(path)) and '\n' not in line and len(line) < 300
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path):
+  for read in (files.read_json, files.read_text, files.check_whole):
+    with pytest.raises(ValueError, match='a folder; name a file'):
+      read(tmp_path)
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path):
+  path = tmp_path / 'a.json'
+  path.write_bytes('{"ä": 1}'.encode('utf-8-sig'))
+  assert files.read_json(path) == {'ä': 1}

@@ -45,7 +45,7 @@ MAY_IMPORT = {
   'axes': '',
   'pypi': '',
   'places': 'pypi',
-  'gguf_file': '',
+  'gguf_file': 'files',
   'chips': '',
   'files': '',
   'config': 'types files',
@@ -55,7 +55,7 @@ MAY_IMPORT = {
   'data.files': 'types files',
   'data.messages': 'types data.files',
   'data.formats': 'types data.files data.messages',
-  'data.rendering': 'types places gguf_file',
+  'data.rendering': 'types files places gguf_file',
   'data.records': 'types files',
   'data.preparation': (
     'types objectives data.files data.messages data.formats data.rendering '
@@ -65,8 +65,8 @@ MAY_IMPORT = {
   'data.batching': 'types config objectives files data.records',
   'models': 'types axes config losses',
   'models.presets': 'config',
-  'hf': 'types config places gguf_file models',
-  'inference': 'types data.rendering hf models',
+  'hf': 'types config files places gguf_file models',
+  'inference': 'types files data.rendering hf models',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,

@@ -99,9 +99,11 @@ class ChatTemplate:
     self._environment.globals['strftime_now'] = TODAY.strftime
     try:
       self._template = self._environment.from_string(self.source)
-    except jinja2.TemplateError as error:
+    # Python compiles it too: nesting can be too deep for its compiler.
+    except (jinja2.TemplateError, SyntaxError, RecursionError) as error:
+      reason = ' '.join(str(error).split())
       raise ValueError(
-        f'the chat template does not compile: {error}'
+        f'the chat template does not compile: {reason}'
       ) from error
 
   def render(
