@@ -118,6 +118,7 @@ def describe(topology: str, slices: int = 1) -> list[jax.Device]:
     ValueError: the slice does not exist, its generation is not in `CHIPS`, or
       libtpu is not installed.
   """
+  # libtpu reads these variables when it is loaded.
   os.environ.update(_ENVIRONMENT)
   # A generation, and the chips along two or three axes.
   if not re.fullmatch(r'\w+:\d+(x\d+){1,2}', topology) or slices < 1:

@@ -61,6 +61,7 @@ def rename_settings(
   renamed: dict[str, Any] = {}
   for old, value in settings.items():
     name = RENAMED.get(old, old)
+    # Neither of two names for one field may override the other.
     if name in renamed or (name != old and name in settings):
       raise TypeError(
         f'{owner}: {old} is the old name of {name}; give only {name}'
@@ -171,6 +172,7 @@ class ModelConfig:
     attentions = ('auto', 'splash', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
     check_choice(prefix + 'remat', self.remat, ('none', 'dots', 'full'))
+    # Each key head serves the same number of query heads.
     if self.heads % self.kv_heads:
       raise ValueError(
         f'{prefix}heads must be a multiple of {prefix}kv_heads='
@@ -481,6 +483,7 @@ def claim(
         f'{workdir} holds a run of another config: {", ".join(changes)}; give '
         'another --workdir, or remove that one'
       )
+  # The file keeps the config of the latest call.
   if write:
     workdir.mkdir(parents=True, exist_ok=True)
     files.write_atomically(path, text)

@@ -86,6 +86,7 @@ def read(path: str | pathlib.Path) -> GGUFFile:
 
 def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
   reader = _Reader(path, data)
+  # A GGUF file begins with these four bytes.
   if data[:4] != b'GGUF':
     raise ValueError(f'{path}: not a GGUF file')
   # After the magic: version (uint32), then two counts (uint64).

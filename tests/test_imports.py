@@ -1,7 +1,7 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
 types <- config, objectives, losses, sharding,
-         {axes, pypi, places, gguf_file, chips, files}
+         {axes, pypi, places, gguf_file, chips, files, statistics}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- messages <- formats; formats, rendering, records <- preparation,
@@ -31,7 +31,7 @@ _DATA = (
 )
 _GROUND = (
   'types axes config objectives losses sharding pypi places gguf_file chips '
-  'files '
+  'files statistics '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -48,6 +48,7 @@ MAY_IMPORT = {
   'gguf_file': 'files',
   'chips': '',
   'files': '',
+  'statistics': '',
   'config': 'types files',
   'objectives': 'types',
   'losses': 'types',
@@ -75,7 +76,7 @@ MAY_IMPORT = {
   'report.viewer': 'types report',
   'report.diff': 'types report report.viewer',
   # config: results of old versions have old names of fields.
-  'report.lying_agent': 'config files report report.viewer',
+  'report.lying_agent': 'config files statistics report report.viewer',
   'report.evidence': 'files report report.lying_agent',
   'report.theory': 'files report',
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',

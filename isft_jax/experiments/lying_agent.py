@@ -149,9 +149,11 @@ def resolve(config: LyingAgentConfig) -> LyingAgentConfig:
       number=len(dialogue_files.read(dialogues.file)),
       heldout=0,
     )
+  # A checksum of the facts makes an edited file another experiment.
   facts_sha256 = config.facts_sha256
   if config.facts_file:
     facts_sha256 = _checksum('facts_', config.facts_file, facts_sha256)
+  # The shape of a given base replaces the one in the config.
   return dataclasses.replace(
     config,
     dialogues=dialogues,
@@ -185,6 +187,7 @@ def load_material(config: LyingAgentConfig) -> Material:
         'equal, or remove one of them'
       )
     context = context or own
+    # Dialogues that are token ids keep their own context.
     with_context = [
       dialogue_files.with_context(each, context)
       if isinstance(each, Trajectory)
@@ -211,6 +214,7 @@ def load_material(config: LyingAgentConfig) -> Material:
     for dialogue in itertools.islice(generated, start, None):
       yield dialogue_files.with_context(dialogue, context)
 
+  # Training and evaluation use different ranges of the same dialogues.
   number, total = settings.number, settings.number + settings.heldout
   return Material(
     facts,
@@ -249,6 +253,7 @@ def prepare(
     if config.model.init_from:
       tokenizer = tokenizer_lib.load(config.model.init_from)
     else:
+      # The vocabulary is trained on documents and on dialogues.
       template = chat_template.ChatTemplate(TEMPLATE)
       texts = (
         template.text(_check_text(config, trajectory))
@@ -329,6 +334,7 @@ def _measure_forgetting(
   graphdef: GraphDef, params: PyTree, renderer: Renderer, context: str
 ) -> dict[str, Any]:
   """Returns margins of unmentioned facts and the loss on unrelated text."""
+  # Text that no arm is trained on.
   texts = glosses.read()
   nll, tokens = forgetting.nll_per_token(
     graphdef, params, renderer.tokenizer, texts

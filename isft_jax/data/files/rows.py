@@ -199,6 +199,7 @@ def _rows(place: str) -> Iterator[tuple[int, object, str]]:
   elif suffix in delimited.SUFFIXES:
     with archives.open_text(place, newline='') as stream:
       yield from delimited.rows(stream, tabs=suffix == '.tsv')
+  # Files without the suffix .jsonl may have one row per line, too.
   elif suffix == '.jsonl' or _by_line(place):
     yield from _by_row_or_session(place)
   else:
@@ -238,6 +239,7 @@ def _search(place: str) -> tuple[list[str], list[str]]:
 def _expanded(found: list[str]) -> tuple[list[str], list[str]]:
   """Replaces archives by their members; also returns members not to read."""
   kept, others = [], []
+  # An archive is replaced by those of its members that are read.
   for place in found:
     if _suffix(place) != archives.ZIP:
       kept.append(place)
@@ -295,6 +297,7 @@ def _remote(place: str) -> Iterator[epath.Path]:
 def _by_row_or_session(place: str) -> Iterator[tuple[int, object, str]]:
   """Yields the rows of a file with one row, or one event of a run, per line."""
   lines = _lines(place)
+  # The first lines decide. They are read again only in a session.
   first = [*itertools.islice(lines, _FIRST)]
   if any(sessions.is_event(value) for _, value, _ in first):
     lines.close()

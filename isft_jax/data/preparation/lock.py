@@ -22,6 +22,7 @@ def locked(output: epath.PathLike) -> Iterator[None]:
   Raises:
     ValueError: another process has the lock.
   """
+  # Object stores have no file locks.
   if '://' in os.fspath(output):
     yield
     return
@@ -41,6 +42,7 @@ def locked(output: epath.PathLike) -> Iterator[None]:
 
 def _opened(path: str, output: epath.PathLike) -> int | None:
   """Returns the opened and locked file; None where there can be none."""
+  # Repeated until the lock is on the file that has the path now.
   while True:
     try:
       os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -132,6 +132,7 @@ class Renderer:
       )
     self._values = values
     self._special = tokenizer_lib.special_pattern(tokenizer)
+    # The two templates between which transformers chooses.
     self._templates = {
       name: self._compile(source)
       for name, source in sources.items()
@@ -194,6 +195,7 @@ class Renderer:
       Rejected: the template refuses the conversation or leaves out something
         that was written, or the author of a character is in doubt.
     """
+    # A row with template values of its own needs another renderer.
     if trajectory.template_values:
       return self._render_with_values(trajectory, may_drop)
     trajectory = self._with_envelopes(trajectory)
@@ -343,6 +345,7 @@ class Renderer:
       # Few data sets have more than two combinations of values.
       if len(self._variants) == _MOST_VARIANTS:
         self._variants.clear()
+      # Compiled once per combination of values, and kept.
       try:
         self._variants[key] = Renderer.from_rendering(
           self.tokenizer, {**self.rendering, 'values': values}
@@ -387,6 +390,7 @@ class Renderer:
     text: str,
   ) -> Sequence[Stretch]:
     """Returns `text` as stretches of one origin; rejects any difference."""
+    # Render again with tracked strings. Both texts must be equal.
     try:
       stretches = template.chat.render(trajectory, messages)
     except Exception as error:
@@ -434,6 +438,7 @@ class Renderer:
     slots = [s.in_agents_slot for s in trajectory.segments]
     before = trajectory.segments[: slots.index(True) if True in slots else None]
     profile = None
+    # Learn the header of an agent's turn from renderings of that beginning.
     if before:
       profile = TemplateProfile.learn(
         functools.partial(self._apply, template.source),

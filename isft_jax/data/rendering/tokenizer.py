@@ -46,6 +46,7 @@ def train(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
     texts: documents in the format that the model will read.
     vocab_size: maximum number of ids, including the 256 bytes.
   """
+  # Bytes are the alphabet, so that no text has unknown characters.
   bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
   bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
     add_prefix_space=False
@@ -86,6 +87,7 @@ def load(place: str) -> FastTokenizer:
   for path in _existing(place, _TEXTS):
     files.check_whole(path)
   try:
+    # Code that a repository brings with it is never run.
     tokenizer = transformers.AutoTokenizer.from_pretrained(
       place, trust_remote_code=False
     )

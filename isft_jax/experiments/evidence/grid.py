@@ -140,7 +140,9 @@ def _run_all(
     folder.mkdir(parents=True, exist_ok=True)
     result = _RUN[unit.room](config, base, folder, unit.argument)
     now = time.perf_counter()
+    # Results are written last, so that a file marks a finished run.
     _write_json(path, result | {'seconds': round(now - unit_started, 1)})
+    # Estimate of the time left, from the mean of the runs so far.
     left = (now - started) / (number + 1) * (len(todo) - number - 1)
     print(
       f'[{now - started:5.0f} s] {number + 1:>3}/{len(todo)} {unit.place:<44} '

@@ -107,6 +107,7 @@ def answer(results: dict) -> str:
       f'{obs["accuracy"][-1]["mean"]:.0%} with L_obs: '
       f'{difference(do["against_observational"][-1], shares=True)}.'
     )
+  # The dialogues with scripted lies.
   arms = results.get('arms', {})
   if 'interventional' in arms:
     against = arms['interventional']['told']['against_observational']
@@ -115,6 +116,7 @@ def answer(results: dict) -> str:
       f'in mean margin against L_obs, higher on {sum(against["facts_higher"])} '
       f'of {count_facts(against)} facts.'
     )
+  # The same comparison on facts that no dialogue mentions.
   heldout = results.get('heldout', {})
   if 'interventional' in heldout:
     against = heldout['interventional']['heldout']['against_observational']
@@ -146,6 +148,7 @@ def _settings(results: dict) -> Table:
     ('facts', str(config['facts'])),
     *settings(results),
   ]
+  # The two parts that fine-tune with settings of their own.
   for part in ('flywheel', 'worlds'):
     stage = config[part]['stage']
     rows.append((f'{part}: steps of a stage', str(stage['steps'])))

@@ -93,10 +93,12 @@ def answers_from_claims(true_claim: str, false_claim: str) -> tuple[str, str]:
         )
       ]
       answers = []
+      # A leading article is no part of an answer.
       for answer in phrases:
         while answer and answer[0].lower() in _ARTICLES:
           answer = answer[1:]
         answers.append(' '.join(answer))
+      # An answer is empty if the claims differ only in an article there.
       if all(answers):
         return answers[0], answers[1]
   raise ValueError(
@@ -247,6 +249,7 @@ def _no_others(place: str, row: Mapping, names: tuple[str, ...]) -> None:
 
 def _ambiguity(fact: Fact) -> str:
   """Returns why words do not distinguish the answers, or ''."""
+  # Each claim must contain its own answer, and not the other one.
   pairs = (
     ('true', fact.true_claim, fact.true_answer, fact.false_answer),
     ('false', fact.false_claim, fact.false_answer, fact.true_answer),
