@@ -68,9 +68,9 @@ def read(path: str | pathlib.Path) -> GGUFFile:
       key or a tensor twice.
   """
   path = pathlib.Path(path)
-  files.check_whole(path)
   if path.stat().st_size < 24:  # magic, version and two counts
-    raise ValueError(f'{path}: not a GGUF file')
+    raise ValueError(f'{path}: not a GGUF file; copy or download it again')
+  files.check_whole(path)
   with (
     path.open('rb') as file,
     # Mapped, not read: the header is a few MB in front of gigabytes of weights.
@@ -88,7 +88,7 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
   reader = _Reader(path, data)
   # A GGUF file begins with these four bytes.
   if data[:4] != b'GGUF':
-    raise ValueError(f'{path}: not a GGUF file')
+    raise ValueError(f'{path}: not a GGUF file; copy or download it again')
   # After the magic: version (uint32), then two counts (uint64).
   reader.position = 4
   version, tensor_count, key_count = reader.numbers('IQQ')

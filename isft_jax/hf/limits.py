@@ -46,8 +46,9 @@ def problem(field: str, value: object) -> str:
   allowed = (int,) if kind is int else (int, float)
   if type(value) in allowed and least <= value <= most:  # type: ignore[operator]
     return ''
-  noun = 'an integer' if kind is int else 'a number'
-  return f'must be {noun} from {least:,g} to {most:,g}'
+  if kind is int:
+    return f'must be an integer from {least} to {most:,}'
+  return f'must be a number from {least:g} to {most:g}'
 
 
 def mismatch(config: ModelConfig) -> str:

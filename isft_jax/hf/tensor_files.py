@@ -214,12 +214,12 @@ class FolderTensors(Tensors):
           # Two files with one tensor are two versions of the model, or a
           # mistake.
           if name in self._files:
-            raise ValueError(f'{folder}: {name} is in two files')
+            raise ValueError(f'{folder}: {files.shown(name)} is in two files')
           self._files[name] = path
           dtype = tensors.get_slice(name).get_dtype()
           if dtype not in _DTYPES:
             raise ValueError(
-              f'{path}: the type of {files.shorten(name)} must be one of '
+              f'{path}: the type of {files.shown(name)} must be one of '
               f'{", ".join(_DTYPES)} (got {dtype})'
             )
     # The files must hold exactly the tensors that the index lists.
@@ -228,7 +228,7 @@ class FolderTensors(Tensors):
       for name in sorted(actual | wanted):
         if actual.get(name) != wanted.get(name):
           raise ValueError(
-            f'{folder}: {files.shorten(name)} is not where {INDEX} says'
+            f'{folder}: {files.shown(name)} is not where {INDEX} says'
           )
 
   def names(self) -> set[str]:
@@ -248,9 +248,8 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
     with safetensors.safe_open(path, 'np') as tensors:
       yield tensors
   except safetensors.SafetensorError as error:
-    reason = ' '.join(str(error).split())[:200]
     raise ValueError(
-      f'{path}: cut off or damaged ({reason}); download it again'
+      f'{path}: cut off or damaged ({files.one_line(error)}); download it again'
     ) from error
 
 
@@ -273,7 +272,7 @@ def _read_index(folder: pathlib.Path) -> dict[str, str] | None:
     is_name = isinstance(file, str) and file.endswith('.safetensors')
     if not is_name or pathlib.PureWindowsPath(file).name != file:
       raise ValueError(
-        f'{path}: the file of {files.shorten(name)} must be a *.safetensors '
+        f'{path}: the file of {files.shown(name)} must be a *.safetensors '
         f'file in this folder (got {files.shorten(file)})'
       )
   for file in sorted(set(weight_map.values())):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import numpy as np
 
+from isft_jax import files
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.chat_template import ChatTemplate
 from isft_jax.data.rendering.tokenizer import FastTokenizer
@@ -83,6 +84,9 @@ class ChatModel:
     ids = {*(ids if isinstance(ids, list) else [ids]), tokenizer.eos_token_id}
     # A model without an end-of-text token has None here.
     self.stop_ids, self.stop_texts = sorted(ids - {None}), []
+    # transformers gives a token that is not in the vocabulary a new id. No
+    # reply would ever end with it.
+    self._check_ids(self.stop_ids, 'stops at')
     # The template closes the agent's turn with a special token, which becomes a
     # stop id, or with plain text, which becomes a stop text.
     closer = self._closer() if template else ''
@@ -135,31 +139,33 @@ class ChatModel:
     if isinstance(conversation, str):
       # With the special tokens that the tokenizer adds to plain text.
       encoded = self.tokenizer(conversation)['input_ids']
-      return Prompt(self._in_vocabulary(encoded))
+      return Prompt(self._check_ids(encoded, 'gives'))
     if not self.template:
       raise ValueError('the tokenizer has no chat template for messages')
     try:
       text = self._render(conversation, add_generation_prompt=True)
     except Exception as error:  # a template is a program: it raises anything
-      reason = ' '.join(str(error).split()) or type(error).__name__
+      reason = files.one_line(error) or type(error).__name__
+      name = self.tokenizer.name_or_path
       raise ValueError(
-        f'the chat template refuses the messages: {reason}'
+        f'{name}{": " if name else ""}the chat template refuses the messages: '
+        f'{reason}'
       ) from error
     # In training, a space at the end of the header was part of the token of the
     # first word. So it is not encoded here as a token of its own.
     kept = text.rstrip(' ')
     fast = tokenizer_lib.rust_tokenizer(self.tokenizer)
     ids = fast.encode(kept, add_special_tokens=False).ids
-    return Prompt(self._in_vocabulary(ids), text[len(kept) :])
+    return Prompt(self._check_ids(ids, 'gives'), text[len(kept) :])
 
-  def _in_vocabulary(self, ids: Sequence[int]) -> np.ndarray:
+  def _check_ids(self, ids: Sequence[int], verb: str) -> np.ndarray:
     """Returns ids as an array; ValueError if the model has no such token."""
     ids_T = np.asarray(ids, np.int64)
     table = self.model.params.get('embedding')
     # jax would read the last row of the table instead.
     if table is not None and (ids_T >= (rows := table.shape[0])).any():
       raise ValueError(
-        f'the tokenizer gives the id {ids_T.max()}, but the model has only '
+        f'the tokenizer {verb} the id {ids_T.max()}, but the model has only '
         f'{rows} tokens; load the tokenizer that belongs to the model'
       )
     return ids_T.astype(np.int32)
@@ -229,9 +235,16 @@ class ChatModel:
     # word.
     turns = [{'role': r, 'content': _WORD} for r in ('user', 'assistant')]
     try:
-      return self._render(turns).rpartition(_WORD)[2]
+      text = self._render(turns)
     except Exception:  # a template is a program, and may raise anything
       return ''
+    # The model would reply to nothing.
+    if _WORD not in text.lower():
+      raise ValueError(
+        'the chat template leaves out the words of messages; use the template '
+        'that belongs to the model'
+      )
+    return text.rpartition(_WORD)[2]
 
 
 def chat_model_from_place(place: str) -> ChatModel:
@@ -252,14 +265,14 @@ def chat_model_from_place(place: str) -> ChatModel:
   if tensor_files.is_folder(place):
     pretrained.read_config(place)
   tokenizer = tokenizer_lib.load(place)
-  try:
-    template = template_from_tokenizer(tokenizer)
-  except ValueError as error:
-    raise ValueError(f'{place}: {error}') from error
   # Stop ids and sampling settings that come with the model.
   generation_config = pretrained.read_generation_config(place)
   model, _ = pretrained.load(place)
-  return ChatModel(model, tokenizer, template, {}, generation_config)
+  try:
+    template = template_from_tokenizer(tokenizer)
+    return ChatModel(model, tokenizer, template, {}, generation_config)
+  except ValueError as error:
+    raise ValueError(f'{place}: {error}') from error
 
 
 def template_from_tokenizer(tokenizer: FastTokenizer) -> str:

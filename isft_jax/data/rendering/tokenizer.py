@@ -125,15 +125,28 @@ def _load_error(place: str, error: BaseException) -> str:
   if os.path.isdir(place) and not _existing(place, _FILES):
     # Shorter than the message of transformers for a folder without a file.
     missing = ' nor '.join(sorted(_FILES))
-    return f'{place}: no tokenizer there (neither {missing} is in that folder)'
-  for path in _existing(place, _OBJECTS):
-    try:
-      files.read_json(path)
-    except (OSError, ValueError) as flaw:
-      return str(flaw)
-  reason = str(error).strip().split('\n')[0][:200]
+    inner = os.path.join(place, 'tokenizer')
+    remedy = f'; name {inner}' if _existing(inner, _FILES) else ''
+    return (
+      f'{place}: no tokenizer there (neither {missing} is in that folder)'
+      f'{remedy}'
+    )
+  reason = files.one_line(str(error).strip().split('\n')[0])
   if isinstance(error, OSError | ValueError) and not os.path.isdir(place):
     return f'{place}: no tokenizer there ({reason})'
+  # Which file is it? transformers does not say.
+  for path in _existing(place, _TEXTS - {'tokenizer.model'}):
+    try:
+      (files.read_json if path.endswith('.json') else files.read_text)(path)
+    except (OSError, ValueError) as flaw:
+      return str(flaw)
+  for path in _existing(place, ['tokenizer.json']):
+    try:
+      tokenizers.Tokenizer.from_file(path)
+    except BaseException as flaw:
+      if not _is_of_libraries(flaw):
+        raise
+      place, reason = path, files.one_line(flaw)
   return (
     f'{place}: its tokenizer cannot be loaded ({type(error).__name__}: '
     f'{reason}); copy or download its files again'
@@ -147,21 +160,21 @@ def _check_works(tokenizer: FastTokenizer, place: str) -> None:
     tokenizer(_SAMPLE)
     decode(tokenizer, ids)
     special_pattern(tokenizer)
+    # Two tokens with one id would mean the same to a model.
+    known = tokenizer.get_vocab()
     template = tokenizer.chat_template
     named = template if isinstance(template, dict) else {'default': template}
-    is_valid = len(ids) > 0 and (
-      template is None
-      or all(isinstance(each, str) for each in (*named, *named.values()))
+    is_valid = len(ids) > 0 and len({*known.values()}) == len(known)
+    is_valid &= template is None or all(
+      isinstance(each, str) for each in (*named, *named.values())
     )
     is_valid &= isinstance(tokenizer.eos_token_id, int | None)
-    reason = 'it has no id for a text, or an odd end of text or template'
+    reason = 'a text has no ids, two tokens share one, or a template is no text'
   except BaseException as error:
     if not _is_of_libraries(error):
       raise
     is_valid = False
-    reason = f'{type(error).__name__}: {str(error).strip()}'.split('\n')[0][
-      :200
-    ]
+    reason = files.one_line(f'{type(error).__name__}: {error}')
   if not is_valid:
     raise ValueError(
       f'{place}: its tokenizer does not work ({reason}); copy or download its '
