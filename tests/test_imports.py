@@ -1,7 +1,8 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
 types <- config, objectives, losses, sharding,
-         {axes, pypi, places, gguf_file, chips, files, statistics}
+         {axes, pypi, places, gguf_file, chips, files, locks,
+          statistics}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- messages <- formats; formats, rendering, records <- preparation,
@@ -31,7 +32,7 @@ _DATA = (
 )
 _GROUND = (
   'types axes config objectives losses sharding pypi places gguf_file chips '
-  'files statistics '
+  'files locks statistics '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -45,9 +46,10 @@ MAY_IMPORT = {
   'axes': '',
   'pypi': '',
   'places': 'pypi',
-  'gguf_file': '',
+  'gguf_file': 'files',
   'chips': '',
   'files': '',
+  'locks': '',
   'statistics': '',
   'config': 'types files',
   'objectives': 'types',
@@ -56,18 +58,18 @@ MAY_IMPORT = {
   'data.files': 'types files',
   'data.messages': 'types data.files',
   'data.formats': 'types data.files data.messages',
-  'data.rendering': 'types places gguf_file',
+  'data.rendering': 'types files places gguf_file',
   'data.records': 'types files',
   'data.preparation': (
-    'types objectives files data.files data.messages data.formats '
+    'types objectives files locks data.files data.messages data.formats '
     'data.rendering data.records'
   ),
   'data.comparison': 'types data.rendering',
   'data.batching': 'types config objectives files data.records',
   'models': 'types axes config losses',
   'models.presets': 'config',
-  'hf': 'types config places gguf_file models',
-  'inference': 'types data.rendering hf models',
+  'hf': 'types config files places gguf_file models',
+  'inference': 'types files data.rendering hf models',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,

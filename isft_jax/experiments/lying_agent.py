@@ -99,7 +99,7 @@ def reproduce(
   places = f'open {workdir / "report.html"}, or read {results_path}'
   if results_path.exists():
     print(f'everything is done: {places}')
-    return json.loads(results_path.read_text())
+    return files.read_json(results_path)
 
   # Write the data.
   material = load_material(config)
@@ -295,7 +295,7 @@ def run_arm(
   # Saved probes mark a finished arm.
   path = workdir / arm / 'probes.json'
   if path.exists():
-    return json.loads(path.read_text())
+    return files.read_json(path)
 
   # Train, or load a given base.
   if arm == 'base' and config.model.init_from:

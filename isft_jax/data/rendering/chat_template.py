@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
+from isft_jax import files
 from isft_jax.data.rendering import tracked_str
 from isft_jax.data.rendering.jinja_env import Environment, Message
 from isft_jax.data.rendering.tracked_str import Tracked
@@ -99,9 +100,10 @@ class ChatTemplate:
     self._environment.globals['strftime_now'] = TODAY.strftime
     try:
       self._template = self._environment.from_string(self.source)
-    except jinja2.TemplateError as error:
+    # Python compiles it too: nesting can be too deep for its compiler.
+    except (jinja2.TemplateError, SyntaxError, RecursionError) as error:
       raise ValueError(
-        f'the chat template does not compile: {error}'
+        f'the chat template does not compile: {files.one_line(error)}'
       ) from error
 
   def render(

@@ -133,11 +133,17 @@ class Renderer:
     self._values = values
     self._special = tokenizer_lib.special_pattern(tokenizer)
     # The two templates between which transformers chooses.
-    self._templates = {
-      name: self._compile(source)
-      for name, source in sources.items()
-      if name in ('default', 'tool_use')
-    }
+    try:
+      self._templates = {
+        name: self._compile(source)
+        for name, source in sources.items()
+        if name in ('default', 'tool_use')
+      }
+    except ValueError as error:
+      # Only a template of the tokenizer's folder is in a file of this name.
+      is_own = template is tokenizer.chat_template and tokenizer.name_or_path
+      where = f'{tokenizer.name_or_path}: ' if is_own else ''
+      raise ValueError(f'{where}{error}') from error
     # Every setting that affects the ids, besides the tokenizer. Records store
     # it in their metadata.
     frozen = {name: t.source for name, t in self._templates.items()}

@@ -107,7 +107,7 @@ def reproduce(
     config,
     {
       part: {
-        (unit.seed, unit.name): json.loads(_path(workdir, unit).read_text())
+        (unit.seed, unit.name): files.read_json(_path(workdir, unit))
         for unit in units(config, part)
       }
       for part in PARTS
@@ -117,7 +117,7 @@ def reproduce(
   )
   _write_json(workdir / 'results.json', results)
   # The page is made from the file, as `isft-reproduce --from` makes it.
-  results = json.loads((workdir / 'results.json').read_text())
+  results = files.read_json(workdir / 'results.json')
   page = report.write(workdir, results)
   print(f'done: open {page}, or read {workdir / "results.json"}', flush=True)
   return results
