@@ -1,7 +1,7 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
 types <- config, objectives, losses, sharding,
-         {axes, pypi, places, gguf_file, chips, files}
+         {axes, pypi, places, gguf_file, chips, files, terminal}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- messages <- formats; formats, rendering, records <- preparation,
@@ -31,7 +31,7 @@ _DATA = (
 )
 _GROUND = (
   'types axes config objectives losses sharding pypi places gguf_file chips '
-  'files '
+  'files terminal '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -48,6 +48,7 @@ MAY_IMPORT = {
   'gguf_file': '',
   'chips': '',
   'files': '',
+  'terminal': '',
   'config': 'types files',
   'objectives': 'types',
   'losses': 'types',
@@ -66,13 +67,13 @@ MAY_IMPORT = {
   'models': 'types axes config losses',
   'models.presets': 'config',
   'hf': 'types config places gguf_file models',
-  'inference': 'types data.rendering hf models',
+  'inference': 'types terminal data.rendering hf models',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
   'theory': 'types config files losses models',
-  'report': 'types files report.lying_agent report.evidence',
-  'report.viewer': 'types report',
+  'report': 'types files terminal report.lying_agent report.evidence',
+  'report.viewer': 'types terminal report',
   'report.diff': 'types report report.viewer',
   # config: results of old versions have old names of fields.
   'report.lying_agent': 'config files report report.viewer',

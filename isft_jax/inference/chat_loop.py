@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from isft_jax import terminal
 from isft_jax.inference.chat_model import ChatModel
 from isft_jax.inference.replies import Reply
 
@@ -210,7 +211,7 @@ def answer(
     nonlocal shown
     del index
     # `text` only ever grows, so print the new characters.
-    print(text[len(shown) :], end='', flush=True)
+    print(terminal.safe(text[len(shown) :]), end='', flush=True)
     shown = text
     return is_pressed()
 
@@ -278,4 +279,4 @@ def chat(chat_model: ChatModel, raw: bool, **settings: Any) -> None:
 
 def note(line: str) -> None:
   """Prints a line to stderr, apart from the replies."""
-  print(line, file=sys.stderr, flush=True)
+  print(terminal.safe(line), file=sys.stderr, flush=True)
