@@ -1,8 +1,8 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
 types <- config, objectives, losses, sharding,
-         {axes, pypi, places, gguf_file, chips, files, locks,
-          statistics}
+         {axes, pypi, places, gguf_file, chips, files, locks, statistics,
+          terminal}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- messages <- formats; formats, rendering, records <- preparation,
@@ -32,7 +32,7 @@ _DATA = (
 )
 _GROUND = (
   'types axes config objectives losses sharding pypi places gguf_file chips '
-  'files locks statistics '
+  'files locks statistics terminal '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -51,6 +51,7 @@ MAY_IMPORT = {
   'files': '',
   'locks': '',
   'statistics': '',
+  'terminal': '',
   'config': 'types files',
   'objectives': 'types',
   'losses': 'types',
@@ -69,13 +70,13 @@ MAY_IMPORT = {
   'models': 'types axes config losses',
   'models.presets': 'config',
   'hf': 'types config files places gguf_file models',
-  'inference': 'types files data.rendering hf models',
+  'inference': 'types files terminal data.rendering hf models',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
   'theory': 'types config files losses models',
-  'report': 'types files report.lying_agent report.evidence',
-  'report.viewer': 'types report',
+  'report': 'types files terminal report.lying_agent report.evidence',
+  'report.viewer': 'types terminal report',
   'report.diff': 'types report report.viewer',
   # config: results of old versions have old names of fields.
   'report.lying_agent': 'config files statistics report report.viewer',

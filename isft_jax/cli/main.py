@@ -27,6 +27,7 @@ from ml_collections import config_flags
 
 import isft_jax
 import isft_jax.configs as configs
+from isft_jax import terminal
 from isft_jax.cli import config_help, flag_help, streams
 from isft_jax.config import RENAMED
 
@@ -82,6 +83,9 @@ def run(
       print(f'\n{str(interrupt) or "interrupted"}', file=sys.stderr)
       sys.exit(130)
 
+  # From here on, no text of data can control the terminal.
+  terminal.guard()
+  logging.get_absl_handler().python_handler.setStream(sys.stderr)
   # absl prints the docstring of __main__, and the key flags of argv[0].
   sys.modules['__main__'].__doc__ = doc
   for holder in flag_holders:
@@ -449,4 +453,4 @@ def _unknown_field(argv: list[str]) -> str | None:
 def fail(message: object) -> NoReturn:
   """Prints one line and exits with 1."""
   # Messages of libraries have line breaks; one line is easier to search for.
-  sys.exit('error: ' + ' '.join(str(message).split()))
+  sys.exit(f'error: {terminal.safe_line(str(message))}')

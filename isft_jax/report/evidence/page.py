@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from isft_jax import files
-from isft_jax.report import document, plots
-from isft_jax.report.evidence import charts, margins, sections
+from isft_jax.report import document, plots, shapes
+from isft_jax.report.evidence import charts, margins, sections, shape
 from isft_jax.report.evidence.words import Section, count_facts, difference
 from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.paper import CITATION
@@ -44,17 +44,20 @@ def rebuild(path: str, workdir: str | None = None) -> pathlib.Path:
   """Writes the page of a results.json beside it, or into workdir.
 
   Raises:
-    ValueError: the file has results of another experiment.
+    ValueError: the file has results of another experiment, or a value in it
+      has another type than the page shows.
   """
-  results = json.loads(pathlib.Path(path).read_text())
-  if results.get('experiment') != 'evidence':
+  results = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  if not isinstance(results, dict) or results.get('experiment') != 'evidence':
     raise ValueError(
       f'{path}: not the results of an evidence run; to rebuild the page of '
       'the lying agent, use isft-reproduce --from'
     )
+  shapes.check(results, shape.RUN, path)
   folder = pathlib.Path(workdir or pathlib.Path(path).parent)
   folder.mkdir(parents=True, exist_ok=True)
-  return write(folder, results)
+  with shapes.readable(path):
+    return write(folder, results)
 
 
 def report(results: dict, wheel: plots.Chart | None) -> bytes:
