@@ -7,7 +7,9 @@ isft-inspect ... | head -1    the command ends, without a traceback
 import contextlib
 import errno
 import io
+import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -60,13 +62,18 @@ def _open_standard_files() -> None:
 def _guard(stream: Any, is_lasting: bool) -> io.TextIOWrapper:
   """Returns a stream to the same file, without errors of a missing reader."""
   stream.flush()
-  return io.TextIOWrapper(
+  guarded = io.TextIOWrapper(
     io.BufferedWriter(_Guarded(stream.fileno(), is_lasting)),
     encoding=stream.encoding,
     errors=stream.errors,
     line_buffering=stream.line_buffering,
     write_through=stream.write_through,
   )
+  # absl takes the place of handlers that write to sys.stderr.
+  for handler in logging.root.handlers:
+    if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
+      handler.setStream(guarded)
+  return guarded
 
 
 class _Guarded(io.FileIO):
@@ -77,11 +84,14 @@ class _Guarded(io.FileIO):
     self._is_lasting = is_lasting
     self._is_gone = False
 
-  def write(self, data: Any) -> int | None:
+  def write(self, data: Any, /) -> int:
     if self._is_gone:
       return len(data)
     try:
-      return super().write(data)
+      # None: a pipe that never waits is full, as of some programs' children.
+      while (written := super().write(data)) is None:
+        select.select((), (self,), ())
+      return written
     except OSError as error:
       # Once only, because the interpreter tries again at its end.
       self._is_gone = True

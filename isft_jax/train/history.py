@@ -97,7 +97,7 @@ class Totals:
     self.step = self.rows = 0
     self._before_last_epoch = steps - steps_per_epoch
     self._targets = self._seconds = 0.0
-    # Of the last epoch.
+    # Sums over the last epoch.
     self._loss = self._weight = 0.0
 
   def add(self, row: dict[str, Any]) -> None:
