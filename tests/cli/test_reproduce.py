@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from isft_jax.train import lock
 from tests.commands import error_line
 
 RESULTS = {
@@ -67,3 +68,12 @@ def test_results_of_another_experiment_are_one_clear_line(tmp_path):
   error = error_line('reproduce', f'--from={path}')
   assert error.startswith(f'error: {path}: not the results of ')
   assert [p.name for p in tmp_path.iterdir()] == ['results.json']
+
+
+def test_a_second_experiment_in_a_workdir_is_one_clear_line(tmp_path):
+  with lock.locked(tmp_path):
+    error = error_line(
+      'reproduce', '--config=lying_agent_smoke', f'--workdir={tmp_path}'
+    )
+  assert f'{tmp_path}: another training is writing there (process ' in error
+  assert [*tmp_path.iterdir()] == []
