@@ -47,7 +47,8 @@ _FLAGS = (CHECKPOINT, OUTPUT, DTYPE, RECORDS, LABELS, OBJECTIVE, SPLIT)
 
 def _export() -> None:
   # Imported late: --help need not wait for jax.
-  from isft_jax import api
+  from isft_jax import api, files
+  from isft_jax.cli import sources
 
   # The command has two forms; a mix of their flags is refused.
   for_model = CHECKPOINT.value or OUTPUT.value or DTYPE.value
@@ -60,6 +61,8 @@ def _export() -> None:
   if for_labels:
     if not RECORDS.value or not LABELS.value:
       raise ValueError('name --records=DIR and --labels=FILE.parquet')
+    sources.check_records_flag(RECORDS.value)
+    files.check_output(LABELS.value)
     counts = api.write_labels(
       RECORDS.value,
       LABELS.value,

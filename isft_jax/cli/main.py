@@ -27,6 +27,7 @@ from ml_collections import config_flags
 
 import isft_jax
 import isft_jax.configs as configs
+from isft_jax import terminal
 from isft_jax.cli import config_help, flag_help, streams
 from isft_jax.config import RENAMED
 
@@ -91,7 +92,13 @@ def run(
   parser = functools.partial(
     parse, doc=doc, flag_holders=flag_holders, config_types=config_types
   )
+  # It removes other handlers of stderr, which it knows by their stream: so it
+  # comes before stderr is another one.
+  logging.use_absl_handler()
   with streams.guarded(is_lasting):
+    # From here on, no text of data can control the terminal.
+    terminal.guard()
+    logging.get_absl_handler().python_handler.setStream(sys.stderr)
     app.run(main, flags_parser=parser)
 
 
@@ -449,4 +456,4 @@ def _unknown_field(argv: list[str]) -> str | None:
 def fail(message: object) -> NoReturn:
   """Prints one line and exits with 1."""
   # Messages of libraries have line breaks; one line is easier to search for.
-  sys.exit('error: ' + ' '.join(str(message).split()))
+  sys.exit(f'error: {terminal.safe_line(str(message))}')

@@ -7,7 +7,6 @@ isft-inspect ... | head -1    the command ends, without a traceback
 import contextlib
 import errno
 import io
-import logging
 import os
 import select
 import signal
@@ -62,18 +61,13 @@ def _open_standard_files() -> None:
 def _guard(stream: Any, is_lasting: bool) -> io.TextIOWrapper:
   """Returns a stream to the same file, without errors of a missing reader."""
   stream.flush()
-  guarded = io.TextIOWrapper(
+  return io.TextIOWrapper(
     io.BufferedWriter(_Guarded(stream.fileno(), is_lasting)),
     encoding=stream.encoding,
     errors=stream.errors,
     line_buffering=stream.line_buffering,
     write_through=stream.write_through,
   )
-  # absl takes the place of handlers that write to sys.stderr.
-  for handler in logging.root.handlers:
-    if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
-      handler.setStream(guarded)
-  return guarded
 
 
 class _Guarded(io.FileIO):
@@ -84,7 +78,7 @@ class _Guarded(io.FileIO):
     self._is_lasting = is_lasting
     self._is_gone = False
 
-  def write(self, data: Any, /) -> int:
+  def write(self, data: Any) -> Any:
     if self._is_gone:
       return len(data)
     try:

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from isft_jax import terminal
 from isft_jax.report.escapes import visible_line
 
 # Minimum width of the first column in a terminal, in characters.
@@ -54,6 +55,7 @@ def text(table: Table[str], justify: str = '') -> str:
   widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
   justify = justify or '<' + '>' * (len(widths) - 1)
   lines = [visible_line(table.title)] if table.title else []
+  # Pad each cell to the width of its column.
   for row in rows:
     cells = []
     for cell, side, width in zip(row, justify, widths, strict=True):
@@ -78,7 +80,8 @@ def show(*tables: Table[str], stream: TextIO | None = None) -> None:
     if number:
       print(file=stream)
     if stream.isatty():
-      _print(Console(file=stream), table)
+      # All its text is made visible; the colors are those of rich.
+      _print(Console(file=terminal.raw(stream)), table)
     else:
       print(text(table), file=stream)
 
@@ -102,6 +105,7 @@ def _print(console: Console, table: Table[str]) -> None:
   ]
   room = console.width - sum(width + 2 for width in others)
   first = min(first, max(room, _FIRST_WIDTH))
+  # No lines around cells. All columns but the first are right-justified.
   grid = rich.table.Table(
     box=None,
     pad_edge=False,
@@ -125,9 +129,10 @@ def _escape(cell: str) -> str:
   """Returns text as one cell of Markdown that renders as the same text.
 
   Lines are joined by ↵. Syntax of Markdown, HTML and GitHub's mathematics is
-  escaped.
+  escaped, and so are characters that control a terminal.
   """
   line = ' ↵ '.join(part.strip() for part in cell.splitlines())
+  line = terminal.safe(line)
   # An underscore inside a word is not syntax: agent_only stays legible.
   syntax = r'([\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w))'
   return re.sub(syntax, r'\\\1', line).strip()

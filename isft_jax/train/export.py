@@ -1,14 +1,13 @@
 """Exports a checkpoint to a model folder for transformers and vLLM."""
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 
-from isft_jax import sharding
-from isft_jax.hf import pretrained
-from isft_jax.train import saved
+from isft_jax import files, places, sharding
+from isft_jax.hf import pretrained, tensor_files
+from isft_jax.train import checkpoint, saved
 from isft_jax.types import PyTree
 
 
@@ -20,27 +19,34 @@ def export(workdir: str, output: str, dtype: str = '') -> None:
     output: folder to create; it must be empty or not exist.
     dtype: data type of the written weights; '' keeps that of the run.
 
+  A killed export leaves no model in `output`, and can be repeated.
+
   Raises:
     ValueError: the run has no checkpoint, `output` is not empty, or a weight
       is not finite in this data type.
   """
   # Never mix an export with files of another model.
-  folder = pathlib.Path(output)
-  if folder.exists() and any(folder.iterdir()):
-    raise ValueError(f'{folder} is not empty; name another --output')
+  files.check_free(output)
+  if not checkpoint.checkpoint_folder(workdir).is_dir() and (
+    tensor_files.is_folder(workdir) or places.is_gguf(workdir)
+  ):
+    raise ValueError(
+      f'{workdir}: a model already; an export starts from the workdir of a run'
+    )
   model, config, tokenizer, _ = saved.load(workdir, dtype)
   _check_finite(workdir, model.params)
-  pretrained.save(model, config, str(folder))
   # The ids that end a reply: without them, other tools generate forever.
-  tokenizer.save_pretrained(folder)
   ids = {
     'bos_token_id': tokenizer.bos_token_id,
     'eos_token_id': tokenizer.eos_token_id,
     'pad_token_id': tokenizer.pad_token_id,
   }
-  (folder / 'generation_config.json').write_text(
-    json.dumps({name: id for name, id in ids.items() if id is not None}) + '\n'
-  )
+  content = {name: id for name, id in ids.items() if id is not None}
+  # The folder gets its name when all of its files are written.
+  with files.new_folder(output) as folder:
+    pretrained.save(model, config, folder)
+    tokenizer.save_pretrained(folder)
+    (folder / 'generation_config.json').write_text(json.dumps(content) + '\n')
 
 
 def _check_finite(workdir: str, params: PyTree) -> None:

@@ -16,6 +16,7 @@ from isft_jax.data.batching import pipeline
 from isft_jax.data.batching.scored_rows import KnownPlans
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.train import plans, start
 
 
@@ -33,6 +34,9 @@ class Inputs(NamedTuple):
     records: digests of the records and number of rows, as JSON values, to
       compare runs by; see `_identify`.
     plans: budgets of the plans, for `plans.write`.
+    tokenizer: tokenizer of all records.
+    rendering: how their text was made, from their metadata: see
+      `Renderer.rendering`.
   """
 
   config: RunConfig
@@ -42,6 +46,8 @@ class Inputs(NamedTuple):
   fingerprint: str
   records: dict[str, Any]
   plans: KnownPlans
+  tokenizer: FastTokenizer
+  rendering: dict[str, Any]
 
 
 def open_inputs(
@@ -111,6 +117,8 @@ def open_inputs(
     fingerprints[folders[0]],
     _identify(dict(zip(names, train, strict=True)), heldout, source),
     known,
+    tokenizer,
+    train[0].metadata.get('rendering', {}),
   )
 
 

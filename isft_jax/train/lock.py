@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from isft_jax import files
+from isft_jax import locks
 from isft_jax.train import multihost
 
 
 @contextlib.contextmanager
 def locked(workdir: epath.PathLike) -> Iterator[None]:
-  """Locks the workdir of a run; see `files.locked`.
+  """Locks the workdir of a run; see `locks.locked`.
 
   The hosts of a run share its workdir, so only the first of them locks it.
 
@@ -33,7 +33,7 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
         stack.callback(_remove_empty, folder)
       try:
         stack.enter_context(
-          files.locked(
+          locks.locked(
             os.path.join(folder, '.lock'),
             lambda holder: (
               f'{place}: another training is writing there ({holder}); wait '

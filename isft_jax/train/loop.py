@@ -24,6 +24,7 @@ from isft_jax.train import (
   plans,
   preemption,
   resume,
+  run_tokenizer,
   start,
 )
 from isft_jax.train import metrics as metrics_lib
@@ -102,7 +103,7 @@ def _train(
   # Inputs and trainer.
   config.check()
   opened = inputs.open_inputs(config, workdir)
-  config, names, source, heldout, fingerprint, records, known = opened
+  config, names, source, heldout, fingerprint, records, known, *_ = opened
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
   # Hosts that differ would hang in a step, or train on other batches.
   multihost.check_equal(
@@ -131,9 +132,12 @@ def _train(
   with contextlib.ExitStack() as stack:
     # Workdir. One of another config is refused before anything is written.
     stack.enter_context(lock.locked(workdir))
-    config_lib.claim(workdir, config, write=multihost.is_first())
+    config_lib.claim(workdir, config, write=False)
     if multihost.is_first():
       plans.write(workdir, known)
+      run_tokenizer.write(
+        workdir, opened.tokenizer, opened.rendering, fingerprint
+      )
     checkpoints = stack.enter_context(Checkpoints(workdir, config))
     trace = stack.enter_context(Profile(profile, workdir))
     # State: the newest checkpoint, or the start.
@@ -146,6 +150,14 @@ def _train(
       resume.check_position(workdir, int(state.step), data)
       batches.set_state(data)
     else:
+      place = config.model.init_from
+      if place and not start.is_run(place):
+        folder = config_lib.mixture_components(config)[0][0]
+        template = opened.rendering.get('template', '')
+        for warning in start.check_tokenizer(
+          place, folder, opened.tokenizer, template
+        ):
+          multihost.tell(f'warning: {warning}')
       state = start.begin(config, trainer, fingerprint)
     # Nobody should train for hours from such numbers, or use them as a result.
     if not trainer.is_finite(state):
@@ -158,6 +170,9 @@ def _train(
     # Loggers write only on the first host. `Metrics` collects on all of them,
     # because every host must see a loss that is not finite.
     done = int(state.step)
+    # A start that fails, or is too large for the devices, claims no workdir.
+    if done and multihost.is_first():
+      config_lib.claim(workdir, config)
     with metrics_lib.Metrics(
       workdir,
       config.name,
@@ -177,6 +192,8 @@ def _train(
           with trace.step(step):
             state, values = trainer.step(state, batch)
           trace.end_step(step, values)
+          if step == 1 and multihost.is_first():
+            config_lib.claim(workdir, config)
           notice.begin()  # from now on there is something to save
 
           # Evaluate the new parameters.

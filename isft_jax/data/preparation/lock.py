@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from isft_jax import files
+from isft_jax import locks
 
 
 @contextlib.contextmanager
 def locked(output: epath.PathLike) -> Iterator[None]:
-  """Locks the output of a preparation; see `files.locked`.
+  """Locks the output of a preparation; see `locks.locked`.
 
   Args:
     output: the folder to prepare. It need not exist.
@@ -25,7 +25,7 @@ def locked(output: epath.PathLike) -> Iterator[None]:
   folder, name = os.path.split(
     place if '://' in place else os.path.realpath(place)
   )
-  with files.locked(
+  with locks.locked(
     os.path.join(folder, f'.{name}.lock'),
     lambda holder: (
       f'another process is preparing {place}; wait for it, or name another '

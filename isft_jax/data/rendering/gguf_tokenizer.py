@@ -37,6 +37,8 @@ def _split(regex: str) -> pre_tokenizers.PreTokenizer:
   )
 
 
+# The library has the regular expression of GPT-2. SmolLM splits numbers into
+# digits before it.
 _GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 _DIGITS = pre_tokenizers.Digits(individual_digits=True)
 # By the value of tokenizer.ggml.pre.
@@ -80,6 +82,7 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
         f'{file.path}: {prefix}{key} must be one of {", ".join(known)} (got '
         f'{keys.get(key)!r}); pass a folder with tokenizer.json instead'
       )
+  # The vocabulary, the kinds of its tokens, and the merges.
   for key, kind in (('tokens', str), ('token_type', int), ('merges', str)):
     value = keys.get(key)
     if not isinstance(value, list) or not all(

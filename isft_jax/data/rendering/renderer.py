@@ -41,6 +41,7 @@ from isft_jax.data.rendering.chat_template import (
   messages_of,
 )
 from isft_jax.data.rendering.encode import encode
+from isft_jax.data.rendering.limits import OverLimitError
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.template_profile import (
   WORD,
@@ -132,11 +133,18 @@ class Renderer:
       )
     self._values = values
     self._special = tokenizer_lib.special_pattern(tokenizer)
-    self._templates = {
-      name: self._compile(source)
-      for name, source in sources.items()
-      if name in ('default', 'tool_use')
-    }
+    # The two templates between which transformers chooses.
+    try:
+      self._templates = {
+        name: self._compile(source)
+        for name, source in sources.items()
+        if name in ('default', 'tool_use')
+      }
+    except ValueError as error:
+      # Only a template of the tokenizer's folder is in a file of this name.
+      is_own = template is tokenizer.chat_template and tokenizer.name_or_path
+      where = f'{tokenizer.name_or_path}: ' if is_own else ''
+      raise ValueError(f'{where}{error}') from error
     # Every setting that affects the ids, besides the tokenizer. Records store
     # it in their metadata.
     frozen = {name: t.source for name, t in self._templates.items()}
@@ -194,6 +202,7 @@ class Renderer:
       Rejected: the template refuses the conversation or leaves out something
         that was written, or the author of a character is in doubt.
     """
+    # A row with template values of its own needs another renderer.
     if trajectory.template_values:
       return self._render_with_values(trajectory, may_drop)
     trajectory = self._with_envelopes(trajectory)
@@ -270,13 +279,20 @@ class Renderer:
     # Special tokens are variables of a template, such as bos_token.
     variables = self.tokenizer.special_tokens_map | self._values
     chat = ChatTemplate(source, variables)
+    try:
+      chat.check_limits([{'role': 'user', 'content': WORD}])
+    except OverLimitError as error:
+      raise ValueError(
+        f'the chat template {error} for a single message; name another one '
+        'with --chat_template'
+      ) from error
     # Learn how the template opens and closes a turn from the shortest
     # conversation that it accepts. Some templates demand a system message.
     user = Segment('user', WORD, Provenance.USER)
     system = Segment('system', WORD, Provenance.CONTEXT)
     learned = (
       TemplateProfile.learn(
-        functools.partial(self._apply, chat.source),
+        functools.partial(self._apply_limited, chat),
         chat.render,
         before,
         self._special,
@@ -299,9 +315,10 @@ class Renderer:
   ) -> Rendered:
     """Renders a trajectory with the given form of its messages."""
     template = self._template_for(trajectory.tools)
-    # The reference text, then the same text with origins.
+    # The text with origins, whose work is limited, then the reference text.
+    tracked = self._tracked(template, messages, trajectory)
     text = self._rendered(template, messages, trajectory)
-    stretches = self._tracked(template, messages, trajectory, text)
+    stretches = self._compared(tracked, text)
 
     # Checks that need only the text.
     fidelity.check_names(trajectory, self._special)
@@ -343,6 +360,7 @@ class Renderer:
       # Few data sets have more than two combinations of values.
       if len(self._variants) == _MOST_VARIANTS:
         self._variants.clear()
+      # Compiled once per combination of values, and kept.
       try:
         self._variants[key] = Renderer.from_rendering(
           self.tokenizer, {**self.rendering, 'values': values}
@@ -364,7 +382,7 @@ class Renderer:
   def _needs_envelope(self) -> bool:
     template = self._template_for(())  # the one for trajectories with tools
     return tool_schemas.needs_envelope(
-      functools.partial(self._apply, template.source)
+      functools.partial(self._apply_limited, template.chat)
     )
 
   def _rendered(
@@ -380,21 +398,33 @@ class Renderer:
       ) from error
 
   def _tracked(
-    self,
-    template: _Template,
-    messages: list[dict],
-    trajectory: Trajectory,
-    text: str,
-  ) -> Sequence[Stretch]:
-    """Returns `text` as stretches of one origin; rejects any difference."""
+    self, template: _Template, messages: list[dict], trajectory: Trajectory
+  ) -> Sequence[Stretch] | Exception:
+    """Returns the text as stretches of one origin, or the template's error."""
     try:
-      stretches = template.chat.render(trajectory, messages)
-    except Exception as error:
+      try:
+        return template.chat.render(trajectory, messages)
+      except OverLimitError:
+        raise
+      except Exception as error:
+        # Without origins, the template may run to its end.
+        template.chat.check_limits(messages, trajectory.tools)
+        return error
+    except OverLimitError as error:
+      raise Rejected(
+        'template_raises', f'the chat template {error} and is stopped'
+      ) from error
+
+  def _compared(
+    self, stretches: Sequence[Stretch] | Exception, text: str
+  ) -> Sequence[Stretch]:
+    """Returns stretches that have the text; rejects any difference."""
+    if isinstance(stretches, Exception):
       raise Rejected(
         'unknown_origin',
         'the template uses an operation that loses the origin of its text: '
-        f'{error}',
-      ) from error
+        f'{stretches}',
+      ) from stretches
     tracked = ''.join(stretch.text for stretch in stretches)
     if tracked != text:
       start = common_prefix(tracked, text)
@@ -425,6 +455,17 @@ class Renderer:
     assert isinstance(text, str)  # tokenize=False returns no ids
     return text
 
+  def _apply_limited(
+    self,
+    chat: ChatTemplate,
+    messages: list[dict],
+    tools: Sequence[Mapping] | None = None,
+    **more: bool,
+  ) -> str:
+    """Does the same for a conversation that was not rendered before."""
+    chat.check_limits(messages, tools, more)
+    return self._apply(chat.source, messages, tools, **more)
+
   def _learn_from(
     self, template: _Template, trajectory: Trajectory
   ) -> Attribution:
@@ -434,9 +475,10 @@ class Renderer:
     slots = [s.in_agents_slot for s in trajectory.segments]
     before = trajectory.segments[: slots.index(True) if True in slots else None]
     profile = None
+    # Learn the header of an agent's turn from renderings of that beginning.
     if before:
       profile = TemplateProfile.learn(
-        functools.partial(self._apply, template.source),
+        functools.partial(self._apply_limited, template.chat),
         template.chat.render,
         before,
         self._special,
