@@ -112,7 +112,8 @@ def model_config(file: GGUFFile) -> ModelConfig:
       why = 'is neither supported nor known to be harmless'
     if why:
       raise ValueError(
-        f'{file.path}: {family}.{key}={files.shorten(value)} {why}'
+        f'{file.path}: {files.shown(f"{family}.{key}")}={files.shorten(value)} '
+        f'{why}'
       )
 
   def number(field: str, key: str, default: float | None = None) -> Any:
@@ -226,7 +227,7 @@ class Tensors(tensor_files.Tensors):
         'blocks/attention/k': config.kv_heads,
       }
     paths = {name: path for path, name in _NAMES.items()}
-    self._stored = {}
+    self._stored: dict[str, _Stored] = {}
     for name, tensor in file.tensors.items():
       # llama.cpp writes layers without zeros before them, and in ASCII.
       layer = re.fullmatch(r'blk\.(0|[1-9][0-9]{0,4})\.(.*)', name)

@@ -275,7 +275,7 @@ def _resume(file: TextIO, rows: Sequence[dict[str, Any]]) -> int:
   content = file.buffer.read()
   done, end = 0, 0
   for line in content.splitlines(keepends=True):
-    row = None
+    row: Any = None
     with contextlib.suppress(ValueError):
       row = json.loads(line)
     is_whole = line.endswith(b'\n') and isinstance(row, dict)
