@@ -130,7 +130,7 @@ def describe(topology: str, slices: int = 1) -> list[jax.Device]:
   if slices > 1:
     options['num_slices'] = slices
   # A single chip: by default, libtpu assumes several chips per host.
-  if set(topology.partition(':')[2]) <= set('1x'):
+  if {*topology.partition(':')[2].split('x')} == {'1'}:
     options['chips_per_host_bounds'] = [1, 1, 1]
   # libtpu describes the slice; no TPU is needed.
   try:

@@ -23,6 +23,7 @@ from absl import flags
 
 from isft_jax.cli import main
 from isft_jax.experiments.config import EvidenceConfig, LyingAgentConfig
+from isft_jax.train import signals
 
 FROM = flags.DEFINE_list(
   'from',
@@ -141,4 +142,5 @@ def _summarize(results: Sequence[str], workdir: str | None) -> None:
 def run() -> None:
   """Runs the console script isft-reproduce."""
   holders = main.CONFIG, main.WORKDIR, DIALOGUES, FACTS, FROM, SEEDS
-  main.run(_run, __doc__, holders, (LyingAgentConfig,))
+  with signals.Watch():
+    main.run(_run, __doc__, holders, (LyingAgentConfig,), is_lasting=True)

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import jax
 import jax.numpy as jnp
 
-from isft_jax import files
+from isft_jax import files, terminal
 from isft_jax.inference.chat_model import ChatModel, Prompt
 from isft_jax.inference.replies import Reply
 
@@ -313,7 +313,7 @@ def answer(
     nonlocal shown
     del index
     # `text` only ever grows, so print the new characters.
-    print(text[len(shown) :], end='', flush=True)
+    print(terminal.safe(text[len(shown) :]), end='', flush=True)
     shown = text
     return is_pressed()
 
@@ -381,4 +381,4 @@ def chat(chat_model: ChatModel, raw: bool, **settings: Any) -> None:
 
 def note(line: str) -> None:
   """Prints a line to stderr, apart from the replies."""
-  print(line, file=sys.stderr, flush=True)
+  print(terminal.safe(line), file=sys.stderr, flush=True)

@@ -63,6 +63,20 @@ _STYLE = {
 }
 # matplotlib leaves out metadata that are None; the date changes with every run.
 _NO_METADATA = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+# Elements and attributes of matplotlib's SVG that a page may hold. None of them
+# can run a script or fetch anything.
+_ELEMENTS = frozenset(
+  (
+    *('svg', 'defs', 'g', 'path', 'use', 'clipPath', 'rect'),
+    *('text', 'tspan', 'title'),
+  )
+)
+_ATTRIBUTES = frozenset(
+  (
+    *('d', 'height', 'transform', 'version', 'viewBox', 'width', 'x', 'y'),
+    *('clip-path', 'href', 'id', 'style'),
+  )
+)
 # Light color -> CSS variable, which a page redefines in dark mode.
 _VARIABLES = {LIGHT[role]: f'var(--{role})' for role in CHART_ROLES}
 
@@ -88,7 +102,8 @@ class Chart:
     """Returns the chart as an SVG element in the colors of the page.
 
     Raises:
-      KeyError: the chart has a color that belongs to no role.
+      KeyError: the chart has a color that belongs to no role, or an element or
+        an attribute that pages do not allow.
     """
     text = self._saved('svg', _NO_METADATA).decode()
     # Remove the style sheet: its rules would apply to the whole page, which has
@@ -207,10 +222,14 @@ def _adapt(
   """
   # ElementTree writes names as {namespace}name.
   element.tag = element.tag.split('}')[-1]
+  if element.tag not in _ELEMENTS:
+    raise KeyError(f'SVG element {element.tag}')
   element.tail = None
   attributes, element.attrib = element.attrib, {}
   for name, value in attributes.items():
     name = name.split('}')[-1]
+    if name not in _ATTRIBUTES:
+      raise KeyError(f'SVG attribute {name}')
     # A tooltip is a <title> in SVG, and needs a role for screen readers.
     if name == 'id' and value.startswith(_TOOLTIP):
       title = ElementTree.Element('title')

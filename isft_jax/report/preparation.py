@@ -4,10 +4,25 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from isft_jax.report import shapes
 from isft_jax.report.escapes import visible_line
 from isft_jax.report.tables import Table
 
 _MOST_LINES = 40  # of a table of keys
+_COUNTS = {...: int}
+# Shape of the report. A finished data set has it as a file.
+_REPORT = {
+  'rows': dict.fromkeys(('read', 'written', 'rejected'), int),
+  **dict.fromkeys(('rejected', 'tokens_by_author', 'lost'), _COUNTS),
+  'splits': {...: {'records': int, 'rows': int}},
+  **dict.fromkeys(('tokens', 'straddling_tokens'), int),
+  'scored_share': {...: float},
+  'length_quantiles': _COUNTS,
+  'seconds': float,
+  **dict.fromkeys(
+    ('unexpected_errors?', 'keys_not_used?', 'turns_left_out?'), _COUNTS
+  ),
+}
 
 
 def table(report: Mapping) -> Table:
@@ -15,7 +30,12 @@ def table(report: Mapping) -> Table:
 
   Args:
     report: the report of `data.preparation.prepare.prepare`.
+
+  Raises:
+    ValueError: a value of the report has another type, as in a file that was
+      edited.
   """
+  shapes.check(report, _REPORT, 'the report of the data set')
   rows, tokens = report['rows'], report['tokens']
   # Rows: read, written by split, set aside by reason.
   lines: list[tuple[str] | tuple[str, int] | tuple[str, int, float]]
@@ -29,11 +49,11 @@ def table(report: Mapping) -> Table:
   # Tokens: by author, and those whose characters two authors wrote.
   lines += [('tokens', tokens)]
   lines += [
-    (f'  {author}', n, n / tokens)
+    (f'  {author}', n, n / max(tokens, 1))
     for author, n in report['tokens_by_author'].items()
   ]
   straddling = report['straddling_tokens']
-  lines += [('  of two authors', straddling, straddling / tokens)]
+  lines += [('  of two authors', straddling, straddling / max(tokens, 1))]
   # The share of tokens that each objective scores.
   lines += [('scored under',)]
   lines += [

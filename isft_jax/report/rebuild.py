@@ -4,8 +4,10 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+from isft_jax.report import shapes
 from isft_jax.report.evidence import page as evidence
 from isft_jax.report.lying_agent import page, seeds
+from isft_jax.report.lying_agent.shape import RUN
 
 
 def rebuild(
@@ -24,9 +26,9 @@ def rebuild(
     results.json.
 
   Raises:
-    ValueError: a file has no such results, several files are not runs of one
-      config on different seeds, or the new page would replace a page that
-      shows dialogues.
+    ValueError: a file has no such results, a value in it has another type than
+      the page shows, several files are not runs of one config on different
+      seeds, or the new page would replace a page that shows dialogues.
   """
   if not paths:
     raise ValueError('--from is empty; name a results.json')
@@ -45,7 +47,8 @@ def rebuild(
         'another folder with --workdir'
       )
     folder.mkdir(parents=True, exist_ok=True)
-    return [page.write(folder, results, (), pathlib.Path(path).parent)]
+    with shapes.readable(path):
+      return [page.write(folder, results, (), pathlib.Path(path).parent)]
   # Several files: the summary of their seeds.
   if len(runs) < len(paths):
     raise ValueError(f'a file is named twice: {", ".join(paths)}')
@@ -55,18 +58,24 @@ def rebuild(
         f'{path}: the results of an evidence run, which already has all its '
         'seeds; name only this file'
       )
-  return seeds.write(folder, runs)
+  with shapes.readable(', '.join(paths)):
+    return seeds.write(folder, runs)
 
 
 def _read(path: str) -> dict:
   """Returns the content of a results.json of either experiment."""
   try:
     results = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f'{path}: not JSON: {error}') from error
-  is_run = isinstance(results, dict) and (
-    results.get('experiment') == 'evidence' or results.get('arms')
+  is_evidence = (
+    isinstance(results, dict) and results.get('experiment') == 'evidence'
   )
-  if not is_run:
+  if not is_evidence and not (
+    isinstance(results, dict) and results.get('arms')
+  ):
     raise ValueError(f'{path}: not the results of isft-reproduce')
+  # `evidence.rebuild` checks its own file.
+  if not is_evidence:
+    shapes.check(results, RUN, path)
   return results

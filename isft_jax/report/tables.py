@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from isft_jax import terminal
 from isft_jax.report.escapes import visible_line
 
 # Minimum width of the first column in a terminal, in characters.
@@ -79,7 +80,8 @@ def show(*tables: Table[str], stream: TextIO | None = None) -> None:
     if number:
       print(file=stream)
     if stream.isatty():
-      _print(Console(file=stream), table)
+      # All its text is made visible; the colors are those of rich.
+      _print(Console(file=terminal.raw(stream)), table)
     else:
       print(text(table), file=stream)
 
@@ -127,9 +129,10 @@ def _escape(cell: str) -> str:
   """Returns text as one cell of Markdown that renders as the same text.
 
   Lines are joined by ↵. Syntax of Markdown, HTML and GitHub's mathematics is
-  escaped.
+  escaped, and so are characters that control a terminal.
   """
   line = ' ↵ '.join(part.strip() for part in cell.splitlines())
+  line = terminal.safe(line)
   # An underscore inside a word is not syntax: agent_only stays legible.
   syntax = r'([\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w))'
   return re.sub(syntax, r'\\\1', line).strip()

@@ -44,7 +44,10 @@ class Checkpoints:
   """
 
   def __init__(
-    self, workdir: epath.PathLike, config: RunConfig | None = None
+    self,
+    workdir: epath.PathLike,
+    config: RunConfig | None = None,
+    step: int | None = None,
   ) -> None:
     """Opens the checkpoints of a run.
 
@@ -53,6 +56,11 @@ class Checkpoints:
       config: config of the run, to write checkpoints. The newest `keep_last`
         are kept, and those whose step is a multiple of `keep_every`. Damaged
         ones are renamed. None: open for reading only.
+      step: number of the checkpoint to read, instead of the newest. Only
+        without a config.
+
+    Raises:
+      ValueError: that checkpoint does not exist, or is damaged.
     """
     self._folder = checkpoint_folder(workdir)
     self._config = config
@@ -80,6 +88,7 @@ class Checkpoints:
     # good. A reader must look for itself, once. It compares sizes here, and
     # checksums of the items that it reads in `_read`.
     self._saving: int | None = None
+    self._wanted = step
     self._newest = None if config else self._newest_whole(self._steps())
 
   def __enter__(self) -> Self:
@@ -93,14 +102,27 @@ class Checkpoints:
     return self._manager.latest_step() if self._config else self._newest
 
   def _steps(self) -> list[int]:
-    return sorted(self._manager.all_steps(), reverse=True)
+    """Returns the steps to read from, the newest first."""
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    if self._wanted is None:
+      return steps
+    if self._wanted not in steps:
+      listed = ', '.join(map(str, reversed(steps))) or 'none'
+      raise ValueError(
+        f'{self._folder} has no checkpoint of step {self._wanted}; it has '
+        f'{listed}'
+      )
+    return [self._wanted]
 
   def _newest_whole(
     self, steps: Sequence[int], items: Collection[str] = ()
   ) -> int | None:
     # The newest first: the search usually ends at once.
     for step in steps:
-      if damage := _damage(self._step_folder(step), items):
+      damage = _damage(self._step_folder(step), items)
+      if damage and self._wanted is not None:
+        raise ValueError(f'{damage}; name another step')
+      if damage:
         multihost.tell(f'{damage}; reading an older checkpoint instead')
       else:
         return step

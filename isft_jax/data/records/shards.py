@@ -26,6 +26,7 @@ from tensorflow_datasets.core.utils.lazy_imports_utils import (
 
 from isft_jax import files
 from isft_jax.data.records import index as index_lib
+from isft_jax.data.records import shard_reader
 from isft_jax.types import Example
 
 SPLITS = ('train', 'heldout')
@@ -148,6 +149,16 @@ def open_folder(path: epath.Path) -> 'tfds.core.DatasetBuilder':
         'this folder; prepare the records again'
       )
   return builder
+
+
+def reader(
+  builder: 'tfds.core.DatasetBuilder', split: str
+) -> shard_reader.ShardReader:
+  """Returns a reader of the records of a split, as bytes."""
+  info = builder.info.splits[split]
+  return shard_reader.ShardReader(
+    [os.fspath(path) for path in info.filepaths], info.shard_lengths
+  )
 
 
 class Info(NamedTuple):

@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 
 from isft_jax import files
 from isft_jax.data.rendering import tracked_str
 from isft_jax.data.rendering.jinja_env import Environment, Message
+from isft_jax.data.rendering.limits import OverLimitError
 from isft_jax.data.rendering.tracked_str import Tracked
 from isft_jax.types import Segment, Trajectory
 
@@ -88,7 +88,8 @@ class ChatTemplate:
       values: extra values that the template can use, by name.
 
     Raises:
-      ValueError: the text is not a valid Jinja template.
+      ValueError: the text is not a valid Jinja template, or computes a constant
+        that is too large.
     """
     self.source = freeze(template)  # with a fixed date
     self._values = dict(values or {})
@@ -100,10 +101,15 @@ class ChatTemplate:
     self._environment.globals['strftime_now'] = TODAY.strftime
     try:
       self._template = self._environment.from_string(self.source)
-    # Python compiles it too: nesting can be too deep for its compiler.
-    except (jinja2.TemplateError, SyntaxError, RecursionError) as error:
+    except OverLimitError as error:
       raise ValueError(
-        f'the chat template does not compile: {files.one_line(error)}'
+        f'the chat template {error}; name another one with --chat_template'
+      ) from error
+    # Python may refuse the generated code, for example for its depth.
+    except Exception as error:
+      raise ValueError(
+        'the chat template does not compile: '
+        + files.one_line(str(error) or type(error).__name__)
       ) from error
 
   def render(
@@ -119,6 +125,7 @@ class ChatTemplate:
       The rendered text as stretches, in order.
 
     Raises:
+      OverLimitError: the template takes too long or makes too large a text.
       Exception: any error that the template raises.
     """
     # Replace each text by a tracked copy with the code of its origin.
@@ -156,6 +163,41 @@ class ChatTemplate:
       piece = str.__getitem__(text, slice(start, stop))
       stretches.append(Stretch(piece, origin, home))
     return stretches
+
+  def check_limits(
+    self,
+    messages: Sequence[dict],
+    tools: Sequence[Mapping] | None = None,
+    more: Mapping | None = None,
+  ) -> None:
+    """Renders messages without origins, to see whether limits are kept.
+
+    transformers has no limits, so that this comes before it renders a
+    conversation that `render` has not rendered.
+
+    Args:
+      messages: the messages, as apply_chat_template expects them.
+      tools: schemas of tools.
+      more: further values, such as add_generation_prompt.
+
+    Raises:
+      OverLimitError: the template takes too long or makes too large a text.
+    """
+    context = {
+      'messages': messages,
+      'tools': None if tools is None else [dict(tool) for tool in tools],
+      'documents': None,
+      'add_generation_prompt': False,
+      **self._values,
+      **(more or {}),
+    }
+    literals = [tracked_str.LITERAL]
+    try:
+      self._environment.render(self._template, context, literals, literals)
+    except OverLimitError:
+      raise
+    except Exception:  # a template can raise any error; transformers reports it
+      return
 
   def _tracked_tools(
     self, tools: Sequence[Mapping] | None, origins: '_Origins'

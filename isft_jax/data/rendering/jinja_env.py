@@ -5,9 +5,12 @@ the turn to the template's own text: this text gets an origin when it is
 emitted or collected in a namespace, and each loop reports its current message.
 The header of a turn is thereby assigned to that turn without any knowledge of
 its wording.
+
+The work of a template is limited; see `limits`.
 """
 
 import functools
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -15,11 +18,15 @@ import jinja2
 import jinja2.ext
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
+from jinja2.optimizer import Optimizer
 from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import generate_lorem_ipsum
 
+from isft_jax.data.rendering import limits as limits_lib
 from isft_jax.data.rendering import tracked_str
+from isft_jax.data.rendering.limits import CALL, Limits
 from isft_jax.data.rendering.tracked_str import LITERAL, Tracked
 
 _DICT_ATTRIBUTES = frozenset(dir(dict))
@@ -46,6 +53,17 @@ _TRACKED_FILTERS = frozenset(
 )
 # Arguments that compiled templates add to a call in a loop or in a block.
 _JINJA_ARGUMENTS = ('_loop_vars', '_block_vars')
+# Operators that can make a large value at once. `+` has a method of its own.
+_BINOPS: dict[str, Callable[[Any, Any], Any]] = {
+  '*': operator.mul,
+  '**': operator.pow,
+  '%': operator.mod,
+}
+_LONG = 4096  # characters; shorter texts cost nothing
+_CONTAINERS = (list, dict, tuple)
+# Fields of a message: their size is limited before rendering.
+_OF_A_ROW = (tracked_str.TrackedDict, tracked_str.TrackedList)
+_PER_STEP = 4  # expressions
 
 
 class Message(dict):
@@ -66,6 +84,32 @@ class _Generator(CodeGenerator):
       self.visit(child, frame)
       self.write(', ')
     self.write('))')
+
+  def visit_Add(self, node: nodes.BinExpr, frame: Frame) -> None:
+    self.write('environment.added(')
+    self.visit(node.left, frame)
+    self.write(', ')
+    self.visit(node.right, frame)
+    self.write(')')
+
+  # Lists of lists can grow without bound, a doubling at a time.
+  def visit_List(self, node: nodes.List, frame: Frame) -> None:
+    self.write('environment.built(')
+    super().visit_List(node, frame)
+    self.write(')')
+
+  def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
+    self.write('environment.built(')
+    super().visit_Dict(node, frame)
+    self.write(')')
+
+  def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
+    if node.ctx != 'load':
+      super().visit_Tuple(node, frame)
+      return
+    self.write('environment.built(')
+    super().visit_Tuple(node, frame)
+    self.write(')')
 
   def visit_Call(
     self, node: nodes.Call, frame: Frame, forward_caller: bool = False
@@ -97,13 +141,54 @@ class _Generation(jinja2.ext.Extension):
     return nodes.Scope(body, lineno=line)
 
 
+class _Folder(Optimizer):
+  """Computes the constants of a template as Jinja does, within limits.
+
+  Jinja computes them when it compiles a template, also those that it never
+  prints.
+  """
+
+  def __init__(self, environment: 'Environment') -> None:
+    super().__init__(environment)
+    self._context = nodes.EvalContext(environment)
+    self._limits = environment.limits
+    self._length = 0
+
+  def generic_visit(
+    self, node: nodes.Node, *args: Any, **kwargs: Any
+  ) -> nodes.Node:
+    # Children first, so that they are constants.
+    node = super(Optimizer, self).generic_visit(node, *args, **kwargs)
+    if not isinstance(node, nodes.Expr) or isinstance(node, nodes.Const):
+      return node
+    try:
+      value = self._value(node)
+    except Exception:
+      if self._limits.exceeded:
+        raise self._limits.exceeded from None
+      return node
+    self._limits.check_value(value)
+    if isinstance(value, str | bytes):
+      self._length += len(value)
+      self._limits.check_length(self._length)
+    return nodes.Const(value, lineno=node.lineno)
+
+  def _value(self, node: nodes.Expr) -> Any:
+    """Returns the value of a constant; raises any error for others."""
+    if not isinstance(node, nodes.BinExpr) or node.operator not in _BINOPS:
+      return node.as_const(self._context)
+    left, right = node.left, node.right
+    if not isinstance(left, nodes.Const) or not isinstance(right, nodes.Const):
+      raise nodes.Impossible
+    self._limits.check_binop(node.operator, left.value, right.value)
+    return _BINOPS[node.operator](left.value, right.value)
+
+
 class Environment(ImmutableSandboxedEnvironment):
   """Renders one template at a time and keeps the index of its current turn."""
 
   code_generator_class = _Generator
-  intercepted_binops = frozenset({'%'})  # formatting of strings
-  concat = staticmethod(functools.partial(tracked_str.join, ''))
-  joined = staticmethod(tracked_str.join)
+  intercepted_binops = frozenset(_BINOPS)
 
   def __init__(self) -> None:
     # The options of transformers' chat templates.
@@ -113,7 +198,8 @@ class Environment(ImmutableSandboxedEnvironment):
       extensions=[_Generation, jinja2.ext.loopcontrols],
       finalize=self.emit,
     )
-    self.filters = {
+    self.limits = Limits()
+    filters: dict[str, Callable[..., Any]] = {
       **{
         name: _checked_filter(filter, name in _TRACKED_FILTERS)
         for name, filter in self.filters.items()
@@ -124,6 +210,9 @@ class Environment(ImmutableSandboxedEnvironment):
       'string': tracked_str.written,
       'safe': tracked_str.safe,
       'tojson': tracked_str.to_json,
+    }
+    self.filters = {
+      name: self._limited(name, filter) for name, filter in filters.items()
     }
     self.globals['raise_exception'] = _raise
     # Index of the current turn, the turns outside of the current loops, and the
@@ -154,21 +243,35 @@ class Environment(ImmutableSandboxedEnvironment):
     Returns:
       The tracked text, and one code of `literals` per character: the turn that
       the template was processing when it wrote that character.
+
+    Raises:
+      OverLimitError: the template exceeds a limit of `limits`.
+      Exception: any error that the template raises.
     """
     self._turn, self._outer, self._index = -1, [], None
     self._literals, self._collected = literals, collected
+    self.limits = Limits()
     pieces: list[Tracked] = []
     homes: list[str] = []
+    length = 0
     # The template is a generator: `self._turn` changes between its pieces.
     for piece in template.root_render_func(template.new_context(context)):
       pieces.append(self.emit(piece))
+      length += len(piece)
+      if length > limits_lib.LONGEST_TEXT:
+        self.limits.check_length(length)
       homes.append(literals[self._turn] * len(piece))
     codes = ''.join(piece.origins for piece in pieces)
     return Tracked(''.join(pieces), codes), ''.join(homes)
 
   def emit(self, value: object) -> Tracked:
     """Returns a value as text; literals become literals of the current turn."""
-    text = tracked_str.written(value)
+    if type(value) is Tracked:
+      text: str = value
+    else:
+      text = tracked_str.written(self.built(value))
+    if len(text) > _LONG:
+      self.limits.check_length(len(text))
     literal = self._literals[self._turn]
     if not isinstance(text, Tracked):
       return Tracked(text, literal * len(text))
@@ -180,11 +283,64 @@ class Environment(ImmutableSandboxedEnvironment):
   def _parse(
     self, source: str, name: str | None, filename: str | None
   ) -> nodes.Template:
+    # Once to compute the constants, whose tree is then thrown away.
+    self.limits = Limits()
+    _Folder(self).visit(super()._parse(source, name, filename))
     tree = super()._parse(source, name, filename)
     _mark_turns(tree)
     return tree
 
-  # `_mark_turns` inserts calls of the next three methods into templates.
+  # The generated code calls the next five methods.
+  def concat(self, pieces: Iterable[Any]) -> Tracked:
+    """Returns the text of a macro or of a block."""
+    return self.joined('', pieces)
+
+  def joined(self, separator: str, values: Iterable[Any]) -> Tracked:
+    """Joins values like str.join, with origins."""
+    texts = [
+      value
+      if type(value) is Tracked
+      else tracked_str.written(self.built(value))
+      for value in values
+    ]
+    length = sum(map(len, texts)) + len(separator) * len(texts)
+    if length > _LONG:
+      self.limits.check_length(length)
+    codes = tracked_str.origins(separator).join(map(tracked_str.origins, texts))
+    return Tracked(str.join(separator, texts), codes)
+
+  def added(self, left: Any, right: Any) -> Any:
+    """Returns left + right, a text or a list of limited length."""
+    result = left + right
+    if type(result) is Tracked or isinstance(result, str):
+      if len(result) > _LONG:
+        self.limits.check_length(len(result))
+    elif isinstance(result, list | tuple | bytes):
+      self.limits.check_items(len(result))
+    return result
+
+  def built(self, value: Any) -> Any:
+    """Returns a list, an object or any other value, if it is not too large."""
+    if isinstance(value, _CONTAINERS):
+      self.limits.check_value(value)
+    return value
+
+  def compared(self, value: Any) -> Any:
+    """Returns the right side of a comparison, whose length takes time."""
+    is_long = isinstance(value, str) and len(value) > _LONG
+    if is_long or isinstance(value, _CONTAINERS):
+      self.limits.check_value(value)
+    return value
+
+  # `_mark_turns` inserts calls of the next methods into templates.
+  def tick(self, steps: int) -> bool:
+    """Counts the steps of an iteration or of a macro."""
+    limits = self.limits
+    limits.steps_left -= steps
+    if limits.steps_left < 0:
+      limits.spend(0)
+    return True
+
   def push(self) -> None:
     """Begins a loop."""
     self._outer.append(self._turn)
@@ -219,6 +375,8 @@ class Environment(ImmutableSandboxedEnvironment):
     if isinstance(obj, dict) and type(argument) is str and argument in obj:
       return obj[argument]
     value = super().getitem(obj, argument)
+    if type(argument) is slice:
+      self.limits.spend(len(value) // 64 if hasattr(value, '__len__') else 1)
     # In a loop over numbers: the message of this number, or, if the template
     # counts in another variable, the first message that it takes.
     is_turn = argument == self._index or self._turn < 0
@@ -246,6 +404,12 @@ class Environment(ImmutableSandboxedEnvironment):
   ) -> Any:
     owner = getattr(__callable, '__self__', None)
     own_kwargs = {k: v for k, v in kwargs.items() if k not in _JINJA_ARGUMENTS}
+    limits = __self.limits
+    limits.spend(CALL)
+    if isinstance(owner, str | bytes | int):
+      limits.check_call(owner, __callable.__name__, args, own_kwargs)
+    elif __callable is generate_lorem_ipsum:
+      limits.check_items(1 << 30)  # random words belong to no conversation
     # A method of a literal that takes tracked text, as ', '.join(names).
     joins = getattr(__callable, '__name__', '') == 'join'
     if type(owner) is str and (joins or tracked_str.is_tracked(args)):
@@ -268,11 +432,36 @@ class Environment(ImmutableSandboxedEnvironment):
   def call_binop(
     self, context: Context, operator: str, left: Any, right: Any
   ) -> Any:
-    if isinstance(left, str):
+    self.limits.check_binop(operator, left, right)
+    if operator == '%' and isinstance(left, str):
       return tracked_str.percent_format(left, right)
-    return _checked(
-      super().call_binop(context, operator, left, right), left, right
-    )
+    result = super().call_binop(context, operator, left, right)
+    return _checked(result, left, right) if operator == '%' else result
+
+  def _limited(
+    self, name: str, filter: Callable[..., Any]
+  ) -> Callable[..., Any]:
+    """Wraps a filter so that its work is counted."""
+    # Some filters get the environment before the value.
+    place = 1 if hasattr(filter, 'jinja_pass_arg') else 0
+
+    @functools.wraps(filter)  # keeps the attributes that Jinja sets on filters
+    def limited(*args: Any, **kwargs: Any) -> Any:
+      value = args[place]
+      others = args[place + 1 :]
+      # Most filters have no arguments, and a short text or a field of a message
+      # as their value.
+      is_small = type(value) in _OF_A_ROW or (
+        isinstance(value, str) and len(value) < _LONG
+      )
+      if others or kwargs or not is_small:
+        self.limits.check_filter(name, value, others, kwargs)
+      result = filter(*args, **kwargs)
+      if isinstance(result, str | list) and len(result) > _LONG:
+        self.limits.check_value(result)
+      return result
+
+    return limited
 
   def _join(
     self,
@@ -282,7 +471,7 @@ class Environment(ImmutableSandboxedEnvironment):
   ) -> Tracked:
     if attribute is not None:
       values = (self.getitem(value, attribute) for value in values)
-    return tracked_str.join(separator, values)
+    return self.joined(separator, values)
 
 
 def _percent_filter(text: str, *values: Any, **named: Any) -> str:
@@ -299,6 +488,8 @@ def _mark_turns(node: nodes.Node) -> None:
   {% set ns.text = ns.text ~ m.content %}
   -> {% set ns.text = settle(ns.text ~ m.content) %}
   """
+  if isinstance(node, nodes.Compare):
+    _count_comparisons(node)
   # Recurse into single children, and rebuild lists of children.
   for _, children in node.iter_fields():
     if isinstance(children, nodes.Node):
@@ -313,6 +504,8 @@ def _mark_turns(node: nodes.Node) -> None:
         child.target, nodes.NSRef
       ):
         child.node = _call('settle', [child.node], child.lineno)
+      if isinstance(child, nodes.For | nodes.Macro | nodes.CallBlock):
+        _count_steps(child)
       if isinstance(child, nodes.For) and isinstance(child.target, nodes.Name):
         item = nodes.Name(child.target.name, 'load')
         child.body.insert(0, _statement('enter', [item], child.lineno))
@@ -324,6 +517,25 @@ def _mark_turns(node: nodes.Node) -> None:
       else:
         marked.append(child)
     children[:] = marked
+
+
+def _count_steps(block: nodes.For | nodes.Macro | nodes.CallBlock) -> None:
+  """Inserts a tick into each iteration, and into the test of each item."""
+  line, outputs = block.lineno, block.find_all(nodes.Expr)
+  steps = 1 + sum(1 for _ in outputs) // _PER_STEP
+  tick = [nodes.Const(steps, lineno=line)]
+  if isinstance(block, nodes.For) and block.test is not None:
+    block.test = nodes.And(_call('tick', tick, line), block.test)
+    block.test.set_lineno(line)
+  block.body.insert(0, _statement('tick', list(tick), line))
+
+
+def _count_comparisons(comparison: nodes.Compare) -> None:
+  """Counts comparisons whose sides may both be long."""
+  for operand in comparison.ops:
+    if not isinstance(operand.expr, nodes.Const | nodes.List | nodes.Tuple):
+      line = operand.lineno or comparison.lineno
+      operand.expr = _call('compared', [operand.expr], line)
 
 
 def _call(method: str, arguments: list[Any], line: int) -> nodes.Call:

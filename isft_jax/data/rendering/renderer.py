@@ -41,6 +41,7 @@ from isft_jax.data.rendering.chat_template import (
   messages_of,
 )
 from isft_jax.data.rendering.encode import encode
+from isft_jax.data.rendering.limits import OverLimitError
 from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.data.rendering.template_profile import (
   WORD,
@@ -278,13 +279,20 @@ class Renderer:
     # Special tokens are variables of a template, such as bos_token.
     variables = self.tokenizer.special_tokens_map | self._values
     chat = ChatTemplate(source, variables)
+    try:
+      chat.check_limits([{'role': 'user', 'content': WORD}])
+    except OverLimitError as error:
+      raise ValueError(
+        f'the chat template {error} for a single message; name another one '
+        'with --chat_template'
+      ) from error
     # Learn how the template opens and closes a turn from the shortest
     # conversation that it accepts. Some templates demand a system message.
     user = Segment('user', WORD, Provenance.USER)
     system = Segment('system', WORD, Provenance.CONTEXT)
     learned = (
       TemplateProfile.learn(
-        functools.partial(self._apply, chat.source),
+        functools.partial(self._apply_limited, chat),
         chat.render,
         before,
         self._special,
@@ -307,9 +315,10 @@ class Renderer:
   ) -> Rendered:
     """Renders a trajectory with the given form of its messages."""
     template = self._template_for(trajectory.tools)
-    # The reference text, then the same text with origins.
+    # The text with origins, whose work is limited, then the reference text.
+    tracked = self._tracked(template, messages, trajectory)
     text = self._rendered(template, messages, trajectory)
-    stretches = self._tracked(template, messages, trajectory, text)
+    stretches = self._compared(tracked, text)
 
     # Checks that need only the text.
     fidelity.check_names(trajectory, self._special)
@@ -373,7 +382,7 @@ class Renderer:
   def _needs_envelope(self) -> bool:
     template = self._template_for(())  # the one for trajectories with tools
     return tool_schemas.needs_envelope(
-      functools.partial(self._apply, template.source)
+      functools.partial(self._apply_limited, template.chat)
     )
 
   def _rendered(
@@ -389,22 +398,33 @@ class Renderer:
       ) from error
 
   def _tracked(
-    self,
-    template: _Template,
-    messages: list[dict],
-    trajectory: Trajectory,
-    text: str,
-  ) -> Sequence[Stretch]:
-    """Returns `text` as stretches of one origin; rejects any difference."""
-    # Render again with tracked strings. Both texts must be equal.
+    self, template: _Template, messages: list[dict], trajectory: Trajectory
+  ) -> Sequence[Stretch] | Exception:
+    """Returns the text as stretches of one origin, or the template's error."""
     try:
-      stretches = template.chat.render(trajectory, messages)
-    except Exception as error:
+      try:
+        return template.chat.render(trajectory, messages)
+      except OverLimitError:
+        raise
+      except Exception as error:
+        # Without origins the template may go on.
+        template.chat.check_limits(messages, trajectory.tools)
+        return error
+    except OverLimitError as error:
+      raise Rejected(
+        'template_raises', f'the chat template {error} and is stopped'
+      ) from error
+
+  def _compared(
+    self, stretches: Sequence[Stretch] | Exception, text: str
+  ) -> Sequence[Stretch]:
+    """Returns stretches that have the text; rejects any difference."""
+    if isinstance(stretches, Exception):
       raise Rejected(
         'unknown_origin',
         'the template uses an operation that loses the origin of its text: '
-        f'{error}',
-      ) from error
+        f'{stretches}',
+      ) from stretches
     tracked = ''.join(stretch.text for stretch in stretches)
     if tracked != text:
       start = common_prefix(tracked, text)
@@ -435,6 +455,17 @@ class Renderer:
     assert isinstance(text, str)  # tokenize=False returns no ids
     return text
 
+  def _apply_limited(
+    self,
+    chat: ChatTemplate,
+    messages: list[dict],
+    tools: Sequence[Mapping] | None = None,
+    **more: bool,
+  ) -> str:
+    """Does the same for a conversation that was not rendered before."""
+    chat.check_limits(messages, tools, more)
+    return self._apply(chat.source, messages, tools, **more)
+
   def _learn_from(
     self, template: _Template, trajectory: Trajectory
   ) -> Attribution:
@@ -447,7 +478,7 @@ class Renderer:
     # Learn the header of an agent's turn from renderings of that beginning.
     if before:
       profile = TemplateProfile.learn(
-        functools.partial(self._apply, template.source),
+        functools.partial(self._apply_limited, template.chat),
         template.chat.render,
         before,
         self._special,

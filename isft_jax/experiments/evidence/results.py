@@ -94,15 +94,17 @@ def flywheel(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
       'margin': summary([run['margin'] for run in mine]),
       'unread': sum(run['unread'] for run in mine),
     }
-    # Arms listed before observational have no difference.
-    if 'observational' in by_arm:
-      theirs = by_arm['observational']['per_seed']
+  # Arms without observational have no difference.
+  if 'observational' in by_arm:
+    theirs = by_arm['observational']['per_seed']
+    for figures in by_arm.values():
       # Transposed from seed x round to round x seed.
-      by_arm[arm]['against_observational'] = [
-        paired(ours, other)
-        for ours, other in zip(
-          zip(*accuracies, strict=True), zip(*theirs, strict=True), strict=True
-        )
+      rounds = (
+        zip(*accuracies, strict=True)
+        for accuracies in (figures['per_seed'], theirs)
+      )
+      figures['against_observational'] = [
+        paired(ours, other) for ours, other in zip(*rounds, strict=True)
       ]
   return by_arm
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from isft_jax import files
-from isft_jax.report import document, plots
-from isft_jax.report.evidence import charts, margins, sections
+from isft_jax.report import document, plots, shapes
+from isft_jax.report.evidence import charts, margins, sections, shape
 from isft_jax.report.evidence.words import Section, count_facts, difference
 from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.paper import CITATION
@@ -44,17 +44,20 @@ def rebuild(path: str, workdir: str | None = None) -> pathlib.Path:
   """Writes the page of a results.json beside it, or into workdir.
 
   Raises:
-    ValueError: the file has results of another experiment.
+    ValueError: the file has results of another experiment, or a value in it
+      has another type than the page shows.
   """
-  results = json.loads(pathlib.Path(path).read_text())
-  if results.get('experiment') != 'evidence':
+  results = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  if not isinstance(results, dict) or results.get('experiment') != 'evidence':
     raise ValueError(
       f'{path}: not the results of an evidence run; to rebuild the page of '
       'the lying agent, use isft-reproduce --from'
     )
+  shapes.check(results, shape.RUN, path)
   folder = pathlib.Path(workdir or pathlib.Path(path).parent)
   folder.mkdir(parents=True, exist_ok=True)
-  return write(folder, results)
+  with shapes.readable(path):
+    return write(folder, results)
 
 
 def report(results: dict, wheel: plots.Chart | None) -> bytes:
@@ -97,8 +100,8 @@ def answer(results: dict) -> str:
   # One sentence per part that is done.
   sentences = []
   wheel = results.get('flywheel', {})
-  if {'interventional', 'observational'} <= wheel.keys():
-    do, obs = wheel['interventional'], wheel['observational']
+  do, obs = wheel.get('interventional', {}), wheel.get('observational')
+  if obs and 'against_observational' in do:
     sentences.append(
       f'Trained for {len(do["accuracy"]) - 1} rounds on conversations about '
       f'its own answers, a model that was right on '
@@ -108,23 +111,25 @@ def answer(results: dict) -> str:
       f'{difference(do["against_observational"][-1], shares=True)}.'
     )
   # The dialogues with scripted lies.
-  arms = results.get('arms', {})
-  if 'interventional' in arms:
-    against = arms['interventional']['told']['against_observational']
+  if against := _against_observational(results, 'arms', 'told'):
     sentences.append(
       f'On scripted lies, L_do ends {difference(against["mean_margin"])} '
       f'in mean margin against L_obs, higher on {sum(against["facts_higher"])} '
       f'of {count_facts(against)} facts.'
     )
   # The same comparison on facts that no dialogue mentions.
-  heldout = results.get('heldout', {})
-  if 'interventional' in heldout:
-    against = heldout['interventional']['heldout']['against_observational']
+  if against := _against_observational(results, 'heldout', 'heldout'):
     sentences.append(
       'On facts that no dialogue mentions the difference is '
       f'{difference(against["mean_margin"])}.'
     )
   return ' '.join(sentences) or 'No part is done yet.'
+
+
+def _against_observational(results: dict, part: str, half: str) -> dict:
+  """Returns differences of L_do to L_obs; {} if one of them was not run."""
+  arm = results.get(part, {}).get('interventional', {})
+  return arm.get(half, {}).get('against_observational', {})
 
 
 def _models(base: dict) -> str:

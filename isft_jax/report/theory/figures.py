@@ -293,7 +293,7 @@ def _grid(results: Mapping) -> Grid:
     'reaches the interventional prediction, and so does a mask over actions '
     '(observations). If the expert acts, every loss reaches the conditional '
     'prediction, also the mask.',
-    'The first rows have three seeds, with their spread, and were trained '
+    'The first rows have several seeds, with their spread, and were trained '
     'longest. A row measures the targets of its loss: outcomes for '
     'observations, both for all, else actions. Actions of the learner or of '
     'chance as targets teach neither prediction.',

@@ -6,10 +6,11 @@ import pathlib
 from collections.abc import Mapping
 
 from isft_jax import files
-from isft_jax.report import document, plots
+from isft_jax.report import document, plots, shapes
 from isft_jax.report.document import Block
 from isft_jax.report.tables import Table
 from isft_jax.report.theory import charts, figures, tables
+from isft_jax.report.theory.shape import THEORY
 
 # Part -> heading, in the order of the page.
 _PARTS = {
@@ -40,13 +41,19 @@ def write(workdir: str | os.PathLike, results: Mapping) -> pathlib.Path:
 
   Returns:
     The path of theory.html.
+
+  Raises:
+    ValueError: a value has another type than the page shows.
   """
   path = pathlib.Path(workdir) / 'theory.html'
-  drawn = draw(results)
+  shapes.check(results, THEORY, 'theory.json')
+  with shapes.readable('theory.json'):
+    drawn = draw(results)
+    content = page(results, drawn)
   for part_charts in drawn.values():
     for chart in part_charts:
       chart.save_png(workdir)
-  files.write_atomically(path, page(results, drawn))
+  files.write_atomically(path, content)
   return path
 
 

@@ -5,11 +5,18 @@ Two standard errors follow a sampled value, after the sign ±.
 
 from collections.abc import Callable, Iterator, Mapping
 
+from isft_jax.report import shapes
 from isft_jax.report.tables import Table
+from isft_jax.report.theory.shape import THEORY
 
 
 def tables(results: Mapping) -> dict[str, list[Table[str]]]:
-  """Returns part -> tables, for the parts in theory.json."""
+  """Returns part -> tables, for the parts in theory.json.
+
+  Raises:
+    ValueError: a value has another type than the tables and figures show.
+  """
+  shapes.check(results, THEORY, 'theory.json')
   makers: dict[str, Callable[[Mapping], Iterator[Table[str]]]] = {
     'mixture': _mixture,
     'fire_engine': _fire_engine,

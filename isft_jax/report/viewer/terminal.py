@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from isft_jax import terminal
 from isft_jax.report import tables
 from isft_jax.report.escapes import visible, visible_line
 from isft_jax.report.tables import Table
@@ -88,7 +89,7 @@ def show(
   # A character that the encoding lacks becomes an escape, not an error.
   text = text.encode(encoding, 'backslashreplace').decode(encoding)
   try:
-    print(text, end='', file=stream, flush=True)
+    print(text, end='', file=terminal.raw(stream), flush=True)
   except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -139,7 +140,7 @@ def plain(shown: Dialogue, objective: str) -> str:
 def _title(shown: Dialogue, objective: str) -> str:
   window = f', window {shown.example.window}' if shown.example.window else ''
   # An id is from data: escape it, so that it cannot control the terminal.
-  name = visible_line(shown.example.id)
+  name, objective = visible_line(shown.example.id), visible_line(objective)
   return f'{name}{window}: {len(shown.texts)} tokens, objective {objective}'
 
 
