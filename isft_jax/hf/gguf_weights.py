@@ -112,7 +112,8 @@ def model_config(file: GGUFFile) -> ModelConfig:
       why = 'is neither supported nor known to be harmless'
     if why:
       raise ValueError(
-        f'{file.path}: {family}.{key}={files.shorten(value)} {why}'
+        f'{file.path}: {files.shown(f"{family}.{key}")}={files.shorten(value)} '
+        f'{why}'
       )
 
   def number(field: str, key: str, default: float | None = None) -> Any:
