@@ -135,7 +135,6 @@ def test_marks_that_have_no_effect_are_told(message, marks):
   row = {
     'messages': [USER, message] if message['role'] != 'user' else [message]
   }
-  row['messages'].append(AGENT)
   # A template that shows the key does not make a mark of it.
   for names in ((), ('verdict', 'author', 'weight')):
     parsed = registry.parse(
