@@ -1,7 +1,6 @@
 """Writes files whole or not at all, and reads files that users name."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -10,6 +9,8 @@ from collections.abc import Iterator
 from typing import IO, Any, Literal
 
 from etils import epath
+
+from isft_jax import locks
 
 # First bytes of the small file that git stores in place of a large one.
 _POINTER = b'version https://git-lfs.github.com/spec/'
@@ -110,8 +111,14 @@ def new_folder(path: os.PathLike | str) -> Iterator[pathlib.Path]:
   """
   path = pathlib.Path(os.path.realpath(path))
   part = _check_free(path)
-  part.parent.mkdir(parents=True, exist_ok=True)
-  with _only_writer(part, path):
+
+  def refusal(holder: str) -> str:
+    return (
+      f'{path}: {holder} is writing it; wait for it, or name another --output'
+    )
+
+  with locks.locked(path.with_name(f'.{path.name}.lock'), refusal):
+    part.mkdir(parents=True, exist_ok=True)
     # Left by a kill. Only files of the list can be in `path`: see `_move_up`.
     for name in _listed(part) if part.parent == path else ():
       (path / name).unlink(missing_ok=True)
@@ -168,33 +175,6 @@ def _empty(folder: pathlib.Path) -> None:
       shutil.rmtree(path)
     else:
       path.unlink()
-
-
-@contextlib.contextmanager
-def _only_writer(folder: pathlib.Path, path: pathlib.Path) -> Iterator[None]:
-  """Makes and locks a folder. The lock ends with the process."""
-  while True:
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      os.close(descriptor)
-      raise ValueError(
-        f'another process is writing {path}; wait for it, or name another '
-        '--output'
-      ) from None
-    except OSError:  # a file system without locks
-      pass
-    # The process that had the lock may have renamed the folder meanwhile.
-    with contextlib.suppress(FileNotFoundError):
-      if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-        break
-    os.close(descriptor)
-  try:
-    yield
-  finally:
-    os.close(descriptor)
 
 
 def check_whole(path: os.PathLike | str) -> None:

@@ -148,7 +148,9 @@ def test_a_killed_folder_is_whole_or_absent_and_is_written_again(
     assert {p.name: p.read_text() for p in target.glob('[!.]*')} == {
       name: name for name in NAMES
     }
-    assert [p.name for p in target.parent.iterdir()] == ['model']
+    # The file of a lock may stay behind, and blocks nobody.
+    left = {path.name for path in target.parent.iterdir()}
+    assert left - {'.model.lock'} == {'model'}
   assert kills > 5
 
 
@@ -173,7 +175,9 @@ def test_two_writers_of_a_folder_are_one_too_many(tmp_path):
   target = tmp_path / 'model'
   with files.new_folder(target) as folder:
     (folder / 'a').write_text('first')
-    with pytest.raises(ValueError, match='another process is writing'):
+    with pytest.raises(
+      ValueError, match=r'process \d+ on .* is writing it; wait'
+    ):
       write_folder(target)
   assert [p.read_text() for p in target.iterdir()] == ['first']
 
