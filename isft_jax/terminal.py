@@ -68,8 +68,7 @@ class SafeStream:
   def write(self, text: str) -> int:
     """Writes text; returns its length, as other streams do."""
     # Progress bars of downloads redraw their line.
-    caller = sys._getframe(1).f_globals.get('__name__', '')
-    if caller.startswith('tqdm.'):
+    if _caller(2).startswith('tqdm.'):
       pieces = _MOVES.split(text)
       pieces[::2] = map(safe, pieces[::2])
       self.stream.write(''.join(pieces))
@@ -85,6 +84,14 @@ class SafeStream:
   # Everything else, such as isatty, fileno and encoding.
   def __getattr__(self, name: str) -> Any:
     return getattr(self.stream, name)
+
+
+def _caller(depth: int) -> str:
+  """Returns the module of a caller; '' for the interpreter at its end."""
+  try:
+    return sys._getframe(depth).f_globals.get('__name__', '')
+  except ValueError:
+    return ''
 
 
 def _escape(match: re.Match[str]) -> str:

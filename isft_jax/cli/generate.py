@@ -22,10 +22,10 @@ from absl.flags import (
   DEFINE_string,
 )
 
-from isft_jax.cli import main
+from isft_jax.cli import main, weights
 
 CHECKPOINT = DEFINE_string(
-  'checkpoint', '', 'Workdir of the run whose newest checkpoint is loaded.'
+  'checkpoint', '', 'Workdir of the run whose checkpoint is loaded.'
 )
 MODEL = DEFINE_string(
   'model', '', 'Model to load: a folder, hub id, .gguf file or preset.'
@@ -101,7 +101,12 @@ def _generate() -> None:
 
   # Load the prompts, then the model.
   rows = chat_loop.read_prompts(PROMPTS.value) if PROMPTS.value else []
-  model = sources.load_model(CHECKPOINT.value, MODEL.value)
+  model = sources.load_model(
+    CHECKPOINT.value,
+    MODEL.value,
+    weights.STEP.value,
+    weights.TOKENIZER.value,
+  )
   # Combine flags, the model's own settings and the defaults, and print them.
   settings = model.merge_settings({flag.name: flag.value for flag in _SETTINGS})
   raw = RAW.value or not model.template
@@ -129,4 +134,6 @@ def _generate() -> None:
 
 def run() -> None:
   """Runs the console script isft-generate."""
-  main.run(_generate, __doc__, (*_FLAGS, SEED, STOP, BATCH_SIZE))
+  main.run(
+    _generate, __doc__, (*_FLAGS, *weights.FLAGS, SEED, STOP, BATCH_SIZE)
+  )

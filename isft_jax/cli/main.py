@@ -83,9 +83,6 @@ def run(
       print(f'\n{str(interrupt) or "interrupted"}', file=sys.stderr)
       sys.exit(130)
 
-  # From here on, no text of data can control the terminal.
-  terminal.guard()
-  logging.get_absl_handler().python_handler.setStream(sys.stderr)
   # absl prints the docstring of __main__, and the key flags of argv[0].
   sys.modules['__main__'].__doc__ = doc
   for holder in flag_holders:
@@ -95,7 +92,13 @@ def run(
   parser = functools.partial(
     parse, doc=doc, flag_holders=flag_holders, config_types=config_types
   )
+  # It removes other handlers of stderr, which it knows by their stream: so it
+  # comes before stderr is another one.
+  logging.use_absl_handler()
   with streams.guarded(is_lasting):
+    # From here on, no text of data can control the terminal.
+    terminal.guard()
+    logging.get_absl_handler().python_handler.setStream(sys.stderr)
     app.run(main, flags_parser=parser)
 
 

@@ -19,10 +19,10 @@ import json
 
 from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 
-from isft_jax.cli import main
+from isft_jax.cli import main, weights
 
 CHECKPOINT = DEFINE_string(
-  'checkpoint', '', 'Workdir of the run whose newest checkpoint is probed.'
+  'checkpoint', '', 'Workdir of the run whose checkpoint is probed.'
 )
 MODEL = DEFINE_string(
   'model', '', 'Model to probe: a folder, hub id, .gguf file or preset.'
@@ -65,7 +65,12 @@ def _probe() -> None:
   if OUTPUT.value:
     files.check_output(OUTPUT.value)
   results = api.probe(
-    sources.load_model(CHECKPOINT.value, MODEL.value),
+    sources.load_model(
+      CHECKPOINT.value,
+      MODEL.value,
+      weights.STEP.value,
+      weights.TOKENIZER.value,
+    ),
     bank,
     context=context,
     plain=PLAIN.value,
@@ -82,4 +87,4 @@ def _probe() -> None:
 def run() -> None:
   """Runs the console script isft-probe."""
   flags = CHECKPOINT, MODEL, FACTS, CONTEXT, PLAIN, OUTPUT, TOKENS
-  main.run(_probe, __doc__, flags)
+  main.run(_probe, __doc__, (*flags, *weights.FLAGS))

@@ -57,15 +57,19 @@ def _reproduce(config: LyingAgentConfig, workdir: str) -> None:
   # The two flags are short names of config fields.
   config.dialogues.file = DIALOGUES.value or config.dialogues.file
   config.facts_file = FACTS.value or config.facts_file
+  config.check()
   # Imported late: --help need not wait for jax.
-  if isinstance(config, EvidenceConfig):
-    from isft_jax.experiments.evidence import grid
+  from isft_jax.train import lock
 
-    grid.reproduce(config, workdir)
-  else:
-    from isft_jax.experiments import lying_agent
+  with lock.locked(workdir):
+    if isinstance(config, EvidenceConfig):
+      from isft_jax.experiments.evidence import grid
 
-    lying_agent.reproduce(config, workdir)
+      grid.reproduce(config, workdir)
+    else:
+      from isft_jax.experiments import lying_agent
+
+      lying_agent.reproduce(config, workdir)
 
 
 def _run() -> None:

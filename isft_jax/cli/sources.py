@@ -45,24 +45,30 @@ def check_model_flags(checkpoint: str, model: str) -> None:
     )
 
 
-def load_model(checkpoint: str, model: str) -> 'ChatModel':
-  """Loads the newest checkpoint of a run, or the model of a place.
+def load_model(
+  checkpoint: str, model: str, step: int | None = None, tokenizer: str = ''
+) -> 'ChatModel':
+  """Loads a checkpoint of a run, or the model of a place.
 
   Args:
     checkpoint: workdir of the run, or ''.
     model: place of the model, or ''.
+    step: number of the checkpoint; None means the newest.
+    tokenizer: place of the tokenizer; '' means that of the run or model.
 
   Raises:
-    ValueError: both or none are named, or the weights, the tokenizer or the
-      settings are damaged or not supported.
+    ValueError: both or none are named, a step of a model is named, or the
+      weights, the tokenizer or the settings are damaged or not supported.
   """
   from isft_jax.inference.chat_model import chat_model_from_place
   from isft_jax.train.saved import chat_model_from_run
 
   check_model_flags(checkpoint, model)
+  if model and step is not None:
+    raise ValueError('--step belongs to --checkpoint; a --model has no steps')
   if model:
-    return chat_model_from_place(model)
-  return chat_model_from_run(checkpoint)
+    return chat_model_from_place(model, tokenizer)
+  return chat_model_from_run(checkpoint, step, tokenizer)
 
 
 def is_run(place: str) -> bool:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -81,7 +82,10 @@ class _Guarded(io.FileIO):
     if self._is_gone:
       return len(data)
     try:
-      return super().write(data)
+      # None: a pipe that never waits is full, as of some programs' children.
+      while (written := super().write(data)) is None:
+        select.select((), (self,), ())
+      return written
     except OSError as error:
       # Once only, because the interpreter tries again at its end.
       self._is_gone = True

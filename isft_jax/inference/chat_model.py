@@ -247,11 +247,12 @@ class ChatModel:
     return text.rpartition(_WORD)[2]
 
 
-def chat_model_from_place(place: str) -> ChatModel:
+def chat_model_from_place(place: str, tokenizer_place: str = '') -> ChatModel:
   """Loads a model to chat with.
 
   Args:
     place: a folder, a hub id, a GGUF file or a preset.
+    tokenizer_place: the same, for its tokenizer; '' means the same place.
 
   Returns:
     The model, with the tokenizer's own chat template.
@@ -264,7 +265,7 @@ def chat_model_from_place(place: str) -> ChatModel:
   # config too, with less helpful messages.
   if tensor_files.is_folder(place):
     pretrained.read_config(place)
-  tokenizer = tokenizer_lib.load(place)
+  tokenizer = tokenizer_lib.load(tokenizer_place or place)
   # Stop ids and sampling settings that come with the model.
   generation_config = pretrained.read_generation_config(place)
   model, _ = pretrained.load(place)

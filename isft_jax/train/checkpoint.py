@@ -310,7 +310,7 @@ class Checkpoints:
 
 def _rename_damaged(folder: epath.Path, damage: str) -> None:
   aside = folder.with_name(f'damaged_{folder.name}')
-  if aside.exists():  # from an earlier damage of the same step
+  if aside.is_dir():  # from an earlier damage of the same step
     aside.rmtree()
   folder.rename(aside)
   multihost.tell(
@@ -341,8 +341,8 @@ def _damage(folder: epath.Path, items: Collection[str] = ()) -> str:
   """Returns the first missing, cut or changed file of a checkpoint, or ''.
 
   Args:
-    folder: folder of the checkpoint. Without a manifest, it counts as
-      undamaged; old versions wrote a manifest without checksums.
+    folder: folder of the checkpoint. Without a manifest, only absent items are
+      noticed; old versions wrote a manifest without checksums.
     items: items whose contents are read and compared with their checksums. Of
       the others, only the sizes are compared.
 
@@ -351,7 +351,7 @@ def _damage(folder: epath.Path, items: Collection[str] = ()) -> str:
   """
   path = folder / _MANIFEST
   if not path.exists():
-    return ''
+    return _absence(folder, ('params', 'run', *items))
   try:
     manifest = json.loads(path.read_text())
     expected = {name: _sums(entry) for name, entry in sorted(manifest.items())}
@@ -376,6 +376,18 @@ def _damage(folder: epath.Path, items: Collection[str] = ()) -> str:
         return f'{folder / name} has changed since it was written'
   except OSError as error:
     return f'{folder} cannot be read ({error})'
+  return ''
+
+
+def _absence(folder: epath.Path, items: Iterable[str]) -> str:
+  """Returns the first item of a checkpoint without any file, or ''."""
+  if not folder.is_dir():
+    return f'{folder} is no folder'
+  if not any(folder.iterdir()):
+    return f'{folder} is empty'
+  for item in items:
+    if not (folder / item).is_dir() or not any((folder / item).iterdir()):
+      return f'{folder / item} is missing or empty'
   return ''
 
 

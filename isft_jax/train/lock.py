@@ -17,7 +17,8 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
   The hosts of a run share its workdir, so only the first of them locks it.
 
   Args:
-    workdir: folder of the run. It is made if it does not exist.
+    workdir: folder of the run. It is made if it does not exist, and removed if
+      nothing was written into it.
 
   Raises:
     ValueError: another process has the lock. All hosts raise it.
@@ -28,6 +29,8 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
   refused = ''
   with contextlib.ExitStack() as stack:
     if multihost.is_first():
+      if not os.path.exists(folder):
+        stack.callback(_remove_empty, folder)
       try:
         stack.enter_context(
           locks.locked(
@@ -42,3 +45,8 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
         refused = str(error)
     multihost.raise_on_all(refused)
     yield
+
+
+def _remove_empty(folder: str) -> None:
+  with contextlib.suppress(OSError):  # not empty, or never made
+    os.rmdir(folder)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from isft_jax import terminal
 from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
@@ -299,7 +300,7 @@ def test_a_chat_goes_on_from_what_was_said(chat_model, monkeypatch, capsys):
   first = ('user', 'Tell me about gold.')
   reply = ('assistant', asked[1][1][1])
   assert asked == [[first], [first, reply, ('user', 'And Mars?')]]
-  assert out.startswith(reply[1] + '\n')
+  assert out.startswith(terminal.safe(reply[1]) + '\n')
 
 
 def test_ctrl_c_ends_a_reply_and_keeps_what_was_said(
@@ -410,6 +411,7 @@ def test_a_folder_of_prompts_is_named(tmp_path):
   ('flags', 'message'),
   [
     ([], 'name either --checkpoint=WORKDIR or --model=FOLDER'),
+    (['--model=m', '--step=2'], '--step belongs to --checkpoint'),
     (['--model=x', '--prompt=a', '--prompts=b'], '--prompt or --prompts'),
     (['--model=x', '--output=b'], '--output needs --prompts'),
     (['--model=x', '--prompts=b', '--output=.'], 'already exists'),

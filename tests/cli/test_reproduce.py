@@ -10,6 +10,7 @@ import pytest
 
 from configs import lying_agent_tiny
 from isft_jax import config as config_lib
+from isft_jax.train import lock
 from tests.commands import ROOT, command, error_line
 
 GOLDEN = ROOT / 'tests' / 'golden' / 'lying_agent_tiny'
@@ -73,6 +74,15 @@ def test_results_of_another_experiment_are_one_clear_line(tmp_path):
   error = error_line('reproduce', f'--from={path}')
   assert error.startswith(f'error: {path}: not the results of ')
   assert [p.name for p in tmp_path.iterdir()] == ['results.json']
+
+
+def test_a_second_experiment_in_a_workdir_is_one_clear_line(tmp_path):
+  with lock.locked(tmp_path):
+    error = error_line(
+      'reproduce', '--config=lying_agent_smoke', f'--workdir={tmp_path}'
+    )
+  assert f'{tmp_path}: another training is writing there (process ' in error
+  assert [*tmp_path.iterdir()] == []
 
 
 def test_seeds_run_one_after_the_other_and_are_summarized(tmp_path):

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -37,7 +39,7 @@ def _terminal_gone(number):
 
 def _talk(path):
   for line in range(2_000):
-    print(f'line {line}', flush=line % 100 == 0)
+    print(f'line {line}' + 40 * ' ', flush=line % 100 == 0)
     print(f'warning {line}', file=sys.stderr)
   with open(path, 'w') as file:
     # The numbers of closed files are not given to it.
@@ -108,6 +110,27 @@ def _inspect():
 def test_help_without_a_reader_ends_quietly(script, argv):
   done = in_process(_help, script, argv)
   assert (done.returncode, done.stderr) == (141, '')
+
+
+def _full_pipe(path):
+  """A pipe that raises instead of waiting for its slow reader."""
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  os.dup2(writer, 1)
+
+  def read():
+    while os.read(reader, 100):
+      time.sleep(0.001)
+
+  threading.Thread(target=read, daemon=True).start()
+  with streams.guarded(is_lasting=True):
+    _talk(path)
+
+
+def test_a_pipe_that_does_not_wait_is_waited_for(tmp_path):
+  done = in_process(_full_pipe, tmp_path / 'file')
+  assert done.returncode == 0, done.stderr
+  assert (tmp_path / 'file').read_text() == 'done'
 
 
 def test_a_stand_in_is_left_alone(capsys):

@@ -54,6 +54,18 @@ def test_a_second_training_in_a_workdir_ends_with_one_line(config, tmp_path):
   loop.train(config, tmp_path / 'run')  # the lock is free
 
 
+def test_a_new_workdir_stays_only_if_something_was_written(tmp_path):
+  for name in ('empty', 'used'):
+    with lock.locked(tmp_path / name):
+      if name == 'used':
+        (tmp_path / name / 'config.json').touch()
+  assert [path.name for path in tmp_path.iterdir()] == ['used']
+  (tmp_path / 'old').mkdir()
+  with lock.locked(tmp_path / 'old'):
+    pass
+  assert (tmp_path / 'old').is_dir()
+
+
 def test_a_bucket_has_no_lock():
   place = epath.Path('gs://bucket/run')
   with lock.locked(place), lock.locked(place):

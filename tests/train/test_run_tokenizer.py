@@ -7,8 +7,10 @@ import pytest
 
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.hf import pretrained
 from isft_jax.train import loop, run_tokenizer, saved
 from isft_jax.train.export import export
+from tests.commands import command
 from tests.dialogues import CHATML, chatml_tokenizer, dialogues, write_records
 
 TOKENS_BL = np.arange(12).reshape(2, 6)
@@ -97,3 +99,23 @@ def test_what_is_there_is_not_written_again(moved):
     moved, chatml_tokenizer(), kept['rendering'], kept['fingerprint']
   )
   assert (moved / 'rendering.json').stat().st_mtime_ns == before
+
+
+def test_commands_take_a_step_and_a_tokenizer(moved, tmp_path):
+  """Greedy replies of two steps, and an export of the first."""
+  chatml_tokenizer().save_pretrained(tmp_path / 'tokenizer')
+  flags = '--step=1', f'--tokenizer={tmp_path}/tokenizer'
+  done = command(
+    *('generate', f'--checkpoint={moved}', '--prompt=Gold?'),
+    *('--max_new_tokens=4', *flags),
+  )
+  assert done.returncode == 0, done.stderr
+  done = command(
+    *('export', f'--checkpoint={moved}', f'--output={tmp_path}/model', *flags)
+  )
+  assert done.returncode == 0, done.stderr
+  model, _ = pretrained.load(tmp_path / 'model')
+  # Another number of devices adds in another order.
+  np.testing.assert_allclose(
+    model(TOKENS_BL), saved.load(str(moved), step=1).model(TOKENS_BL), atol=1e-6
+  )
