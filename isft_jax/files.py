@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 from typing import IO, Any, Literal
@@ -84,9 +85,12 @@ def write_output(path: os.PathLike | str, content: str | bytes) -> None:
 def check_output(path: os.PathLike | str) -> None:
   """Raises ValueError if `write_output` cannot write to a path.
 
-  Call it before a long computation, whose result would be lost.
+  Call it before a long computation, whose result would be lost. The place of a
+  bucket (gs://...) is not checked.
   """
   name = os.fspath(path)
+  if '://' in name:
+    return
   if os.path.isdir(path):
     raise ValueError(f'{name}: a folder; name a file in it')
   folder = os.path.dirname(name) or '.'
@@ -125,14 +129,15 @@ def new_folder(path: os.PathLike | str) -> Iterator[pathlib.Path]:
     _empty(part)
     try:
       yield part
-      if part.parent == path:
-        _move_up(part)
-      else:
-        part.rename(path)
     except BaseException:
       _empty(part)
       part.rmdir()
       raise
+    # From here on, a failure keeps the list of what has been moved.
+    if part.parent == path:
+      _move_up(part)
+    else:
+      part.rename(path)
 
 
 def check_free(path: os.PathLike | str) -> None:
@@ -200,11 +205,14 @@ def _check_start(name: str, start: bytes) -> None:
     )
 
 
-def read_text(path: os.PathLike | str) -> str:
-  """Returns the text of a local file, with its line ends unchanged.
+def read_text(
+  path: os.PathLike | str, newline: Literal['', '\n'] = '\n'
+) -> str:
+  """Returns the text of a local file.
 
   Args:
     path: path of the file. A byte order mark at its start is left out.
+    newline: '\\n' turns the line ends of other systems into it; '' keeps them.
 
   Raises:
     ValueError: the path is a folder, or the file is empty, a git-lfs pointer,
@@ -224,7 +232,8 @@ def read_text(path: os.PathLike | str) -> str:
       f'{name}, line {line}: a NUL byte; save the file as text in UTF-8'
     )
   try:
-    return data.decode('utf-8-sig')
+    text = data.decode('utf-8-sig')
+    return re.sub('\r\n?', '\n', text) if newline else text
   except UnicodeDecodeError as error:
     line = data.count(b'\n', 0, error.start) + 1
     raise ValueError(

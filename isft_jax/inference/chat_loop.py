@@ -50,7 +50,7 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
       continue
     # A line of a text file is a prompt as it stands, even if it looks like
     # JSON.
-    row: Any = {'prompt': line.rstrip('\r')}
+    row: Any = {'prompt': line}
     if file.suffix == '.jsonl':
       row = _parsed(line)
       if not _is_row(row):
