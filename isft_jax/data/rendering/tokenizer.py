@@ -79,15 +79,15 @@ def load(place: str) -> FastTokenizer:
   if places.is_gguf(place):
     file = gguf_file.read(places.gguf_path(place))
     try:
-      tokenizer = gguf_tokenizer.from_gguf(file)
+      in_file = gguf_tokenizer.from_gguf(file)
     except ValueError:
       raise
     except BaseException as error:
       if not _is_of_libraries(error):
         raise
       raise ValueError(_load_error(place, error)) from error
-    _check_works(tokenizer, place)
-    return tokenizer
+    _check_works(in_file, place)
+    return in_file
   if not os.path.isdir(place) and not places.is_hub_id(place):
     raise ValueError(
       f'{place}: no tokenizer there; name its folder, a .gguf file, a hub id '
