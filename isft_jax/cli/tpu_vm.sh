@@ -30,6 +30,10 @@ on() { # WORKER COMMAND
     --command="$2"
 }
 
+quote() { # WORDS, for the shell of a host
+  if [ $# -gt 0 ]; then printf '%q ' "$@"; fi
+}
+
 state() {
   slices describe --format='value(state.state)'
 }
@@ -49,16 +53,16 @@ install() {
     --delete-unmatched-destination-objects
   # The image's Python is older than 3.11, so uv installs one.
   on all "curl -LsSf https://astral.sh/uv/install.sh | sh && \
-gcloud storage cp '$BUCKET/wheels/*.whl' . && \
+gcloud storage cp $(quote "$BUCKET/wheels/*.whl") . && \
 .local/bin/uv venv --python=3.12 isft && \
 .local/bin/uv pip install --python=isft \"\$(echo isft_jax-*.whl)[tpu,gcs]\""
 }
 
 train() {
   # Exit status 75: the run was asked to stop and saved a checkpoint; resume.
-  on all "gcloud storage rsync --recursive '$BUCKET/records' records && \
-until isft/bin/isft-train --multihost --config.records=records \
---workdir='$BUCKET/runs/$NAME' $(printf '%q ' "$@"); \
+  on all "gcloud storage rsync --recursive $(quote "$BUCKET/records") records \
+&& until isft/bin/isft-train --multihost --config.records=records \
+--workdir=$(quote "$BUCKET/runs/$NAME" "$@"); \
 do [ \$? = 75 ] || exit 1; done"
 }
 
@@ -74,8 +78,8 @@ keep() {
 export_() {
   # Use the CPU: a single host cannot open the TPUs of a slice.
   on 0 "JAX_PLATFORMS=cpu isft/bin/isft-export --output=model \
---checkpoint='$BUCKET/runs/$NAME' && \
-gcloud storage cp --recursive model '$BUCKET/models/$NAME'"
+--checkpoint=$(quote "$BUCKET/runs/$NAME") && \
+gcloud storage cp --recursive model $(quote "$BUCKET/models/$NAME")"
   run gcloud storage cp --recursive "$BUCKET/models/$NAME" "$1"
 }
 
@@ -84,8 +88,11 @@ delete() {
 }
 
 case "${1:-}" in
-  records) run gcloud storage rsync --recursive "$2" "$BUCKET/records" ;;
+  records)
+    run gcloud storage rsync --recursive "${2:?must be the folder of records}" \
+      "$BUCKET/records"
+    ;;
   create | install | train | keep | delete) "$@" ;;
-  export) export_ "$2" ;;
+  export) export_ "${2:?must be the folder for the model}" ;;
   *) sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" && exit 1 ;;
 esac

@@ -160,7 +160,8 @@ class Inspected(NamedTuple):
 
   example: 'Example'
   tokenizer: 'FastTokenizer'
-  unused: Collection[str]  # paths of keys that nothing used
+  # Paths of keys that nothing used, and marks whose values have no meaning.
+  unused: Collection[str]
   left_out: Mapping[str, int]  # turns left out on purpose, by kind
 
 
@@ -201,7 +202,8 @@ def inspected(index: int) -> Inspected:
     done = parsed.result
     if not isinstance(done, Example):
       done = render.render(done, ON_DROPPED.value != 'reject').example
-    return Inspected(done, render.tokenizer, parsed.unused, parsed.left_out)
+    unused = parsed.unused | parsed.misread
+    return Inspected(done, render.tokenizer, unused, parsed.left_out)
   except (Malformed, Rejected) as error:
     reason = getattr(error, 'reason', 'malformed')
     raise ValueError(

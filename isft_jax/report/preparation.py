@@ -19,9 +19,8 @@ _REPORT = {
   'scored_share': {...: float},
   'length_quantiles': _COUNTS,
   'seconds': float,
-  **dict.fromkeys(
-    ('unexpected_errors?', 'keys_not_used?', 'turns_left_out?'), _COUNTS
-  ),
+  **dict.fromkeys(('unexpected_errors?', 'marks_not_understood?'), _COUNTS),
+  **dict.fromkeys(('keys_not_used?', 'turns_left_out?'), _COUNTS),
 }
 
 
@@ -76,7 +75,7 @@ def table(report: Mapping) -> Table:
 
 
 def unread_tables(report: Mapping) -> list[Table]:
-  """Returns tables of bugs, of keys not used, and of turns left out.
+  """Returns tables of bugs, of marks and keys not used, and of turns left out.
 
   Args:
     report: as in `table`. Reports of older versions have no such counts.
@@ -84,6 +83,12 @@ def unread_tables(report: Mapping) -> list[Table]:
   tables = []
   for name, title, kind, unit in (
     ('unexpected_errors', 'bugs: please report these rows', 'error', 'rows'),
+    (
+      'marks_not_understood',
+      'marks that were not understood and have no effect',
+      'mark',
+      'rows',
+    ),
     ('keys_not_used', 'keys that were not used', 'key', 'rows'),
     ('turns_left_out', 'turns left out', 'kind', 'turns'),
   ):

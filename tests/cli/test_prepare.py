@@ -38,6 +38,20 @@ def place(tmp_path):
   return tmp_path
 
 
+def test_mistyped_marks_are_shown(place):
+  """At the end of isft-prepare, and by isft-inspect."""
+  marked = json.loads(json.dumps(RUN))
+  marked['messages'][1] |= {'verdict': 'incorrect', 'weight': 'high'}
+  (place / 'runs.jsonl').write_text(json.dumps(marked))
+  done = command('prepare', *flags_of(place), f'--output={place}/out')
+  assert done.returncode == 0, done.stderr
+  lines = [line.split() for line in done.stdout.splitlines()]
+  assert ['verdict', "'incorrect'", '1'] in lines
+  assert ['weight', "'high'", '1'] in lines
+  shown = command('inspect', *flags_of(place))
+  assert "verdict 'incorrect', weight 'high'" in shown.stderr
+
+
 def flags_of(place):
   return [
     f'--input={place}/runs.jsonl',

@@ -1,5 +1,6 @@
 """The runbook's script: what it would run, without a TPU to run it on."""
 
+import json
 import os
 import pathlib
 import shlex
@@ -135,6 +136,118 @@ def test_one_host_exports_on_its_cpu(tmp_path):
     *('gcloud', 'storage', 'cp', '--recursive'),
     *('gs://mine/models/isft', 'out'),
   ]
+
+
+# What a shell would split, expand or run.
+HOSTILE = 'it\'s "a" $HOME `id` $(id) \\ * ;|& #\n{b,c} ~ ü'
+ODD = {**SETTINGS, 'BUCKET': f'gs://b {HOSTILE}', 'NAME': f'n {HOSTILE}'}
+# Notes each word on a line of its own, as JSON.
+WORDS = """#!/usr/bin/env python3
+import json, os, sys
+with open('log', 'a') as log:
+  log.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + '\\n')
+"""
+
+
+def words_of(*arguments, folder, on_hosts=False):
+  """The words that each program gets, here or in the commands of hosts."""
+  for name in 'gcloud', 'pip', 'isft-train', 'isft-export', 'curl', 'uv', 'sh':
+    path = folder / ('.local/bin' if name == 'uv' else 'bin') / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(WORDS)
+    path.chmod(0o755)
+  environment = {'PATH': f'{folder / "bin"}:{os.environ["PATH"]}', 'HOME': '/'}
+  subprocess.run(
+    ['bash', SCRIPT, *arguments],
+    cwd=folder,
+    env={**environment, **ODD},
+    check=True,
+  )
+  log = folder / 'log'
+  ran = [json.loads(line) for line in log.read_text().splitlines()]
+  if not on_hosts:
+    return ran
+  log.unlink()
+  (folder / 'isft').mkdir()
+  (folder / 'isft' / 'bin').symlink_to(folder / 'bin')
+  for command in [w for words in ran for w in words if '--command=' in w]:
+    subprocess.run(
+      ['bash', '-c', command.removeprefix('--command=')],
+      cwd=folder,
+      env=environment,
+      check=True,
+    )
+  return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_words_arrive_as_they_were_given(tmp_path):
+  bucket, name = ODD['BUCKET'], ODD['NAME']
+  rsync = ['gcloud', 'storage', 'rsync', '--recursive']
+  assert words_of('records', HOSTILE, folder=tmp_path / 'a') == [
+    [*rsync, HOSTILE, f'{bucket}/records']
+  ]
+  ran = words_of(
+    'train',
+    f'--config={HOSTILE}',
+    HOSTILE,
+    '',
+    folder=tmp_path / 'b',
+    on_hosts=True,
+  )
+  assert ran == [
+    [*rsync, f'{bucket}/records', 'records'],
+    [
+      'isft-train',
+      '--multihost',
+      '--config.records=records',
+      f'--workdir={bucket}/runs/{name}',
+      f'--config={HOSTILE}',
+      HOSTILE,
+      '',
+    ],
+  ]
+  # No flag is no word, and not an empty one.
+  _, train = words_of('train', folder=tmp_path / 'c', on_hosts=True)
+  assert train[-1] == f'--workdir={bucket}/runs/{name}'
+
+
+def test_the_words_of_export_install_and_slices(tmp_path):
+  bucket, name = ODD['BUCKET'], ODD['NAME']
+  copy = ['gcloud', 'storage', 'cp']
+  here = words_of('export', HOSTILE, folder=tmp_path / 'a')
+  assert here[1] == [*copy, '--recursive', f'{bucket}/models/{name}', HOSTILE]
+  ran = words_of('export', 'o', folder=tmp_path / 'b', on_hosts=True)
+  assert ran == [
+    ['isft-export', '--output=model', f'--checkpoint={bucket}/runs/{name}'],
+    [*copy, '--recursive', 'model', f'{bucket}/models/{name}'],
+  ]
+  ran = words_of('install', folder=tmp_path / 'c', on_hosts=True)
+  assert [*copy, f'{bucket}/wheels/*.whl', '.'] in ran
+  (deleted,) = words_of('delete', folder=tmp_path / 'd')
+  assert deleted[5:7] == [name, '--zone=us-west4-a']
+
+
+def test_a_script_in_a_folder_with_a_space_installs_its_own_checkout(tmp_path):
+  folder = tmp_path / "a b's $x" / 'isft_jax' / 'cli'
+  folder.mkdir(parents=True)
+  copied = folder / SCRIPT.name
+  copied.write_text(SCRIPT.read_text())
+  shown = subprocess.run(
+    ['bash', copied, 'install'],
+    env={'PATH': os.environ['PATH'], 'DRY': '1', **SETTINGS},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  wheel = shlex.split(shown.stdout.splitlines()[0])
+  assert pathlib.Path(wheel[-1]).resolve() == folder.parents[1].resolve()
+
+
+@pytest.mark.parametrize('verb', ['records', 'export'])
+def test_a_verb_without_its_folder_says_so(verb):
+  done = script(verb, **SETTINGS)
+  assert done.returncode == 1
+  assert 'must be the folder' in done.stderr
 
 
 def test_every_host_gets_this_checkout(tmp_path):

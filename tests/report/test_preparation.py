@@ -30,3 +30,11 @@ def test_bugs_that_rows_were_set_aside_for_are_shown():
   (shown,) = preparation.unread_tables({'unexpected_errors': {'TypeError': 12}})
   assert shown.title == 'bugs: please report these rows'
   assert shown.rows == [('TypeError', '12')]
+
+
+def test_marks_that_were_not_understood_are_shown():
+  report = {'marks_not_understood': {"verdict 'incorrect'": 1200}}
+  (shown,) = preparation.unread_tables(report)
+  assert shown.title == 'marks that were not understood and have no effect'
+  assert shown.header == ('mark', 'rows')
+  assert shown.rows == [("verdict 'incorrect'", '1,200')]

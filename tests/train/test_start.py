@@ -114,3 +114,9 @@ def test_other_templates_and_added_tokens_are_warnings(tmp_path):
     'that of the records. To keep its own, prepare them with '
     f'--tokenizer={tmp_path}',
   ]
+
+
+def test_a_model_without_a_tokenizer_cannot_be_checked(folder):
+  (warning,) = start.check_tokenizer(str(folder), 'records', None, '')
+  assert warning.startswith(f'{folder}: no tokenizer there ')
+  assert warning.endswith('for the tokenizer of records cannot be checked')

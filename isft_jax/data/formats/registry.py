@@ -111,6 +111,8 @@ class Parsed(NamedTuple):
   result: Trajectory | Example  # an example if the row has tokens
   unused: frozenset[str]  # paths of keys that nothing used; see `usage`
   left_out: Mapping[str, int]  # turns left out on purpose, by kind
+  # Marks with values that have no meaning; see `usage.misread`.
+  misread: frozenset[str] = frozenset()
 
 
 def read(
@@ -208,8 +210,9 @@ def parse(
     template_names,
   )
   authors = [segment.provenance for segment in trajectory.segments]
-  turns = zip(chat.turns, authors, strict=True)
+  turns = [*zip(chat.turns, authors, strict=True)]
   unused = usage.unused(chat.metadata, turns, used)
+  misread = usage.misread(turns, used.message)
   unused |= {
     f'row.{_TEMPLATE_VALUES}.{name}' for name in values.keys() - template_names
   }
@@ -218,7 +221,7 @@ def parse(
   result: Trajectory | Example = trajectory
   if has_ids:
     result = token_ids.example(id, row, trajectory)
-  return Parsed(result, unused, left_out)
+  return Parsed(result, unused, left_out, misread)
 
 
 def id_of(value: object, stem: str, number: int) -> str:

@@ -3,8 +3,8 @@
     {"role": "assistant", "content": "Yes. Observation: 4", "author": "agent",
      "verdict": "wrong", "spans": [[5, 19, "tool"]]}
 
-Unknown values of `author` and `verdict` belong to the data and are ignored. An
-invalid value of `spans` makes the row malformed.
+Unknown values of `author` and `verdict` belong to the data, have no effect, and
+are counted (see `usage`). An invalid value of `spans` makes the row malformed.
 """
 
 from collections.abc import Mapping
@@ -71,6 +71,28 @@ def is_flag(key: str, value: object) -> bool:
   # the logged loss of a message, and no flag.
   types = (int, float) if 'weight' in key else int
   return isinstance(value, types) and value in (0, 1)
+
+
+def is_misread(key: str, value: object, author: Provenance) -> bool:
+  """Returns whether a field has the name of a mark and a value that is none.
+
+  Args:
+    key: the name of the field.
+    value: its value, which is not empty.
+    author: the author of the turn. Flags concern only the agent's turns.
+  """
+  if key == 'author':
+    return provenance(value) is None
+  if key == 'verdict':
+    return verdict(value) is None
+  # A number under `loss` is the logged loss of a message.
+  is_logged = key == 'loss' and isinstance(value, int | float)
+  return (
+    key in FLAGS
+    and author == Provenance.AGENT
+    and not is_logged
+    and not is_flag(key, value)
+  )
 
 
 def is_mark(key: str, value: object) -> bool:

@@ -9,14 +9,20 @@ with `message.` before keys of messages: `row.reward`, `message.timestamp`.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
-from isft_jax.data.messages.annotations import is_flag, is_mark
-from isft_jax.data.messages.conversation import Turn
+from isft_jax.data.messages.annotations import (
+  FLAGS,
+  is_flag,
+  is_mark,
+  is_misread,
+)
+from isft_jax.data.messages.conversation import Turn, quoted
 from isft_jax.data.messages.media import is_empty
 from isft_jax.types import Provenance
 
 # Keys of a normalised tool call that every template shows.
 _CALL = frozenset(('type', 'function', 'name', 'arguments'))
 _LONGEST = 80  # characters of a path
+_MARKS = frozenset(('author', 'verdict', *FLAGS))
 
 
 class Used(NamedTuple):
@@ -58,6 +64,34 @@ def unused(
     if 'tool_calls' in turn.message:
       paths.update(_of_calls(turn.message['tool_calls'], used.template))
   return frozenset(path[:_LONGEST] for path in paths)
+
+
+def misread(
+  turns: Iterable[tuple[Turn, Provenance]], known: Set[str]
+) -> frozenset[str]:
+  """Returns marks with values that have no meaning, as "verdict 'incorrect'".
+
+  Such a mark has no effect, although someone may have written it for one.
+
+  Args:
+    turns: turns and their authors.
+    known: keys of a message that the format reads or a rule tests. They are no
+      marks.
+  """
+  marks = _MARKS - known
+  return frozenset(
+    f'{key} {_shown(turn.raw[key])}'
+    for turn, author in turns
+    # Most messages have no mark.
+    if not marks.isdisjoint(turn.raw)
+    for key in marks.intersection(turn.raw)
+    if not is_empty(turn.raw[key]) and is_misread(key, turn.raw[key], author)
+  )
+
+
+def _shown(value: object) -> str:
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  return f'{value:g}' if is_number else quoted(value)
 
 
 def _of_message(

@@ -39,6 +39,8 @@ class Tally:
     self.lost: Counter[str] = Counter()  # see `fidelity.count_losses`
     # Rows with a key that nothing used, by the key; see `formats.usage`.
     self.unused: Counter[str] = Counter()
+    # Rows with a mark whose value has no meaning, by the mark.
+    self.misread: Counter[str] = Counter()
     # Turns that are left out on purpose, by kind.
     self.left_out: Counter[str] = Counter()
     # Number of rows for each length, or of examples if a row has several.
@@ -71,16 +73,22 @@ class Tally:
       )
 
   def add_unused(
-    self, keys: Iterable[str], left_out: Mapping[str, int]
+    self,
+    keys: Iterable[str],
+    left_out: Mapping[str, int],
+    misread: Iterable[str] = (),
   ) -> None:
     """Counts what was not read of a row.
 
     Args:
       keys: paths of keys that nothing used.
       left_out: turns left out on purpose, by kind.
+      misread: marks whose values have no meaning.
     """
     for key in keys:
       self.unused[_bounded(self.unused, key)] += 1
+    for mark in misread:
+      self.misread[_bounded(self.misread, mark)] += 1
     for kind, number in left_out.items():
       self.left_out[_bounded(self.left_out, kind)] += number
 
@@ -88,7 +96,7 @@ class Tally:
     """Adds the counts of another tally; returns this one."""
     for name, count in vars(other).items():
       # These counters stay bounded when they are added.
-      if name in ('unused', 'left_out'):
+      if name in ('unused', 'misread', 'left_out'):
         counts = getattr(self, name)
         for key, number in count.items():
           counts[_bounded(counts, key)] += number
@@ -137,6 +145,7 @@ class Tally:
         'rows_without_their_tool_schemas': self.lost['tools'],
       },
       'keys_not_used': _sorted(self.unused),
+      'marks_not_understood': _sorted(self.misread),
       'turns_left_out': _sorted(self.left_out),
       'scored_share': shares,
       'length_quantiles': {

@@ -280,7 +280,7 @@ class Preparer:
         else example
       )
     tally.add(split, examples, len(records))
-    tally.add_unused(parsed.unused, parsed.left_out)
+    tally.add_unused(parsed.unused, parsed.left_out, parsed.misread)
     tally.lost.update(lost)
     tally.straddling += straddling
     return records

@@ -77,22 +77,15 @@ def load(place: str) -> FastTokenizer:
   """
   # GGUF files have a tokenizer among their metadata.
   if places.is_gguf(place):
-    file = gguf_file.read(places.gguf_path(place))
-    try:
-      in_file = gguf_tokenizer.from_gguf(file)
-    except ValueError:
-      raise
-    except BaseException as error:
-      if not _is_of_libraries(error):
-        raise
-      raise ValueError(_load_error(place, error)) from error
-    _check_works(in_file, place)
-    return in_file
+    return _load_gguf(place)
   if not os.path.isdir(place) and not places.is_hub_id(place):
     raise ValueError(
       f'{place}: no tokenizer there; name its folder, a .gguf file, a hub id '
       f'(ORG/NAME) or a preset ({", ".join(places.PRESETS)})'
     )
+  # From config.json alone, transformers makes a tokenizer without any token.
+  if os.path.isdir(place) and not _existing(place, _TEXTS - {'config.json'}):
+    raise ValueError(_no_tokenizer(place))
   # A pointer in the place of a template would be used as a template.
   for path in _existing(place, _TEXTS):
     files.check_whole(path)
@@ -116,6 +109,20 @@ def load(place: str) -> FastTokenizer:
   return tokenizer
 
 
+def _load_gguf(place: str) -> FastTokenizer:
+  file = gguf_file.read(places.gguf_path(place))
+  try:
+    tokenizer = gguf_tokenizer.from_gguf(file)
+  except ValueError:
+    raise
+  except BaseException as error:
+    if not _is_of_libraries(error):
+      raise
+    raise ValueError(_load_error(place, error)) from error
+  _check_works(tokenizer, place)
+  return tokenizer
+
+
 def _existing(place: str, names: Iterable[str]) -> list[str]:
   """Returns the paths of the files that a folder has of some names."""
   paths = (os.path.join(place, name) for name in sorted(names))
@@ -130,17 +137,22 @@ def _is_of_libraries(error: BaseException) -> bool:
   )
 
 
+def _no_tokenizer(folder: str) -> str:
+  """Returns that a folder has no tokenizer, and where one may be."""
+  # Shorter than the message of transformers for a folder without a file.
+  missing = ' nor '.join(sorted(_FILES))
+  inner = os.path.join(folder, 'tokenizer')
+  remedy = f'; name {inner}' if _existing(inner, _FILES) else ''
+  return (
+    f'{folder}: no tokenizer there (neither {missing} is in that folder)'
+    f'{remedy}'
+  )
+
+
 def _load_error(place: str, error: BaseException) -> str:
   """Returns why a tokenizer cannot be loaded, with the damaged file if any."""
   if os.path.isdir(place) and not _existing(place, _FILES):
-    # Shorter than the message of transformers for a folder without a file.
-    missing = ' nor '.join(sorted(_FILES))
-    inner = os.path.join(place, 'tokenizer')
-    remedy = f'; name {inner}' if _existing(inner, _FILES) else ''
-    return (
-      f'{place}: no tokenizer there (neither {missing} is in that folder)'
-      f'{remedy}'
-    )
+    return _no_tokenizer(place)
   reason = files.one_line(str(error).strip().split('\n')[0])
   if isinstance(error, OSError | ValueError) and not os.path.isdir(place):
     return f'{place}: no tokenizer there ({reason})'

@@ -109,3 +109,45 @@ def test_values_for_the_template():
   assert found.unused == {'row.chat_template_kwargs.mode'}
   as_json = {**row, 'chat_template_kwargs': json.dumps(kwargs)}
   assert registry.read(as_json, 'x', 'auto', Rules.default()) == found.result
+
+
+@pytest.mark.parametrize(
+  ('message', 'marks'),
+  [
+    ({**AGENT, 'verdict': 'wrong', 'author': 'Agent', 'weight': 0}, []),
+    ({**AGENT, 'verdict': True, 'train': False, 'loss': 1.83}, []),
+    ({**AGENT, 'verdict': None, 'author': '', 'weight': 1.0}, []),
+    ({**AGENT, 'verdict': 'incorrect'}, ["verdict 'incorrect'"]),
+    ({**AGENT, 'verdict': 3}, ['verdict 3']),
+    ({**USER, 'verdict': 'wrng'}, ["verdict 'wrng'"]),
+    ({**USER, 'author': 'Alice'}, ["author 'Alice'"]),
+    ({**USER, 'author': {'name': 'A'}}, ['author an object']),
+    ({**AGENT, 'weight': 'high'}, ["weight 'high'"]),
+    ({**AGENT, 'weight': 0.5}, ['weight 0.5']),
+    ({**AGENT, 'train': 'no', 'loss': 'no'}, ["loss 'no'", "train 'no'"]),
+    ({**AGENT, 'loss_weight': -1}, ['loss_weight -1']),
+    # A flag says whether to imitate the agent.
+    ({**USER, 'weight': 'high'}, []),
+    ({**AGENT, 'verdict': 'x' * 99}, [f"verdict '{'x' * 40}'..."]),
+  ],
+)
+def test_marks_that_have_no_effect_are_told(message, marks):
+  row = {
+    'messages': [USER, message] if message['role'] != 'user' else [message]
+  }
+  # A template that shows the key does not make a mark of it.
+  for names in ((), ('verdict', 'author', 'weight')):
+    parsed = registry.parse(
+      row, 'x', 'openai', Rules.default(), frozenset(names)
+    )
+    assert sorted(parsed.misread) == marks
+
+
+def test_a_rule_may_give_a_value_its_meaning(tmp_path):
+  path = tmp_path / 'rules.json'
+  when = {'verdict': 'incorrect'}
+  path.write_text(json.dumps({'rules': [{'when': when, 'verdict': 'WRONG'}]}))
+  row = {'messages': [USER, {**AGENT, 'verdict': 'incorrect'}]}
+  parsed = registry.parse(row, 'x', 'openai', Rules.load(path), frozenset())
+  assert not parsed.misread
+  assert parsed.result.segments[1].verdict.name == 'WRONG'

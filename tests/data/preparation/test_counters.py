@@ -73,6 +73,14 @@ def test_keys_that_were_not_used_are_counted_by_row():
   assert [*report['turns_left_out'].items()] == [('log', 4), ('exit', 2)]
 
 
+def test_marks_that_were_not_understood_are_counted_by_row():
+  tally = Tally()
+  tally.add_unused((), {}, {"verdict 'incorrect'", 'weight 0.5'})
+  tally.merge(Tally()).add_unused((), {}, {"verdict 'incorrect'"})
+  counts = tally.report()['marks_not_understood']
+  assert counts == {"verdict 'incorrect'": 2, 'weight 0.5': 1}
+
+
 def test_keys_that_are_data_do_not_pile_up():
   """Rows may have another key each, and no count is lost."""
   parts = [Tally(), Tally()]
