@@ -67,9 +67,10 @@ class SafeStream:
 
   def write(self, text: str) -> int:
     """Writes text; returns its length, as other streams do."""
-    # Progress bars of downloads redraw their line.
-    caller = sys._getframe(1).f_globals.get('__name__', '')
-    if caller.startswith('tqdm.'):
+    # Progress bars of downloads redraw their line. Python itself has no frame
+    # when it prints the message of sys.exit.
+    caller = sys._getframe().f_back
+    if caller and caller.f_globals.get('__name__', '').startswith('tqdm.'):
       pieces = _MOVES.split(text)
       pieces[::2] = map(safe, pieces[::2])
       self.stream.write(''.join(pieces))

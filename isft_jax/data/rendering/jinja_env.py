@@ -85,7 +85,7 @@ class _Generator(CodeGenerator):
       self.write(', ')
     self.write('))')
 
-  def visit_Add(self, node: nodes.Add, frame: Frame) -> None:
+  def visit_Add(self, node: nodes.BinExpr, frame: Frame) -> None:
     self.write('environment.added(')
     self.visit(node.left, frame)
     self.write(', ')
@@ -150,6 +150,7 @@ class _Folder(Optimizer):
 
   def __init__(self, environment: 'Environment') -> None:
     super().__init__(environment)
+    self._context = nodes.EvalContext(environment)
     self._limits = environment.limits
     self._length = 0
 
@@ -175,7 +176,7 @@ class _Folder(Optimizer):
   def _value(self, node: nodes.Expr) -> Any:
     """Returns the value of a constant; raises any error for others."""
     if not isinstance(node, nodes.BinExpr) or node.operator not in _BINOPS:
-      return node.as_const(nodes.EvalContext(self.environment))
+      return node.as_const(self._context)
     left, right = node.left, node.right
     if not isinstance(left, nodes.Const) or not isinstance(right, nodes.Const):
       raise nodes.Impossible
@@ -198,7 +199,7 @@ class Environment(ImmutableSandboxedEnvironment):
       finalize=self.emit,
     )
     self.limits = Limits()
-    filters = {
+    filters: dict[str, Callable[..., Any]] = {
       **{
         name: _checked_filter(filter, name in _TRACKED_FILTERS)
         for name, filter in self.filters.items()

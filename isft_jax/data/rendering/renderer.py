@@ -398,7 +398,7 @@ class Renderer:
       except OverLimitError:
         raise
       except Exception as error:
-        # Without origins the template may go on.
+        # Without origins the template may continue.
         template.chat.check_limits(messages, trajectory.tools)
         return error
     except OverLimitError as error:
