@@ -373,15 +373,19 @@ def finetune(
   return Finetuned(load(workdir), summary)
 
 
-def load(place: str | os.PathLike) -> ChatModel:
+def load(
+  place: str | os.PathLike, *, step: int | None = None, tokenizer: str = ''
+) -> ChatModel:
   """Loads a model to chat with, with its tokenizer and chat template.
 
     model = isft_jax.load('smollm2-135m-instruct')   # or the workdir of a run
     model.logits(tokens_BL)                          # float32 [B, L, V]
 
   Args:
-    place: the workdir of a run (for its newest checkpoint), a folder with
-      config.json and safetensors, a hub id, a .gguf file or a preset.
+    place: the workdir of a run, a folder with config.json and safetensors, a
+      hub id, a .gguf file or a preset.
+    step: number of a run's checkpoint; by default the newest.
+    tokenizer: place of the tokenizer; by default that of the run or model.
 
   Returns:
     The model. `model.tokenizer` is its transformers tokenizer.
@@ -395,8 +399,12 @@ def load(place: str | os.PathLike) -> ChatModel:
   # A run has its own tokenizer and template, beside its checkpoints.
   place = os.fspath(place)
   if start.is_run(place):
-    return saved.chat_model_from_run(place)
-  return chat_model_from_place(place)
+    return saved.chat_model_from_run(place, step, tokenizer)
+  if step is not None:
+    raise ValueError(
+      f'{place}: a model has no steps; name the workdir of a run'
+    )
+  return chat_model_from_place(place, tokenizer)
 
 
 def generate(
@@ -538,9 +546,14 @@ def probe(
 
 
 def export(
-  workdir: str | os.PathLike, folder: str | os.PathLike, *, dtype: str = ''
+  workdir: str | os.PathLike,
+  folder: str | os.PathLike,
+  *,
+  dtype: str = '',
+  step: int | None = None,
+  tokenizer: str = '',
 ) -> None:
-  """Writes a run's newest checkpoint for transformers and vLLM.
+  """Writes a run's checkpoint for transformers and vLLM.
 
     isft_jax.export('tuned', 'exported', dtype='bfloat16')
     transformers.AutoModelForCausalLM.from_pretrained('exported')
@@ -551,13 +564,17 @@ def export(
       with its chat template, and generation_config.json.
     dtype: the data type of the weights, as in 'bfloat16'; by default that of
       the checkpoint.
+    step: number of the checkpoint; by default the newest.
+    tokenizer: place of the tokenizer; by default the run's own.
 
   Raises:
-    ValueError: the run has no checkpoint, or the folder is not empty.
+    ValueError: the run has no such checkpoint, or the folder is not empty.
   """
   from isft_jax.train import export as export_lib
 
-  export_lib.export(os.fspath(workdir), os.fspath(folder), dtype)
+  export_lib.export(
+    os.fspath(workdir), os.fspath(folder), dtype, step, tokenizer
+  )
 
 
 # --------------------------------------------------------------------- helpers

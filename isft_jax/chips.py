@@ -118,6 +118,7 @@ def describe(topology: str, slices: int = 1) -> list[jax.Device]:
     ValueError: the slice does not exist, its generation is not in `CHIPS`, or
       libtpu is not installed.
   """
+  # libtpu reads these variables when it is loaded.
   os.environ.update(_ENVIRONMENT)
   # A generation, and the chips along two or three axes.
   if not re.fullmatch(r'\w+:\d+(x\d+){1,2}', topology) or slices < 1:
@@ -129,7 +130,7 @@ def describe(topology: str, slices: int = 1) -> list[jax.Device]:
   if slices > 1:
     options['num_slices'] = slices
   # A single chip: by default, libtpu assumes several chips per host.
-  if set(topology.partition(':')[2]) <= set('1x'):
+  if {*topology.partition(':')[2].split('x')} == {'1'}:
     options['chips_per_host_bounds'] = [1, 1, 1]
   # libtpu describes the slice; no TPU is needed.
   try:

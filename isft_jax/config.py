@@ -61,6 +61,7 @@ def rename_settings(
   renamed: dict[str, Any] = {}
   for old, value in settings.items():
     name = RENAMED.get(old, old)
+    # Neither of two names for one field may override the other.
     if name in renamed or (name != old and name in settings):
       raise TypeError(
         f'{owner}: {old} is the old name of {name}; give only {name}'
@@ -113,6 +114,9 @@ def _warn(owner: str, old: str, stacklevel: int) -> None:
 
 
 # ----------------------------------------------------------------- the settings
+
+# Weights of mixture components. They are shares of rows, exact to a thousandth.
+_LEAST_WEIGHT, _MOST_WEIGHT = 0.001, 1_000_000
 
 
 @accept_old_names
@@ -171,6 +175,7 @@ class ModelConfig:
     attentions = ('auto', 'splash', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
     check_choice(prefix + 'remat', self.remat, ('none', 'dots', 'full'))
+    # Each key head serves the same number of query heads.
     if self.heads % self.kv_heads:
       raise ValueError(
         f'{prefix}heads must be a multiple of {prefix}kv_heads='
@@ -366,12 +371,14 @@ class RunConfig(StageConfig, WorkdirConfig):
     # The pattern matches tuples, and lists as JSON has them.
     for component in self.mixture:
       match component:
-        case [str(), int() | float() as weight, str()] if weight > 0:
+        case [str(), int() | float() as weight, str()] if (
+          _LEAST_WEIGHT <= weight <= _MOST_WEIGHT
+        ):
           continue
       raise ValueError(
-        f'{prefix}mixture must have a folder of records, a weight above 0 and '
-        f"an objective for each, as in ('DIR', 3, 'interventional') (got "
-        f'{component!r})'
+        f'{prefix}mixture must have a folder of records, a weight above 0 '
+        f'({_LEAST_WEIGHT} to {_MOST_WEIGHT:,}) and an objective for each, as '
+        f"in ('DIR', 3, 'interventional') (got {component!r})"
       )
     check_distinct(
       prefix + 'mixture', [records for records, *_ in self.mixture]
@@ -444,9 +451,9 @@ def claim(
 ) -> None:
   """Writes config.json into a workdir, or checks the one that is there.
 
-  A run resumes on another mesh, or with other checkpoints to keep. Any other
-  change needs another workdir. Fields that the old config.json lacks had their
-  defaults.
+  A run resumes on another mesh, with other checkpoints to keep, or with more
+  steps or epochs than before. Any other change needs another workdir. Fields
+  that the old config.json lacks had their defaults.
 
   Args:
     workdir: of the run; created if it does not exist.
@@ -470,20 +477,35 @@ def claim(
     stored = path.read_text()
     if stored == text:
       return
-    # A resumed run may have another mesh, and keep other checkpoints.
     changes = [
       f'{name} (there {there!r}, now {now!r})'
       for name, there, now in differences(json.loads(stored), config)
-      if not name.startswith(('mesh.', 'keep_'))
+      if not _may_change(name, there, now)
     ]
     if changes:
       raise ValueError(
         f'{workdir} holds a run of another config: {", ".join(changes)}; give '
         'another --workdir, or remove that one'
       )
+  # The file keeps the config of the latest call.
   if write:
     workdir.mkdir(parents=True, exist_ok=True)
     files.write_atomically(path, text)
+
+
+def _may_change(name: str, there: object, now: object) -> bool:
+  """Returns whether a run may resume with another value of a field."""
+  # The mesh decides only where the arrays are.
+  if name.startswith(('mesh.', 'keep_')):
+    return True
+  # A run that continues has all steps that it would have had. 0 is no number of
+  # steps, but means that the epochs count.
+  return (
+    name in ('steps', 'epochs')
+    and isinstance(there, int)
+    and isinstance(now, int)
+    and 0 < there < now
+  )
 
 
 def differences(

@@ -13,6 +13,8 @@ import pathlib
 import struct
 from typing import Any, NamedTuple
 
+from isft_jax import files
+
 # Type codes of metadata values. For numbers: code -> struct format.
 _NUMBERS = {
   **{0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?'},
@@ -62,12 +64,13 @@ def read(path: str | pathlib.Path) -> GGUFFile:
     The metadata and the table of tensors.
 
   Raises:
-    ValueError: the file is not such a file, is cut off, or has a key or a
-      tensor twice.
+    ValueError: the file is not such a file, is cut off or damaged, or has a
+      key or a tensor twice.
   """
   path = pathlib.Path(path)
   if path.stat().st_size < 24:  # magic, version and two counts
-    raise ValueError(f'{path}: not a GGUF file')
+    raise ValueError(f'{path}: not a GGUF file; copy or download it again')
+  files.check_whole(path)
   with (
     path.open('rb') as file,
     # Mapped, not read: the header is a few MB in front of gigabytes of weights.
@@ -83,8 +86,9 @@ def read(path: str | pathlib.Path) -> GGUFFile:
 
 def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
   reader = _Reader(path, data)
+  # A GGUF file begins with these four bytes.
   if data[:4] != b'GGUF':
-    raise ValueError(f'{path}: not a GGUF file')
+    raise ValueError(f'{path}: not a GGUF file; copy or download it again')
   # After the magic: version (uint32), then two counts (uint64).
   reader.position = 4
   version, tensor_count, key_count = reader.numbers('IQQ')
@@ -99,7 +103,7 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
     # A key that occurs twice has no defined value.
     name = reader.string()
     if name in metadata:
-      raise ValueError(f'{path}: the key {name} occurs twice')
+      raise ValueError(f'{path}: the key {files.shown(name)} occurs twice')
     # The type code of the value is a uint32.
     metadata[name] = reader.value(*reader.numbers('I'))
   # Tensors: name, shape, type, and offset from the first weight.
@@ -107,12 +111,12 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
   for _ in range(tensor_count):
     name = reader.string()
     if name in tensors:
-      raise ValueError(f'{path}: the tensor {name} occurs twice')
+      raise ValueError(f'{path}: the tensor {files.shown(name)} occurs twice')
     (axes,) = reader.numbers('I')
     if axes > _MAX_AXES:
       raise ValueError(
-        f'{path}: the tensor {name} must have at most {_MAX_AXES} axes '
-        f'(got {axes})'
+        f'{path}: the tensor {files.shown(name)} must have at most '
+        f'{_MAX_AXES} axes (got {axes})'
       )
     # ggml lists the contiguous axis first, NumPy last.
     shape = reader.numbers(f'{axes}Q')[::-1]
@@ -120,10 +124,10 @@ def _read(path: pathlib.Path, data: mmap.mmap) -> GGUFFile:
     tensors[name] = Tensor(shape, *reader.numbers('IQ'))
   # The weights start at the next multiple of the alignment.
   alignment = metadata.get('general.alignment', 32)
-  if not isinstance(alignment, int) or alignment < 1:
+  if type(alignment) is not int or alignment < 1:
     raise ValueError(
       f'{path}: general.alignment must be a positive integer '
-      f'(got {alignment!r})'
+      f'(got {files.shorten(alignment)})'
     )
   # Rounds up to a multiple of the alignment.
   first = -(-reader.position // alignment) * alignment

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from isft_jax import pypi
 
+# ORG/NAME, as on the Hugging Face hub.
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+')
 
 

@@ -67,10 +67,8 @@ class SafeStream:
 
   def write(self, text: str) -> int:
     """Writes text; returns its length, as other streams do."""
-    # Progress bars of downloads redraw their line. Python itself has no frame
-    # when it prints the message of sys.exit.
-    caller = sys._getframe().f_back
-    if caller and caller.f_globals.get('__name__', '').startswith('tqdm.'):
+    # Progress bars of downloads redraw their line.
+    if _caller(2).startswith('tqdm.'):
       pieces = _MOVES.split(text)
       pieces[::2] = map(safe, pieces[::2])
       self.stream.write(''.join(pieces))
@@ -86,6 +84,14 @@ class SafeStream:
   # Everything else, such as isatty, fileno and encoding.
   def __getattr__(self, name: str) -> Any:
     return getattr(self.stream, name)
+
+
+def _caller(depth: int) -> str:
+  """Returns the module of a caller; '' for the interpreter at its end."""
+  try:
+    return sys._getframe(depth).f_globals.get('__name__', '')
+  except ValueError:
+    return ''
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -33,22 +33,55 @@ def in_process(
   function, *arguments, argv=(), cwd=ROOT, timeout=None
 ) -> subprocess.CompletedProcess:
   """Calls a function of a module as the program of a process with sys.argv."""
-  server = multiprocessing.get_context('forkserver')
-  server.set_forkserver_preload(_IMPORTED)
-  argv = ['program', *map(str, argv)]
-  with tempfile.TemporaryDirectory() as folder:
-    outputs = [pathlib.Path(folder, name) for name in ('stdout', 'stderr')]
-    process = server.Process(
-      target=_become, args=(function, arguments, argv, cwd, outputs)
+  with Running(function, *arguments, argv=argv, cwd=cwd) as running:
+    return running.wait(timeout)
+
+
+class Running:
+  """A function that runs as the program of a process with sys.argv.
+
+  As a context it ends with its block: the process is killed, and its output is
+  deleted.
+  """
+
+  def __init__(self, function, *arguments, argv=(), cwd=ROOT):
+    server = multiprocessing.get_context('forkserver')
+    server.set_forkserver_preload(_IMPORTED)
+    self.argv = ['program', *map(str, argv)]
+    self.folder = tempfile.TemporaryDirectory()
+    self.outputs = [
+      pathlib.Path(self.folder.name, name) for name in ('stdout', 'stderr')
+    ]
+    self.process = server.Process(
+      target=_become, args=(function, arguments, self.argv, cwd, self.outputs)
     )
-    process.start()
-    process.join(timeout)
-    if process.exitcode is None:
-      process.kill()
-      raise subprocess.TimeoutExpired(argv, timeout)
+    self.process.start()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.process.kill()
+    self.process.join()
+    self.folder.cleanup()
+
+  def wait(self, timeout=None) -> subprocess.CompletedProcess:
+    """Returns how it ended; raises TimeoutExpired if it runs longer."""
+    self.process.join(timeout)
+    if self.process.exitcode is None:
+      raise subprocess.TimeoutExpired(self.argv, timeout)
+    # A process that was killed at once may have written nothing.
+    written = (
+      path.read_text() if path.exists() else '' for path in self.outputs
+    )
     return subprocess.CompletedProcess(
-      argv, process.exitcode, *(path.read_text() for path in outputs)
+      self.argv, self.process.exitcode, *written
     )
+
+
+def start(name: str, *flags, cwd=ROOT, before=None) -> Running:
+  """Starts isft-NAME with flags, as `command` does, without waiting for it."""
+  return Running(_console_script, name, before, argv=flags, cwd=cwd)
 
 
 def _become(function, arguments, argv, cwd, outputs):

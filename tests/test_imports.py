@@ -1,7 +1,8 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
 types <- config, objectives, losses, sharding,
-         {axes, pypi, places, gguf_file, chips, files, terminal}
+         {axes, pypi, places, gguf_file, chips, files, locks, statistics,
+          terminal}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- messages <- formats; formats, rendering, records <- preparation,
@@ -31,12 +32,12 @@ _DATA = (
 )
 _GROUND = (
   'types axes config objectives losses sharding pypi places gguf_file chips '
-  'files terminal '
+  'files locks statistics terminal '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
   'report report.lying_agent report.evidence report.theory report.viewer '
-  'report.diff'
+  'report.diff report.runs'
 )
 # Room: the rooms that it may import, besides itself.
 MAY_IMPORT = {
@@ -45,9 +46,11 @@ MAY_IMPORT = {
   'axes': '',
   'pypi': '',
   'places': 'pypi',
-  'gguf_file': '',
+  'gguf_file': 'files',
   'chips': '',
   'files': '',
+  'locks': '',
+  'statistics': '',
   'terminal': '',
   'config': 'types files',
   'objectives': 'types',
@@ -56,18 +59,18 @@ MAY_IMPORT = {
   'data.files': 'types files',
   'data.messages': 'types data.files',
   'data.formats': 'types data.files data.messages',
-  'data.rendering': 'types places gguf_file',
+  'data.rendering': 'types files places gguf_file',
   'data.records': 'types files',
   'data.preparation': (
-    'types objectives data.files data.messages data.formats data.rendering '
-    'data.records'
+    'types objectives files locks data.files data.messages data.formats '
+    'data.rendering data.records'
   ),
   'data.comparison': 'types data.rendering',
   'data.batching': 'types config objectives files data.records',
   'models': 'types axes config losses',
   'models.presets': 'config',
-  'hf': 'types config places gguf_file models',
-  'inference': 'types terminal data.rendering hf models',
+  'hf': 'types config files places gguf_file models',
+  'inference': 'types files terminal data.rendering hf models',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
@@ -76,9 +79,10 @@ MAY_IMPORT = {
   'report.viewer': 'types terminal report',
   'report.diff': 'types report report.viewer',
   # config: results of old versions have old names of fields.
-  'report.lying_agent': 'config files report report.viewer',
+  'report.lying_agent': 'config files statistics report report.viewer',
   'report.evidence': 'files report report.lying_agent',
   'report.theory': 'files report',
+  'report.runs': 'config files report report.viewer report.lying_agent',
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',
   'experiments.config': 'config',
   'api': f'{_GROUND} data.preparation train worlds configs',

@@ -226,6 +226,8 @@ def test_prepare_and_inspect_show_files_keys_and_templates_as_text(tmp_path):
   done = command('prepare', *flags, f'--output={folder}/out')
   assert done.returncode == 0, done.stderr
   check(done, 'row.x\\x1b[2J', 'message.x\\x1b[2J', '1 .txt')
+  # The folder also has files of the tokenizer, whose rows come first.
+  flags[0] = f'--input={folder}/{NAME}.jsonl'
   check(command('inspect', *flags), '\\x1b[2J')
   for index in 1, 2:
     done = command('inspect', *flags, f'--index={index}')

@@ -13,6 +13,7 @@ import sys
 import textwrap
 
 import isft_jax
+from isft_jax.cli import streams
 
 # In the order in which a newcomer needs them.
 NAMES = (
@@ -25,13 +26,13 @@ def main() -> None:
   """Runs the console script isft, importing only the command that it names."""
   name, *arguments = sys.argv[1:] or ['--help']
   if name in ('-h', '--help', 'help'):
-    print(overview())
+    _print(overview())
     return
   if name == '--version':
     # Imported late: --help need not wait for absl.
     from isft_jax.cli import main as main_lib
 
-    print(main_lib.version())
+    _print(main_lib.version())
     return
   name = name.removeprefix('isft-')
   if name not in NAMES:
@@ -41,6 +42,11 @@ def main() -> None:
   # Usage lines and errors then show the name of the command's own script.
   sys.argv = [f'isft-{name}', *arguments]
   pkgutil.resolve_name(f'isft_jax.cli.{name}:run')()
+
+
+def _print(text: str) -> None:
+  with streams.guarded():
+    print(text)
 
 
 def overview() -> str:

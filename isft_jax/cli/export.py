@@ -3,9 +3,9 @@
   isft-export --checkpoint=WORKDIR --output=FOLDER [--dtype=bfloat16]
   isft-export --records=DIR --labels=FILE.parquet [--objective=interventional]
 
-The first form writes the newest checkpoint as a folder that transformers and
-vLLM load: the weights in safetensors, config.json, the tokenizer with the run's
-chat template, and the ids that end a reply.
+The first form writes the newest checkpoint, or that of --step, as a folder that
+transformers and vLLM load: the weights in safetensors, config.json, the
+tokenizer with the run's chat template, and the ids that end a reply.
 
 The second form writes a row per record for other trainers, such as TRL:
 `input_ids`, and `labels` that are -100 if the objective does not score the
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from absl.flags import DEFINE_enum, DEFINE_string
 
-from isft_jax.cli import main
+from isft_jax.cli import main, weights
 
 if TYPE_CHECKING:
   from isft_jax.data.batching.labels import LabelCounts
 
 CHECKPOINT = DEFINE_string(
-  'checkpoint', '', 'Workdir of the run whose newest checkpoint is exported.'
+  'checkpoint', '', 'Workdir of the run whose checkpoint is exported.'
 )
 OUTPUT = DEFINE_string('output', '', 'Folder to create for the model.')
 DTYPE = DEFINE_enum(
@@ -47,19 +47,28 @@ _FLAGS = (CHECKPOINT, OUTPUT, DTYPE, RECORDS, LABELS, OBJECTIVE, SPLIT)
 
 def _export() -> None:
   # Imported late: --help need not wait for jax.
-  from isft_jax import api
+  from isft_jax import api, files
+  from isft_jax.cli import sources
 
   # The command has two forms; a mix of their flags is refused.
-  for_model = CHECKPOINT.value or OUTPUT.value or DTYPE.value
+  for_model = (
+    CHECKPOINT.value
+    or OUTPUT.value
+    or DTYPE.value
+    or weights.TOKENIZER.value
+    or weights.STEP.value is not None
+  )
   for_labels = RECORDS.value or LABELS.value
   if for_model and for_labels:
     raise ValueError(
-      '--checkpoint, --output and --dtype write a model, --records and '
-      '--labels write labels; run the command once for each'
+      '--checkpoint, --step, --tokenizer, --output and --dtype write a model, '
+      '--records and --labels write labels; run the command once for each'
     )
   if for_labels:
     if not RECORDS.value or not LABELS.value:
       raise ValueError('name --records=DIR and --labels=FILE.parquet')
+    sources.check_records_flag(RECORDS.value)
+    files.check_output(LABELS.value)
     counts = api.write_labels(
       RECORDS.value,
       LABELS.value,
@@ -74,7 +83,13 @@ def _export() -> None:
       'name --checkpoint=WORKDIR and --output=FOLDER for a model, or '
       '--records=DIR and --labels=FILE.parquet for labels'
     )
-  api.export(CHECKPOINT.value, OUTPUT.value, dtype=DTYPE.value)
+  api.export(
+    CHECKPOINT.value,
+    OUTPUT.value,
+    dtype=DTYPE.value,
+    step=weights.STEP.value,
+    tokenizer=weights.TOKENIZER.value,
+  )
   print(f'the model is in {OUTPUT.value}')
 
 
@@ -100,4 +115,4 @@ def _describe(counts: 'LabelCounts') -> str:
 
 def run() -> None:
   """Runs the console script isft-export."""
-  main.run(_export, __doc__, _FLAGS)
+  main.run(_export, __doc__, (*_FLAGS, *weights.FLAGS))

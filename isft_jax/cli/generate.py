@@ -8,6 +8,7 @@ Turns are rendered with the chat template of the run's records, or with the
 tokenizer's; --raw continues the text as it is. FILE is .txt with one prompt per
 line, or .jsonl with `prompt` or `messages` in each row. A reply depends only on
 its prompt, --seed and its row in the file, not on the other prompts of a batch.
+If interrupted, run the same command again to resume.
 """
 
 import pathlib
@@ -21,10 +22,10 @@ from absl.flags import (
   DEFINE_string,
 )
 
-from isft_jax.cli import main
+from isft_jax.cli import main, weights
 
 CHECKPOINT = DEFINE_string(
-  'checkpoint', '', 'Workdir of the run whose newest checkpoint is loaded.'
+  'checkpoint', '', 'Workdir of the run whose checkpoint is loaded.'
 )
 MODEL = DEFINE_string(
   'model', '', 'Model to load: a folder, hub id, .gguf file or preset.'
@@ -81,6 +82,9 @@ _FLAGS = (CHECKPOINT, MODEL, PROMPT, PROMPTS, OUTPUT, RAW, *_SETTINGS)
 
 def _generate() -> None:
   # Check flags before the model is loaded, which takes longer.
+  from isft_jax import files
+  from isft_jax.cli import sources
+
   if bool(CHECKPOINT.value) == bool(MODEL.value):
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   if PROMPT.value and PROMPTS.value:
@@ -89,18 +93,20 @@ def _generate() -> None:
     raise ValueError('--output needs --prompts=FILE')
   if OUTPUT.value and pathlib.Path(OUTPUT.value).exists():
     raise ValueError(f'{OUTPUT.value} already exists; name another --output')
+  if OUTPUT.value:
+    files.check_output(OUTPUT.value)
   # Imported late: --help need not wait for jax.
   from isft_jax.inference import chat_loop
-  from isft_jax.inference.chat_model import chat_model_from_place
   from isft_jax.inference.sampling import Sampling
-  from isft_jax.train.saved import chat_model_from_run
 
   # Load the prompts, then the model.
   rows = chat_loop.read_prompts(PROMPTS.value) if PROMPTS.value else []
-  if MODEL.value:
-    model = chat_model_from_place(MODEL.value)
-  else:
-    model = chat_model_from_run(CHECKPOINT.value)
+  model = sources.load_model(
+    CHECKPOINT.value,
+    MODEL.value,
+    weights.STEP.value,
+    weights.TOKENIZER.value,
+  )
   # Combine flags, the model's own settings and the defaults, and print them.
   settings = model.merge_settings({flag.name: flag.value for flag in _SETTINGS})
   raw = RAW.value or not model.template
@@ -128,4 +134,6 @@ def _generate() -> None:
 
 def run() -> None:
   """Runs the console script isft-generate."""
-  main.run(_generate, __doc__, (*_FLAGS, SEED, STOP, BATCH_SIZE))
+  main.run(
+    _generate, __doc__, (*_FLAGS, *weights.FLAGS, SEED, STOP, BATCH_SIZE)
+  )

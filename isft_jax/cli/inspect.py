@@ -13,7 +13,6 @@ makes records of it. With the config of an experiment, the dialogues in its
 
 import functools
 import os
-import pathlib
 import sys
 
 from absl.flags import DEFINE_enum, DEFINE_integer, DEFINE_string
@@ -40,6 +39,7 @@ COLOR = DEFINE_enum(
 
 def _inspect() -> None:
   # Imported late: --help need not wait for them.
+  from isft_jax import files
   from isft_jax.cli import sources
   from isft_jax.data.rendering import tokenizer
   from isft_jax.objectives import NAMES, weight_table
@@ -48,6 +48,8 @@ def _inspect() -> None:
   from isft_jax.report.viewer import shown as viewer
 
   objective = OBJECTIVE.value
+  if HTML.value:
+    files.check_output(HTML.value)
   # Weights of every objective: the HTML page has a button for each.
   tables = {name: weight_table(name) for name in (*NAMES, objective)}
   # Read one example, from agent runs or from records.
@@ -73,7 +75,7 @@ def _inspect() -> None:
   decode = functools.partial(tokenizer.decode, encoder)
   shown = viewer.dialogue(example, decode, tables)
   if HTML.value:
-    pathlib.Path(HTML.value).write_bytes(html.page(shown, objective))
+    files.write_output(HTML.value, html.page(shown, objective))
     print(f'the page is in {HTML.value}')
   else:
     terminal.show(shown, objective, COLOR.value, os.environ)

@@ -28,7 +28,7 @@ from ml_collections import config_flags
 import isft_jax
 import isft_jax.configs as configs
 from isft_jax import terminal
-from isft_jax.cli import config_help, flag_help
+from isft_jax.cli import config_help, flag_help, streams
 from isft_jax.config import RENAMED
 
 # command(config, workdir), where config is of a type that the command expects.
@@ -55,6 +55,7 @@ def run(
   doc: str,
   flag_holders: Sequence[FlagHolder],
   config_types: tuple[type, ...] = (),
+  is_lasting: bool = False,
 ) -> None:
   """Runs a command as a program, which exits with 1 if it fails.
 
@@ -63,6 +64,7 @@ def run(
     doc: text for --help.
     flag_holders: flags that the command reads, for --help.
     config_types: dataclasses that --config may return, the usual one first.
+    is_lasting: whether it continues when nobody reads stdout any more.
   """
 
   def main(argv: list[str]) -> None:
@@ -81,9 +83,6 @@ def run(
       print(f'\n{str(interrupt) or "interrupted"}', file=sys.stderr)
       sys.exit(130)
 
-  # From here on, no text of data can control the terminal.
-  terminal.guard()
-  logging.get_absl_handler().python_handler.setStream(sys.stderr)
   # absl prints the docstring of __main__, and the key flags of argv[0].
   sys.modules['__main__'].__doc__ = doc
   for holder in flag_holders:
@@ -93,7 +92,14 @@ def run(
   parser = functools.partial(
     parse, doc=doc, flag_holders=flag_holders, config_types=config_types
   )
-  app.run(main, flags_parser=parser)
+  # It removes other handlers of stderr, which it knows by their stream: so it
+  # comes before stderr is another one.
+  logging.use_absl_handler()
+  with streams.guarded(is_lasting):
+    # From here on, no text of data can control the terminal.
+    terminal.guard()
+    logging.get_absl_handler().python_handler.setStream(sys.stderr)
+    app.run(main, flags_parser=parser)
 
 
 def run_config(
@@ -101,6 +107,7 @@ def run_config(
   doc: str,
   flag_holders: Sequence[FlagHolder] = (),
   config_types: tuple[type, ...] = (),
+  is_lasting: bool = False,
 ) -> None:
   """Runs command(config, workdir), both taken from flags, as a program.
 
@@ -109,9 +116,10 @@ def run_config(
     doc: text for --help.
     flag_holders: flags that the command reads besides --config and --workdir.
     config_types: dataclasses that --config may return, the usual one first.
+    is_lasting: whether it continues when nobody reads stdout any more.
   """
   holders = CONFIG, WORKDIR, *flag_holders
-  run(lambda: configured(command), doc, holders, config_types)
+  run(lambda: configured(command), doc, holders, config_types, is_lasting)
 
 
 def configured(command: ConfigCommand) -> None:

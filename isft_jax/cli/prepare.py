@@ -178,4 +178,5 @@ def run() -> None:
     *(OUTPUT, HELDOUT, MAX_LENGTH, OVERLONG, OVERLAP),
     *(NUM_WORKERS, NUM_SHARDS, EXTENDS, VERIFY, BEAM_RUNNER, BEAM_OPTIONS),
   )
-  main.run(_prepare, __doc__, (*trajectories.FLAGS, *ours))
+  holders = *trajectories.FLAGS, *ours
+  main.run(_prepare, __doc__, holders, is_lasting=True)

@@ -16,18 +16,13 @@ tokenizer's. Without a template, or with --plain, they have the paper's format.
 """
 
 import json
-import pathlib
-from typing import TYPE_CHECKING
 
 from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 
-from isft_jax.cli import main
-
-if TYPE_CHECKING:
-  from isft_jax.inference.chat_model import ChatModel
+from isft_jax.cli import main, weights
 
 CHECKPOINT = DEFINE_string(
-  'checkpoint', '', 'Workdir of the run whose newest checkpoint is probed.'
+  'checkpoint', '', 'Workdir of the run whose checkpoint is probed.'
 )
 MODEL = DEFINE_string(
   'model', '', 'Model to probe: a folder, hub id, .gguf file or preset.'
@@ -52,7 +47,8 @@ def _probe() -> None:
   if bool(CHECKPOINT.value) == bool(MODEL.value):
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   # Imported late: --help need not wait for jax.
-  from isft_jax import api
+  from isft_jax import api, files
+  from isft_jax.cli import sources
   from isft_jax.report import probes, tables
   from isft_jax.worlds.lying_agent import fact_files, facts
 
@@ -63,11 +59,18 @@ def _probe() -> None:
   # --context='' means no context; without the flag, `api.probe` finds one.
   context = CONTEXT.value
   if context and context.startswith('@'):
-    context = pathlib.Path(context[1:]).read_text(encoding='utf-8').strip()
+    context = files.read_text(context[1:]).strip()
   if context is None:
     context = context_of_file or None
+  if OUTPUT.value:
+    files.check_output(OUTPUT.value)
   results = api.probe(
-    _load(),
+    sources.load_model(
+      CHECKPOINT.value,
+      MODEL.value,
+      weights.STEP.value,
+      weights.TOKENIZER.value,
+    ),
     bank,
     context=context,
     plain=PLAIN.value,
@@ -77,21 +80,11 @@ def _probe() -> None:
   # The file names the model, because it may be read beside others.
   if OUTPUT.value:
     results['model'] = MODEL.value or CHECKPOINT.value
-    pathlib.Path(OUTPUT.value).write_text(json.dumps(results, indent=2) + '\n')
+    files.write_output(OUTPUT.value, json.dumps(results, indent=2) + '\n')
     print(f'the probes are in {OUTPUT.value}')
-
-
-def _load() -> 'ChatModel':
-  """Returns the model of --model, or of the run of --checkpoint."""
-  from isft_jax.inference.chat_model import chat_model_from_place
-  from isft_jax.train.saved import chat_model_from_run
-
-  if MODEL.value:
-    return chat_model_from_place(MODEL.value)
-  return chat_model_from_run(CHECKPOINT.value)
 
 
 def run() -> None:
   """Runs the console script isft-probe."""
   flags = CHECKPOINT, MODEL, FACTS, CONTEXT, PLAIN, OUTPUT, TOKENS
-  main.run(_probe, __doc__, flags)
+  main.run(_probe, __doc__, (*flags, *weights.FLAGS))

@@ -1,11 +1,12 @@
-"""Finds the records that a command shows, and their tokenizer."""
+"""Finds the records and the model that the flags of a command name."""
 
-import json
 import pathlib
 import sys
 import tempfile
+from typing import TYPE_CHECKING
 
 from isft_jax import config as config_lib
+from isft_jax import files, places
 from isft_jax.config import RunConfig
 from isft_jax.data.records import dataset
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
@@ -13,11 +14,91 @@ from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.types import Example
 
+if TYPE_CHECKING:
+  from isft_jax.inference.chat_model import ChatModel
+
 # Config fields that an experiment's records depend on.
 _DATA = (
   *('seed', 'vocab_size', 'dialogues', 'documents', 'facts_sha256'),
   'piecewise',
 )
+
+
+def check_model_flags(checkpoint: str, model: str) -> None:
+  """Raises ValueError unless one flag has a value, of the kind that it takes.
+
+  Args:
+    checkpoint: value of --checkpoint, which takes the workdir of a run.
+    model: value of --model, which takes a place of a model.
+  """
+  if bool(checkpoint) == bool(model):
+    raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
+  if checkpoint and is_model(checkpoint):
+    raise ValueError(
+      f'--checkpoint={checkpoint}: a model, not the workdir of a run; give it '
+      f'as --model={checkpoint}'
+    )
+  if model and is_run(model):
+    raise ValueError(
+      f'--model={model}: the workdir of a run, not a model; give it as '
+      f'--checkpoint={model}'
+    )
+
+
+def load_model(
+  checkpoint: str, model: str, step: int | None = None, tokenizer: str = ''
+) -> 'ChatModel':
+  """Loads a checkpoint of a run, or the model of a place.
+
+  Args:
+    checkpoint: workdir of the run, or ''.
+    model: place of the model, or ''.
+    step: number of the checkpoint; None means the newest.
+    tokenizer: place of the tokenizer; '' means that of the run or model.
+
+  Raises:
+    ValueError: both or none are named, a step of a model is named, or the
+      weights, the tokenizer or the settings are damaged or not supported.
+  """
+  from isft_jax.inference.chat_model import chat_model_from_place
+  from isft_jax.train.saved import chat_model_from_run
+
+  check_model_flags(checkpoint, model)
+  if model and step is not None:
+    raise ValueError('--step belongs to --checkpoint; a --model has no steps')
+  if model:
+    return chat_model_from_place(model, tokenizer)
+  return chat_model_from_run(checkpoint, step, tokenizer)
+
+
+def is_run(place: str) -> bool:
+  """Returns whether a place is the workdir of a run, and no model folder."""
+  from isft_jax.hf import tensor_files
+  from isft_jax.train import start
+
+  return start.is_run(place) and not tensor_files.is_folder(place)
+
+
+def is_model(place: str) -> bool:
+  """Returns whether a place is a model, and not the workdir of a run."""
+  from isft_jax.hf import tensor_files
+  from isft_jax.train import start
+
+  is_place = tensor_files.is_folder(place) or places.is_gguf(place)
+  return is_place and not start.is_run(place)
+
+
+def check_records_flag(records: str) -> None:
+  """Raises ValueError if --records names a run or a model."""
+  if is_run(records):
+    kind = 'the workdir of a run; its config.json names its records'
+  elif is_model(records):
+    kind = 'a model'
+  else:
+    return
+  raise ValueError(
+    f'--records={records}: {kind}; name a folder that isft-prepare has written'
+  )
 
 
 def read(
@@ -42,6 +123,8 @@ def read(
   """
   if (config is None) == (not records):
     raise ValueError('name either --records=DIR, --config=FILE or --input=RUNS')
+  if records:
+    check_records_flag(str(records))
   # Records of an experiment that has not run are generated in `scratch`.
   with tempfile.TemporaryDirectory() as scratch:
     if isinstance(config, LyingAgentConfig):
@@ -83,7 +166,7 @@ def _experiment(
     lying_agent.prepare(config, scratch, lying_agent.load_material(config))
     return scratch
   # Other settings, such as a learning rate, may differ: data do not change.
-  saved = json.loads((workdir / 'config.json').read_text())
+  saved = files.read_json(workdir / 'config.json')
   names = [name for name, *_ in config_lib.differences(saved, config)]
   # Differences within a group count for the whole group.
   groups = dict.fromkeys(name.split('.')[0] for name in names)

@@ -9,8 +9,13 @@ workdir. Needs no data and no network. If interrupted, run the same command
 again to resume.
 """
 
+import contextlib
+import pathlib
+from collections.abc import Iterator
+
 from absl import flags
 
+from isft_jax import files
 from isft_jax.cli import main
 
 ONLY = flags.DEFINE_list(
@@ -40,12 +45,30 @@ def _theory() -> None:
   machine = environment.describe(
     model_config(Bandit(), lesson.width, lesson.layers)
   )
-  with main.resumable(workdir):
+  # Results of an earlier command are read from a file, which may be damaged.
+  with main.resumable(workdir), _damage_of(pathlib.Path(workdir)):
     results = run_parts(workdir, ONLY.value, SEED.value, settings, machine)
-  for part_tables in theory_tables.tables(results).values():
-    print()
-    tables.show(*part_tables)
-  print(f'\nopen {page.write(workdir, results)}')
+    for part_tables in theory_tables.tables(results).values():
+      print()
+      tables.show(*part_tables)
+    path = page.write(workdir, results)
+  print(f'\nopen {path}')
+
+
+@contextlib.contextmanager
+def _damage_of(workdir: pathlib.Path) -> Iterator[None]:
+  """Names theory.json in the error of a block, if the file existed before."""
+  path = workdir / 'theory.json'
+  existed = path.exists()
+  try:
+    yield
+  except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+    if not existed:
+      raise  # a bug in isft_jax
+    raise ValueError(
+      f'{path}: damaged, or of another version ({type(error).__name__}: '
+      f'{files.one_line(error)}); remove it to compute it again'
+    ) from error
 
 
 def run() -> None:

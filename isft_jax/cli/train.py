@@ -14,8 +14,8 @@ On several hosts, run the same command on each, with a shared workdir:
   isft-train --config=... --multihost                      # TPU slice, SLURM
   isft-train --config=... --coordinator=ADDRESS:PORT --hosts=2 --host=0
 
-After SIGTERM it saves a checkpoint and exits with 75. Run the same command
-again to resume.
+After SIGTERM or SIGHUP it saves a checkpoint and exits with 75, after Ctrl-C
+with 130. A second Ctrl-C ends it at once. Run the same command again to resume.
 """
 
 import re
@@ -26,6 +26,7 @@ from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
 
 from isft_jax.cli import main
 from isft_jax.config import RunConfig
+from isft_jax.train import signals
 
 if TYPE_CHECKING:
   from isft_jax.models.decoder import GraphDef
@@ -147,9 +148,11 @@ def _make_probe(
 
 def run() -> None:
   """Runs the console script isft-train."""
-  main.run_config(
-    _train,
-    __doc__,
-    (MULTIHOST, COORDINATOR, HOSTS, HOST, HEARTBEAT, PROFILE, WANDB, PROBE),
-    (RunConfig,),
-  )
+  with signals.Watch():
+    main.run_config(
+      _train,
+      __doc__,
+      (MULTIHOST, COORDINATOR, HOSTS, HOST, HEARTBEAT, PROFILE, WANDB, PROBE),
+      (RunConfig,),
+      is_lasting=True,
+    )

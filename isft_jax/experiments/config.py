@@ -204,6 +204,7 @@ class EvidenceConfig(LyingAgentConfig):
     """Raises ValueError, naming prefix + field, for an impossible value."""
     super().check(prefix)
     check_choice(prefix + 'only', self.only, ('', *PARTS))
+    # Settings of the lying agent that the evidence does not use.
     for name, value in (
       ('dialogues.file', self.dialogues.file),
       ('facts_file', self.facts_file),

@@ -99,7 +99,7 @@ def reproduce(
   places = f'open {workdir / "report.html"}, or read {results_path}'
   if results_path.exists():
     print(f'everything is done: {places}')
-    return json.loads(results_path.read_text())
+    return files.read_json(results_path)
 
   # Write the data.
   material = load_material(config)
@@ -149,9 +149,11 @@ def resolve(config: LyingAgentConfig) -> LyingAgentConfig:
       number=len(dialogue_files.read(dialogues.file)),
       heldout=0,
     )
+  # A checksum of the facts makes an edited file another experiment.
   facts_sha256 = config.facts_sha256
   if config.facts_file:
     facts_sha256 = _checksum('facts_', config.facts_file, facts_sha256)
+  # The shape of a given base replaces the one in the config.
   return dataclasses.replace(
     config,
     dialogues=dialogues,
@@ -185,6 +187,7 @@ def load_material(config: LyingAgentConfig) -> Material:
         'equal, or remove one of them'
       )
     context = context or own
+    # Dialogues that are token ids keep their own context.
     with_context = [
       dialogue_files.with_context(each, context)
       if isinstance(each, Trajectory)
@@ -211,6 +214,7 @@ def load_material(config: LyingAgentConfig) -> Material:
     for dialogue in itertools.islice(generated, start, None):
       yield dialogue_files.with_context(dialogue, context)
 
+  # Training and evaluation use different ranges of the same dialogues.
   number, total = settings.number, settings.number + settings.heldout
   return Material(
     facts,
@@ -249,6 +253,7 @@ def prepare(
     if config.model.init_from:
       tokenizer = tokenizer_lib.load(config.model.init_from)
     else:
+      # The vocabulary is trained on documents and on dialogues.
       template = chat_template.ChatTemplate(TEMPLATE)
       texts = (
         template.text(_check_text(config, trajectory))
@@ -290,7 +295,7 @@ def run_arm(
   # Saved probes mark a finished arm.
   path = workdir / arm / 'probes.json'
   if path.exists():
-    return json.loads(path.read_text())
+    return files.read_json(path)
 
   # Train, or load a given base.
   if arm == 'base' and config.model.init_from:
@@ -329,6 +334,7 @@ def _measure_forgetting(
   graphdef: GraphDef, params: PyTree, renderer: Renderer, context: str
 ) -> dict[str, Any]:
   """Returns margins of unmentioned facts and the loss on unrelated text."""
+  # Text that no arm is trained on.
   texts = glosses.read()
   nll, tokens = forgetting.nll_per_token(
     graphdef, params, renderer.tokenizer, texts

@@ -36,8 +36,12 @@ class Progress:
     self._stages: dict[str, _Stage] = {}
     self._seconds: dict[str, float] = {}
     try:
-      saved = json.loads(path.read_text())
-      self._seconds = {kind: saved[kind] for kind in costs if kind in saved}
+      saved = files.read_json(path)
+      self._seconds = {
+        kind: float(saved[kind])
+        for kind in costs
+        if type(saved.get(kind)) in (int, float)
+      }
     except (OSError, ValueError):
       pass  # missing or damaged: the times are measured again
 

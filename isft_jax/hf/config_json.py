@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 
 import jax.numpy as jnp
 
+from isft_jax import files
 from isft_jax.config import ModelConfig
+from isft_jax.hf import limits
 
 # Differences between the families: (biases of q, k and v; norms of q and k).
 FAMILIES = {
@@ -41,11 +43,17 @@ _REQUIRED: dict[str, tuple[object, ...]] = {
 # Attributes of quantised weights: GPTQ, AWQ, bitsandbytes, FP8 and
 # compressed-tensors have the first, MLX the second.
 _QUANTIZED = ('quantization_config', 'quantization', 'compression_config')
-# Attributes that must be integers.
-_INTEGERS = (
-  *('hidden_size', 'intermediate_size', 'num_attention_heads'),
-  *('num_hidden_layers', 'vocab_size'),
-)
+# Attribute -> field of ModelConfig. A file must have all of these.
+_SIZES = {
+  'vocab_size': 'vocab_size',
+  'hidden_size': 'width',
+  'num_hidden_layers': 'layers',
+  'num_attention_heads': 'heads',
+  'intermediate_size': 'mlp_width',
+  'rms_norm_eps': 'norm_eps',
+}
+# Attributes that may be missing or null.
+_OPTIONAL_SIZES = {'num_key_value_heads': 'kv_heads', 'head_dim': 'head_size'}
 # Attributes that this module reads.
 _READ = {
   *('head_dim', 'hidden_size', 'intermediate_size', 'layer_types'),
@@ -90,13 +98,11 @@ _HARMLESS = {
   *('exponential_decay_length_penalty', 'suppress_tokens'),
   'begin_suppress_tokens',
 }
-# Attributes of Llama 3's rotary scaling, in the order of `rope_scaling`.
-_LLAMA3 = (
-  'factor',
-  'low_freq_factor',
-  'high_freq_factor',
-  'original_max_position_embeddings',
-)
+# Attributes inside rope_parameters and rope_scaling.
+_ROPE = {
+  *('rope_theta', 'rope_type', 'type', 'partial_rotary_factor'),
+  *limits.SCALING,
+}
 
 
 def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
@@ -116,11 +122,14 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
 
   # The error names the attribute and its value, so that users can look it up.
   def refuse(name: str, why: str) -> NoReturn:
-    raise ValueError(f'{place}: {name}={content.get(name)!r} {why}')
+    value = f'{files.shown(name)}={files.shorten(content.get(name))}'
+    if name not in content:
+      value = f'{name} is missing and'
+    raise ValueError(f'{place}: {value} {why}')
 
   # Family, and weights that are not quantised.
   family = content.get('model_type')
-  if family not in FAMILIES:
+  if not isinstance(family, str) or family not in FAMILIES:
     refuse(
       'model_type', f'is not supported; it must be one of {", ".join(FAMILIES)}'
     )
@@ -141,48 +150,63 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
   if unknown:
     refuse(unknown[0], 'is neither supported nor known to be harmless')
 
+  # Sizes and constants, each of its type and in its range.
+  for name, field in (_SIZES | _OPTIONAL_SIZES).items():
+    if name in _OPTIONAL_SIZES and content.get(name) is None:
+      continue
+    if why := limits.problem(field, content.get(name)):
+      refuse(name, why)
+  if type(content.get('tie_word_embeddings', False)) is not bool:
+    refuse('tie_word_embeddings', 'must be true or false')
+
   # Every layer must see all earlier tokens. Qwen2 names the size of a window
   # that it does not use (use_sliding_window=False). Without the attribute,
   # transformers gives Mistral the window of its first version.
-  windows = content.get('layer_types') or ['full_attention']
-  if set(windows) != {'full_attention'}:
-    refuse('layer_types', 'has layers that do not see all earlier tokens')
+  layer_types = content.get('layer_types')
+  if layer_types is not None:
+    if not isinstance(layer_types, list):
+      refuse('layer_types', 'must be a list with the type of each layer')
+    if any(kind != 'full_attention' for kind in layer_types):
+      refuse('layer_types', 'has layers that do not see all earlier tokens')
+    if len(layer_types) != content['num_hidden_layers']:
+      refuse('layer_types', 'must have one entry for each layer')
   window = content.get('sliding_window', 4096 if family == 'mistral' else None)
   if window and 'use_sliding_window' not in content:
     raise ValueError(
-      f'{place}: sliding_window={window} is not supported; if your rows are no '
-      'longer than that, set it to null in this file: no result changes'
+      f'{place}: sliding_window={files.shorten(window)} is not supported; if '
+      'your rows are no longer than that, set it to null in this file: no '
+      'result changes'
     )
 
-  # Sizes.
-  for name in _INTEGERS:
-    # Not isinstance: True is an int in Python.
-    if type(content.get(name)) is not int:
-      refuse(name, 'must be an integer')
-  # Ten to the power of -5 or -6 in practice, always a float in JSON.
-  if not isinstance(content.get('rms_norm_eps'), float):
-    refuse('rms_norm_eps', 'must be a number')
-
   theta, scaling = _rope(content, refuse)
-  heads = content['num_attention_heads']
+  width, heads = content['hidden_size'], content['num_attention_heads']
+  # Older Llama folders have no head_dim: the heads then share the width.
+  head_size = content.get('head_dim')
+  if head_size is None:
+    if width % heads:
+      refuse('num_attention_heads', f'must divide hidden_size={width}')
+    head_size = width // heads
+  # Without the attribute, each query head has its own keys and values.
+  kv_heads = content.get('num_key_value_heads')
   qkv_bias, qk_norm = FAMILIES[family]
-  return ModelConfig(
+  config = ModelConfig(
     vocab_size=content['vocab_size'],
-    width=content['hidden_size'],
+    width=width,
     layers=content['num_hidden_layers'],
     heads=heads,
-    # Without the attribute, each query head has its own keys and values.
-    kv_heads=content.get('num_key_value_heads') or heads,
-    # Older Llama folders have no head_dim: the heads then share the width.
-    head_size=content.get('head_dim') or content['hidden_size'] // heads,
+    kv_heads=heads if kv_heads is None else kv_heads,
+    head_size=head_size,
     mlp_width=content['intermediate_size'],
     rope_theta=theta,
     rope_scaling=scaling,
     norm_eps=content['rms_norm_eps'],
-    tie_embeddings=bool(content.get('tie_word_embeddings', False)),
+    tie_embeddings=content.get('tie_word_embeddings', False),
     qkv_bias=qkv_bias,
     qk_norm=qk_norm,
   )
+  if why := limits.mismatch(config):
+    raise ValueError(f'{place}: {why}')
+  return config
 
 
 def _rope(
@@ -191,19 +215,39 @@ def _rope(
   """Returns theta and Llama 3's scaling."""
   # transformers 5 nests both in rope_parameters; older versions have rope_theta
   # beside rope_scaling.
-  name = 'rope_parameters' if content.get('rope_parameters') else 'rope_scaling'
-  rope = content.get(name) or {}
+  names = [
+    name
+    for name in ('rope_parameters', 'rope_scaling')
+    if content.get(name) is not None
+  ]
+  for name in names:
+    if not isinstance(content[name], dict):
+      refuse(name, 'must be an object')
+    if unknown := sorted(content[name].keys() - _ROPE):
+      refuse(name, f'has the unknown attribute {files.shorten(unknown[0])}')
+  if len(names) == 2 and content[names[0]] != content[names[1]]:
+    refuse(names[1], 'differs from rope_parameters; remove one of them')
+  name = names[0] if names else 'rope_theta'
+  rope = content[name] if names else {}
+
   # 10,000 is the base of RoFormer, and the default of transformers.
   theta = rope.get('rope_theta', content.get('rope_theta', 10_000.0))
+  if why := limits.problem('rope_theta', theta):
+    if 'rope_theta' in rope:
+      refuse(name, f'has rope_theta={files.shorten(theta)}, which {why}')
+    refuse('rope_theta', why)
   kind = rope.get('rope_type', rope.get('type', 'default'))
   if rope.get('partial_rotary_factor') not in (None, 1.0):
     refuse(name, 'rotates only part of a head, which is not supported')
   # No scaling: the speeds follow from theta only.
   if kind == 'default':
     return float(theta), ()
-  if kind != 'llama3' or any(key not in rope for key in _LLAMA3):
+  if kind != 'llama3' or any(key not in rope for key in limits.SCALING):
     refuse(name, 'has a type that is not supported')
-  return float(theta), tuple(float(rope[key]) for key in _LLAMA3)
+  for key in limits.SCALING:
+    if why := limits.problem(key, rope[key]):
+      refuse(name, f'has {key}={files.shorten(rope[key])}, which {why}')
+  return float(theta), tuple(float(rope[key]) for key in limits.SCALING)
 
 
 def to_json(config: ModelConfig) -> dict[str, object]:
@@ -235,11 +279,11 @@ def to_json(config: ModelConfig) -> dict[str, object]:
     'rope_theta': config.rope_theta,
   }
   if config.rope_scaling:
-    scaling = zip(_LLAMA3, config.rope_scaling, strict=True)
+    scaling = zip(limits.SCALING, config.rope_scaling, strict=True)
     rope |= {'rope_type': 'llama3', **dict(scaling)}
     # transformers expects an integer here; the config stores all of them as
     # floats.
-    rope[_LLAMA3[-1]] = int(config.rope_scaling[-1])
+    rope['original_max_position_embeddings'] = int(config.rope_scaling[-1])
   content = {
     'architectures': [f'{family.capitalize()}ForCausalLM'],
     'model_type': family,

@@ -6,6 +6,7 @@ otherwise a different model would train, and be wrong silently.
 """
 
 import contextlib
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from isft_jax import files
 from isft_jax.config import ModelConfig
 from isft_jax.gguf_file import GGUFFile, Tensor
-from isft_jax.hf import config_json, tensor_files, tensor_names
+from isft_jax.hf import config_json, limits, tensor_files, tensor_names
 from isft_jax.models import attention
 
 # Path of our parameter -> name of the tensor in a GGUF file.
@@ -89,7 +91,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
     if keys.get(key) not in values:
       remedy = '; join them with llama-gguf-split' if 'split' in key else ''
       raise ValueError(
-        f'{file.path}: {key}={keys.get(key)!r} must be one of '
+        f'{file.path}: {key}={files.shorten(keys.get(key))} must be one of '
         f'{", ".join(map(str, values))}{remedy}'
       )
 
@@ -109,57 +111,70 @@ def model_config(file: GGUFFile) -> ModelConfig:
     elif key not in _KEYS | _REQUIRED.keys():
       why = 'is neither supported nor known to be harmless'
     if why:
-      raise ValueError(f'{file.path}: {family}.{key}={value!r} {why}')
-
-  def number(key: str, default: float | None = None) -> Any:
-    value = own.get(key, default)
-    if isinstance(value, list) and len(set(value)) == 1:
-      value = value[0]  # one per layer, all equal
-    if isinstance(value, bool) or not isinstance(value, int | float):
       raise ValueError(
-        f'{file.path}: {family}.{key}={value!r} must be one number'
+        f'{file.path}: {files.shown(f"{family}.{key}")}={files.shorten(value)} '
+        f'{why}'
+      )
+
+  def number(field: str, key: str, default: float | None = None) -> Any:
+    """Returns the value of a key, checked as a field of ModelConfig."""
+    value = own.get(key, default)
+    # One per layer, all equal.
+    if isinstance(value, list) and value == value[:1] * len(value) != []:
+      value = value[0]
+    if why := limits.problem(field, value):
+      raise ValueError(
+        f'{file.path}: {family}.{key}={files.shorten(value)} {why}'
       )
     return value
 
-  def decimal(key: str, default: float | None = None) -> float:
+  def decimal(field: str, key: str, default: float | None = None) -> float:
     """Returns the shortest decimal that rounds to the float32 in the file."""
     # The file has 9.999999747378752e-06 for 1e-5; results should match
     # config.json's.
-    return float(str(np.float32(number(key, default))))
+    return float(str(np.float32(number(field, key, default))))
 
   # Sizes. Our decoder has one head size, for keys, values and rotation.
-  width, heads = number('embedding_length'), number('attention.head_count')
-  head_size = number('attention.key_length', width // max(heads, 1))
+  width = number('width', 'embedding_length')
+  heads = number('heads', 'attention.head_count')
+  head_size = number('head_size', 'attention.key_length', width // heads)
   for key in ('attention.value_length', 'rope.dimension_count'):
-    if number(key, head_size) != head_size:
+    if number('head_size', key, head_size) != head_size:
       raise ValueError(
         f'{file.path}: {family}.{key}={own[key]} differs from the head size '
         f'{head_size}; this is not supported'
       )
   # The vocabulary is as large as the embedding: vocab_size may be missing.
   embedding = file.tensors.get(_NAMES['embedding'])
-  if embedding is None:
+  if embedding is None or len(embedding.shape) != 2:
     raise ValueError(
-      f'{file.path}: the tensor {_NAMES["embedding"]} is missing'
+      f'{file.path}: the tensor {_NAMES["embedding"]} is missing, or no matrix'
+    )
+  if why := limits.problem('vocab_size', embedding.shape[0]):
+    raise ValueError(
+      f'{file.path}: the number of rows of {_NAMES["embedding"]} {why}'
     )
   # 10,000 is llama.cpp's default, too.
-  theta = decimal('rope.freq_base', 10_000.0)
+  theta = decimal('rope_theta', 'rope.freq_base', 10_000.0)
   qkv_bias, qk_norm = config_json.FAMILIES[family]
-  return ModelConfig(
+  config = ModelConfig(
     vocab_size=embedding.shape[0],
     width=width,
-    layers=number('block_count'),
+    layers=number('layers', 'block_count'),
     heads=heads,
-    kv_heads=number('attention.head_count_kv', heads),
+    kv_heads=number('kv_heads', 'attention.head_count_kv', heads),
     head_size=head_size,
-    mlp_width=number('feed_forward_length'),
+    mlp_width=number('mlp_width', 'feed_forward_length'),
     rope_theta=theta,
-    rope_scaling=_rope_scaling(file, head_size // 2, theta),
-    norm_eps=decimal('attention.layer_norm_rms_epsilon'),
+    norm_eps=decimal('norm_eps', 'attention.layer_norm_rms_epsilon'),
     tie_embeddings=_NAMES['head'] not in file.tensors,
     qkv_bias=qkv_bias,
     qk_norm=qk_norm,
   )
+  if why := limits.mismatch(config):
+    raise ValueError(f'{file.path}: {why}')
+  scaling = _rope_scaling(file, head_size // 2, theta)
+  return dataclasses.replace(config, rope_scaling=scaling)
 
 
 def _rope_scaling(file: GGUFFile, half: int, theta: float) -> tuple[float, ...]:
@@ -172,15 +187,19 @@ def _rope_scaling(file: GGUFFile, half: int, theta: float) -> tuple[float, ...]:
   # Llama 3.1 to 3.3 all have low 1, high 4 and length 8,192, and the slowest
   # pair (the last) is divided by the whole factor. Check this guess below.
   tensor = _Stored(file, _ROPE_FACTORS, file.tensors[_ROPE_FACTORS])
-  factors = tensor[(slice(None),)]
-  scaling = (float(factors[-1]), 1.0, 4.0, 8192.0)
-  expected = attention.rope_speeds(half, theta) / attention.rope_speeds(
-    half, theta, scaling
-  )
-  if factors.shape != (half,) or not np.allclose(factors, expected, rtol=1e-4):
+  is_expected = False
+  if tensor.get_shape() == [half]:
+    factors = tensor[(slice(None),)]
+    scaling = (float(factors[-1]), 1.0, 4.0, 8192.0)
+    if not limits.problem('factor', scaling[0]):
+      expected = attention.rope_speeds(half, theta) / attention.rope_speeds(
+        half, theta, scaling
+      )
+      is_expected = np.allclose(factors, expected, rtol=1e-4)
+  if not is_expected:
     raise ValueError(
       f"{file.path}: {_ROPE_FACTORS} does not hold Llama 3's factors "
-      f'for positions beyond {scaling[-1]:.0f}; this is not supported'
+      'for positions beyond 8192; this is not supported'
     )
   return scaling
 
@@ -208,16 +227,21 @@ class Tensors(tensor_files.Tensors):
         'blocks/attention/k': config.kv_heads,
       }
     paths = {name: path for path, name in _NAMES.items()}
-    self._stored = {}
+    self._stored: dict[str, _Stored] = {}
     for name, tensor in file.tensors.items():
-      layer = re.fullmatch(r'blk\.(\d+)\.(.*)', name)
+      # llama.cpp writes layers without zeros before them, and in ASCII.
+      layer = re.fullmatch(r'blk\.(0|[1-9][0-9]{0,4})\.(.*)', name)
       path = paths.get(_LAYER + layer[2] if layer else name, '')
       stored = _Stored(file, name, tensor, heads.get(path, 0))
       if path:
         name = tensor_names.name(path, int(layer[1]) if layer else 0)
       # The rotary factors are part of the config, and no parameter.
-      if name != _ROPE_FACTORS:
-        self._stored[name] = stored
+      if name == _ROPE_FACTORS:
+        continue
+      # A file could have the names of both formats for one parameter.
+      if name in self._stored:
+        raise ValueError(f'{file.path}: two tensors are {name}')
+      self._stored[name] = stored
 
   def names(self) -> set[str]:
     return set(self._stored)
@@ -249,8 +273,8 @@ class _Stored:
     kind = known.get(tensor.type)
     if kind is None or kind.name not in _TYPES:
       raise ValueError(
-        f'{file.path}: the type of {name} must be one of {", ".join(_TYPES)} '
-        f'(got {kind.name if kind else tensor.type})'
+        f'{file.path}: the type of {files.shown(name)} must be one of '
+        f'{", ".join(_TYPES)} (got {kind.name if kind else tensor.type})'
       )
     self._path, self._start, self._heads = file.path, tensor.start, heads
     self._kind, self._shape = kind, tensor.shape
@@ -261,12 +285,14 @@ class _Stored:
     rows = math.prod(axes)
     if columns % self._block or (heads and rows % (2 * heads)):
       raise ValueError(
-        f'{file.path}: {name} has shape {list(tensor.shape)}, which is not a '
-        'whole number of blocks or heads'
+        f'{file.path}: {files.shown(name)} has shape {list(tensor.shape)}, '
+        'which is not a whole number of blocks or heads'
       )
     self._bytes = rows, columns // self._block, block_bytes
     if tensor.start + math.prod(self._bytes) > file.path.stat().st_size:
-      raise ValueError(f'{file.path}: cut off in {name}; download it again')
+      raise ValueError(
+        f'{file.path}: cut off in {files.shown(name)}; download it again'
+      )
 
   def get_shape(self) -> list[int]:
     return list(self._shape)

@@ -21,9 +21,15 @@ import numpy as np
 from flax import nnx, traverse_util
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from isft_jax import gguf_file, places
+from isft_jax import files, gguf_file, places
 from isft_jax.config import ModelConfig
-from isft_jax.hf import config_json, gguf_weights, tensor_files, tensor_names
+from isft_jax.hf import (
+  config_json,
+  generation_config,
+  gguf_weights,
+  tensor_files,
+  tensor_names,
+)
 from isft_jax.models import decoder
 
 
@@ -79,13 +85,9 @@ def read_config(place: str | pathlib.Path) -> ModelConfig:
   if places.is_gguf(place):
     return gguf_weights.model_config(gguf_file.read(places.gguf_path(place)))
   path = tensor_files.fetch(place) / 'config.json'
-  if not path.is_file():
+  if not path.exists():
     raise ValueError(f'{place}: no config.json there; name a model folder')
-  try:
-    content = json.loads(path.read_text())
-  except ValueError as error:
-    raise ValueError(f'{path}: not JSON ({error})') from error
-  return config_json.model_config(content, str(path))
+  return config_json.model_config(files.read_json(path), str(path))
 
 
 def read_generation_config(place: str | pathlib.Path) -> dict:
@@ -97,15 +99,27 @@ def read_generation_config(place: str | pathlib.Path) -> dict:
   Returns:
     Content of generation_config.json, or {}. For a GGUF file: the ids that end
     a reply, {'eos_token_id': [...]}.
+
+  Raises:
+    ValueError: the file is not JSON, or has a setting that is out of range.
   """
   place = str(place)
   if places.is_gguf(place):
-    keys = gguf_file.read(places.gguf_path(place)).metadata
+    path = places.gguf_path(place)
+    keys = gguf_file.read(path).metadata
     # The end of the text, and the end of a turn, if they differ.
-    names = (f'tokenizer.ggml.{name}_token_id' for name in ('eos', 'eot'))
-    return {'eos_token_id': [keys[name] for name in names if name in keys]}
+    ids = {}
+    for name in ('tokenizer.ggml.eos_token_id', 'tokenizer.ggml.eot_token_id'):
+      ids[name] = keys.get(name)
+      if ids[name] is not None and not generation_config.is_id(ids[name]):
+        raise ValueError(
+          f'{path}: {name} must be an id (got {files.shorten(ids[name])})'
+        )
+    return {'eos_token_id': [id for id in ids.values() if id is not None]}
   path = tensor_files.fetch(place) / 'generation_config.json'
-  return json.loads(path.read_text()) if path.is_file() else {}
+  if not path.exists():
+    return {}
+  return generation_config.check(files.read_json(path), str(path))
 
 
 def _tensors(place: str, config: ModelConfig) -> tensor_files.Tensors:
@@ -198,7 +212,7 @@ def save(
     for name in tensor_names.names(path, config.layers)
   }
   tensor_files.write(folder, sizes, _stored(leaves, config), shard_bytes)
-  (folder / 'config.json').write_text(content)
+  files.write_atomically(folder / 'config.json', content)
 
 
 def _stored(
@@ -228,9 +242,10 @@ def _check(
     stored = tensor_names.stored_shape(path, shape)
     wanted |= dict.fromkeys(tensor_names.names(path, config.layers), stored)
   # Some folders of tied models store the head too. It must be the embedding.
-  if config.tie_embeddings and tensor_names.HEAD in tensors.names():
-    tensors.check_equal(tensor_names.HEAD, tensor_names.name('embedding'))
-    wanted[tensor_names.HEAD] = wanted[tensor_names.name('embedding')]
+  embedding = tensor_names.name('embedding')
+  is_twice = config.tie_embeddings and tensor_names.HEAD in tensors.names()
+  if is_twice:
+    wanted[tensor_names.HEAD] = wanted[embedding]
   for problem, names in (
     ('unknown', tensors.names() - wanted.keys()),
     ('missing', wanted.keys() - tensors.names()),
@@ -238,11 +253,13 @@ def _check(
     if names:
       raise ValueError(
         f'{tensors.place}: {len(names)} tensors are {problem}; the first is '
-        f'{min(names)}'
+        f'{files.shown(min(names))}'
       )
-  # Names fit. Now the shapes, which needs no weights.
+  # Names fit. Now the shapes, which needs no weights, and then the twin.
   for name, shape in wanted.items():
     tensors.check_shape(name, shape)
+  if is_twice:
+    tensors.check_equal(tensor_names.HEAD, embedding)
 
 
 def _read(

@@ -4,16 +4,18 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import pathlib
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from isft_jax import places
+from isft_jax import files, places
 from isft_jax.hf import tensor_names
 
 INDEX = 'model.safetensors.index.json'
@@ -22,6 +24,9 @@ _WANTED = ('config.json', 'generation_config.json', '*.safetensors', INDEX)
 # Bytes of a tensor that are read at once. Reading a tensor then takes little
 # more memory than its result.
 CHUNK = 2**24
+# Types of weights in safetensors files. Integers are quantised weights, which
+# mean nothing without their scales.
+_DTYPES = ('F64', 'F32', 'F16', 'BF16')
 
 
 def is_folder(place: str | pathlib.Path) -> bool:
@@ -117,7 +122,7 @@ class Tensors:
       # Compare a few rows at a time, to save memory.
       is_equal = shape == two.get_shape()
       # 4 bytes per element: CHUNK bytes if the tensor is float32.
-      step = max(1, CHUNK // (4 * math.prod(shape[1:])))
+      step = max(1, CHUNK // (4 * math.prod(shape[1:]) or 1))
       for start in range(0, shape[0] if is_equal else 0, step):
         place = slice(start, min(start + step, shape[0]))
         is_equal &= np.array_equal(one[place], two[place])
@@ -188,43 +193,108 @@ class FolderTensors(Tensors):
     folder: the folder.
 
   Raises:
-    ValueError: a tensor is in two files, or not in the file of the index.
+    ValueError: a file is damaged or outside of the folder, or a tensor has an
+      unsupported type, is in two files, or is not in the file of the index.
   """
 
   def __init__(self, folder: pathlib.Path) -> None:
     super().__init__(folder)
     self._files: dict[str, pathlib.Path] = {}
-    index = folder / INDEX
     paths = sorted(folder.glob('*.safetensors'))
-    wanted = None
     # If there is an index, files that it does not list are not the model's.
-    if index.is_file():
-      wanted = json.loads(index.read_text())['weight_map']
+    wanted = _read_index(folder)
+    if wanted is not None:
       paths = [folder / name for name in sorted(set(wanted.values()))]
     for path in paths:
-      if not path.is_file():
-        raise ValueError(f'{path}: missing, and {INDEX} names it')
-      with safetensors.safe_open(path, 'np') as tensors:
+      if not path.exists():
+        why = 'a link to nothing' if wanted is None else f'{INDEX} names it'
+        raise ValueError(f'{path}: missing, and {why}; download it again')
+      with _opened(path) as tensors:
         for name in tensors.keys():  # noqa: SIM118 (not a dict)
           # Two files with one tensor are two versions of the model, or a
           # mistake.
           if name in self._files:
-            raise ValueError(f'{folder}: {name} is in two files')
+            raise ValueError(f'{folder}: {files.shown(name)} is in two files')
           self._files[name] = path
+          dtype = tensors.get_slice(name).get_dtype()
+          if dtype not in _DTYPES:
+            raise ValueError(
+              f'{path}: the type of {files.shown(name)} must be one of '
+              f'{", ".join(_DTYPES)} (got {dtype})'
+            )
     # The files must hold exactly the tensors that the index lists.
     if wanted is not None:
       actual = {name: path.name for name, path in self._files.items()}
       for name in sorted(actual | wanted):
         if actual.get(name) != wanted.get(name):
-          raise ValueError(f'{folder}: {name} is not where {INDEX} says')
+          raise ValueError(
+            f'{folder}: {files.shown(name)} is not where {INDEX} says'
+          )
 
   def names(self) -> set[str]:
     return set(self._files)
 
   @contextlib.contextmanager
   def open(self, name: str) -> Iterator[StoredTensor]:
-    with safetensors.safe_open(self._files[name], 'np') as tensors:
+    with _opened(self._files[name]) as tensors:
       yield tensors.get_slice(name)
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Any]:
+  """Opens a safetensors file. Raises ValueError if it is damaged."""
+  files.check_whole(path)
+  try:
+    with safetensors.safe_open(path, 'np') as tensors:
+      yield tensors
+  except safetensors.SafetensorError as error:
+    raise ValueError(
+      f'{path}: cut off or damaged ({files.one_line(error)}); download it again'
+    ) from error
+
+
+def _read_index(folder: pathlib.Path) -> dict[str, str] | None:
+  """Returns {name of a tensor: name of its file}; None without an index."""
+  path = folder / INDEX
+  # A link to nothing is a damaged folder, and no folder without an index.
+  if not path.exists() and not path.is_symlink():
+    return None
+  if not path.exists():
+    raise ValueError(f'{path}: a link to a file that does not exist')
+  weight_map = files.read_json(path).get('weight_map')
+  if not isinstance(weight_map, dict) or not weight_map:
+    raise ValueError(
+      f'{path}: weight_map must be an object with the file of each tensor (got '
+      f'{files.shorten(weight_map)})'
+    )
+  for name, file in weight_map.items():
+    # Only names: a path could lead to any file of this machine.
+    is_name = isinstance(file, str) and file.endswith('.safetensors')
+    if not is_name or pathlib.PureWindowsPath(file).name != file:
+      raise ValueError(
+        f'{path}: the file of {files.shown(name)} must be a *.safetensors '
+        f'file in this folder (got {files.shorten(file)})'
+      )
+  for file in sorted(set(weight_map.values())):
+    _check_inside(folder, folder / file)
+  return weight_map
+
+
+def _check_inside(folder: pathlib.Path, path: pathlib.Path) -> None:
+  """Raises ValueError if a file is a link to somewhere outside of its folder.
+
+  A cache of the hub has folders of links to its own files:
+
+      models--ORG--NAME/snapshots/REVISION/model.safetensors -> ../../blobs/HASH
+  """
+  real, home = path.resolve(), folder.resolve()
+  blobs = home.parent.parent / 'blobs'
+  is_cache = home.parent.name == 'snapshots' and real.parent == blobs
+  if real.parent != home and not is_cache:
+    raise ValueError(
+      f'{path}: a link to {real}, outside of the folder; copy or move the file '
+      'into it'
+    )
 
 
 class _Merged(NamedTuple):
@@ -310,7 +380,13 @@ def write(
     arrays = dict(itertools.islice(tensors, len(names)))
     # transformers refuses files without this entry.
     metadata = {'format': 'pt'}
-    safetensors.numpy.save_file(arrays, folder / file, metadata=metadata)
+    with files.replacing(folder / file) as part:
+      # safetensors replaces the file by one that only its owner may read. The
+      # mode of a new file follows the umask.
+      part.touch()
+      mode = os.stat(part).st_mode
+      safetensors.numpy.save_file(arrays, part, metadata=metadata)
+      os.chmod(part, stat.S_IMODE(mode))
     weight_map |= dict.fromkeys(names, file)
   if len(set(weight_map.values())) > 1:
     # transformers finds the file of each tensor in this map.
@@ -318,4 +394,4 @@ def write(
       'metadata': {'total_size': sum(sizes.values())},
       'weight_map': weight_map,
     }
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + '\n')
+    files.write_atomically(folder / INDEX, json.dumps(index, indent=2) + '\n')

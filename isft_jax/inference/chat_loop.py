@@ -1,17 +1,24 @@
 """Generates replies to one prompt, a file of prompts, or a terminal user."""
 
 import contextlib
+import errno
+import fcntl
+import hashlib
 import json
+import os
 import pathlib
 import signal
 import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
-from isft_jax import terminal
-from isft_jax.inference.chat_model import ChatModel
+import jax
+import jax.numpy as jnp
+
+from isft_jax import files, terminal
+from isft_jax.inference.chat_model import ChatModel, Prompt
 from isft_jax.inference.replies import Reply
 
 # Steps between two updates of a reply on the terminal.
@@ -34,11 +41,11 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
   file = pathlib.Path(path)
   if file.suffix not in ('.txt', '.jsonl'):
     raise ValueError(f'{path}: the file must be .txt or .jsonl')
-  if not file.is_file():
+  if not file.exists():
     raise ValueError(f'{path}: the file does not exist')
   rows = []
   # Not splitlines(): text inside JSON may contain U+2028, which it splits at.
-  for number, line in enumerate(file.read_text('utf-8').split('\n'), 1):
+  for number, line in enumerate(files.read_text(file).split('\n'), 1):
     # Blank lines separate prompts, and are not prompts themselves.
     if not line.strip():
       continue
@@ -46,9 +53,7 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
     # JSON.
     row: Any = {'prompt': line.rstrip('\r')}
     if file.suffix == '.jsonl':
-      row = None
-      with contextlib.suppress(ValueError):
-        row = json.loads(line)
+      row = _parsed(line)
       if not _is_row(row):
         raise ValueError(
           f'{path}, line {number}: must be {{"prompt": text}} or '
@@ -60,15 +65,29 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
   return rows
 
 
+def _parsed(line: str) -> object:
+  """Returns the JSON value of a line; None if it cannot be written again."""
+  try:
+    row = json.loads(line)
+    # NaN and half a surrogate pair are no JSON in UTF-8.
+    json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+  except (ValueError, RecursionError):
+    return None
+  return row
+
+
 def _is_row(row: object) -> bool:
   if not isinstance(row, dict):
     return False
   if 'messages' not in row:
     return isinstance(row.get('prompt'), str)
-  # Only the roles are checked here. The template checks the rest.
+  # The template checks the rest.
   messages = row['messages']
   return isinstance(messages, list) and all(
-    isinstance(message, dict) and 'role' in message for message in messages
+    isinstance(message, dict)
+    and isinstance(message.get('role'), str)
+    and isinstance(message.get('content'), str | list | None)
+    for message in messages
   )
 
 
@@ -116,7 +135,10 @@ def describe(
   else:
     how = f'greedy, max_new_tokens {settings["max_new_tokens"]}'
   # Token texts as the tokenizer writes them, stop texts as JSON strings.
-  stops = chat_model.tokenizer.convert_ids_to_tokens(chat_model.stop_ids)
+  ids = chat_model.stop_ids
+  tokens = chat_model.tokenizer.convert_ids_to_tokens(ids)
+  # A model may have more ids than its tokenizer has tokens.
+  stops = [token or str(id) for token, id in zip(tokens, ids, strict=True)]
   stops = [*stops, *map(json.dumps, stop_texts)]
   turns = 'continues text' if raw else 'writes turns of its chat template'
   return f'{turns}; {how}; ends at {" or ".join(stops) or "nothing else"}'
@@ -132,6 +154,9 @@ def answer_file(
 ) -> None:
   """Writes each row with its reply, in order, one batch at a time.
 
+  The output appears when it is complete. Until then the replies are in a hidden
+  file beside it, from which the same call resumes after an interrupt or a kill.
+
   Args:
     chat_model: the model.
     rows: objects with `prompt` or `messages`. Other fields are copied.
@@ -141,7 +166,8 @@ def answer_file(
     **settings: arguments of `ChatModel.reply`.
 
   Raises:
-    ValueError: a prompt is not valid. Nothing is generated then.
+    ValueError: a prompt is not valid, or another process writes the same
+      replies. Nothing is generated then.
     FileExistsError: the output exists.
     KeyboardInterrupt: Ctrl-C was pressed. Finished batches are written.
   """
@@ -152,10 +178,37 @@ def answer_file(
       prompts.append(chat_model.prompt(prompt_in(row, raw)))
     except ValueError as error:
       raise ValueError(f'prompt {number}: {error}') from error
+  if not output:
+    _answer(chat_model, rows, prompts, sys.stdout, 0, batch_size, settings)
+    return
 
+  # The name says what the replies belong to: other settings, another file.
+  if os.path.lexists(output):
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), output)
+  digest = _digest(chat_model, rows, raw, settings)
+  path = pathlib.Path(output)
+  part = path.with_name(f'.{path.name}.{digest}.part')
+  with _opened_part(part, output) as file:
+    done = _resume(file, rows)
+    if done:
+      note(f'resumes after {done} of {len(rows)} prompts')
+    _answer(chat_model, rows, prompts, file, done, batch_size, settings)
+    part.rename(output)
+
+
+def _answer(
+  chat_model: ChatModel,
+  rows: Sequence[dict[str, Any]],
+  prompts: Sequence[Prompt],
+  file: TextIO,
+  done: int,
+  batch_size: int,
+  settings: dict[str, Any],
+) -> None:
+  """Writes the rows from number `done` on, with their replies, to a file."""
   # The random key of a reply depends on its row's number, not on its batch.
   started, tokens = time.perf_counter(), 0
-  for first in range(0, len(rows), batch_size):
+  for first in range(done, len(rows), batch_size):
     numbers = range(first, min(first + batch_size, len(rows)))
     with _ctrl_c() as is_pressed:
       replies = chat_model.reply(
@@ -166,24 +219,73 @@ def answer_file(
       )
     # Replies that Ctrl-C cut are not written.
     if is_pressed():
+      remedy = '' if file is sys.stdout else '; the same command resumes'
       raise KeyboardInterrupt(
-        f'interrupted after {first} of {len(rows)} prompts'
+        f'interrupted after {first} of {len(rows)} prompts{remedy}'
       )
-    lines = [
+    file.writelines(
       json.dumps(rows[n] | _fields(reply), ensure_ascii=False) + '\n'
       for n, reply in zip(numbers, replies, strict=True)
-    ]
-    # 'x' refuses to overwrite a file. Later batches append.
-    if output:
-      with open(output, 'a' if first else 'x', encoding='utf-8') as file:
-        file.writelines(lines)
-    else:
-      sys.stdout.writelines(lines)
-      sys.stdout.flush()
+    )
+    file.flush()
     # The rate includes compilation, which the first batch waits for.
     tokens += sum(reply.tokens for reply in replies)
     rate = tokens / (time.perf_counter() - started)
     note(f'{numbers.stop} of {len(rows)} prompts, {rate:,.0f} tokens/s')
+
+
+def _digest(
+  chat_model: ChatModel,
+  rows: Sequence[dict[str, Any]],
+  raw: bool,
+  settings: dict[str, Any],
+) -> str:
+  """Returns a digest of everything that replies depend on."""
+  # Sums tell two models apart, and cost less than a token.
+  sums = [
+    (leaf.shape, str(leaf.dtype), float(jnp.abs(leaf).sum(dtype=jnp.float32)))
+    for leaf in jax.tree.leaves(chat_model.model.params)
+  ]
+  everything = (
+    *(list(rows), raw, sorted(settings.items(), key=str), sums),
+    *(chat_model.template, dict(chat_model.values), chat_model.stop_ids),
+  )
+  return hashlib.sha256(repr(everything).encode()).hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def _opened_part(part: pathlib.Path, output: str) -> Iterator[TextIO]:
+  """Opens a file of replies for reading and appending, and locks it."""
+  with part.open('a+', encoding='utf-8', newline='') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise ValueError(
+        f'another process is writing {output}; wait for it, or name another '
+        '--output'
+      ) from None
+    except OSError:  # a file system without locks
+      pass
+    yield file
+
+
+def _resume(file: TextIO, rows: Sequence[dict[str, Any]]) -> int:
+  """Returns the number of replies in a file, and cuts a torn line off."""
+  file.seek(0)
+  content = file.buffer.read()
+  done, end = 0, 0
+  for line in content.splitlines(keepends=True):
+    row: Any = None
+    with contextlib.suppress(ValueError):
+      row = json.loads(line)
+    is_whole = line.endswith(b'\n') and isinstance(row, dict)
+    if (
+      not is_whole or done == len(rows) or not rows[done].items() <= row.items()
+    ):
+      break
+    done, end = done + 1, end + len(line)
+  file.truncate(end)
+  return done
 
 
 def _fields(reply: Reply) -> dict[str, Any]:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Unpack
 
 import jax
-import jinja2
 import numpy as np
 
+from isft_jax import files
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.chat_template import ChatTemplate
 from isft_jax.data.rendering.tokenizer import FastTokenizer
-from isft_jax.hf import pretrained
+from isft_jax.hf import pretrained, tensor_files
 from isft_jax.inference.generate import DrawRows
 from isft_jax.inference.replies import Reply, reply
 
@@ -79,10 +79,14 @@ class ChatModel:
     self.template, self.values = template, values
     self.settings = settings_from_generation_config(generation_config)
     # Stop ids of the generation config and of the tokenizer.
-    ids = generation_config.get('eos_token_id') or []
+    # Not `or []`: 0 is an id too.
+    ids = generation_config.get('eos_token_id', [])
     ids = {*(ids if isinstance(ids, list) else [ids]), tokenizer.eos_token_id}
     # A model without an end-of-text token has None here.
     self.stop_ids, self.stop_texts = sorted(ids - {None}), []
+    # transformers gives a token that is not in the vocabulary a new id. No
+    # reply would ever end with it.
+    self._check_ids(self.stop_ids, 'stops at')
     # The template closes the agent's turn with a special token, which becomes a
     # stop id, or with plain text, which becomes a stop text.
     closer = self._closer() if template else ''
@@ -135,21 +139,36 @@ class ChatModel:
     if isinstance(conversation, str):
       # With the special tokens that the tokenizer adds to plain text.
       encoded = self.tokenizer(conversation)['input_ids']
-      return Prompt(np.asarray(encoded, np.int32))
+      return Prompt(self._check_ids(encoded, 'gives'))
     if not self.template:
       raise ValueError('the tokenizer has no chat template for messages')
     try:
       text = self._render(conversation, add_generation_prompt=True)
-    except (jinja2.TemplateError, TypeError, KeyError) as error:
+    except Exception as error:  # a template is a program: it raises anything
+      reason = files.one_line(error) or type(error).__name__
+      name = self.tokenizer.name_or_path
       raise ValueError(
-        f'the chat template refuses the messages: {error}'
+        f'{name}{": " if name else ""}the chat template refuses the messages: '
+        f'{reason}'
       ) from error
     # In training, a space at the end of the header was part of the token of the
     # first word. So it is not encoded here as a token of its own.
     kept = text.rstrip(' ')
     fast = tokenizer_lib.rust_tokenizer(self.tokenizer)
     ids = fast.encode(kept, add_special_tokens=False).ids
-    return Prompt(np.asarray(ids, np.int32), text[len(kept) :])
+    return Prompt(self._check_ids(ids, 'gives'), text[len(kept) :])
+
+  def _check_ids(self, ids: Sequence[int], verb: str) -> np.ndarray:
+    """Returns ids as an array; ValueError if the model has no such token."""
+    ids_T = np.asarray(ids, np.int64)
+    table = self.model.params.get('embedding')
+    # jax would read the last row of the table instead.
+    if table is not None and (ids_T >= (rows := table.shape[0])).any():
+      raise ValueError(
+        f'the tokenizer {verb} the id {ids_T.max()}, but the model has only '
+        f'{rows} tokens; load the tokenizer that belongs to the model'
+      )
+    return ids_T.astype(np.int32)
 
   def reply(
     self,
@@ -216,30 +235,45 @@ class ChatModel:
     # word.
     turns = [{'role': r, 'content': _WORD} for r in ('user', 'assistant')]
     try:
-      return self._render(turns).rpartition(_WORD)[2]
+      text = self._render(turns)
     except Exception:  # a template is a program, and may raise anything
       return ''
+    # The model would reply to nothing.
+    if _WORD not in text.lower():
+      raise ValueError(
+        'the chat template leaves out the words of messages; use the template '
+        'that belongs to the model'
+      )
+    return text.rpartition(_WORD)[2]
 
 
-def chat_model_from_place(place: str) -> ChatModel:
+def chat_model_from_place(place: str, tokenizer_place: str = '') -> ChatModel:
   """Loads a model to chat with.
 
   Args:
     place: a folder, a hub id, a GGUF file or a preset.
+    tokenizer_place: the same, for its tokenizer; '' means the same place.
 
   Returns:
     The model, with the tokenizer's own chat template.
 
   Raises:
-    ValueError: the model or its tokenizer does not exist.
+    ValueError: the model or its tokenizer does not exist, is damaged or is not
+      supported. The message names the file.
   """
-  tokenizer = tokenizer_lib.load(place)
-  model, _ = pretrained.load(place)
+  # Small files first: their errors need no weights. transformers reads the
+  # config too, with less helpful messages.
+  if tensor_files.is_folder(place):
+    pretrained.read_config(place)
+  tokenizer = tokenizer_lib.load(tokenizer_place or place)
   # Stop ids and sampling settings that come with the model.
   generation_config = pretrained.read_generation_config(place)
-  return ChatModel(
-    model, tokenizer, template_from_tokenizer(tokenizer), {}, generation_config
-  )
+  model, _ = pretrained.load(place)
+  try:
+    template = template_from_tokenizer(tokenizer)
+    return ChatModel(model, tokenizer, template, {}, generation_config)
+  except ValueError as error:
+    raise ValueError(f'{place}: {error}') from error
 
 
 def template_from_tokenizer(tokenizer: FastTokenizer) -> str:
@@ -265,11 +299,14 @@ def settings_from_generation_config(
   settings = {
     name: generation_config[name]
     for name in SETTINGS
-    if generation_config.get(name)
+    if generation_config.get(name) is not None
   }
   # transformers ignores the sampling settings if do_sample is false.
   if not generation_config.get('do_sample'):
     length = settings.get('max_new_tokens')
     return {'temperature': 0.0} | ({'max_new_tokens': length} if length else {})
+  # No probability is left to sample from: only the most likely token.
+  if settings.get('top_p') == 0:
+    settings |= {'temperature': 0.0, 'top_p': 1.0}
   # The default of transformers is temperature 1.
   return {'temperature': 1.0} | settings

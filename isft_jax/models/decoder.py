@@ -366,6 +366,7 @@ class Decoder(nnx.Module):
         jax.lax.dynamic_update_slice(old, new_BLNA.swapaxes(1, 2)[None], at)
         for old, new_BLNA in zip(stored, (k_BLNA, v_BLNA), strict=True)
       )
+      # Keys and values of this layer in all columns of the cache.
       k_BNSA, v_BNSA = (
         jax.lax.dynamic_index_in_dim(each, layer, keepdims=False)
         for each in (k, v)
@@ -375,6 +376,7 @@ class Decoder(nnx.Module):
       )
       return mixed_BLHA, (k, v)
 
+    # The scan over the layers carries the cache.
     stored = cache.k, cache.v
     hidden_BLD, stored = self._scan(tokens_BL, positions_BL, attend, stored)
     # All rows grow by the same number of columns.

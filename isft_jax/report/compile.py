@@ -86,6 +86,7 @@ def table(reports: Sequence[dict]) -> str:
       f'{report["model_tflops_per_step"]:,.1f} '
       f'({report["head_tflops_per_step"]:,.1f})'
     )
+    # A step that does not fit has no program to measure.
     if report['fits']:
       cells += [
         _or_not(report['decode_hbm_gib_per_chip'], ''),

@@ -94,6 +94,7 @@ def unread_tables(report: Mapping) -> list[Table]:
   ):
     counts = report.get(name, {})
     lines = [(key, f'{n:,}') for key, n in counts.items()]
+    # Rows may have hundreds of different keys.
     if len(lines) > _MOST_LINES:
       rest = len(lines) - _MOST_LINES
       lines[_MOST_LINES:] = [(f'and {rest:,} more, in the report', '')]

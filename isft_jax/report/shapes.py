@@ -136,6 +136,5 @@ def _kind(value: object) -> str:
     return 'an integer' if abs(value) < _LARGEST else 'too large an integer'
   if isinstance(value, float):
     return 'a number' if math.isfinite(value) else repr(value)
-  if isinstance(value, str):
-    return 'a text'
-  return 'a list' if isinstance(value, list) else 'an object'
+  names: dict[type, str] = {str: 'a text', list: 'a list', dict: 'an object'}
+  return names[type(value)]

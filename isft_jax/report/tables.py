@@ -55,6 +55,7 @@ def text(table: Table[str], justify: str = '') -> str:
   widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
   justify = justify or '<' + '>' * (len(widths) - 1)
   lines = [visible_line(table.title)] if table.title else []
+  # Pad each cell to the width of its column.
   for row in rows:
     cells = []
     for cell, side, width in zip(row, justify, widths, strict=True):
@@ -104,6 +105,7 @@ def _print(console: Console, table: Table[str]) -> None:
   ]
   room = console.width - sum(width + 2 for width in others)
   first = min(first, max(room, _FIRST_WIDTH))
+  # No lines around cells. All columns but the first are right-justified.
   grid = rich.table.Table(
     box=None,
     pad_edge=False,

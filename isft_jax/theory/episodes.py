@@ -148,6 +148,7 @@ def sample(
     each_E.astype(np.float64) for each_E in by_episode
   )
 
+  # Error of a mean over independent episodes.
   def standard_error(each_E: np.ndarray) -> float:
     return float(each_E.std() / np.sqrt(number))
 

@@ -36,6 +36,7 @@ def joint(do_engine: bool | None = None) -> dict[tuple[bool, bool], Fraction]:
   if do_engine is None:
     p_engine = P_ENGINE
   else:
+    # An intervention removes the arrow from fire to engine.
     p_engine = dict.fromkeys(p_fire, Fraction(int(do_engine)))
   return {
     (fire, engine): p_fire[fire]

@@ -20,6 +20,7 @@ from isft_jax.models.decoder import Cache, GraphDef
 from isft_jax.theory.bandit import Bandit, pick
 from isft_jax.types import PyTree
 
+# Outcomes of a step: no reward, or a reward of 1.
 OUTCOMES = 2
 # Token ids: the start token, then the arms, then the outcomes.
 _START, _FIRST_ARM = 0, 1

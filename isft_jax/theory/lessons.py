@@ -35,6 +35,7 @@ from isft_jax.theory.bandit import Bandit
 from isft_jax.theory.learner import Episodes, Prediction, pay, play
 from isft_jax.types import PyTree
 
+# Who writes the actions: the model, chance, or the expert.
 BEHAVIOURS = ('own', 'random', 'expert')
 # Loss name -> (weight of actions, weight of outcomes, True if the action target
 # is the expert's distribution).

@@ -68,6 +68,7 @@ def log_posteriors(
   def slot(
     log_belief_H: jax.Array, written: tuple[jax.Array, jax.Array]
   ) -> tuple[jax.Array, jax.Array]:
+    # The belief is both the carry of the scan and its output.
     log_belief_H = update(log_belief_H, *written)
     return log_belief_H, log_belief_H
 

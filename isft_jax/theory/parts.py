@@ -198,6 +198,7 @@ def compute_imitation(
       },
     }
     tell(f'imitation: rho {rho:g}')
+  # Thresholds of lock-in and the example of blocks do not depend on rho.
   yield {
     'imitation': by_rho,
     'lock_in': {

@@ -49,12 +49,16 @@ def run(
   inputs = {'seed': seed, 'settings': _plain(dataclasses.asdict(settings))}
   results = inputs | {'environment': _plain(environment), 'seconds': {}}
   if path.exists():
-    results = json.loads(path.read_text(encoding='utf-8'))
+    results = files.read_json(path)
     for name, ours in inputs.items():
+      if name not in results or not isinstance(results.get('seconds'), dict):
+        raise ValueError(
+          f'{path}: not the results of isft-theory; choose another --workdir'
+        )
       if results[name] != ours:
         raise ValueError(
-          f'{path} holds results with {name} {results[name]}, not {ours}; '
-          'choose another --workdir, or remove this one'
+          f'{path} holds results with {name} {files.shorten(results[name])}, '
+          f'not {ours}; choose another --workdir, or remove this one'
         )
   path.parent.mkdir(parents=True, exist_ok=True)
   # Progress lines show the seconds since the start of this run.

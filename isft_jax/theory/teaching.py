@@ -135,6 +135,7 @@ class Learner:
     p_best_BT = jnp.sum(
       jnp.exp(predicted.action_BTA) * best_BA[:, None], axis=-1
     )
+    # KL from each oracle to the model, in the slots that the loss trains.
     figures = {
       f'kl_to_{name}': kl(
         oracle(bandit, seen, name == 'conditional'), predicted, loss

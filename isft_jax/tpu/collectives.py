@@ -29,6 +29,7 @@ _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.-]+) = (.*)$')
 # The opcode is the first word after a space and before a parenthesis. The type
 # before it may be a tuple, whose layouts have parentheses too.
 _OPCODE = re.compile(r' ([a-z][\w-]*)\(')
+# Data type and shape, as in bf16[8,128].
 _ARRAY = re.compile(r'\b([a-z]+\d*\w*)\[([\d,]*)\]')
 
 
@@ -84,12 +85,14 @@ def collectives(text: str, chips: int, slices: int = 1) -> list[Collective]:
     ValueError: the text does not show how often a loop runs, or it describes
       groups of chips in an unknown format.
   """
+  # The computations by name, and the channels counted so far.
   program, entry = _parse(text)
   parsed: list[Collective] = []
   channels = set()
 
   # Walk the computations from the entry, multiplying by the trips of loops.
   def walk(name: str, times: int) -> None:
+    # Operands are names, whose types give the bytes.
     types = {line.name: line.type for line in program[name]}
     # An asynchronous collective is a pair of -start and -done; the first one
     # counts.

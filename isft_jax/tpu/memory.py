@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 # Binary units: the compiler's G is a GiB.
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+# A size in the compiler's words: 2.50G, 512B.
 _SIZE = r'([\d.]+)([KMGT]?)B?'
 
 
@@ -95,6 +96,7 @@ def largest(refusal: str, count: int = 5) -> list[Buffer]:
   for section in re.split(r'\n\s*\d+\. Size: ', refusal)[1 : count + 1]:
     size = re.match(_SIZE, section)
     assert size is not None, section
+    # Either detail may be missing.
     shape = re.search(r'Shape: (\S+?)(?:\{|\s|$)', section)
     operator = re.search(r'op_name="([^"]*)"', section)
     buffers.append(

@@ -44,7 +44,10 @@ class Checkpoints:
   """
 
   def __init__(
-    self, workdir: epath.PathLike, config: RunConfig | None = None
+    self,
+    workdir: epath.PathLike,
+    config: RunConfig | None = None,
+    step: int | None = None,
   ) -> None:
     """Opens the checkpoints of a run.
 
@@ -53,6 +56,11 @@ class Checkpoints:
       config: config of the run, to write checkpoints. The newest `keep_last`
         are kept, and those whose step is a multiple of `keep_every`. Damaged
         ones are renamed. None: open for reading only.
+      step: number of the checkpoint to read, instead of the newest. Only
+        without a config.
+
+    Raises:
+      ValueError: that checkpoint does not exist, or is damaged.
     """
     self._folder = checkpoint_folder(workdir)
     self._config = config
@@ -80,6 +88,7 @@ class Checkpoints:
     # good. A reader must look for itself, once. It compares sizes here, and
     # checksums of the items that it reads in `_read`.
     self._saving: int | None = None
+    self._wanted = step
     self._newest = None if config else self._newest_whole(self._steps())
 
   def __enter__(self) -> Self:
@@ -93,14 +102,27 @@ class Checkpoints:
     return self._manager.latest_step() if self._config else self._newest
 
   def _steps(self) -> list[int]:
-    return sorted(self._manager.all_steps(), reverse=True)
+    """Returns the steps to read from, the newest first."""
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    if self._wanted is None:
+      return steps
+    if self._wanted not in steps:
+      listed = ', '.join(map(str, reversed(steps))) or 'none'
+      raise ValueError(
+        f'{self._folder} has no checkpoint of step {self._wanted}; it has '
+        f'{listed}'
+      )
+    return [self._wanted]
 
   def _newest_whole(
     self, steps: Sequence[int], items: Collection[str] = ()
   ) -> int | None:
     # The newest first: the search usually ends at once.
     for step in steps:
-      if damage := _damage(self._step_folder(step), items):
+      damage = _damage(self._step_folder(step), items)
+      if damage and self._wanted is not None:
+        raise ValueError(f'{damage}; name another step')
+      if damage:
         multihost.tell(f'{damage}; reading an older checkpoint instead')
       else:
         return step
@@ -288,7 +310,7 @@ class Checkpoints:
 
 def _rename_damaged(folder: epath.Path, damage: str) -> None:
   aside = folder.with_name(f'damaged_{folder.name}')
-  if aside.exists():  # from an earlier damage of the same step
+  if aside.is_dir():  # from an earlier damage of the same step
     aside.rmtree()
   folder.rename(aside)
   multihost.tell(
@@ -319,8 +341,8 @@ def _damage(folder: epath.Path, items: Collection[str] = ()) -> str:
   """Returns the first missing, cut or changed file of a checkpoint, or ''.
 
   Args:
-    folder: folder of the checkpoint. Without a manifest, it counts as
-      undamaged; old versions wrote a manifest without checksums.
+    folder: folder of the checkpoint. Without a manifest, only absent items are
+      noticed; old versions wrote a manifest without checksums.
     items: items whose contents are read and compared with their checksums. Of
       the others, only the sizes are compared.
 
@@ -329,7 +351,7 @@ def _damage(folder: epath.Path, items: Collection[str] = ()) -> str:
   """
   path = folder / _MANIFEST
   if not path.exists():
-    return ''
+    return _absence(folder, ('params', 'run', *items))
   try:
     manifest = json.loads(path.read_text())
     expected = {name: _sums(entry) for name, entry in sorted(manifest.items())}
@@ -354,6 +376,18 @@ def _damage(folder: epath.Path, items: Collection[str] = ()) -> str:
         return f'{folder / name} has changed since it was written'
   except OSError as error:
     return f'{folder} cannot be read ({error})'
+  return ''
+
+
+def _absence(folder: epath.Path, items: Iterable[str]) -> str:
+  """Returns the first item of a checkpoint without any file, or ''."""
+  if not folder.is_dir():
+    return f'{folder} is no folder'
+  if not any(folder.iterdir()):
+    return f'{folder} is empty'
+  for item in items:
+    if not (folder / item).is_dir() or not any((folder / item).iterdir()):
+      return f'{folder / item} is missing or empty'
   return ''
 
 

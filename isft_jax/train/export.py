@@ -1,46 +1,60 @@
 """Exports a checkpoint to a model folder for transformers and vLLM."""
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 
-from isft_jax import sharding
-from isft_jax.hf import pretrained
-from isft_jax.train import saved
+from isft_jax import files, places, sharding
+from isft_jax.hf import pretrained, tensor_files
+from isft_jax.train import checkpoint, saved
 from isft_jax.types import PyTree
 
 
-def export(workdir: str, output: str, dtype: str = '') -> None:
+def export(
+  workdir: str,
+  output: str,
+  dtype: str = '',
+  step: int | None = None,
+  tokenizer: str = '',
+) -> None:
   """Writes config, weights, tokenizer with chat template, generation config.
 
+  A killed export leaves no model in `output`, and can be repeated.
+
   Args:
-    workdir: folder of a run. Its newest checkpoint is exported.
+    workdir: folder of a run.
     output: folder to create; it must be empty or not exist.
     dtype: data type of the written weights; '' keeps that of the run.
+    step: number of the checkpoint; None means the newest.
+    tokenizer: place of the tokenizer; '' means the run's own.
 
   Raises:
-    ValueError: the run has no checkpoint, `output` is not empty, or a weight
-      is not finite in this data type.
+    ValueError: the run has no such checkpoint, `output` is not empty, or a
+      weight is not finite in this data type.
   """
   # Never mix an export with files of another model.
-  folder = pathlib.Path(output)
-  if folder.exists() and any(folder.iterdir()):
-    raise ValueError(f'{folder} is not empty; name another --output')
-  model, config, tokenizer, _ = saved.load(workdir, dtype)
+  files.check_free(output)
+  if not checkpoint.checkpoint_folder(workdir).is_dir() and (
+    tensor_files.is_folder(workdir) or places.is_gguf(workdir)
+  ):
+    raise ValueError(
+      f'{workdir}: a model already; an export starts from the workdir of a run'
+    )
+  model, config, encoder, _ = saved.load(workdir, dtype, step, tokenizer)
   _check_finite(workdir, model.params)
-  pretrained.save(model, config, str(folder))
   # The ids that end a reply: without them, other tools generate forever.
-  tokenizer.save_pretrained(folder)
   ids = {
-    'bos_token_id': tokenizer.bos_token_id,
-    'eos_token_id': tokenizer.eos_token_id,
-    'pad_token_id': tokenizer.pad_token_id,
+    'bos_token_id': encoder.bos_token_id,
+    'eos_token_id': encoder.eos_token_id,
+    'pad_token_id': encoder.pad_token_id,
   }
-  (folder / 'generation_config.json').write_text(
-    json.dumps({name: id for name, id in ids.items() if id is not None}) + '\n'
-  )
+  content = {name: id for name, id in ids.items() if id is not None}
+  # The folder gets its name when all of its files are written.
+  with files.new_folder(output) as folder:
+    pretrained.save(model, config, folder)
+    encoder.save_pretrained(folder)
+    (folder / 'generation_config.json').write_text(json.dumps(content) + '\n')
 
 
 def _check_finite(workdir: str, params: PyTree) -> None:

@@ -6,15 +6,18 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from etils import epath
 from flax import traverse_util
 
 from isft_jax import config as config_lib
 from isft_jax import sharding
 from isft_jax.config import RunConfig
 from isft_jax.data.batching import pipeline
+from isft_jax.data.batching.scored_rows import KnownPlans
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
-from isft_jax.train import start
+from isft_jax.data.rendering.tokenizer import FastTokenizer
+from isft_jax.train import plans, start
 
 
 class Inputs(NamedTuple):
@@ -30,6 +33,10 @@ class Inputs(NamedTuple):
       records share.
     records: digests of the records and number of rows, as JSON values, to
       compare runs by; see `_identify`.
+    plans: budgets of the plans, for `plans.write`.
+    tokenizer: tokenizer of all records.
+    rendering: how their text was made, from their metadata: see
+      `Renderer.rendering`.
   """
 
   config: RunConfig
@@ -38,13 +45,19 @@ class Inputs(NamedTuple):
   heldout: dict[str, pipeline.BatchSource]
   fingerprint: str
   records: dict[str, Any]
+  plans: KnownPlans
+  tokenizer: FastTokenizer
+  rendering: dict[str, Any]
 
 
-def open_inputs(config: RunConfig) -> Inputs:
+def open_inputs(
+  config: RunConfig, workdir: epath.PathLike | None = None
+) -> Inputs:
   """Opens the inputs of a run, and checks that they fit each other.
 
   Args:
     config: config of the run.
+    workdir: folder of the run, whose known plans are used; None for none.
 
   Returns:
     The opened inputs.
@@ -89,17 +102,23 @@ def open_inputs(config: RunConfig) -> Inputs:
 
   # Each host reads an equal share of every batch.
   share = sharding.host_share(sharding.make_mesh(config.mesh))
-  source = pipeline.BatchSource(train, config, *share)
+  known, progress = plans.read(workdir), plans.Progress()
+  source = pipeline.BatchSource(train, config, *share, known, progress)
   return Inputs(
     config,
     names,
     source,
     {
-      name: pipeline.BatchSource(records, _everything(config), *share)
+      name: pipeline.BatchSource(
+        records, _everything(config), *share, known, progress
+      )
       for name, records in heldout.items()
     },
     fingerprints[folders[0]],
     _identify(dict(zip(names, train, strict=True)), heldout, source),
+    known,
+    tokenizer,
+    train[0].metadata.get('rendering', {}),
   )
 
 
@@ -138,9 +157,7 @@ def describe(opened: Inputs) -> dict[str, Any]:
 def _plan_digest(source: pipeline.BatchSource) -> str:
   digest = hashlib.sha256(source.plan.turns_W.astype('<i8').tobytes())
   for plan in source.plan.plans:
-    digest.update(f'{plan.seq_len} {plan.targets_per_row} '.encode())
-    for array in (plan.entries_E3, plan.starts):
-      digest.update(array.astype('<i8').tobytes())
+    digest.update(plan.digest().encode())
   return digest.hexdigest()
 
 

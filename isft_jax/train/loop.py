@@ -1,6 +1,8 @@
 """Training loop: from records and a config to checkpoints and metrics."""
 
+import contextlib
 import dataclasses
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,7 +17,16 @@ from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
 from isft_jax.models import flops
 from isft_jax.models.decoder import GraphDef
-from isft_jax.train import inputs, multihost, preemption, resume, start
+from isft_jax.train import (
+  inputs,
+  lock,
+  multihost,
+  plans,
+  preemption,
+  resume,
+  run_tokenizer,
+  start,
+)
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.loggers import Loggers
@@ -66,16 +77,33 @@ def train(
 
   Raises:
     ValueError: the config cannot work, the records were not rendered with its
-      tokenizer, a resumed run has other records than before, or hosts differ.
+      tokenizer, a resumed run has other records than before, hosts differ, or
+      another process trains in the workdir.
     FloatingPointError: a loss, a gradient or the state is not finite. Such a
       state is never saved.
-    SystemExit: the process was asked to stop (see `preemption`), and the run
+    SystemExit: the process was asked to stop by SIGTERM or SIGHUP, and the run
       is saved.
+    KeyboardInterrupt: the same, by Ctrl-C. A second one saves nothing.
   """
-  # Inputs, trainer and workdir.
+  with preemption.Notice() as notice:
+    return _train(
+      config, epath.Path(workdir), probe, profile, wandb, progress, notice
+    )
+
+
+def _train(
+  config: config_lib.RunConfig,
+  workdir: epath.Path,
+  probe: Callable[[GraphDef, dict], dict[str, float]] | None,
+  profile: tuple[int, ...],
+  wandb: str,
+  progress: Callable[[int, float], str] | None,
+  notice: preemption.Notice,
+) -> Trained:
+  # Inputs and trainer.
   config.check()
-  opened = inputs.open_inputs(config)
-  config, names, source, heldout, fingerprint, records = opened
+  opened = inputs.open_inputs(config, workdir)
+  config, names, source, heldout, fingerprint, records, known, *_ = opened
   multihost.tell(f'  {config.name:<16} {source.plan.describe(names)}')
   # Hosts that differ would hang in a step, or train on other batches.
   multihost.check_equal(
@@ -100,15 +128,18 @@ def train(
   sharding.check_batch_size(
     config.batch_size, trainer.mesh, config.optim.accumulate
   )
-  workdir = epath.Path(workdir)
-  # Refuse a workdir of another config before anything is written to it.
-  config_lib.claim(workdir, config, write=multihost.is_first())
 
-  with (
-    Checkpoints(workdir, config) as checkpoints,
-    preemption.Notice() as notice,
-    Profile(profile, workdir) as trace,
-  ):
+  with contextlib.ExitStack() as stack:
+    # Workdir. One of another config is refused before anything is written.
+    stack.enter_context(lock.locked(workdir))
+    config_lib.claim(workdir, config, write=False)
+    if multihost.is_first():
+      plans.write(workdir, known)
+      run_tokenizer.write(
+        workdir, opened.tokenizer, opened.rendering, fingerprint
+      )
+    checkpoints = stack.enter_context(Checkpoints(workdir, config))
+    trace = stack.enter_context(Profile(profile, workdir))
     # State: the newest checkpoint, or the start.
     if checkpoints.latest():
       # Compared before the arrays are read, which takes minutes.
@@ -119,6 +150,14 @@ def train(
       resume.check_position(workdir, int(state.step), data)
       batches.set_state(data)
     else:
+      place = config.model.init_from
+      if place and not start.is_run(place):
+        folder = config_lib.mixture_components(config)[0][0]
+        template = opened.rendering.get('template', '')
+        for warning in start.check_tokenizer(
+          place, folder, opened.tokenizer, template
+        ):
+          multihost.tell(f'warning: {warning}')
       state = start.begin(config, trainer, fingerprint)
     # Nobody should train for hours from such numbers, or use them as a result.
     if not trainer.is_finite(state):
@@ -131,6 +170,9 @@ def train(
     # Loggers write only on the first host. `Metrics` collects on all of them,
     # because every host must see a loss that is not finite.
     done = int(state.step)
+    # A start that fails, or is too large for the devices, claims no workdir.
+    if done and multihost.is_first():
+      config_lib.claim(workdir, config)
     with metrics_lib.Metrics(
       workdir,
       config.name,
@@ -140,6 +182,7 @@ def train(
       names,
       _ideal_seconds(config, source, trainer),
       progress,
+      source.steps_per_epoch,
     ) as metrics:
       try:
         # Steps count from 1. The first `done` of them are in the checkpoint.
@@ -149,6 +192,9 @@ def train(
           with trace.step(step):
             state, values = trainer.step(state, batch)
           trace.end_step(step, values)
+          if step == 1 and multihost.is_first():
+            config_lib.claim(workdir, config)
+          notice.begin()  # from now on there is something to save
 
           # Evaluate the new parameters.
           if _is_due(step, config.eval_every, steps):
@@ -179,6 +225,8 @@ def train(
           # ends.
           if stop and step < steps:
             checkpoints.wait()
+            if notice.noted == signal.SIGINT:
+              raise KeyboardInterrupt
             multihost.tell(
               f'asked to stop: step {step} is saved in {workdir}; run the same '
               'command again to resume'
@@ -186,9 +234,8 @@ def train(
             raise SystemExit(preemption.EXIT_CODE)
       except metrics_lib.NotFiniteError as error:
         raise _with_batch(error, source, workdir) from None
+      summary = metrics.summary() if multihost.is_first() else {}
 
-  # The rows of metrics.jsonl also hold the steps before a resumption.
-  summary = _summary(workdir, source) if multihost.is_first() else {}
   return Trained(trainer.graphdef, state.params, summary)
 
 
@@ -268,20 +315,3 @@ def _with_batch(
     f'{error}; its batch of {len(ids)} records ({shown}) is saved in {path}; '
     'look at it, or lower config.optim.learning_rate'
   )
-
-
-def _summary(
-  workdir: epath.Path, source: pipeline.BatchSource
-) -> dict[str, float]:
-  rows = metrics_lib.read(workdir / 'metrics.jsonl')
-  # The final loss is a mean over the last epoch, weighted like the loss itself.
-  epoch = rows[-source.steps_per_epoch :]
-  # Old versions wrote the sum of the weights as `targets`.
-  weights = [row.get('weight', row['targets']) for row in epoch]
-  losses = (row['loss'] * w for row, w in zip(epoch, weights, strict=True))
-  return {
-    'steps': rows[-1]['step'],
-    'scored_tokens': round(sum(row['targets'] for row in rows)),
-    'seconds': round(sum(row['seconds'] for row in rows), 2),
-    'final_loss': sum(losses) / sum(weights),
-  }

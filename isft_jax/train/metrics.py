@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,12 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from isft_jax import files
-from isft_jax.train import multihost
+from isft_jax.train import history, multihost
+from isft_jax.train.history import Totals, read
 from isft_jax.train.loggers import Loggers
 from isft_jax.types import Provenance, PyTree
+
+__all__ = ['Metrics', 'NotFiniteError', 'read']
 
 # Metric -> its words in messages.
 _MUST_BE_FINITE = {'loss': 'loss', 'grad_norm': 'norm of the gradient'}
@@ -28,15 +31,6 @@ class NotFiniteError(FloatingPointError):
   def __init__(self, message: str, step: int) -> None:
     super().__init__(message)
     self.step = step
-
-
-def read(path: epath.Path) -> list[dict[str, Any]]:
-  """Reads a metrics file, one row per step, without a cut last line."""
-  if not path.exists():
-    return []
-  # A killed process may leave half a line at the end.
-  lines = path.read_text().split('\n')[:-1]
-  return [json.loads(line) for line in lines]
 
 
 class Metrics:
@@ -56,8 +50,9 @@ class Metrics:
     components: Sequence[str] = (),
     ideal_seconds: float = 0.0,
     whole: Callable[[int, float], str] | None = None,
+    steps_per_epoch: int = 0,
   ) -> None:
-    """Opens metrics.jsonl, and deletes lines of steps after `done`.
+    """Opens and repairs metrics.jsonl, and deletes rows of steps after `done`.
 
     Args:
       folder: folder of the run.
@@ -71,6 +66,8 @@ class Metrics:
         utilization).
       whole: (steps done, seconds per step) -> text at the end of a line of
         progress.
+      steps_per_epoch: number of steps whose mean is the final loss; 0 means all
+        of them.
     """
     # `_pending` holds (step, metrics) whose values are still on the devices.
     self._name, self._steps, self._done = name, steps, done
@@ -81,6 +78,7 @@ class Metrics:
     self._since = time.perf_counter()
     self._loggers = loggers
     self._file: IO[str] | None = None
+    self._totals = Totals(steps, steps_per_epoch or steps)
     if loggers:
       self._open(folder / 'metrics.jsonl')
 
@@ -89,10 +87,11 @@ class Metrics:
     # Files in a bucket cannot be appended to: write a local one, and copy it.
     if '://' in str(path):
       self._draft = epath.Path(tempfile.mkdtemp()) / path.name
+      if path.exists():
+        path.copy(self._draft)
     # A resumed run writes the steps after its checkpoint again.
-    kept = [row for row in read(path) if row['step'] <= self._done]
-    lines = ''.join(json.dumps(row) + '\n' for row in kept)
-    files.write_atomically(self._draft, lines)
+    if warning := history.resume(self._draft, self._done, self._totals):
+      print(warning, flush=True)
     # Opened for appending: each flush adds its rows.
     self._file = self._draft.open('a')
 
@@ -117,6 +116,13 @@ class Metrics:
     except OSError as error:
       error.filename = error.filename or str(self._draft)
       raise
+
+  def summary(self) -> dict[str, float]:
+    """Returns totals of all steps so far, including those before a resumption.
+
+    On the first host only; see `Totals.summary`.
+    """
+    return self._totals.summary()
 
   def add(self, step: int, metrics: dict[str, PyTree]) -> None:
     """Adds the metrics of a step, which may still be running."""
@@ -159,8 +165,12 @@ class Metrics:
       with self._naming_the_file():
         self._file.writelines(json.dumps(row) + '\n' for row in rows)
         self._file.flush()
+        # A checkpoint follows: its rows must not be lost with the power.
+        if not keep:
+          os.fsync(self._file.fileno())
       # Loggers draw one curve per scalar.
       for row in rows:
+        self._totals.add(row)
         self._loggers.add(row['step'], _scalars(row))
       # A file in a bucket can only be replaced as a whole.
       if not keep and self._draft != self._path:

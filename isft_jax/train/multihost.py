@@ -77,6 +77,33 @@ def wait_for_all(name: str) -> None:
     )
 
 
+def raise_on_all(refusal: str) -> None:
+  """Raises the first host's error on every host.
+
+  Hosts that continued without the first would wait for it in vain.
+
+  Args:
+    refusal: message of the error; '' for none. Only that of the first host
+      matters.
+
+  Raises:
+    ValueError: the first host has a message, or does not answer in time.
+  """
+  if jax.process_count() > 1:
+    client = orbax_multihost.get_jax_distributed_client()
+    key = f'isft/{next(_numbers)}/refusal'
+    if is_first():
+      # The store has no empty values.
+      client.key_value_set(key, f' {refusal}')
+    else:
+      answer = _get(client, key, _OPENING)
+      refusal = f'host 0 did not answer within {_OPENING:.0f} s'
+      if answer is not None:
+        refusal = answer[1:]
+  if refusal:
+    raise ValueError(refusal)
+
+
 def check_equal(facts: Mapping[str, object]) -> None:
   """Checks that all hosts have the same facts about a run.
 

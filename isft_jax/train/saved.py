@@ -12,7 +12,7 @@ from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
 from isft_jax.inference.chat_model import ChatModel, template_from_tokenizer
 from isft_jax.models import decoder
-from isft_jax.train import checkpoint
+from isft_jax.train import checkpoint, run_tokenizer
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.types import PyTree
 
@@ -33,8 +33,10 @@ class Saved(NamedTuple):
   run: dict[str, Any]
 
 
-def load(workdir: str, dtype: str = '') -> Saved:
-  """Loads the newest checkpoint of a run, on any number of devices.
+def load(
+  workdir: str, dtype: str = '', step: int | None = None, tokenizer: str = ''
+) -> Saved:
+  """Loads a checkpoint of a run, on any number of devices.
 
   The parameters are sharded over the devices of this host, or over the largest
   number of them that divides every parameter. The run's mesh does not matter.
@@ -42,19 +44,22 @@ def load(workdir: str, dtype: str = '') -> Saved:
   Args:
     workdir: folder of the run.
     dtype: data type of the parameters; '' keeps that of the run.
+    step: number of the checkpoint; None means the newest.
+    tokenizer: place of its tokenizer; '' means the one in the workdir, or, for
+      runs of old versions, the one of the records.
 
   Returns:
     The model, its config, its tokenizer, and the config of the run.
 
   Raises:
-    ValueError: the run has no checkpoint.
+    ValueError: the run has no such checkpoint.
   """
   # A mistyped workdir gets a message of its own.
   if not checkpoint.checkpoint_folder(workdir).is_dir():
     raise ValueError(
       f'{workdir}: no checkpoints there; name the workdir of a run'
     )
-  with Checkpoints(workdir) as checkpoints:
+  with Checkpoints(workdir, step=step) as checkpoints:
     if checkpoints.latest() is None:
       raise ValueError(
         f'{workdir}: no finished checkpoint there; train until the first one '
@@ -70,32 +75,47 @@ def load(workdir: str, dtype: str = '') -> Saved:
     # Orbax casts the parameters to the types of these shapes.
     graphdef, shapes = decoder.abstract(config)
     params, _ = checkpoints.restore_params(_placed(shapes))
-  tokenizer = tokenizer_lib.load(
-    run['tokenizer'] or tokenizer_lib.beside(run['records'])
+  return Saved(
+    pretrained.Model(graphdef, params),
+    config,
+    _tokenizer(workdir, run, tokenizer),
+    run,
   )
-  return Saved(pretrained.Model(graphdef, params), config, tokenizer, run)
 
 
-def chat_model_from_run(workdir: str) -> ChatModel:
-  """Loads the model of a run's newest checkpoint, to chat with.
+def _tokenizer(workdir: str, run: dict[str, Any], place: str) -> FastTokenizer:
+  """Returns the tokenizer at a place, or that of the run."""
+  if not place and (found := run_tokenizer.load(workdir)):
+    return found
+  # Old versions kept no tokenizer in the workdir.
+  return tokenizer_lib.load(
+    place or run['tokenizer'] or tokenizer_lib.beside(run['records'])
+  )
+
+
+def chat_model_from_run(
+  workdir: str, step: int | None = None, tokenizer: str = ''
+) -> ChatModel:
+  """Loads the model of a run's checkpoint, to chat with.
 
   Args:
     workdir: folder of the run.
+    step: number of the checkpoint; None means the newest.
+    tokenizer: place of its tokenizer; '' means its own.
 
   Returns:
-    The model, with the chat template of the run's records. If the records do
-    not exist any more, the template is that of the tokenizer.
+    The model, with the chat template of the run's records. If the workdir does
+    not have it and the records do not exist any more, the template is that of
+    the tokenizer.
 
   Raises:
-    ValueError: the run has no checkpoint, or its records were encoded
+    ValueError: the run has no such checkpoint, or its records were encoded
       piecewise.
   """
-  model, _, tokenizer, run = load(workdir)
-  try:
-    rendering = Records(run['records']).metadata['rendering']
-  except (OSError, ValueError, KeyError):
-    # The records have moved: use the template of the tokenizer.
-    rendering = {'template': template_from_tokenizer(tokenizer), 'values': {}}
+  model, _, encoder, run = load(workdir, step=step, tokenizer=tokenizer)
+  rendering = _rendering(workdir, run) or {
+    'template': template_from_tokenizer(encoder)
+  }
   if rendering.get('piecewise'):
     raise ValueError(
       f'{workdir} was trained on turns whose headers were encoded apart from '
@@ -107,7 +127,17 @@ def chat_model_from_run(workdir: str) -> ChatModel:
   # The default template is for conversations without tools.
   if isinstance(template, dict):
     template = template.get('default') or next(iter(template.values()))
-  return ChatModel(model, tokenizer, template, values, {}, run['records'])
+  return ChatModel(model, encoder, template, values, {}, run['records'])
+
+
+def _rendering(workdir: str, run: dict[str, Any]) -> dict[str, Any]:
+  """Returns how the records of a run were rendered; {} if nothing says it."""
+  if kept := run_tokenizer.read_rendering(workdir):
+    return kept['rendering']
+  try:
+    return Records(run['records']).metadata['rendering']
+  except (OSError, ValueError, KeyError):
+    return {}
 
 
 def _placed(shapes: PyTree) -> PyTree:

@@ -5,11 +5,15 @@ or a place of a model (see `places`).
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 
 from isft_jax import places, sharding
 from isft_jax.config import ModelConfig, RunConfig
+from isft_jax.data.rendering import same_tokens
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import config_json, pretrained, tensor_files
 from isft_jax.train import checkpoint
 from isft_jax.train.checkpoint import Checkpoints
@@ -89,6 +93,59 @@ def begin(config: RunConfig, trainer: Trainer, fingerprint: str) -> TrainState:
     place=lambda path, shape: shardings[path],
   )
   return trainer.start(model.params)
+
+
+def check_tokenizer(
+  place: str,
+  records: str,
+  tokenizer: FastTokenizer,
+  template: str | Mapping[str, str],
+) -> list[str]:
+  """Checks that a model reads ids as the records mean them.
+
+  Args:
+    place: a model to start from: a folder, a GGUF file or a hub id.
+    records: folder of the records, for the messages.
+    tokenizer: the tokenizer of the records.
+    template: the chat template of the records.
+
+  Returns:
+    Warnings, each on one line: the model has no tokenizer, has other added
+    tokens, or has another chat template.
+
+  Raises:
+    ValueError: an id of an ordinary token stands for another text.
+  """
+  try:
+    theirs = tokenizer_lib.load(place)
+  except ValueError as error:
+    return [
+      f'{error}; whether its weights are for the tokenizer of {records} cannot '
+      'be checked'
+    ]
+  ordinary, added = same_tokens.differences(tokenizer, theirs)
+  if ordinary:
+    raise ValueError(
+      f'the tokenizers of {records} and {place} differ in {len(ordinary):,} '
+      f'ids, the first of them {ordinary[0]}, so that the embedding would be '
+      f'wrong; prepare the records with --tokenizer={place}'
+    )
+  warnings = []
+  # Renamed reserved tokens keep their rows of the embedding, and new tokens
+  # have rows without any training.
+  if added:
+    shown = ', '.join(map(str, added[:3])) + (', ...' if added[3:] else '')
+    warnings.append(
+      f'the tokenizers of {records} and {place} differ in {len(added):,} added '
+      f'tokens: {shown}'
+    )
+  if theirs.chat_template and theirs.chat_template != template:
+    warnings.append(
+      f'{records} and {place} have different chat templates; the model learns '
+      'that of the records. To keep its own, prepare them with '
+      f'--tokenizer={place}'
+    )
+  return warnings
 
 
 def _params_of_run(run: str, trainer: Trainer, fingerprint: str) -> PyTree:

@@ -22,6 +22,8 @@ from tests.commands import command, error_line
     ),
     (['--checkpoint=nowhere', '--output=x'], 'nowhere: no checkpoints there'),
     (['--dtype=int4'], 'int4'),
+    (['--checkpoint=w', '--output=x', '--step=0'], 'step'),
+    (['--step=3', '--labels=y'], 'run the command once for each'),
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):
@@ -34,7 +36,7 @@ def test_help_shows_the_command_and_its_flags():
   assert 'isft-export --records=DIR --labels=FILE.parquet' in shown
   for flag in (
     *('checkpoint', 'output', 'dtype', 'records', 'labels', 'objective'),
-    'split',
+    *('split', 'step', 'tokenizer'),
   ):
     assert f'--{flag}:' in shown
 

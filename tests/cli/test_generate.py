@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from isft_jax import terminal
 from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
@@ -20,6 +21,7 @@ from isft_jax.train import saved
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.worlds.lying_agent import probes
 from tests.commands import command, error_line
+from tests.damaged_files import damaged_json, damaged_text
 from tests.dialogues import (
   CHATML,
   chatml_tokenizer,
@@ -128,6 +130,11 @@ def test_what_ends_a_turn_is_learned_from_the_template(chat_model, encoder):
     ({'temperature': 0.7, 'top_k': 20}, {'temperature': 0.0}),
     ({'max_new_tokens': 9}, {'temperature': 0.0, 'max_new_tokens': 9}),
     ({'do_sample': True}, {'temperature': 1.0}),
+    ({'do_sample': True, 'temperature': 0}, {'temperature': 0}),
+    (
+      {'do_sample': True, 'temperature': 0.7, 'top_p': 0},
+      {'temperature': 0.0, 'top_p': 1.0},
+    ),
     (
       {'do_sample': True, 'temperature': 0.7, 'top_p': 0.8, 'penalty': 2},
       {'temperature': 0.7, 'top_p': 0.8},
@@ -199,6 +206,77 @@ def test_a_file_gets_the_same_replies_in_every_batch(
     assert row.items() <= line.items()
 
 
+def test_interrupted_replies_go_on_and_are_those_of_one_run(
+  chat_model, tmp_path, monkeypatch, capsys
+):
+  rows = [
+    {'prompt': f'Tell me about {name}.'} for name in ('gold', 'Mars', 'x')
+  ]
+  whole, path = tmp_path / 'whole.jsonl', tmp_path / 'replies.jsonl'
+  chat_loop.answer_file(chat_model, rows, False, str(whole), 1, **NEW)
+  reply, asked = chat_model.reply, []
+
+  def killed(prompts, rows, **settings):
+    asked.extend(rows)
+    if asked == [0, 1]:
+      raise KeyboardInterrupt
+    return reply(prompts, rows=rows, **settings)
+
+  monkeypatch.setattr(chat_model, 'reply', killed)
+  with pytest.raises(KeyboardInterrupt):
+    chat_loop.answer_file(chat_model, rows, False, str(path), 1, **NEW)
+  assert not path.exists()
+  (part,) = tmp_path.glob('.replies.jsonl.*.part')
+  # A kill may tear the last line.
+  with part.open('a') as file:
+    file.write('{"prompt": "Tell me about Mars.", "rep')
+  chat_loop.answer_file(chat_model, rows, False, str(path), 1, **NEW)
+  assert asked == [0, 1, 1, 2]
+  assert path.read_bytes() == whole.read_bytes()
+  assert 'resumes after 1 of 3 prompts' in capsys.readouterr().err
+  assert {*tmp_path.iterdir()} == {whole, path}
+  # A file that exists is never replaced.
+  with pytest.raises(FileExistsError):
+    chat_loop.answer_file(chat_model, rows, False, str(path), 1, **NEW)
+
+
+def test_replies_of_other_settings_are_not_mixed(
+  chat_model, tmp_path, monkeypatch
+):
+  rows, path = [{'prompt': 'a'}, {'prompt': 'b'}], tmp_path / 'replies.jsonl'
+  reply, asked = chat_model.reply, []
+
+  def killed(prompts, rows, **settings):
+    asked.extend(rows)
+    if len(asked) == 2:
+      raise KeyboardInterrupt
+    return reply(prompts, rows=rows, **settings)
+
+  monkeypatch.setattr(chat_model, 'reply', killed)
+  with pytest.raises(KeyboardInterrupt):
+    chat_loop.answer_file(chat_model, rows, False, str(path), 1, **NEW)
+  longer = NEW | {'max_new_tokens': 4}
+  chat_loop.answer_file(chat_model, rows, False, str(path), 1, **longer)
+  assert asked == [0, 1, 0, 1]
+  assert len(path.read_text().splitlines()) == 2
+
+
+def test_ids_that_the_model_does_not_have_are_refused(chat_model, encoder):
+  small = {'embedding': chat_model.model.params['embedding'][:300]}
+  model = pretrained.Model(None, small)
+  plain = chat_template.PLAIN
+  chat = chat_model_lib.ChatModel(model, encoder, plain, {}, {})
+  with pytest.raises(ValueError, match='but the model has only 300 tokens'):
+    chat.prompt('<|im_end|>')
+  with pytest.raises(ValueError, match='stops at the id 300, but the model'):
+    chat_model_lib.ChatModel(model, encoder, plain, {}, {'eos_token_id': 300})
+
+
+def test_a_template_that_shows_no_words_is_refused(chat_model, encoder):
+  with pytest.raises(ValueError, match='leaves out the words of messages'):
+    chat_model_lib.ChatModel(chat_model.model, encoder, 'null', {}, {})
+
+
 def test_a_chat_goes_on_from_what_was_said(chat_model, monkeypatch, capsys):
   lines = iter(['Tell me about gold.', ' ', 'And Mars?'])
   asked = []
@@ -222,7 +300,7 @@ def test_a_chat_goes_on_from_what_was_said(chat_model, monkeypatch, capsys):
   first = ('user', 'Tell me about gold.')
   reply = ('assistant', asked[1][1][1])
   assert asked == [[first], [first, reply, ('user', 'And Mars?')]]
-  assert out.startswith(reply[1] + '\n')
+  assert out.startswith(terminal.safe(reply[1]) + '\n')
 
 
 def test_ctrl_c_ends_a_reply_and_keeps_what_was_said(
@@ -269,18 +347,71 @@ def test_prompts_of_a_file(tmp_path):
     ('a.jsonl', '[1]', 'line 1: must be'),
     ('a.jsonl', '{"prompt": 3}', 'line 1: must be'),
     ('a.jsonl', '{"messages": [{"content": "x"}]}', 'line 1: must be'),
+    ('a.jsonl', '{"messages": [{"role": 1}]}', 'line 1: must be'),
+    ('a.jsonl', '{"messages": [{"role": "u", "content": 1}]}', 'line 1: must'),
+    ('a.jsonl', '{"prompt": "x", "id": NaN}', 'line 1: must be'),
+    ('a.jsonl', '{"prompt": "\\ud800"}', 'line 1: must be'),
+    ('a.jsonl', '[' * 99_999, 'line 1: must be'),
+    ('a.jsonl', '{"prompt": ' + '9' * 9999 + '}', 'line 1: must be'),
+    ('a.txt', '', 'the file is empty'),
+    ('a.txt', 'a\nb\0c', 'line 2: a NUL byte; save the file as text'),
+    ('a.txt', 'aé'.encode('latin-1'), 'line 1: byte 0xe9 is not UTF-8'),
+    ('a.txt', 'a'.encode('utf-16'), 'line 1: a NUL byte'),
   ],
+  ids=str,
 )
 def test_a_file_that_holds_no_prompts_is_named(name, text, message, tmp_path):
-  (tmp_path / name).write_text(text)
-  with pytest.raises(ValueError, match=f'{name}.*{message}'):
+  data = text if isinstance(text, bytes) else text.encode()
+  (tmp_path / name).write_bytes(data)
+  with pytest.raises(ValueError, match=f'{name}.*{message}') as failure:
     chat_loop.read_prompts(tmp_path / name)
+  assert str(failure.value).isprintable()
+
+
+def test_damaged_prompts_are_read_or_refused_in_one_line(tmp_path):
+  path, whole = tmp_path / 'a.jsonl', []
+  whole.append(json.dumps({'prompt': 'Gold?', 'id': [1, {'a': None}]}))
+  whole.append(json.dumps({'messages': user('Mars?')}))
+  content, refused = '\n'.join(whole).encode(), 0
+  for seed in range(300):
+    rng = np.random.default_rng(seed)
+    damage = (damaged_json, damaged_text)[seed % 2]
+    lines = content.split(b'\n')
+    what, lines[seed % 4 // 2] = damage(lines[seed % 4 // 2], rng)
+    path.write_bytes(b'\n'.join(lines))
+    try:
+      rows = chat_loop.read_prompts(path)
+    except ValueError as error:
+      refused += 1
+      line = str(error)
+      assert line.startswith(str(path)) and line.isprintable(), what
+      assert len(line) < 300, what
+    else:
+      # What is read can be written again, beside a reply.
+      for row in rows:
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+        assert isinstance(row.get('prompt', ''), str)
+  assert 100 < refused < 290
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path):
+  (tmp_path / 'a.txt').write_bytes('Gold?'.encode('utf-8-sig'))
+  assert chat_loop.read_prompts(tmp_path / 'a.txt') == [{'prompt': 'Gold?'}]
+
+
+def test_a_folder_of_prompts_is_named(tmp_path):
+  (tmp_path / 'a.txt').mkdir()
+  with pytest.raises(ValueError, match=r'a.txt: a folder; name a file'):
+    chat_loop.read_prompts(tmp_path / 'a.txt')
+  with pytest.raises(ValueError, match=r'b.txt: the file does not'):
+    chat_loop.read_prompts(tmp_path / 'b.txt')
 
 
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
     ([], 'name either --checkpoint=WORKDIR or --model=FOLDER'),
+    (['--model=m', '--step=2'], '--step belongs to --checkpoint'),
     (['--model=x', '--prompt=a', '--prompts=b'], '--prompt or --prompts'),
     (['--model=x', '--output=b'], '--output needs --prompts'),
     (['--model=x', '--prompts=b', '--output=.'], 'already exists'),
@@ -290,6 +421,17 @@ def test_a_file_that_holds_no_prompts_is_named(name, text, message, tmp_path):
 )
 def test_bad_flags_are_one_clear_line(flags, message):
   assert message in error_line('generate', *flags)
+
+
+def test_a_flag_that_takes_the_other_kind_is_named(folder, tmp_path):
+  line = error_line('generate', f'--checkpoint={folder}')
+  assert f'a model, not the workdir of a run; give it as --model={folder}' in (
+    line
+  )
+  (tmp_path / 'checkpoints').mkdir()
+  line = error_line('generate', f'--model={tmp_path}')
+  assert 'the workdir of a run, not a model' in line
+  assert f'give it as --checkpoint={tmp_path}' in line
 
 
 def test_one_prompt_through_the_command(folder):

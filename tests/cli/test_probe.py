@@ -163,6 +163,13 @@ def test_whose_context(folder, model, encoder, tmp_path, flag, expected):
   close(found, probe(*model, [FRANCE], renderer, 4, expected))
 
 
+def test_a_flag_that_takes_the_other_kind_is_named(folder, workdir):
+  line = error_line('probe', f'--checkpoint={folder}')
+  assert f'give it as --model={folder}' in line
+  line = error_line('probe', f'--model={workdir}')
+  assert f'give it as --checkpoint={workdir}' in line
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
@@ -174,6 +181,11 @@ def test_whose_context(folder, model, encoder, tmp_path, flag, expected):
     (['--model=x', '--facts=setup.py'], 'setup.py: '),
     (['--model=x', '--context=@nowhere.txt'], 'nowhere.txt: No such file'),
     (['--reply_tokens=0'], 'reply_tokens'),
+    (['--checkpoint=x.gguf'], 'give it as --model=x.gguf'),
+    (['--model=x', '--output=no/x.json'], 'the folder no does not exist'),
+    (['--model=x', '--output=docs'], 'docs: a folder; name a file in it'),
+    (['--model=x', '--context=@docs'], 'docs: a folder; name a file'),
+    (['--model=x', '--facts=docs'], 'docs: a folder; name a file'),
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):

@@ -12,8 +12,8 @@ from configs import evidence_tiny, flywheel_smollm2
 from isft_jax.config import with_new_names
 from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import grid
-from isft_jax.experiments.evidence.statistics import interval
 from isft_jax.report.evidence import page as report
+from isft_jax.statistics import interval
 
 HERE = pathlib.Path(__file__).parent
 # The names of arms in our tables.

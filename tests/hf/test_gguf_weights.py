@@ -201,7 +201,11 @@ METADATA = [
   ('llama.rope.scaling.type', 'yarn', "scaling.type='yarn' is not supported"),
   ('llama.attention.sliding_window', 4096, 'window=4096 is neither supported'),
   ('llama.rope.dimension_count', 64, 'count=64 differs from the head size'),
-  ('llama.block_count', 'two', "llama.block_count='two' must be one number"),
+  (
+    'llama.block_count',
+    'two',
+    "count='two' must be an integer from 1 to 4,096",
+  ),
 ]
 
 

@@ -351,6 +351,67 @@ def test_where_all_are_damaged_there_is_none(two, tmp_path):
   assert left(workdir) == []
 
 
+def empty(folder):
+  folder.mkdir()
+  return f'{folder} is empty'
+
+
+def empty_item(folder):
+  shutil.copytree(folder.with_name('step_2'), folder)
+  (folder / 'files.json').unlink()
+  shutil.rmtree(folder / 'run')
+  (folder / 'run').mkdir()
+  return f'{folder / "run"} is missing or empty'
+
+
+def missing_item(folder):
+  shutil.copytree(folder.with_name('step_2'), folder)
+  (folder / 'files.json').unlink()
+  shutil.rmtree(folder / 'params')
+  return f'{folder / "params"} is missing or empty'
+
+
+def missing_moments(folder):
+  """Who only reads the parameters need not know."""
+  missing_item(folder)
+  (folder / 'opt_state').rename(folder / 'params')
+  return f'{folder / "opt_state"} is missing or empty'
+
+
+@pytest.mark.parametrize('damage', [empty, empty_item, missing_item])
+def test_a_checkpoint_without_files_is_left_out(damage, two, tmp_path, capsys):
+  workdir = tmp_path / 'run'
+  shutil.copytree(two, workdir)
+  message = damage(workdir / 'checkpoints' / 'step_3')
+  with Checkpoints(workdir) as checkpoints:
+    assert checkpoints.latest() == 2
+  assert capsys.readouterr().out == (
+    f'{message}; reading an older checkpoint instead\n'
+  )
+  assert restored(workdir, RunConfig()) == (2, 2)
+  assert capsys.readouterr().out.endswith(
+    f'{message}; the run resumes from an older checkpoint, or from the start; '
+    f'the rest of this one is in {workdir}/checkpoints/damaged_step_3\n'
+  )
+  assert left(workdir) == [1, 2]
+
+
+def test_a_run_needs_the_moments_too(two, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(two, workdir)
+  missing_moments(workdir / 'checkpoints' / 'step_3')
+  with Checkpoints(workdir, RunConfig()) as checkpoints:
+    assert checkpoints.latest() == 2
+
+
+def test_a_file_in_place_of_a_checkpoint_is_put_aside(tmp_path):
+  (tmp_path / 'checkpoints').mkdir()
+  (tmp_path / 'checkpoints' / 'step_1').write_text('no folder')
+  assert written(tmp_path, [1]) == [1]
+  aside = tmp_path / 'checkpoints' / 'damaged_step_1'
+  assert aside.read_text() == 'no folder'
+
+
 def test_one_of_an_older_version_has_no_seal_and_is_taken(two, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(two, workdir)

@@ -1,5 +1,6 @@
 """A run is a pure function of its config, wherever it is interrupted."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -18,6 +19,7 @@ from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.models.likelihood import target_nll
 from isft_jax.train import inputs, loop
 from isft_jax.train import metrics as metrics_lib
+from isft_jax.train import trainer as trainer_lib
 from isft_jax.types import Provenance
 from isft_jax.worlds.lying_agent import generator
 from tests.dialogues import dialogues, write_records
@@ -125,6 +127,39 @@ def test_told_to_stop_it_saves_and_goes_on_later_bit_for_bit(
   whole, _ = whole
   assert_identical(resumed.params, whole.params)
   assert resumed.summary['scored_tokens'] == whole.summary['scored_tokens']
+
+
+def test_more_steps_continue_a_finished_run(config, whole, tmp_path, capsys):
+  """As a run that had that many steps from its start."""
+  short = dataclasses.replace(config, steps=5)
+  loop.train(short, tmp_path / 'run')
+  longer = loop.train(config, tmp_path / 'run')
+  assert_identical(longer.params, whole[0].params)
+  with pytest.raises(ValueError, match=r'steps \(there 7, now 5\)'):
+    loop.train(short, tmp_path / 'run')
+
+
+def test_a_failed_start_claims_no_workdir(config, tmp_path, monkeypatch):
+  """The next command may have other settings."""
+  wrong = copy.deepcopy(config)
+  wrong.model.init_from = str(tmp_path / 'empty')
+  (tmp_path / 'empty' / 'checkpoints').mkdir(parents=True)
+  with pytest.raises(ValueError, match='no checkpoint there to start from'):
+    loop.train(wrong, tmp_path / 'run')
+  with monkeypatch.context() as patch:
+    # As a step that needs more memory than the devices have.
+    patch.setattr(loop, 'make_trainer', _with_a_step_that_is_too_large)
+    with pytest.raises(MemoryError):
+      loop.train(dataclasses.replace(config, seed=1), tmp_path / 'run')
+  loop.train(dataclasses.replace(config, steps=1), tmp_path / 'run')
+
+
+def _with_a_step_that_is_too_large(*arguments, **options):
+  def step(*_):
+    raise MemoryError
+
+  trainer = trainer_lib.make_trainer(*arguments, **options)
+  return dataclasses.replace(trainer, step=step)
 
 
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(

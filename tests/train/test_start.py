@@ -1,5 +1,6 @@
 """Where a run's model comes from, and what it takes along."""
 
+import copy
 import dataclasses
 
 import huggingface_hub
@@ -12,6 +13,7 @@ from isft_jax.hf import pretrained
 from isft_jax.models import decoder
 from isft_jax.train import start
 from isft_jax.train.trainer import make_trainer
+from tests.dialogues import chatml_tokenizer, plain_tokenizer
 
 SHAPE = ModelConfig(
   vocab_size=64,
@@ -77,3 +79,44 @@ def test_weights_arrive_where_the_step_wants_them(folder):
     state.params,
     trainer.abstract.params,
   )
+
+
+def test_records_and_weights_must_share_a_tokenizer(tmp_path):
+  """Ids of a tokenizer of other texts mean other things."""
+  ours, others = plain_tokenizer(), chatml_tokenizer()
+  ours.save_pretrained(tmp_path / 'same')
+  others.save_pretrained(tmp_path / 'other')
+
+  def check(folder, tokenizer=ours, template=''):
+    place = str(tmp_path / folder)
+    return start.check_tokenizer(place, 'records', tokenizer, template)
+
+  assert check('same') == []
+  with pytest.raises(ValueError) as error:
+    check('other')
+  assert str(error.value).startswith(
+    f'the tokenizers of records and {tmp_path}/other differ in '
+  )
+  assert str(error.value).endswith(
+    f'prepare the records with --tokenizer={tmp_path}/other'
+  )
+
+
+def test_other_templates_and_added_tokens_are_warnings(tmp_path):
+  theirs = chatml_tokenizer()
+  theirs.save_pretrained(tmp_path)
+  ours = copy.deepcopy(theirs)
+  ours.add_special_tokens({'additional_special_tokens': ['<tool>']})
+  assert start.check_tokenizer(str(tmp_path), 'records', ours, 'another') == [
+    f'the tokenizers of records and {tmp_path} differ in 1 added tokens: '
+    f"{len(theirs)} ('<tool>' and none)",
+    f'records and {tmp_path} have different chat templates; the model learns '
+    'that of the records. To keep its own, prepare them with '
+    f'--tokenizer={tmp_path}',
+  ]
+
+
+def test_a_model_without_a_tokenizer_cannot_be_checked(folder):
+  (warning,) = start.check_tokenizer(str(folder), 'records', None, '')
+  assert warning.startswith(f'{folder}: no tokenizer there ')
+  assert warning.endswith('for the tokenizer of records cannot be checked')

@@ -19,6 +19,8 @@ import numpy as np
 from isft_jax.data.batching import packing
 from isft_jax.data.batching.packing import Plan
 
+_LONGEST_ROUND = 1_000_000  # rows
+
 # Reading rows one by one must not shuffle the whole plan each time. The order
 # of a million rows takes 8 MB.
 _order = functools.lru_cache(maxsize=16)(packing.row_order)
@@ -145,8 +147,13 @@ def whole_numbers(weights: Sequence[float]) -> list[int]:
     weights: positive numbers.
 
   Raises:
-    ValueError: a weight is not positive, or is rounded to 0.
+    ValueError: a weight is not positive or not finite, is rounded to 0, or the
+      sum of the whole numbers is above a million.
   """
+  if not all(map(math.isfinite, weights)):
+    raise ValueError(
+      f'weights of mixture components must be finite: {list(weights)}'
+    )
   # Denominators up to 1,000, so that 0.333 gives 333 of 1,000 rows.
   fractions = [Fraction(weight).limit_denominator(1000) for weight in weights]
   if min(fractions) <= 0:
@@ -156,4 +163,11 @@ def whole_numbers(weights: Sequence[float]) -> list[int]:
   # Multiply by the common denominator, then divide by the common factor.
   scale = math.lcm(*(fraction.denominator for fraction in fractions))
   numbers = [int(fraction * scale) for fraction in fractions]
-  return [number // math.gcd(*numbers) for number in numbers]
+  numbers = [number // math.gcd(*numbers) for number in numbers]
+  # A round of as many rows is in memory.
+  if sum(numbers) > _LONGEST_ROUND:
+    raise ValueError(
+      f'weights of mixture components {list(weights)} need a round of more '
+      f'than {_LONGEST_ROUND:,} rows; use simpler weights, such as 3 and 1'
+    )
+  return numbers

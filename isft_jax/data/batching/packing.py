@@ -5,9 +5,12 @@ A plan is a pure function of the index, the objective, the two budgets of a row
 number of the step, and runs that must see identical rows use the same plan.
 """
 
+import bisect
 import dataclasses
 import functools
+import hashlib
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -25,6 +28,9 @@ _STEP = 8
 # An automatic budget of targets may add one row per 100: a row costs the time
 # of the whole model, an unused target only that of the output head.
 _ONE_MORE_ROW_IN = 100
+
+_REPORT_EVERY = 1 << 14  # entries
+Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +55,13 @@ class Plan:
   def row(self, number: int) -> np.ndarray:
     """Returns the entries of a row, [entries, 3]."""
     return self.entries_E3[self.starts[number] : self.starts[number + 1]]
+
+  def digest(self) -> str:
+    """Returns a SHA-256 of the rows and both budgets."""
+    digest = hashlib.sha256(f'{self.seq_len} {self.targets_per_row} '.encode())
+    for array in (self.entries_E3, self.starts):
+      digest.update(np.ascontiguousarray(array, '<i8').data)
+    return digest.hexdigest()
 
   def describe(self) -> str:
     """Returns one line with the number of rows and how full they are."""
@@ -80,6 +93,7 @@ def make_plan(
   seed: int,
   documents_per_row: int = 0,
   shuffle: bool = True,
+  progress: Progress = lambda done, total: None,
 ) -> Plan:
   """Packs records into rows under two budgets; covers every target once.
 
@@ -101,6 +115,8 @@ def make_plan(
     documents_per_row: maximum number of entries per row. 0 means no limit.
     shuffle: False packs the records in their own order, each into the row of
       its predecessor if that row has room.
+    progress: called from time to time with the entries that are placed, and
+      their number. The search for a budget places them several times.
 
   Returns:
     The plan.
@@ -144,21 +160,25 @@ def make_plan(
     seq_len=seq_len,
     documents_per_row=documents_per_row,
     open_rows=_OPEN_ROWS if shuffle else 1,
+    progress=progress,
   )
   # Choose the budget of targets: 1. one record per row, 2. given, 3. searched.
   if documents_per_row == 1 and not targets_per_row:
     targets_per_row = min(_round_up(targets_N.max(), _STEP), seq_len)
   if targets_per_row:
-    return place(targets_per_row=targets_per_row)
+    plan = place(targets_per_row=targets_per_row)
+    assert plan is not None  # without a limit of rows
+    return plan
   # The reference: with K = L, the tokens limit a row, never the targets.
   widest = place(targets_per_row=seq_len)
+  assert widest is not None
   most = len(widest) + len(widest) // _ONE_MORE_ROW_IN
   step = 128 if seq_len >= 1024 else _STEP
   # A smaller budget would need more than `most` rows for the targets only.
   least = _round_up(-(-widest.targets // most), step)
   for targets_per_row in range(least, seq_len, step):
-    plan = place(targets_per_row=targets_per_row)
-    if len(plan) <= most:
+    plan = place(targets_per_row=targets_per_row, most_rows=most)
+    if plan is not None:
       return plan
   return widest
 
@@ -177,21 +197,39 @@ def _place(
   documents_per_row: int,
   open_rows: int,
   empty: int,
-) -> Plan:
-  """Splits records that exceed the budget of targets, and packs the entries."""
+  progress: Progress,
+  most_rows: int = 0,
+) -> Plan | None:
+  """Splits records that exceed the budget of targets, and packs the entries.
+
+  Returns None if that takes more than `most_rows` rows; 0 means no limit.
+  """
   entries, split = [], 0
   for record, total, columns in zip(
     records_N.tolist(), targets_N.tolist(), columns_N.tolist(), strict=True
   ):
+    if total <= targets_per_row:
+      entries.append((record, 0, total, columns))
+      continue
     # Split into pieces of equal size, up to rounding.
     pieces = -(-total // targets_per_row)
-    split += pieces > 1
+    split += 1
     bounds = [total * piece // pieces for piece in range(pieces + 1)]
     for first, stop in itertools.pairwise(bounds):
       # Between `stop` and the last target there are at least total - stop
       # tokens, which this piece need not see.
       entries.append((record, first, stop, columns - (total - stop)))
-  rows = _fill(entries, seq_len, targets_per_row, documents_per_row, open_rows)
+  rows = _fill(
+    entries,
+    seq_len,
+    targets_per_row,
+    documents_per_row,
+    open_rows,
+    progress,
+    most_rows or len(entries),
+  )
+  if rows is None:
+    return None
   # Entries of all rows one after the other; `starts` says where each row
   # begins.
   return Plan(
@@ -214,7 +252,9 @@ def _fill(
   targets_per_row: int,
   documents_per_row: int,
   most: int,
-) -> list[list[tuple[int, int, int]]]:
+  progress: Progress,
+  most_rows: int,
+) -> list[list[tuple[int, int, int]]] | None:
   """Places each entry into the fullest open row that has room (best fit).
 
   Args:
@@ -223,40 +263,49 @@ def _fill(
     targets_per_row: budget of targets per row.
     documents_per_row: maximum number of entries per row; 0 means no limit.
     most: maximum number of open rows; with 1 the entries keep their order.
+    progress: see `make_plan`.
+    most_rows: maximum number of rows.
 
   Returns:
-    The entries (record, first, stop) of each row.
+    The entries (record, first, stop) of each row; None if there are more rows
+    than the maximum.
   """
   rows: list[list[tuple[int, int, int]]] = []
   open_rows: list[list[tuple[int, int, int]]] = []
-  # -1 marks a slot without an open row, into which nothing fits.
-  free_length = np.full(most, -1)
-  free_targets = np.full(most, -1)
-  for record, first, stop, length in entries:
+  # The open rows, sorted by free tokens and then by slot: tokens * most + slot.
+  # This code runs once per entry, and arrays would take ten times as long.
+  free: list[int] = []
+  free_targets = [0] * most
+  for number, (record, first, stop, length) in enumerate(entries):
+    if number % _REPORT_EVERY == 0:
+      progress(number, len(entries))
     targets = stop - first
-    # Vectorised over the open rows, because this runs once per entry.
-    fits = (free_length >= length) & (free_targets >= targets)
-    if fits.any():
-      # Rows without room get a value above every free length, so that argmin
-      # ignores them.
-      slot = int(np.where(fits, free_length, seq_len + 1).argmin())
+    # The first row with room for the tokens that also has room for the targets.
+    place = bisect.bisect_left(free, length * most)
+    while place < len(free) and free_targets[free[place] % most] < targets:
+      place += 1
+    if place < len(free):
+      tokens, slot = divmod(free.pop(place), most)
     else:
       if len(open_rows) < most:
         slot = len(open_rows)
         open_rows.append([])
       else:  # close the fullest
-        slot = int(free_length.argmin())
+        slot = free.pop(0) % most
         rows.append(open_rows[slot])
+        if len(rows) + most > most_rows:
+          return None
         open_rows[slot] = []
       # A new row starts with both budgets unused.
-      free_length[slot], free_targets[slot] = seq_len, targets_per_row
+      tokens, free_targets[slot] = seq_len, targets_per_row
     open_rows[slot].append((record, first, stop))
-    free_length[slot] -= length
     free_targets[slot] -= targets
     # A row with the maximum number of entries takes no more.
-    if len(open_rows[slot]) == documents_per_row:
-      free_length[slot] = -1
-  return rows + open_rows
+    is_full = len(open_rows[slot]) == documents_per_row
+    left = -1 if is_full else tokens - length
+    bisect.insort(free, left * most + slot)
+  rows += open_rows
+  return rows if len(rows) <= most_rows else None
 
 
 def row_order(

@@ -14,7 +14,8 @@ import numpy as np
 from isft_jax import config as config_lib
 from isft_jax.config import RunConfig
 from isft_jax.data.batching import mixture
-from isft_jax.data.batching.scored_rows import Scored
+from isft_jax.data.batching.packing import Progress
+from isft_jax.data.batching.scored_rows import KnownPlans, Scored
 from isft_jax.data.records.dataset import Records
 from isft_jax.types import Batch
 
@@ -28,6 +29,8 @@ class BatchSource:
     config: RunConfig,
     host_index: int = 0,
     host_count: int = 1,
+    known: KnownPlans | None = None,
+    progress: Progress = lambda done, total: None,
   ) -> None:
     """Plans the rows of an epoch.
 
@@ -36,6 +39,8 @@ class BatchSource:
       config: the config of the run.
       host_index: index of this host.
       host_count: number of hosts.
+      known: plans that need no search; those of this source are added.
+      progress: see `packing.make_plan`.
 
     Raises:
       ValueError: the rows of a batch do not divide among the hosts, or `Scored`
@@ -45,8 +50,10 @@ class BatchSource:
     if isinstance(records, Records):
       records = [records]
     components = config_lib.mixture_components(config)
+    # Impossible weights are an error at once, not after minutes of packing.
+    mixture.whole_numbers([weight for _, weight, _ in components])
     self.components = [
-      Scored(each, objective, config)
+      Scored(each, objective, config, known, progress)
       for each, (_, _, objective) in zip(records, components, strict=True)
     ]
     if config.batch_size % host_count:

@@ -11,6 +11,9 @@ Inputs are shifted before packing. Therefore no target lies in another document,
 and the first token of a document is never a target.
 """
 
+import hashlib
+import json
+
 import numpy as np
 
 from isft_jax import objectives
@@ -18,6 +21,10 @@ from isft_jax.config import RunConfig
 from isft_jax.data.batching import packing
 from isft_jax.data.records.dataset import Records
 from isft_jax.types import Batch, Example, Provenance
+
+# Key of the records and settings of a plan -> its budget of targets, which was
+# searched for, and the digest of the plan.
+KnownPlans = dict[str, tuple[int, str]]
 
 
 def target_weights(example: Example, table_PV: np.ndarray) -> np.ndarray:
@@ -39,7 +46,12 @@ class Scored:
   """The records of a mixture component, packed under its objective."""
 
   def __init__(
-    self, records: Records, objective: str, config: RunConfig
+    self,
+    records: Records,
+    objective: str,
+    config: RunConfig,
+    known: KnownPlans | None = None,
+    progress: packing.Progress = lambda done, total: None,
   ) -> None:
     """Plans the rows.
 
@@ -48,6 +60,9 @@ class Scored:
       objective: its objective, which gives the weights.
       config: the config of the run. `plan_objective` overrides the objective
         for packing, so that runs with different objectives see equal rows.
+      known: plans that need no search for a budget of targets. The plan of this
+        component is added.
+      progress: see `packing.make_plan`.
 
     Raises:
       ValueError: the plan's objective leaves out a token that the component's
@@ -68,16 +83,10 @@ class Scored:
         f'objective {objective!r} gives every token of '
         f'{records.folder} weight 0: there is nothing to learn from'
       )
-    self.plan = packing.make_plan(
-      records.index,
-      self._planned_PV,
-      config.seq_len,
-      config.targets_per_row,
-      config.seed,
-      config.documents_per_row,
-      config.shuffle,
-    )
     self.records = records
+    self.plan = self._make_plan(
+      config, {} if known is None else known, progress
+    )
     # 'trajectory': a trajectory's weights sum to one, whatever its length.
     self._scale_N = np.ones(len(records))
     if config.normalize == 'trajectory':
@@ -87,6 +96,46 @@ class Scored:
         records.index.trajectory_N
       ]
       self._scale_N = 1 / np.where(total_N > 0, total_N, 1)
+
+  def _make_plan(
+    self, config: RunConfig, known: KnownPlans, progress: packing.Progress
+  ) -> packing.Plan:
+    def make(targets_per_row: int) -> packing.Plan:
+      return packing.make_plan(
+        self.records.index,
+        self._planned_PV,
+        config.seq_len,
+        targets_per_row,
+        config.seed,
+        config.documents_per_row,
+        config.shuffle,
+        progress,
+      )
+
+    # Nothing is searched for.
+    if config.targets_per_row:
+      return make(config.targets_per_row)
+    key = self._plan_key(config)
+    targets_per_row, digest = known.get(key, (0, ''))
+    if targets_per_row > 0:
+      plan = make(targets_per_row)
+      if plan.digest() == digest:
+        return plan
+    plan = make(0)
+    known[key] = plan.targets_per_row, plan.digest()
+    return plan
+
+  def _plan_key(self, config: RunConfig) -> str:
+    """Returns a SHA-256 of everything that determines the plan."""
+    settings = (
+      self.records.digest(),
+      self._planned_PV.tolist(),
+      config.seq_len,
+      config.seed,
+      config.documents_per_row,
+      config.shuffle,
+    )
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
   def place(
     self, batch: Batch[np.ndarray], b: int, entries: np.ndarray, component: int

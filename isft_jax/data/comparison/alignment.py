@@ -35,10 +35,12 @@ def align(
     int [A, 2]: for each token of either sequence, its index in `ours` and in
     `theirs`; -1 if that sequence does not have it. Both columns ascend.
   """
+  # Equal sequences need no search.
   if list(ours) == list(theirs):
     return np.stack([np.arange(len(ours))] * 2, axis=1)
   pairs: list[tuple[int, int]] = []
   lines_of = [_lines(ids, decode) for ids in (ours, theirs)]
+  # Offsets of lines, which map numbers of lines to indices of tokens.
   bounds = [
     [0, *itertools.accumulate(len(line) for line in lines)]
     for lines in lines_of
@@ -48,9 +50,11 @@ def align(
     a, b, c, d = bounds[0][a], bounds[0][b], bounds[1][c], bounds[1][d]
     if tag == 'equal':
       pairs += zip(range(a, b), range(c, d), strict=True)
+    # Token by token, this block would take too long.
     elif (b - a) * (d - c) > _MOST_PAIRS:
       pairs += _apart(a, b, c, d)
     else:
+      # Equal tokens in lines that differ.
       for tag, e, f, g, h in _blocks(ours[a:b], theirs[c:d]):
         if tag == 'equal':
           pairs += zip(range(a + e, a + f), range(c + g, c + h), strict=True)

@@ -72,6 +72,7 @@ def load(against: str, renderer: Renderer, model: str = 'auto') -> Trainer:
     ValueError: the package is not installed, or the trainer does not support
       the chat template.
   """
+  # Missing packages and unfit templates are errors here, before any row.
   if against == 'trl':
     name, mask = _trl(renderer)
   elif against == 'renderers':
@@ -104,6 +105,7 @@ def load(against: str, renderer: Renderer, model: str = 'auto') -> Trainer:
       # Labels are shifted by one: no trainer predicts the first token.
       scored_T[:1] = False
       return Masked(np.array(tokens, np.int32), scored_T)
+    # No form could be rendered. The error of the first one names the cause.
     line = ' '.join(str(failed).split())[:200]
     raise CannotRender(f'{type(failed).__name__}: {line}') from failed
 
@@ -202,12 +204,14 @@ def _marks(renderer: Renderer, template: str = '') -> _Mask:
 
 
 def _renderers(renderer: Renderer, model: str) -> tuple[str, _Mask]:
+  # The package is optional, and imported only for this comparison.
   try:
     import renderers
   except ImportError as error:
     raise ValueError(
       f"--against=renderers needs pip install -e '.[renderers]' ({error})"
     ) from error
+  # 'auto', or the name of one of the package's classes.
   try:
     config = renderers.config_from_name(model)
   except Exception as error:
@@ -224,6 +228,7 @@ def _renderers(renderer: Renderer, model: str) -> tuple[str, _Mask]:
   # Rows may have values of their own, which need another renderer.
   created = {}
   values = renderer.rendering['values']
+  # Create the first one now, so that an unsupported tokenizer fails early.
   try:
     theirs = created[json.dumps(values)] = create(values)
   except Exception as error:
@@ -238,6 +243,7 @@ def _renderers(renderer: Renderer, model: str) -> tuple[str, _Mask]:
     key = json.dumps(values)
     if key not in created:
       created[key] = create(values)
+    # All tokens of assistant messages are targets, and no others.
     sample = renderers.build_training_sample(
       created[key],
       messages,

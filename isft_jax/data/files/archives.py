@@ -238,6 +238,7 @@ class _Checked(io.RawIOBase):
       data = self._stream.read(len(view))
     except _FAULTS as error:
       self._reraise(error)
+    # Checksums are compared at the end of the stream.
     if self._expected is not None:
       self._crc = zlib.crc32(data, self._crc)
       if not data and self._crc != self._expected:

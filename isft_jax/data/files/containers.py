@@ -24,6 +24,7 @@ class _Log(NamedTuple):
   has: tuple[set[str], ...]  # other keys, of which one set is there
 
 
+# Logs of tau2-bench, and JSON logs of Inspect.
 _LOGS = (
   _Log('simulations', 'info', ({'info'}, {'tasks'})),
   _Log('samples', 'eval', ({'eval'}, {'version', 'status'})),
@@ -58,6 +59,7 @@ def stream(
   Returns:
     The rows and their errors; None if the document does not hold runs.
   """
+  # One pass collects the fields beside the runs, which each run gets.
   names = {log.runs for log in _LOGS}
   document: dict = {}
   filled: set[str] = set()
@@ -98,6 +100,7 @@ def samples(place: str) -> Iterator[tuple[object, str]]:
     archives.Damaged: the archive is damaged.
     OSError: the file cannot be opened.
   """
+  # The header has the settings of the evaluation, which all samples share.
   names = [info.filename for info in archives.members(place)]
   header = next((name for name in _HEADERS if name in names), '')
   shared: object = None
@@ -105,6 +108,7 @@ def samples(place: str) -> Iterator[tuple[object, str]]:
     shared, error = _member(place, header)
     if error:
       yield None, error
+  # Each sample is a file of its own.
   for name in names:
     match name.split('/'):
       case ['samples', file] if file.endswith('.json'):

@@ -33,6 +33,7 @@ def rows(stream: TextIO, tabs: bool) -> Iterator[tuple[int, object, str]]:
   lines = _lines(stream)
   number = 0
   try:
+    # Spreadsheets of some languages separate cells by semicolons.
     first = next(filter(str.strip, lines), '')
     delimiter = '\t' if tabs else max(',;', key=first.count)
     lines = itertools.chain([first], lines)

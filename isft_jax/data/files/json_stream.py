@@ -33,6 +33,7 @@ def values(stream: TextIO) -> Iterator[tuple[object, str]]:
       yield from _elements(text)
     else:
       yield text.value()
+    # A file with several values is no JSON document.
     if text.peek():
       raise text.error('More text after the end')
   except json.JSONDecodeError as error:
@@ -55,6 +56,7 @@ def fields(
   """
   text = _Text(stream)
   try:
+    # One field per round of the loop. A comma means that another follows.
     _skip(text, '{')
     comma = text.peek() != '}'
     while comma:
@@ -62,6 +64,7 @@ def fields(
         raise text.error('Expecting property name enclosed in double quotes')
       key, _ = text.value()
       _skip(text, ':')
+      # Elements of large arrays are yielded one by one.
       if key in arrays and text.peek() == '[':
         for value, error in _elements(text):
           yield str(key), value, error

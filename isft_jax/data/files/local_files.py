@@ -52,6 +52,7 @@ def without_repeats(
     is_link = os.path.islink(path)
     file = os.path.realpath(path) if is_link else f'{folders[folder]}/{name}'
     by_file.setdefault(file, []).append(path)
+  # A file with several paths keeps the one through the fewest links.
   kept = [
     same[0] if len(same) == 1 else min(same, key=_number_of_links)
     for file, same in by_file.items()
@@ -71,6 +72,7 @@ def _matches(parts: Sequence[str]) -> Iterator[str]:
   if _ANY not in parts:
     yield from glob.glob(os.path.join(*parts))
     return
+  # The rest of the glob may match in any folder below.
   first = parts.index(_ANY)
   rest = parts[first + 1 :]
   for base in glob.glob(os.path.join(*parts[:first])):
@@ -95,11 +97,13 @@ def _folders(base: str) -> Iterator[tuple[str, list[str]]]:
         entries = sorted(scan, key=lambda entry: entry.name)
     except OSError:  # as glob does
       continue
+    # A folder may be reached twice, through links.
     if (status.st_dev, status.st_ino) in seen:
       continue
     seen.add((status.st_dev, status.st_ino))
     names = []
     for entry in entries:
+      # As in globs, hidden files are no matches.
       if entry.name.startswith('.'):
         continue
       if not _is_folder(entry):

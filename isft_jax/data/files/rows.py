@@ -22,6 +22,7 @@ from isft_jax.data.files import (
   delimited,
   json_stream,
   local_files,
+  own_output,
   sessions,
   strict_json,
   tables,
@@ -81,8 +82,9 @@ def files(pattern: str | os.PathLike, split: str = '') -> list[str]:
   Args:
     pattern: a file, a folder (searched recursively), or a glob (** is allowed).
       Folders and globs match only files with `SUFFIXES`, or with `TEXTS` and
-      .gz or .zst, that are not hidden. If symbolic links give a file several
-      paths, only one of them is returned. A zip archive stands for its members.
+      .gz or .zst, that are not hidden and not our own output (`own_output`).
+      If symbolic links give a file several paths, only one of them is returned.
+      A zip archive stands for its members.
       A path may be remote, such as gs://bucket/runs/*.jsonl. hf://org/name is a
       data set of the hub; add /config if it has several.
     split: of a data set of the hub; 'train' by default.
@@ -199,6 +201,7 @@ def _rows(place: str) -> Iterator[tuple[int, object, str]]:
   elif suffix in delimited.SUFFIXES:
     with archives.open_text(place, newline='') as stream:
       yield from delimited.rows(stream, tabs=suffix == '.tsv')
+  # Files without the suffix .jsonl may have one row per line, too.
   elif suffix == '.jsonl' or _by_line(place):
     yield from _by_row_or_session(place)
   else:
@@ -221,8 +224,12 @@ def _search(place: str) -> tuple[list[str], list[str]]:
     return _expanded([str(path)])
   if archives.has(str(path)):
     return [str(path)], []
-  # 2. Files of a folder or a glob.
+  # 2. Files of a folder or a glob. Our own output is no input: the metrics of a
+  # run in the same folder are no trajectories.
   found = sorted(p for p in candidates if p.is_file())
+  outputs = own_output.folders(found)
+  ours = [str(p) for p in found if own_output.is_below(p, outputs)]
+  found = [p for p in found if not own_output.is_below(p, outputs)]
   if any(_suffix(p.name) == '.arrow' for p in found):
     found = [p for p in found if not any(map(p.match, _BOOKKEEPING))]
   reads = [str(p) for p in found if _is_read(p.name)]
@@ -232,12 +239,13 @@ def _search(place: str) -> tuple[list[str], list[str]]:
     reads, known = local_files.without_repeats(reads)
     leaves, _ = local_files.without_repeats(leaves, known)
   kept, others = _expanded(reads)
-  return kept, sorted(others + leaves)
+  return kept, sorted(others + leaves + ours)
 
 
 def _expanded(found: list[str]) -> tuple[list[str], list[str]]:
   """Replaces archives by their members; also returns members not to read."""
   kept, others = [], []
+  # An archive is replaced by those of its members that are read.
   for place in found:
     if _suffix(place) != archives.ZIP:
       kept.append(place)
@@ -295,6 +303,7 @@ def _remote(place: str) -> Iterator[epath.Path]:
 def _by_row_or_session(place: str) -> Iterator[tuple[int, object, str]]:
   """Yields the rows of a file with one row, or one event of a run, per line."""
   lines = _lines(place)
+  # The first lines decide. They are read again only in a session.
   first = [*itertools.islice(lines, _FIRST)]
   if any(sessions.is_event(value) for _, value, _ in first):
     lines.close()

@@ -72,6 +72,7 @@ def rows(lines: Callable[[], Iterator[Numbered]]) -> Iterator[Numbered]:
         del events[group]
     elif number not in inside:
       waiting.append((number, number, value, error))
+    # Rows keep the order of their first lines.
     while waiting and waiting[0][1] <= number:
       first, _, value, error = waiting.popleft()
       yield first, value, error
@@ -101,6 +102,7 @@ def _grouped(lines: Iterator[Numbered]) -> tuple[array.array, dict[int, str]]:
       damaged[number] = error
       continue
     group = grouper.group(value)
+    # A line about a session belongs to the next event.
     if group == _NEXT:
       orphans.append(number)
     elif group != _ALONE:
@@ -115,12 +117,14 @@ def _grouped(lines: Iterator[Numbered]) -> tuple[array.array, dict[int, str]]:
 
 def _spans(groups: array.array, damaged: dict[int, str]) -> list[_Span]:
   """Returns the span of each group."""
+  # First and last line of each group.
   first: dict[int, int] = {}
   last: dict[int, int] = {}
   for number, group in enumerate(groups, 1):
     if group != _ALONE:
       first.setdefault(group, number)
       last[group] = number
+  # Lines that cannot be read damage every run that they interrupt.
   bad = sorted(damaged)
   spans = []
   for group in sorted(first):
@@ -152,6 +156,7 @@ class _Grouper:
     group = _ALONE
     if not isinstance(value, dict):
       return group
+    # Each kind of event names its run in another way.
     if _is_old_codex(value):
       self._bare = True
       group = self._new()
@@ -162,6 +167,7 @@ class _Grouper:
       group = self.latest
     elif _is_claude(value):
       group = self._claude(value)
+    # Lines that name no run belong to the latest one.
     self.latest = group if group >= 0 else self.latest
     return group
 
@@ -174,6 +180,7 @@ class _Grouper:
       if session:
         return self._groups.get(key, _NEXT)
       return self.latest if self._count else _NEXT
+    # A sidechain is a run of a subagent, which is a row of its own.
     parent = self._of_event.get(_text(event, 'parentUuid'))
     caller = _text(event, 'parent_tool_use_id')
     sidechain = event.get('isSidechain') is True or bool(caller)
@@ -185,6 +192,7 @@ class _Grouper:
     else:
       # A session that was resumed under another id continues its parent.
       joins = key not in self._groups and parent not in self._sidechains
+    # Continue the run of the parent, or begin a new one.
     if joins and parent is not None:
       self._groups[key] = parent
     group = self._groups.get(key)
@@ -192,6 +200,7 @@ class _Grouper:
       group = self._groups[key] = self._new()
     if sidechain:
       self._sidechains.add(group)
+    # Later events may name this one as their parent.
     if uuid:
       self._of_event[uuid] = group
     return group

@@ -41,6 +41,7 @@ def read_file(file: IO[bytes]) -> Iterator[tuple[int, object, str]]:
   """
   import pyarrow  # a slow import that text files do not need
 
+  # Rows before a damage are kept.
   number = 0
   try:
     for batch in _batches(file):
@@ -115,6 +116,7 @@ def _batches(file: IO[bytes]) -> 'Iterator[pyarrow.RecordBatch]':
 
 def _check_sizes(metadata: 'pyarrow.parquet.FileMetaData') -> None:
   """Raises OSError if a column would fill the memory when it is read."""
+  # A small file may decompress to more than the memory holds.
   for group in range(metadata.num_row_groups):
     columns = metadata.row_group(group)
     for number in range(columns.num_columns):
@@ -169,6 +171,7 @@ def _plain(value: object, type: 'pyarrow.DataType | None') -> object:
   if isinstance(value, (list, tuple)):
     item = getattr(type, 'value_type', None)
     return [_plain(child, item) for child in value]
+  # Dates, times and decimals become text, because JSON has no such types.
   if isinstance(value, (datetime.date, datetime.time)):
     return value.isoformat()
   if isinstance(value, (decimal.Decimal, datetime.timedelta)):

@@ -84,6 +84,7 @@ def turns_of_steps(steps: Sequence[Mapping]) -> list[list[Turn]]:
     author = _author(raw)
     message = normalised(_message(raw, step), number)
     turns = [Turn(message, author, _view(raw))]
+    # Each result of an observation becomes a turn of a tool.
     for result in _results(raw, step):
       message = {
         'role': 'tool',

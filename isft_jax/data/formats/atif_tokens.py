@@ -52,6 +52,7 @@ def read(value: object) -> TokenChat:
   """
   if not matches(value):
     raise Malformed(f'expected {WANTS}')
+  # Turns are read from the text, and tokens from the agent's metrics.
   chat = atif.read(value)
   match = find(value, atif.KEYS, atif.HAS)
   steps = match[1] if match else []

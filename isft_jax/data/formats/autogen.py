@@ -64,10 +64,13 @@ def matches(value: object) -> bool:
   if match is None:
     return False
   messages = match[1]
+  # Version 0.4 has types of its own.
   if any(_type(message) in _READERS for message in messages):
     return True
   if not all(map(_is_reply, messages)):
     return False
+  # Version 0.2 has messages as in OpenAI's API. It is detected by responses of
+  # tools, by keys of its result, or by a user with the role assistant.
   has_result = isinstance(value, dict) and sum(k in value for k in _RESULT) > 1
   first = messages[0]
   return (
@@ -89,6 +92,7 @@ def read(value: object) -> Chat:
   left_out = Counter[str]()
   turns = Items(joined=False)
   if any(_type(message) in _READERS for message in messages):
+    # Version 0.4. Sources that were asked for input are users.
     users = {'user'} | {
       str(message.get('source'))
       for message in messages
@@ -173,6 +177,7 @@ def _assistant(
   turns.end_turn()
   if message.get('thought'):
     turns.thought(message['thought'], message)
+  # The content is a text, or a list of calls.
   if isinstance(message.get('content'), list):
     _calls(message, turns, users, where)
   else:
@@ -260,6 +265,7 @@ def _is_user(message: Mapping) -> bool:
 
 def _read_history(messages: list[dict], turns: Items) -> None:
   """Adds the messages of version 0.2."""
+  # The roles are those that the first speaker sees.
   first = messages[0]
   is_swapped = first['role'] == 'assistant' and _is_user(first)
   if first['role'] == 'assistant' and not any(map(_is_user, messages)):
@@ -269,6 +275,7 @@ def _read_history(messages: list[dict], turns: Items) -> None:
       'human, proxy or admin'
     )
   for i, message in enumerate(messages):
+    # One message may have the results of several calls.
     responses = message.get('tool_responses')
     if responses is not None:
       for response in _responses(responses, f'message {i}'):
@@ -276,6 +283,8 @@ def _read_history(messages: list[dict], turns: Items) -> None:
       continue
     role, text = message['role'], message.get('content')
     acts = message.get('tool_calls') or message.get('function_call')
+    # If the user speaks first, its messages have the agent's role. A message
+    # with calls is the agent's in any case.
     if is_swapped and role in ('user', 'assistant'):
       is_first = message.get('name') == first['name']
       role = 'user' if is_first and not acts else 'assistant'
@@ -286,6 +295,7 @@ def _read_history(messages: list[dict], turns: Items) -> None:
     # The name of a function, and not of a speaker.
     if role == 'function':
       fields['name'] = message.get('name')
+    # AutoGen sends the output of the agent's code as a user.
     author = None
     if role == 'user' and isinstance(text, str) and _EXECUTED.match(text):
       author = Provenance.TOOL

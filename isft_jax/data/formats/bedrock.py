@@ -44,6 +44,7 @@ def matches(value: object) -> bool:
   match = find(request, KEYS, HAS)
   if match is None:
     return False
+  # Tools or a system prompt in the form of this API are enough.
   if isinstance(request, dict):
     config = json_or_text(request.get('toolConfig'))
     if isinstance(config, dict) and isinstance(config.get('tools'), list):
@@ -51,6 +52,7 @@ def matches(value: object) -> bool:
     system = request.get('system')
     if isinstance(system, list) and any(map(_is_plain_text, system)):
       return True
+  # Otherwise a block must have a key that only this API has.
   return any(
     isinstance(block, dict)
     and any(isinstance(block.get(name), dict) for name in _BLOCKS)
@@ -75,10 +77,12 @@ def read(value: object) -> Chat:
   if request is not value and isinstance(value, dict):
     metadata = {k: v for k, v in value.items() if k not in ('input', 'request')}
     metadata |= {'request': rest} if rest else {}
+  # The response in a log is the last message.
   answer = _answer(value, metadata)
   system = rest.pop('system', None)
   config = json_or_text(rest.pop('toolConfig', None))
   turns = Items()
+  # The system prompt is beside the messages.
   if system:
     system = [{'text': system}] if isinstance(system, str) else system
     if not isinstance(system, list):
@@ -87,6 +91,7 @@ def read(value: object) -> Chat:
     turns.message({'role': 'system', 'content': text}, {})
   for i, message in enumerate([*messages, *answer]):
     _message(message, turns, f'message {i}')
+  # A request whose fields were all read leaves no metadata.
   if metadata.get('request') == {}:
     del metadata['request']
   return Chat(turns.turns(), _schemas(config) or tools, metadata)
@@ -95,6 +100,7 @@ def read(value: object) -> Chat:
 def _request(value: object) -> object:
   """Returns the object with the messages: the row, or a part of a log."""
   if isinstance(value, dict):
+    # Bedrock's logs of invocations have the request in `input`.
     logged = value.get('input')
     if isinstance(logged, dict) and isinstance(
       logged.get('inputBodyJson'), dict
@@ -136,18 +142,21 @@ def _message(message: Mapping, turns: Items, where: str) -> None:
   blocks = [{'text': content}] if isinstance(content, str) else content
   if not isinstance(blocks, list):
     raise Malformed(f'{where}: content is {kind(content)}, expected blocks')
+  # Blocks of the agent join one turn. Other blocks are texts or results.
   texts: list[str] = []
   for block in blocks:
     name, value = _named(block, where)
     if role == 'assistant':
       _agents(name, value, block, message, turns, where)
     elif name == 'toolResult':
+      # Texts before a result are a turn of their own, which keeps the order.
       if texts:
         turns.message({'role': role, 'content': ''.join(texts)}, message)
         texts = []
       _result(value, message, turns, where)
     elif name not in _BOOKKEEPING:
       texts.append(_text(block, where))
+  # A message without blocks is an empty turn.
   if role == 'assistant':
     if not blocks:
       turns.text('', message)
@@ -178,6 +187,7 @@ def _agents(
   if name == 'reasoningContent':
     inner = value.get('reasoningText') if isinstance(value, dict) else None
     text = inner.get('text') if isinstance(inner, dict) else None
+    # Redacted reasoning has no text.
     if not isinstance(text, str) or not text:
       raise hidden(where, name)
     turns.thought(text, message)
@@ -196,6 +206,7 @@ def _text(block: object, where: str) -> str:
   name, value = _named(block, where)
   if name in _BOOKKEEPING:
     return ''
+  # Some blocks have their text one level deeper.
   if name == 'guardContent' and isinstance(value, dict):
     inner = value.get('text')
     value = inner.get('text') if isinstance(inner, dict) else None
@@ -221,6 +232,7 @@ def _result(value: object, message: Mapping, turns: Items, where: str) -> None:
   for block in blocks:
     name, inner = _named(block, where)
     texts.append(json_text(inner) if name == 'json' else _text(block, where))
+  # Author rules may test the status of a result.
   raw = {
     **message,
     **({'status': value['status']} if 'status' in value else {}),
@@ -245,6 +257,7 @@ def _schemas(config: object) -> list[dict]:
         f'tool {name!r} of toolConfig has no schema, so that no chat template '
         'can show it'
       )
+    # Chat templates expect schemas in OpenAI's form.
     function = {k: spec[k] for k in ('name', 'description') if k in spec}
     schema = spec.get('inputSchema')
     if isinstance(schema, dict):

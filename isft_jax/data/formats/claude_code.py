@@ -58,6 +58,7 @@ _TAGS = (
 )
 # Output of commands that the user ran.
 _OUTPUTS = ('bash-stdout', 'bash-stderr')
+# The arguments of a slash command that has none.
 _NO_ARGUMENTS = re.compile(r'<command-args>\s*</command-args>\s*')
 _SPACE = re.compile(r'\s*')
 # A note on an interrupted request comes first; the user's words may follow.
@@ -95,6 +96,7 @@ def read(value: object) -> Chat:
   for i, line in enumerate(value):
     if not isinstance(line, dict):
       raise Malformed(f'line {i} is {kind(line)}, expected an object')
+  # Lines outside of the conversation are counted by the reason.
   left_out, lines = Counter[str](), []
   rewound, seen = _rewound(value), set[str]()
   for i, line in enumerate(value):
@@ -159,6 +161,7 @@ def _rewound(lines: list[dict]) -> set[str]:
     parent = line.get('parentUuid')
     if isinstance(parent, str) and _is_prompt(line):
       last[parent] = line.get('uuid')
+  # Lines come after their parents, so that one pass finds all descendants.
   rewound: set[str] = set()
   for line in lines:
     parent, own = line.get('parentUuid'), line.get('uuid')
@@ -178,6 +181,7 @@ def _is_prompt(line: Mapping) -> bool:
     return False
   if _left_out(line) or line.get('isCompactSummary') is True:
     return False
+  # A prompt has words of the user besides those of the program.
   content = message.get('content')
   blocks = content if isinstance(content, list) else [content]
   texts = [b.get('text') if isinstance(b, dict) else b for b in blocks]
@@ -223,6 +227,7 @@ def _turn(turn: Turn) -> Turn:
   """Returns a turn of a line with its author."""
   message = {k: v for k, v in turn.message.items() if k in _FIELDS}
   role, text, raw = message['role'], message['content'], turn.raw
+  # The program writes some messages in the role of the user or the agent.
   author = None
   if raw.get('isCompactSummary') is True:
     author = Provenance.CONTEXT
@@ -251,6 +256,7 @@ def _rest(text: str, spans: list[list]) -> str:
 
 def _spans(text: str, role: str) -> list[list]:
   """Returns [start, stop, author] of each text by another than the role."""
+  # A refused call has the user's words between two notes of the program.
   refused = _REFUSED.fullmatch(text) if role == 'tool' else None
   if refused:
     authors = ('HARNESS', 'USER', 'HARNESS')

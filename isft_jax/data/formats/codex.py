@@ -25,6 +25,7 @@ from isft_jax.types import Provenance
 
 WANTS = 'a list of {type, payload}, the lines of a rollout of Codex'
 USES = response_items.USES  # keys of an item
+# Types of the lines of a rollout.
 _TYPES = (
   *('session_meta', 'response_item', 'compacted', 'turn_context', 'event_msg'),
   *('world_state', 'ghost_snapshot'),
@@ -37,6 +38,7 @@ _CONTEXT = (
   '<skill>',
   '<plugins>',
 )
+# Beginnings of notes that Codex writes in the user's role.
 _HARNESS = (
   '<turn_aborted>',
   '<user_shell_command>',
@@ -65,6 +67,7 @@ def read(value: object) -> Chat:
   if not matches(value):
     raise Malformed(f'expected {WANTS}; the row has {outline(value)}')
   assert isinstance(value, list)
+  # Each text is a message of its own.
   turns, left_out = Items(joined=False), Counter[str]()
   metadata: dict | None = None
   for line, (type_, payload) in enumerate(_lines(value)):
@@ -102,6 +105,7 @@ def _is_first_line(lines: list) -> bool:
 
 def _lines(lines: list) -> Iterator[tuple[str, Mapping]]:
   """Yields the type and the payload of each line."""
+  # The oldest rollouts have items without an envelope.
   bare = not any(map(_is_line, lines))
   for i, line in enumerate(lines):
     if not isinstance(line, dict):

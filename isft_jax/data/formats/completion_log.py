@@ -51,6 +51,7 @@ def read(value: object) -> Chat:
     Malformed: the row does not follow the format, or the response has no
       message, or several.
   """
+  # Find the request and the response, which may be in envelopes.
   request = _request(value) if isinstance(value, dict) else None
   if not isinstance(value, dict) or request is None:
     raise Malformed(f'expected {WANTS}')
@@ -59,6 +60,7 @@ def read(value: object) -> Chat:
     raise Malformed(f'expected {WANTS}')
   key, response = key_response
   messages = _messages(request)
+  # Metadata are all keys that are not read.
   used = {
     'messages',
     'tools',
@@ -77,6 +79,7 @@ def read(value: object) -> Chat:
   tools = None
   if key != 'raw_response':
     tools = next(filter(None, map(_tools, [request, value])), None)
+  # A response of Anthropic's API is read with the format of that API.
   if _is_anthropics(response):
     assert isinstance(response, dict)
     answer = {'role': 'assistant', 'content': response['content']}
@@ -84,10 +87,12 @@ def read(value: object) -> Chat:
     chat = anthropic.read(row | ({'tools': tools} if tools else {}))
     return Chat(chat.turns, chat.tools, metadata)
 
+  # The message of an OpenAI response is the agent's last turn.
   last = {'role': 'assistant', **model_messages.answer(response, 'response')}
   # Some loggers add the answer to the messages before they write them.
   if not _is_same(messages[-1], last):
     messages = [*messages, last]
+  # The system prompt may be beside the messages.
   system = request.get('system')
   if isinstance(system, str) and system:
     messages = [{'role': 'system', 'content': system}, *messages]
@@ -107,6 +112,7 @@ def _object(value: object) -> object:
 
 def _request(row: Mapping) -> Mapping | None:
   """Returns the object that has the messages, or None."""
+  # Level by level: the outermost object with messages counts.
   candidates: list[object] = [row]
   for _ in range(_MOST):
     for candidate in candidates:
@@ -143,6 +149,7 @@ def _response(row: Mapping) -> tuple[str, object] | None:
     return 'choices', row
   for key in _RESPONSES:
     response = _object(row.get(key))
+    # Envelopes of a response have it under `body`.
     for _ in range(_MOST):
       if not isinstance(response, dict):
         break

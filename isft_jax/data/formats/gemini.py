@@ -46,6 +46,7 @@ _PARTS = (
 _ROLES = ('user', 'model', 'function', 'tool', 'system')
 # The one key of a function response that holds its output; see the source.
 _OUTPUTS = ('output', 'result')
+# Types of the API's schemas. JSON Schema has them in small letters.
 _TYPES = ('STRING', 'NUMBER', 'INTEGER', 'BOOLEAN', 'ARRAY', 'OBJECT', 'NULL')
 
 
@@ -55,6 +56,7 @@ def matches(value: object) -> bool:
     return any(map(_is_content, value))
   if not isinstance(value, dict):
     return False
+  # Logs have the request as an object of the row.
   request = value.get('request')
   if isinstance(request, dict) and _contents(request, _LISTS):
     return True
@@ -70,6 +72,7 @@ def read(value: object) -> Chat:
   """
   if not matches(value):
     raise Malformed(f'expected {WANTS}; the row has {outline(value)}')
+  # Copies, from which each key that is read is removed.
   metadata = {'contents': value} if isinstance(value, list) else value
   assert isinstance(metadata, dict)
   metadata = dict(metadata)
@@ -78,6 +81,7 @@ def read(value: object) -> Chat:
   if isinstance(metadata.get('request'), dict):
     request = metadata['request'] = dict(metadata['request'])
   match = _contents(request, _LISTS)
+  # The contents may be beside a request that has only settings.
   if match is None:
     request = metadata
     match = _contents(request, _LISTS)
@@ -92,6 +96,7 @@ def read(value: object) -> Chat:
     inner = _settings(request['config'])
     system, declared = system or inner[0], declared or inner[1]
   turns = Items()
+  # The system instruction is the first turn.
   if system:
     for part in _parts_of(system, 'system instruction'):
       if not isinstance(part.get('text'), str):
@@ -102,6 +107,7 @@ def read(value: object) -> Chat:
     turns.message({'role': 'system', 'content': text}, {})
   for i, content in enumerate(contents):
     _content(content, turns, f'content {i}', len(contents) == 1)
+  # An object whose keys were all read leaves no metadata.
   for key in ('request', 'response', 'config'):
     if metadata.get(key) == {}:
       del metadata[key]
@@ -135,6 +141,7 @@ def _is_content(value: object) -> bool:
   parts = value.get('parts')
   if not isinstance(parts, list) or value.get('content'):
     return False
+  # A part must have a key of this API, or be a text of the model.
   return any(
     (isinstance(part, str) and value.get('role') == 'model')
     or (
@@ -176,6 +183,7 @@ def _settings(request: dict) -> tuple[object, object]:
 
 def _parts_of(content: object, where: str) -> list[dict]:
   """Returns the parts of a content, which may be a text."""
+  # The SDK accepts a text, a part, or a list of both.
   content = json_or_text(content)
   if isinstance(content, str):
     return [{'text': content}]
@@ -218,6 +226,7 @@ def _content(content: object, turns: Items, where: str, is_only: bool) -> None:
     if response is None:
       texts.append(_text(part, where))
       continue
+    # Texts before a result are a turn of their own, which keeps the order.
     if texts:
       turns.message({'role': role, 'content': ''.join(texts)}, content)
       texts = []
@@ -239,9 +248,11 @@ def _agents(
   parts: list[dict], content: Mapping, turns: Items, where: str
 ) -> None:
   """Adds a content of the agent."""
+  # A signature is evidence of thoughts, which the row then must have.
   is_signed = any('thought_signature' in part for part in parts)
   if is_signed and not any(_is_thought(part) for part in parts):
     raise hidden(where, 'thoughtSignature')
+  # Parts are in the order in which the model wrote them.
   for part in parts:
     call, code = part.get('function_call'), part.get('executable_code')
     output = part.get('code_execution_result')
@@ -251,6 +262,7 @@ def _agents(
       arguments = call.get('args')
       arguments = {} if arguments is None else arguments
       turns.call(call.get('id'), call.get('name'), arguments, content)
+    # Code that the API ran: a call, with its result in another part.
     elif isinstance(code, dict):
       turns.call(code.get('id'), 'code_execution', code, content)
     elif isinstance(output, dict):
@@ -282,6 +294,7 @@ def _result(
   value = response.get('response')
   if value is None:
     raise Malformed(f'{where}: functionResponse has no response')
+  # A text in an object of one key is shown without the object.
   if isinstance(value, dict) and len(value) == 1:
     key, text = next(iter(value.items()))
     value = text if key in _OUTPUTS and isinstance(text, str) else value
@@ -318,6 +331,7 @@ def _schema(declaration: object) -> dict:
     raise Malformed(f'a declaration is {kind(declaration)}, expected an object')
   fields = _snaked(declaration)
   function = {k: fields[k] for k in ('name', 'description') if k in fields}
+  # Parameters that are JSON Schema have a key of their own.
   for key in ('parameters', 'parameters_json_schema'):
     if key in fields:
       function['parameters'] = _with_small_types(fields[key])

@@ -47,6 +47,7 @@ PARTS = frozenset(
     *('id', 'name', 'arguments', 'result', 'error'),
   )
 )
+# Keys of a message that all of its pieces share.
 _FIELDS = ('role', 'author', 'verdict', 'spans')
 _ATTACHMENT = 'attachment://'
 
@@ -65,6 +66,7 @@ def _is_marked(message: object) -> bool:
   """Returns whether only Inspect writes such a message."""
   if not isinstance(message, dict):
     return False
+  # Only Inspect has these sources, or calls whose function is a name.
   calls = message.get('tool_calls')
   return message.get('source') in ('input', 'generate', 'operator') or (
     isinstance(calls, list)
@@ -86,6 +88,7 @@ def read(value: object) -> Chat:
   texts = attachments if isinstance(attachments, dict) else {}
   turns: list[Turn] = []
   for i, raw in enumerate(messages):
+    # Assistant messages of the input are examples for the agent.
     author = None
     if raw.get('role') == 'assistant' and raw.get('source') == 'input':
       author = Provenance.DEMONSTRATION
@@ -94,6 +97,7 @@ def read(value: object) -> Chat:
       raise Malformed(f'turn {i}: spans, but the turn has several texts')
     for message in pieces:
       turn = normalised(message, len(turns))
+      # The author holds for pieces in the role of the message, not for results.
       by = author if message['role'] == raw.get('role') else None
       turns.append(Turn(turn, by, {**raw, 'role': message['role']}))
   return Chat(turns, tools or _tools(metadata.get('events')), metadata)
@@ -107,6 +111,7 @@ def _pieces(raw: Mapping, i: int, texts: Mapping) -> list[dict]:
     i: its index, for messages.
     texts: attachments of the sample: texts that its messages refer to.
   """
+  # Role and annotations, which all pieces in this role share.
   marks = {key: raw[key] for key in _FIELDS if key in raw}
   # A content is a text, or a list of parts.
   content = raw.get('content')
@@ -133,6 +138,7 @@ def _pieces(raw: Mapping, i: int, texts: Mapping) -> list[dict]:
       thought = message.get('reasoning_content', '')
       message['reasoning_content'] = thought + _reasoning(part, texts, where)
     elif type_ == 'tool_use' and raw.get('role') == 'assistant':
+      # A tool that the provider ran: one part has the call and its result.
       call = {
         'id': part.get('id'),
         'function': {
@@ -179,12 +185,14 @@ def _add_calls(message: dict, raw: Mapping, i: int, texts: Mapping) -> None:
     return
   if not isinstance(calls, list) or not all(isinstance(c, dict) for c in calls):
     raise Malformed(f'turn {i}: tool_calls is {kind(calls)}, expected a list')
+  # Inspect stores no text of a call that it could not parse.
   for j, call in enumerate(calls):
     if call.get('parse_error'):
       raise Malformed(
         f'turn {i}: tool call {j}: parse_error: the words of the agent are not '
         'in the row'
       )
+  # Calls are in OpenAI's form, or have the name and arguments beside the id.
   message['tool_calls'] = [
     call
     if isinstance(call.get('function'), dict)
@@ -218,6 +226,7 @@ def _text(value: object, texts: Mapping, where: str) -> str:
     return ''
   if not isinstance(value, str):
     raise Malformed(f'{where}: text is {kind(value)}, expected a string')
+  # Long texts are stored once per sample, as attachments.
   if not value.startswith(_ATTACHMENT):
     return value
   text = texts.get(value.removeprefix(_ATTACHMENT))
@@ -234,6 +243,7 @@ def _tools(events: object) -> list[dict] | None:
       tools = json_or_text(event.get('tools'))
       if tools and tools not in seen:
         seen.append(tools)
+  # Chat templates show one list of tools, so that several are ambiguous.
   if len(seen) != 1:
     return None
   tools = seen[0]

@@ -78,6 +78,7 @@ def read(value: object) -> Chat:
     raise Malformed(f'expected {WANTS}; the row has {outline(value)}')
   state = _state(value)
   messages, tools, metadata = take(state, KEYS, ())
+  # Keys around a state are metadata, too.
   if state is not value and isinstance(value, dict):
     outer = {k: v for k, v in value.items() if v is not state}
     metadata = {**metadata, **outer}
@@ -131,6 +132,7 @@ def _flat(raw: dict, i: int) -> dict:
       f'message {i}: type is {quoted(raw.get("type"))}, expected '
       f'{", ".join(ROLES)}'
     )
+  # The fields are in `kwargs` of a constructor, in `data`, or at the top.
   fields = raw
   for key in ('kwargs' if raw.get('lc') is not None else '', 'data'):
     if isinstance(raw.get(key), dict):
@@ -156,6 +158,7 @@ def _message(
   extra = message.get('additional_kwargs') or {}
   if not isinstance(extra, dict):
     raise Malformed(f'{where}: additional_kwargs is {kind(extra)}')
+  # The content is a text, a list of blocks, or null.
   content = message.get('content')
   blocks = [content] if isinstance(content, str) else content
   blocks = [] if content is None else blocks
@@ -181,6 +184,7 @@ def _agents(
     thought = _thought({**extra['reasoning'], 'type': 'reasoning'}, where)
   if thought:
     turns.thought(thought, message)
+  # Texts, and thoughts unless they were beside the content.
   has_text = False
   for block in blocks:
     type_ = block.get('type') if isinstance(block, dict) else None
@@ -197,10 +201,12 @@ def _agents(
       has_text |= text != ''
       if text:
         turns.text(text, message)
+  # A refusal takes the place of the text.
   refusal = extra.get('refusal')
   if not has_text and isinstance(refusal, str) and refusal:
     turns.text(refusal, message)
     has_text = True
+  # Blocks of calls only repeat the calls that are beside the content.
   calls = _calls(message, extra, where)
   for call in calls:
     turns.call(*call, message)
@@ -221,6 +227,8 @@ def _calls(
   calls = _objects(message, 'tool_calls', where)
   invalid = _objects(message, 'invalid_tool_calls', where)
   originals = _objects(extra, 'tool_calls', where)
+  # OpenAI's own calls keep their order, and the text of arguments that
+  # LangChain could not parse.
   if originals and (invalid or not calls):
     functions = [call.get('function') for call in originals]
     if not all(isinstance(function, dict) for function in functions):

@@ -71,11 +71,13 @@ def _message(
   """Adds a message to the turns."""
   turns.end_turn()
   role, content = message.get('role'), message.get('content')
+  # A content that is a text has one part.
   parts = content
   if isinstance(content, str):
     parts = [{'type': 'text', 'value': content}]
   if not isinstance(parts, list):
     raise Malformed(f'{where}: content is {kind(content)}, expected a list')
+  # Texts of other roles are joined; parts of the agent keep their order.
   texts = []
   for part in parts:
     type_ = part.get('type') if isinstance(part, dict) else kind(part)
@@ -91,6 +93,7 @@ def _message(
       turns.thought(value, message)
     elif type_ in _CALLS and role == 'assistant':
       for call in _objects(value, where, str(type_)):
+        # The function may be in OpenAI's envelope.
         function = call.get('function')
         function = function if isinstance(function, dict) else call
         turns.call(
@@ -103,6 +106,7 @@ def _message(
       raise not_text(where, type_)
   if role != 'assistant':
     turns.message({'role': role, 'content': ''.join(texts)}, message)
+  # A message without parts is an empty turn.
   elif not parts:
     turns.text('', message)
   turns.end_turn()

@@ -58,14 +58,17 @@ def read(value: object) -> Chat:
   messages, tools, metadata = take(value, KEYS, HAS)
   info = metadata.get('info')
   info = info if isinstance(info, dict) else {}
+  # Identifies complaints of the scaffold in the role of the user.
   complaint = _complaint(info)
   left_out: Counter[str] = Counter()
+  # Runs on the Responses API store its items.
   if any(_is_item(message) for message in messages):
     return _read_items(messages, complaint, Chat([], tools, metadata))
   turns: list[Turn] = []
   acted = False
   for i, raw in enumerate(messages):
     is_last = i == len(messages) - 1
+    # The end of a run is no message that the agent saw.
     if raw.get('role') == 'exit' or (
       acted and is_last and _is_submission(raw, info)
     ):
@@ -101,6 +104,7 @@ def _read_items(messages: list[dict], complaint: str | None, row: Chat) -> Chat:
   for i, raw in enumerate(messages):
     if raw.get('role') == 'exit':
       left_out['exit'] += 1
+    # A response of the API has several items of the agent.
     elif raw.get('object') == 'response':
       output = raw.get('output')
       if not isinstance(output, list):

@@ -47,6 +47,7 @@ def read(value: object) -> Chat:
   acted = False
   for i, raw in enumerate(messages):
     message = _message(raw, i)
+    # The user's first messages are the task, and the others output of commands.
     author = None
     if message['role'] == 'user':
       author = Provenance.TOOL if acted else Provenance.CONTEXT

@@ -43,6 +43,7 @@ def read(value: object) -> Chat:
   """
   if not isinstance(value, dict) or not matches(value):
     raise Malformed(f'expected {WANTS}')
+  # A text in place of messages is the user's.
   if find(value, KEYS, HAS) is None:
     value = {**value, 'input': [{'role': 'user', 'content': value['input']}]}
   messages, tools, metadata = take(value, KEYS, HAS)
@@ -53,6 +54,7 @@ def read(value: object) -> Chat:
   first = {'role': 'system', 'content': system}
   if system and messages[0] != first:
     messages = [first, *messages]
+  # The output is the agent's last turn.
   messages = [
     *messages,
     {'role': 'assistant', 'content': metadata.pop('output')},

@@ -68,6 +68,7 @@ _RECALLED = (
   *('additional_agent_instructions', 'microagent_knowledge', 'date'),
   *('custom_secrets_descriptions', 'conversation_instructions'),
 )
+# Advice in errors about text that events do not have.
 _EXPORT = (
   'export the completions (log_completions of OpenHands), which have the '
   'messages'
@@ -96,6 +97,7 @@ def read(value: object) -> Chat:
     raise Malformed('no turns: no event is a message, an action or its result')
   row = value if isinstance(value, dict) else {}
   metadata = {k: v for k, v in row.items() if k not in (key, 'tools')}
+  # Schemas are in the event of the system prompt, or in the row.
   tools = model_messages.schemas(reader.tools or row.get('tools'))
   return Chat(reader.turns, tools, metadata, reader.left_out)
 
@@ -163,6 +165,7 @@ class _Reader:
     if not isinstance(args, dict):
       raise Malformed(f'{where}: args is {kind(args)}, expected an object')
     source = event.get('source')
+    # Events of the scaffold, such as pauses, are no turns.
     if name in _SILENT or name == 'recall':
       self.left_out[name] += 1
       return
@@ -171,6 +174,7 @@ class _Reader:
         f'{where}: condensation: the agent did not see the earlier events '
         f'again; {_EXPORT}'
       )
+    # The system prompt comes with the schemas of the tools.
     if name == 'system':
       self.tools = args.get('tools')
       system = {'role': 'system', 'content': args.get('content')}
@@ -196,6 +200,7 @@ class _Reader:
     self, name: str, args: Mapping, event: Mapping, where: str
   ) -> None:
     metadata = event.get('tool_call_metadata')
+    # Without function calling, the agent's words are in the arguments.
     if metadata is None:
       message = _spoken(name, args, where)
       if message is None:
@@ -212,6 +217,7 @@ class _Reader:
         f'{where}: no model_response: the words of the agent are not in the '
         f'row; {_EXPORT}'
       )
+    # An observation names the event of its call, from which it gets the id.
     id = metadata.get('tool_call_id')
     if isinstance(id, str) and type(event.get('id')) is int:
       function = metadata.get('function_name')
@@ -231,6 +237,7 @@ class _Reader:
     extras = {} if extras is None else extras
     if not isinstance(extras, dict):
       raise Malformed(f'{where}: extras is {kind(extras)}, expected an object')
+    # Texts that OpenHands words from templates are not in the row.
     if name == 'recall' and any(extras.get(key) for key in _RECALLED):
       raise Malformed(
         f'{where}: recall: OpenHands worded it from a template; {_EXPORT}'
@@ -256,6 +263,7 @@ class _Reader:
       message |= {'role': 'tool', 'tool_call_id': id, 'name': function}
     else:
       message['role'] = 'user'
+    # The scaffold words the user's rejection of an action.
     is_harness = name == 'user_rejected'
     author = Provenance.HARNESS if is_harness else Provenance.TOOL
     self._say(message, author, event)
@@ -277,6 +285,7 @@ def _spoken(name: str, args: Mapping, where: str) -> dict | None:
     thought = thought.get('text')
   if not isinstance(thought, (str, type(None))):
     raise Malformed(f'{where}: thought is {kind(thought)}, expected text')
+  # The last words may be in two fields.
   if name == 'finish':
     last = args.get('final_thought')
     if last is not None and not isinstance(last, str):
@@ -284,6 +293,7 @@ def _spoken(name: str, args: Mapping, where: str) -> dict | None:
     words = '\n'.join(filter(None, (thought, last)))
     if not words:
       return None
+  # Without function calling, the agent writes actions as markup.
   elif name in _MARKUP:
     key, tag = _MARKUP[name]
     if not isinstance(args.get(key), str):
@@ -319,6 +329,7 @@ def with_shell_state(text: str, metadata: Mapping) -> str:
     text += f'\n[Current working directory: {metadata["working_dir"]}]'
   if metadata.get('py_interpreter_path'):
     text += f'\n[Python interpreter: {metadata["py_interpreter_path"]}]'
+  # A code of -1 means that none is known.
   code = metadata.get('exit_code', -1)
   if type(code) is int and code != -1:
     text += f'\n[Command finished with exit code {code}]'

@@ -36,6 +36,7 @@ USES = normalize.USES | {
   *('responses_reasoning_item', 'tool_call', 'llm_response_id'),
   *('tool_call_id', 'tool_name', 'observation', 'error', 'rejection_reason'),
 }
+# Text that the SDK adds before the output of a failed call.
 _ERROR = '[An error occurred during execution.]\n'
 # Authors of messages, by source and role of the message.
 _AUTHORS = {
@@ -44,6 +45,7 @@ _AUTHORS = {
   ('environment', 'user'): Provenance.HARNESS,
   ('hook', 'user'): Provenance.HARNESS,
 }
+# Name under which tools without schemas are counted.
 _SILENT_TOOLS = 'tools without parameters'
 
 
@@ -108,6 +110,7 @@ def read(value: object) -> Chat:
   schemas = _schemas(tools)
   if tools and schemas is None:
     left_out[_SILENT_TOOLS] += 1
+  # Metadata are all keys but the events.
   row = value if isinstance(value, dict) else {}
   metadata = {k: v for k, v in row.items() if k != key}
   return Chat(turns, schemas, metadata, left_out)
@@ -191,6 +194,7 @@ def _observation(event: Mapping, where: str) -> tuple[dict, None]:
   if content is None:
     content = observation.get('output')
   parts = _parts(content, where)
+  # OpenHands adds the state of the shell to the text that the agent sees.
   metadata = observation.get('metadata')
   if isinstance(metadata, dict) and 'exit_code' in metadata:
     text = ''.join(part['text'] for part in parts if _is_text(part))
@@ -213,6 +217,7 @@ def _rejection(event: Mapping, where: str) -> tuple[dict, Provenance]:
   return _result(event, f'Action rejected: {reason}'), Provenance.HARNESS
 
 
+# Events that are turns. All others are left out and counted.
 _READERS = {
   'SystemPromptEvent': _system,
   'MessageEvent': _message,

@@ -25,6 +25,7 @@ from isft_jax.data.messages.conversation import Chat, Malformed, Turn, outline
 KEYS = ('text', 'trajectory', 'react')  # of a row
 USES = frozenset(('role', 'content'))  # keys of a turn
 WANTS = 'text or trajectory: one text with Thought, Action, Observation lines'
+# 'Action Input' is before 'Action', so that the longer label matches.
 _LABELS = (
   *('Question', 'Thought', 'Action Input', 'Action'),
   *('Observation', 'Final Answer'),

@@ -183,8 +183,10 @@ def parse(
     fields = value if isinstance(value, dict) else {}
     return Parsed(example, usage.unused(fields, (), used), left_out)
   adapter = FORMATS[format]
+  # Edits come first, because they give the roles that the format expects.
   if rules.edits and not rules.layout.messages:
     value = _edited(value, adapter, rules, left_out)
+  # Read the turns, then apply the rules for authors.
   row = adapter.read(value)
   has_ids = isinstance(row, token_ids.TokenChat)
   read_turns = row.chat if has_ids else row
@@ -215,6 +217,7 @@ def parse(
     f'row.{_TEMPLATE_VALUES}.{name}' for name in values.keys() - template_names
   }
   _check_json(trajectory)
+  # A trajectory to render, or an example with the tokens of the row.
   result: Trajectory | Example = trajectory
   if has_ids:
     result = token_ids.example(id, row, trajectory)
@@ -305,6 +308,7 @@ def _edited(
     rules: the rules.
     left_out: counts of messages left out; it is updated.
   """
+  # Only formats with one list of messages can be edited here.
   keys: tuple[str, ...] = getattr(adapter, 'KEYS', ())
   has: tuple[str, ...] = getattr(adapter, 'HAS', ())
   match = find(value, keys, has) if keys and has else None

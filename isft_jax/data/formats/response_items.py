@@ -52,6 +52,7 @@ _LEFT_OUT = (
   'ghost_snapshot',
   'compaction_trigger',
 )
+# Summaries of earlier turns that only the provider can read.
 _HIDDEN = ('compaction', 'compaction_summary', 'context_compaction')
 # Types that no other format has. 'message' is also a type of other APIs.
 _TYPES = frozenset(
@@ -65,6 +66,7 @@ _TYPES = frozenset(
     'mcp_list_tools',
   )
 )
+# Types of parts with text, and types of parts that only this API has.
 _TEXT_PARTS = ('input_text', 'output_text', 'text')
 _OWN_PARTS = ('input_text', 'output_text', 'input_image', 'input_file')
 # Decides the author of one part of a user's message; None: the role decides.
@@ -79,6 +81,7 @@ def is_item(value: object) -> bool:
   if isinstance(type_, str) and type_ in _TYPES:
     # An item, and not a block of Anthropic's or an event's name.
     return value.get('role') is None
+  # A message without a type is detected by its parts.
   content = value.get('content')
   return (
     isinstance(value.get('role'), str)
@@ -122,6 +125,7 @@ def read(
     if not isinstance(type_, str):
       raise Malformed(f'{where}: type is {kind(type_)}, expected a name')
 
+    # Each type becomes turns, is left out and counted, or is an error.
     if type_ == 'message':
       _message(item, turns, where, by_text)
     elif type_ == 'reasoning':
@@ -139,6 +143,7 @@ def read(
       left_out[type_] += 1
     elif type_ in _HIDDEN:
       raise hidden(where, type_)
+    # These types hold only references to text.
     elif type_ == 'item_reference':
       raise Malformed(f'{where}: item_reference: its text is not in the row')
     elif type_ in ('web_search_call', 'file_search_call'):
@@ -157,15 +162,18 @@ def _message(item: Mapping, turns: Items, where: str, by_text: ByText) -> None:
   if not isinstance(role, str) or not role:
     raise Malformed(f'{where}: role is {kind(role)}, expected a name')
   texts = _texts([] if content is None else content, where)
+  # Texts of other roles may have several authors.
   if role != 'assistant':
     pieces: list[Piece] = [
       (text, by_text(text) if role == 'user' else None) for text in texts
     ]
     turns.pieces(role, pieces, item)
     return
+  # A message of the agent may have the fields of Chat Completions.
   thought, calls = item.get('reasoning_content'), item.get('tool_calls') or []
   if thought:
     turns.thought(thought, item)
+  # A turn that only makes calls has no text.
   if texts or not calls:
     turns.text(''.join(texts), item)
   if not isinstance(calls, list):
@@ -222,6 +230,7 @@ def _thought(item: Mapping, where: str) -> str:
 def _call(item: Mapping, type_: str, turns: Items) -> None:
   arguments = item.get(_CALLS[type_])
   name = item.get('name')
+  # A custom tool takes one text. Calls of the API's own tools have no name.
   if type_ == 'custom_tool_call':
     arguments = {'input': arguments}
   elif type_ != 'function_call':
@@ -248,8 +257,10 @@ def _output(output: object, where: str) -> str:
 
 def _server_call(item: Mapping, type_: str, turns: Items, where: str) -> None:
   """Adds a call that OpenAI's servers answered, and its answer."""
+  # The provider ran the tool: one item has the call and its result.
   answer = item.get(_SERVER_CALLS[type_])
   name, arguments = item.get('name'), item.get('arguments')
+  # The code is the argument of the call, and the logs are its result.
   if type_ == 'code_interpreter_call':
     name, arguments = 'code_interpreter', {'code': item.get('code')}
     if isinstance(answer, list):
@@ -306,6 +317,7 @@ def _schemas(tool: object) -> list[dict]:
   # A group of functions.
   if type_ == 'namespace':
     return schemas(tool.get('tools'))
+  # A custom tool takes one text, which is shown as a parameter `input`.
   if type_ == 'custom':
     return [
       _schema(

@@ -29,6 +29,7 @@ _REQUESTS = ('responses_create_params', 'request')  # keys of a request
 
 def matches(value: object) -> bool:
   """Returns whether a row has this format."""
+  # Rollouts of Codex are lists of such items, too.
   if isinstance(value, list):
     return _has_items(value) and not codex.matches(value)
   if not isinstance(value, dict):
@@ -65,10 +66,12 @@ def read(value: object) -> Chat:
         'previous_response_id: the turns of that response are not in the row'
       )
 
+  # Items of the request, and then those of the response.
   items: list = []
   keys = [key for key in _LISTS if request.get(key) is not None]
   if keys:
     items += _as_items(keys[0], request.pop(keys[0]), 'user')
+  # A row may repeat the output of its response. Both must be equal.
   outputs = [
     place.pop('output')
     for place in (response, metadata)
@@ -85,6 +88,7 @@ def read(value: object) -> Chat:
   tools = response_items.schemas(
     json_or_text(_first(request, response, 'tools'))
   )
+  # An object whose keys were all read leaves no metadata.
   for key in (*_REQUESTS, 'response'):
     if metadata.get(key) == {}:
       del metadata[key]

@@ -59,6 +59,7 @@ def read(value: object) -> TokenChat:
     Malformed: the row does not follow the format, or the calls are not one
       sequence.
   """
+  # Some rows have the role and the ids of each turn, instead of calls.
   key_turns = _turns(value)
   if key_turns is not None:
     return _read_turns(*key_turns, value)
@@ -74,6 +75,7 @@ def read(value: object) -> TokenChat:
         'the agent has several turns, but prompt_ids is one list without a '
         'mask: the authors of its tokens are unknown'
       )
+  # Turns are the messages of the calls, or stand-ins for unknown texts.
   turns: list[Turn] = []
   samples: list[Sample] = []
   known = 0  # messages of the calls so far
@@ -200,6 +202,7 @@ def _sample(
   prompt = check_ids(_first(tokens, _PROMPT), f'{where}: prompt_ids')
   ids = check_ids(_first(tokens, _COMPLETION), f'{where}: completion_ids')
   mask = _first(tokens, _MASK)
+  # Without a mask, the model wrote the whole completion.
   if mask is None:
     mask = [1] * len(ids)
   if not isinstance(mask, list) or len(mask) != len(ids):
@@ -214,11 +217,13 @@ def _sample(
       Turn(normalised(message, start + i), None, message)
       for i, message in enumerate(call['completion'])
     ]
+  # Tokens whose author has no message get a stand-in for it.
   is_agents = [turn.message['role'] == 'assistant' for turn in turns[start:]]
   for flag, role in ((True, 'assistant'), (False, 'environment')):
     if flag not in is_agents and flag in map(bool, mask):
       turns.append(stand_in(role))
       is_agents.append(flag)
+  # Each run of equal mask values is a piece of the turns that may have it.
   completion: list[tuple[list[int], tuple[int, ...]]] = []
   at = 0
   for is_sampled, group in itertools.groupby(map(bool, mask)):

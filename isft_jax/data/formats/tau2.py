@@ -59,6 +59,7 @@ def read(value: object) -> Chat:
       if raw.get('is_audio') is True or raw.get('audio_content'):
         raise Malformed(f'turn {i}: is_audio: the words are not in the row')
       role = raw.get('role')
+      # The agent sees no calls and results of the user's own tools.
       if role == 'user' and raw.get('tool_calls'):
         left_out[_CALLS] += 1
       elif role == 'tool' and raw.get('requestor') == 'user':

@@ -49,12 +49,13 @@ def read(value: object) -> TokenChat:
     raise Malformed(f'expected {WANTS}')
   model_input, inputs = (_object(value[key]) for key in _KEYS)
   assert isinstance(model_input, dict) and isinstance(inputs, dict)
+  # Inputs and targets must be one sequence, shifted by one token.
   tokens = _tokens(model_input)
   targets = check_ids(_data(inputs, 'target_tokens'), 'target_tokens')
   if tokens[1:] != targets[:-1] or len(tokens) != len(targets):
     raise Malformed('target_tokens are not the tokens that follow model_input')
 
-  # Whose tokens they are.
+  # Authors of the tokens, from the weights.
   key = next((key for key in _MASKS if inputs.get(key) is not None), None)
   if key is None:
     raise Malformed(

@@ -172,10 +172,12 @@ def join(samples: Sequence[Sample], has_tools: bool = False) -> list[Piece]:
   Raises:
     Malformed: the prompt of a call does not begin with all tokens before it.
   """
+  # All tokens so far, and the pieces that they consist of.
   tokens: list[int] = []
   pieces: list[Piece] = []
   for sample in samples:
     n = len(tokens)
+    # Each prompt must begin with all tokens before it.
     if sample.prompt[:n] != tokens:
       # The first token that differs, or the end of a shorter prompt.
       pairs = zip(sample.prompt, tokens, strict=False)
@@ -186,6 +188,7 @@ def join(samples: Sequence[Sample], has_tools: bool = False) -> list[Piece]:
         'tokens before: its history was rewritten, so that the run is not one '
         'sequence; make each call a row of its own'
       )
+    # Author of the prompt's new tokens; None takes that of their turns.
     new, author = sample.prompt[n:], None
     mixed = None if pieces else Provenance.CONTEXT
     if not pieces and (has_tools or not sample.before):
@@ -219,6 +222,7 @@ def pieces_from_mask(
   start = 0
   for is_sampled, group in itertools.groupby(sampled):
     end = start + len([*group])
+    # Tokens before the first sampled one are the prompt.
     before = 'environment' if pieces else 'system'
     pieces.append(Piece(tokens[start:end], (len(turns),)))
     turns.append(stand_in('assistant' if is_sampled else before))
@@ -252,6 +256,7 @@ def example(id: str, row: TokenChat, trajectory: Trajectory) -> Example:
     # A turn is a run of pieces with the same turns.
     number += turns != last
     last = turns
+    # Author and verdict of the piece's turns, unless the piece has its own.
     verdict = Verdict.UNKNOWN
     if author is None:
       of_turns = {trajectory.segments[i].provenance: i for i in turns}

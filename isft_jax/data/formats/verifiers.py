@@ -80,6 +80,7 @@ def _path(nodes: list) -> list[Mapping]:
       f'the trace has {len(leaves)} branches, which end at nodes '
       f'{", ".join(map(str, leaves[:8]))}; make each branch a row of its own'
     )
+  # Walk from the leaf to the root.
   path: list[Mapping] = []
   at = leaves[0]
   while at is not None:
@@ -103,15 +104,19 @@ def _pieces(node: Mapping, i: int) -> list[Piece]:
   if not ids:
     raise Malformed(f'node {i}: no token_ids, but other nodes have some')
   role = node['message'].get('role')
+  # Sampled tokens and tokens of content; all others are the template's.
   mask = _flags(node, 'mask', len(ids), i) or [False] * len(ids)
   # The system prompt has the schemas of tools too, which are no template.
   content = None
   if role != 'system':
     content = _flags(node, 'is_content', len(ids), i)
+  # By default the mask decides in sampled messages, and all tokens of other
+  # messages are content.
   if content is None:
     content = [role != 'assistant' or node.get('sampled') is not True] * len(
       ids
     )
+  # Runs of the turn's own tokens alternate with runs of the template's.
   is_turns = [m or c for m, c in zip(mask, content, strict=True)]
   pieces, start = [], 0
   for is_turn, group in itertools.groupby(is_turns):

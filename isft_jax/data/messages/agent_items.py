@@ -84,6 +84,7 @@ class Items:
         is the turn's; otherwise the turn has spans.
       raw: the item. Its own spans are kept instead.
     """
+    # An empty text would add an author without words.
     pieces = [piece for piece in pieces if piece[0]]
     authors = {author for _, author in pieces}
     text = ''.join(words for words, _ in pieces)
@@ -111,10 +112,12 @@ class Items:
       author: its author, or None if the role decides.
     """
     self.end_turn()
+    # Spans count characters of one text, but the item became several turns.
     spans = raw.get('spans')
     if spans is not None and spans is self._spans:
       raise self._several_texts()
     self._spans = spans
+    # Annotations of the item hold for the turn.
     marks = {k: v for k, v in raw.items() if is_mark(k, v)}
     turn = normalised({**marks, **message}, len(self._turns))
     view = {**raw, 'role': turn['role'], 'content': turn['content']}
@@ -126,11 +129,13 @@ class Items:
       return
     texts, raws, author = self._texts, self._raws, self._author
     self._texts, self._raws, self._author = {}, [], None
+    # Author rules see the keys of all items of the turn.
     raw: dict = {}
     for item in raws:
       raw |= item
     if raw.get('spans') is not None and len(texts.get('text', ())) != 1:
       raise self._several_texts()
+    # Thoughts, text and calls, as one message in OpenAI's form.
     content = ''.join(texts.get('text', ()))
     message: dict = {'role': 'assistant', 'content': content}
     if any(texts.get('thought', ())):
@@ -166,6 +171,8 @@ class Items:
   def _add(
     self, name: str, item: object, raw: Mapping, author: Provenance | None
   ) -> None:
+    # A new turn begins if chat templates would show this item before the last
+    # one, if it is a second message, or if its annotations or author differ.
     last = list(self._texts)[-1] if self._texts else name
     marks = [_marks(r) for r in self._raws[-1:]]
     if (

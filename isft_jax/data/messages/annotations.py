@@ -151,6 +151,7 @@ def parts(raw: Mapping, text: str, i: int) -> tuple[Part, ...]:
     if part.start < end:
       raise Malformed(f'turn {i}: spans overlap at character {part.start}')
     end = part.stop
+  # The last end is the largest, because spans do not overlap.
   if end > len(text):
     raise Malformed(
       f'turn {i}: a span ends at {end}, the text is {len(text)} characters'
@@ -169,6 +170,7 @@ def _part(span: object, where: str) -> Part:
       f'{where} must be [start, stop, author] or [start, stop, author, verdict]'
     )
   start, stop = span['start'], span['stop']
+  # isinstance would accept true and false as positions.
   if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
     raise Malformed(
       f'{where}: expected 0 <= start < stop, counted in characters'

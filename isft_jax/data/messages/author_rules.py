@@ -132,6 +132,7 @@ class Rules:
 
   def describe(self) -> str:
     """Returns all rules as text, one per line, in the order of precedence."""
+    # The order in which they decide: annotations, rules, format, role.
     paths = self.layout.to_json()
     lines = [(f'{key} of the rules', path) for key, path in paths.items()]
     lines += [('annotations of the message', 'its author, verdict, spans')]
@@ -180,6 +181,7 @@ class Rules:
       if any(rule.drop for rule in matching):
         left_out[_kind_of(role)] += 1
         continue
+      # The format reads the new role. Later rules still see the original one.
       new = _new_role(matching)
       if new:
         message = {
@@ -299,6 +301,7 @@ def _rule(rule: object, i: int) -> Rule:
       )
     if rule.keys() == {'when'}:
       raise ValueError(f'has none of {", ".join(_ANSWERS)}')
+    # A new role, or leaving the message out.
     role, drop = rule.get('role', ''), rule.get('drop', False)
     if not isinstance(role, str) or ('role' in rule and not role):
       raise ValueError(f'role is {kind(role)}, expected a name')

@@ -69,6 +69,7 @@ class Layout:
     Raises:
       Malformed: the path does not lead to a list of messages.
     """
+    # Find the list, which may be nested or be JSON in a text.
     fields = row if isinstance(row, dict) else {}
     messages = _at(fields, self.messages)
     if not isinstance(messages, list):
@@ -76,6 +77,7 @@ class Layout:
         f'{self.messages} is {kind(messages)}, expected a list of messages; '
         f'the row has {outline(row)}'
       )
+    # Move the list to the key at which formats look for it.
     moved = _without(fields, self.messages)
     if self.tools:
       tools = _at(moved, self.tools)

@@ -26,6 +26,7 @@ KEYS = frozenset(
 _MESSAGE_KEYS = KEYS | {'attachments', 'experimental_attachments'}
 # A text under `image` may be the name of a container, as 'ubuntu:22.04'.
 _NAMED = ('image', 'image_file', 'image_path')
+# A URL, 1,000 characters of base64, or the name of an image file.
 _IS_IMAGE = re.compile(
   r'^(data:|https?://|[A-Za-z0-9+/=\s]{1000})'
   r'|\.(jpe?g|png|gif|webp|bmp|tiff?|svg|heic|avif)\b',

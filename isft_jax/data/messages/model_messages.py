@@ -51,6 +51,7 @@ def reasoning(raw: Mapping, where: str) -> str:
   Raises:
     Malformed: it is hidden: only the provider can read it.
   """
+  # Reasoning as one text, under either name.
   for key in _REASONING:
     value = raw.get(key)
     if value and not isinstance(value, str):
@@ -58,6 +59,7 @@ def reasoning(raw: Mapping, where: str) -> str:
   texts = [raw[key] for key in _REASONING if raw.get(key)]
   parts: list[str] = []
   is_hidden = ''
+  # Reasoning in blocks, some of which only the provider can read.
   for key in _BLOCKS:
     blocks = raw.get(key) or []
     if not isinstance(blocks, list):
@@ -100,6 +102,7 @@ def schemas(tools: object) -> list[dict] | None:
     return None
   if not isinstance(tools, list) or not all(isinstance(t, dict) for t in tools):
     raise Malformed(f'tools is {kind(tools)}, expected a list of schemas')
+  # Some logs have schemas without the object `function`.
   return [
     tool
     if isinstance(tool.get('function'), dict)
@@ -124,6 +127,7 @@ def answer(response: object, where: str) -> dict:
   choices = response.get('choices') if isinstance(response, dict) else None
   if not isinstance(choices, list):
     raise Malformed(f'{where} has no choices')
+  # Several choices are alternative answers, and no conversation.
   if len(choices) != 1:
     raise Malformed(
       f'{where} has {len(choices)} choices, expected one; make each a row of '

@@ -85,6 +85,7 @@ def take(
   Raises:
     Malformed: the row has no messages, or a message or a tool is not an object.
   """
+  # The list is under one of the keys, or it is the row itself.
   match = find(row, keys, has)
   if not match:
     raise Malformed(
@@ -162,6 +163,7 @@ def normalised(raw: Mapping, i: int) -> dict:
   if not isinstance(role, str) or not role:
     raise Malformed(f'turn {i}: role is {kind(role)}, expected a name')
   name, role = role, roles.for_template(role)
+  # A text under another key would be lost.
   if 'content' not in raw:
     for key in _NOT_CONTENT:
       if key in message:
@@ -169,6 +171,7 @@ def normalised(raw: Mapping, i: int) -> dict:
   content = _text(message.pop('content', ''), i)
   if 'refusal' in message:
     content = _refusal(message.pop('refusal'), content, i)
+  # Reasoning in pieces becomes one text.
   for key in _PIECES:
     if key in message:
       _take_reasoning(message, key, i)
@@ -209,6 +212,8 @@ def joined_calls(turns: list[Turn]) -> list[Turn]:
   joined: list[Turn] = []
   for turn, speaker in zip(turns, speakers, strict=True):
     before = joined[-1] if joined else None
+    # Only a call right after an agent's message joins it, and only if neither
+    # has annotations.
     if (
       speaker != 'tool_call'
       or 'tool_calls' not in turn.message
@@ -219,6 +224,7 @@ def joined_calls(turns: list[Turn]) -> list[Turn]:
     ):
       joined.append(turn)
       continue
+    # The call joins those of the message before it.
     calls = before.message.get('tool_calls', []) + turn.message['tool_calls']
     message = {**turn.message, **before.message, 'tool_calls': calls}
     joined[-1] = before._replace(message=message)
@@ -302,6 +308,7 @@ def _take_reasoning(message: dict, key: str, i: int) -> None:
   # The same words are usually there as one text, too.
   if any(message.get(name) for name in _REASONING):
     return
+  # The words of each block, under the names that providers use.
   texts = [
     piece[name]
     for piece in pieces

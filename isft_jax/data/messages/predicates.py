@@ -56,6 +56,7 @@ def check(path: str, test: object) -> Predicate:
   Raises:
     ValueError: the test has another form.
   """
+  # A list of options: the value must equal one of them.
   if isinstance(test, list):
     if not test or not all(isinstance(option, _SCALARS) for option in test):
       raise ValueError(f'{path}: expected a list of strings or numbers')

@@ -19,6 +19,7 @@ _USUAL = ('tools', 'functions')
 # Keys of a schema besides its name. Without any of them, an object with a name
 # is something else.
 _SCHEMA = ('parameters', 'description', 'input_schema', 'inputSchema')
+# Keys of a call in OpenAI's form. All others are fields of its function.
 _CALL_FIELDS = ('id', 'index', 'type', 'function')
 
 
@@ -43,6 +44,7 @@ def take(metadata: dict) -> list[dict] | None:
   Raises:
     Malformed: `tools` or `functions` holds something else, or both differ.
   """
+  # The first key with schemas counts. Others usually repeat it.
   keys = [key for key in KEYS if key in metadata]
   used: tuple[str, list[dict]] | None = None
   for key in keys:

@@ -44,6 +44,7 @@ def unused(
     turns: its turns, and their authors.
     used: keys that are used.
   """
+  # Keys of the row that no format and no rule reads.
   paths = {
     f'row.{key}'
     for key, value in metadata.items()
@@ -57,6 +58,7 @@ def unused(
       unused_keys = _of_message(turn, author, others, used.template)
       paths.update(f'message.{key}' for key in unused_keys)
       known = known | unused_keys
+    # Keys inside of parts and of calls.
     if used.part and isinstance(turn.raw.get('content'), list):
       paths.update(_of_parts(turn.raw['content'], used.part))
     if 'tool_calls' in turn.message:

@@ -67,6 +67,7 @@ def _run(
   runner: str,
   options: str,
 ) -> tuple[dict, bool]:
+  # The same checks as without Beam. An equal data set is not prepared again.
   begun = plain.begin(settings, renderer, rules, output)
   if begun.report:
     return begun.report, True
@@ -82,6 +83,7 @@ def _run(
   pipeline = beam.Pipeline(
     runner=runner, options=PipelineOptions(shlex.split(options))
   )
+  # The pipeline runs when this block ends.
   with pipeline:
     # Rows to records. The reshuffle spreads the rows of large files.
     prepared = (

@@ -13,6 +13,7 @@ from isft_jax.types import Example, Provenance, Verdict
 # data, as ids.
 _MOST_KEYS = 1_000
 _OTHER_KEYS = 'other keys'
+# The shortest row, the longest row, and quantiles between them.
 _QUANTILES = (0, 0.1, 0.5, 0.9, 0.99, 1)
 
 
@@ -94,6 +95,7 @@ class Tally:
   def merge(self, other: 'Tally') -> 'Tally':
     """Adds the counts of another tally; returns this one."""
     for name, count in vars(other).items():
+      # These counters stay bounded when they are added.
       if name in ('unused', 'misread', 'left_out'):
         counts = getattr(self, name)
         for key, number in count.items():
@@ -115,6 +117,7 @@ class Tally:
       for name in objectives.NAMES
       if tokens
     }
+    # `verify` compares these rows and splits with the records.
     return {
       'rows': {
         'read': self.read,
@@ -134,6 +137,7 @@ class Tally:
         if self.tokens_P[author]
       },
       'straddling_tokens': self.straddling,
+      # Text and schemas that the rendering lacks; see `fidelity.count_losses`.
       'lost': {
         'thinking_characters': self.lost['thinking'],
         'whitespace_characters': self.lost['whitespace'],

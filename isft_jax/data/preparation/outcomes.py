@@ -91,6 +91,7 @@ def files(
 def tasks(file: tuple[int, str, str]) -> Iterator[Task]:
   """Yields the rows of one element of `files`, in order."""
   number, path, stem = file
+  # Number of the last row that was read, for the note of a damaged file.
   last = 0
   try:
     for row in rows.read(path):
@@ -207,6 +208,7 @@ class Preparer:
     else:
       tally.merge(counts)
       return Outcome(task.key, split, records, None)
+    # The row is rejected: it counts by its reason and leaves a note.
     tally.rejected[reason] += 1
     if bug:
       tally.unexpected_errors[bug] += 1
@@ -293,6 +295,8 @@ class Preparer:
         f'{length:,} characters in messages and tools; the limit is '
         f'{LONGEST_ROW:,}',
       )
+    # With 'split', a row is rendered once per turn of the agent if rendering it
+    # at once leaves out words or thinking.
     on_dropped = self._settings.on_dropped
     try:
       rendered = self._renderer.render(trajectory, on_dropped == 'keep')
@@ -331,6 +335,7 @@ def _length(trajectory: Trajectory) -> int:
     elif isinstance(value, (list, tuple)):
       values += value
     else:
+      # Numbers, true, false and null.
       length += 1
   return length
 

@@ -72,6 +72,7 @@ def _prepare(
   progress: Callable[[Tally], None],
   num_workers: int,
 ) -> tuple[dict, bool]:
+  # An equal data set is not prepared again.
   begun = begin(settings, renderer, rules, output)
   if begun.report:
     return begun.report, True
@@ -146,6 +147,7 @@ def begin(
   if settings.extends:
     base = report_of(epath.Path(settings.extends))
     old_files, old_digests = base['asked']['files'], base.get('digests', {})
+  # Everything that determines the data set, for comparison with a later call.
   asked = {
     'settings': dataclasses.asdict(settings),
     'files': old_files | sizes,
@@ -325,11 +327,13 @@ def check_extends(
   base = settings.extends
   report = report_of(epath.Path(base))
   existing = report['asked']
+  # Ids mean the same text only with the same tokenizer and template.
   if existing['fingerprint'] != asked['fingerprint']:
     raise ValueError(
       f'{base} was rendered with another tokenizer or template, so that its '
       'ids mean something else; prepare all runs again'
     )
+  # A changed file may repeat rows that the data set has already.
   old_files = existing['files']
   changed = _changed(report, digests)
   for file, size in sizes.items():

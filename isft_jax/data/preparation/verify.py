@@ -82,6 +82,7 @@ def _split_damages(
   progress: Callable[[str], None],
 ) -> Iterator[str]:
   """Yields the damages of the records and of the index of one split."""
+  # Without an index, the records are verified all the same.
   codec = shards.Codec()
   name = shards.INDEX.format(split=split)
   try:

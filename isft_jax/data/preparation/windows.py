@@ -56,6 +56,7 @@ def split(example: Example, max_length: int, overlap: int) -> list[Example]:
     # The last window begins early enough to have full length.
     stop = min(start + max_length, total)
     window = slice(start, stop)
+    # All columns are cut alike. Only tokens from `done` on are scored.
     windows.append(
       dataclasses.replace(
         example,

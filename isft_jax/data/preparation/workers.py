@@ -62,6 +62,7 @@ def outcomes(
       tasks = iter(tasks)
       while chunk := tuple(itertools.islice(tasks, _CHUNK)):
         waiting.append(pool.submit(_prepare, chunk))
+        # The oldest chunk comes first, which keeps the order of the rows.
         if len(waiting) > _AHEAD * num_workers:
           yield waiting.popleft().result()
       while waiting:

@@ -7,6 +7,7 @@ An index beside the records is enough to plan an epoch for any objective without
 reading a record. Another file has the checksum of every file.
 """
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -51,9 +52,9 @@ class Records:
       raise ValueError(
         f'{folder}: no split {split!r} there, but {", ".join(self.splits)}'
       )
-    self._lengths = builder.info.splits[split].shard_lengths
     # Records are read one by one; the index is in memory as a whole.
-    self._source = builder.as_data_source(split)
+    self._source = shards.reader(builder, split)
+    self._features = builder.info.features
     self.index = index_lib.read(
       path / shards.INDEX.format(split=split), len(self)
     )
@@ -67,6 +68,10 @@ class Records:
     It covers the index and the checksums of the shards. Other files, such as
     the description for TFDS, may change without a change of the records.
     """
+    return self._digest
+
+  @functools.cached_property
+  def _digest(self) -> str:
     digest = hashlib.sha256()
     # Data sets without checksums are known by their index only.
     sums = shards.checksums(self._path) or {}
@@ -85,7 +90,7 @@ class Records:
     # Damaged shards raise, and shards of another preparation differ from the
     # index.
     try:
-      record = self._source[int(number)]
+      record = self._features.deserialize_example_np(self._source[int(number)])
       error = index_lib.mismatch(self.index, int(number), record)
     except Exception as cause:  # C++ and protocol buffers raise many kinds
       place = self._place_of(int(number))
@@ -111,11 +116,7 @@ class Records:
 
   def _place_of(self, number: int) -> str:
     """Returns the shard of a record, and its number there."""
-    shard = 0
-    for length in self._lengths:
-      if number < length:
-        break
-      shard, number = shard + 1, number - length
+    shard, number = self._source.place(number)
     name = find_version(self.folder) / shards.name(self.split, shard)
     return f'{name}: record {number}'
 
@@ -281,12 +282,13 @@ def write(
   # The data set exists. Rebuild an index that is missing or damaged.
   builder = shards.open_folder(path)
   for split in builder.info.splits:
-    source = builder.as_data_source(split)
+    source = shards.reader(builder, split)
     index = path / shards.INDEX.format(split=split)
     try:
       index_lib.read(index, len(source))
     except ValueError:
-      index_lib.save(index, index_lib.from_records(source, len(source)))
+      records = map(builder.info.features.deserialize_example_np, source)
+      index_lib.save(index, index_lib.from_records(records, len(source)))
   return Records(folder)
 
 

@@ -99,15 +99,21 @@ def read(path: epath.Path, records: int) -> Index:
   Raises:
     ValueError: the file is missing or damaged.
   """
+  cells = len(Provenance), len(Verdict)
+  shapes = {'length_N': (), 'trajectory_N': ()} | dict.fromkeys(
+    ('counts_NPV', 'last_NPV'), cells
+  )
   try:
     with files.open_bytes(path, 'rb') as file:
       index = Index(**np.load(file, allow_pickle=False))
-    if {len(array) for array in index} != {records}:
-      raise ValueError('the number of records is another')
-  except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as e:
+    for name, shape in shapes.items():
+      array = getattr(index, name)
+      if (array.dtype, array.shape) != (np.int32, (records, *shape)):
+        raise ValueError(f'{name} has another shape or type')
+  except Exception as error:  # damaged archives raise many kinds
     raise ValueError(
       f'{path}: missing or damaged; prepare the records again'
-    ) from e
+    ) from error
   return index
 
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,6 +27,7 @@ from tensorflow_datasets.core.utils.lazy_imports_utils import (
 
 from isft_jax import files
 from isft_jax.data.records import index as index_lib
+from isft_jax.data.records import shard_reader
 from isft_jax.types import Example
 
 SPLITS = ('train', 'heldout')
@@ -36,6 +38,14 @@ INDEX = 'index-{split}.npz'
 # known while a shard is written.
 _NAME = 'trajectories-{split}.array_record-{number:05d}'
 _TEMPLATE = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}'
+# Entry of `rendering` in the metadata -> its types; see `Renderer.rendering`.
+_RENDERING: dict[str, Any] = {
+  'template': (str, dict),
+  'values': (dict, types.NoneType),
+  'special_text': str,
+  'piecewise': bool,
+  'call_id_digits': int,
+}
 _BLOCK = 1 << 20  # bytes per read for checksums
 _BATCH = 256  # records per read
 
@@ -138,6 +148,7 @@ def open_folder(path: epath.Path) -> 'tfds.core.DatasetBuilder':
       f'{path}: cannot be opened ({type(error).__name__}); prepare the records '
       'again'
     ) from error
+  _check_metadata(builder, path)
   for split, files_ in paths.items():
     # The builder's own path of the folder, which may be absolute.
     folder = epath.Path(builder.data_path)
@@ -148,6 +159,46 @@ def open_folder(path: epath.Path) -> 'tfds.core.DatasetBuilder':
         'this folder; prepare the records again'
       )
   return builder
+
+
+def reader(
+  builder: 'tfds.core.DatasetBuilder', split: str
+) -> shard_reader.ShardReader:
+  """Returns a reader of the records of a split, as bytes."""
+  info = builder.info.splits[split]
+  return shard_reader.ShardReader(
+    [os.fspath(path) for path in info.filepaths], info.shard_lengths
+  )
+
+
+def _check_metadata(
+  builder: 'tfds.core.DatasetBuilder', path: epath.Path
+) -> None:
+  """Checks the types of the metadata of records.
+
+  Raises:
+    ValueError: the file is damaged, or of something else than records.
+  """
+  try:
+    metadata = dict(builder.info.metadata)  # TFDS reads the file now
+    rendering = metadata.get('rendering', {})
+    # Records of older versions lack some of the entries.
+    is_known = (
+      isinstance(rendering, dict)
+      and isinstance(metadata.get('fingerprint', ''), str)
+      and all(
+        isinstance(rendering[name], kinds)
+        for name, kinds in _RENDERING.items()
+        if name in rendering
+      )
+    )
+  except (OSError, ValueError, TypeError, RecursionError):
+    is_known = False
+  if not is_known:
+    raise ValueError(
+      f'{path / "metadata.json"}: not the metadata of records; prepare them '
+      'again'
+    )
 
 
 class Info(NamedTuple):
@@ -278,10 +329,10 @@ def checksums(folder: epath.Path) -> dict[str, str] | None:
   """
   try:
     sums = json.loads((folder / CHECKSUMS).read_text())
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return None
-  # A damaged file may still be JSON.
-  return sums if isinstance(sums, dict) else None
+  # A damaged file may still be JSON. Every data set has files.
+  return sums if sums and isinstance(sums, dict) else None
 
 
 def index_section(path: epath.Path) -> epath.Path:

@@ -73,6 +73,7 @@ class Attribution:
     Returns:
       The stretches; those of the last turn have it as their home.
     """
+    # Only the last turn can be the agent's message after the loop.
     turn = len(trajectory.segments) - 1
     if turn < 0 or not trajectory.segments[turn].in_agents_slot:
       return stretches
@@ -92,6 +93,7 @@ class Attribution:
     cut = self._profile.last_header(before.text)
     if cut < 0:
       return stretches
+    # The header, the values and the stop become stretches of the turn.
     literal = Origin(turn, 'literal')
     turns = [
       Stretch(before.text[:cut], before.origin, -1),
@@ -132,6 +134,7 @@ class Attribution:
       first.setdefault(turn, i)
       last[turn] = i
 
+    # State of the walk over the stretches.
     homes = {stretch.home for stretch in stretches}
     spans: list[Span] = []
     turn = 0
@@ -222,6 +225,7 @@ class Attribution:
       turn: the agent's turn.
       home: the turn that prints the text.
     """
+    # The text may be the beginning of a turn of the world.
     is_world = home >= 0 and not (
       segments[home].in_agents_slot
       or segments[home].role in ('system', 'developer')
@@ -287,6 +291,7 @@ def _what_follows(
     'answer' if another turn's words follow, 'value' if words or a call of the
     turn do, 'name' if only the name of an earlier call does, or ''.
   """
+  # Look ahead to the end of the printed turn.
   follows = ''
   for _, origin, home in stretches[i + 1 :]:
     assert origin is not None

@@ -34,6 +34,7 @@ def _with_text(call: object) -> object:
     return call
   if not isinstance(arguments, dict):
     return call
+  # The text of the row itself, so that no character changes.
   if isinstance(arguments, JsonObject):
     text = arguments.text
   else:
@@ -57,6 +58,7 @@ def with_call_ids(messages: Sequence[dict], digits: int) -> list[dict]:
   unanswered: list[str] = []
   rewritten = []
   for message in messages:
+    # Calls are numbered in order, and their numbers become the ids.
     calls = []
     for call in message.get('tool_calls') or ():
       short = f'{number:0{digits}d}'
@@ -67,6 +69,7 @@ def with_call_ids(messages: Sequence[dict], digits: int) -> list[dict]:
         call = {**call, 'id': short}
       calls.append(call)
     message = {**message, 'tool_calls': calls} if calls else message
+    # An answer gets the id of its call, or of the oldest call without one.
     if message['role'] == 'tool':
       oldest = unanswered[0] if unanswered else None
       id = message.get('tool_call_id')

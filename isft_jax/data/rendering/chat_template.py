@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from isft_jax import files
 from isft_jax.data.rendering import tracked_str
 from isft_jax.data.rendering.jinja_env import Environment, Message
 from isft_jax.data.rendering.limits import OverLimitError
@@ -107,7 +108,8 @@ class ChatTemplate:
     # Python may refuse the generated code, for example for its depth.
     except Exception as error:
       raise ValueError(
-        f'the chat template does not compile: {error or type(error).__name__}'
+        'the chat template does not compile: '
+        + files.one_line(str(error) or type(error).__name__)
       ) from error
 
   def render(

@@ -132,6 +132,7 @@ def encode(
           'which would end or forge a turn; see --special_text',
         )
 
+  # Each token has the fields of the span that owns it.
   def of_owner(field: str, dtype: type[np.integer]) -> np.ndarray:
     return np.asarray([getattr(s, field) for s in spans], dtype)[owner_T]
 

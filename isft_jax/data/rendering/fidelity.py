@@ -46,6 +46,7 @@ def count_losses(
     Rejected: some text has an unknown origin, words of the agent are outside of
       its turn, or words are missing or duplicated.
   """
+  # Text is compared by its origin, so that every origin must be known.
   _check_origins(trajectory, stretches)
 
   # Collect the rendered text of each value: (turn, field, number) -> text.
@@ -74,6 +75,7 @@ def count_losses(
       _add(lost, _missing(thinking, shown, False), where, thinking, shown)
     else:
       lost['thinking'] += len(thinking)
+    # Content may be left out as a whole if the caller allows it.
     content, shown = message['content'], rendered[turn, 'content', 0]
     if may_drop and not shown:
       lost['words'] += len(content)
@@ -83,6 +85,7 @@ def count_losses(
       name = rendered[turn, 'name', number]
       arguments = rendered[turn, 'call', number]
       _check_call(call, name, arguments, where)
+  # Schemas of tools belong to no turn: their number is -1.
   lost['tools'] = int(bool(trajectory.tools) and not rendered[-1, 'tools', 0])
   return lost
 
@@ -142,6 +145,7 @@ def _check_origins(
         f'turn {home}: the template computes {text[:60]!r} in a way that loses '
         'its author',
       )
+    # Values must be shown inside of their own turns.
     is_value = origin.turn >= 0 and origin.field != 'literal'
     if is_value and home != origin.turn:
       segment = trajectory.segments[origin.turn]

@@ -14,6 +14,7 @@ import tokenizers
 import transformers
 from tokenizers import normalizers, pre_tokenizers
 
+from isft_jax import files
 from isft_jax.gguf_file import GGUFFile
 
 _CONTROL, _USER_DEFINED = 3, 4  # codes of tokenizer.ggml.token_type
@@ -37,6 +38,8 @@ def _split(regex: str) -> pre_tokenizers.PreTokenizer:
   )
 
 
+# The library has the regular expression of GPT-2. SmolLM splits numbers into
+# digits before it.
 _GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 _DIGITS = pre_tokenizers.Digits(individual_digits=True)
 # By the value of tokenizer.ggml.pre.
@@ -78,8 +81,10 @@ def from_gguf(file: GGUFFile) -> transformers.PreTrainedTokenizerFast:
     if keys.get(key) not in known:
       raise ValueError(
         f'{file.path}: {prefix}{key} must be one of {", ".join(known)} (got '
-        f'{keys.get(key)!r}); pass a folder with tokenizer.json instead'
+        f'{files.shorten(keys.get(key))}); pass a folder with tokenizer.json '
+        'instead'
       )
+  # The vocabulary, the kinds of its tokens, and the merges.
   for key, kind in (('tokens', str), ('token_type', int), ('merges', str)):
     value = keys.get(key)
     if not isinstance(value, list) or not all(
@@ -131,7 +136,7 @@ def _backend(keys: Mapping, where: str) -> tokenizers.Tokenizer:
       ignore_merges=name == 'llama-bpe',
     )
   except Exception as error:  # tokenizers raises bare Exceptions
-    raise ValueError(f'{where}merges: {error}') from error
+    raise ValueError(f'{where}merges: {files.one_line(error)}') from error
   backend = tokenizers.Tokenizer(bpe)
   # Only Qwen2 normalises text, to Unicode's composed form.
   backend.normalizer = normalizers.NFC() if name == 'qwen2' else None

@@ -84,6 +84,7 @@ class _PieceEncoder:
           ids.append(encoded[0])
           offsets.append(encoded[1] + first)
       start = end
+    # The text after the last long piece. An empty text has one encoding, too.
     if start < len(text) or not ids:
       encoded = _encode(text[start:], self._tokenizer, self._encoder)
       ids.append(encoded[0])
@@ -93,6 +94,7 @@ class _PieceEncoder:
   def _long_pieces(self, text: str) -> list[tuple[int, int]]:
     """Returns (start, stop) of the long pieces between special tokens."""
     assert self._special is not None
+    # Special tokens are the bounds of pieces.
     bounds = [bound for m in self._special.finditer(text) for bound in m.span()]
     starts, stops = [0, *bounds[1::2]], [*bounds[::2], len(text)]
     return [
@@ -109,6 +111,7 @@ class _PieceEncoder:
     encoded = _encode(piece, self._tokenizer, self._encoder)
     self._memory[piece] = encoded
     self._size += len(piece)
+    # The least recently used pieces are dropped first.
     while self._size > _BUDGET:
       oldest, _ = self._memory.popitem(last=False)
       self._size -= len(oldest)
@@ -149,6 +152,8 @@ def _overlap(special: set[str], added: set[str]) -> bool:
   def beginnings(text: str) -> set[str]:
     return {text[:k] for k in range(1, len(text))}
 
+  # Tokens may overlap: the end of one is the beginning of another, or one is
+  # inside of the other.
   of_special = set().union(*map(beginnings, special))
   of_added = set().union(*map(beginnings, added))
   return (

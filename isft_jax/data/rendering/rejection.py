@@ -1,5 +1,6 @@
 """Reasons for which a row is rejected."""
 
+# Reason -> explanation, in the order of reports.
 REASONS = {
   'malformed': 'the row does not follow its format',
   'template_raises': 'the chat template refuses the conversation',

@@ -133,11 +133,18 @@ class Renderer:
       )
     self._values = values
     self._special = tokenizer_lib.special_pattern(tokenizer)
-    self._templates = {
-      name: self._compile(source)
-      for name, source in sources.items()
-      if name in ('default', 'tool_use')
-    }
+    # The two templates between which transformers chooses.
+    try:
+      self._templates = {
+        name: self._compile(source)
+        for name, source in sources.items()
+        if name in ('default', 'tool_use')
+      }
+    except ValueError as error:
+      # Only a template of the tokenizer's folder is in a file of this name.
+      is_own = template is tokenizer.chat_template and tokenizer.name_or_path
+      where = f'{tokenizer.name_or_path}: ' if is_own else ''
+      raise ValueError(f'{where}{error}') from error
     # Every setting that affects the ids, besides the tokenizer. Records store
     # it in their metadata.
     frozen = {name: t.source for name, t in self._templates.items()}
@@ -195,6 +202,7 @@ class Renderer:
       Rejected: the template refuses the conversation or leaves out something
         that was written, or the author of a character is in doubt.
     """
+    # A row with template values of its own needs another renderer.
     if trajectory.template_values:
       return self._render_with_values(trajectory, may_drop)
     trajectory = self._with_envelopes(trajectory)
@@ -352,6 +360,7 @@ class Renderer:
       # Few data sets have more than two combinations of values.
       if len(self._variants) == _MOST_VARIANTS:
         self._variants.clear()
+      # Compiled once per combination of values, and kept.
       try:
         self._variants[key] = Renderer.from_rendering(
           self.tokenizer, {**self.rendering, 'values': values}
@@ -398,7 +407,7 @@ class Renderer:
       except OverLimitError:
         raise
       except Exception as error:
-        # Without origins the template may continue.
+        # Without origins, the template may run to its end.
         template.chat.check_limits(messages, trajectory.tools)
         return error
     except OverLimitError as error:
@@ -466,6 +475,7 @@ class Renderer:
     slots = [s.in_agents_slot for s in trajectory.segments]
     before = trajectory.segments[: slots.index(True) if True in slots else None]
     profile = None
+    # Learn the header of an agent's turn from renderings of that beginning.
     if before:
       profile = TemplateProfile.learn(
         functools.partial(self._apply_limited, template.chat),

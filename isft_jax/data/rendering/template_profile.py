@@ -211,6 +211,7 @@ class TemplateProfile:
     tools: Sequence[Mapping] | None,
   ) -> None:
     """Learns the headers after some turns; `role` is the role of the last."""
+    # A conversation without and with the generation prompt.
     messages = [segment.message() for segment in before]
     ended = apply(messages, tools)
     open = apply(messages, tools, add_generation_prompt=True)

@@ -15,7 +15,7 @@ import tokenizers
 os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 import transformers
 
-from isft_jax import gguf_file, places
+from isft_jax import files, gguf_file, places
 from isft_jax.data.rendering import gguf_tokenizer
 
 # Fast tokenizers, written in Rust, have the character offsets of each token.
@@ -24,6 +24,19 @@ FastTokenizer = transformers.PreTrainedTokenizerFast
 END_OF_TEXT = '<|endoftext|>'
 # Files of a tokenizer's folder; one of them is enough.
 _FILES = {'tokenizer.json', 'tokenizer_config.json'}
+# Files that transformers reads if they exist: JSON objects, and other texts.
+_OBJECTS = {
+  *_FILES,
+  *(
+    'config.json',
+    'special_tokens_map.json',
+    'added_tokens.json',
+    'vocab.json',
+  ),
+}
+_TEXTS = {*_OBJECTS, 'chat_template.jinja', 'merges.txt', 'tokenizer.model'}
+# Any tokenizer has tokens for it.
+_SAMPLE = 'The 3 words.\n'
 
 
 def train(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
@@ -33,6 +46,7 @@ def train(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
     texts: documents in the format that the model will read.
     vocab_size: maximum number of ids, including the 256 bytes.
   """
+  # Bytes are the alphabet, so that no text has unknown characters.
   bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
   bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
     add_prefix_space=False
@@ -58,34 +72,136 @@ def load(place: str) -> FastTokenizer:
       preset such as 'smollm2-135m-instruct'.
 
   Raises:
-    ValueError: `place` has no tokenizer, or one that is slow or runs its own
-      code.
+    ValueError: `place` has no tokenizer, a damaged one, or one that is slow or
+      runs its own code. The message is one line with the file or the folder.
   """
   # GGUF files have a tokenizer among their metadata.
   if places.is_gguf(place):
-    return gguf_tokenizer.from_gguf(gguf_file.read(places.gguf_path(place)))
+    return _load_gguf(place)
   if not os.path.isdir(place) and not places.is_hub_id(place):
     raise ValueError(
       f'{place}: no tokenizer there; name its folder, a .gguf file, a hub id '
       f'(ORG/NAME) or a preset ({", ".join(places.PRESETS)})'
     )
+  # From config.json alone, transformers makes a tokenizer without any token.
+  if os.path.isdir(place) and not _existing(place, _TEXTS - {'config.json'}):
+    raise ValueError(_no_tokenizer(place))
+  # A pointer in the place of a template would be used as a template.
+  for path in _existing(place, _TEXTS):
+    files.check_whole(path)
   try:
+    # Code that a repository brings with it is never run.
     tokenizer = transformers.AutoTokenizer.from_pretrained(
       place, trust_remote_code=False
     )
-  except (OSError, ValueError) as error:
-    first_line = str(error).strip().split('\n')[0]
-    if os.path.isdir(place) and not _FILES & set(os.listdir(place)):
-      # Shorter than the message of transformers for a folder without a file.
-      first_line = f'neither {" nor ".join(sorted(_FILES))} is in that folder'
-    raise ValueError(f'{place}: no tokenizer there ({first_line})') from error
+  except BaseException as error:
+    # Damaged files raise anything, errors of the Rust library included.
+    if not _is_of_libraries(error):
+      raise
+    raise ValueError(_load_error(place, error)) from error
   # Authors are assigned by character offsets.
   if not isinstance(tokenizer, FastTokenizer):
     raise ValueError(
       f'{place}: a slow tokenizer, which has no character offsets of its '
       'tokens; convert it to tokenizer.json'
     )
+  _check_works(tokenizer, place)
   return tokenizer
+
+
+def _load_gguf(place: str) -> FastTokenizer:
+  file = gguf_file.read(places.gguf_path(place))
+  try:
+    tokenizer = gguf_tokenizer.from_gguf(file)
+  except ValueError:
+    raise
+  except BaseException as error:
+    if not _is_of_libraries(error):
+      raise
+    raise ValueError(_load_error(place, error)) from error
+  _check_works(tokenizer, place)
+  return tokenizer
+
+
+def _existing(place: str, names: Iterable[str]) -> list[str]:
+  """Returns the paths of the files that a folder has of some names."""
+  paths = (os.path.join(place, name) for name in sorted(names))
+  return [path for path in paths if os.path.exists(path)]
+
+
+def _is_of_libraries(error: BaseException) -> bool:
+  """Returns whether an error is not an interrupt or an exit."""
+  # The exception of a Rust panic is no Exception.
+  return isinstance(error, Exception) or (
+    type(error).__name__ == 'PanicException'
+  )
+
+
+def _no_tokenizer(folder: str) -> str:
+  """Returns that a folder has no tokenizer, and where one may be."""
+  # Shorter than the message of transformers for a folder without a file.
+  missing = ' nor '.join(sorted(_FILES))
+  inner = os.path.join(folder, 'tokenizer')
+  remedy = f'; name {inner}' if _existing(inner, _FILES) else ''
+  return (
+    f'{folder}: no tokenizer there (neither {missing} is in that folder)'
+    f'{remedy}'
+  )
+
+
+def _load_error(place: str, error: BaseException) -> str:
+  """Returns why a tokenizer cannot be loaded, with the damaged file if any."""
+  if os.path.isdir(place) and not _existing(place, _FILES):
+    return _no_tokenizer(place)
+  reason = files.one_line(str(error).strip().split('\n')[0])
+  if isinstance(error, OSError | ValueError) and not os.path.isdir(place):
+    return f'{place}: no tokenizer there ({reason})'
+  # Which file is it? transformers does not say.
+  for path in _existing(place, _TEXTS - {'tokenizer.model'}):
+    try:
+      (files.read_json if path.endswith('.json') else files.read_text)(path)
+    except (OSError, ValueError) as flaw:
+      return str(flaw)
+  for path in _existing(place, ['tokenizer.json']):
+    try:
+      tokenizers.Tokenizer.from_file(path)
+    except BaseException as flaw:
+      if not _is_of_libraries(flaw):
+        raise
+      place, reason = path, files.one_line(flaw)
+  return (
+    f'{place}: its tokenizer cannot be loaded ({type(error).__name__}: '
+    f'{reason}); copy or download its files again'
+  )
+
+
+def _check_works(tokenizer: FastTokenizer, place: str) -> None:
+  """Raises ValueError if a tokenizer cannot encode, or has odd attributes."""
+  try:
+    ids = rust_tokenizer(tokenizer).encode(_SAMPLE).ids
+    tokenizer(_SAMPLE)
+    decode(tokenizer, ids)
+    special_pattern(tokenizer)
+    # Two tokens with one id would mean the same to a model.
+    known = tokenizer.get_vocab()
+    template = tokenizer.chat_template
+    named = template if isinstance(template, dict) else {'default': template}
+    is_valid = len(ids) > 0 and len({*known.values()}) == len(known)
+    is_valid &= template is None or all(
+      isinstance(each, str) for each in (*named, *named.values())
+    )
+    is_valid &= isinstance(tokenizer.eos_token_id, int | None)
+    reason = 'a text has no ids, two tokens share one, or a template is no text'
+  except BaseException as error:
+    if not _is_of_libraries(error):
+      raise
+    is_valid = False
+    reason = files.one_line(f'{type(error).__name__}: {error}')
+  if not is_valid:
+    raise ValueError(
+      f'{place}: its tokenizer does not work ({reason}); copy or download its '
+      'files again'
+    )
 
 
 def beside(records: str) -> str:

@@ -27,6 +27,7 @@ from isft_jax.worlds.lying_agent import generator, probes, roles
 from isft_jax.worlds.lying_agent.judge import judge
 from isft_jax.worlds.lying_agent.one_line import one_line_replies
 
+# Arms whose names are no objectives; see `objective_from_arm`.
 MATCHED, DEMONSTRATION = 'observational_matched', 'demonstration'
 # Facts that dialogues are about, and facts that they never mention.
 HALVES = ('told', 'heldout')
@@ -64,6 +65,7 @@ def dialogues(
     base.told,
     acknowledge=settings.acknowledge,
   )
+  # The rest of the generated dialogues is held out.
   return list(itertools.islice(generated, settings.number)), list(generated)
 
 
@@ -82,6 +84,7 @@ def run(
     Probes of both halves of the facts, 'costs' and 'train'.
   """
   training, heldout = dialogues(config, base)
+  # The arm 'base' is probed without fine-tuning.
   params, trained = base.params, None
   if arm != 'base':
     if arm == DEMONSTRATION:
@@ -90,11 +93,13 @@ def run(
     settings = bases.make_run(
       config, config.finetune, arm, objective_from_arm(arm), folder, base.seed
     )
+    # The same gradients with a larger factor, which AdamW almost cancels.
     if arm == MATCHED:
       settings.optim = bases.matched_optimizer(
         settings.optim, target_ratio(records.index)
       )
     params, trained = bases.fit(settings, records, params)
+  # Probes of the facts, and costs on dialogues that no arm has seen.
   return {
     **probe_facts(config, base, params),
     'costs': roles.measure(
@@ -132,6 +137,7 @@ def probe_facts(
     margins: the margin of each fact.
   """
   renderer, model = base.renderer, (base.graphdef, params)
+  # Margins, and replies after the user has stated the truth or the lie.
   probed = probes.probe_prepared(
     *model, base.probes, renderer, config.reply_tokens
   )
@@ -146,6 +152,7 @@ def probe_facts(
       probed['facts'], answers, base.facts, strict=True
     )
   ]
+  # Rows are in the order of `base.facts`, with the told facts first.
   split = len(base.told)
   return {
     half: _shares(part)

@@ -102,6 +102,7 @@ def prepare_base(
   """Trains the base of a seed, resumes its training, or loads it."""
   bank = make_bank(config, seed)
   workdir = workdir / 'bases' / f'seed-{seed}'
+  # A given model comes with its own tokenizer.
   if config.model.init_from:
     tokenizer = tokenizer_lib.load(config.model.init_from)
     model = dataclasses.replace(config.model, init_from='')
@@ -114,9 +115,11 @@ def prepare_base(
       Renderer(tokenizer, template or chat_template.PLAIN),
     )
   else:
+    # Otherwise, pre-train a small model on documents about the facts.
     renderer = _prepare(config, workdir, bank.facts, seed)
     run = make_run(config, config.pretrain, 'base', PLAN, workdir, seed)
     graphdef, params, _ = train(run, str(workdir / 'run'))
+  # Prompts are the same in all runs of the seed, so that they are made once.
   prepared = probes.prepare(bank.facts, renderer, bank.context)
   return Base(seed, bank, renderer, graphdef, params, prepared)
 
@@ -124,6 +127,7 @@ def prepare_base(
 def make_bank(config: EvidenceConfig, seed: int) -> Bank:
   """Returns the facts of a seed: invented, read from a file, or real."""
   if config.bank == 'world':
+    # The table interleaves kinds of facts, so that both parts have all kinds.
     return Bank(
       told=world_facts.MIXED[: config.facts],
       heldout=world_facts.MIXED[config.facts :],
@@ -155,6 +159,7 @@ def make_run(
     seed=seed,
     records=str(folder / 'records'),
     tokenizer=str(folder / 'tokenizer'),
+    # The parameters come from the base, and not from `init_from`.
     model=dataclasses.replace(config.model, init_from=''),
     mesh=config.mesh,
   )
@@ -187,6 +192,7 @@ def fit(
   for batch in itertools.islice(pipeline.batches(source), len(source)):
     state, values = trainer.step(state, sharding.to_global(batch, trainer.mesh))
     rows.append([values[name] for name in ('loss', 'weight', 'targets')])
+  # Reading the values waits for the last step.
   losses = [tuple(map(float, row)) for row in rows]
   if not all(math.isfinite(loss) for loss, *_ in losses):
     raise FloatingPointError(
@@ -265,6 +271,7 @@ def _prepare(
     Renderer(tokenizer, chat_template.PLAIN).save_tokenizer(part)
     part.rename(folder)
   renderer = Renderer(tokenizer_lib.load(str(folder)), chat_template.PLAIN)
+  # Records of the documents. Existing ones are kept.
   dataset.write(
     str(workdir / 'records'),
     lambda: map(renderer.example, make()),

@@ -89,6 +89,7 @@ def run(
     )
     params, summary = bases.fit(settings, records, params)
     trained.append(summary)
+  # The records of the rounds are no longer needed.
   shutil.rmtree(folder)
   return {
     'accuracy': accuracy,
@@ -124,6 +125,7 @@ def sample_answers(
     probes.slot(question, fact.true_claim, base.renderer).prompt_T
     for question, fact in zip(questions, base.facts, strict=True)
   ]
+  # Each round samples with a seed of its own.
   replies = one_line_replies(
     base.graphdef,
     params,
@@ -146,9 +148,11 @@ def make_transcript(
   number: int,
 ) -> Trajectory:
   """Returns a conversation in which the user confirms or corrects an answer."""
+  # Each transcript has a random stream of its own.
   rng = np.random.default_rng([seed, _ANSWERS, round, number])
   phrases = generator.CONFIRMATIONS if right else generator.CORRECTIONS
   response = str(rng.choice(phrases)).format(claim=fact.true_claim)
+  # The verdict is the agent's. The user is always right.
   verdict = Verdict.RIGHT if right else Verdict.WRONG
   return Trajectory(
     f'round-{round}-{number:06d}',

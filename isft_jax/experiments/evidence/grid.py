@@ -107,7 +107,7 @@ def reproduce(
     config,
     {
       part: {
-        (unit.seed, unit.name): json.loads(_path(workdir, unit).read_text())
+        (unit.seed, unit.name): files.read_json(_path(workdir, unit))
         for unit in units(config, part)
       }
       for part in PARTS
@@ -117,7 +117,7 @@ def reproduce(
   )
   _write_json(workdir / 'results.json', results)
   # The page is made from the file, as `isft-reproduce --from` makes it.
-  results = json.loads((workdir / 'results.json').read_text())
+  results = files.read_json(workdir / 'results.json')
   page = report.write(workdir, results)
   print(f'done: open {page}, or read {workdir / "results.json"}', flush=True)
   return results
@@ -140,7 +140,9 @@ def _run_all(
     folder.mkdir(parents=True, exist_ok=True)
     result = _RUN[unit.room](config, base, folder, unit.argument)
     now = time.perf_counter()
+    # Results are written last, so that a file marks a finished run.
     _write_json(path, result | {'seconds': round(now - unit_started, 1)})
+    # Estimate of the time left, from the mean of the runs so far.
     left = (now - started) / (number + 1) * (len(todo) - number - 1)
     print(
       f'[{now - started:5.0f} s] {number + 1:>3}/{len(todo)} {unit.place:<44} '

@@ -14,7 +14,7 @@ from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.environment import describe_base
 from isft_jax.experiments.evidence import users
 from isft_jax.experiments.evidence.arms import HALVES
-from isft_jax.experiments.evidence.statistics import interval, paired, summary
+from isft_jax.statistics import interval, paired, summary
 
 # Runs of a part: (seed, name of the arm or world) -> content of the run's file.
 Runs = Mapping[tuple[int, str], dict[str, Any]]
@@ -86,6 +86,7 @@ def flywheel(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
     accuracies, heldout = (
       [run[key] for run in mine] for key in ('accuracy', 'heldout_accuracy')
     )
+    # Accuracy per round for both halves, and the margin after the last round.
     by_arm[arm] = {
       'accuracy': _by_round(accuracies),
       'per_seed': accuracies,
@@ -93,15 +94,17 @@ def flywheel(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
       'margin': summary([run['margin'] for run in mine]),
       'unread': sum(run['unread'] for run in mine),
     }
-    # Arms listed before observational have no difference.
-    if 'observational' in by_arm:
-      theirs = by_arm['observational']['per_seed']
+  # Arms without observational have no difference.
+  if 'observational' in by_arm:
+    theirs = by_arm['observational']['per_seed']
+    for figures in by_arm.values():
       # Transposed from seed x round to round x seed.
-      by_arm[arm]['against_observational'] = [
-        paired(ours, other)
-        for ours, other in zip(
-          zip(*accuracies, strict=True), zip(*theirs, strict=True), strict=True
-        )
+      rounds = (
+        zip(*accuracies, strict=True)
+        for accuracies in (figures['per_seed'], theirs)
+      )
+      figures['against_observational'] = [
+        paired(ours, other) for ours, other in zip(*rounds, strict=True)
       ]
   return by_arm
 
@@ -137,6 +140,7 @@ def worlds(config: EvidenceConfig, runs: Runs) -> list[dict[str, Any]]:
   rows = []
   for world in users.worlds(config):
     mine = _runs_named(runs, world.name)
+    # Margins per arm, in the order of the seeds.
     margins = {
       arm: [run[arm]['mean_margin'] for run in mine]
       for arm in config.worlds.arms
@@ -150,6 +154,7 @@ def worlds(config: EvidenceConfig, runs: Runs) -> list[dict[str, Any]]:
         for arm in margins
       }
     }
+    # Paired by seed, because both arms start from the same base.
     if {'interventional', 'observational'} <= margins.keys():
       row['difference'] = paired(
         margins['interventional'], margins['observational']
@@ -171,6 +176,7 @@ def _arms(
       }
       for half in halves
     }
+    # Differences to the base and to L_obs, paired by seed.
     for other in ('base', 'observational'):
       if other in names and arm != other:
         theirs = _runs_named(runs, other)

@@ -68,6 +68,7 @@ def run(
     config.dialogues.acknowledge,
   )
   records = base.write(folder, map(base.renderer.example, dialogues))
+  # Each arm starts again from the base.
   for arm in grid.arms:
     settings = bases.make_run(config, grid.stage, arm, arm, folder, base.seed)
     params, trained = bases.fit(settings, records, base.params)

@@ -75,6 +75,7 @@ def row(
     pairs_A2: alignment: indices in both renderings, -1 for none.
     decode: id -> text.
   """
+  # An index of -1 marks a token that the other sequence lacks.
   ours_A, theirs_A = pairs_A2.T
   in_ours_A, in_theirs_A = ours_A >= 0, theirs_A >= 0
   weights_T = np.array(table_PV[example.provenance_T, example.verdict_T])
@@ -83,6 +84,7 @@ def row(
 
   # A token that we do not have belongs to the turn of the token before it.
   before_A = np.maximum(np.maximum.accumulate(ours_A), 0)
+  # The appended value is that of the index -1, and is replaced.
   ids_A = np.where(
     in_ours_A,
     example.tokens_T[before_A],
@@ -114,6 +116,7 @@ def count(row: Row, author: Provenance | None = None) -> Count:
     is_counted_A = row.provenance_A == author
   ours_A = (row.weights_A > 0) & is_counted_A
   theirs_A = row.scored_A & is_counted_A
+  # In the order of the fields of `Count`.
   masks = (
     *(is_counted_A, ours_A, theirs_A, ours_A & theirs_A),
     *(ours_A & ~theirs_A, theirs_A & ~ours_A),

@@ -65,6 +65,7 @@ def _row(row: compared.Row) -> dict:
 
 def _turns(row: compared.Row) -> Iterator[dict]:
   """Yields the values of each turn of a row."""
+  # A turn ends where the index of the segment changes.
   bounds = np.flatnonzero(np.diff(row.segment_A)) + 1
   stops = [*bounds.tolist(), len(row.texts)]
   for start, stop in itertools.pairwise([0, *stops]):

@@ -37,6 +37,7 @@ def flywheel(wheel: Mapping[str, Mapping]) -> plots.Chart:
         label=change,
       )
       plots.set_tooltip(line, change)
+    # Rounds are whole numbers, and accuracies are in per cent.
     axes.xaxis.set_major_locator(ticker.MaxNLocator(10, integer=True))
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
     axes.grid(axis='y')

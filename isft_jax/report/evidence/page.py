@@ -100,8 +100,8 @@ def answer(results: dict) -> str:
   # One sentence per part that is done.
   sentences = []
   wheel = results.get('flywheel', {})
-  if {'interventional', 'observational'} <= wheel.keys():
-    do, obs = wheel['interventional'], wheel['observational']
+  do, obs = wheel.get('interventional', {}), wheel.get('observational')
+  if obs and 'against_observational' in do:
     sentences.append(
       f'Trained for {len(do["accuracy"]) - 1} rounds on conversations about '
       f'its own answers, a model that was right on '
@@ -110,22 +110,26 @@ def answer(results: dict) -> str:
       f'{obs["accuracy"][-1]["mean"]:.0%} with L_obs: '
       f'{difference(do["against_observational"][-1], shares=True)}.'
     )
-  arms = results.get('arms', {})
-  if 'interventional' in arms:
-    against = arms['interventional']['told']['against_observational']
+  # The dialogues with scripted lies.
+  if against := _against_observational(results, 'arms', 'told'):
     sentences.append(
       f'On scripted lies, L_do ends {difference(against["mean_margin"])} '
       f'in mean margin against L_obs, higher on {sum(against["facts_higher"])} '
       f'of {count_facts(against)} facts.'
     )
-  heldout = results.get('heldout', {})
-  if 'interventional' in heldout:
-    against = heldout['interventional']['heldout']['against_observational']
+  # The same comparison on facts that no dialogue mentions.
+  if against := _against_observational(results, 'heldout', 'heldout'):
     sentences.append(
       'On facts that no dialogue mentions the difference is '
       f'{difference(against["mean_margin"])}.'
     )
   return ' '.join(sentences) or 'No part is done yet.'
+
+
+def _against_observational(results: dict, part: str, half: str) -> dict:
+  """Returns differences of L_do to L_obs; {} if one of them was not run."""
+  arm = results.get(part, {}).get('interventional', {})
+  return arm.get(half, {}).get('against_observational', {})
 
 
 def _models(base: dict) -> str:
@@ -149,6 +153,7 @@ def _settings(results: dict) -> Table:
     ('facts', str(config['facts'])),
     *settings(results),
   ]
+  # The two parts that fine-tune with settings of their own.
   for part in ('flywheel', 'worlds'):
     stage = config[part]['stage']
     rows.append((f'{part}: steps of a stage', str(stage['steps'])))

@@ -67,15 +67,16 @@ def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
     blocks.append(_by_round(compared, rounds))
   # Accuracy of each seed before training; it is the same for all arms.
   first = [seed[0] for seed in next(iter(wheel.values()))['per_seed']]
+  differences = '; '.join(
+    f'{arm} {difference(values[-1], shares=True)}'
+    for arm, values in compared.items()
+  )
+  after = f'After {rounds} rounds, against observational: {differences}. '
   return Section(
     'Own mistakes: the flywheel',
     blocks,
-    f'After {rounds} rounds, against observational: '
-    + '; '.join(
-      f'{arm} {difference(values[-1], shares=True)}'
-      for arm, values in compared.items()
-    )
-    + f'. The seeds begin at {min(first):.1%} to {max(first):.1%}'
+    (after if compared else '')
+    + f'The seeds begin at {min(first):.1%} to {max(first):.1%}'
     + ('' if given else ', each with its own base')
     + '; differences are paired by seed.',
     (
@@ -133,7 +134,7 @@ def worlds(worlds: list[dict]) -> Section:
     f'contains 0). {_where_not_above(finished)}In {len(lies)} worlds L_do '
     'itself prefers the lie.',
     'Whether a difference is useful: if both arms prefer the lie, the better '
-    'one still lies. Three seeds give wide intervals.',
+    'one still lies. Few seeds give wide intervals.',
   )
 
 

@@ -102,6 +102,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
   Raises:
     ValueError: two facts of an arm share a topic.
   """
+  # Arms and facts in the order of the chart.
   values = {arm: _known_margins(arms[arm]) for arm in plots.arm_order(arms)}
   topics = _sorted_topics(values)
   if not topics:
@@ -147,6 +148,7 @@ def margins(arms: Mapping[str, dict]) -> plots.Chart | None:
       )
     # The axes, with a word for each side of zero.
     axes.set_xlim(*_limits(values))
+    # Titles of topics take the place of ticks.
     axes.set_ylim(row * len(topics), 0)  # the first on top
     axes.set_yticks([])
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5))

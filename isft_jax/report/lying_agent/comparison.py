@@ -265,6 +265,7 @@ def agreement(arms: Mapping) -> str:
     'Interventional above observational in mean margin, as in the paper: '
     f'**{ordering}**. Same sign as in the paper: **{signs}**.'
   )
+  # Older results have no margins by the paper's scoring.
   if verdicts := _agreement(arms, 'paper_mean_margin'):
     ordering, signs = verdicts
     text += (

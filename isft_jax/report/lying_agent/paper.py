@@ -10,6 +10,7 @@ CITATION = (
   'N. de Freitas and P. Ortega, "Causal interactive LLM agents that tell the '
   'truth", 2026'
 )
+# The base model of the paper.
 MODEL = 'Qwen2.5-0.5B'
 
 

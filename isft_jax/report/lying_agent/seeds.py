@@ -6,7 +6,7 @@ The input is one results.json per seed, all of runs of one config.
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from isft_jax import files
+from isft_jax import files, statistics
 from isft_jax.config import with_new_names
 from isft_jax.report import document, plots, tables
 from isft_jax.report.lying_agent import comparison
@@ -39,6 +39,7 @@ def summary(runs: Mapping[str, Mapping]) -> tuple[tuple, list[tuple]]:
 def page(runs: Mapping[str, Mapping]) -> bytes:
   """Returns the summary as a page in UTF-8; see `summary` for arguments."""
   arms = [run['arms'] for run in runs.values()]
+  # All runs have the same config, so that the first one describes them.
   first = next(iter(runs.values()))
   return document.page(
     'lying_agent/seeds.html.j2',
@@ -61,7 +62,9 @@ def page(runs: Mapping[str, Mapping]) -> bytes:
 
 
 def answer(runs: Sequence[Mapping]) -> str:
-  """Returns sentences on how often interventional is above observational.
+  """Returns sentences on how far interventional is above observational.
+
+  The interval is that of the difference of the two arms, paired by seed.
 
   Args:
     runs: `arms` of results.json, one per seed.
@@ -84,10 +87,19 @@ def answer(runs: Sequence[Mapping]) -> str:
   of_facts = f'{min(beats)} to {max(beats)}'
   if min(beats) == max(beats):
     of_facts = f'{beats[0]}'
-  return (
+  said = (
     'The interventional arm ends above the observational one in mean margin '
     f'on {above} of {len(runs)} seeds. It is the higher of the two on '
     f'{of_facts} of {facts} facts.'
+  )
+  if len(runs) < 2:
+    return said
+  # Arms of a seed share data, initialisation and order.
+  apart = statistics.paired(*zip(*margins, strict=True))
+  return said + (
+    f' Its mean margin is {apart["mean"]:+.3f} nats per token higher; the 95 % '
+    'confidence interval of this difference, paired by seed, is '
+    f'{apart["lo"]:+.3f} to {apart["hi"]:+.3f}.'
   )
 
 
@@ -117,6 +129,7 @@ def _markdown(runs: Mapping[str, Mapping]) -> bytes:
 def _check(runs: Mapping[str, Mapping]) -> None:
   """Raises ValueError unless the runs differ in their seeds only."""
   (first, reference), *others = runs.items()
+  # Two files of one seed would count it twice.
   by_seed = {run['seed']: name for name, run in runs.items()}
   for name, run in runs.items():
     if by_seed[run['seed']] != name:
@@ -124,6 +137,7 @@ def _check(runs: Mapping[str, Mapping]) -> None:
         f'{name} and {by_seed[run["seed"]]} are both of seed {run["seed"]}; '
         'name one file per seed'
       )
+  # All settings but the seed must be equal.
   expected = _identity(reference)
   for name, run in others:
     identity = _identity(run)

@@ -46,6 +46,7 @@ def settings(results: Mapping) -> list[tuple[str, str]]:
     unused += ('documents.', 'pretrain.')
   if _look_up(config, 'dialogues.file'):
     unused += ('dialogues.p_',)
+  # The environment, and then the settings that have an effect.
   return flat(results.get('environment', {})) + [
     (label, _number(value))
     for label, path in _SETTINGS.items()

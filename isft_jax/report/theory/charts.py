@@ -54,6 +54,7 @@ def _draw_lines(axes: Axes, figure: Figure) -> None:
       **_KINDS[line.kind],
     )
     plots.set_tooltip(artist, line.name)
+  # Thresholds are vertical lines, with their names at the top.
   for mark in figure.marks:
     axes.axvline(mark.x, color=_color(mark.color), linewidth=1.2)
     # Names go to the left of a line near the right edge, and of one of the two
@@ -82,6 +83,7 @@ def _draw_dots(axes: Axes, grid: Grid) -> None:
       mean, low, high = row.kl[name]
       # A log scale cannot show an interval that reaches zero: cut it.
       low = max(low, mean / 10)
+      # A bar for the interval, and a mark for the mean. Short runs are hollow.
       axes.plot([low, high], [place, place], color=_color(number), linewidth=1)
       (dot,) = axes.plot(
         mean,

@@ -95,6 +95,7 @@ def figures(results: Mapping) -> dict[str, list[Figure | Grid]]:
 
 def _best_arm(results: Mapping) -> Figure:
   bandit = results['bandit']
+  # Colors stand for the accounting, and dashes for who acts.
   lines = [
     Line(
       f'{writer}, {accounting}',
@@ -125,6 +126,7 @@ def _best_arm(results: Mapping) -> Figure:
 
 def _phase(results: Mapping) -> Figure:
   bandit = results['bandit']
+  # Keys of a JSON object are text: sort them as numbers.
   rewards = sorted(bandit['phase'], key=float)
   return Figure(
     'bandit_phase',
@@ -291,7 +293,7 @@ def _grid(results: Mapping) -> Grid:
     'reaches the interventional prediction, and so does a mask over actions '
     '(observations). If the expert acts, every loss reaches the conditional '
     'prediction, also the mask.',
-    'The first rows have three seeds, with their spread, and were trained '
+    'The first rows have several seeds, with their spread, and were trained '
     'longest. A row measures the targets of its loss: outcomes for '
     'observations, both for all, else actions. Actions of the learner or of '
     'chance as targets teach neither prediction.',
@@ -299,6 +301,7 @@ def _grid(results: Mapping) -> Grid:
 
 
 def _taught(results: Mapping) -> Figure:
+  # The cells whose losses have the two closed forms as minimisers.
   shown = {
     ('own', 'counterfactual'): ('counterfactual, on own actions', BLUE),
     ('expert', 'actions'): ("actions, on the expert's (factual)", VERMILION),

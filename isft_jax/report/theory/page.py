@@ -78,6 +78,7 @@ def page(results: Mapping, drawn: Mapping[str, list[plots.Chart]]) -> bytes:
     'theory/page.html.j2',
     'When is masking an intervention?',
     seed=results['seed'],
+    # Parts that theory.json has, in the order of the page.
     parts=[
       (
         heading,

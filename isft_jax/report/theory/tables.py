@@ -59,6 +59,7 @@ def _fire_engine(results: Mapping) -> Iterator[Table[str]]:
       )
     ],
   )
+  # Seeing an engine is evidence of a fire, and sending one is not.
   yield Table(
     'The chance of a fire',
     ('the engine was', 'before', 'with the engine there', 'which is'),

@@ -95,12 +95,14 @@ def turns(example: Example) -> list[Turn]:
   of the template.
   """
   segment_T = example.segment_T
+  # A turn ends where the index of the segment changes.
   bounds = np.flatnonzero(np.diff(segment_T)) + 1
   result = []
   for start, stop in zip([0, *bounds], [*bounds, len(segment_T)], strict=True):
     if start == stop:  # the example has no tokens
       continue
     counts = np.bincount(example.provenance_T[start:stop])
+    # Codes up to TEMPLATE are no authors of turns.
     counts[: Provenance.TEMPLATE + 1] = 0
     author = np.argmax(counts) if counts.any() else Provenance.TEMPLATE
     result.append(

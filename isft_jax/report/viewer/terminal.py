@@ -131,6 +131,7 @@ def plain(shown: Dialogue, objective: str) -> str:
     )
     for i, text in enumerate(shown.texts)
   ]
+  # Numbers to the right, words to the left.
   tokens = tables.text(Table('', header, rows), '>><<>><')
   title, counts = _title(shown, objective), _counts(shown, objective)
   return f'{title}\n\n{tokens}\n\n{counts}\n'

@@ -17,9 +17,11 @@ from isft_jax.worlds.lying_agent import quantities
 _AFTER_OPENING_SYMBOL = (
   r'(?=["\')\]]|\s*[.!?]?\s*$|\s+(?:is|was|stands|means)\b)'
 )
+# The start of a sentence, before an optional quote or bracket.
 _OPENS = re.compile(r'(?:^|[.!?:]\s+|\n)["\'(]*$')
 # A noun is not followed by an article: 'Japan won the war' names no currency.
 _NOT_A_VERB = r'(?!\s+(?:the|an?|his|her|its|their|many|several|against)\b)'
+# Nor does a noun follow a pronoun: 'they won' names no currency.
 _NOT_A_PRONOUN_BEFORE = (
   r'(?<!\bwho )(?<!\bit )(?<!\bhe )(?<!\bshe )(?<!\bthey )'
 )
@@ -79,6 +81,7 @@ def find(
   value = quantities.parse_number(answer)
   if value is None:
     return _find_words(text, plain(answer))
+  # A number may be spelled out, as in 'seven'.
   spelled = quantities.find_words(
     text, value, before_noun=not answer[0].isdigit()
   )
@@ -94,6 +97,7 @@ def _find_words(text: str, answer: str) -> list[Span]:
   # Common nouns, unlike names, have a plural.
   plural = 's?' if answer.islower() and len(answer) > 3 else ''
   pattern = rf'(?<!\w){re.escape(answer)}{plural}(?!\w)'
+  # At the start of a sentence, the symbols 'In' and 'As' may be words.
   if is_symbol:
     return [
       Span(*match.span())

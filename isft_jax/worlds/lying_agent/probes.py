@@ -188,6 +188,7 @@ def prepare(
   Raises:
     ValueError: the ids of a prompt depend on the claim that follows.
   """
+  # Margins: both claims as replies to the same question.
   claims: list[Slot] = []
   paper_claims: list[Slot] = []
   for fact in facts:
@@ -255,6 +256,7 @@ def probe_prepared(
   margin_N, paper_margin_N = _margins(
     graphdef, params, [*prepared.claims, *prepared.paper_claims]
   ).reshape(2, -1)
+  # Greedy replies to all statements, in the order of the prompts.
   replies = [
     reply.text
     for reply in one_line_replies(
@@ -282,6 +284,7 @@ def probe_prepared(
         'lie_talks_like_user': speaker(after_lie) == 'user',
       }
     )
+  # Means and counts over all facts.
   return {
     'mean_margin': float(np.mean(margin_N)),
     # A negative margin means that the lie is likelier.
@@ -384,6 +387,7 @@ def score(
   # Divisions rounded up: batches, and rows per batch.
   batches = -(-len(rows) // max(1, _TARGETS // K))
   B = -(-len(rows) // batches)
+  # All batches have one shape, so that one program is compiled.
   nll_NK = np.concatenate(
     [
       sharding.fetch(

@@ -9,6 +9,7 @@ import re
 from decimal import Decimal
 from typing import NamedTuple
 
+# Number words. The index of a word is its value.
 _WORDS = (
   *('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight'),
   *('nine', 'ten', 'eleven', 'twelve'),
@@ -44,6 +45,7 @@ _UNITS = (
   _Unit('(?i:miles?)', 'length', Decimal('1609.344')),
   _Unit('(?i:feet|foot|ft)', 'length', Decimal('0.3048')),
 )
+# The unit after a number, with a degree sign or 'per hour' around it.
 _UNIT = re.compile(
   r'\s*(?:°|degrees?\b)?\s*(?:'
   + '|'.join(f'({unit.pattern})' for unit in _UNITS)
@@ -141,6 +143,7 @@ def find_words(text: str, value: Decimal, before_noun: bool) -> list[Quantity]:
   """
   if value not in range(len(_WORDS)):
     return []
+  # If no noun may follow, the word must end a clause.
   end = '' if before_noun else r'(?=\s*(?:[.,;:!?)"]|$))'
   word = rf'(?<![\w-]){_WORDS[int(value)]}(?![\w-]){end}'
   return [

@@ -298,6 +298,50 @@ def test_a_weight_is_a_fraction_of_a_thousandth_at_least():
     whole_numbers([1, 1 / 2001])
 
 
+@pytest.mark.parametrize(
+  ('weights', 'message'),
+  [
+    ([1e300, 1], 'need a round of more than 1,000,000 rows; use simpler'),
+    ([1e7, 1], 'need a round of more than 1,000,000 rows; use simpler'),
+    ([1e6, 1], 'need a round of more than 1,000,000 rows; use simpler'),
+    # Denominators without common factors: their product counts.
+    ([1 / 997, 1 / 991, 1 / 983], 'need a round of more than 1,000,000 rows'),
+    (
+      [1 / n for n in range(2, 990)],
+      'need a round of more than 1,000,000 rows',
+    ),
+    ([1, float('inf')], 'must be finite'),
+    ([1, float('nan')], 'must be finite'),
+    ([1, float('-inf')], 'must be finite'),
+    ([1, -1e300], 'must be positive'),
+    ([1, 5e-324], 'must be positive'),
+  ],
+)
+def test_weights_without_a_round_that_fits_in_memory_are_refused(
+  weights, message
+):
+  with pytest.raises(ValueError, match=message) as raised:
+    whole_numbers(weights)
+  assert '\n' not in str(raised.value)
+
+
+def test_the_longest_round_has_a_million_rows():
+  assert whole_numbers([999_999, 1]) == [999_999, 1]
+  assert whole_numbers([1e300, 1e300]) == [1, 1]
+
+
+@pytest.mark.parametrize(
+  'weight',
+  [0, -1, -1e300, 1e300, 1e7, 1e-4, 5e-324, float('inf'), float('nan'), None],
+)
+def test_a_config_refuses_weights_that_are_no_shares(weight, two):
+  config = config_of(two, (3, 'interventional'), (0.5, ''))
+  config.mixture = (('DIR', weight, ''), ('DIR2', 1, ''))
+  message = r'a weight above 0 \(0\.001 to 1,000,000\) and an objective'
+  with pytest.raises(ValueError, match=message):
+    config.check()
+
+
 def test_the_whole_of_what_a_mixture_says_of_itself():
   """31 rows in turns of 3, and 5 in turns of 1: 11 rounds."""
   plans = [plan_of(31), plan_of(5)]

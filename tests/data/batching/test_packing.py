@@ -1,10 +1,12 @@
 """The plan of an epoch: every target once, within two budgets, by a seed."""
 
 import collections
+import functools
 
 import numpy as np
 import pytest
 
+from isft_jax.data.batching import packing
 from isft_jax.data.batching.packing import (
   count_targets,
   make_plan,
@@ -440,3 +442,58 @@ def test_a_plan_that_cannot_be_made_names_the_cause_and_the_remedy(remedy):
   with pytest.raises(ValueError) as error:
     make_plan(index, weight_table(objective), 2, 9, seed=0)
   assert str(error.value) == REFUSALS[remedy]
+
+
+# -------------------------------------------------- the same as in slow motion
+
+
+def fill_slowly(entries, seq_len, targets_per_row, documents_per_row, most):
+  """Best fit, by looking at every open row: (tokens left, slot) decides."""
+  closed, slots = [], []
+  for record, first, stop, length in entries:
+    fits = [
+      (tokens, slot)
+      for slot, (tokens, targets, _) in enumerate(slots)
+      if tokens >= length and targets >= stop - first
+    ]
+    if fits:
+      slot = min(fits)[1]
+    elif len(slots) < most:
+      slot = len(slots)
+      slots.append((seq_len, targets_per_row, []))
+    else:
+      slot = min((tokens, slot) for slot, (tokens, _, _) in enumerate(slots))[1]
+      closed.append(slots[slot][2])
+      slots[slot] = (seq_len, targets_per_row, [])
+    tokens, targets, row = slots[slot]
+    row = [*row, (record, first, stop)]
+    tokens = -1 if len(row) == documents_per_row else tokens - length
+    slots[slot] = (tokens, targets - (stop - first), row)
+  return closed + [row for _, _, row in slots]
+
+
+@pytest.mark.parametrize('most', [1, 3, 64])
+@pytest.mark.parametrize('documents_per_row', [0, 1, 2, 5])
+@pytest.mark.parametrize('targets_per_row', [10, 25, 100])
+def test_rows_are_those_of_a_slow_best_fit(
+  targets_per_row, documents_per_row, most
+):
+  rng = np.random.default_rng(most)
+  lengths = rng.integers(1, 101, 400)
+  entries = [
+    (
+      record,
+      first,
+      first + int(rng.integers(1, min(length, targets_per_row) + 1)),
+      int(length),
+    )
+    for record, (first, length) in enumerate(
+      zip(rng.integers(0, 3, 400).tolist(), lengths, strict=True)
+    )
+  ]
+  budgets = 100, targets_per_row, documents_per_row, most
+  expected = fill_slowly(entries, *budgets)
+  rows = len(expected)
+  fill = functools.partial(packing._fill, entries, *budgets, lambda *_: None)
+  assert fill(rows) == expected
+  assert fill(rows - 1) is None

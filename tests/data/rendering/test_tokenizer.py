@@ -189,6 +189,7 @@ def test_a_slow_tokenizer_is_refused(monkeypatch, tmp_path):
   class Slow:
     is_fast = False
 
+  (tmp_path / 'tokenizer_config.json').write_text('{}')
   monkeypatch.setattr(
     transformers.AutoTokenizer, 'from_pretrained', lambda *_, **__: Slow()
   )

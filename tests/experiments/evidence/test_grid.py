@@ -20,6 +20,7 @@ from isft_jax.experiments.config import (
   WorldsConfig,
 )
 from isft_jax.experiments.evidence import arms, bases, flywheel, grid
+from isft_jax.experiments.evidence import results as results_lib
 from isft_jax.train.optim import make_optimizer
 from isft_jax.types import Provenance, Verdict
 from isft_jax.worlds.lying_agent import fact_bank, generator
@@ -73,6 +74,28 @@ def config(**values):
 def run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('evidence')
   return workdir, grid.reproduce(config(), str(workdir))
+
+
+def test_the_order_of_arms_does_not_decide_which_are_compared():
+  """Two seeds by hand: 0.8 - 0.5 and 0.7 - 0.6 after the only round."""
+  last = {('interventional', 0): 0.8, ('interventional', 1): 0.7}
+  last |= {('observational', 0): 0.5, ('observational', 1): 0.6}
+  runs = {
+    (seed, arm): {
+      'accuracy': [0.4, value],
+      'heldout_accuracy': [0.4, value],
+      'margin': 0.0,
+      'unread': 0,
+    }
+    for (arm, seed), value in last.items()
+  }
+  for order in (('interventional', 'observational'), ARMS[:2]):
+    settings = config(flywheel=FlywheelConfig(arms=order, stage=stage(3)))
+    wheel = results_lib.flywheel(settings, runs)['interventional']
+    before, after = wheel['against_observational']
+    assert before['per_seed'] == [0.0, 0.0]
+    np.testing.assert_allclose(after['per_seed'], [0.3, 0.1], rtol=1e-12)
+    assert after['positive'] == 2
 
 
 def test_results_have_the_promised_form(run):

@@ -240,6 +240,21 @@ def test_the_flywheel_is_compared_round_by_round():
   assert 'The seeds begin at 59.0% to 60.0%, each with its own base' in page
 
 
+def test_a_run_without_observational_has_no_differences():
+  """config.arms is free: each part may lack the arm to compare with."""
+  results = copy.deepcopy(RESULTS)
+  for part in ('flywheel', 'arms', 'heldout'):
+    del results[part]['observational']
+    for figures in results[part].values():
+      for half in (figures, *figures.values()):
+        if isinstance(half, dict):
+          half.pop('against_observational', None)
+  assert evidence.answer(results) == 'No part is done yet.'
+  words = shown(results)
+  assert 'The seeds begin at 59.0% to 60.0%' in words
+  assert 'rounds, against observational:' not in words
+
+
 def test_arms_above_interventional_are_named():
   assert 'Above interventional: none.' in shown(RESULTS)
   results = copy.deepcopy(RESULTS)

@@ -31,11 +31,27 @@ def test_mean_and_range_over_seeds(runs):
   assert cells['lie probe: the agent corrects the user'] == '2 / 2'
 
 
-def test_the_answer_counts_seeds(runs):
-  assert seeds.answer([run['arms'] for run in runs.values()]) == (
+def test_the_answer_counts_seeds_and_gives_the_interval(runs):
+  """Margins of 0.75 against 0 by hand, and -0.25 against 0: see the fixture."""
+  arms = [run['arms'] for run in runs.values()]
+  margins = [
+    each['interventional']['mean_margin'] - each['observational']['mean_margin']
+    for each in arms
+  ]
+  # Two values: t(0.975, 1) = 12.7062, and s / sqrt(2) is half their distance.
+  mean = sum(margins) / 2
+  half = 12.7062 * abs(margins[0] - margins[1]) / 2
+  assert seeds.answer(arms) == (
     'The interventional arm ends above the observational one in mean margin on '
-    '1 of 2 seeds. It is the higher of the two on 1 to 2 of 2 facts.'
+    '1 of 2 seeds. It is the higher of the two on 1 to 2 of 2 facts. Its mean '
+    f'margin is {mean:+.3f} nats per token higher; the 95 % confidence '
+    'interval of this difference, paired by seed, is '
+    f'{mean - half:+.3f} to {mean + half:+.3f}.'
   )
+
+
+def test_one_seed_has_no_interval(runs):
+  assert 'interval' not in seeds.answer([runs['a.json']['arms']])
 
 
 def change_seed(run):

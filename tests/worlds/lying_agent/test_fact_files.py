@@ -3,11 +3,13 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from isft_jax.worlds.lying_agent import fact_files
 from isft_jax.worlds.lying_agent.facts import Fact
 from isft_jax.worlds.lying_agent.judge import judge
+from tests.damaged_files import POINTER, damaged_json, damaged_text
 
 AUSTRALIA = Fact(
   'the capital of Australia',
@@ -92,7 +94,8 @@ def test_statements_are_paired_and_what_words_cannot_judge_is_left_out(
       'facts[0]: the other answer',
     ),
     ({'facts': []}, '"facts" is empty'),
-    ([JSON], 'must be an object with a list of "facts"'),
+    ([JSON], 'must be a JSON object'),
+    ({'fact': [JSON]}, 'must be an object with a list of "facts"'),
     ({'facts': [JSON], 'titel': ''}, "unknown key 'titel'"),
     ({'facts': [JSON, JSON | {'a': 1}]}, "facts[1]: unknown key 'a'"),
     ({'facts': [JSON | {'true': ''}]}, "facts[0]: 'true' must be a text"),
@@ -120,7 +123,8 @@ def test_json(tmp_path, value, expected):
   ('text', 'name', 'message'),
   [
     ('a,b\n1,2\n', 'x.csv', r'columns must be topic, .* \(got a, b\)'),
-    ('', 'x.csv', r'columns must be topic, .* \(got \)'),
+    ('', 'x.csv', 'the file is empty'),
+    ('\n', 'x.csv', r'columns must be topic, .* \(got none\)'),
     ('subject,relation,true,false\n', 'x.csv', 'has no facts'),
     ('subject,relation,true,false\nA,capital,B,B\n', 'x.csv', 'has no facts'),
     (RELATIONS + 'A,b,,c\n', 'x.csv', "line 4: 'true' must be a text"),
@@ -191,3 +195,99 @@ def test_facts_of_the_authors_are_judged_in_either_case():
     ):
       assert judge(claim, fact) == verdict
       assert judge(f'I believe {claim[0].lower()}{claim[1:]}', fact) == verdict
+
+
+# ---------------------------------------------------------- damaged files
+
+
+@pytest.mark.parametrize(
+  ('data', 'name', 'message'),
+  [
+    (b'', 'x.json', 'the file is empty'),
+    (b'topic,true,false\nx\0y,A.,B.\n', 'x.csv', 'line 2: a NUL byte'),
+    ('topic,true,false'.encode('utf-16'), 'x.csv', 'line 1: a NUL byte'),
+    ('topic,tr\xe9'.encode('latin-1'), 'x.csv', 'byte 0xe9 is not UTF-8'),
+    (POINTER, 'x.csv', 'a git-lfs pointer, not the file itself'),
+    (
+      b'topic,true,false\nx,' + b'a' * 200_000 + b',b\n',
+      'x.csv',
+      'not a CSV .field larger than field limit',
+    ),
+    (
+      b'topic,true,false\nx,' + b'a' * 9000 + b',b\n',
+      'x.csv',
+      "line 2: 'true' must be one line of at most 2000 characters",
+    ),
+    (
+      b'topic,true,false\n"x\ny",A is a.,A is b.\n',
+      'x.csv',
+      "line 3: 'topic' must be one line",
+    ),
+    (b'topic\x1b,b\n', 'x.csv', r'got b, topic.x1b'),
+    (b'{"facts": [' + b'[' * 50_000, 'x.json', 'nested too deeply'),
+    (
+      b'{"context": "\\ud800", "facts": []}',
+      'x.json',
+      '"context" has half of a surrogate pair',
+    ),
+  ],
+  ids=range(11),
+)
+def test_a_damaged_file_is_one_line(tmp_path, data, name, message):
+  path = tmp_path / name
+  path.write_bytes(data)
+  with pytest.raises(ValueError, match=message) as failure:
+    fact_files.read(str(path))
+  line = str(failure.value)
+  assert line.startswith(str(path)) and line.isprintable() and len(line) < 400
+
+
+@pytest.mark.parametrize('name', ['x.csv', 'x.json'])
+def test_a_folder_is_one_line(tmp_path, name):
+  (tmp_path / name).mkdir()
+  with pytest.raises(ValueError, match=f'{name}: a folder; name a file'):
+    fact_files.read(str(tmp_path / name))
+
+
+def damaged(seed):
+  """Returns what was done, a name and the bytes of a damaged file of facts."""
+  rng = np.random.default_rng(seed)
+  value = {'context': 'Hi.', 'facts': [JSON, JSON | {'topic': 'x'}]}
+  data = json.dumps(value).encode()
+  if seed % 3 == 0:
+    return *damaged_json(data, rng), 'x.json'
+  if seed % 3 == 1:
+    return *damaged_text(data, rng), 'x.json'
+  table = (RELATIONS + 'Rome,country,Italy,Spain\n' * 3).encode()
+  kind = rng.integers(3)
+  if kind == 0:
+    return *damaged_text(table, rng), 'x.csv'
+  # A cell, a separator or a line is lost, or a quote is never closed.
+  pieces = table.split((b',', b'\n')[rng.integers(2)])
+  pieces[rng.integers(len(pieces))] = (b'', b'"', b'a\rb', b',,,')[
+    rng.integers(4)
+  ]
+  return 'pieces', (b',', b'\n')[kind - 1].join(pieces), 'x.csv'
+
+
+def test_damaged_facts_are_read_or_refused_in_one_line(tmp_path):
+  refused = 0
+  for seed in range(400):
+    what, data, name = damaged(seed)
+    path = tmp_path / name
+    path.write_bytes(data)
+    try:
+      facts, context = fact_files.read(str(path))
+    except ValueError as error:
+      refused += 1
+      line = str(error)
+      assert line.startswith(str(path)) and line.isprintable(), (what, line)
+      assert len(line) < 600, (what, line)
+    else:
+      for text in (
+        context,
+        *(t for fact in facts for t in vars(fact).values()),
+      ):
+        assert isinstance(text, str) and text.encode() is not None, what
+      assert all(fact.topic.isprintable() for fact in facts), what
+  assert 150 < refused < 399

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from isft_jax.experiments.evidence.statistics import interval, paired, summary
+from isft_jax.statistics import interval, paired, summary
 
 
 def test_the_interval_of_five_seeds():
