@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 
 import pytest
@@ -12,7 +13,7 @@ from isft_jax.data.rendering import tokenizer
 from isft_jax.inference import chat_loop
 from isft_jax.report import probes, tables
 from isft_jax.report.tables import Table
-from tests.commands import command
+from tests.commands import ROOT, command
 
 # Clear the screen, ring, color, go back, delete, reverse, next line, and C1.
 HOSTILE = '\x1b[2J\x07\x1b]0;t\x07\r\x08\x7f\u202e\u2066\x85\x9b31m\u2028'
@@ -173,6 +174,26 @@ def test_errors_show_flags_as_text(name, flags, tmp_path):
   done = command(name, *flags, cwd=tmp_path)
   assert done.returncode not in (0, -9)
   check(done, '\\x1b[2J')
+
+
+def test_a_process_of_its_own_ends_with_its_line(tmp_path):
+  """Python prints the message of sys.exit, and an unexpected traceback."""
+  for code, line in (
+    ('sys.exit({!r})', 'x\\x1b[2J'),
+    ('raise KeyError({!r})', 'KeyError: '),
+    ('raise RuntimeError({!r})', 'RuntimeError: x\\x1b[2J'),
+  ):
+    program = 'import sys; from isft_jax import terminal; terminal.guard(); '
+    done = subprocess.run(
+      [sys.executable, '-c', program + code.format(NAME)],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert done.returncode == 1
+    assert line in done.stderr.replace('\\\\', '\\')
+    assert not [char for char in UNSAFE if char in done.stderr]
 
 
 def test_prepare_and_inspect_show_files_keys_and_templates_as_text(tmp_path):
