@@ -202,6 +202,15 @@ def parse(
   return rest
 
 
+def add_default_config(argv: Sequence[str], name: str) -> list[str]:
+  """Returns argv with --config=NAME if it sets fields, but names no config."""
+  names_config = any(re.match('--?config(=|$)', each) for each in argv)
+  sets_fields = any(re.match(r'--?(no)?config\.\w', each) for each in argv)
+  if names_config or not sets_fields or '--config.help' in argv:
+    return [*argv]
+  return [argv[0], f'--config={name}', *argv[1:]]
+
+
 def _with_config_path(argv: list[str]) -> list[str]:
   """Replaces `--config NAME` and `--config=NAME[:ARGUMENT]` by a file path."""
   # absl needs --config=FILE as one argument.

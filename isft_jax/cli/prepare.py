@@ -16,10 +16,13 @@ at a row first:
 The records are the same for any number of processes, and with Beam.
 """
 
+import pathlib
+import shlex
 import sys
+import textwrap
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from absl.flags import (
   DEFINE_enum,
@@ -28,6 +31,7 @@ from absl.flags import (
   DEFINE_string,
 )
 
+from isft_jax import places
 from isft_jax.cli import main, trajectories
 
 if TYPE_CHECKING:
@@ -139,7 +143,8 @@ def _prepare() -> None:
     on_dropped=trajectories.ON_DROPPED.value,
   )
   renderer, rules = trajectories.renderer(), trajectories.rules()
-  print(rules.describe())
+  print('Authors, by the first line that fits a message:')
+  print(textwrap.indent(rules.describe(), '  '))
   if left := preparation.unread(rows.unread(settings.input)):
     print(left)
   start = time.perf_counter()
@@ -168,8 +173,39 @@ def _prepare() -> None:
   tables.show(preparation.table(report), *preparation.unread_tables(report))
   state = 'existed already' if existed else 'are ready'
   print(f'The records in {OUTPUT.value} {state}. To train on them:')
-  print(f'  isft-train --config=finetune --config.records={OUTPUT.value} \\')
-  print('    --config.model.init_from=MODEL')
+  print(_next_command(OUTPUT.value, trajectories.TOKENIZER.value, report))
+
+
+def _next_command(
+  records: str, tokenizer: str, report: Mapping[str, Any]
+) -> str:
+  """Returns a command that trains on the records, with rows for the longest.
+
+  It starts from the model that the tokenizer came with. A tokenizer without
+  weights gets a small random model.
+  """
+  longest = int(report['length_quantiles']['1'])
+  # A multiple of 128 tokens, as kernels like it.
+  seq_len = max(512, -(-longest // 128) * 128)
+  config, more = 'train_tiny', ''
+  if _has_weights(tokenizer):
+    config, more = (
+      'finetune',
+      f' \\\n    --config.model.init_from={shlex.quote(tokenizer)}',
+    )
+  return (
+    f'  isft-train --config={config} --config.records={shlex.quote(records)} '
+    f'\\\n    --config.seq_len={seq_len}{more}'
+  )
+
+
+def _has_weights(place: str) -> bool:
+  """Returns whether a place of a tokenizer is also that of a model."""
+  folder = pathlib.Path(place)
+  if folder.is_dir():
+    has_config = (folder / 'config.json').is_file()
+    return has_config and any(folder.glob('*.safetensors'))
+  return places.is_gguf(place) or places.is_hub_id(place)
 
 
 def run() -> None:

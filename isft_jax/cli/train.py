@@ -4,6 +4,10 @@
     --config.tokenizer=DIR [--config.model.init_from=WORKDIR] \\
     [--config.objective=interventional]
 
+Without --config, the fields belong to the config finetune:
+
+  isft-train --config.records=DIR --config.model.init_from=FOLDER
+
 A mixture has shares of the rows, and an objective for each component:
 
   isft-train --config=... --config.mixture="(('RUNS', 3, 'interventional'),
@@ -169,6 +173,7 @@ def _make_probe(
 
 def run() -> None:
   """Runs the console script isft-train."""
+  sys.argv = main.add_default_config(sys.argv, 'finetune')
   with signals.Watch():
     main.run_config(
       _train,

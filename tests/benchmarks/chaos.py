@@ -148,8 +148,12 @@ def losses(workdir: pathlib.Path) -> list[tuple]:
   ]
 
 
-def finished(world: World, start, result: pathlib.Path) -> str:
-  """Runs a command to its end, and returns the outcome."""
+def finished(world: World, start, result: pathlib.Path, is_same=None) -> str:
+  """Runs a command to its end, and returns the outcome.
+
+  is_same: (how the command ended) -> whether its result is right; by default
+    the result must be that of the command that was left alone.
+  """
   with start(result) as running:
     try:
       done = running.wait(LONGEST)
@@ -157,7 +161,8 @@ def finished(world: World, start, result: pathlib.Path) -> str:
       return 'HANGS'
   outcome = judge(done)
   if not outcome:
-    outcome = 'same result' if world.is_same(result) else 'OTHER RESULT'
+    same = is_same(done) if is_same else world.is_same(result)
+    outcome = 'same result' if same else 'OTHER RESULT'
   return outcome
 
 
@@ -263,8 +268,22 @@ def damage_run(world, folder, dice) -> str:
     for path in result.rglob('*')
     if path.is_file() and 'checkpoints' not in path.parts
   ]
-  damage(dice.choice(files), dice)
-  return finished(world, world.train, result)
+  file = dice.choice(files)
+  how = damage(file, dice)
+  is_same = None
+  if file.name == 'metrics.jsonl':
+    is_same = functools.partial(_lost_with_a_warning, world, result)
+  outcome = finished(world, world.train, result, is_same)
+  if outcome in BAD:
+    print(f'{file.relative_to(result)}: {how}', file=sys.stderr)
+  return outcome
+
+
+def _lost_with_a_warning(world, result, done) -> bool:
+  """Returns whether all rows are there, or a warning says that some are not."""
+  found, whole = losses(result), losses(world.run)
+  is_rest = {*found} <= {*whole} and found[-2:] == whole[-2:]
+  return found == whole or (is_rest and 'metrics.jsonl' in done.stdout)
 
 
 def damage_records(world, folder, dice) -> str:

@@ -211,9 +211,14 @@ def check_written(counted: dict, begun: Begun) -> None:
     raise ValueError(f'no rows in {begun.asked["settings"]["input"]}')
   # All rows were rejected.
   reasons = ', '.join(f'{n} {key}' for key, n in counted['rejected'].items())
+  # A thousand rows of an unknown format have the same reason.
+  notes = begun.part / REJECTED
+  with notes.open() as file:
+    first = json.loads(file.readline())
   raise ValueError(
-    f'none of {counted["rows"]["read"]} rows could be written ({reasons}); see '
-    f'{begun.part / REJECTED} for the reason of each row'
+    f'none of {counted["rows"]["read"]} rows could be written ({reasons}); the '
+    f'first, row {first["row"]} of {first["file"]}: {first["message"]}; the '
+    f'reason of each row is in {notes}'
   )
 
 
