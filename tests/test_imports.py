@@ -37,7 +37,7 @@ _GROUND = (
 )
 _REPORT = (
   'report report.lying_agent report.evidence report.theory report.viewer '
-  'report.diff report.runs'
+  'report.diff report.training'
 )
 # Room: the rooms that it may import, besides itself.
 MAY_IMPORT = {
@@ -82,7 +82,7 @@ MAY_IMPORT = {
   'report.lying_agent': 'config files statistics report report.viewer',
   'report.evidence': 'files report report.lying_agent',
   'report.theory': 'files report',
-  'report.runs': 'config files report report.viewer report.lying_agent',
+  'report.training': 'config files report report.viewer report.lying_agent',
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',
   'experiments.config': 'config',
   'api': f'{_GROUND} data.preparation train worlds configs',

@@ -21,7 +21,7 @@ from absl.flags import DEFINE_integer, DEFINE_string
 from isft_jax.cli import main
 
 if TYPE_CHECKING:
-  from isft_jax.report.runs.history import Run
+  from isft_jax.report.training.history import Run
   from isft_jax.report.viewer.shown import Dialogue
 
 OUTPUT = DEFINE_string(
@@ -59,7 +59,7 @@ def write(
     ValueError: a folder is not the workdir of a run, or a file in it is
       damaged.
   """
-  from isft_jax.report.runs import history, page
+  from isft_jax.report.training import history, page
 
   runs = history.read(workdirs)
   shown: list[Dialogue] = []

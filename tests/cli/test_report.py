@@ -9,7 +9,7 @@ from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.train import run_tokenizer
 from tests.commands import command, error_line
 from tests.dialogues import chatml_tokenizer, dialogues, write_records
-from tests.report.runs.test_runs import make_run
+from tests.report.training.test_training_page import make_run
 
 
 @pytest.fixture(scope='module')
