@@ -99,6 +99,7 @@ setuptools.setup(
       'isft-inspect=isft_jax.cli.inspect:run',
       'isft-prepare=isft_jax.cli.prepare:run',
       'isft-probe=isft_jax.cli.probe:run',
+      'isft-report=isft_jax.cli.report:run',
       'isft-reproduce=isft_jax.cli.reproduce:run',
       'isft-theory=isft_jax.cli.theory:run',
       'isft-train=isft_jax.cli.train:run',

@@ -474,12 +474,12 @@ def claim(
   text = _to_json(config)
   # The workdir belongs to a run, whose config must be this one.
   if path.exists():
-    stored = path.read_text()
+    stored = path.read_bytes().decode(errors='replace')
     if stored == text:
       return
     changes = [
       f'{name} (there {there!r}, now {now!r})'
-      for name, there, now in differences(json.loads(stored), config)
+      for name, there, now in differences(_parsed(stored, path), config)
       if not _may_change(name, there, now)
     ]
     if changes:
@@ -491,6 +491,26 @@ def claim(
   if write:
     workdir.mkdir(parents=True, exist_ok=True)
     files.write_atomically(path, text)
+
+
+def _parsed(text: str, path: os.PathLike) -> dict[str, Any]:
+  """Returns the config of a run in the text of a config.json."""
+  try:
+    content = json.loads(text)
+  except (ValueError, RecursionError):
+    content = None
+  if not isinstance(content, dict):
+    raise ValueError(
+      f'{os.fspath(path)}: damaged, not the config of a run; give another '
+      '--workdir, or remove that one'
+    )
+  # The config.json of a model names its family.
+  if 'model_type' in content:
+    raise ValueError(
+      f'{os.path.dirname(os.fspath(path))}: a model, not the workdir of a run; '
+      'give another --workdir, and the model as --config.model.init_from'
+    )
+  return content
 
 
 def _may_change(name: str, there: object, now: object) -> bool:

@@ -1,15 +1,17 @@
 """Writes files whole or not at all, and reads files that users name."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 from typing import IO, Any, Literal
 
 from etils import epath
+
+from isft_jax import locks
 
 # First bytes of the small file that git stores in place of a large one.
 _POINTER = b'version https://git-lfs.github.com/spec/'
@@ -83,9 +85,12 @@ def write_output(path: os.PathLike | str, content: str | bytes) -> None:
 def check_output(path: os.PathLike | str) -> None:
   """Raises ValueError if `write_output` cannot write to a path.
 
-  Call it before a long computation, whose result would be lost.
+  Call it before a long computation, whose result would be lost. The place of a
+  bucket (gs://...) is not checked.
   """
   name = os.fspath(path)
+  if '://' in name:
+    return
   if os.path.isdir(path):
     raise ValueError(f'{name}: a folder; name a file in it')
   folder = os.path.dirname(name) or '.'
@@ -110,22 +115,29 @@ def new_folder(path: os.PathLike | str) -> Iterator[pathlib.Path]:
   """
   path = pathlib.Path(os.path.realpath(path))
   part = _check_free(path)
-  part.parent.mkdir(parents=True, exist_ok=True)
-  with _only_writer(part, path):
+
+  def refusal(holder: str) -> str:
+    return (
+      f'{path}: {holder} is writing it; wait for it, or name another --output'
+    )
+
+  with locks.locked(path.with_name(f'.{path.name}.lock'), refusal):
+    part.mkdir(parents=True, exist_ok=True)
     # Left by a kill. Only files of the list can be in `path`: see `_move_up`.
     for name in _listed(part) if part.parent == path else ():
       (path / name).unlink(missing_ok=True)
     _empty(part)
     try:
       yield part
-      if part.parent == path:
-        _move_up(part)
-      else:
-        part.rename(path)
     except BaseException:
       _empty(part)
       part.rmdir()
       raise
+    # From here on, a failure keeps the list of what has been moved.
+    if part.parent == path:
+      _move_up(part)
+    else:
+      part.rename(path)
 
 
 def check_free(path: os.PathLike | str) -> None:
@@ -170,33 +182,6 @@ def _empty(folder: pathlib.Path) -> None:
       path.unlink()
 
 
-@contextlib.contextmanager
-def _only_writer(folder: pathlib.Path, path: pathlib.Path) -> Iterator[None]:
-  """Makes and locks a folder. The lock ends with the process."""
-  while True:
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      os.close(descriptor)
-      raise ValueError(
-        f'another process is writing {path}; wait for it, or name another '
-        '--output'
-      ) from None
-    except OSError:  # a file system without locks
-      pass
-    # The process that had the lock may have renamed the folder meanwhile.
-    with contextlib.suppress(FileNotFoundError):
-      if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-        break
-    os.close(descriptor)
-  try:
-    yield
-  finally:
-    os.close(descriptor)
-
-
 def check_whole(path: os.PathLike | str) -> None:
   """Raises ValueError for a folder, an empty file and a git-lfs pointer.
 
@@ -220,11 +205,14 @@ def _check_start(name: str, start: bytes) -> None:
     )
 
 
-def read_text(path: os.PathLike | str) -> str:
-  """Returns the text of a local file, with its line ends unchanged.
+def read_text(
+  path: os.PathLike | str, newline: Literal['', '\n'] = '\n'
+) -> str:
+  """Returns the text of a local file.
 
   Args:
     path: path of the file. A byte order mark at its start is left out.
+    newline: '\\n' turns the line ends of other systems into it; '' keeps them.
 
   Raises:
     ValueError: the path is a folder, or the file is empty, a git-lfs pointer,
@@ -244,7 +232,8 @@ def read_text(path: os.PathLike | str) -> str:
       f'{name}, line {line}: a NUL byte; save the file as text in UTF-8'
     )
   try:
-    return data.decode('utf-8-sig')
+    text = data.decode('utf-8-sig')
+    return re.sub('\r\n?', '\n', text) if newline else text
   except UnicodeDecodeError as error:
     line = data.count(b'\n', 0, error.start) + 1
     raise ValueError(

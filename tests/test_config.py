@@ -438,3 +438,28 @@ def test_a_workdir_belongs_to_one_run_in_every_setting(tmp_path):
     else:
       with pytest.raises(ValueError, match=f' {name} .there '):
         claimed(workdir, {name: other(value)})
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (b'', 'config.json: damaged, not the config of a run; give another'),
+    (b'\xff{}', 'config.json: damaged, not the config of a run'),
+    (b'[]', 'config.json: damaged, not the config of a run'),
+    (b'[' * 99_999, 'config.json: damaged, not the config of a run'),
+    (
+      b'{"model_type": "llama", "hidden_size": 64}',
+      'a model, not the workdir of a run; give another --workdir, and the '
+      'model as --config.model.init_from',
+    ),
+  ],
+  ids=range(5),
+)
+def test_a_workdir_with_another_config_json_is_left_alone(
+  content, message, tmp_path
+):
+  (tmp_path / 'config.json').write_bytes(content)
+  with pytest.raises(ValueError, match=message) as failure:
+    claimed(tmp_path)
+  assert str(failure.value).startswith(str(tmp_path))
+  assert (tmp_path / 'config.json').read_bytes() == content

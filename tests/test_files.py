@@ -95,6 +95,13 @@ def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path):
       read(tmp_path)
 
 
+def test_line_ends_become_those_of_python(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_bytes(b'a\r\nb\rc\n')
+  assert files.read_text(path) == 'a\nb\nc\n'
+  assert files.read_text(path, newline='') == 'a\r\nb\rc\n'
+
+
 def test_json_with_a_byte_order_mark_is_read(tmp_path):
   path = tmp_path / 'a.json'
   path.write_bytes('{"ä": 1}'.encode('utf-8-sig'))
@@ -148,7 +155,9 @@ def test_a_killed_folder_is_whole_or_absent_and_is_written_again(
     assert {p.name: p.read_text() for p in target.glob('[!.]*')} == {
       name: name for name in NAMES
     }
-    assert [p.name for p in target.parent.iterdir()] == ['model']
+    # The file of a lock may stay behind, and blocks nobody.
+    left = {path.name for path in target.parent.iterdir()}
+    assert left - {'.model.lock'} == {'model'}
   assert kills > 5
 
 
@@ -173,7 +182,9 @@ def test_two_writers_of_a_folder_are_one_too_many(tmp_path):
   target = tmp_path / 'model'
   with files.new_folder(target) as folder:
     (folder / 'a').write_text('first')
-    with pytest.raises(ValueError, match='another process is writing'):
+    with pytest.raises(
+      ValueError, match=r'process \d+ on .* is writing it; wait'
+    ):
       write_folder(target)
   assert [p.read_text() for p in target.iterdir()] == ['first']
 
@@ -181,6 +192,7 @@ def test_two_writers_of_a_folder_are_one_too_many(tmp_path):
 def test_an_output_is_checked_before_the_work(tmp_path):
   files.check_output(tmp_path / 'a.json')
   files.check_output(os.devnull)
+  files.check_output('gs://bucket/a.json')
   with pytest.raises(ValueError, match='a folder; name a file in it'):
     files.check_output(tmp_path)
   with pytest.raises(ValueError, match='no does not exist; create it'):

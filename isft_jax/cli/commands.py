@@ -17,8 +17,8 @@ from isft_jax.cli import streams
 
 # In the order in which a newcomer needs them.
 NAMES = (
-  *('inspect', 'diff', 'prepare', 'train', 'generate', 'probe', 'export'),
-  *('compile', 'reproduce', 'theory'),
+  *('inspect', 'diff', 'prepare', 'train', 'report', 'generate', 'probe'),
+  *('export', 'compile', 'reproduce', 'theory'),
 )
 
 

@@ -51,29 +51,31 @@ _HELP = '-h', '--help', '-help', '--helpshort', '-helpshort'
 
 
 def run(
-  command: Callable[[], None],
+  command: Callable[..., None],
   doc: str,
   flag_holders: Sequence[FlagHolder],
   config_types: tuple[type, ...] = (),
   is_lasting: bool = False,
+  takes_arguments: bool = False,
 ) -> None:
   """Runs a command as a program, which exits with 1 if it fails.
 
   Args:
-    command: called without arguments after flags are parsed.
+    command: called after flags are parsed, with the arguments that are no
+      flags.
     doc: text for --help.
     flag_holders: flags that the command reads, for --help.
     config_types: dataclasses that --config may return, the usual one first.
     is_lasting: whether it continues when nobody reads stdout any more.
+    takes_arguments: whether it takes arguments that are no flags.
   """
 
   def main(argv: list[str]) -> None:
-    del argv  # `parse` has read it
     logging.set_verbosity(logging.WARNING)
     _hush()
     _spare_tpus(os.environ)
     try:
-      command()
+      command(*argv[1:])
     except Exception as error:
       line = _as_line(error)
       if line is None:
@@ -90,7 +92,11 @@ def run(
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   # absl calls the parser before `main`.
   parser = functools.partial(
-    parse, doc=doc, flag_holders=flag_holders, config_types=config_types
+    parse,
+    doc=doc,
+    flag_holders=flag_holders,
+    config_types=config_types,
+    takes_arguments=takes_arguments,
   )
   # It removes other handlers of stderr, which it knows by their stream: so it
   # comes before stderr is another one.
@@ -149,15 +155,16 @@ def parse(
   doc: str = '',
   flag_holders: Sequence[FlagHolder] = (),
   config_types: tuple[type, ...] = (),
+  takes_arguments: bool = False,
 ) -> list[str]:
   """Parses flags, prints help, and reports an error on one line.
 
   Args:
     argv: program and arguments.
-    doc, flag_holders, config_types: see `run`.
+    doc, flag_holders, config_types, takes_arguments: see `run`.
 
   Returns:
-    argv without flags, which is only the program.
+    argv without flags: the program, and arguments if the command takes any.
   """
   # Help and versions work without valid flags; arguments after -- are no flags.
   argv, warnings = _with_new_names(_with_config_path(argv))
@@ -189,8 +196,8 @@ def parse(
     sys.exit()  # absl exits with 1 after --helpfull
   for warning in warnings:
     print(f'warning: {warning}', file=sys.stderr)
-  # Commands have no positional arguments: one is a flag without dashes.
-  if len(rest) > 1:
+  # Most commands have only flags: an argument is a flag without dashes.
+  if len(rest) > 1 and not takes_arguments:
     fail(f'unexpected argument {rest[1]!r}; a flag is --NAME=VALUE')
   return rest
 

@@ -19,6 +19,8 @@ with 130. A second Ctrl-C ends it at once. Run the same command again to resume.
 """
 
 import re
+import shlex
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -97,6 +99,25 @@ def _train(config: RunConfig, workdir: str) -> None:
     f'{run.summary["scored_tokens"]:,} scored tokens, final loss '
     f'{run.summary["final_loss"]:.4f}\n'
     f'checkpoints and metrics.jsonl are in {workdir}'
+  )
+  _write_page(workdir)
+
+
+def _write_page(workdir: str) -> None:
+  """Writes the page of the run, and prints its path and what comes next."""
+  if '://' in workdir:
+    return  # a page is to be opened, so that isft-report writes it to a disk
+  from isft_jax.cli import report
+
+  try:
+    page = report.write([workdir], workdir)
+  except (OSError, ValueError) as error:
+    # The run itself is complete.
+    print(f'warning: no report.html: {error}', file=sys.stderr)
+    return
+  print(
+    f'open {page}, or talk to the model:\n'
+    f'  isft-generate --checkpoint={shlex.quote(workdir)}'
   )
 
 

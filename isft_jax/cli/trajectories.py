@@ -104,6 +104,7 @@ def renderer() -> 'Renderer':
   Raises:
     ValueError: a flag is missing or wrong, or a file does not exist.
   """
+  from isft_jax import files
   from isft_jax.data.rendering import chat_template
   from isft_jax.data.rendering import tokenizer as tokenizer_lib
   from isft_jax.data.rendering.renderer import Renderer
@@ -127,7 +128,7 @@ def renderer() -> 'Renderer':
       raise ValueError(
         f'--chat_template must be a file or {choices} (got {str(path)!r})'
       )
-    template = named.get(CHAT_TEMPLATE.value) or path.read_text('utf-8')
+    template = named.get(CHAT_TEMPLATE.value) or files.read_text(path)
   # Values for the template, such as enable_thinking.
   try:
     values = json.loads(TEMPLATE_KWARGS.value)

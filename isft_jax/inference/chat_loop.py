@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Any, TextIO
 import jax
 import jax.numpy as jnp
 
-from isft_jax import files, terminal
+from isft_jax import files, locks, terminal
 from isft_jax.inference.chat_model import ChatModel, Prompt
 from isft_jax.inference.replies import Reply
 
@@ -51,7 +50,7 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
       continue
     # A line of a text file is a prompt as it stands, even if it looks like
     # JSON.
-    row: Any = {'prompt': line.rstrip('\r')}
+    row: Any = {'prompt': line}
     if file.suffix == '.jsonl':
       row = _parsed(line)
       if not _is_row(row):
@@ -187,8 +186,17 @@ def answer_file(
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), output)
   digest = _digest(chat_model, rows, raw, settings)
   path = pathlib.Path(output)
-  part = path.with_name(f'.{path.name}.{digest}.part')
-  with _opened_part(part, output) as file:
+  part = path.absolute().with_name(f'.{path.name}.{digest}.part')
+
+  def refusal(holder: str) -> str:
+    return (
+      f'{output}: {holder} is writing it; wait for it, or name another --output'
+    )
+
+  with (
+    locks.locked(part.with_suffix('.lock'), refusal),
+    part.open('a+', encoding='utf-8', newline='') as file,
+  ):
     done = _resume(file, rows)
     if done:
       note(f'resumes after {done} of {len(rows)} prompts')
@@ -251,22 +259,6 @@ def _digest(
     *(chat_model.template, dict(chat_model.values), chat_model.stop_ids),
   )
   return hashlib.sha256(repr(everything).encode()).hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def _opened_part(part: pathlib.Path, output: str) -> Iterator[TextIO]:
-  """Opens a file of replies for reading and appending, and locks it."""
-  with part.open('a+', encoding='utf-8', newline='') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise ValueError(
-        f'another process is writing {output}; wait for it, or name another '
-        '--output'
-      ) from None
-    except OSError:  # a file system without locks
-      pass
-    yield file
 
 
 def _resume(file: TextIO, rows: Sequence[dict[str, Any]]) -> int:

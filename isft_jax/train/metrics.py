@@ -185,6 +185,8 @@ class Metrics:
             row['step'],
           )
     multihost.tell(self._progress(rows))
+    for line in filter(None, map(self._evaluation, rows)):
+      multihost.tell(line)
 
   def _progress(self, rows: Sequence[dict[str, Any]]) -> str:
     # Rates and the mean loss cover the steps of this flush.
@@ -205,6 +207,21 @@ class Metrics:
       f'{tokens:>7,.0f} tokens/s {targets:>7,.0f} targets/s  {mfu}'
       f'ETA {left // 60:.0f}:{left % 60:02.0f}{whole}'
     )
+
+  def _evaluation(self, row: dict[str, Any]) -> str:
+    """Returns the line of an evaluation; '' for a step without one."""
+    parts = [
+      f'{author} {loss:.4f}'
+      for author, loss in row.get('heldout_nll_by_author', {}).items()
+    ]
+    said = [f'held-out loss  {"  ".join(parts)}'] if parts else []
+    if 'probe' in row:
+      numbers = (f'{name} {value:.4g}' for name, value in row['probe'].items())
+      said.append(f'probe  {"  ".join(numbers)}')
+    if not said:
+      return ''
+    step = f'{row["step"]:>5}/{self._steps}'
+    return f'  {self._name:<16} step {step}  {"; ".join(said)}'
 
 
 def _plain_row(

@@ -146,12 +146,20 @@ class Watch:
       if number not in _ALL:
         continue
       is_again = number == signal.SIGINT and interrupts.add()
-      if is_again or not _active[-1].is_noting:
+      if _ends_program(is_again):
         time.sleep(_PATIENCE)
         # The first step may have ended meanwhile: then the signal is noted.
-        if is_again or not _active[-1].is_noting:
+        if _ends_program(is_again):
           _end(number)
     os.close(self._reader)
+
+
+def _ends_program(is_again: bool) -> bool:
+  """Returns whether a signal is not just noted.
+
+  After the end of `Watch`, the program is about to end by itself.
+  """
+  return bool(_active) and (is_again or not _active[-1].is_noting)
 
 
 def _end(number: int) -> None:

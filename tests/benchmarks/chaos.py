@@ -4,9 +4,9 @@
 
 Each attack damages something that a user could lose: it kills a command, fills
 its disk, flips bits of its files, starts it twice at once, or gives it rows,
-tables and model folders that are broken. Good outcomes are the result of a
-command that was left alone, and one line that says what is wrong. Bad ones are
-another result, a traceback, an unclear end, and a command that hangs. The
+tables, model folders and results that are broken. Good outcomes are the result
+of a command that was left alone, and one line that says what is wrong. Bad ones
+are another result, a traceback, an unclear end, and a command that hangs. The
 program exits with 1 if there was a bad one; the same seed makes the same tries.
 """
 
@@ -30,7 +30,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 from tests import commands
 
-GOOD = ('same result', 'one line', 'read or set aside')
+GOOD = ('same result', 'one line', 'read or set aside', 'same or refused')
 BAD = ('OTHER RESULT', 'TRACEBACK', 'UNCLEAR END', 'HANGS')
 LONGEST = 300  # seconds until a command counts as hanging
 DIALOGUES = 300
@@ -44,6 +44,13 @@ TRAIN = (
 
 def judge(done: subprocess.CompletedProcess) -> str:
   """Returns '' for a command that succeeded, otherwise its outcome."""
+  outcome = _judge(done)
+  if outcome in BAD:
+    print(done.stderr[-2000:], file=sys.stderr)
+  return outcome
+
+
+def _judge(done: subprocess.CompletedProcess) -> str:
   if 'Traceback (most recent call last)' in done.stdout + done.stderr:
     return 'TRACEBACK'
   if done.returncode == 0:
@@ -149,8 +156,6 @@ def finished(world: World, start, result: pathlib.Path) -> str:
     except subprocess.TimeoutExpired:
       return 'HANGS'
   outcome = judge(done)
-  if outcome in BAD:
-    print(done.stderr[-2000:], file=sys.stderr)
   if not outcome:
     outcome = 'same result' if world.is_same(result) else 'OTHER RESULT'
   return outcome
@@ -341,6 +346,55 @@ def _read_damaged(seed, folder):
     path.write_bytes(whole)
 
 
+def break_model(world, folder, dice) -> str:
+  """A model folder with a damaged file, through three entrances."""
+  done = commands.in_process(_enter_damaged, dice.random(), str(folder))
+  return judge(done) or 'same or refused'
+
+
+def _enter_damaged(seed, folder):
+  from tests.hf import damaged_folders
+  from tests.hf.test_damaged_folders import ENTRANCES, flaw_of, may_differ
+
+  dice, folder = random.Random(seed), pathlib.Path(folder)
+  whole = damaged_folders.write_folder(folder / 'whole')
+  expected = {name: enter(str(whole)) for name, enter in ENTRANCES.items()}
+  for number in range(10):
+    copied = shutil.copytree(whole, folder / str(number))
+    file, what = damaged_folders.damage(copied, dice.randrange(2**32))
+    for name, enter in ENTRANCES.items():
+      try:
+        result, flaw = enter(str(copied)), ''
+      except BaseException as error:  # panics of Rust are no Exceptions
+        result, flaw = None, flaw_of(error, str(copied))
+      assert not flaw, (file, what, name, flaw)
+      same = result in (None, expected[name]) or may_differ(file, what)
+      assert same, (file, what, name, 'loads as another model')
+
+
+def break_page(world, folder, dice) -> str:
+  """Published results in which someone has put HTML; the page runs none."""
+  done = commands.in_process(_write_hostile, dice.random(), str(folder))
+  return judge(done) or 'same or refused'
+
+
+def _write_hostile(seed, folder):
+  from tests.report import test_hostile
+
+  dice, folder = random.Random(seed), pathlib.Path(folder)
+  for _ in range(3):
+    file, write = test_hostile.PAGES[dice.choice([*test_hostile.PAGES])]
+    results = test_hostile.read(file)
+    path = dice.choice([*test_hostile.leaves(results)])
+    value = dice.choice(test_hostile.HOSTILE)
+    try:
+      page = write(folder, test_hostile.replaced(results, path, value))
+    except ValueError as error:
+      assert '\n' not in str(error) and '.json' in str(error), path
+    else:
+      test_hostile.check(page)
+
+
 def attacks(world: World) -> dict:
   """Returns each attack by its name: a function of a folder and dice."""
   prepare, train = world.prepare, world.train
@@ -360,6 +414,8 @@ def attacks(world: World) -> dict:
     'damage: records': damage_records,
     'broken rows (x 200)': break_rows,
     'broken tables (x 50)': break_table,
+    'broken models (x 10)': break_model,
+    'hostile pages (x 3)': break_page,
   }
   return {name: functools.partial(each, world) for name, each in found.items()}
 

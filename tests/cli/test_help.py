@@ -252,8 +252,8 @@ def test_a_field_that_does_not_exist_is_explained(path, line):
     ('trian', "unknown command 'trian'; did you mean train?"),
     (
       'fly',
-      "unknown command 'fly'; use inspect, diff, prepare, train, generate, "
-      'probe, export, compile, reproduce, theory',
+      "unknown command 'fly'; use inspect, diff, prepare, train, report, "
+      'generate, probe, export, compile, reproduce, theory',
     ),
   ],
 )
@@ -315,10 +315,10 @@ def test_every_line_of_help_stands_on_its_own(name):
   shown = isft(name, '--help')
   assert (shown.returncode, shown.stderr) == (0, '')
   assert max(map(len, shown.stdout.splitlines())) <= 80
-  assert f'\n  isft-{name} --' in shown.stdout
+  assert f'\n  isft-{name} ' in shown.stdout
   listed = flags_of(name)
   names = [flag.replace('[no]', '') for flag in listed]
-  assert len(names) > 2 and names == sorted(names)
+  assert len(names) > 1 and names == sorted(names)
   for flag, text in listed.items():
     assert re.fullmatch(r'--(\[no\])?[a-z_]+', flag)
     # The choices of a flag come first.
@@ -335,7 +335,7 @@ import json, sys
 from absl import flags
 from isft_jax.cli import {name}, main
 
-def parse(argv, doc, flag_holders, config_types):
+def parse(argv, doc, flag_holders, config_types, takes_arguments):
   ours = [flags.FLAGS[holder.name] for holder in flag_holders]
   defaults = {{
     flag.name: flag.default_as_str.strip("'")

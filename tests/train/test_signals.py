@@ -61,6 +61,20 @@ def test_a_process_ends_in_the_middle_of_a_compilation(
   assert (done.returncode, done.stdout, done.stderr) == (code, output, errors)
 
 
+def _slow_end():
+  try:
+    with signals.Watch():
+      send(TERM)
+      time.sleep(600)
+  finally:
+    time.sleep(signals._PATIENCE + 1)
+
+
+def test_a_program_that_ends_by_itself_may_take_its_time():
+  done = in_process(_slow_end, timeout=60)
+  assert (done.returncode, done.stdout, done.stderr) == (75, EARLY, '')
+
+
 def _noting(numbers):
   signal.signal(INT, signal.default_int_handler)
   with signals.Watch(), signals.Signals() as noted:

@@ -250,6 +250,27 @@ def test_speed_is_of_the_time_between_flushes(tmp_path, monkeypatch, capsys):
   assert board.rows == {step: expected | rates for step in range(1, 11)}
 
 
+def test_an_evaluation_is_a_line_of_its_own(tmp_path, capsys):
+  """Losses by author, in the order of authors, and the numbers of a probe."""
+  nll = np.zeros(len(Provenance), np.float32)
+  nll[[Provenance.USER, Provenance.AGENT]] = 1.25, 2.5
+  values = {'loss': jnp.float32(2), 'tokens': jnp.int32(9)}
+  values |= {'targets': jnp.float32(5)}
+  with metrics_lib.Metrics(
+    epath.Path(tmp_path), 'run', 0, 30, Drawn()
+  ) as metrics:
+    metrics.add(1, values)
+    metrics.add(2, values | {'heldout_nll_by_author': nll})
+    metrics.add(3, values | {'probe': {'mean_margin': np.float32(-0.5)}})
+    metrics.flush()
+  _, *lines = capsys.readouterr().out.splitlines()
+  assert lines == [
+    '  run              step     2/30  '
+    'held-out loss  USER 1.2500  AGENT 2.5000',
+    '  run              step     3/30  probe  mean_margin -0.5',
+  ]
+
+
 @pytest.mark.skipif(
   not pathlib.Path('/dev/full').exists(), reason='no device that is full'
 )

@@ -83,7 +83,7 @@ def load(place: str) -> FastTokenizer:
       f'{place}: no tokenizer there; name its folder, a .gguf file, a hub id '
       f'(ORG/NAME) or a preset ({", ".join(places.PRESETS)})'
     )
-  # From config.json alone, transformers makes a tokenizer without any token.
+  # From only config.json, transformers makes a tokenizer without any token.
   if os.path.isdir(place) and not _existing(place, _TEXTS - {'config.json'}):
     raise ValueError(_no_tokenizer(place))
   # A pointer in the place of a template would be used as a template.

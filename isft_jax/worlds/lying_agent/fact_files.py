@@ -148,7 +148,8 @@ def _read_json(path: str) -> tuple[tuple[Fact, ...], str]:
 
 def _read_csv(path: str) -> tuple[Fact, ...]:
   # newline='': a quoted field may have a line end in it.
-  table = csv.DictReader(io.StringIO(files.read_text(path), newline=''))
+  text = files.read_text(path, newline='')
+  table = csv.DictReader(io.StringIO(text, newline=''))
   facts: list[Fact | None]
   try:
     # The header decides the layout.
