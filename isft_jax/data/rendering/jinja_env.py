@@ -26,7 +26,7 @@ from jinja2.utils import generate_lorem_ipsum
 
 from isft_jax.data.rendering import limits as limits_lib
 from isft_jax.data.rendering import tracked_str
-from isft_jax.data.rendering.limits import CALL, Limits
+from isft_jax.data.rendering.limits import CALL, ITEMS_PER_STEP, Limits
 from isft_jax.data.rendering.tracked_str import LITERAL, Tracked
 
 _DICT_ATTRIBUTES = frozenset(dir(dict))
@@ -109,6 +109,15 @@ class _Generator(CodeGenerator):
       return
     self.write('environment.built(')
     super().visit_Tuple(node, frame)
+    self.write(')')
+
+  def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
+    if not isinstance(node.arg, nodes.Slice):
+      super().visit_Getitem(node, frame)
+      return
+    # A slice is a copy.
+    self.write('environment.sliced(')
+    super().visit_Getitem(node, frame)
     self.write(')')
 
   def visit_Call(
@@ -290,7 +299,7 @@ class Environment(ImmutableSandboxedEnvironment):
     _mark_turns(tree)
     return tree
 
-  # The generated code calls the next five methods.
+  # The generated code calls the next methods.
   def concat(self, pieces: Iterable[Any]) -> Tracked:
     """Returns the text of a macro or of a block."""
     return self.joined('', pieces)
@@ -323,6 +332,15 @@ class Environment(ImmutableSandboxedEnvironment):
     """Returns a list, an object or any other value, if it is not too large."""
     if isinstance(value, _CONTAINERS):
       self.limits.check_value(value)
+    return value
+
+  def sliced(self, value: Any) -> Any:
+    """Returns a slice of a text or of a list, whose length takes time."""
+    if isinstance(value, str):
+      if len(value) > _LONG:
+        self.limits.check_length(len(value))
+    elif isinstance(value, list | tuple):
+      self.limits.spend(len(value) // ITEMS_PER_STEP)
     return value
 
   def compared(self, value: Any) -> Any:
@@ -375,8 +393,6 @@ class Environment(ImmutableSandboxedEnvironment):
     if isinstance(obj, dict) and type(argument) is str and argument in obj:
       return obj[argument]
     value = super().getitem(obj, argument)
-    if type(argument) is slice:
-      self.limits.spend(len(value) // 64 if hasattr(value, '__len__') else 1)
     # In a loop over numbers: the message of this number, or, if the template
     # counts in another variable, the first message that it takes.
     is_turn = argument == self._index or self._turn < 0
@@ -408,6 +424,8 @@ class Environment(ImmutableSandboxedEnvironment):
     limits.spend(CALL)
     if isinstance(owner, str | bytes | int):
       limits.check_call(owner, __callable.__name__, args, own_kwargs)
+    elif isinstance(owner, list | tuple):
+      limits.spend(len(owner) // ITEMS_PER_STEP)
     elif __callable is generate_lorem_ipsum:
       limits.check_items(1 << 30)  # random words belong to no conversation
     # A method of a literal that takes tracked text, as ', '.join(names).

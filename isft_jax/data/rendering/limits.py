@@ -23,7 +23,8 @@ LONGEST_TEXT = 1 << 25
 MOST_ITEMS = 1 << 20
 _MOST_BITS = 1 << 17  # of an integer
 _MOST_DIGITS = 1_000  # of a rounded number, and columns of an indent of JSON
-_PER_STEP = 64  # characters, or items, that are copied in a step
+_PER_STEP = 64  # characters that are copied in a step
+ITEMS_PER_STEP = 8  # items that are copied, compared or counted in a step
 
 _NUMBER = re.compile(r'\d+')
 # Methods and filters whose result is as long as an argument says.
@@ -79,7 +80,7 @@ class Limits:
     """Checks the number of items of a list that an operation makes."""
     if number > MOST_ITEMS:
       self.fail(f'makes a list of more than {MOST_ITEMS:,} items')
-    self.spend(number // _PER_STEP)
+    self.spend(number // ITEMS_PER_STEP)
 
   def check_value(self, value: object) -> None:
     """Checks the size of a value, and counts a step per _PER_STEP of it.
@@ -170,7 +171,7 @@ class Limits:
     elif name in _DEEP:
       self.check_value(value)
     elif isinstance(value, _SIZED):
-      self.spend(len(value) // _PER_STEP)
+      self.spend(len(value) // ITEMS_PER_STEP)
     if name in _WIDTHS:
       self._check_widths(values)
     elif name in ('batch', 'slice'):

@@ -41,6 +41,20 @@ ENDLESS = {
   '{% endfor %}': STEPS,
   '{% for m in messages recursive %}{{ loop(messages) }}{{ loop(messages) }}'
   '{% endfor %}': None,
+  # Long lists, again and again.
+  **{
+    '{% set x = range(99999) | list %}{% for i in range(9999) %}{% if '
+    + test
+    + ' %}{% endif %}{% endfor %}': STEPS
+    for test in (
+      '-1 in x',
+      'x | sort | first',
+      'x[::-1]',
+      'x.index(99998)',
+      'x | unique | list',
+      'x | sum',
+    )
+  },
   # Macros.
   '{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}'
   '{% endmacro %}{{ f(40) }}': STEPS,
