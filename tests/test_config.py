@@ -424,6 +424,7 @@ def other(value):
 MAY_CHANGE = {
   *('mesh.data', 'mesh.fsdp', 'mesh.tensor', 'mesh.fsdp_at_most'),
   *('keep_last', 'keep_every'),
+  'epochs',  # more of them
 }
 
 
@@ -438,6 +439,15 @@ def test_a_workdir_belongs_to_one_run_in_every_setting(tmp_path):
     else:
       with pytest.raises(ValueError, match=f' {name} .there '):
         claimed(workdir, {name: other(value)})
+
+
+@pytest.mark.parametrize('name', ['steps', 'epochs'])
+def test_a_run_continues_with_more_and_never_with_fewer(name, tmp_path):
+  claimed(tmp_path, {name: 5})
+  claimed(tmp_path, {name: 7})
+  for fewer in (6, 0):
+    with pytest.raises(ValueError, match=f' {name} .there 7, now {fewer}'):
+      claimed(tmp_path, {name: fewer})
 
 
 @pytest.mark.parametrize(
