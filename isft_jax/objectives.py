@@ -85,6 +85,27 @@ def weight_table(objective: str) -> np.ndarray:
   )
 
 
+def split_list(text: str) -> list[str]:
+  """Splits a list of objectives with commas, as a flag has it.
+
+  Weights by author have commas of their own, which do not split:
+
+      'observational,USER=1,TOOL=0.5,weighted(0.1)'
+      -> 'observational', 'USER=1,TOOL=0.5', 'weighted(0.1)'
+
+  Args:
+    text: names of objectives. They are not checked here.
+  """
+  found: list[str] = []
+  for part in (each.strip() for each in text.split(',')):
+    # Weights of two neighbours belong to one objective.
+    if found and '=' in part and '=' in found[-1]:
+      found[-1] += f',{part}'
+    elif part:
+      found.append(part)
+  return found
+
+
 def _number(text: str, objective: str) -> float:
   try:
     value = float(text)

@@ -210,3 +210,21 @@ def test_a_refusal_quotes_the_whole_objective_and_says_what_to_write(objective):
 def test_the_largest_weight_is_the_largest_float32():
   table_PV = weight_table(f'USER={FLOAT32_MAX}')
   assert table_PV[Provenance.USER, 0] == np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize(
+  ('text', 'names'),
+  [
+    ('observational', ['observational']),
+    ('observational,weighted(0.1)', ['observational', 'weighted(0.1)']),
+    ('agent_only, truth_only,', ['agent_only', 'truth_only']),
+    ('USER=1,TOOL=0.5', ['USER=1,TOOL=0.5']),
+    (
+      'observational,USER=1,TOOL=0.5,weighted(0.1),AGENT=1',
+      ['observational', 'USER=1,TOOL=0.5', 'weighted(0.1)', 'AGENT=1'],
+    ),
+    ('', []),
+  ],
+)
+def test_a_list_is_split_at_the_commas_between_objectives(text, names):
+  assert objectives.split_list(text) == names

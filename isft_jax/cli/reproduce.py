@@ -3,6 +3,7 @@
   isft-reproduce --config=configs/lying_agent_tiny.py
   isft-reproduce --config=configs/lying_agent_tiny.py --config.seed=1
   isft-reproduce --config=configs/lying_agent_tiny.py --seeds=0:5
+  isft-reproduce --config=lying_agent_tiny --config.arms=agent_only,truth_only
   isft-reproduce --config=configs/evidence_tiny.py:only=flywheel
   isft-reproduce --config=lying_agent_smollm2 --dialogues=FILE --facts=FILE
   isft-reproduce --from=runs/evidence_tiny-seed0/results.json
@@ -17,10 +18,14 @@ several seeds.
 """
 
 import copy
+import dataclasses
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
+from isft_jax import objectives
 from isft_jax.cli import main
 from isft_jax.experiments.config import EvidenceConfig, LyingAgentConfig
 from isft_jax.train import signals
@@ -57,6 +62,7 @@ def _reproduce(config: LyingAgentConfig, workdir: str) -> None:
   # The two flags are short names of config fields.
   config.dialogues.file = DIALOGUES.value or config.dialogues.file
   config.facts_file = FACTS.value or config.facts_file
+  _split_arms(config)
   config.check()
   # Imported late: --help need not wait for jax.
   from isft_jax.train import lock
@@ -70,6 +76,17 @@ def _reproduce(config: LyingAgentConfig, workdir: str) -> None:
       from isft_jax.experiments import lying_agent
 
       lying_agent.reproduce(config, workdir)
+
+
+def _split_arms(config: Any) -> None:
+  """Splits arms that a flag gave as one text: --config.arms=A,B."""
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      _split_arms(value)
+    elif field.name in ('arms', 'heldout_arms'):
+      arms = itertools.chain.from_iterable(map(objectives.split_list, value))
+      setattr(config, field.name, tuple(arms))
 
 
 def _run() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -129,6 +130,8 @@ def _train(
     config.batch_size, trainer.mesh, config.optim.accumulate
   )
 
+  multihost.tell(f'  {config.name:<16} {_describe(config, trainer, steps)}')
+
   with contextlib.ExitStack() as stack:
     # Workdir. One of another config is refused before anything is written.
     stack.enter_context(lock.locked(workdir))
@@ -237,6 +240,37 @@ def _train(
       summary = metrics.summary() if multihost.is_first() else {}
 
   return Trained(trainer.graphdef, state.params, summary)
+
+
+def _describe(
+  config: config_lib.RunConfig, trainer: Trainer, steps: int
+) -> str:
+  """Returns the model, the steps and the memory of a run in one line."""
+  leaves = jax.tree.leaves(trainer.abstract)
+  # All devices hold equally large shards.
+  state = sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in leaves
+  )
+  number = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.params))
+  devices = trainer.mesh.devices
+  return (
+    f'{number / 1e6:,.2f} M parameters from '
+    f'{config.model.init_from or "random numbers"}; {_count(steps, "step")} of '
+    f'{_count(config.batch_size, "row")}, {_objectives(config)}, learning rate '
+    f'{config.optim.learning_rate:g}; parameters and moments take '
+    f'{state / 1e6:,.1f} MB of {_count(devices.size, "device")} each '
+    f'({devices.flat[0].device_kind})'
+  )
+
+
+def _count(number: int, what: str) -> str:
+  return f'{number:,} {what}{"s" * (number != 1)}'
+
+
+def _objectives(config: config_lib.RunConfig) -> str:
+  components = config_lib.mixture_components(config)
+  return ' + '.join(dict.fromkeys(objective for _, _, objective in components))
 
 
 def _is_due(step: int, every: int, steps: int) -> bool:

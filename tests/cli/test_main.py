@@ -317,3 +317,23 @@ def test_help_shows_the_command_and_its_flags(name):
   assert f'isft-{name} --config=configs/' in shown.stdout
   for flag in ('--config:', '--workdir:'):
     assert flag in shown.stdout
+
+
+@pytest.mark.parametrize(
+  ('flags', 'added'),
+  [
+    (['--config.records=D'], True),
+    (['--workdir=W', '-config.steps=3'], True),
+    (['--noconfig.shuffle'], True),
+    # A config is named, or nothing belongs to one.
+    (['--config=train_tiny', '--config.records=D'], False),
+    (['--config', 'train_tiny', '--config.records=D'], False),
+    (['--workdir=W'], False),
+    (['--config.help'], False),
+    ([], False),
+  ],
+)
+def test_fields_without_a_config_belong_to_the_default_one(flags, added):
+  found = main.add_default_config(['isft-train', *flags], 'finetune')
+  more = ['--config=finetune'] if added else []
+  assert found == ['isft-train', *more, *flags]

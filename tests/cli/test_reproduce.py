@@ -127,3 +127,12 @@ def test_seeds_that_cannot_be_compared_are_refused(seeds):
 def test_seeds_belong_to_a_lying_agent(flags, message):
   error = error_line('reproduce', '--seeds=0:2', *flags)
   assert error.startswith(f'error: {message}')
+
+
+def test_arms_are_a_plain_list(tmp_path):
+  """The unknown one is named, so that both were read."""
+  flags = f'--workdir={tmp_path / "run"}', '--config=lying_agent_smoke'
+  error = error_line('reproduce', *flags, '--config.arms=weighted(0.1),nope')
+  assert error.startswith("error: unknown objective 'nope'; ")
+  error = error_line('reproduce', *flags, '--config.arms=agent_only,agent_only')
+  assert 'config.arms' in error and 'agent_only' in error

@@ -75,6 +75,23 @@ def assert_identical(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def test_a_run_says_at_its_start_what_it_will_do(config, tmp_path, capsys):
+  loop.train(dataclasses.replace(config, steps=1), tmp_path)
+  lines = capsys.readouterr().out.splitlines()
+  # Two layers of width 16, and an embedding of 512: 8,192 + 2 x 2,368 + 16
+  # parameters, and two moments of each in float32.
+  number = 512 * 16 + 2 * LAYER + 16
+  assert lines[1] == (
+    f'  train            {number / 1e6:.2f} M parameters from random numbers; '
+    '1 step of 8 rows, interventional, learning rate 0.01; parameters and '
+    f'moments take {number * 12 / 1e6:.1f} MB of 8 devices each (cpu)'
+  )
+
+
+# Norms, query, keys, values with biases, output, and the feed-forward layer.
+LAYER = 2 * 16 + (16 * 16 + 16) + 2 * (16 * 8 + 8) + 16 * 16 + 3 * 16 * 32
+
+
 @pytest.mark.parametrize('at_step', [2, 3, 4, 7])
 def test_resumed_equals_uninterrupted_bit_for_bit(
   config, whole, tmp_path, monkeypatch, at_step
