@@ -119,6 +119,10 @@ def _warn(owner: str, old: str, stacklevel: int) -> None:
 _LEAST_WEIGHT, _MOST_WEIGHT = 0.001, 1_000_000
 
 
+# Data types of parameters, and of the computation.
+DTYPES = ('float32', 'bfloat16', 'float16')
+
+
 @accept_old_names
 @dataclasses.dataclass(unsafe_hash=True)
 class ModelConfig:
@@ -175,6 +179,8 @@ class ModelConfig:
     attentions = ('auto', 'splash', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
     check_choice(prefix + 'remat', self.remat, ('none', 'dots', 'full'))
+    for name in ('dtype', 'param_dtype'):
+      check_choice(prefix + name, getattr(self, name), DTYPES)
     # Each key head serves the same number of query heads.
     if self.heads % self.kv_heads:
       raise ValueError(

@@ -194,12 +194,29 @@ def parse(
     fail(_unknown_field(argv) or _config_file_error(error))
   except SystemExit:
     sys.exit()  # absl exits with 1 after --helpfull
+  if takes_config:
+    _check_type(argv, config_types)
   for warning in warnings:
     print(f'warning: {warning}', file=sys.stderr)
   # Most commands have only flags: an argument is a flag without dashes.
   if len(rest) > 1 and not takes_arguments:
     fail(f'unexpected argument {rest[1]!r}; a flag is --NAME=VALUE')
   return rest
+
+
+def _check_type(argv: list[str], config_types: tuple[type, ...]) -> None:
+  """Ends with one line if the config is of a type that the command refuses."""
+  path = _config_argument(argv)
+  config = CONFIG.value
+  if not path or not config_types or isinstance(config, config_types):
+    return
+  names = ' or '.join(each.__name__ for each in config_types)
+  fail(
+    f'get_config() of {path.partition(":")[0]} returns '
+    f'{"None" if config is None else f"a {type(config).__name__}"}, and '
+    f'{pathlib.Path(sys.argv[0]).name} needs a {names}; --help lists the '
+    'packaged configs that it takes'
+  )
 
 
 def add_default_config(argv: Sequence[str], name: str) -> list[str]:
@@ -227,7 +244,14 @@ def _with_config_path(argv: list[str]) -> list[str]:
 def _resolve(argument: str) -> str:
   """Returns --config=FILE[:ARGUMENT] with a file, here or in the package."""
   match = re.fullmatch(r'(--?config=)([^:]*)(:.*)?', argument)
-  if not match or not match[2] or pathlib.Path(match[2]).is_file():
+  if not match or not match[2]:
+    return argument
+  if pathlib.Path(match[2]).is_file():
+    if not match[2].endswith('.py'):
+      fail(
+        f'{match[2]}: a config is a Python file with get_config(); write one '
+        'like those in configs/, and change single fields with --config.FIELD'
+      )
     return argument
   # Not a file here: a packaged config, with or without .py.
   name = match[2].removesuffix('.py')

@@ -25,7 +25,6 @@ from typing import Any
 
 from absl import flags
 
-from isft_jax import objectives
 from isft_jax.cli import main
 from isft_jax.experiments.config import EvidenceConfig, LyingAgentConfig
 from isft_jax.train import signals
@@ -80,6 +79,9 @@ def _reproduce(config: LyingAgentConfig, workdir: str) -> None:
 
 def _split_arms(config: Any) -> None:
   """Splits arms that a flag gave as one text: --config.arms=A,B."""
+  # Imported late: --help need not wait for NumPy.
+  from isft_jax import objectives
+
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
     if dataclasses.is_dataclass(value):

@@ -25,7 +25,7 @@ BAD = {
   ),
   'a config file that is no Python': (
     ['--config=README.md'],
-    'the config file raised SyntaxError',
+    'a config is a Python file with get_config()',
   ),
   'unknown flag': (
     [f'--config={SMOKE}', '--wrkdir=x'],
@@ -337,3 +337,50 @@ def test_fields_without_a_config_belong_to_the_default_one(flags, added):
   found = main.add_default_config(['isft-train', *flags], 'finetune')
   more = ['--config=finetune'] if added else []
   assert found == ['isft-train', *more, *flags]
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'message'),
+  [
+    (
+      'a.py',
+      'import ml_collections\ndef get_config():\n'
+      "  return ml_collections.ConfigDict({'seed': 1})\n",
+      'returns a ConfigDict, and isft-train needs a RunConfig',
+    ),
+    ('a.py', 'def get_config():\n  pass\n', 'returns None, and isft-train'),
+    ('a.yaml', 'seed: 1\n', 'a config is a Python file with get_config()'),
+  ],
+)
+def test_a_config_of_another_kind_is_one_clear_line(
+  name, content, message, tmp_path
+):
+  (tmp_path / name).write_text(content)
+  done = command('train', f'--config={tmp_path / name}')
+  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  *_, last = done.stderr.splitlines()
+  assert last.startswith('error: ') and message in last
+
+
+@pytest.mark.parametrize(
+  ('name', 'flags', 'message'),
+  [
+    (
+      'train',
+      ['--config=lying_agent_tiny'],
+      'returns a LyingAgentConfig, and isft-train needs a RunConfig',
+    ),
+    (
+      'reproduce',
+      ['--config=train_tiny'],
+      'returns a RunConfig, and isft-reproduce needs a LyingAgentConfig',
+    ),
+    (
+      'train',
+      ['--config.model.dtype=bf16', '--config.records=D'],
+      "config.model.dtype must be one of 'float32', 'bfloat16', 'float16'",
+    ),
+  ],
+)
+def test_settings_of_another_kind_are_one_clear_line(name, flags, message):
+  assert message in error_line(name, *flags)
