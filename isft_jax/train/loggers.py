@@ -35,7 +35,12 @@ class Loggers:
   """Logs scalars by step. A resumed run appends to its own curves."""
 
   def __init__(
-    self, folder: epath.Path, config: RunConfig, done: int, wandb: str = ''
+    self,
+    folder: epath.Path,
+    config: RunConfig,
+    done: int,
+    wandb: str = '',
+    is_finished: bool = False,
   ) -> None:
     """Opens TensorBoard in a folder, and Weights & Biases if it is named.
 
@@ -44,11 +49,15 @@ class Loggers:
       config: config of the run, for Weights & Biases.
       done: steps done. Points of later steps are deleted.
       wandb: project of Weights & Biases; '' for none.
+      is_finished: whether no step is left to log. Nothing is opened then: each
+        opening adds a file.
 
     Raises:
       ValueError: Weights & Biases is not installed.
     """
     self._loggers: list[_Background] = []
+    if is_finished:
+      return
     if wandb:
       _imported()  # a missing package is a mistake of the command
       self._loggers.append(

@@ -181,7 +181,9 @@ def _train(
       config.name,
       done,
       steps,
-      Loggers(workdir, config, done, wandb) if multihost.is_first() else None,
+      Loggers(workdir, config, done, wandb, is_finished=done == steps)
+      if multihost.is_first()
+      else None,
       names,
       _ideal_seconds(config, source, trainer),
       progress,

@@ -156,6 +156,12 @@ def test_more_steps_continue_a_finished_run(config, whole, tmp_path, capsys):
     loop.train(short, tmp_path / 'run')
 
 
+def test_a_finished_run_adds_no_file_for_tensorboard(config, finished):
+  boards = sorted((finished / 'tensorboard').rglob('events*'))
+  loop.train(config, finished)
+  assert sorted((finished / 'tensorboard').rglob('events*')) == boards != []
+
+
 def test_a_failed_start_claims_no_workdir(config, tmp_path, monkeypatch):
   """The next command may have other settings."""
   wrong = copy.deepcopy(config)
