@@ -25,6 +25,8 @@ _VERDICTS = {
   Verdict.RIGHT: ' ✓ right',
   Verdict.WRONG: ' ✗ wrong',
 }
+# Tokens of one dialogue that a page shows: a browser needs seconds for more.
+MOST_TOKENS = 20_000
 
 
 def page(shown: Dialogue, objective: str) -> bytes:
@@ -42,6 +44,8 @@ def fragment(shown: Dialogue, objective: str, prefix: str) -> Markup:
     objective: the objective that is selected at first.
     prefix: prefix of the ids inside, different for each viewer of a page.
   """
+  # The counts are of all tokens, also of those that are not shown.
+  shown_tokens = min(len(shown.texts), MOST_TOKENS)
   template = document.environment().get_template('viewer/viewer.html.j2')
   # Scored tokens by author and in total, for every objective.
   counts = [
@@ -68,6 +72,7 @@ def fragment(shown: Dialogue, objective: str, prefix: str) -> Markup:
       tokens=_tokens(shown, objective),
       counts=counts,
       total=f'{len(shown.texts):,}',
+      cut=f'{shown_tokens:,}' if shown_tokens < len(shown.texts) else '',
       totals=totals,
     )
   )
@@ -78,7 +83,7 @@ def _tokens(shown: Dialogue, objective: str) -> list[dict]:
   example = shown.example
   starts = {turn.start for turn in turns(example)}
   tokens = []
-  for i, text in enumerate(shown.texts):
+  for i, text in enumerate(shown.texts[:MOST_TOKENS]):
     author = Provenance(int(example.provenance_T[i]))
     verdict = Verdict(int(example.verdict_T[i])).name.lower()
     tokens.append(

@@ -358,3 +358,18 @@ def test_an_example_without_tokens_is_shown_too():
   assert 'total' in viewer_terminal.plain(shown, 'x')
   assert 'total' in viewer_terminal.colored(shown, 'x')
   assert page_of(shown, 'x').tokens == []
+
+
+def test_a_very_long_dialogue_is_cut_and_says_so(monkeypatch):
+  """The counts stay those of all tokens."""
+  whole = show()
+  monkeypatch.setattr(viewer_html, 'MOST_TOKENS', 3)
+  cut = viewer_html.page(whole, 'interventional').decode()
+  assert cut.count('class="token ') == 3
+  total = len(whole.texts)
+  assert f'The first 3 of {total} tokens are shown.' in ' '.join(cut.split())
+  monkeypatch.setattr(viewer_html, 'MOST_TOKENS', total)
+  uncut = viewer_html.page(whole, 'interventional').decode()
+  assert uncut.count('class="token ') == total and 'are shown.' not in uncut
+  tables = [page.partition('<table')[2] for page in (cut, uncut)]
+  assert tables[0] == tables[1] != ''
