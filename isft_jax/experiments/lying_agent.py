@@ -32,6 +32,7 @@ from isft_jax.data.records import dataset, shards
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.renderer import Renderer
+from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.experiments import environment
 from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.experiments.progress import Progress
@@ -40,7 +41,7 @@ from isft_jax.models import decoder
 from isft_jax.models.decoder import GraphDef
 from isft_jax.report.lying_agent import page
 from isft_jax.report.viewer import shown
-from isft_jax.train import start
+from isft_jax.train import run_tokenizer, saved, start
 from isft_jax.train.checkpoint import checkpoint_folder
 from isft_jax.train.loop import Trained, train
 from isft_jax.types import Example, Provenance, PyTree, Trajectory, Verdict
@@ -251,7 +252,7 @@ def prepare(
   if not folder.exists():
     part = folder.with_name('tokenizer.part')
     if config.model.init_from:
-      tokenizer = tokenizer_lib.load(config.model.init_from)
+      tokenizer = _tokenizer_of(config.model.init_from)
     else:
       # The vocabulary is trained on documents and on dialogues.
       template = chat_template.ChatTemplate(TEMPLATE)
@@ -380,10 +381,28 @@ def make_run(
 
 def _given_base(model: ModelConfig) -> Trained:
   """Loads config.model.init_from; the summary of its training is empty."""
+  # The base of another run, as RUN/base.
+  if start.is_run(model.init_from):
+    base = saved.load(model.init_from, dtype=model.param_dtype).model
+    return Trained(base.graphdef, base.params, {})
   architecture = dataclasses.replace(model, init_from='')
   graphdef, _ = decoder.abstract(architecture)
   loaded, _ = pretrained.load(model.init_from, dtype=model.param_dtype)
   return Trained(graphdef, loaded.params, {})
+
+
+def _tokenizer_of(place: str) -> FastTokenizer:
+  """Returns the tokenizer of a given base: that of a run, or of a model."""
+  if start.is_run(place):
+    # Only runs of old versions have none.
+    found = run_tokenizer.load(place)
+    if found is None:
+      raise ValueError(
+        f'{place} has no tokenizer, because an old version trained it; train '
+        'it again, or name a model folder'
+      )
+    return found
+  return tokenizer_lib.load(place)
 
 
 def _checksum(prefix: str, file: str, expected: str) -> str:

@@ -46,6 +46,25 @@ def test_results_have_the_promised_form(smoke):
       }
 
 
+def test_arms_can_start_from_the_base_of_another_run(smoke, tmp_path):
+  """With the same results: the base is not trained again."""
+  process = kills.reproduce(
+    tmp_path / 'run',
+    '--config.arms=interventional',
+    f'--config.model.init_from={smoke.workdir}/base',
+  )
+  out, err = process.communicate()
+  assert process.returncode == 0, out + err
+  found = json.loads((tmp_path / 'run' / 'results.json').read_text())['arms']
+  whole = json.loads((smoke.workdir / 'results.json').read_text())['arms']
+  assert found.keys() == {'base', 'interventional'}
+  for arm in found.values():
+    arm.get('train', {}).pop('seconds', None)
+  whole['interventional']['train'].pop('seconds')
+  assert found == {name: whole[name] for name in found}
+  assert not (tmp_path / 'run' / 'records' / 'documents').exists()
+
+
 def test_arms_take_the_same_steps_and_score_complements(smoke):
   arms = json.loads((smoke.workdir / 'results.json').read_text())['arms']
   assert len({arms[arm]['train']['steps'] for arm in ARMS}) == 1
