@@ -3,7 +3,9 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
+import threading
 
 import pytest
 
@@ -12,6 +14,11 @@ os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
 # The programs of tests run for a few steps: compiling them is what takes time.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+
+# Under nohup SIGHUP is ignored, and every process would inherit that.
+_is_main = threading.current_thread() is threading.main_thread()
+if _is_main and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+  signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # What one test has compiled, the others need not: workers, and the commands
 # that they run, share a folder of compiled programs while the tests last.

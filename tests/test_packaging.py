@@ -145,7 +145,7 @@ def test_every_command_is_installed_and_opens_its_help_with_itself(
   assert commands == modules
   for name in commands:
     shown = run(programs / name, '--help', cwd=tmp_path)
-    assert f'\n  {name} --' in shown.stdout
+    assert f'\n  {name} ' in shown.stdout
 
 
 def test_isft_is_installed_and_starts_every_command(programs, tmp_path):
