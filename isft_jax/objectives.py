@@ -88,7 +88,7 @@ def weight_table(objective: str) -> np.ndarray:
 def split_list(text: str) -> list[str]:
   """Splits a list of objectives with commas, as a flag has it.
 
-  Weights by author have commas of their own, which do not split:
+  Weights by author also contain commas, which do not split:
 
       'observational,USER=1,TOOL=0.5,weighted(0.1)'
       -> 'observational', 'USER=1,TOOL=0.5', 'weighted(0.1)'

@@ -1,8 +1,8 @@
 """Who may import whom. The directions are design decisions, kept by this test.
 
 types <- config, objectives, losses, sharding,
-         {axes, pypi, places, gguf_file, chips, files, locks, statistics,
-          terminal}
+         {axes, pypi, places, gguf_file, chips, files, locks, metrics_file,
+          statistics, terminal}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- messages <- formats; formats, rendering, records <- preparation,
@@ -32,7 +32,7 @@ _DATA = (
 )
 _GROUND = (
   'types axes config objectives losses sharding pypi places gguf_file chips '
-  'files locks statistics terminal '
+  'files locks metrics_file statistics terminal '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -50,6 +50,7 @@ MAY_IMPORT = {
   'chips': '',
   'files': 'locks',
   'locks': '',
+  'metrics_file': 'files',
   'statistics': '',
   'terminal': '',
   'config': 'types files',
@@ -82,7 +83,9 @@ MAY_IMPORT = {
   'report.lying_agent': 'config files statistics report report.viewer',
   'report.evidence': 'files report report.lying_agent',
   'report.theory': 'files report',
-  'report.training': 'config files report report.viewer report.lying_agent',
+  'report.training': (
+    'config files metrics_file report report.viewer report.lying_agent'
+  ),
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',
   'experiments.config': 'config',
   'api': f'{_GROUND} data.preparation train worlds configs',

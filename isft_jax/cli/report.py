@@ -21,7 +21,7 @@ from absl.flags import DEFINE_integer, DEFINE_string
 from isft_jax.cli import main
 
 if TYPE_CHECKING:
-  from isft_jax.report.training.history import Run
+  from isft_jax.report.training.runs import Run
   from isft_jax.report.viewer.shown import Dialogue
 
 OUTPUT = DEFINE_string(
@@ -59,9 +59,10 @@ def write(
     ValueError: a folder is not the workdir of a run, or a file in it is
       damaged.
   """
-  from isft_jax.report.training import history, page
+  from isft_jax.report.training import page
+  from isft_jax.report.training import runs as runs_lib
 
-  runs = history.read(workdirs)
+  runs = runs_lib.read(workdirs)
   shown: list[Dialogue] = []
   if len(runs) == 1:
     try:

@@ -110,7 +110,7 @@ def _run_seeds(seeds: Sequence[int], config: LyingAgentConfig) -> None:
       '--seeds needs the --config of a lying agent; the evidence runs the '
       'number of seeds that config.seeds says'
     )
-  # Without --workdir, each seed has the folder that it has in a run of its own.
+  # Without --workdir, each seed has the same folder as without --seeds.
   workdir = main.WORKDIR.value
   folders = {
     seed: f'{workdir}/seed{seed}'

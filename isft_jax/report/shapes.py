@@ -60,7 +60,7 @@ def readable(source: str) -> Iterator[None]:
   try:
     yield
   except ValueError as error:
-    # The message names the file, with the remedy of its own check.
+    # The message names the file, and has the remedy of the failed check.
     raise ValueError(f'{source}: {error}') from error
   except _UNEXPECTED as error:
     raise ValueError(

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -129,7 +128,6 @@ def _train(
   sharding.check_batch_size(
     config.batch_size, trainer.mesh, config.optim.accumulate
   )
-
   multihost.tell(f'  {config.name:<16} {_describe(config, trainer, steps)}')
 
   with contextlib.ExitStack() as stack:
@@ -153,14 +151,7 @@ def _train(
       resume.check_position(workdir, int(state.step), data)
       batches.set_state(data)
     else:
-      place = config.model.init_from
-      if place and not start.is_run(place):
-        folder = config_lib.mixture_components(config)[0][0]
-        template = opened.rendering.get('template', '')
-        for warning in start.check_tokenizer(
-          place, folder, opened.tokenizer, template
-        ):
-          multihost.tell(f'warning: {warning}')
+      _check_tokenizer(opened)
       state = start.begin(config, trainer, fingerprint)
     # Nobody should train for hours from such numbers, or use them as a result.
     if not trainer.is_finite(state):
@@ -244,16 +235,24 @@ def _train(
   return Trained(trainer.graphdef, state.params, summary)
 
 
+def _check_tokenizer(opened: inputs.Inputs) -> None:
+  """Refuses a model to start from whose ids mean other texts; prints doubts."""
+  place = opened.config.model.init_from
+  # Another run is compared by its fingerprint.
+  if not place or start.is_run(place):
+    return
+  records = config_lib.mixture_components(opened.config)[0][0]
+  template = opened.rendering.get('template', '')
+  for warning in start.check_tokenizer(
+    place, records, opened.tokenizer, template
+  ):
+    multihost.tell(f'warning: {warning}')
+
+
 def _describe(
   config: config_lib.RunConfig, trainer: Trainer, steps: int
 ) -> str:
   """Returns the model, the steps and the memory of a run in one line."""
-  leaves = jax.tree.leaves(trainer.abstract)
-  # All devices hold equally large shards.
-  state = sum(
-    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf in leaves
-  )
   number = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.params))
   devices = trainer.mesh.devices
   return (
@@ -261,8 +260,8 @@ def _describe(
     f'{config.model.init_from or "random numbers"}; {_count(steps, "step")} of '
     f'{_count(config.batch_size, "row")}, {_objectives(config)}, learning rate '
     f'{config.optim.learning_rate:g}; parameters and moments take '
-    f'{state / 1e6:,.1f} MB of {_count(devices.size, "device")} each '
-    f'({devices.flat[0].device_kind})'
+    f'{trainer.bytes_per_device / 1e6:,.1f} MB on each device '
+    f'({devices.size} x {devices.flat[0].device_kind})'
   )
 
 

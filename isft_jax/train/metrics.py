@@ -14,8 +14,9 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
+from isft_jax.metrics_file import read
 from isft_jax.train import history, multihost
-from isft_jax.train.history import Totals, read
+from isft_jax.train.history import Totals
 from isft_jax.train.loggers import Loggers
 from isft_jax.types import Provenance, PyTree
 

@@ -43,6 +43,7 @@ class Trainer:
     evaluate: (params, Batch) -> (sum, count) of the loss by author.
     is_finite: TrainState -> whether all of its numbers are finite. All hosts
       call it together, and all get the answer.
+    bytes_per_device: bytes of the state on each device.
   """
 
   mesh: Mesh
@@ -53,6 +54,7 @@ class Trainer:
   step: jax.stages.Wrapped
   evaluate: Evaluate
   is_finite: Callable[[TrainState], jax.Array]
+  bytes_per_device: int
 
 
 def make_trainer(
@@ -132,8 +134,9 @@ def _make_trainer(
   # Shardings of the state. Nothing is allocated before its memory is checked.
   abstract = jax.eval_shape(start, abstract_params)
   placed = sharding.shardings(abstract, decoder.PARTITION_RULES, mesh)
+  bytes_per_device = _bytes_per_device(abstract, placed)
   if devices is None:
-    _check_memory(abstract, placed, mesh)
+    _check_memory(bytes_per_device, mesh)
 
   # Shardings inside the step.
   def in_use(params: PyTree) -> PyTree:
@@ -203,6 +206,7 @@ def _make_trainer(
       in_shardings=(placed,),
       out_shardings=sharding.replicated(mesh),
     ),
+    bytes_per_device=bytes_per_device,
   )
 
 
@@ -262,19 +266,26 @@ def warn_when_retraced(step: Callable[P, R]) -> Callable[P, R]:
   return traced
 
 
-def _check_memory(abstract: TrainState, placed: TrainState, mesh: Mesh) -> None:
-  """Raises ValueError if a device cannot hold its shards of the state.
-
-  XLA reports this itself on devices that count their memory. On CPUs it waits
-  forever, or the operating system kills the process.
-  """
-  # Bytes of one shard of each array: all devices hold equally much.
-  needed = sum(
+def _bytes_per_device(abstract: TrainState, placed: TrainState) -> int:
+  """Returns the bytes of one shard of each array; all devices hold as much."""
+  return sum(
     math.prod(placement.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf, placement in zip(
       jax.tree.leaves(abstract), jax.tree.leaves(placed), strict=True
     )
   )
+
+
+def _check_memory(needed: int, mesh: Mesh) -> None:
+  """Raises ValueError if a device cannot hold its shards of the state.
+
+  XLA reports this itself on devices that count their memory. On CPUs it waits
+  forever, or the operating system kills the process.
+
+  Args:
+    needed: bytes of the state on each device.
+    mesh: device mesh.
+  """
   capacity = _memory(mesh.local_devices[0])
   if needed > capacity:
     raise ValueError(

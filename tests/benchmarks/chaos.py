@@ -5,8 +5,8 @@
 Each attack damages something that a user could lose: it kills a command, fills
 its disk, flips bits of its files, starts it twice at once, or gives it rows,
 tables, model folders and results that are broken. Good outcomes are the result
-of a command that was left alone, and one line that says what is wrong. Bad ones
-are another result, a traceback, an unclear end, and a command that hangs. The
+of an undisturbed command, and one line that says what is wrong. Bad ones are
+another result, a traceback, an unclear end, and a command that hangs. The
 program exits with 1 if there was a bad one; the same seed makes the same tries.
 """
 
@@ -61,7 +61,7 @@ def _judge(done: subprocess.CompletedProcess) -> str:
 
 
 class World:
-  """Input, records and a run that were left alone, and how to make them."""
+  """Input, undisturbed records and run, and how to make them."""
 
   def __init__(self, folder: pathlib.Path):
     self.folder = folder
@@ -98,7 +98,7 @@ class World:
       raise RuntimeError(f'nothing was attacked yet:\n{done.stderr}')
 
   def is_same(self, result: pathlib.Path) -> bool:
-    """Returns whether records or a run are those that were left alone."""
+    """Returns whether records or a run are the undisturbed ones."""
     if (result / 'metrics.jsonl').exists():
       return losses(result) == losses(self.run)
     found, whole = digests(result), digests(self.records)
@@ -152,7 +152,7 @@ def finished(world: World, start, result: pathlib.Path, is_same=None) -> str:
   """Runs a command to its end, and returns the outcome.
 
   is_same: (how the command ended) -> whether its result is right; by default
-    the result must be that of the command that was left alone.
+    the result must be that of an undisturbed command.
   """
   with start(result) as running:
     try:
@@ -166,7 +166,7 @@ def finished(world: World, start, result: pathlib.Path, is_same=None) -> str:
   return outcome
 
 
-# Attacks: each takes the world, a folder of its own and dice, and returns the
+# Attacks: each takes the world, an empty folder and dice, and returns the
 # outcome of one try.
 
 
@@ -184,7 +184,7 @@ def kill(world, folder, dice, start, seconds) -> str:
 
 
 def fill_disk(world, folder, dice, start) -> str:
-  """Too little space, on a file system of its own; then there is enough."""
+  """A small file system is too full; then it gets enough space."""
   disk = folder / 'disk'
   disk.mkdir()
   size = int(10 ** dice.uniform(3.6, 5.6))  # 4 kB to 400 kB

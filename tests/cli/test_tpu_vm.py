@@ -141,7 +141,7 @@ def test_one_host_exports_on_its_cpu(tmp_path):
 # What a shell would split, expand or run.
 HOSTILE = 'it\'s "a" $HOME `id` $(id) \\ * ;|& #\n{b,c} ~ ü'
 ODD = {**SETTINGS, 'BUCKET': f'gs://b {HOSTILE}', 'NAME': f'n {HOSTILE}'}
-# Notes each word on a line of its own, as JSON.
+# Notes each word on a separate line, as JSON.
 WORDS = """#!/usr/bin/env python3
 import json, os, sys
 with open('log', 'a') as log:

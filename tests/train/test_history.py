@@ -8,6 +8,7 @@ import sys
 import pytest
 from etils import epath
 
+from isft_jax import metrics_file
 from isft_jax.train import history
 from tests.commands import ROOT
 
@@ -37,7 +38,7 @@ def resumed(folder, content, done):
   assert path.read_bytes() == text(*(each['step'] for each in kept))
   again = history.resume(path, done, history.Totals(10, 10))
   assert again == missing(done - len(kept), path)
-  assert history.read(path) == kept
+  assert metrics_file.read(path) == kept
   steps = [each['step'] for each in kept]
   return steps, warning.removeprefix(f'warning: {path}: ')
 
@@ -132,7 +133,7 @@ def test_a_file_that_is_cut_anywhere_keeps_the_rows_before(cut, tmp_path):
 
 def test_a_file_that_does_not_exist_is_made(tmp_path):
   path = epath.Path(tmp_path / 'metrics.jsonl')
-  assert history.read(path) == []
+  assert metrics_file.read(path) == []
   assert history.resume(path, 0, history.Totals(1, 1)) == ''
   assert path.read_bytes() == b''
 
@@ -141,7 +142,7 @@ def test_numbers_that_are_not_finite_are_read(tmp_path):
   """The row of a bad step is written before the run ends."""
   path = tmp_path / 'metrics.jsonl'
   path.write_text(json.dumps(row(1, math.nan)) + '\n')
-  assert math.isnan(history.read(path)[0]['loss'])
+  assert math.isnan(metrics_file.read(path)[0]['loss'])
 
 
 # ----------------------------------------------------------------------- totals

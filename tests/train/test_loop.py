@@ -84,7 +84,7 @@ def test_a_run_says_at_its_start_what_it_will_do(config, tmp_path, capsys):
   assert lines[1] == (
     f'  train            {number / 1e6:.2f} M parameters from random numbers; '
     '1 step of 8 rows, interventional, learning rate 0.01; parameters and '
-    f'moments take {number * 12 / 1e6:.1f} MB of 8 devices each (cpu)'
+    f'moments take {number * 12 / 1e6:.1f} MB on each device (8 x cpu)'
   )
 
 

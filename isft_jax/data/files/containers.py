@@ -108,7 +108,7 @@ def samples(place: str) -> Iterator[tuple[object, str]]:
     shared, error = _member(place, header)
     if error:
       yield None, error
-  # Each sample is a file of its own.
+  # Each sample is a separate file.
   for name in names:
     match name.split('/'):
       case ['samples', file] if file.endswith('.json'):

@@ -180,7 +180,7 @@ class _Grouper:
       if session:
         return self._groups.get(key, _NEXT)
       return self.latest if self._count else _NEXT
-    # A sidechain is a run of a subagent, which is a row of its own.
+    # A sidechain is a run of a subagent, which is a separate row.
     parent = self._of_event.get(_text(event, 'parentUuid'))
     caller = _text(event, 'parent_tool_use_id')
     sidechain = event.get('isSidechain') is True or bool(caller)

@@ -64,7 +64,7 @@ def matches(value: object) -> bool:
   if match is None:
     return False
   messages = match[1]
-  # Version 0.4 has types of its own.
+  # Version 0.4 has other types.
   if any(_type(message) in _READERS for message in messages):
     return True
   if not all(map(_is_reply, messages)):

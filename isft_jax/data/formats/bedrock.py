@@ -149,7 +149,7 @@ def _message(message: Mapping, turns: Items, where: str) -> None:
     if role == 'assistant':
       _agents(name, value, block, message, turns, where)
     elif name == 'toolResult':
-      # Texts before a result are a turn of their own, which keeps the order.
+      # Texts before a result are a separate turn, which keeps the order.
       if texts:
         turns.message({'role': role, 'content': ''.join(texts)}, message)
         texts = []

@@ -67,7 +67,7 @@ def read(value: object) -> Chat:
   if not matches(value):
     raise Malformed(f'expected {WANTS}; the row has {outline(value)}')
   assert isinstance(value, list)
-  # Each text is a message of its own.
+  # Each text is a separate message.
   turns, left_out = Items(joined=False), Counter[str]()
   metadata: dict | None = None
   for line, (type_, payload) in enumerate(_lines(value)):

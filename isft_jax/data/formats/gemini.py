@@ -226,7 +226,7 @@ def _content(content: object, turns: Items, where: str, is_only: bool) -> None:
     if response is None:
       texts.append(_text(part, where))
       continue
-    # Texts before a result are a turn of their own, which keeps the order.
+    # Texts before a result are a separate turn, which keeps the order.
     if texts:
       turns.message({'role': role, 'content': ''.join(texts)}, content)
       texts = []
@@ -331,7 +331,7 @@ def _schema(declaration: object) -> dict:
     raise Malformed(f'a declaration is {kind(declaration)}, expected an object')
   fields = _snaked(declaration)
   function = {k: fields[k] for k in ('name', 'description') if k in fields}
-  # Parameters that are JSON Schema have a key of their own.
+  # Parameters that are JSON Schema have another key.
   for key in ('parameters', 'parameters_json_schema'):
     if key in fields:
       function['parameters'] = _with_small_types(fields[key])

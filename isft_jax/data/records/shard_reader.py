@@ -55,7 +55,7 @@ class ShardReader:
       number: number of the record.
 
     Raises:
-      IndexError: there is no such record.
+      IndexError: the index is out of range.
     """
     if not 0 <= number < len(self):
       raise IndexError(f'record {number} of {len(self)}')

@@ -145,7 +145,7 @@ def _check_origins(
         f'turn {home}: the template computes {text[:60]!r} in a way that loses '
         'its author',
       )
-    # Values must be shown inside of their own turns.
+    # Each value must be shown inside its own turn.
     is_value = origin.turn >= 0 and origin.field != 'literal'
     if is_value and home != origin.turn:
       segment = trajectory.segments[origin.turn]

@@ -53,7 +53,7 @@ _TRACKED_FILTERS = frozenset(
 )
 # Arguments that compiled templates add to a call in a loop or in a block.
 _JINJA_ARGUMENTS = ('_loop_vars', '_block_vars')
-# Operators that can make a large value at once. `+` has a method of its own.
+# Operators that can make a large value at once, except `+`: see `added`.
 _BINOPS: dict[str, Callable[[Any, Any], Any]] = {
   '*': operator.mul,
   '**': operator.pow,

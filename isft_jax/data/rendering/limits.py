@@ -190,7 +190,7 @@ class Limits:
     elif name in ('indent', 'wordwrap') and isinstance(value, str):
       widths = [len(v) for v in values if isinstance(v, str)]
       widths += _integers(values) if name == 'indent' else []
-      # Each character may be a line of its own.
+      # Each character may be a separate line.
       lines = len(value) if name == 'wordwrap' else value.count('\n') + 2
       self.check_length(lines * max(widths, default=1))
 

@@ -202,7 +202,7 @@ class Renderer:
       Rejected: the template refuses the conversation or leaves out something
         that was written, or the author of a character is in doubt.
     """
-    # A row with template values of its own needs another renderer.
+    # A row with its own template values needs another renderer.
     if trajectory.template_values:
       return self._render_with_values(trajectory, may_drop)
     trajectory = self._with_envelopes(trajectory)
@@ -256,7 +256,7 @@ class Renderer:
       own_T = (example.segment_T == before) & (
         example.provenance_T != Provenance.TEMPLATE
       )
-      # A turn without any text of its own ends with the text before it.
+      # A turn without text ends with the text before it.
       old_T = own_T if own_T.any() else example.segment_T <= before
       start = int(np.flatnonzero(old_T)[-1]) + 1 if old_T.any() else 0
       example = dataclasses.replace(example, scored_from=start, window=window)

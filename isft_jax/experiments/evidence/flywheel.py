@@ -125,7 +125,7 @@ def sample_answers(
     probes.slot(question, fact.true_claim, base.renderer).prompt_T
     for question, fact in zip(questions, base.facts, strict=True)
   ]
-  # Each round samples with a seed of its own.
+  # Each round samples with another seed.
   replies = one_line_replies(
     base.graphdef,
     params,
@@ -148,7 +148,7 @@ def make_transcript(
   number: int,
 ) -> Trajectory:
   """Returns a conversation in which the user confirms or corrects an answer."""
-  # Each transcript has a random stream of its own.
+  # Each transcript has a separate random stream.
   rng = np.random.default_rng([seed, _ANSWERS, round, number])
   phrases = generator.CONFIRMATIONS if right else generator.CORRECTIONS
   response = str(rng.choice(phrases)).format(claim=fact.true_claim)

@@ -153,7 +153,7 @@ def _settings(results: dict) -> Table:
     ('facts', str(config['facts'])),
     *settings(results),
   ]
-  # The two parts that fine-tune with settings of their own.
+  # The two parts that fine-tune with their own settings.
   for part in ('flywheel', 'worlds'):
     stage = config[part]['stage']
     rows.append((f'{part}: steps of a stage', str(stage['steps'])))

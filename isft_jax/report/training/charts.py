@@ -9,7 +9,7 @@ from isft_jax.report import plots
 from isft_jax.report.colors import LIGHT
 from isft_jax.report.escapes import visible_line
 from isft_jax.report.plots import ArmStyle
-from isft_jax.report.training.history import Curve
+from isft_jax.report.training.runs import Curve
 
 # Author -> the color of its lines: that of pages, as far as charts have it.
 _COLORS = {

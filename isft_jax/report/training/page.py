@@ -13,7 +13,7 @@ from isft_jax.report.lying_agent.charts import loss_curves
 from isft_jax.report.lying_agent.settings import flat
 from isft_jax.report.tables import Cell, Table
 from isft_jax.report.training import charts
-from isft_jax.report.training.history import Run
+from isft_jax.report.training.runs import Run
 from isft_jax.report.viewer import html
 from isft_jax.report.viewer.shown import Dialogue
 

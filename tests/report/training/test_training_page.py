@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from isft_jax.report.training import history, page
+from isft_jax.report.training import page
+from isft_jax.report.training import runs as runs_lib
 
 CONFIG = {
   'name': 'finetune',
@@ -46,7 +47,7 @@ def words(runs):
 
 
 def test_figures_of_a_run(tmp_path):
-  (run,) = history.read([make_run(tmp_path / 'a')])
+  (run,) = runs_lib.read([make_run(tmp_path / 'a')])
   header, rows = page.figures([run])
   assert header == ('figure', 'a')
   assert rows == [
@@ -72,7 +73,7 @@ def test_figures_of_a_run(tmp_path):
 
 
 def test_the_page_of_a_run_has_its_charts_and_settings(tmp_path):
-  (run,) = history.read([make_run(tmp_path / 'a')])
+  (run,) = runs_lib.read([make_run(tmp_path / 'a')])
   shown = page.page([run]).decode()
   labels = re.findall(r'<svg class="chart"[^>]*aria-label="([^"]*)"', shown)
   assert labels == [
@@ -86,14 +87,14 @@ def test_the_page_of_a_run_has_its_charts_and_settings(tmp_path):
 
 
 def test_a_run_without_evaluation_has_no_such_charts(tmp_path):
-  rows = [{'step': 1, 'loss': 2.0, 'targets': 5.0}]
-  (run,) = history.read([make_run(tmp_path / 'a', rows)])
+  rows = [{'step': 1, 'loss': 2.0, 'targets': 5.0, 'seconds': 1.0}]
+  (run,) = runs_lib.read([make_run(tmp_path / 'a', rows)])
   assert page.answer([run]) == 'a: 1 step on 5 scored tokens.'
   assert 'By author' not in words([run])
 
 
 def test_runs_are_compared_by_author_and_by_settings(tmp_path):
-  runs = history.read(
+  runs = runs_lib.read(
     [
       make_run(tmp_path / 'a'),
       make_run(tmp_path / 'b', seed=1, optim={'learning_rate': 0.01}),
@@ -118,20 +119,20 @@ def test_runs_are_compared_by_author_and_by_settings(tmp_path):
 
 def test_runs_of_the_same_folder_name_are_told_apart(tmp_path):
   places = [make_run(tmp_path / where / 'run') for where in 'ab']
-  assert [run.name for run in history.read(places)] == [*map(str, places)]
+  assert [run.name for run in runs_lib.read(places)] == [*map(str, places)]
 
 
 def test_steps_that_were_logged_again_and_half_a_line(tmp_path):
   folder = make_run(tmp_path / 'a', [*ROWS, row(3, 9.0)])
   with (folder / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 5, "lo')
-  (run,) = history.read([folder])
+  (run,) = runs_lib.read([folder])
   assert run.curve('loss') == ([1, 2, 3, 4], [4.0, 3.0, 9.0, 1.0])
 
 
 def test_a_name_cannot_become_markup(tmp_path):
   name = '<img src=x onerror=alert(1)>'
-  (run,) = history.read([make_run(tmp_path / name, name=name)])
+  (run,) = runs_lib.read([make_run(tmp_path / name, name=name)])
   assert b'<img' not in page.page([run])
 
 
@@ -140,8 +141,8 @@ def test_a_name_cannot_become_markup(tmp_path):
   [
     ('config.json', None, 'because it has no config.json'),
     ('metrics.jsonl', None, 'because it has no metrics.jsonl'),
-    ('config.json', '{', 'config.json: not JSON: '),
-    ('config.json', '[]', 'config.json: not a JSON object'),
+    ('config.json', '{', 'config.json: not JSON ('),
+    ('config.json', '[]', 'config.json: must be a JSON object'),
     (
       'metrics.jsonl',
       '\n',
@@ -158,11 +159,11 @@ def test_what_is_not_a_run_is_refused(file, content, message, tmp_path):
   if content is not None:
     (folder / file).write_text(content)
   with pytest.raises(ValueError) as error:
-    history.read([folder])
+    runs_lib.read([folder])
   assert message in str(error.value) and str(folder) in str(error.value)
 
 
 def test_a_run_that_is_named_twice(tmp_path):
   folder = make_run(tmp_path / 'a')
   with pytest.raises(ValueError, match='named twice'):
-    history.read([folder, folder / '..' / 'a'])
+    runs_lib.read([folder, folder / '..' / 'a'])

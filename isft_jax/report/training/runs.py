@@ -1,12 +1,14 @@
 """Reads the settings and the metrics of training runs, without jax."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from etils import epath
+
+from isft_jax import files, metrics_file
 from isft_jax.config import with_new_names
 
 # Steps and values of one metric.
@@ -72,43 +74,37 @@ def _read(workdir: pathlib.Path, name: str) -> Run:
         f'{workdir}: not the workdir of a training run, because it has no '
         f'{path.name}; name the --workdir of isft-train'
       )
-  try:
-    settings = json.loads(config.read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise ValueError(f'{config}: not JSON: {error}') from error
-  if not isinstance(settings, dict):
-    raise ValueError(f'{config}: not a JSON object')
-  return Run(name, with_new_names(settings), _rows(metrics))
+  settings = with_new_names(files.read_json(config))
+  return Run(name, settings, _rows(metrics))
 
 
 def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
   """Returns the rows of a metrics file, ordered by step.
 
-  A resumed run logs some steps again; the last row of a step counts. A killed
-  process may leave half a line at the end, which is left out.
+  A resumed run logs some steps again; the last row of a step counts. A run that
+  is killed or still writes may leave half a line at the end, which is left out.
   """
   rows = {}
-  *lines, _ = path.read_text(encoding='utf-8').split('\n')
-  for number, line in enumerate(lines, 1):
-    try:
-      row = json.loads(line)
-      _check_numbers(row)
-      rows[int(row['step'])] = row
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+  for number, line in enumerate(metrics_file.lines(epath.Path(path)), 1):
+    if line.is_damaged and not line.raw.endswith(b'\n'):
+      break
+    if line.is_damaged or not _has_numbers(line.rows[0]):
       raise ValueError(
         f'{path}:{number}: not a JSON object of numbers with "step": '
-        f'{line[:80]!r}; '
-        'remove the line, or let isft-train resume the run, which repairs it'
-      ) from error
+        f'{files.shorten(line.raw)}; remove the line, or let isft-train resume '
+        'the run, which repairs it'
+      )
+    rows[line.rows[0]['step']] = line.rows[0]
   if not rows:
     raise ValueError(f'{path}: no step is logged yet')
   return [rows[step] for step in sorted(rows)]
 
 
-def _check_numbers(row: Mapping[str, Any]) -> None:
-  """Raises ValueError unless all values are numbers, or objects of numbers."""
-  for value in row.values():
-    if isinstance(value, dict):
-      _check_numbers(value)
-    elif not isinstance(value, int | float):
-      raise ValueError(f'{value!r} is no number')
+def _has_numbers(row: Mapping[str, Any]) -> bool:
+  """Returns whether all values are numbers, or objects of numbers."""
+  return all(
+    _has_numbers(value)
+    if isinstance(value, dict)
+    else isinstance(value, int | float)
+    for value in row.values()
+  )
