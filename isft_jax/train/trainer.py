@@ -68,7 +68,7 @@ class CompiledStep:
   gone after the first step.
 
   Attributes:
-    program: (state without frozen parameters, frozen parameters, batch) ->
+    program: (state without frozen parameters, batch, frozen parameters) ->
       (state without frozen parameters, metrics).
   """
 
@@ -78,12 +78,12 @@ class CompiledStep:
     self, state: TrainState, batch: Batch[jax.Array]
   ) -> tuple[TrainState, dict[str, PyTree]]:
     learning, frozen = state._replace(frozen=()), state.frozen
-    learning, metrics = self.program(learning, frozen, batch)
+    learning, metrics = self.program(learning, batch, frozen)
     return learning._replace(frozen=frozen), metrics
 
   def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
     """Lowers the step for shapes; see `jax.stages.Wrapped.lower`."""
-    return self.program.lower(state._replace(frozen=()), state.frozen, batch)
+    return self.program.lower(state._replace(frozen=()), batch, state.frozen)
 
 
 def make_trainer(
@@ -208,7 +208,7 @@ def _make_trainer(
   )
 
   def program(
-    state: TrainState, frozen: PyTree, batch: Batch[jax.Array]
+    state: TrainState, batch: Batch[jax.Array], frozen: PyTree
   ) -> tuple[TrainState, dict[str, PyTree]]:
     state, metrics = step(state._replace(frozen=frozen), batch)
     return state._replace(frozen=()), metrics
@@ -240,8 +240,8 @@ def _make_trainer(
         on_mesh(warn_when_retraced(program)),
         in_shardings=(
           without_frozen,
-          placed.frozen,
           sharding.batch_sharding(mesh),
+          placed.frozen,
         ),
         out_shardings=(without_frozen, sharding.replicated(mesh)),
         donate_argnums=0,
