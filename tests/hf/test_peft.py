@@ -254,7 +254,7 @@ def as_ours(theirs, shapes, attribute=None):
 def pair(base, tmp_path):
   """Returns peft's model that learns, our graph, and our adapters."""
   lora = LoraConfig(rank=4, alpha=3.0, rslora=True)
-  adapters = random_adapters(base[2], lora, scale=0.2)
+  adapters = random_adapters(base[2], lora, scale=0.1)
   save(base, lora, adapters, tmp_path / 'a')
   theirs = load_with_peft(base, tmp_path / 'a', is_trainable=True)
   graphdef, _ = decoder.abstract(base[2], lora)
@@ -341,7 +341,7 @@ def test_merging_is_that_of_peft(base, lora, tmp_path):
   Both round each of the r + 1 sums and 2 products to float32, in an order of
   their own: torch sums a product first, and XLA may fuse the last one.
   """
-  adapters = random_adapters(base[2], lora, scale=0.2)
+  adapters = random_adapters(base[2], lora, scale=0.1)
   save(base, lora, adapters, tmp_path / 'a')
   unmerged = load_with_peft(base, tmp_path / 'a')
   expected = logits(unmerged)
