@@ -78,7 +78,7 @@ setuptools.setup(
     # Tests against transformers' own models and peft's adapters. Mind the
     # download: for Python 3.12 and later, pip takes torch with CUDA on Linux,
     # about 3 GB. transformers wants accelerate to read GGUF files.
-    'parity': ['accelerate', 'peft>=0.19', 'torch==2.13.0'],
+    'parity': ['accelerate', 'peft>=0.21.2', 'torch==2.13.0'],
     # Masks of other trainers, for isft-diff. trl brings accelerate and torch:
     # mind the download, as for 'parity'.
     'diff': [*RENDERERS, 'trl>=1.16'],
