@@ -1,5 +1,7 @@
 """Parameters with adapters: split, joined, merged."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,15 +24,23 @@ MODEL = ModelConfig(
 )
 
 
-def random_params(config, lora_config, seed=0, scale=1.0):
+# Tracing the decoder takes most of the time, and its shapes repeat.
+abstract = functools.lru_cache(decoder.abstract)
+
+
+def random_params(config, settings, seed=0, scale=1.0):
   """Returns parameters that are random throughout, B too."""
-  params = decoder.init(config, jax.random.key(seed), lora_config)
-  adapters, base = lora.split(params)
-  leaves, tree = jax.tree.flatten(adapters)
   rng = np.random.default_rng(seed)
-  draw = rng.normal
-  leaves = [jnp.asarray(scale * draw(size=x.shape), x.dtype) for x in leaves]
-  return lora.join(base, tree.unflatten(leaves))
+
+  def draw(path, leaf):
+    if leaf.dtype == jnp.int8:
+      return jnp.asarray(rng.integers(-127, 128, leaf.shape), jnp.int8)
+    # Steps of an int8 kernel are as small as its weights / 127.
+    size = scale / 127 if path[-1].key.endswith('_scale') else scale
+    return jnp.asarray(size * rng.normal(size=leaf.shape), leaf.dtype)
+
+  _, shapes = abstract(config, settings)
+  return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def paths(tree):
@@ -75,7 +85,7 @@ def test_without_adapters_all_is_base():
 def test_joining_undoes_splitting(targets, param_dtype):
   config = ModelConfig(**{**vars(MODEL), 'param_dtype': param_dtype})
   settings = LoraConfig(rank=2, targets=targets)
-  _, shapes = decoder.abstract(config, settings)
+  _, shapes = abstract(config, settings)
   adapters, base = lora.split(shapes)
   assert lora.join(base, adapters) == shapes
   rooms = {name: 'attention' for name in 'qkvo'}
@@ -86,7 +96,7 @@ def test_joining_undoes_splitting(targets, param_dtype):
     for end in 'ab'
   )
   # The base is the model without adapters.
-  assert base == decoder.abstract(config)[1]
+  assert base == abstract(config, LoraConfig())[1]
 
 
 # ------------------------------------------------------------------------ merge
@@ -128,7 +138,7 @@ def test_merged_kernels_are_those_of_float64(settings, param_dtype):
   params = random_params(config, settings)
   merged = flatten_dict(lora.merge(params, settings, 'float32'), sep='/')
   plain = ModelConfig(**{**vars(MODEL), 'param_dtype': 'float32'})
-  shapes = flatten_dict(decoder.abstract(plain)[1], sep='/')
+  shapes = flatten_dict(abstract(plain, LoraConfig())[1], sep='/')
   expected = merged_by_numpy(params, settings)
   assert sorted(merged) == sorted(shapes) == sorted(expected)
   for path, x in merged.items():
@@ -159,8 +169,8 @@ def test_an_int8_base_computes_what_its_dequantised_one_does():
   params = random_params(config, LoraConfig())
   merged = lora.merge(params, LoraConfig(), 'float32')
   tokens_BL = np.random.default_rng(0).integers(0, 32, (2, 9))
-  y = np.asarray(Model(decoder.abstract(config)[0], params)(tokens_BL))
-  plain = Model(decoder.abstract(MODEL)[0], merged)
+  y = np.asarray(Model(abstract(config, LoraConfig())[0], params)(tokens_BL))
+  plain = Model(abstract(MODEL, LoraConfig())[0], merged)
   np.testing.assert_allclose(
     plain(tokens_BL), y, rtol=0, atol=1e-5 * np.abs(y).max()
   )
@@ -182,9 +192,12 @@ def test_without_adapters_a_merge_dequantises_only(param_dtype):
 
 
 def test_a_new_adapter_merges_to_its_base():
-  """B is 0, so that merging changes no bit."""
+  """If B is 0, merging changes no bit."""
   settings = LoraConfig(rank=4)
-  params = decoder.init(MODEL, jax.random.key(0), settings)
+  params = random_params(MODEL, settings)
+  params = jax.tree_util.tree_map_with_path(
+    lambda path, x: x * (not path[-1].key.endswith('_lora_b')), params
+  )
   merged = lora.merge(params, settings, 'float32')
   _, base = lora.split(params)
   jax.tree.map(np.testing.assert_array_equal, merged, base)
@@ -197,12 +210,12 @@ def test_a_merged_model_computes_the_same(settings, param_dtype):
   config = ModelConfig(**{**vars(MODEL), 'param_dtype': param_dtype})
   params = random_params(config, settings, scale=0.3)
   tokens_BL = np.random.default_rng(0).integers(0, 32, (2, 9))
-  with_adapters = Model(decoder.abstract(config, settings)[0], params)
+  with_adapters = Model(abstract(config, settings)[0], params)
   merged = lora.merge(params, settings, 'float32')
-  plain = Model(decoder.abstract(MODEL)[0], merged)
+  plain = Model(abstract(MODEL, LoraConfig())[0], merged)
   y = np.asarray(with_adapters(tokens_BL))
   np.testing.assert_allclose(
     plain(tokens_BL), y, rtol=0, atol=1e-5 * np.abs(y).max()
   )
-  base = Model(decoder.abstract(config)[0], lora.split(params)[1])
+  base = Model(abstract(config, LoraConfig())[0], lora.split(params)[1])
   assert np.abs(base(tokens_BL) - y).max() > 0.01 * np.abs(y).max()
