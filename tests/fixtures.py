@@ -12,6 +12,7 @@ _EXTRAS = {
   'accelerate': 'parity',
   'apache-beam': 'beam',
   'libtpu': 'tpu-compile',
+  'peft': 'parity',
   'renderers': 'renderers',
   'torch': 'parity',
   'trl': 'diff',
