@@ -43,11 +43,14 @@ class Trained(NamedTuple):
     params: trained parameters, on the devices.
     summary: `steps`, `scored_tokens`, `seconds` and `final_loss` (mean of the
       last epoch, in nats); {} on all hosts but the first.
+    base: frozen base of the adapters, which another run can take; None without
+      adapters.
   """
 
   graphdef: GraphDef
   params: dict
   summary: dict[str, float]
+  base: start.Base | None = None
 
 
 def train(
@@ -57,6 +60,7 @@ def train(
   profile: tuple[int, ...] = (),
   wandb: str = '',
   progress: Callable[[int, float], str] | None = None,
+  base: start.Base | None = None,
 ) -> Trained:
   """Trains a model, resuming from the newest checkpoint in the workdir.
 
@@ -71,6 +75,8 @@ def train(
     wandb: project of Weights & Biases, or ''.
     progress: (steps done, seconds per step) -> text about the experiment that
       this run is part of, for lines of progress.
+    base: frozen base of the adapters, from a run with the same base, model and
+      mesh; None: it is loaded.
 
   Returns:
     The trained model.
@@ -87,7 +93,7 @@ def train(
   """
   with preemption.Notice() as notice:
     return _train(
-      config, epath.Path(workdir), probe, profile, wandb, progress, notice
+      config, epath.Path(workdir), probe, profile, wandb, progress, base, notice
     )
 
 
@@ -98,6 +104,7 @@ def _train(
   profile: tuple[int, ...],
   wandb: str,
   progress: Callable[[int, float], str] | None,
+  base: start.Base | None,
   notice: preemption.Notice,
 ) -> Trained:
   # Inputs and trainer.
@@ -123,7 +130,12 @@ def _train(
   # compiled step.
   architecture = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(
-    architecture, config.optim, config.mesh, steps, components=len(names)
+    architecture,
+    config.optim,
+    config.mesh,
+    steps,
+    components=len(names),
+    lora=config.lora,
   )
   sharding.check_batch_size(
     config.batch_size, trainer.mesh, config.optim.accumulate
@@ -141,18 +153,30 @@ def _train(
       )
     checkpoints = stack.enter_context(Checkpoints(workdir, config))
     trace = stack.enter_context(Profile(profile, workdir))
+    # The frozen base of adapters.
+    if not config.lora.rank:
+      base = None
+    elif base is None:
+      base = start.load_base(config, trainer, fingerprint)
+    else:
+      base = start.place_base(base, trainer)
+    identity = base.identity if base else {}
     # State: the newest checkpoint, or the start.
     if checkpoints.latest():
       # Compared before the arrays are read, which takes minutes.
-      resume.check_data(
-        workdir, checkpoints.restore_run(), fingerprint, records
-      )
+      stored = checkpoints.restore_run()
+      resume.check_data(workdir, stored, fingerprint, records)
+      resume.check_base(workdir, stored, identity)
       state, data = checkpoints.restore(trainer.abstract)
       resume.check_position(workdir, int(state.step), data)
       batches.set_state(data)
     else:
       _check_tokenizer(opened)
-      state = start.begin(config, trainer, fingerprint)
+      state = start.begin(
+        config, trainer, fingerprint, identity.get('sha256', '')
+      )
+    if base:
+      state = state._replace(frozen=base.params)
     # Nobody should train for hours from such numbers, or use them as a result.
     if not trainer.is_finite(state):
       place = f'{workdir}: step {state.step}' if state.step else 'the start'
@@ -195,9 +219,11 @@ def _train(
           # Evaluate the new parameters.
           if _is_due(step, config.eval_every, steps):
             if heldout:
-              values |= _evaluate(trainer, state.params, heldout, len(names))
+              values |= _evaluate(
+                trainer, state.model_params, heldout, len(names)
+              )
             if probe:
-              values['probe'] = probe(trainer.graphdef, state.params)
+              values['probe'] = probe(trainer.graphdef, state.model_params)
           metrics.add(step, values)
 
           # Log and save.
@@ -216,7 +242,9 @@ def _train(
                 step,
               )
             position = batches.get_state()
-            checkpoints.save(step, state, position, fingerprint, records)
+            checkpoints.save(
+              step, state, position, fingerprint, records, identity
+            )
           # After the last step there is nothing left to resume, so the run just
           # ends.
           if stop and step < steps:
@@ -232,7 +260,13 @@ def _train(
         raise _with_batch(error, source, workdir) from None
       summary = metrics.summary() if multihost.is_first() else {}
 
-  return Trained(trainer.graphdef, state.params, summary)
+  # The step has moved the frozen parameters into the newest state.
+  return Trained(
+    trainer.graphdef,
+    state.model_params,
+    summary,
+    base and base._replace(params=state.frozen),
+  )
 
 
 def _check_tokenizer(opened: inputs.Inputs) -> None:
@@ -253,11 +287,22 @@ def _describe(
   config: config_lib.RunConfig, trainer: Trainer, steps: int
 ) -> str:
   """Returns the model, the steps and the memory of a run in one line."""
-  number = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.params))
-  devices = trainer.mesh.devices
+  frozen, learning = (
+    sum(leaf.size for leaf in jax.tree.leaves(tree)) / 1e6
+    for tree in (trainer.abstract.frozen, trainer.abstract.params)
+  )
+  lora, devices = config.lora, trainer.mesh.devices
+  place = config.model.init_from or 'random numbers'
+  model = f'{learning:,.2f} M parameters from {place}'
+  if lora.rank:
+    model = (
+      f'{learning:,.2f} M parameters of adapters of rank {lora.rank}'
+      + (f' from {lora.init_from}' if lora.init_from else '')
+      + f', on {frozen:,.2f} M frozen ones in {config.model.param_dtype} from '
+      f'{place}'
+    )
   return (
-    f'{number / 1e6:,.2f} M parameters from '
-    f'{config.model.init_from or "random numbers"}; {_count(steps, "step")} of '
+    f'{model}; {_count(steps, "step")} of '
     f'{_count(config.batch_size, "row")}, {_objectives(config)}, learning rate '
     f'{config.optim.learning_rate:g}; parameters and moments take '
     f'{trainer.bytes_per_device / 1e6:,.1f} MB on each device '
