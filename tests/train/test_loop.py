@@ -69,6 +69,7 @@ def long(data_folder, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('long')
   config = make_config(data_folder)
   config.steps, config.epochs = 0, EPOCHS
+  config.checkpoint_every = 1000  # only at the end
   return loop.train(config, workdir), workdir
 
 
