@@ -5,6 +5,7 @@ computation is in bfloat16, and all are sharded over all devices. The schedule
 is conventional and was not tuned.
 """
 
+import re
 import warnings
 
 from isft_jax.config import MeshConfig, OptimConfig, RunConfig
@@ -57,6 +58,58 @@ def run_config(
       learning_rate=learning_rate, schedule='cosine', warmup_steps=20, b2=0.95
     ),
   )
+
+
+def parse_rank(text: str, *words: str) -> int:
+  """Returns the rank in a config's argument 'lora=RANK'; 0 for any other word.
+
+  Args:
+    text: the argument.
+    *words: other arguments that the config takes, besides an empty one.
+
+  Raises:
+    ValueError: the text is another word.
+  """
+  if text in ('', *words):
+    return 0
+  match = re.fullmatch(r'lora=([1-9]\d{0,3})', text)
+  if not match:
+    choices = ''.join(f'{word!r}, ' for word in words)
+    raise ValueError(
+      f"its argument must be {choices}'lora=RANK' with a rank from 1 to 9999, "
+      f'or nothing (got {text!r})'
+    )
+  return int(match[1])
+
+
+def parse_words(
+  text: str, **choices: tuple[str, ...]
+) -> tuple[dict[str, str], str]:
+  """Returns the words in a config's argument, and what is left of it.
+
+  Args:
+    text: comma-separated NAME=VALUE, in any order.
+    **choices: values allowed for each name; the first is its default.
+
+  Returns:
+    (the value of each name, the items with other names).
+
+  Raises:
+    ValueError: a value is not allowed.
+  """
+  words = {name: values[0] for name, values in choices.items()}
+  rest = []
+  for item in filter(None, text.split(',')):
+    name, _, value = item.partition('=')
+    if name not in choices:
+      rest.append(item)
+      continue
+    if value not in choices[name]:
+      raise ValueError(
+        f'its {name} must be one of {", ".join(choices[name])} (got {value!r})'
+      )
+    words[name] = value
+  return words, ','.join(rest)
 
 
 def parse_numbers(text: str, **defaults: int) -> dict[str, int]:

@@ -260,13 +260,7 @@ def _train(
         raise _with_batch(error, source, workdir) from None
       summary = metrics.summary() if multihost.is_first() else {}
 
-  # The step has moved the frozen parameters into the newest state.
-  return Trained(
-    trainer.graphdef,
-    state.model_params,
-    summary,
-    base and base._replace(params=state.frozen),
-  )
+  return Trained(trainer.graphdef, state.model_params, summary, base)
 
 
 def _check_tokenizer(opened: inputs.Inputs) -> None:
@@ -331,7 +325,9 @@ def _ideal_seconds(
   # Operations without recomputation, as in the usual definition of MFU.
   shape = config.batch_size, source.plan.seq_len, source.plan.targets_per_row
   peak = chips.peak(trainer.mesh.devices.flat)
-  return flops.model(config.model, *shape).total / peak if peak else 0.0
+  return (
+    flops.model(config.model, *shape, config.lora).total / peak if peak else 0.0
+  )
 
 
 def _evaluate(

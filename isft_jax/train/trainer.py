@@ -23,7 +23,7 @@ from isft_jax.train.step import (
   make_evaluate,
   make_step,
 )
-from isft_jax.types import PyTree
+from isft_jax.types import Batch, PyTree
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -41,7 +41,8 @@ class Trainer:
       shards.
     start: params -> TrainState at step 0, without frozen parameters. The
       parameters are donated.
-    step: (TrainState, Batch) -> (TrainState, metrics). The state is donated.
+    step: (TrainState, Batch) -> (TrainState, metrics). The state is donated,
+      but for its frozen parameters.
     evaluate: (all parameters, Batch) -> (sum, count) of the loss by author.
     is_finite: TrainState -> whether all of its numbers are finite. All hosts
       call it together, and all get the answer.
@@ -53,10 +54,36 @@ class Trainer:
   abstract: TrainState
   init: Callable[[int], TrainState]
   start: Callable[[PyTree], TrainState]
-  step: jax.stages.Wrapped
+  step: 'CompiledStep'
   evaluate: Evaluate
   is_finite: Callable[[TrainState], jax.Array]
   bytes_per_device: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+  """A jitted step that leaves the frozen parameters where they are.
+
+  Several runs can then share them. As a part of a donated state, they would be
+  gone after the first step.
+
+  Attributes:
+    program: (state without frozen parameters, batch, frozen parameters) ->
+      (state without frozen parameters, metrics).
+  """
+
+  program: jax.stages.Wrapped
+
+  def __call__(
+    self, state: TrainState, batch: Batch[jax.Array]
+  ) -> tuple[TrainState, dict[str, PyTree]]:
+    learning, frozen = state._replace(frozen=()), state.frozen
+    learning, metrics = self.program(learning, batch, frozen)
+    return learning._replace(frozen=frozen), metrics
+
+  def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+    """Lowers the step for shapes; see `jax.stages.Wrapped.lower`."""
+    return self.program.lower(state._replace(frozen=()), batch, state.frozen)
 
 
 def make_trainer(
@@ -179,6 +206,13 @@ def _make_trainer(
   step = make_step(
     graphdef, optimizer, optim_config.accumulate, in_use, at_rest, components
   )
+
+  def program(
+    state: TrainState, batch: Batch[jax.Array], frozen: PyTree
+  ) -> tuple[TrainState, dict[str, PyTree]]:
+    state, metrics = step(state._replace(frozen=frozen), batch)
+    return state._replace(frozen=()), metrics
+
   # `step` and `start` donate their input: the new state reuses the memory of
   # the old one.
   return Trainer(
@@ -201,11 +235,17 @@ def _make_trainer(
       donate_argnums=0,
     ),
     # The batch is split by rows. Metrics are small, and every device has them.
-    step=jax.jit(
-      on_mesh(warn_when_retraced(step)),
-      in_shardings=(placed, sharding.batch_sharding(mesh)),
-      out_shardings=(placed, sharding.replicated(mesh)),
-      donate_argnums=0,
+    step=CompiledStep(
+      jax.jit(
+        on_mesh(warn_when_retraced(program)),
+        in_shardings=(
+          without_frozen,
+          sharding.batch_sharding(mesh),
+          placed.frozen,
+        ),
+        out_shardings=(without_frozen, sharding.replicated(mesh)),
+        donate_argnums=0,
+      )
     ),
     # Evaluation donates nothing: the parameters are needed for the next step.
     evaluate=jax.jit(
