@@ -68,7 +68,7 @@ def parse_rank(text: str, *words: str) -> int:
     *words: other arguments that the config takes, besides an empty one.
 
   Raises:
-    ValueError: it is none of them.
+    ValueError: the text is another word.
   """
   if text in ('', *words):
     return 0
