@@ -21,7 +21,7 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
   import jax
@@ -310,7 +310,8 @@ class Finetuned(NamedTuple):
 
   model: ChatModel
   # 'steps', 'scored_tokens', 'seconds' and 'final_loss' (the mean of the last
-  # epoch, in nats per unit of weight).
+  # epoch, in nats per unit of weight). With keep_best=True also 'best_step' and
+  # 'best_heldout_loss'; `load(workdir, step='best')` is that model.
   summary: dict[str, Any]
 
 
@@ -374,7 +375,10 @@ def finetune(
 
 
 def load(
-  place: str | os.PathLike, *, step: int | None = None, tokenizer: str = ''
+  place: str | os.PathLike,
+  *,
+  step: int | Literal['best'] | None = None,
+  tokenizer: str = '',
 ) -> ChatModel:
   """Loads a model to chat with, with its tokenizer and chat template.
 
@@ -384,7 +388,8 @@ def load(
   Args:
     place: the workdir of a run, a folder with config.json and safetensors, a
       hub id, a .gguf file or a preset.
-    step: number of a run's checkpoint; by default the newest.
+    step: number of a run's checkpoint, or 'best' if the run was trained with
+      `config.keep_best`; by default the newest.
     tokenizer: place of the tokenizer; by default that of the run or model.
 
   Returns:
@@ -550,7 +555,7 @@ def export(
   folder: str | os.PathLike,
   *,
   dtype: str = '',
-  step: int | None = None,
+  step: int | Literal['best'] | None = None,
   tokenizer: str = '',
 ) -> None:
   """Writes a run's checkpoint for transformers and vLLM.
@@ -564,7 +569,8 @@ def export(
       with its chat template, and generation_config.json.
     dtype: the data type of the weights, as in 'bfloat16'; by default that of
       the checkpoint.
-    step: number of the checkpoint; by default the newest.
+    step: number of the checkpoint, or 'best' as in `load`; by default the
+      newest.
     tokenizer: place of the tokenizer; by default the run's own.
 
   Raises:

@@ -104,6 +104,13 @@ def _train(config: RunConfig, workdir: str) -> None:
     f'{run.summary["final_loss"]:.4f}\n'
     f'checkpoints and metrics.jsonl are in {workdir}'
   )
+  if 'best_step' in run.summary:
+    step, loss = (run.summary[f'best_{x}'] for x in ('step', 'heldout_loss'))
+    print(
+      f'the best checkpoint is step {step}, with a held-out loss of '
+      f'{loss:.4f}:\n'
+      f'  isft-generate --checkpoint={shlex.quote(workdir)} --step=best'
+    )
   _write_page(workdir)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from isft_jax import files, places, sharding
 from isft_jax.hf import pretrained, tensor_files
 from isft_jax.train import checkpoint, saved
+from isft_jax.train.checkpoint import Wanted
 from isft_jax.types import PyTree
 
 
@@ -15,7 +16,7 @@ def export(
   workdir: str,
   output: str,
   dtype: str = '',
-  step: int | None = None,
+  step: Wanted = None,
   tokenizer: str = '',
 ) -> None:
   """Writes config, weights, tokenizer with chat template, generation config.
@@ -26,7 +27,7 @@ def export(
     workdir: folder of a run.
     output: folder to create; it must be empty or not exist.
     dtype: data type of the written weights; '' keeps that of the run.
-    step: number of the checkpoint; None means the newest.
+    step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of the tokenizer; '' means the run's own.
 
   Raises:

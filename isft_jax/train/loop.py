@@ -42,7 +42,8 @@ class Trained(NamedTuple):
     graphdef: structure of the model.
     params: trained parameters, on the devices.
     summary: `steps`, `scored_tokens`, `seconds` and `final_loss` (mean of the
-      last epoch, in nats); {} on all hosts but the first.
+      last epoch, in nats); with `config.keep_best`, also `best_step` and
+      `best_heldout_loss`; {} on all hosts but the first.
   """
 
   graphdef: GraphDef
@@ -140,6 +141,8 @@ def _train(
         workdir, opened.tokenizer, opened.rendering, fingerprint
       )
     checkpoints = stack.enter_context(Checkpoints(workdir, config))
+    if config.keep_best:
+      checkpoints.keep_best()
     trace = stack.enter_context(Profile(profile, workdir))
     # State: the newest checkpoint, or the start.
     if checkpoints.latest():
@@ -193,9 +196,15 @@ def _train(
           notice.begin()  # from now on there is something to save
 
           # Evaluate the new parameters.
+          heldout_loss = None
           if _is_due(step, config.eval_every, steps):
             if heldout:
-              values |= _evaluate(trainer, state.params, heldout, len(names))
+              values |= _evaluate(
+                trainer, state.params, heldout, len(names), config.keep_best
+              )
+            if config.keep_best:
+              # The devices wait here, and all hosts take the same decision.
+              heldout_loss = multihost.share(float(values['heldout_loss']))
             if probe:
               values['probe'] = probe(trainer.graphdef, state.params)
           metrics.add(step, values)
@@ -203,6 +212,8 @@ def _train(
           # Log and save.
           stop = notice.should_stop(step)
           save = stop or _is_due(step, config.checkpoint_every, steps)
+          if heldout_loss is not None:
+            save = save or checkpoints.is_best(heldout_loss)
           if save or step % config.log_every == 0:
             # The newest step is still running. Its metrics are left for the
             # next flush, so that the next step is dispatched meanwhile.
@@ -216,7 +227,9 @@ def _train(
                 step,
               )
             position = batches.get_state()
-            checkpoints.save(step, state, position, fingerprint, records)
+            checkpoints.save(
+              step, state, position, fingerprint, records, heldout_loss
+            )
           # After the last step there is nothing left to resume, so the run just
           # ends.
           if stop and step < steps:
@@ -231,6 +244,8 @@ def _train(
       except metrics_lib.NotFiniteError as error:
         raise _with_batch(error, source, workdir) from None
       summary = metrics.summary() if multihost.is_first() else {}
+      if summary and checkpoints.best:
+        summary['best_step'], summary['best_heldout_loss'] = checkpoints.best
 
   return Trained(trainer.graphdef, state.params, summary)
 
@@ -294,19 +309,26 @@ def _evaluate(
   params: PyTree,
   heldout: Mapping[str, pipeline.BatchSource],
   components: int,
+  is_scored: bool,
 ) -> dict[str, PyTree]:
   """Returns the held-out loss by author, and for each component of a mixture.
 
   The values stay on the devices, so that training need not wait for them.
+
+  Args:
+    trainer: trainer of the run.
+    params: parameters to evaluate.
+    heldout: held-out batches by name of the component.
+    components: number of mixture components.
+    is_scored: whether the batches have the objective's weights. The loss of all
+      scored tokens, `heldout_loss`, is then returned too.
   """
 
-  def add_up(
-    pairs: Sequence[tuple[jax.Array, jax.Array]],
-  ) -> tuple[jax.Array, jax.Array]:
+  def add_up(pairs: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *pairs)
 
   # The evaluation is one pass over all held-out batches of each component.
-  sums = {
+  both = {
     name: add_up(
       [
         trainer.evaluate(params, sharding.to_global(batches[i], trainer.mesh))
@@ -315,15 +337,16 @@ def _evaluate(
     )
     for name, batches in heldout.items()
   }
-  # The loss by author covers all components: their sums and counts are added.
-  values = {
-    'heldout_nll_by_author': losses.normalize(*add_up(list(sums.values())))
-  }
+  # Sums and counts of all components are added.
+  by_author, scored = add_up(list(both.values()))
+  values = {'heldout_nll_by_author': losses.normalize(*by_author)}
+  if is_scored:
+    values['heldout_loss'] = losses.normalize(*scored)
   if components > 1:
     # Sums and counts are added before the division: a mean over tokens, not
     # over components.
     values['heldout_nll_by_source'] = {
-      name: losses.normalize(*pair) for name, pair in sums.items()
+      name: losses.normalize(*pair) for name, (pair, _) in both.items()
     }
   return values
 

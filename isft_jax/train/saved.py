@@ -13,7 +13,7 @@ from isft_jax.hf import pretrained
 from isft_jax.inference.chat_model import ChatModel, template_from_tokenizer
 from isft_jax.models import decoder
 from isft_jax.train import checkpoint, run_tokenizer
-from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.train.checkpoint import Checkpoints, Wanted
 from isft_jax.types import PyTree
 
 
@@ -34,7 +34,7 @@ class Saved(NamedTuple):
 
 
 def load(
-  workdir: str, dtype: str = '', step: int | None = None, tokenizer: str = ''
+  workdir: str, dtype: str = '', step: Wanted = None, tokenizer: str = ''
 ) -> Saved:
   """Loads a checkpoint of a run, on any number of devices.
 
@@ -44,7 +44,7 @@ def load(
   Args:
     workdir: folder of the run.
     dtype: data type of the parameters; '' keeps that of the run.
-    step: number of the checkpoint; None means the newest.
+    step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of its tokenizer; '' means the one in the workdir, or, for
       runs of old versions, the one of the records.
 
@@ -94,13 +94,13 @@ def _tokenizer(workdir: str, run: dict[str, Any], place: str) -> FastTokenizer:
 
 
 def chat_model_from_run(
-  workdir: str, step: int | None = None, tokenizer: str = ''
+  workdir: str, step: Wanted = None, tokenizer: str = ''
 ) -> ChatModel:
   """Loads the model of a run's checkpoint, to chat with.
 
   Args:
     workdir: folder of the run.
-    step: number of the checkpoint; None means the newest.
+    step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of its tokenizer; '' means its own.
 
   Returns:

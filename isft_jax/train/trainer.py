@@ -40,7 +40,8 @@ class Trainer:
     init: seed -> TrainState, initialised on its shards.
     start: params -> TrainState at step 0. The parameters are donated.
     step: (TrainState, Batch) -> (TrainState, metrics). The state is donated.
-    evaluate: (params, Batch) -> (sum, count) of the loss by author.
+    evaluate: (params, Batch) -> (sum, count) of the loss by author, and of the
+      scored loss; see `make_evaluate`.
     is_finite: TrainState -> whether all of its numbers are finite. All hosts
       call it together, and all get the answer.
     bytes_per_device: bytes of the state on each device.
