@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ import isft_jax
 from isft_jax import chips, files, losses, sharding
 from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
+from isft_jax.hf import pretrained
 from isft_jax.models import flops
 from isft_jax.models.decoder import GraphDef
 from isft_jax.train import (
@@ -31,8 +34,11 @@ from isft_jax.train import metrics as metrics_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.loggers import Loggers
 from isft_jax.train.profile import Profile
+from isft_jax.train.samples import Samples
 from isft_jax.train.trainer import Trainer, make_trainer
 from isft_jax.types import PyTree
+
+SAMPLE_TOKENS = 64  # maximum tokens per reply to a sample prompt
 
 
 class Trained(NamedTuple):
@@ -58,6 +64,8 @@ def train(
   profile: tuple[int, ...] = (),
   wandb: str = '',
   progress: Callable[[int, float], str] | None = None,
+  samples: Sequence[Mapping[str, Any]] = (),
+  sample_tokens: int = SAMPLE_TOKENS,
 ) -> Trained:
   """Trains a model, resuming from the newest checkpoint in the workdir.
 
@@ -72,14 +80,18 @@ def train(
     wandb: project of Weights & Biases, or ''.
     progress: (steps done, seconds per step) -> text about the experiment that
       this run is part of, for lines of progress.
+    samples: prompts that the model answers greedily whenever the held-out
+      records are evaluated; see `samples.Samples`.
+    sample_tokens: maximum tokens per reply to them.
 
   Returns:
     The trained model.
 
   Raises:
     ValueError: the config cannot work, the records were not rendered with its
-      tokenizer, a resumed run has other records than before, hosts differ, or
-      another process trains in the workdir.
+      tokenizer, the chat template refuses a prompt, a resumed run has other
+      records than before, hosts differ, or another process trains in the
+      workdir.
     FloatingPointError: a loss, a gradient or the state is not finite. Such a
       state is never saved.
     SystemExit: the process was asked to stop by SIGTERM or SIGHUP, and the run
@@ -88,7 +100,15 @@ def train(
   """
   with preemption.Notice() as notice:
     return _train(
-      config, epath.Path(workdir), probe, profile, wandb, progress, notice
+      config,
+      epath.Path(workdir),
+      probe,
+      profile,
+      wandb,
+      progress,
+      samples,
+      sample_tokens,
+      notice,
     )
 
 
@@ -99,6 +119,8 @@ def _train(
   profile: tuple[int, ...],
   wandb: str,
   progress: Callable[[int, float], str] | None,
+  samples: Sequence[Mapping[str, Any]],
+  sample_tokens: int,
   notice: preemption.Notice,
 ) -> Trained:
   # Inputs and trainer.
@@ -112,6 +134,7 @@ def _train(
     | {
       'workdir': str(workdir),
       'probe': probe is not None,
+      'samples': [len(samples), sample_tokens, _digest(samples)],
       'version of jax': jax.__version__,
       'version of isft_jax': isft_jax.__version__,
     }
@@ -129,6 +152,16 @@ def _train(
   sharding.check_batch_size(
     config.batch_size, trainer.mesh, config.optim.accumulate
   )
+  # Prompts are encoded before anything is compiled or written.
+  asked = None
+  if samples:
+    asked = Samples(
+      samples,
+      sample_tokens,
+      pretrained.Model(trainer.graphdef, trainer.abstract.params),
+      opened.tokenizer,
+      opened.rendering,
+    )
   multihost.tell(f'  {config.name:<16} {_describe(config, trainer, steps)}')
 
   with contextlib.ExitStack() as stack:
@@ -170,6 +203,8 @@ def _train(
     # A start that fails, or is too large for the devices, claims no workdir.
     if done and multihost.is_first():
       config_lib.claim(workdir, config)
+    if asked:
+      asked.begin(workdir, done)
     with metrics_lib.Metrics(
       workdir,
       config.name,
@@ -207,6 +242,8 @@ def _train(
               heldout_loss = multihost.share(float(values['heldout_loss']))
             if probe:
               values['probe'] = probe(trainer.graphdef, state.params)
+            if asked:
+              asked.answer(config.name, step, steps, state.params)
           metrics.add(step, values)
 
           # Log and save.
@@ -248,6 +285,10 @@ def _train(
         summary['best_step'], summary['best_heldout_loss'] = checkpoints.best
 
   return Trained(trainer.graphdef, state.params, summary)
+
+
+def _digest(samples: Sequence[Mapping[str, Any]]) -> str:
+  return hashlib.sha256(json.dumps([*samples]).encode()).hexdigest()
 
 
 def _check_tokenizer(opened: inputs.Inputs) -> None:

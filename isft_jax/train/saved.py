@@ -10,7 +10,7 @@ from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained
-from isft_jax.inference.chat_model import ChatModel, template_from_tokenizer
+from isft_jax.inference.chat_model import ChatModel, chat_model_from_rendering
 from isft_jax.models import decoder
 from isft_jax.train import checkpoint, run_tokenizer
 from isft_jax.train.checkpoint import Checkpoints, Wanted
@@ -113,21 +113,14 @@ def chat_model_from_run(
       piecewise.
   """
   model, _, encoder, run = load(workdir, step=step, tokenizer=tokenizer)
-  rendering = _rendering(workdir, run) or {
-    'template': template_from_tokenizer(encoder)
-  }
+  rendering = _rendering(workdir, run)
   if rendering.get('piecewise'):
     raise ValueError(
       f'{workdir} was trained on turns whose headers were encoded apart from '
       'the words (config.piecewise), and prompts here are encoded whole; its '
       'own results.json has its probes'
     )
-  # Values are arguments of the template. Old records have none.
-  template, values = rendering['template'], rendering.get('values', {})
-  # The default template is for conversations without tools.
-  if isinstance(template, dict):
-    template = template.get('default') or next(iter(template.values()))
-  return ChatModel(model, encoder, template, values, {}, run['records'])
+  return chat_model_from_rendering(model, encoder, rendering, run['records'])
 
 
 def _rendering(workdir: str, run: dict[str, Any]) -> dict[str, Any]:
