@@ -12,7 +12,6 @@ from isft_jax.inference import chat_loop
 from isft_jax.inference import generate as generate_lib
 from isft_jax.train import loop, saved
 from isft_jax.train import metrics as metrics_lib
-from tests.commands import command, error_line
 from tests.dialogues import (
   chatml_tokenizer,
   dialogues,
@@ -201,7 +200,7 @@ def test_a_prompt_that_the_template_refuses_ends_at_once(
   )
   bad = {'messages': [{'role': 'assistant', 'content': 'Hi'}]}
   config = dataclasses.replace(config, records=records)
-  with pytest.raises(ValueError, match='--samples, prompt 2: .*users begin'):
+  with pytest.raises(ValueError, match=r'--samples, prompt 2: .*users begin'):
     train(config, tmp_path / 'run', (ROWS[0], bad))
   assert not (tmp_path / 'run').exists()
 
@@ -213,7 +212,7 @@ def test_records_that_were_encoded_piecewise_are_refused(
   config.records = write_records(
     tmp_path / 'records', dialogues()[:8], plain_renderer(piecewise=True)
   )
-  with pytest.raises(ValueError, match='--samples cannot ask .*piecewise'):
+  with pytest.raises(ValueError, match=r'--samples cannot ask .*piecewise'):
     train(config, tmp_path / 'run')
 
 
@@ -223,50 +222,6 @@ SMALL = [
   *('--config.model.head_size=4', '--config.model.mlp_width=32'),
   *('--config.seq_len=256', '--config.model.remat=none'),
 ]
-
-
-@pytest.mark.parametrize(
-  ('name', 'content', 'message'),
-  [
-    ('a.txt', None, 'the file does not exist'),
-    ('a.md', 'Hi', 'must be .txt or .jsonl'),
-    ('a.txt', ' \n\n', 'has no prompts'),
-    ('a.txt', '', 'the file is empty'),
-    ('a.jsonl', '{"prompt": 3}\n', 'line 1: must be'),
-    ('a.jsonl', '{"prompt": "a"}\n[', 'line 2: must be'),
-  ],
-)
-def test_a_file_without_prompts_is_one_line(
-  name, content, message, folder, tmp_path
-):
-  if content is not None:
-    (tmp_path / name).write_text(content)
-  line = error_line(
-    'train',
-    *SMALL,
-    f'--config.records={folder}/records',
-    f'--workdir={tmp_path}/run',
-    f'--samples={tmp_path}/{name}',
-  )
-  assert message in line and name in line
-  assert not (tmp_path / 'run').exists()
-
-
-def test_the_page_shows_the_samples_of_a_command(folder, tmp_path):
-  (tmp_path / 'p.txt').write_text('Tell me about <b>gold</b>.\nHi\n')
-  done = command(
-    'train',
-    *SMALL,
-    '--config.steps=1',
-    f'--config.records={folder}/records',
-    f'--workdir={tmp_path}/run',
-    f'--samples={tmp_path}/p.txt',
-    '--sample_tokens=3',
-  )
-  assert done.returncode == 0, done.stderr
-  page = (tmp_path / 'run' / 'report.html').read_text()
-  assert '<h2>Samples</h2>' in page
-  assert 'Tell me about &lt;b&gt;gold&lt;/b&gt;.' in page
 
 
 def test_two_hosts_take_the_same_decisions_and_one_writes(config, tmp_path):
