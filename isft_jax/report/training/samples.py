@@ -17,7 +17,7 @@ from isft_jax.report.escapes import visible_line
 from isft_jax.report.tables import Cell, Table
 
 _PROMPTS, _STEPS = 12, 6
-_CHARACTERS = 400  # of a prompt or a reply
+_CHARACTERS = 300  # of a prompt or a reply
 
 
 def read(workdir: str | os.PathLike) -> Block | None:

@@ -44,7 +44,7 @@ def test_a_row_per_prompt_and_a_column_per_step(tmp_path):
   assert block.content.rows == [
     ('Gold?', 'Au', 'Au\u21b5 and'),
     (Cell('And water?', small='last of 2 messages'), empty, absent),
-    ('New', absent, 'x' * 400 + '\u2026'),
+    ('New', absent, 'x' * 300 + '\u2026'),
   ]
   assert block.note == 'Greedy replies to the prompts of --samples.'
 
@@ -59,7 +59,7 @@ def test_the_table_is_bounded_and_says_so(tmp_path):
   steps = [f'step {step}' for step in (0, 200, 400, 590, 790, 990)]
   assert block.content.header == ('prompt', *steps)
   assert len(block.content.rows) == 12
-  assert {len(cell) for row in block.content.rows for cell in row[1:]} == {401}
+  assert {len(cell) for row in block.content.rows for cell in row[1:]} == {301}
   assert block.note.endswith(
     'Shown: 12 of 30 prompts at 6 of 100 steps; samples.jsonl has all.'
   )
