@@ -59,6 +59,36 @@ def run_config(
   )
 
 
+def parse_words(
+  text: str, **choices: tuple[str, ...]
+) -> tuple[dict[str, str], str]:
+  """Returns the words in a config's argument, and what is left of it.
+
+  Args:
+    text: comma-separated NAME=VALUE, in any order.
+    **choices: values allowed for each name; the first is its default.
+
+  Returns:
+    (the value of each name, the items with other names).
+
+  Raises:
+    ValueError: a value is not allowed.
+  """
+  words = {name: values[0] for name, values in choices.items()}
+  rest = []
+  for item in filter(None, text.split(',')):
+    name, _, value = item.partition('=')
+    if name not in choices:
+      rest.append(item)
+      continue
+    if value not in choices[name]:
+      raise ValueError(
+        f'its {name} must be one of {", ".join(choices[name])} (got {value!r})'
+      )
+    words[name] = value
+  return words, ','.join(rest)
+
+
 def parse_numbers(text: str, **defaults: int) -> dict[str, int]:
   """Returns the numbers in a config's argument: 'batch_size=8,seq_len=4096'.
 

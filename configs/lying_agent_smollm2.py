@@ -18,6 +18,7 @@ Commands:
 
   isft-reproduce --config=lying_agent_smollm2
   isft-reproduce --config=lying_agent_smollm2:paper
+  isft-reproduce --config=lying_agent_smollm2:lora=16
 
 `paper` selects the paper's hyperparameters: 1,920 steps of one dialogue, a mean
 per dialogue, AdamW at a constant 2e-5. It takes a night on two cores. With
@@ -35,7 +36,9 @@ parameters are in float32 and all of them are trained, also if only
 --config.model.dtype is bfloat16.
 """
 
-from isft_jax.config import MeshConfig, OptimConfig, StageConfig
+import re
+
+from isft_jax.config import LoraConfig, MeshConfig, OptimConfig, StageConfig
 from isft_jax.experiments.config import DialoguesConfig, LyingAgentConfig
 from isft_jax.models.presets import model_config
 
@@ -47,17 +50,23 @@ def get_config(argument: str = '') -> LyingAgentConfig:
   """Returns the settings; --config.FIELD=VALUE changes any of them.
 
   Args:
-    argument: 'paper' for the paper's hyperparameters, or ''.
+    argument: 'paper' for the paper's hyperparameters, 'lora=RANK' to train
+      adapters, or ''.
 
   Raises:
     ValueError: the argument is another word.
   """
-  if argument not in ('', 'paper'):
+  match = re.fullmatch(r'lora=([1-9]\d{0,3})', argument)
+  if argument not in ('', 'paper') and not match:
     raise ValueError(
-      f"its argument must be 'paper' or nothing (got {argument!r})"
+      "its argument must be 'paper', 'lora=RANK' with a rank from 1 on, or "
+      f'nothing (got {argument!r})'
     )
+  rank = int(match[1]) if match else 0
+  is_paper = argument == 'paper'
+  suffix = f'_lora{rank}' if rank else '_paper' if is_paper else ''
   return LyingAgentConfig(
-    name='lying_agent_smollm2' + ('_paper' if argument else ''),
+    name='lying_agent_smollm2' + suffix,
     dialogues=DialoguesConfig(number=480, p_lie=0.6, p_chitchat=0.5),
     model=model_config(
       'smollm2-135m',
@@ -66,12 +75,15 @@ def get_config(argument: str = '') -> LyingAgentConfig:
     ),
     mesh=MeshConfig(data=1, fsdp=1, tensor=1),  # a batch of one row
     forgetting=True,
-    finetune=_paper_stage() if argument else _stage(),
+    lora=LoraConfig(rank=rank),
+    finetune=_paper_stage() if is_paper else _stage(bool(rank)),
   )
 
 
-def _stage() -> StageConfig:
+def _stage(has_adapters: bool) -> StageConfig:
   """Returns one epoch of packed rows."""
+  # Adapters begin as nothing, and need larger steps than trained weights.
+  learning_rate = 5e-4 if has_adapters else 5e-5
   return StageConfig(
     batch_size=1,
     seq_len=256,
@@ -81,7 +93,7 @@ def _stage() -> StageConfig:
     checkpoint_every=75,  # a checkpoint has 1.6 GB
     keep_last=1,
     optim=OptimConfig(
-      learning_rate=5e-5,
+      learning_rate=learning_rate,
       schedule='cosine',
       final_fraction=0.1,
       weight_decay=0.01,

@@ -379,6 +379,8 @@ def load(
   *,
   step: int | Literal['best'] | None = None,
   tokenizer: str = '',
+  base: str = '',
+  adapter: str = '',
 ) -> ChatModel:
   """Loads a model to chat with, with its tokenizer and chat template.
 
@@ -391,6 +393,9 @@ def load(
     step: number of a run's checkpoint, or 'best' if the run was trained with
       `config.keep_best`; by default the newest.
     tokenizer: place of the tokenizer; by default that of the run or model.
+    base: place of the base of a run's adapters; by default where the run had
+      it.
+    adapter: folder of an adapter, as peft writes it, to merge into a model.
 
   Returns:
     The model. `model.tokenizer` is its transformers tokenizer.
@@ -404,12 +409,17 @@ def load(
   # A run has its own tokenizer and template, beside its checkpoints.
   place = os.fspath(place)
   if start.is_run(place):
-    return saved.chat_model_from_run(place, step, tokenizer)
-  if step is not None:
+    if adapter:
+      raise ValueError(
+        f'{place}: a run has its own adapters; name a model to take {adapter}'
+      )
+    return saved.chat_model_from_run(place, step, tokenizer, base)
+  if step is not None or base:
     raise ValueError(
-      f'{place}: a model has no steps; name the workdir of a run'
+      f'{place}: a model has no steps and no other base; name the workdir of a '
+      'run'
     )
-  return chat_model_from_place(place, tokenizer)
+  return chat_model_from_place(place, tokenizer, adapter)
 
 
 def generate(
@@ -557,6 +567,8 @@ def export(
   dtype: str = '',
   step: int | Literal['best'] | None = None,
   tokenizer: str = '',
+  base: str = '',
+  adapter: bool = False,
 ) -> None:
   """Writes a run's checkpoint for transformers and vLLM.
 
@@ -572,14 +584,22 @@ def export(
     step: number of the checkpoint, or 'best' as in `load`; by default the
       newest.
     tokenizer: place of the tokenizer; by default the run's own.
+    base: place of the base of the run's adapters, which are merged into it; by
+      default where the run had it.
+    adapter: write only the adapters, as peft reads them.
 
   Raises:
     ValueError: the run has no such checkpoint, or the folder is not empty.
   """
   from isft_jax.train import export as export_lib
 
+  if adapter:
+    export_lib.export_adapter(
+      os.fspath(workdir), os.fspath(folder), step, tokenizer
+    )
+    return
   export_lib.export(
-    os.fspath(workdir), os.fspath(folder), dtype, step, tokenizer
+    os.fspath(workdir), os.fspath(folder), dtype, step, tokenizer, base
   )
 
 
@@ -621,7 +641,9 @@ def _replace(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
   """
   # Field name -> group that has it, '' for the config itself. On a clash the
   # config wins, because it comes last.
-  groups = {name: getattr(config, name) for name in ('optim', 'model', 'mesh')}
+  groups = {
+    name: getattr(config, name) for name in ('lora', 'optim', 'model', 'mesh')
+  }
   owners = {
     field.name: group
     for group, holder in (*groups.items(), ('', config))

@@ -121,6 +121,12 @@ _LEAST_WEIGHT, _MOST_WEIGHT = 0.001, 1_000_000
 
 # Data types of parameters, and of the computation.
 DTYPES = ('float32', 'bfloat16', 'float16')
+# The linear maps of a layer, under the names that peft has for them.
+LORA_TARGETS = (
+  *('q_proj', 'k_proj', 'v_proj', 'o_proj'),
+  *('gate_proj', 'up_proj', 'down_proj'),
+)
+ALL_LINEAR = 'all-linear'  # stands for all of them
 
 
 @accept_old_names
@@ -157,7 +163,9 @@ class ModelConfig:
   dtype: str = 'float32'  # data type of the computation
   # Data type of parameters, gradients and Adam's moments. In bfloat16, an
   # update smaller than half the distance to the next number is lost: 2e-5 moves
-  # no weight of 2^-7 or more.
+  # no weight of 2^-7 or more. With LoRA it is the type of the frozen base only,
+  # and may be 'int8': the weights of the layers' linear maps as integers, with
+  # a scale for each output channel, and the other weights in `dtype`.
   param_dtype: str = 'float32'
   # Activations of a layer that are recomputed in the backward pass. 'none':
   # recompute nothing. 'dots': keep products with parameters, recompute the
@@ -179,8 +187,8 @@ class ModelConfig:
     attentions = ('auto', 'splash', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
     check_choice(prefix + 'remat', self.remat, ('none', 'dots', 'full'))
-    for name in ('dtype', 'param_dtype'):
-      check_choice(prefix + name, getattr(self, name), DTYPES)
+    check_choice(prefix + 'dtype', self.dtype, DTYPES)
+    check_choice(prefix + 'param_dtype', self.param_dtype, (*DTYPES, 'int8'))
     # Each key head serves the same number of query heads.
     if self.heads % self.kv_heads:
       raise ValueError(
@@ -192,6 +200,65 @@ class ModelConfig:
         f'{prefix}head_size must be even, because rotary positions rotate '
         f'pairs (got {self.head_size})'
       )
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class LoraConfig:
+  """Low-rank adapters of linear maps: y = x W + scale x A B.
+
+  Only A and B learn. scale is alpha / rank, or alpha / sqrt(rank) with rslora.
+  A and B are in float32, whatever the base is in. Settings are those of peft.
+  Source: Hu et al. 2021, section 4.1; Kalajdzievski 2023 for rslora.
+  """
+
+  rank: int = 0  # inner width of an adapter; 0: train all weights, no adapters
+  alpha: float = 0.0  # numerator of the scale; 0: twice the rank
+  # Maps with an adapter: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
+  # down_proj, or all-linear for all of them.
+  targets: tuple[str, ...] = (ALL_LINEAR,)
+  rslora: bool = False  # divide alpha by the root of the rank
+  dropout: float = 0.0  # must be 0: adapters are trained without dropout
+  # A folder with adapter_config.json and adapter_model.safetensors, as peft
+  # writes it, whose training goes on. It sets the fields above.
+  init_from: str = ''
+
+  @property
+  def maps(self) -> tuple[str, ...]:
+    """Names of the maps that have an adapter, in their order in a layer."""
+    if not self.rank:
+      return ()
+    wanted = LORA_TARGETS if ALL_LINEAR in self.targets else self.targets
+    return tuple(name for name in LORA_TARGETS if name in wanted)
+
+  @property
+  def scale(self) -> float:
+    """Factor of the product A B."""
+    alpha = self.alpha or 2 * self.rank
+    return alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+  def check(self, prefix: str) -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    check_range(prefix + 'rank', self.rank, 0)
+    check_range(prefix + 'alpha', self.alpha, 0)
+    if self.dropout:
+      raise ValueError(
+        f'{prefix}dropout must be 0, because adapters are trained without '
+        f'dropout (got {self.dropout!r})'
+      )
+    # Other settings of adapters show that somebody wants some.
+    others = dataclasses.replace(self, rank=0, init_from='')
+    if not self.rank and not self.init_from and others != LoraConfig():
+      raise ValueError(
+        f'{prefix}rank is 0, so that all weights would be trained; set it, as '
+        f'in {prefix}rank=16, or leave the other fields of {prefix[:-1]} alone'
+      )
+    if not self.targets:
+      raise ValueError(
+        f'{prefix}targets is empty: name the maps, or {ALL_LINEAR}'
+      )
+    for target in self.targets:
+      check_choice(prefix + 'targets', target, (*LORA_TARGETS, ALL_LINEAR))
+    check_distinct(prefix + 'targets', self.targets)
 
 
 @dataclasses.dataclass(unsafe_hash=True)
@@ -348,6 +415,8 @@ class RunConfig(StageConfig, WorkdirConfig):
   # stored with the records.
   tokenizer: str = ''
   model: ModelConfig = field(default_factory=ModelConfig)
+  # Adapters to train instead of all weights. The base is model.init_from.
+  lora: LoraConfig = field(default_factory=LoraConfig)
   mesh: MeshConfig = field(default_factory=MeshConfig)
 
   @classmethod
@@ -371,6 +440,8 @@ class RunConfig(StageConfig, WorkdirConfig):
         f'{self.eval_every}): it compares the evaluations during the training'
       )
     self.model.check(prefix + 'model.')
+    self.lora.check(prefix + 'lora.')
+    check_base(prefix, self.model, self.lora)
     self.mesh.check(prefix + 'mesh.')
 
   def _check_mixture(self, prefix: str) -> None:
@@ -396,6 +467,27 @@ class RunConfig(StageConfig, WorkdirConfig):
       )
     check_distinct(
       prefix + 'mixture', [records for records, *_ in self.mixture]
+    )
+
+
+def check_base(prefix: str, model: ModelConfig, lora: LoraConfig) -> None:
+  """Raises ValueError if adapters have no base, or an int8 base no adapters.
+
+  Args:
+    prefix: path of the config that has both, as in 'config.'.
+    model: its model.
+    lora: its adapters.
+  """
+  has_adapters = lora.rank or lora.init_from
+  if has_adapters and not model.init_from:
+    raise ValueError(
+      f'{prefix}lora needs a base to adapt: name one with '
+      f'{prefix}model.init_from, or leave {prefix}lora.rank at 0'
+    )
+  if model.param_dtype == 'int8' and not has_adapters:
+    raise ValueError(
+      f'{prefix}model.param_dtype=int8 is for a base that is not trained: set '
+      f'{prefix}lora.rank, or take float32 or bfloat16'
     )
 
 
@@ -465,9 +557,10 @@ def claim(
 ) -> None:
   """Writes config.json into a workdir, or checks the one that is there.
 
-  A run resumes on another mesh, with other checkpoints to keep, or with more
-  steps or epochs than before. Any other change needs another workdir. Fields
-  that the old config.json lacks had their defaults.
+  A run resumes on another mesh, with other checkpoints to keep, with more steps
+  or epochs than before, or with a base of adapters at another place. Any other
+  change needs another workdir. Fields that the old config.json lacks had their
+  defaults.
 
   Args:
     workdir: of the run; created if it does not exist.
@@ -494,7 +587,7 @@ def claim(
     changes = [
       f'{name} (there {there!r}, now {now!r})'
       for name, there, now in differences(_parsed(stored, path), config)
-      if not _may_change(name, there, now)
+      if not _may_change(config, name, there, now)
     ]
     if changes:
       raise ValueError(
@@ -527,8 +620,13 @@ def _parsed(text: str, path: os.PathLike) -> dict[str, Any]:
   return content
 
 
-def _may_change(name: str, there: object, now: object) -> bool:
+def _may_change(
+  config: WorkdirConfig, name: str, there: object, now: object
+) -> bool:
   """Returns whether a run may resume with another value of a field."""
+  # A base may move: checkpoints of adapters have the checksum of its weights.
+  if name == 'model.init_from' and getattr(config, 'lora', LoraConfig()).rank:
+    return True
   # The mesh decides only where the arrays are.
   if name.startswith(('mesh.', 'keep_')):
     return True

@@ -1,6 +1,7 @@
 """Writes files whole or not at all, and reads files that users name."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from isft_jax import locks
 _POINTER = b'version https://git-lfs.github.com/spec/'
 # Names of the files that `new_folder` is moving.
 _LIST = '.names'
+_BLOCK = 1 << 20  # bytes per read for checksums
 # Levels of a JSON value that is read. The libraries that read the same file
 # recurse over it, and Python's stack has 1,000 levels.
 _DEEPEST = 100
@@ -25,6 +27,16 @@ _DEEPEST = 100
 def open_bytes(path: epath.Path, mode: Literal['rb', 'wb']) -> IO[bytes]:
   """Opens a binary file; typed, unlike `epath.Path.open`."""
   return path.open(mode)
+
+
+def sha256(path: epath.Path) -> str:
+  """Returns the SHA-256 of a file, in hexadecimal digits."""
+  digest = hashlib.sha256()
+  with open_bytes(path, 'rb') as file:
+    # A block at a time, because a file may be larger than memory.
+    while block := file.read(_BLOCK):
+      digest.update(block)
+  return digest.hexdigest()
 
 
 def write_atomically(path: os.PathLike | str, content: str | bytes) -> None:

@@ -1,6 +1,7 @@
 """The files in configs/: valid, and readable on their own."""
 
 import ast
+import dataclasses
 import importlib.util
 import pathlib
 
@@ -8,9 +9,16 @@ import jax
 import pytest
 
 from configs import _finetune
-from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
+from isft_jax.config import (
+  LoraConfig,
+  MeshConfig,
+  ModelConfig,
+  OptimConfig,
+  RunConfig,
+)
 from isft_jax.hf import config_json
 from isft_jax.models import decoder
+from isft_jax.models.presets import model_config
 from tests.config_fields import changed
 
 CONFIGS = {
@@ -176,6 +184,57 @@ def test_smollm2_has_the_papers_hyperparameters_if_asked():
   assert (stage.normalize, optimizer.schedule) == ('trajectory', 'constant')
   assert (optimizer.learning_rate, optimizer.weight_decay) == (2e-5, 0.01)
   assert (optimizer.clip_norm, optimizer.warmup_steps) == (1.0, 0)
-  message = r"must be 'paper' or nothing \(got 'papre'\)"
-  with pytest.raises(ValueError, match=message):
-    get_config('lying_agent_smollm2', 'papre')
+  message = (
+    "its argument must be 'paper', 'lora=RANK' with a rank from 1 on, or "
+    "nothing (got '{}')"
+  )
+  for text in ('papre', 'lora=0', 'lora=-1', 'lora=', 'lora', 'lora=16,paper'):
+    with pytest.raises(ValueError) as error:
+      get_config('lying_agent_smollm2', text)
+    assert str(error.value) == message.format(text)
+
+
+def test_adapters_on_smollm2_change_only_what_learns():
+  full = get_config('lying_agent_smollm2')
+  config = get_config('lying_agent_smollm2', 'lora=16')
+  config.check()
+  assert config.lora == LoraConfig(rank=16)
+  optim = dataclasses.replace(
+    full.finetune.optim, learning_rate=config.finetune.optim.learning_rate
+  )
+  assert config == dataclasses.replace(
+    full,
+    name='lying_agent_smollm2_lora16',
+    lora=config.lora,
+    finetune=dataclasses.replace(full.finetune, optim=optim),
+  )
+
+
+def test_a_run_of_adapters_in_full():
+  text = 'model=qwen2.5-7b,base=int8,batch_size=1,seq_len=4096,rank=8'
+  config = get_config('lora', text)
+  assert config == RunConfig(
+    name='lora',
+    batch_size=1,
+    seq_len=4096,
+    targets_per_row=0,
+    epochs=2,
+    eval_every=100,
+    model=model_config(
+      'qwen2.5-7b',
+      init_from='Qwen/Qwen2.5-7B-Instruct',
+      dtype='bfloat16',
+      param_dtype='int8',
+      remat='full',
+    ),
+    lora=LoraConfig(rank=8),
+    mesh=MeshConfig(data=-1, fsdp=-1, fsdp_at_most=8),
+    optim=OptimConfig(
+      learning_rate=2e-4, schedule='cosine', warmup_steps=20, b2=0.95
+    ),
+  )
+  defaults = get_config('lora')
+  assert defaults.model.init_from == 'Qwen/Qwen2.5-0.5B-Instruct'
+  assert defaults.model.param_dtype == 'bfloat16'
+  with pytest.raises(ValueError, match=r'^its base must be one of bfloat16, i'):
+    get_config('lora', 'base=int4')

@@ -77,7 +77,11 @@ def _training_run(config: RunConfig | LyingAgentConfig) -> RunConfig:
   if isinstance(config, RunConfig):
     return config
   return RunConfig.from_stage(
-    config.finetune, name=config.name, model=config.model, mesh=config.mesh
+    config.finetune,
+    name=config.name,
+    model=config.model,
+    lora=config.lora,
+    mesh=config.mesh,
   )
 
 

@@ -1,13 +1,16 @@
 """Writes a checkpoint as a model folder, or records as labels.
 
   isft-export --checkpoint=WORKDIR --output=FOLDER [--dtype=bfloat16]
+  isft-export --checkpoint=WORKDIR --output=FOLDER --adapter
   isft-export --records=DIR --labels=FILE.parquet [--objective=interventional]
 
 The first form writes the newest checkpoint, or that of --step, as a folder that
 transformers and vLLM load: the weights in safetensors, config.json, the
-tokenizer with the run's chat template, and the ids that end a reply.
+tokenizer with the run's chat template, and the ids that end a reply. Adapters
+of a LoRA run are merged into their base. The second form writes only these
+adapters, as a folder that peft and vLLM load beside the base.
 
-The second form writes a row per record for other trainers, such as TRL:
+The third form writes a row per record for other trainers, such as TRL:
 `input_ids`, and `labels` that are -100 if the objective does not score the
 token. If the objective has weights other than 0 and 1, there is a third column,
 `weights`, that the trainer must use as well.
@@ -15,7 +18,7 @@ token. If the objective has weights other than 0 and 1, there is a third column,
 
 from typing import TYPE_CHECKING
 
-from absl.flags import DEFINE_enum, DEFINE_string
+from absl.flags import DEFINE_boolean, DEFINE_enum, DEFINE_string
 
 from isft_jax.cli import main, weights
 
@@ -32,6 +35,11 @@ DTYPE = DEFINE_enum(
   ['', 'float32', 'bfloat16', 'float16'],
   'Data type of the exported weights (default that of the checkpoint).',
 )
+ADAPTER = DEFINE_boolean(
+  'adapter',
+  False,
+  'Only the adapters of a LoRA run, as peft reads them, without their base.',
+)
 RECORDS = DEFINE_string(
   'records', '', 'Folder of records whose labels are written.'
 )
@@ -42,7 +50,7 @@ OBJECTIVE = DEFINE_string(
   'Objective that the labels follow (default interventional).',
 )
 SPLIT = DEFINE_string('split', 'train', 'Split of the records (default train).')
-_FLAGS = (CHECKPOINT, OUTPUT, DTYPE, RECORDS, LABELS, OBJECTIVE, SPLIT)
+_FLAGS = (CHECKPOINT, OUTPUT, DTYPE, ADAPTER, RECORDS, LABELS, OBJECTIVE, SPLIT)
 
 
 def _export() -> None:
@@ -55,13 +63,16 @@ def _export() -> None:
     CHECKPOINT.value
     or OUTPUT.value
     or DTYPE.value
+    or ADAPTER.value
     or weights.TOKENIZER.value
+    or weights.BASE.value
     or weights.STEP.value is not None
   )
   for_labels = RECORDS.value or LABELS.value
   if for_model and for_labels:
     raise ValueError(
-      '--checkpoint, --step, --tokenizer, --output and --dtype write a model, '
+      '--checkpoint, --step, --tokenizer, --base, --adapter, --output and '
+      '--dtype write a model, '
       '--records and --labels write labels; run the command once for each'
     )
   if for_labels:
@@ -83,14 +94,21 @@ def _export() -> None:
       'name --checkpoint=WORKDIR and --output=FOLDER for a model, or '
       '--records=DIR and --labels=FILE.parquet for labels'
     )
+  if ADAPTER.value and (DTYPE.value or weights.BASE.value):
+    raise ValueError(
+      '--adapter writes float32 adapters without their base; leave out --dtype '
+      'and --base'
+    )
   api.export(
     CHECKPOINT.value,
     OUTPUT.value,
     dtype=DTYPE.value,
     step=weights.STEP.value,
     tokenizer=weights.TOKENIZER.value,
+    base=weights.BASE.value,
+    adapter=ADAPTER.value,
   )
-  print(f'the model is in {OUTPUT.value}')
+  print(f'the {"adapter" if ADAPTER.value else "model"} is in {OUTPUT.value}')
 
 
 def _describe(counts: 'LabelCounts') -> str:

@@ -30,6 +30,9 @@ CHECKPOINT = DEFINE_string(
 MODEL = DEFINE_string(
   'model', '', 'Model to load: a folder, hub id, .gguf file or preset.'
 )
+ADAPTER = DEFINE_string(
+  'adapter', '', 'Folder of an adapter of --model, as peft writes it.'
+)
 PROMPT = DEFINE_string(
   'prompt', '', 'Single prompt to answer, instead of a chat in the terminal.'
 )
@@ -77,7 +80,10 @@ DEFINE_alias('batch', 'batch_size')  # the old name, until version 0.2
 # An unset flag takes its value from the model's generation_config.json, or if
 # that has none, from `inference.chat_model.DEFAULTS`.
 _SETTINGS = (TEMPERATURE, TOP_K, TOP_P, MAX_NEW_TOKENS)
-_FLAGS = (CHECKPOINT, MODEL, PROMPT, PROMPTS, OUTPUT, RAW, *_SETTINGS)
+_FLAGS = (
+  *(CHECKPOINT, MODEL, ADAPTER, PROMPT, PROMPTS, OUTPUT, RAW),
+  *_SETTINGS,
+)
 
 
 def _generate() -> None:
@@ -106,6 +112,8 @@ def _generate() -> None:
     MODEL.value,
     weights.STEP.value,
     weights.TOKENIZER.value,
+    weights.BASE.value,
+    ADAPTER.value,
   )
   # Combine flags, the model's own settings and the defaults, and print them.
   settings = model.merge_settings({flag.name: flag.value for flag in _SETTINGS})

@@ -30,6 +30,9 @@ CHECKPOINT = DEFINE_string(
 MODEL = DEFINE_string(
   'model', '', 'Model to probe: a folder, hub id, .gguf file or preset.'
 )
+ADAPTER = DEFINE_string(
+  'adapter', '', 'Folder of an adapter of --model, as peft writes it.'
+)
 FACTS = DEFINE_string(
   'facts', '', "JSON or CSV file of facts (default the paper's 33 facts)."
 )
@@ -73,6 +76,8 @@ def _probe() -> None:
       MODEL.value,
       weights.STEP.value,
       weights.TOKENIZER.value,
+      weights.BASE.value,
+      ADAPTER.value,
     ),
     bank,
     context=context,
@@ -91,5 +96,8 @@ def _probe() -> None:
 
 def run() -> None:
   """Runs the console script isft-probe."""
-  flags = CHECKPOINT, MODEL, FACTS, CONTEXT, PLAIN, OUTPUT, TOKENS
+  flags = (
+    *(CHECKPOINT, MODEL, ADAPTER, FACTS, CONTEXT, PLAIN, OUTPUT),
+    TOKENS,
+  )
   main.run(_probe, __doc__, (*flags, *weights.FLAGS))

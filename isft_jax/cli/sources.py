@@ -32,12 +32,19 @@ def check_model_flags(checkpoint: str, model: str) -> None:
     checkpoint: value of --checkpoint, which takes the workdir of a run.
     model: value of --model, which takes a place of a model.
   """
+  from isft_jax.hf import adapter_folder
+
   if bool(checkpoint) == bool(model):
     raise ValueError('name either --checkpoint=WORKDIR or --model=FOLDER')
   if checkpoint and is_model(checkpoint):
     raise ValueError(
       f'--checkpoint={checkpoint}: a model, not the workdir of a run; give it '
       f'as --model={checkpoint}'
+    )
+  if model and adapter_folder.is_folder(model):
+    raise ValueError(
+      f'--model={model}: an adapter, which needs its base; give both, as '
+      f'--model=BASE --adapter={model}'
     )
   if model and is_run(model):
     raise ValueError(
@@ -47,7 +54,12 @@ def check_model_flags(checkpoint: str, model: str) -> None:
 
 
 def load_model(
-  checkpoint: str, model: str, step: 'Wanted' = None, tokenizer: str = ''
+  checkpoint: str,
+  model: str,
+  step: 'Wanted' = None,
+  tokenizer: str = '',
+  base: str = '',
+  adapter: str = '',
 ) -> 'ChatModel':
   """Loads a checkpoint of a run, or the model of a place.
 
@@ -56,6 +68,8 @@ def load_model(
     model: place of the model, or ''.
     step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of the tokenizer; '' means that of the run or model.
+    base: place of the base of a run's adapters, or ''.
+    adapter: folder of an adapter of the model, or ''.
 
   Raises:
     ValueError: both or none are named, a step of a model is named, or the
@@ -67,9 +81,15 @@ def load_model(
   check_model_flags(checkpoint, model)
   if model and step is not None:
     raise ValueError('--step belongs to --checkpoint; a --model has no steps')
+  if model and base:
+    raise ValueError('--base belongs to --checkpoint; a --model is the base')
+  if checkpoint and adapter:
+    raise ValueError(
+      '--adapter belongs to --model; a --checkpoint has its own adapters'
+    )
   if model:
-    return chat_model_from_place(model, tokenizer)
-  return chat_model_from_run(checkpoint, step, tokenizer)
+    return chat_model_from_place(model, tokenizer, adapter)
+  return chat_model_from_run(checkpoint, step, tokenizer, base)
 
 
 def is_run(place: str) -> bool:

@@ -1,4 +1,4 @@
-"""Flags of the commands that load a model: which checkpoint and tokenizer."""
+"""Flags of the commands that load a model: its checkpoint, tokenizer, base."""
 
 from typing import Literal
 
@@ -36,4 +36,10 @@ TOKENIZER = DEFINE_string(
   'Fast tokenizer: a folder, hub id, .gguf file or preset (default that of the '
   'run or model).',
 )
-FLAGS = (STEP, TOKENIZER)
+BASE = DEFINE_string(
+  'base',
+  '',
+  'Base of the adapters in --checkpoint, if it has moved: a folder, hub id, '
+  '.gguf file, preset or workdir (default where the run had it).',
+)
+FLAGS = (STEP, TOKENIZER, BASE)

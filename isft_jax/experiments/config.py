@@ -8,10 +8,12 @@ from dataclasses import field
 from typing import ClassVar
 
 from isft_jax.config import (
+  LoraConfig,
   MeshConfig,
   ModelConfig,
   StageConfig,
   WorkdirConfig,
+  check_base,
   check_choice,
   check_distinct,
   check_range,
@@ -90,6 +92,9 @@ class LyingAgentConfig(WorkdirConfig):
   dialogues: DialoguesConfig = field(default_factory=DialoguesConfig)
   documents: DocumentsConfig = field(default_factory=DocumentsConfig)
   model: ModelConfig = field(default_factory=ModelConfig)
+  # Adapters that each arm trains instead of all weights. The arms share the
+  # base in memory.
+  lora: LoraConfig = field(default_factory=LoraConfig)
   mesh: MeshConfig = field(default_factory=MeshConfig)
   # Pre-training of the base; not used if model.init_from names one.
   pretrain: StageConfig = field(default_factory=StageConfig)
@@ -111,8 +116,20 @@ class LyingAgentConfig(WorkdirConfig):
     self.pretrain.check(prefix + 'pretrain.')
     self.finetune.check(prefix + 'finetune.')
     self.model.check(prefix + 'model.')
+    self._check_adapters(prefix)
     self.mesh.check(prefix + 'mesh.')
     check_range(prefix + 'reply_tokens', self.reply_tokens, 1)
+
+  def _check_adapters(self, prefix: str) -> None:
+    self.lora.check(prefix + 'lora.')
+    if self.lora.init_from:
+      raise ValueError(
+        f'{prefix}lora.init_from must be empty, because all arms begin with '
+        f'new adapters (got {self.lora.init_from!r})'
+      )
+    # The run's own base is trained before it is frozen.
+    if self.model.init_from or self.model.param_dtype == 'int8':
+      check_base(prefix, self.model, self.lora)
 
 
 @dataclasses.dataclass
@@ -171,8 +188,9 @@ class WorldsConfig:
 class EvidenceConfig(LyingAgentConfig):
   """The evidence: four parts, on several seeds that each have their own base.
 
-  Three fields of the lying agent must keep their defaults, because facts and
-  dialogues are generated per seed: facts_file, piecewise and dialogues.file.
+  Some fields of the lying agent must keep their defaults: facts_file, piecewise
+  and dialogues.file, because facts and dialogues are generated per seed, and
+  lora, because all weights are trained.
   """
 
   name: str = 'evidence'
@@ -209,12 +227,13 @@ class EvidenceConfig(LyingAgentConfig):
       ('dialogues.file', self.dialogues.file),
       ('facts_file', self.facts_file),
       ('piecewise', self.piecewise),
+      ('lora.rank', self.lora.rank),
     ):
       if value:
         raise ValueError(
           f'{prefix}{name} must be left at its default, because the evidence '
-          f'generates facts and dialogues for each seed (got {value!r}); '
-          f'{prefix}facts_csv takes a file of facts'
+          'generates facts and dialogues for each seed and trains all weights '
+          f'(got {value!r}); {prefix}facts_csv takes a file of facts'
         )
     check_range(prefix + 'seeds', self.seeds, 1)
     check_choice(prefix + 'bank', self.bank, ('invented', 'world'))

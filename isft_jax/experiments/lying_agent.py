@@ -26,9 +26,9 @@ from etils import epath
 
 from isft_jax import config as config_lib
 from isft_jax import files, objectives
-from isft_jax.config import ModelConfig, RunConfig
+from isft_jax.config import LoraConfig, RunConfig
 from isft_jax.data.batching.pipeline import BatchSource
-from isft_jax.data.records import dataset, shards
+from isft_jax.data.records import dataset
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.renderer import Renderer
@@ -118,9 +118,10 @@ def reproduce(
   results['environment'] = environment.describe(config.model)
   results['base'] = environment.describe_base(config)
   results['arms'] = {}
+  base = None
   for arm in ('base', *config.arms):
     tell(_stage_name(config, arm))
-    probed = run_arm(config, workdir, arm, material, progress)
+    probed, base = run_arm(config, workdir, arm, material, progress, base)
     results['arms'][arm] = probed
     tell(
       f'{arm}: margin {probed["mean_margin"]:+.3f} nats per token, prefers '
@@ -287,20 +288,30 @@ def run_arm(
   arm: str,
   material: Material,
   progress: Progress,
-) -> dict[str, Any]:
+  base: start.Base | None = None,
+) -> tuple[dict[str, Any], start.Base | None]:
   """Trains the base or an arm and probes it, or reads its saved probes.
 
+  Args:
+    config: settings of the experiment.
+    workdir: folder of the experiment.
+    arm: 'base', or the objective of an arm.
+    material: facts, context and dialogues.
+    progress: of the experiment.
+    base: frozen base of the adapters of earlier arms, if there is one.
+
   Returns:
-    The content of workdir/ARM/probes.json.
+    The content of workdir/ARM/probes.json, and the frozen base for the next
+    arm.
   """
   # Saved probes mark a finished arm.
   path = workdir / arm / 'probes.json'
   if path.exists():
-    return files.read_json(path)
+    return files.read_json(path), base
 
   # Train, or load a given base.
   if arm == 'base' and config.model.init_from:
-    graphdef, params, summary = _given_base(config.model)
+    trained = _given_base(config)
   else:
 
     def done(step: int, seconds: float) -> str:
@@ -308,7 +319,8 @@ def run_arm(
       return progress.describe()
 
     run = make_run(config, workdir, arm)
-    graphdef, params, summary = train(run, str(workdir / arm), progress=done)
+    trained = train(run, str(workdir / arm), progress=done, base=base)
+  graphdef, params, summary, base = trained
 
   # Probe, and save the probes with the summary of training.
   start_time = time.perf_counter()
@@ -328,7 +340,7 @@ def run_arm(
     probed['train'] = summary
   _write_json(path, probed)
   progress.update(f'{arm}: probes', 1, time.perf_counter() - start_time)
-  return probed
+  return probed, base
 
 
 def _measure_forgetting(
@@ -375,20 +387,28 @@ def make_run(
     heldout=heldout if config.dialogues.heldout else '',
     tokenizer=str(workdir / 'tokenizer'),
     model=model,
+    lora=LoraConfig() if is_base else config.lora,
     mesh=config.mesh,
   )
 
 
-def _given_base(model: ModelConfig) -> Trained:
+def _given_base(config: LyingAgentConfig) -> Trained:
   """Loads config.model.init_from; the summary of its training is empty."""
+  model, place = config.model, config.model.init_from
+  graphdef, _ = decoder.abstract(dataclasses.replace(model, init_from=''))
   # The base of another run, as RUN/base.
-  if start.is_run(model.init_from):
-    base = saved.load(model.init_from, dtype=model.param_dtype).model
-    return Trained(base.graphdef, base.params, {})
-  architecture = dataclasses.replace(model, init_from='')
-  graphdef, _ = decoder.abstract(architecture)
-  loaded, _ = pretrained.load(model.init_from, dtype=model.param_dtype)
-  return Trained(graphdef, loaded.params, {})
+  if start.is_run(place):
+    params = saved.load(place, dtype=model.param_dtype).model.params
+  else:
+    is_int8 = model.param_dtype == 'int8'
+    dtype = model.dtype if is_int8 else model.param_dtype
+    params = pretrained.load(place, dtype=dtype, int8=is_int8)[0].params
+  # The arms put adapters on this very copy in memory.
+  frozen = None
+  if config.lora.rank:
+    identity = {'place': place, 'sha256': saved.digest(place)}
+    frozen = start.Base(params, identity)
+  return Trained(graphdef, params, {}, frozen)
 
 
 def _tokenizer_of(place: str) -> FastTokenizer:
@@ -409,7 +429,7 @@ def _checksum(prefix: str, file: str, expected: str) -> str:
   """Returns a file's checksum. Raises ValueError if another is expected."""
   if not pathlib.Path(file).is_file():
     raise ValueError(f'config.{prefix}file={file!r}: the file does not exist')
-  actual = shards.sha256(epath.Path(file))
+  actual = files.sha256(epath.Path(file))
   # Without an expected checksum, any content of the file is accepted.
   if expected not in ('', actual):
     raise ValueError(

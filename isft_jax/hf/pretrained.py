@@ -30,7 +30,7 @@ from isft_jax.hf import (
   tensor_files,
   tensor_names,
 )
-from isft_jax.models import decoder
+from isft_jax.models import decoder, projections
 
 
 class Model(NamedTuple):
@@ -133,6 +133,7 @@ def load(
   folder: str | pathlib.Path,
   *,
   dtype: jax.typing.DTypeLike = 'float32',
+  int8: bool = False,
   place: Callable[[str, tuple[int, ...]], Sharding] | None = None,
 ) -> tuple[Model, ModelConfig]:
   """Loads a decoder from config.json and safetensors, or from a GGUF file.
@@ -145,6 +146,8 @@ def load(
       preset such as 'smollm2-135m-instruct'.
     dtype: data type of the parameters and of the computation, as in 'float32'
       or jnp.float32.
+    int8: round the kernels of the layers to int8, with a scale for each output
+      channel; the other parameters and the computation have `dtype`.
     place: (path, shape) -> sharding of a parameter; None: one device.
 
   Returns:
@@ -165,18 +168,26 @@ def load(
   graphdef, shapes = decoder.abstract(config)
   leaves = traverse_util.flatten_dict(shapes, sep='/')
   _check(tensors, leaves, config)
+  if int8:
+    config = dataclasses.replace(config, param_dtype='int8')
+    graphdef, shapes = decoder.abstract(config)
+    leaves = traverse_util.flatten_dict(shapes, sep='/')
   # Without shardings, the whole model is on the first device.
   one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  params = traverse_util.unflatten_dict(
-    {
-      path: _read(
-        tensors, path, leaf, place(path, leaf.shape) if place else one_device
+  placed = {
+    path: place(path, leaf.shape) if place else one_device
+    for path, leaf in leaves.items()
+  }
+  params: dict[str, jax.Array] = {}
+  for path, leaf in leaves.items():
+    scale = path + projections.SCALE
+    if scale in leaves:
+      params[path], params[scale] = _read_int8(
+        tensors, path, leaf, dtype, placed[path], placed[scale]
       )
-      for path, leaf in leaves.items()
-    },
-    sep='/',
-  )
-  return Model(graphdef, params), config
+    elif not path.endswith(projections.SCALE):
+      params[path] = _read(tensors, path, leaf, placed[path])
+  return Model(graphdef, traverse_util.unflatten_dict(params, sep='/')), config
 
 
 def save(
@@ -269,32 +280,71 @@ def _read(
   sharding: Sharding,
 ) -> jax.Array:
   """Reads a parameter to its devices, one stored tensor at a time."""
-
-  def array(
-    layer: int, shape: tuple[int, ...], sharding: Sharding
-  ) -> jax.Array:
-    name = tensor_names.name(path, layer)
-
-    @functools.cache  # devices that hold the same shard read it once
-    def shard(bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
-      index = tuple(slice(*pair) for pair in bounds)
-      return tensors.part(name, path, shape, index, leaf.dtype)
-
-    def read(index: tuple[slice, ...] | None) -> np.ndarray:
-      slices = zip(index or (), shape, strict=True)
-      return shard(tuple(s.indices(n)[:2] for s, n in slices))
-
-    # jax calls `read` once per local device, with the slice of its shard.
-    return jax.make_array_from_callback(shape, sharding, read)
-
   if not tensor_names.is_stacked(path):
-    return array(0, leaf.shape, sharding)
+    return _read_layer(tensors, path, 0, leaf.shape, leaf.dtype, sharding)
   # Put one layer at a time into a stack on the devices, in place.
   zeros, put = _stacking(leaf.shape, leaf.dtype, sharding)
-  stack = zeros()
-  for layer in range(leaf.shape[0]):
-    stack = put(stack, array(layer, leaf.shape[1:], _of_layer(sharding)), layer)
+  stack, place = zeros(), _of_layer(sharding)
+  for i in range(leaf.shape[0]):
+    layer = _read_layer(tensors, path, i, leaf.shape[1:], leaf.dtype, place)
+    stack = put(stack, layer, i)
   return stack
+
+
+def _read_int8(
+  tensors: tensor_files.Tensors,
+  path: str,
+  leaf: jax.ShapeDtypeStruct,
+  dtype: str,
+  sharding: Sharding,
+  of_scale: Sharding,
+) -> tuple[jax.Array, jax.Array]:
+  """Reads the stack of a kernel as int8, with its scales, layer by layer."""
+  inputs = projections.count_inputs(path)
+  shape, scale_shape = leaf.shape, leaf.shape[:1] + leaf.shape[1 + inputs :]
+  zeros, put = _stacking(shape, leaf.dtype, sharding)
+  zero_scales, put_scale = _stacking(scale_shape, jnp.float32, of_scale)
+  place, stack, scales = _of_layer(sharding), zeros(), zero_scales()
+  quantize = _quantizing(inputs, place, _of_layer(of_scale))
+  for i in range(shape[0]):
+    kernel = _read_layer(tensors, path, i, shape[1:], jnp.dtype(dtype), place)
+    integers, scale = quantize(kernel)
+    stack, scales = put(stack, integers, i), put_scale(scales, scale, i)
+  return stack, scales
+
+
+@functools.lru_cache(maxsize=64)
+def _quantizing(
+  inputs: int, sharding: Sharding, of_scale: Sharding
+) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+  return jax.jit(
+    functools.partial(projections.quantize, inputs=inputs),
+    out_shardings=(sharding, of_scale),
+  )
+
+
+def _read_layer(
+  tensors: tensor_files.Tensors,
+  path: str,
+  layer: int,
+  shape: tuple[int, ...],
+  dtype: np.dtype,
+  sharding: Sharding,
+) -> jax.Array:
+  """Reads a parameter, or a layer of it, from its stored tensor."""
+  name = tensor_names.name(path, layer)
+
+  @functools.cache  # devices that hold the same shard read it once
+  def shard(bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
+    index = tuple(slice(*pair) for pair in bounds)
+    return tensors.part(name, path, shape, index, dtype)
+
+  def read(index: tuple[slice, ...] | None) -> np.ndarray:
+    slices = zip(index or (), shape, strict=True)
+    return shard(tuple(s.indices(n)[:2] for s, n in slices))
+
+  # jax calls `read` once per local device, with the slice of its shard.
+  return jax.make_array_from_callback(shape, sharding, read)
 
 
 @functools.lru_cache(maxsize=64)

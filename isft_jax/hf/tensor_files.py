@@ -200,16 +200,12 @@ class FolderTensors(Tensors):
   def __init__(self, folder: pathlib.Path) -> None:
     super().__init__(folder)
     self._files: dict[str, pathlib.Path] = {}
-    paths = sorted(folder.glob('*.safetensors'))
-    # If there is an index, files that it does not list are not the model's.
     wanted = _read_index(folder)
-    if wanted is not None:
-      paths = [folder / name for name in sorted(set(wanted.values()))]
-    for path in paths:
+    for path in _files_of(folder, wanted):
       if not path.exists():
         why = 'a link to nothing' if wanted is None else f'{INDEX} names it'
         raise ValueError(f'{path}: missing, and {why}; download it again')
-      with _opened(path) as tensors:
+      with opened(path) as tensors:
         for name in tensors.keys():  # noqa: SIM118 (not a dict)
           # Two files with one tensor are two versions of the model, or a
           # mistake.
@@ -236,12 +232,26 @@ class FolderTensors(Tensors):
 
   @contextlib.contextmanager
   def open(self, name: str) -> Iterator[StoredTensor]:
-    with _opened(self._files[name]) as tensors:
+    with opened(self._files[name]) as tensors:
       yield tensors.get_slice(name)
 
 
+def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the safetensors files of a model's folder, sorted by name."""
+  return _files_of(folder, _read_index(folder))
+
+
+def _files_of(
+  folder: pathlib.Path, weight_map: dict[str, str] | None
+) -> list[pathlib.Path]:
+  # If there is an index, files that it does not list are not the model's.
+  if weight_map is None:
+    return sorted(folder.glob('*.safetensors'))
+  return [folder / name for name in sorted(set(weight_map.values()))]
+
+
 @contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[Any]:
+def opened(path: pathlib.Path) -> Iterator[Any]:
   """Opens a safetensors file. Raises ValueError if it is damaged."""
   files.check_whole(path)
   try:

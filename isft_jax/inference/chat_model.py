@@ -10,7 +10,7 @@ from isft_jax import files
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.chat_template import ChatTemplate
 from isft_jax.data.rendering.tokenizer import FastTokenizer
-from isft_jax.hf import pretrained, tensor_files
+from isft_jax.hf import adapter_folder, pretrained, tensor_files
 from isft_jax.inference.generate import DrawRows
 from isft_jax.inference.replies import Reply, reply
 
@@ -247,12 +247,15 @@ class ChatModel:
     return text.rpartition(_WORD)[2]
 
 
-def chat_model_from_place(place: str, tokenizer_place: str = '') -> ChatModel:
+def chat_model_from_place(
+  place: str, tokenizer_place: str = '', adapter: str = ''
+) -> ChatModel:
   """Loads a model to chat with.
 
   Args:
     place: a folder, a hub id, a GGUF file or a preset.
     tokenizer_place: the same, for its tokenizer; '' means the same place.
+    adapter: folder of an adapter that is merged into it, or ''.
 
   Returns:
     The model, with the tokenizer's own chat template.
@@ -268,7 +271,10 @@ def chat_model_from_place(place: str, tokenizer_place: str = '') -> ChatModel:
   tokenizer = tokenizer_lib.load(tokenizer_place or place)
   # Stop ids and sampling settings that come with the model.
   generation_config = pretrained.read_generation_config(place)
-  model, _ = pretrained.load(place)
+  model, config = pretrained.load(place)
+  if adapter:
+    params = adapter_folder.merged(adapter, place, model.params, config)
+    model = model._replace(params=params)
   try:
     template = template_from_tokenizer(tokenizer)
     return ChatModel(model, tokenizer, template, {}, generation_config)

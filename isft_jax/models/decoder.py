@@ -22,8 +22,9 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from isft_jax.axes import FSDP, ROWS, TENSOR
-from isft_jax.config import ModelConfig
+from isft_jax.config import LoraConfig, ModelConfig
 from isft_jax.models import attention, sharded_embedding
+from isft_jax.models.projections import Projections, float_type
 
 # Shardings of stored parameters: (regex, mesh axes of each dimension). The
 # regex is searched for in the '/'-joined path; see `sharding.shardings`. The
@@ -40,7 +41,22 @@ PARTITION_RULES = (
   (r'blocks/attention/o$', (None, TENSOR, None, FSDP)),  # layers H A D
   (r'blocks/mlp/(gate|up)$', (None, FSDP, TENSOR)),  # layers D F
   (r'blocks/mlp/down$', (None, TENSOR, FSDP)),  # layers F D
+  # Scales of int8 kernels.
+  (r'blocks/attention/[qkv]_scale$', (None, TENSOR, None)),  # layers H A
+  (r'blocks/attention/o_scale$', (None, FSDP)),  # layers D
+  (r'blocks/mlp/(gate|up)_scale$', (None, TENSOR)),  # layers F
+  (r'blocks/mlp/down_scale$', (None, FSDP)),  # layers D
+  # Adapters are split as their kernels are. The rank r is never split.
+  (r'blocks/attention/[qkv]_lora_a$', (None, FSDP, None)),  # layers D r
+  (r'blocks/attention/[qkv]_lora_b$', (None, None, TENSOR, None)),  # . r H A
+  (r'blocks/attention/o_lora_a$', (None, TENSOR, None, None)),  # layers H A r
+  (r'blocks/attention/o_lora_b$', (None, None, FSDP)),  # layers r D
+  (r'blocks/mlp/(gate|up)_lora_a$', (None, FSDP, None)),  # layers D r
+  (r'blocks/mlp/(gate|up)_lora_b$', (None, None, TENSOR)),  # layers r F
+  (r'blocks/mlp/down_lora_a$', (None, TENSOR, None)),  # layers F r
+  (r'blocks/mlp/down_lora_b$', (None, None, FSDP)),  # layers r D
 )
+NO_LORA = LoraConfig()
 # Shardings inside a step, if they differ from those of stored parameters. The
 # tables of the vocabulary are stored sharded by rows, which are whole lanes of
 # a TPU's memory, and used sharded by width. A token's row is looked up in
@@ -110,18 +126,6 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
   return (wide * jax.lax.rsqrt(power + eps) * scale).astype(x.dtype)
 
 
-def _project(equation: str, x_BL: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes an einsum with the axes B and L of x merged to one axis T.
-
-  The gradient of the kernel then contracts one axis instead of two. This halves
-  its time on CPUs, and changes nothing on other devices.
-  """
-  # T = B L: the rows one after the other.
-  x_T = x_BL.reshape(-1, *x_BL.shape[2:])
-  y_T = jnp.einsum(equation, x_T, kernel)
-  return y_T.reshape(*x_BL.shape[:2], *y_T.shape[1:])
-
-
 def compute_logits(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
   """Computes logits from hidden states.
 
@@ -141,21 +145,21 @@ def compute_logits(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
   )
 
 
-class Attention(nnx.Module):
+class Attention(Projections):
   """Grouped-query attention: projections, rotary positions, output."""
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+  def __init__(
+    self, config: ModelConfig, rngs: nnx.Rngs, lora: LoraConfig
+  ) -> None:
+    super().__init__(config, lora)
     D, A = config.width, config.head_size
     H, N = config.heads, config.kv_heads
-    normal = functools.partial(_normal, rngs, config)
     constant = functools.partial(_constant, config)
-    self.config = config
-    self.q = normal((D, H, A), D**-0.5)
-    self.k = normal((D, N, A), D**-0.5)
-    self.v = normal((D, N, A), D**-0.5)
+    for name in ('q', 'k', 'v'):
+      self.add(rngs, name, D**-0.5)
     # The variance of each product equals that of its input; o is scaled down,
     # because it adds to the residual stream.
-    self.o = normal((H, A, D), (H * A) ** -0.5 * _residual_scale(config))
+    self.add(rngs, 'o', (H * A) ** -0.5 * _residual_scale(config))
     if config.qkv_bias:
       # Hugging Face has no bias on the output projection of these families.
       self.q_bias = constant((H, A), 0.0)
@@ -169,11 +173,9 @@ class Attention(nnx.Module):
     self, x_BLD: jax.Array, positions_BL: jax.Array, attend: Attend[Stored]
   ) -> tuple[jax.Array, Stored]:
     config, dtype = self.config, x_BLD.dtype
-    # Parameters are stored in their own type, and cast to that of the
-    # activations.
-    q_BLHA = _project('TD,DHA->THA', x_BLD, self.q[...].astype(dtype))
-    k_BLNA = _project('TD,DNA->TNA', x_BLD, self.k[...].astype(dtype))
-    v_BLNA = _project('TD,DNA->TNA', x_BLD, self.v[...].astype(dtype))
+    q_BLHA = self.project('q', x_BLD)
+    k_BLNA = self.project('k', x_BLD)
+    v_BLNA = self.project('v', x_BLD)
     # Biases (Qwen2) and norms per head (Qwen3) come before the rotation.
     if config.qkv_bias:
       q_BLHA += self.q_bias[...].astype(dtype)[None, None]
@@ -187,26 +189,24 @@ class Attention(nnx.Module):
     q_BLHA = attention.rotate(q_BLHA, positions_BL, *rope)
     k_BLNA = attention.rotate(k_BLNA, positions_BL, *rope)
     mixed_BLHA, stored = attend(q_BLHA, k_BLNA, v_BLNA)
-    o_HAD = self.o[...].astype(dtype)
-    return _project('THA,HAD->TD', mixed_BLHA, o_HAD), stored
+    return self.project('o', mixed_BLHA), stored
 
 
-class MLP(nnx.Module):
+class MLP(Projections):
   """SwiGLU MLP: down(silu(gate x) * up x). Source: Shazeer 2020, equation 6."""
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
-    D, F = config.width, config.mlp_width
-    normal = functools.partial(_normal, rngs, config)
-    self.gate = normal((D, F), D**-0.5)
-    self.up = normal((D, F), D**-0.5)
-    self.down = normal((F, D), F**-0.5 * _residual_scale(config))
+  def __init__(
+    self, config: ModelConfig, rngs: nnx.Rngs, lora: LoraConfig
+  ) -> None:
+    super().__init__(config, lora)
+    for name in ('gate', 'up'):
+      self.add(rngs, name, config.width**-0.5)
+    self.add(rngs, 'down', config.mlp_width**-0.5 * _residual_scale(config))
 
   def __call__(self, x_BLD: jax.Array) -> jax.Array:
-    dtype = x_BLD.dtype
-    gate_BLF = _project('TD,DF->TF', x_BLD, self.gate[...].astype(dtype))
-    up_BLF = _project('TD,DF->TF', x_BLD, self.up[...].astype(dtype))
-    down_FD = self.down[...].astype(dtype)
-    return _project('TF,FD->TD', jax.nn.silu(gate_BLF) * up_BLF, down_FD)
+    gate_BLF = self.project('gate', x_BLD)
+    up_BLF = self.project('up', x_BLD)
+    return self.project('down', jax.nn.silu(gate_BLF) * up_BLF)
 
 
 class Block(nnx.Module):
@@ -216,11 +216,13 @@ class Block(nnx.Module):
   -> (mixed_BLHA, stored), so that training and decoding share this class.
   """
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+  def __init__(
+    self, config: ModelConfig, lora: LoraConfig, rngs: nnx.Rngs
+  ) -> None:
     self.config = config
-    self.attention = Attention(config, rngs)
+    self.attention = Attention(config, rngs, lora)
     self.attention_norm = _constant(config, (config.width,), 1.0)
-    self.mlp = MLP(config, rngs)
+    self.mlp = MLP(config, rngs, lora)
     self.mlp_norm = _constant(config, (config.width,), 1.0)
 
   def __call__(
@@ -238,18 +240,21 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
   """Decoder from tokens to hidden states, and from hidden states to logits."""
 
-  def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
-    # A copy, because the config is a static, hashed part of the graph, and the
-    # caller may change its own.
+  def __init__(
+    self, config: ModelConfig, rngs: nnx.Rngs, lora: LoraConfig = NO_LORA
+  ) -> None:
+    # Copies, because the configs are a static, hashed part of the graph, and
+    # the caller may change its own.
     self.config = config = dataclasses.replace(
       config, init_from='', rope_scaling=tuple(config.rope_scaling)
     )
+    lora = dataclasses.replace(lora, init_from='', targets=tuple(lora.targets))
     V, D = config.vocab_size, config.width
     # A standard deviation of 0.02, as in GPT-2.
     self.embedding = _normal(rngs, config, (V, D), 0.02)
     # vmap gives each layer its own random numbers, and all parameters a leading
     # axis of layers.
-    stack = nnx.vmap(functools.partial(Block, config))
+    stack = nnx.vmap(functools.partial(Block, config, lora))
     self.blocks = nnx.split_rngs(splits=config.layers)(stack)(rngs)
     self.norm = _constant(config, (D,), 1.0)
     # Tied models use the embedding as the head, and have no second table.
@@ -442,22 +447,27 @@ def _by_rows(x_BLD: jax.Array) -> jax.Array:
   return jax.lax.with_sharding_constraint(x_BLD, PartitionSpec(ROWS))
 
 
-def abstract(config: ModelConfig) -> tuple[GraphDef, dict]:
+def abstract(
+  config: ModelConfig, lora: LoraConfig = NO_LORA
+) -> tuple[GraphDef, dict]:
   """Returns a decoder's structure and parameter shapes. Allocates nothing.
 
   Args:
     config: config of the model.
+    lora: its adapters.
 
   Returns:
     (graphdef, nested dict of ShapeDtypeStructs).
   """
   # eval_shape runs the constructor on shapes only.
-  model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
+  model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), lora))
   graphdef, params = nnx.split(model)
   return graphdef, nnx.to_pure_dict(params)
 
 
-def init(config: ModelConfig, key: jax.Array) -> dict:
+def init(
+  config: ModelConfig, key: jax.Array, lora: LoraConfig = NO_LORA
+) -> dict:
   """Returns random parameters.
 
   Under jit with out_shardings, each device computes only its own shards.
@@ -465,11 +475,12 @@ def init(config: ModelConfig, key: jax.Array) -> dict:
   Args:
     config: config of the model.
     key: random key.
+    lora: its adapters.
 
   Returns:
-    A nested dict of arrays in config.param_dtype.
+    A nested dict of arrays in config.param_dtype; adapters are in float32.
   """
-  _, params = nnx.split(Decoder(config, nnx.Rngs(key)))
+  _, params = nnx.split(Decoder(config, nnx.Rngs(key), lora))
   return nnx.to_pure_dict(params)
 
 
@@ -479,13 +490,13 @@ def _normal(
   # Drawn in the type of the parameters, so no float32 copy of a large model
   # exists.
   draw = jax.nn.initializers.normal(scale)
-  return nnx.Param(draw(rngs.params(), shape, jnp.dtype(config.param_dtype)))
+  return nnx.Param(draw(rngs.params(), shape, float_type(config)))
 
 
 def _constant(
   config: ModelConfig, shape: tuple[int, ...], value: float
 ) -> nnx.Param[jax.Array]:
-  return nnx.Param(jnp.full(shape, value, config.param_dtype))
+  return nnx.Param(jnp.full(shape, value, float_type(config)))
 
 
 def _residual_scale(config: ModelConfig) -> float:

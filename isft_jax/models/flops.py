@@ -4,10 +4,11 @@ A multiplication and an addition are two operations. As usual, only matrix
 products are counted: they are nearly all of the work.
 """
 
+import math
 from typing import NamedTuple
 
-from isft_jax.config import ModelConfig
-from isft_jax.models import splash_attention
+from isft_jax.config import LoraConfig, ModelConfig
+from isft_jax.models import decoder, projections, splash_attention
 from isft_jax.models.likelihood import count_chunks
 
 
@@ -15,7 +16,7 @@ class Flops(NamedTuple):
   """Numbers of operations, by part of the model.
 
   Attributes:
-    blocks: projections and MLP of every layer.
+    blocks: projections and MLP of every layer, with their adapters.
     attention: scores, and mixing of values, for rows of one document each. For
       packed rows this is an upper bound, because a token sees only its own
       document.
@@ -62,31 +63,70 @@ def forward(
   )
 
 
+def count_adapters(
+  config: ModelConfig, lora: LoraConfig, batch_size: int, seq_len: int
+) -> tuple[int, int]:
+  """Returns the operations of x A and of (x A) B in a forward pass.
+
+    2 B L layers rank (in of every adapter), and the same with out
+
+  Args:
+    config: config of the model.
+    lora: its adapters.
+    batch_size: rows per batch, B.
+    seq_len: tokens per row, L.
+  """
+  sizes = projections.axes(config)
+  once = 2 * batch_size * seq_len * config.layers * lora.rank
+  ends = [
+    [math.prod(sizes[axis] for axis in axes) for axes in (into, out)]
+    for name, into, out in projections.KERNELS.values()
+    if name in lora.maps
+  ]
+  return once * sum(i for i, _ in ends), once * sum(o for _, o in ends)
+
+
 def model(
-  config: ModelConfig, batch_size: int, seq_len: int, targets_per_row: int
+  config: ModelConfig,
+  batch_size: int,
+  seq_len: int,
+  targets_per_row: int,
+  lora: LoraConfig = decoder.NO_LORA,
 ) -> Flops:
   """Returns the operations that a step needs, without recomputation.
 
-  The backward pass needs twice the operations of the forward pass. Without
-  recomputation, the model FLOPs utilization (MFU) can be compared between
-  settings of remat.
+  The backward pass needs twice the operations of the forward pass: for the
+  gradients of the inputs and of the weights. Frozen weights need only the
+  former. Without recomputation, the model FLOPs utilization (MFU) can be
+  compared between settings of remat.
 
   Args:
     config: config of the model.
     batch_size: rows per batch, B.
     seq_len: tokens per row, L.
     targets_per_row: scored targets per row, K.
+    lora: adapters that learn, while the other weights are frozen.
 
   Returns:
     The operations, by part of the model.
   """
-  # A backward pass has two products for each of the forward pass.
+  # Attention has no weights: both of its products have two gradients.
   once = forward(config, batch_size, seq_len, targets_per_row)
-  return Flops(*(3 * count for count in once))
+  passes = 2 if lora.rank else 3
+  adapters = sum(count_adapters(config, lora, batch_size, seq_len))
+  return Flops(
+    blocks=passes * once.blocks + 3 * adapters,
+    attention=3 * once.attention,
+    head=passes * once.head,
+  )
 
 
 def hardware(
-  config: ModelConfig, batch_size: int, seq_len: int, targets_per_row: int
+  config: ModelConfig,
+  batch_size: int,
+  seq_len: int,
+  targets_per_row: int,
+  lora: LoraConfig = decoder.NO_LORA,
 ) -> Flops:
   """Returns the operations that a step runs, including recomputation.
 
@@ -96,18 +136,24 @@ def hardware(
     batch_size: rows per batch, B.
     seq_len: tokens per row, L.
     targets_per_row: scored targets per row, K.
+    lora: adapters that learn, while the other weights are frozen.
 
   Returns:
     The operations, by part of the model.
   """
   once = forward(config, batch_size, seq_len, targets_per_row)
+  needed = model(config, batch_size, seq_len, targets_per_row, lora)
   # remat='full' runs a layer's forward pass again, except the last product,
   # which the backward pass does not need. 'dots' saves these products. Both
   # compute attention again. A head in several chunks computes its logits again.
   down = (
     2 * batch_size * seq_len * config.layers * config.width * config.mlp_width
   )
-  again = once.blocks - down if config.remat == 'full' else 0
+  to_rank, from_rank = count_adapters(config, lora, batch_size, seq_len)
+  if 'down_proj' in lora.maps:
+    down += 2 * batch_size * seq_len * config.layers * lora.rank * config.width
+  blocks = once.blocks + to_rank + from_rank
+  again = blocks - down if config.remat == 'full' else 0
   chunks = count_chunks(config.vocab_size, config.head_chunk)
   # Attention has 2 products forward. As plain products it has 4 backward, over
   # the whole square of scores. The splash kernel covers only the blocks on and
@@ -118,11 +164,15 @@ def hardware(
     count, block = splash_attention.blocks(seq_len)
     products, pairs = products + 7, count * (count + 1) // 2 * block**2
   else:
+    # 'dots' saves the product with o. Without a gradient of o, the mixed values
+    # are not needed a second time.
+    is_mixed_once = lora.rank and 'o_proj' not in lora.maps
+    products -= bool(config.remat == 'dots' and is_mixed_once)
     products, pairs = products + 4, seq_len**2
-  # A head in several chunks adds one forward pass to the three passes.
+  # A head in several chunks adds one forward pass.
   A, H = config.head_size, config.heads
   return Flops(
-    blocks=3 * once.blocks + again,
+    blocks=needed.blocks + again,
     attention=2 * batch_size * config.layers * products * A * H * pairs,
-    head=(3 + (chunks > 1)) * once.head,
+    head=needed.head + (chunks > 1) * once.head,
   )

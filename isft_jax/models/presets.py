@@ -65,6 +65,24 @@ SHAPES: dict[str, dict[str, Any]] = {
     'head_size': 64,
     'mlp_width': 4_864,
   },
+  'qwen2.5-1.5b': _QWEN2_5
+  | {
+    'width': 1_536,
+    'layers': 28,
+    'heads': 12,
+    'kv_heads': 2,
+    'head_size': 128,
+    'mlp_width': 8_960,
+  },
+  'qwen2.5-3b': _QWEN2_5
+  | {
+    'width': 2_048,
+    'layers': 36,
+    'heads': 16,
+    'kv_heads': 2,
+    'head_size': 128,
+    'mlp_width': 11_008,
+  },
   'qwen2.5-7b': _QWEN2_5_LARGE
   | {
     'width': 3_584,
@@ -91,6 +109,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     'kv_heads': 8,
     'head_size': 128,
     'mlp_width': 3_072,
+  },
+  'qwen3-8b': _QWEN3
+  | {
+    'width': 4_096,
+    'layers': 36,
+    'heads': 32,
+    'kv_heads': 8,
+    'head_size': 128,
+    'mlp_width': 12_288,
+    'tie_embeddings': False,
   },
   'smollm2-135m': {
     'vocab_size': 49_152,

@@ -69,7 +69,9 @@ def compile_run(
   chip = chips_lib.CHIPS[kind]
   # Without init_from, because no weights are read.
   shape = dataclasses.replace(config.model, init_from='')
-  trainer = make_trainer(shape, config.optim, config.mesh, 1_000, devices)
+  trainer = make_trainer(
+    shape, config.optim, config.mesh, 1_000, devices, lora=config.lora
+  )
   sharding.check_batch_size(B, trainer.mesh, config.optim.accumulate)
   # v2, v3 and 7x have two devices per chip. Figures of the report are per chip.
   chips = trainer.mesh.size // chip.devices
@@ -79,8 +81,8 @@ def compile_run(
   model = dataclasses.replace(
     shape, attention=attention.resolve(shape.attention, devices[0])
   )
-  needed = flops_lib.model(model, B, L, K)
-  done = flops_lib.hardware(model, B, L, K)
+  needed = flops_lib.model(model, B, L, K, config.lora)
+  done = flops_lib.hardware(model, B, L, K, config.lora)
   # Entries that need no compiler.
   report = {
     'config': config.name,
@@ -119,19 +121,26 @@ def compile_run(
   usage = _usage(step)
   text = step.as_text() or ''
   parsed = collectives_lib.collectives(text, trainer.mesh.size, slices)
-  # Parameters and moments, which the optimizer reads and writes in every step.
-  state = sum(
-    math.prod(leaf.shape) * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves(trainer.abstract)
+  # Parameters and moments, which the optimizer reads and writes in every step,
+  # and frozen parameters, which no step writes.
+  frozen, state = (
+    sum(
+      math.prod(leaf.shape) * leaf.dtype.itemsize
+      for leaf in jax.tree.leaves(tree)
+    )
+    for tree in (
+      trainer.abstract.frozen,
+      trainer.abstract._replace(frozen=()),
+    )
   )
-  traffic = roofline_lib.estimate_traffic(model, B, L, K, state)
+  traffic = roofline_lib.estimate_traffic(model, B, L, K, state, frozen)
   least = roofline_lib.roofline(
     chip, done.total / chips, traffic / chips, parsed
   )
 
   # Probes generate on the same devices, so their memory must fit too.
   decode, _ = _compiled(
-    generate.lower(trainer.graphdef, trainer.abstract.params, *PROBE)
+    generate.lower(trainer.graphdef, trainer.abstract.model_params, *PROBE)
   )
   decode_bytes = decode and _usage(decode).peak_memory_in_bytes
   # GiB per chip; seconds at peak rates.

@@ -74,6 +74,7 @@ def estimate_traffic(
   seq_len: int,
   targets_per_row: int,
   state: float,
+  frozen: float = 0.0,
 ) -> float:
   """Estimates the bytes that a step moves from and to memory, over all chips.
 
@@ -85,6 +86,7 @@ def estimate_traffic(
     seq_len: tokens per row, L.
     targets_per_row: scored targets per row, K.
     state: bytes of parameters and both moments, which have the same data type.
+    frozen: bytes of parameters that do not learn.
 
   Returns:
     The bytes.
@@ -100,5 +102,5 @@ def estimate_traffic(
   # float32.
   head = 4 * batch_size * targets_per_row * config.vocab_size * 4
   # Parameters and moments are read and written. So are gradients, which are a
-  # third as large.
-  return 2 * state + 2 * state / 3 + layers + head
+  # third as large. Frozen parameters are read in each pass.
+  return 2 * state + 2 * state / 3 + passes * frozen + layers + head

@@ -13,6 +13,7 @@ from the checkpoints themselves.
 
 import concurrent.futures
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,8 +24,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from isft_jax import files
 from isft_jax.config import RunConfig, with_new_names
-from isft_jax.data.records import shards
 from isft_jax.train import multihost
 from isft_jax.train.step import TrainState
 from isft_jax.types import PyTree
@@ -57,8 +58,8 @@ class Checkpoints:
   """The checkpoints of one run, written asynchronously by Orbax.
 
   A checkpoint holds `params`, `opt_state`, `data` (state of the data iterator)
-  and `run` (config, fingerprint and digests of the records, held-out loss). Its
-  number is the step.
+  and `run` (config, fingerprint, digests of the records and of a frozen base,
+  held-out loss). Its number is the step. Frozen parameters are not in it.
 
   Attributes:
     best: the best checkpoint, which is kept after `keep_best`.
@@ -207,6 +208,7 @@ class Checkpoints:
     data: dict[str, Any],
     fingerprint: str,
     records: Mapping[str, Any] | None = None,
+    base: Mapping[str, str] | None = None,
     heldout_loss: float | None = None,
   ) -> None:
     """Starts to save; returns once the arrays are copied from the devices.
@@ -217,6 +219,7 @@ class Checkpoints:
       data: state of the data iterator, as JSON values.
       fingerprint: fingerprint of the records.
       records: what else identifies the records, as JSON values.
+      base: what identifies the frozen base of adapters, as JSON values.
       heldout_loss: loss of this state on the held-out records, in nats, to find
         the best checkpoint by; None if it was not measured.
     """
@@ -246,6 +249,7 @@ class Checkpoints:
             'config': dataclasses.asdict(self._config),
             'fingerprint': fingerprint,
             **({'records': dict(records)} if records else {}),
+            **({'base': dict(base)} if base else {}),
             **({_LOSS: heldout_loss} if heldout_loss is not None else {}),
           }
         ),
@@ -256,8 +260,25 @@ class Checkpoints:
     """Waits until the last save is complete and has its final name."""
     self._manager.wait_until_finished()
 
+  def digest(self) -> str:
+    """Returns the SHA-256 of the newest checkpoint's list of parameter files.
+
+    Raises:
+      ValueError: it is of an old version, which kept no checksums.
+    """
+    step = self.latest()
+    folder = self._step_folder(step) if step is not None else self._folder
+    if step is None or not _has_checksums(folder):
+      raise ValueError(
+        f'{folder} has no checksums of its files: a run of this version writes '
+        'them; export it, and start from that folder'
+      )
+    manifest = json.loads((folder / _MANIFEST).read_text())
+    sums = {n: manifest[n] for n in sorted(manifest) if n.startswith('params/')}
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+
   def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """Returns the newest checkpoint.
+    """Returns the newest checkpoint, without frozen parameters.
 
     Args:
       abstract: the state as ShapeDtypeStructs with shardings. The mesh may
@@ -276,6 +297,7 @@ class Checkpoints:
       data=ocp.args.JsonRestore(),
     )
     state = abstract._replace(
+      frozen=(),
       # The step is the checkpoint's number, and is not stored in it.
       step=jax.device_put(
         jax.numpy.asarray(self.latest(), abstract.step.dtype),
@@ -515,7 +537,7 @@ def _checksums(
   names = list(names)
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
     paths = [folder / name for name in names]
-    yield from zip(names, pool.map(shards.sha256, paths), strict=True)
+    yield from zip(names, pool.map(files.sha256, paths), strict=True)
 
 
 def _sizes(folder: epath.Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Exports a checkpoint to a model folder for transformers and vLLM."""
+"""Exports a checkpoint to a model folder, or its adapters to one for peft."""
 
 import json
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from isft_jax import files, places, sharding
-from isft_jax.hf import pretrained, tensor_files
+from isft_jax.hf import adapter_folder, pretrained, tensor_files
 from isft_jax.train import checkpoint, saved
 from isft_jax.train.checkpoint import Wanted
 from isft_jax.types import PyTree
@@ -18,8 +18,11 @@ def export(
   dtype: str = '',
   step: Wanted = None,
   tokenizer: str = '',
+  base: str = '',
 ) -> None:
   """Writes config, weights, tokenizer with chat template, generation config.
+
+  Adapters are merged into their base.
 
   A killed export leaves no model in `output`, and can be repeated.
 
@@ -29,6 +32,7 @@ def export(
     dtype: data type of the written weights; '' keeps that of the run.
     step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of the tokenizer; '' means the run's own.
+    base: place of the base of adapters; '' means where the run had it.
 
   Raises:
     ValueError: the run has no such checkpoint, `output` is not empty, or a
@@ -36,13 +40,8 @@ def export(
   """
   # Never mix an export with files of another model.
   files.check_free(output)
-  if not checkpoint.checkpoint_folder(workdir).is_dir() and (
-    tensor_files.is_folder(workdir) or places.is_gguf(workdir)
-  ):
-    raise ValueError(
-      f'{workdir}: a model already; an export starts from the workdir of a run'
-    )
-  model, config, encoder, _ = saved.load(workdir, dtype, step, tokenizer)
+  _check_is_run(workdir)
+  model, config, encoder, _ = saved.load(workdir, dtype, step, tokenizer, base)
   _check_finite(workdir, model.params)
   # The ids that end a reply: without them, other tools generate forever.
   ids = {
@@ -56,6 +55,47 @@ def export(
     pretrained.save(model, config, folder)
     encoder.save_pretrained(folder)
     (folder / 'generation_config.json').write_text(json.dumps(content) + '\n')
+
+
+def export_adapter(
+  workdir: str, output: str, step: Wanted = None, tokenizer: str = ''
+) -> None:
+  """Writes the adapters of a run as peft does, and the tokenizer.
+
+  Args:
+    workdir: folder of a run.
+    output: folder to create; it must be empty or not exist.
+    step: number of the checkpoint, or 'best'; None means the newest.
+    tokenizer: place of the tokenizer; '' means the run's own.
+
+  Raises:
+    ValueError: the run has no such checkpoint or no adapters, or `output` is
+      not empty.
+  """
+  files.check_free(output)
+  _check_is_run(workdir)
+  adapter = saved.load_adapter(workdir, step)
+  _check_finite(workdir, adapter.params)
+  encoder = saved.load_tokenizer(workdir, adapter.run, tokenizer)
+  with files.new_folder(output) as folder:
+    adapter_folder.save(
+      adapter.params,
+      adapter.model,
+      adapter.lora,
+      folder,
+      adapter.model.init_from,
+      adapter.sha256,
+    )
+    encoder.save_pretrained(folder)
+
+
+def _check_is_run(workdir: str) -> None:
+  if not checkpoint.checkpoint_folder(workdir).is_dir() and (
+    tensor_files.is_folder(workdir) or places.is_gguf(workdir)
+  ):
+    raise ValueError(
+      f'{workdir}: a model already; an export starts from the workdir of a run'
+    )
 
 
 def _check_finite(workdir: str, params: PyTree) -> None:

@@ -78,6 +78,7 @@ def open_inputs(
     config.tokenizer or tokenizer_lib.beside(folders[0])
   )
   config = dataclasses.replace(config, model=start.with_shape(config.model))
+  config = start.with_adapter(config)
   config = _with_vocabulary(config, tokenizer_lib.size(tokenizer))
 
   # Held-out records: a folder of the config, or the split of each component.

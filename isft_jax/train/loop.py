@@ -50,11 +50,14 @@ class Trained(NamedTuple):
     summary: `steps`, `scored_tokens`, `seconds` and `final_loss` (mean of the
       last epoch, in nats); with `config.keep_best`, also `best_step` and
       `best_heldout_loss`; {} on all hosts but the first.
+    base: frozen base of the adapters, which another run can take; None without
+      adapters.
   """
 
   graphdef: GraphDef
   params: dict
   summary: dict[str, float]
+  base: start.Base | None = None
 
 
 def train(
@@ -64,6 +67,7 @@ def train(
   profile: tuple[int, ...] = (),
   wandb: str = '',
   progress: Callable[[int, float], str] | None = None,
+  base: start.Base | None = None,
   samples: Sequence[Mapping[str, Any]] = (),
   sample_tokens: int = SAMPLE_TOKENS,
 ) -> Trained:
@@ -80,6 +84,8 @@ def train(
     wandb: project of Weights & Biases, or ''.
     progress: (steps done, seconds per step) -> text about the experiment that
       this run is part of, for lines of progress.
+    base: frozen base of the adapters, from a run with the same base, model and
+      mesh; None: it is loaded.
     samples: prompts that the model answers greedily whenever the held-out
       records are evaluated; see `samples.Samples`.
     sample_tokens: maximum tokens per reply to them.
@@ -106,6 +112,7 @@ def train(
       profile,
       wandb,
       progress,
+      base,
       samples,
       sample_tokens,
       notice,
@@ -119,6 +126,7 @@ def _train(
   profile: tuple[int, ...],
   wandb: str,
   progress: Callable[[int, float], str] | None,
+  base: start.Base | None,
   samples: Sequence[Mapping[str, Any]],
   sample_tokens: int,
   notice: preemption.Notice,
@@ -147,7 +155,12 @@ def _train(
   # compiled step.
   architecture = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(
-    architecture, config.optim, config.mesh, steps, components=len(names)
+    architecture,
+    config.optim,
+    config.mesh,
+    steps,
+    components=len(names),
+    lora=config.lora,
   )
   sharding.check_batch_size(
     config.batch_size, trainer.mesh, config.optim.accumulate
@@ -158,7 +171,7 @@ def _train(
     asked = Samples(
       samples,
       sample_tokens,
-      pretrained.Model(trainer.graphdef, trainer.abstract.params),
+      pretrained.Model(trainer.graphdef, trainer.abstract.model_params),
       opened.tokenizer,
       opened.rendering,
     )
@@ -177,18 +190,30 @@ def _train(
     if config.keep_best:
       checkpoints.keep_best()
     trace = stack.enter_context(Profile(profile, workdir))
+    # The frozen base of adapters.
+    if not config.lora.rank:
+      base = None
+    elif base is None:
+      base = start.load_base(config, trainer, fingerprint)
+    else:
+      base = start.place_base(base, trainer)
+    identity = base.identity if base else {}
     # State: the newest checkpoint, or the start.
     if checkpoints.latest():
       # Compared before the arrays are read, which takes minutes.
-      resume.check_data(
-        workdir, checkpoints.restore_run(), fingerprint, records
-      )
+      stored = checkpoints.restore_run()
+      resume.check_data(workdir, stored, fingerprint, records)
+      resume.check_base(workdir, stored, identity)
       state, data = checkpoints.restore(trainer.abstract)
       resume.check_position(workdir, int(state.step), data)
       batches.set_state(data)
     else:
       _check_tokenizer(opened)
-      state = start.begin(config, trainer, fingerprint)
+      state = start.begin(
+        config, trainer, fingerprint, identity.get('sha256', '')
+      )
+    if base:
+      state = state._replace(frozen=base.params)
     # Nobody should train for hours from such numbers, or use them as a result.
     if not trainer.is_finite(state):
       place = f'{workdir}: step {state.step}' if state.step else 'the start'
@@ -235,15 +260,19 @@ def _train(
           if _is_due(step, config.eval_every, steps):
             if heldout:
               values |= _evaluate(
-                trainer, state.params, heldout, len(names), config.keep_best
+                trainer,
+                state.model_params,
+                heldout,
+                len(names),
+                config.keep_best,
               )
             if config.keep_best:
               # The devices wait here, and all hosts take the same decision.
               heldout_loss = multihost.share(float(values['heldout_loss']))
             if probe:
-              values['probe'] = probe(trainer.graphdef, state.params)
+              values['probe'] = probe(trainer.graphdef, state.model_params)
             if asked:
-              asked.answer(config.name, step, steps, state.params)
+              asked.answer(config.name, step, steps, state.model_params)
           metrics.add(step, values)
 
           # Log and save.
@@ -265,7 +294,13 @@ def _train(
               )
             position = batches.get_state()
             checkpoints.save(
-              step, state, position, fingerprint, records, heldout_loss
+              step,
+              state,
+              position,
+              fingerprint,
+              records,
+              identity,
+              heldout_loss,
             )
           # After the last step there is nothing left to resume, so the run just
           # ends.
@@ -284,7 +319,7 @@ def _train(
       if summary and checkpoints.best:
         summary['best_step'], summary['best_heldout_loss'] = checkpoints.best
 
-  return Trained(trainer.graphdef, state.params, summary)
+  return Trained(trainer.graphdef, state.model_params, summary, base)
 
 
 def _digest(samples: Sequence[Mapping[str, Any]]) -> str:
@@ -309,11 +344,22 @@ def _describe(
   config: config_lib.RunConfig, trainer: Trainer, steps: int
 ) -> str:
   """Returns the model, the steps and the memory of a run in one line."""
-  number = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract.params))
-  devices = trainer.mesh.devices
+  frozen, learning = (
+    sum(leaf.size for leaf in jax.tree.leaves(tree)) / 1e6
+    for tree in (trainer.abstract.frozen, trainer.abstract.params)
+  )
+  lora, devices = config.lora, trainer.mesh.devices
+  place = config.model.init_from or 'random numbers'
+  model = f'{learning:,.2f} M parameters from {place}'
+  if lora.rank:
+    model = (
+      f'{learning:,.2f} M parameters of adapters of rank {lora.rank}'
+      + (f' from {lora.init_from}' if lora.init_from else '')
+      + f', on {frozen:,.2f} M frozen ones in {config.model.param_dtype} from '
+      f'{place}'
+    )
   return (
-    f'{number / 1e6:,.2f} M parameters from '
-    f'{config.model.init_from or "random numbers"}; {_count(steps, "step")} of '
+    f'{model}; {_count(steps, "step")} of '
     f'{_count(config.batch_size, "row")}, {_objectives(config)}, learning rate '
     f'{config.optim.learning_rate:g}; parameters and moments take '
     f'{trainer.bytes_per_device / 1e6:,.1f} MB on each device '
@@ -342,7 +388,9 @@ def _ideal_seconds(
   # Operations without recomputation, as in the usual definition of MFU.
   shape = config.batch_size, source.plan.seq_len, source.plan.targets_per_row
   peak = chips.peak(trainer.mesh.devices.flat)
-  return flops.model(config.model, *shape).total / peak if peak else 0.0
+  return (
+    flops.model(config.model, *shape, config.lora).total / peak if peak else 0.0
+  )
 
 
 def _evaluate(

@@ -47,6 +47,36 @@ def check_data(
     )
 
 
+def check_base(
+  workdir: epath.PathLike,
+  stored: Mapping[str, Any],
+  base: Mapping[str, str],
+) -> None:
+  """Compares the base of a checkpoint's adapters with that of the run.
+
+  Args:
+    workdir: folder of the run, for the message.
+    stored: what `Checkpoints.restore_run` returns.
+    base: `place` and `sha256` of the base; {} for a run without adapters.
+
+  Raises:
+    ValueError: the weights of the base are others.
+  """
+  then = stored.get('base') or {}
+  if then.get('sha256') != base.get('sha256'):
+    raise ValueError(
+      f'{workdir}: its adapters were trained on the base {_base(then)}, and '
+      f'this is {_base(base)}; give it the base that it began with as '
+      'config.model.init_from, or another --workdir'
+    )
+
+
+def _base(base: Mapping[str, str]) -> str:
+  if not base:
+    return 'none'
+  return f'{base["place"]} (checksum {base["sha256"][:_SHOWN]})'
+
+
 def check_position(workdir: epath.PathLike, step: int, data: Any) -> None:
   """Checks that the batch after a checkpoint is that of the next step.
 

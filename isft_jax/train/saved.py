@@ -1,20 +1,43 @@
-"""Loads the newest checkpoint of a run as a model with its tokenizer."""
+"""Loads the newest checkpoint of a run as a model with its tokenizer.
+
+The checkpoint of a run with adapters does not hold their base. It is loaded
+from where the run had it, and the adapters are merged into it.
+"""
 
 from typing import Any, NamedTuple
 
 import jax
 
 from isft_jax import sharding
-from isft_jax.config import MeshConfig, ModelConfig
+from isft_jax.config import LoraConfig, MeshConfig, ModelConfig
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.tokenizer import FastTokenizer
-from isft_jax.hf import pretrained
+from isft_jax.hf import pretrained, weight_digest
 from isft_jax.inference.chat_model import ChatModel, chat_model_from_rendering
 from isft_jax.models import decoder
+from isft_jax.models import lora as lora_lib
 from isft_jax.train import checkpoint, run_tokenizer
 from isft_jax.train.checkpoint import Checkpoints, Wanted
 from isft_jax.types import PyTree
+
+
+class Adapter(NamedTuple):
+  """Adapters of a run.
+
+  Attributes:
+    params: nested dict of A and B.
+    lora: their settings.
+    model: config of the base; `init_from` is its place.
+    sha256: digest of the base's weights.
+    run: config of the whole run, as a dict.
+  """
+
+  params: dict
+  lora: LoraConfig
+  model: ModelConfig
+  sha256: str
+  run: dict[str, Any]
 
 
 class Saved(NamedTuple):
@@ -33,8 +56,24 @@ class Saved(NamedTuple):
   run: dict[str, Any]
 
 
+def digest(place: str) -> str:
+  """Returns the SHA-256 of the weights at a place: a run's, or a model's.
+
+  Raises:
+    ValueError: nothing is there, or a run without checksums.
+  """
+  if not checkpoint.checkpoint_folder(place).is_dir():
+    return weight_digest.digest(place)
+  with Checkpoints(place) as checkpoints:
+    return checkpoints.digest()
+
+
 def load(
-  workdir: str, dtype: str = '', step: Wanted = None, tokenizer: str = ''
+  workdir: str,
+  dtype: str = '',
+  step: Wanted = None,
+  tokenizer: str = '',
+  base: str = '',
 ) -> Saved:
   """Loads a checkpoint of a run, on any number of devices.
 
@@ -47,44 +86,159 @@ def load(
     step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of its tokenizer; '' means the one in the workdir, or, for
       runs of old versions, the one of the records.
+    base: place of the base of adapters; '' means where the run had it.
 
   Returns:
     The model, its config, its tokenizer, and the config of the run.
 
   Raises:
-    ValueError: the run has no such checkpoint.
+    ValueError: the run has no such checkpoint, or the base is another one.
   """
+  with _open(workdir, step) as checkpoints:
+    stored = checkpoints.restore_run()
+    run, lora = _run(stored), _lora(stored)
+    config = ModelConfig(**run['model'])
+    # The run's attention kernel may not exist on this device.
+    config.attention = 'auto'
+    if lora.rank:
+      place = base or config.init_from
+      _check_base(workdir, place, stored['base']['sha256'])
+      adapters, _ = checkpoints.restore_params(_placed_adapters(config, lora))
+      params = _with_base(place, config, adapters, lora, dtype)
+    elif base:
+      raise ValueError(f'{workdir} has no adapters, so it needs no --base')
+    # An int8 base is float again when adapters are merged into it.
+    is_int8 = config.param_dtype == 'int8'
+    config.param_dtype = dtype or (
+      config.dtype if is_int8 else config.param_dtype
+    )
+    # Orbax casts the parameters to the types of these shapes.
+    graphdef, shapes = decoder.abstract(config)
+    if not lora.rank:
+      params, _ = checkpoints.restore_params(_placed(shapes))
+  return Saved(
+    pretrained.Model(graphdef, params),
+    config,
+    load_tokenizer(workdir, run, tokenizer),
+    run,
+  )
+
+
+def load_adapter(workdir: str, step: Wanted = None) -> Adapter:
+  """Loads the adapters of a run's checkpoint, without their base.
+
+  Args:
+    workdir: folder of the run.
+    step: number of the checkpoint, or 'best'; None means the newest.
+
+  Returns:
+    The adapters.
+
+  Raises:
+    ValueError: the run has no such checkpoint, or no adapters.
+  """
+  with _open(workdir, step) as checkpoints:
+    stored = checkpoints.restore_run()
+    run, lora = _run(stored), _lora(stored)
+    if not lora.rank:
+      raise ValueError(
+        f'{workdir} trained all weights and has no adapter; export the model'
+      )
+    config = ModelConfig(**run['model'])
+    params, _ = checkpoints.restore_params(_placed_adapters(config, lora))
+  return Adapter(params, lora, config, stored['base']['sha256'], run)
+
+
+def _open(workdir: str, step: Wanted) -> Checkpoints:
   # A mistyped workdir gets a message of its own.
   if not checkpoint.checkpoint_folder(workdir).is_dir():
     raise ValueError(
       f'{workdir}: no checkpoints there; name the workdir of a run'
     )
-  with Checkpoints(workdir, step=step) as checkpoints:
-    if checkpoints.latest() is None:
-      raise ValueError(
-        f'{workdir}: no finished checkpoint there; train until the first one '
-        'is saved'
-      )
-    run = checkpoints.restore_run()['config']
-    # All mixture components share a tokenizer and template: take the first.
-    run['records'] = run['records'] or run['mixture'][0][0]
-    config = ModelConfig(**run['model'])
-    config.param_dtype = dtype or config.param_dtype
-    # The run's attention kernel may not exist on this device.
-    config.attention = 'auto'
-    # Orbax casts the parameters to the types of these shapes.
-    graphdef, shapes = decoder.abstract(config)
-    params, _ = checkpoints.restore_params(_placed(shapes))
-  return Saved(
-    pretrained.Model(graphdef, params),
-    config,
-    _tokenizer(workdir, run, tokenizer),
-    run,
+  checkpoints = Checkpoints(workdir, step=step)
+  if checkpoints.latest() is None:
+    raise ValueError(
+      f'{workdir}: no finished checkpoint there; train until the first one is '
+      'saved'
+    )
+  return checkpoints
+
+
+def _run(stored: dict[str, Any]) -> dict[str, Any]:
+  # All mixture components share a tokenizer and template: take the first.
+  run = stored['config']
+  return run | {'records': run['records'] or run['mixture'][0][0]}
+
+
+def _lora(stored: dict[str, Any]) -> LoraConfig:
+  # Runs of old versions have no adapters.
+  settings = stored['config'].get('lora', {})
+  return LoraConfig(
+    **settings | {'targets': tuple(settings.get('targets', ()))}
   )
 
 
-def _tokenizer(workdir: str, run: dict[str, Any], place: str) -> FastTokenizer:
-  """Returns the tokenizer at a place, or that of the run."""
+def _check_base(workdir: str, place: str, expected: str) -> None:
+  try:
+    actual = digest(place)
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f'{workdir} has only adapters, and their base cannot be loaded: {error}; '
+      'if it has moved, name its new place with --base'
+    ) from error
+  if actual != expected:
+    raise ValueError(
+      f'{workdir}: the base of its adapters had the checksum {expected[:12]}, '
+      f'and {place} has {actual[:12]}; name the base with --base'
+    )
+
+
+def _placed_adapters(config: ModelConfig, lora: LoraConfig) -> PyTree:
+  return _placed(lora_lib.split(decoder.abstract(config, lora)[1])[0])
+
+
+def _with_base(
+  place: str,
+  config: ModelConfig,
+  adapters: PyTree,
+  lora: LoraConfig,
+  dtype: str,
+) -> PyTree:
+  """Returns the parameters of a base with its adapters merged into it.
+
+  The base has the type that the adapters were trained with.
+  """
+  int8 = config.param_dtype == 'int8'
+  loaded_dtype = config.dtype if int8 else config.param_dtype
+  if checkpoint.checkpoint_folder(place).is_dir():
+    params = load(place, dtype=loaded_dtype).model.params
+  else:
+    shapes = _placed(decoder.abstract(config)[1])
+    shardings = {
+      sharding.path_name(path): leaf.sharding
+      for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+    }
+    loaded, _ = pretrained.load(
+      place,
+      dtype=loaded_dtype,
+      int8=int8,
+      place=lambda path, shape: shardings[path],
+    )
+    params = loaded.params
+  joined = lora_lib.join(params, adapters)
+  return lora_lib.merge(joined, lora, dtype or loaded_dtype)
+
+
+def load_tokenizer(
+  workdir: str, run: dict[str, Any], place: str = ''
+) -> FastTokenizer:
+  """Returns the tokenizer at a place, or that of a run.
+
+  Args:
+    workdir: folder of the run.
+    run: config of the run, as a dict.
+    place: of another tokenizer, or ''.
+  """
   if not place and (found := run_tokenizer.load(workdir)):
     return found
   # Old versions kept no tokenizer in the workdir.
@@ -94,7 +248,7 @@ def _tokenizer(workdir: str, run: dict[str, Any], place: str) -> FastTokenizer:
 
 
 def chat_model_from_run(
-  workdir: str, step: Wanted = None, tokenizer: str = ''
+  workdir: str, step: Wanted = None, tokenizer: str = '', base: str = ''
 ) -> ChatModel:
   """Loads the model of a run's checkpoint, to chat with.
 
@@ -102,6 +256,7 @@ def chat_model_from_run(
     workdir: folder of the run.
     step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of its tokenizer; '' means its own.
+    base: place of the base of adapters; '' means where the run had it.
 
   Returns:
     The model, with the chat template of the run's records. If the workdir does
@@ -112,7 +267,9 @@ def chat_model_from_run(
     ValueError: the run has no such checkpoint, or its records were encoded
       piecewise.
   """
-  model, _, encoder, run = load(workdir, step=step, tokenizer=tokenizer)
+  model, _, encoder, run = load(
+    workdir, step=step, tokenizer=tokenizer, base=base
+  )
   rendering = _rendering(workdir, run)
   if rendering.get('piecewise'):
     raise ValueError(

@@ -1,25 +1,44 @@
 """Initialises a run: from a seed, another run's checkpoint, or a model.
 
 `config.model.init_from` decides: '' (random parameters), the workdir of a run,
-or a place of a model (see `places`).
+or a place of a model (see `places`). With adapters it names the frozen base,
+and `config.lora.init_from` decides how the adapters begin.
 """
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 
 from isft_jax import places, sharding
-from isft_jax.config import ModelConfig, RunConfig
+from isft_jax.config import LoraConfig, ModelConfig, RunConfig
 from isft_jax.data.rendering import same_tokens
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.tokenizer import FastTokenizer
-from isft_jax.hf import config_json, pretrained, tensor_files
-from isft_jax.train import checkpoint
+from isft_jax.hf import (
+  adapter_folder,
+  config_json,
+  pretrained,
+  tensor_files,
+)
+from isft_jax.train import checkpoint, saved
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.step import TrainState
 from isft_jax.train.trainer import Trainer
 from isft_jax.types import PyTree
+
+
+class Base(NamedTuple):
+  """Frozen parameters of a run with adapters.
+
+  Attributes:
+    params: nested dict of arrays on the devices.
+    identity: `place` and `sha256` of its weights.
+  """
+
+  params: PyTree
+  identity: dict[str, str]
 
 
 def is_run(place: str) -> bool:
@@ -56,7 +75,37 @@ def with_shape(model: ModelConfig) -> ModelConfig:
   return dataclasses.replace(model, **shape)
 
 
-def begin(config: RunConfig, trainer: Trainer, fingerprint: str) -> TrainState:
+def with_adapter(config: RunConfig) -> RunConfig:
+  """Returns a run's config with the settings of the adapter it starts from.
+
+  Raises:
+    ValueError: the adapter cannot be read, or has other settings than those
+      that the config sets.
+  """
+  if not config.lora.init_from:
+    return config
+  stored = adapter_folder.read_config(config.lora.init_from)
+  # Fields that were left at their defaults are taken from the adapter.
+  blank = dataclasses.replace(LoraConfig(), init_from=config.lora.init_from)
+  if config.lora not in (blank, stored):
+    raise ValueError(
+      f'config.lora differs from the adapter in {config.lora.init_from} (there '
+      f'{_settings(stored)}, now {_settings(config.lora)}); leave out all its '
+      'fields but init_from'
+    )
+  return dataclasses.replace(config, lora=stored)
+
+
+def _settings(lora: LoraConfig) -> str:
+  return (
+    f'rank={lora.rank}, alpha={lora.alpha:g}, targets={",".join(lora.targets)}'
+    f', rslora={lora.rslora}'
+  )
+
+
+def begin(
+  config: RunConfig, trainer: Trainer, fingerprint: str, sha256: str = ''
+) -> TrainState:
   """Returns the state before the first step, initialised on its shards.
 
   Args:
@@ -64,35 +113,83 @@ def begin(config: RunConfig, trainer: Trainer, fingerprint: str) -> TrainState:
     trainer: trainer of the run.
     fingerprint: fingerprint of the records. A run to start from must have had
       the same.
+    sha256: digest of the base that an adapter to start from must have had.
 
   Returns:
-    The state at step 0.
+    The state at step 0, without frozen parameters.
 
   Raises:
     ValueError: the run to start from had another fingerprint, or has no
-      checkpoint.
+      checkpoint; or the adapter does not fit the base.
+  """
+  # Adapters: new ones, or those of a folder, put on their shards.
+  lora = config.lora
+  if lora.rank and lora.init_from:
+    adapters = adapter_folder.load(lora.init_from, config.model, lora, sha256)
+    placed = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract.params)
+    return trainer.start(jax.device_put(adapters, placed))
+  # From a seed: each device draws only its own shards.
+  if lora.rank or not config.model.init_from:
+    return trainer.init(config.seed)
+  return trainer.start(
+    _read_params(config.model, trainer.abstract.params, fingerprint)
+  )
+
+
+def load_base(config: RunConfig, trainer: Trainer, fingerprint: str) -> Base:
+  """Loads the frozen parameters of a run with adapters onto their shards.
+
+  Args:
+    config: config of the run.
+    trainer: trainer of the run.
+    fingerprint: fingerprint of the records.
+
+  Returns:
+    The base.
+
+  Raises:
+    ValueError: as `begin` raises it.
   """
   place = config.model.init_from
-  # From a seed: each device draws only its own shards.
-  if not place:
-    return trainer.init(config.seed)
+  identity = {'place': place, 'sha256': saved.digest(place)}
+  params = _read_params(config.model, trainer.abstract.frozen, fingerprint)
+  return Base(params, identity)
+
+
+def place_base(base: Base, trainer: Trainer) -> Base:
+  """Puts a loaded base on a trainer's shards; on the same ones, no copy."""
+  placed = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract.frozen)
+  return base._replace(params=jax.device_put(base.params, placed))
+
+
+def _read_params(
+  config: ModelConfig, abstract: PyTree, fingerprint: str
+) -> PyTree:
+  """Reads the parameters at `init_from`, each device only its own shards.
+
+  Args:
+    config: config of the model.
+    abstract: the parameters as ShapeDtypeStructs with shardings.
+    fingerprint: fingerprint of the records.
+  """
+  place = config.init_from
   # Another run: only its parameters are read, not its optimizer state.
   if is_run(place):
-    return trainer.start(_params_of_run(place, trainer, fingerprint))
-  # A model folder: each device reads only its shards of the stored tensors.
+    return _params_of_run(config, abstract, fingerprint)
+  # A model folder.
   shardings = {
     sharding.path_name(path): leaf.sharding
-    for path, leaf in jax.tree_util.tree_leaves_with_path(
-      trainer.abstract.params
-    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
   }
   # The weights are cast to the type of the parameters while they are read.
+  int8 = config.param_dtype == 'int8'
   model, _ = pretrained.load(
     place,
-    dtype=config.model.param_dtype,
+    dtype=config.dtype if int8 else config.param_dtype,
+    int8=int8,
     place=lambda path, shape: shardings[path],
   )
-  return trainer.start(model.params)
+  return model.params
 
 
 def check_tokenizer(
@@ -148,11 +245,27 @@ def check_tokenizer(
   return warnings
 
 
-def _params_of_run(run: str, trainer: Trainer, fingerprint: str) -> PyTree:
+def _params_of_run(
+  config: ModelConfig, abstract: PyTree, fingerprint: str
+) -> PyTree:
+  run = config.init_from
+  if config.param_dtype == 'int8':
+    raise ValueError(
+      f'{run}: an int8 base must be a model folder; write one with '
+      f'isft-export --checkpoint={run} --output=FOLDER'
+    )
   with Checkpoints(run) as checkpoints:
     if checkpoints.latest() is None:
       raise ValueError(f'{run}: no checkpoint there to start from')
-    params, expected = checkpoints.restore_params(trainer.abstract.params)
+    stored = checkpoints.restore_run()
+    expected = stored['fingerprint']
+    if stored['config'].get('lora', {}).get('rank'):
+      # Its parameters are adapters. The model is the base with them merged.
+      merged = saved.load(run, dtype=config.param_dtype).model.params
+      placed = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+      params = jax.device_put(merged, placed)
+    else:
+      params, expected = checkpoints.restore_params(abstract)
   # Token ids of two tokenizers mean different things, so the embedding would be
   # wrong without any error.
   if expected != fingerprint:

@@ -12,23 +12,32 @@ import jax.numpy as jnp
 import optax
 
 from isft_jax import losses
+from isft_jax.models import lora
 from isft_jax.models.decoder import GraphDef
 from isft_jax.models.likelihood import target_nll
 from isft_jax.types import Batch, PyTree
 
 
 class TrainState(NamedTuple):
-  """State of training. A checkpoint holds all of it.
+  """State of training.
 
   Attributes:
     step: int32, steps done.
-    params: parameters, a nested dict of arrays.
+    params: parameters that learn, a nested dict of arrays.
     opt_state: state of the optimizer.
+    frozen: parameters that do not learn: the base of adapters. () if all do.
+      A checkpoint does not hold them.
   """
 
   step: jax.Array
   params: PyTree
   opt_state: PyTree
+  frozen: PyTree = ()
+
+  @property
+  def model_params(self) -> PyTree:
+    """All parameters of the model, those that learn and the frozen ones."""
+    return lora.join(self.frozen, self.params)
 
 
 # Returns the same values with other shardings.
@@ -114,36 +123,43 @@ def make_step(
   # The sum is differentiated, and not the mean: sums of microbatches can be
   # added.
   def loss_sum(
-    params: PyTree, batch: Batch[jax.Array]
+    params: PyTree, frozen: PyTree, batch: Batch[jax.Array]
   ) -> tuple[jax.Array, tuple[jax.Array, SumAndCount]]:
-    nll_BK = target_nll(graphdef, in_use(params), batch)
+    whole = in_use(lora.join(frozen, params))
+    nll_BK = target_nll(graphdef, whole, batch)
     # A weight of 0 removes a target from the gradient exactly.
     total, count = losses.weighted_sum(nll_BK, batch.weights_BK)
     authors = losses.by_author(nll_BK, batch.authors_BK, components)
     return total, (count, authors)
 
-  def gradient_sum(params: PyTree, batch: Batch[jax.Array]) -> _Sums:
+  def gradient_sum(
+    params: PyTree, frozen: PyTree, batch: Batch[jax.Array]
+  ) -> _Sums:
+    # Only by `params`: no gradient of a frozen kernel is computed.
     (total, (count, authors)), gradient = jax.value_and_grad(
       loss_sum, has_aux=True
-    )(params, batch)
+    )(params, frozen, batch)
     # Reduced to shards here, once per microbatch, so that the accumulated
     # gradient is sharded too.
     return at_rest(gradient), total, count, authors
 
-  def accumulated(params: PyTree, batch: Batch[jax.Array]) -> _Sums:
+  def accumulated(
+    params: PyTree, frozen: PyTree, batch: Batch[jax.Array]
+  ) -> _Sums:
     # Microbatch m of M takes rows m, m + M, ..., so no row changes its device.
     split = jax.tree.map(
       lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
     )
 
     def add(sums: _Sums, microbatch: Batch[jax.Array]) -> tuple[_Sums, None]:
-      new = gradient_sum(params, microbatch)
+      new = gradient_sum(params, frozen, microbatch)
       return jax.tree.map(jnp.add, sums, new), None
 
     # A scan, so that only one microbatch's activations exist at a time.
+    first = jax.tree.map(lambda x: x[0], split)
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype),
-      jax.eval_shape(gradient_sum, params, jax.tree.map(lambda x: x[0], split)),
+      jax.eval_shape(gradient_sum, params, frozen, first),
     )
     return jax.lax.scan(add, zeros, split)[0]
 
@@ -152,7 +168,7 @@ def make_step(
   ) -> tuple[TrainState, dict[str, PyTree]]:
     # One microbatch needs no scan.
     sums = gradient_sum if microbatches == 1 else accumulated
-    gradient, total, count, authors = sums(state.params, batch)
+    gradient, total, count, authors = sums(state.params, state.frozen, batch)
     # The only division: the gradient of sum / count, as count is a constant.
     gradient = losses.normalize(gradient, count)
     # The optimizer gets the parameters too, for weight decay.

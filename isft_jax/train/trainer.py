@@ -13,8 +13,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding
 
 from isft_jax import sharding
-from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
-from isft_jax.models import attention, decoder
+from isft_jax.config import LoraConfig, MeshConfig, ModelConfig, OptimConfig
+from isft_jax.models import attention, decoder, lora
 from isft_jax.train import optim
 from isft_jax.train.step import (
   Evaluate,
@@ -23,7 +23,7 @@ from isft_jax.train.step import (
   make_evaluate,
   make_step,
 )
-from isft_jax.types import PyTree
+from isft_jax.types import Batch, PyTree
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -37,11 +37,14 @@ class Trainer:
     mesh: device mesh.
     graphdef: model for use outside the step, with attention that needs no mesh.
     abstract: the state as ShapeDtypeStructs with shardings.
-    init: seed -> TrainState, initialised on its shards.
-    start: params -> TrainState at step 0. The parameters are donated.
-    step: (TrainState, Batch) -> (TrainState, metrics). The state is donated.
-    evaluate: (params, Batch) -> (sum, count) of the loss by author, and of the
-      scored loss; see `make_evaluate`.
+    init: seed -> TrainState without frozen parameters, initialised on its
+      shards.
+    start: params -> TrainState at step 0, without frozen parameters. The
+      parameters are donated.
+    step: (TrainState, Batch) -> (TrainState, metrics). The state is donated,
+      but for its frozen parameters.
+    evaluate: (all parameters, Batch) -> (sum, count) of the loss by author, and
+      of the scored loss; see `make_evaluate`.
     is_finite: TrainState -> whether all of its numbers are finite. All hosts
       call it together, and all get the answer.
     bytes_per_device: bytes of the state on each device.
@@ -52,10 +55,36 @@ class Trainer:
   abstract: TrainState
   init: Callable[[int], TrainState]
   start: Callable[[PyTree], TrainState]
-  step: jax.stages.Wrapped
+  step: 'CompiledStep'
   evaluate: Evaluate
   is_finite: Callable[[TrainState], jax.Array]
   bytes_per_device: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+  """A jitted step that leaves the frozen parameters where they are.
+
+  Several runs can then share them. As a part of a donated state, they would be
+  gone after the first step.
+
+  Attributes:
+    program: (state without frozen parameters, batch, frozen parameters) ->
+      (state without frozen parameters, metrics).
+  """
+
+  program: jax.stages.Wrapped
+
+  def __call__(
+    self, state: TrainState, batch: Batch[jax.Array]
+  ) -> tuple[TrainState, dict[str, PyTree]]:
+    learning, frozen = state._replace(frozen=()), state.frozen
+    learning, metrics = self.program(learning, batch, frozen)
+    return learning._replace(frozen=frozen), metrics
+
+  def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+    """Lowers the step for shapes; see `jax.stages.Wrapped.lower`."""
+    return self.program.lower(state._replace(frozen=()), batch, state.frozen)
 
 
 def make_trainer(
@@ -65,6 +94,7 @@ def make_trainer(
   steps: int,
   devices: Sequence[jax.Device] | None = None,
   components: int = 1,
+  lora: LoraConfig = decoder.NO_LORA,
 ) -> Trainer:
   """Returns the trainer of these settings. Equal settings share one trainer.
 
@@ -80,6 +110,7 @@ def make_trainer(
       only described (jax.experimental.topologies) can be compiled for, but the
       functions cannot be called.
     components: number of mixture components in a batch, for metrics.
+    lora: adapters that learn, while the other parameters are frozen.
 
   Returns:
     The trainer.
@@ -96,6 +127,7 @@ def make_trainer(
     steps,
     None if devices is None else tuple(devices),
     components,
+    dataclasses.replace(lora, init_from='', targets=tuple(lora.targets)),
   )
 
 
@@ -109,6 +141,7 @@ def _make_trainer(
   steps: int,
   devices: tuple[jax.Device, ...] | None,
   components: int,
+  lora_config: LoraConfig,
 ) -> Trainer:
   # Model and optimizer. Inside the step, attention may be a kernel that needs
   # the mesh in context. Outside it, 'auto' means plain matrix products.
@@ -117,10 +150,13 @@ def _make_trainer(
   inside, outside = (
     dataclasses.replace(model_config, attention=each) for each in (kind, 'auto')
   )
-  graphdef, abstract_params = decoder.abstract(inside)
-  optimizer = optim.make_optimizer(
-    optim_config, steps, model_config.param_dtype
-  )
+  graphdef, abstract_params = decoder.abstract(inside, lora_config)
+  abstract_frozen: PyTree = ()
+  learning_dtype = model_config.param_dtype
+  if lora_config.rank:
+    abstract_params, abstract_frozen = lora.split(abstract_params)
+    learning_dtype = 'float32'
+  optimizer = optim.make_optimizer(optim_config, steps, learning_dtype)
 
   # The two ways to begin: from given parameters, or from a seed.
   def start(params: PyTree) -> TrainState:
@@ -130,10 +166,12 @@ def _make_trainer(
   def init(seed: jax.Array) -> TrainState:
     # The seed is an argument of the compiled function: another seed compiles
     # nothing.
-    return start(decoder.init(model_config, jax.random.key(seed)))
+    params = decoder.init(model_config, jax.random.key(seed), lora_config)
+    return start(lora.split(params)[0] if lora_config.rank else params)
 
   # Shardings of the state. Nothing is allocated before its memory is checked.
   abstract = jax.eval_shape(start, abstract_params)
+  abstract = abstract._replace(frozen=abstract_frozen)
   placed = sharding.shardings(abstract, decoder.PARTITION_RULES, mesh)
   bytes_per_device = _bytes_per_device(abstract, placed)
   if devices is None:
@@ -164,15 +202,23 @@ def _make_trainer(
 
     return traced
 
-  # The compiled functions.
+  # The compiled functions. The frozen parameters come from elsewhere.
+  without_frozen = placed._replace(frozen=())
   step = make_step(
     graphdef, optimizer, optim_config.accumulate, in_use, at_rest, components
   )
+
+  def program(
+    state: TrainState, batch: Batch[jax.Array], frozen: PyTree
+  ) -> tuple[TrainState, dict[str, PyTree]]:
+    state, metrics = step(state._replace(frozen=frozen), batch)
+    return state._replace(frozen=()), metrics
+
   # `step` and `start` donate their input: the new state reuses the memory of
   # the old one.
   return Trainer(
     mesh=mesh,
-    graphdef=decoder.abstract(outside)[0],
+    graphdef=decoder.abstract(outside, lora_config)[0],
     # The abstract state tells a checkpoint reader shapes, types and shardings.
     abstract=jax.tree.map(
       lambda leaf, placement: jax.ShapeDtypeStruct(
@@ -182,24 +228,30 @@ def _make_trainer(
       placed,
     ),
     # With out_shardings, each device computes and keeps only its own shards.
-    init=jax.jit(init, out_shardings=placed),
+    init=jax.jit(init, out_shardings=without_frozen),
     start=jax.jit(
       start,
       in_shardings=(placed.params,),
-      out_shardings=placed,
+      out_shardings=without_frozen,
       donate_argnums=0,
     ),
     # The batch is split by rows. Metrics are small, and every device has them.
-    step=jax.jit(
-      on_mesh(warn_when_retraced(step)),
-      in_shardings=(placed, sharding.batch_sharding(mesh)),
-      out_shardings=(placed, sharding.replicated(mesh)),
-      donate_argnums=0,
+    step=CompiledStep(
+      jax.jit(
+        on_mesh(warn_when_retraced(program)),
+        in_shardings=(
+          without_frozen,
+          sharding.batch_sharding(mesh),
+          placed.frozen,
+        ),
+        out_shardings=(without_frozen, sharding.replicated(mesh)),
+        donate_argnums=0,
+      )
     ),
     # Evaluation donates nothing: the parameters are needed for the next step.
     evaluate=jax.jit(
       on_mesh(make_evaluate(graphdef, in_use)),
-      in_shardings=(placed.params, sharding.batch_sharding(mesh)),
+      in_shardings=(placed.model_params, sharding.batch_sharding(mesh)),
       out_shardings=sharding.replicated(mesh),
     ),
     is_finite=jax.jit(

@@ -2,15 +2,24 @@
 
 import json
 
+import jax
 import pytest
 
 from isft_jax import config as config_lib
-from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, StageConfig
+from isft_jax.config import (
+  LoraConfig,
+  MeshConfig,
+  ModelConfig,
+  OptimConfig,
+  StageConfig,
+)
 from isft_jax.data.batching.pipeline import BatchSource
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer
 from isft_jax.experiments import lying_agent as experiment
 from isft_jax.experiments.config import DialoguesConfig, LyingAgentConfig
+from isft_jax.hf import pretrained
+from isft_jax.train import saved, start
 from isft_jax.train.saved import chat_model_from_run
 from isft_jax.types import Provenance
 from isft_jax.worlds.lying_agent import generator
@@ -285,3 +294,39 @@ def test_a_file_that_does_not_exist_is_named(model, tmp_path):
   message = r"dialogues\.file='nowhere\.jsonl': the file does not exist"
   with pytest.raises(ValueError, match=message):
     experiment.resolve(config)
+
+
+def test_arms_with_adapters_share_one_base_in_memory(
+  model, tmp_path, monkeypatch
+):
+  """Its weights are read once, and the base is probed as it is trained on."""
+  reads, places = [], []
+  read, place = pretrained.load, start.place_base
+
+  def load(*args, **kwargs):
+    reads.append(args)
+    return read(*args, **kwargs)
+
+  def place_base(base, trainer):
+    places.append(base)
+    return place(base, trainer)
+
+  monkeypatch.setattr(pretrained, 'load', load)
+  monkeypatch.setattr(start, 'place_base', place_base)
+  config = write(tmp_path, model)
+  config.lora = LoraConfig(rank=2)
+  results = experiment.reproduce(config, str(tmp_path / 'run'))
+  assert len(reads) == 1
+  assert len(places) == 2
+  pointers = [
+    [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(base.params)]
+    for base in places
+  ]
+  assert pointers[0] == pointers[1]
+  # Both arms have learned, and differently.
+  margins = [arm['mean_margin'] for arm in results['arms'].values()]
+  assert len(set(margins)) == 3
+  for arm in config.arms:
+    adapter = saved.load_adapter(str(tmp_path / 'run' / arm))
+    assert adapter.lora.rank == 2
+    assert adapter.model.init_from == str(model)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from isft_jax.config import ModelConfig, OptimConfig
+from isft_jax.config import LoraConfig, ModelConfig, OptimConfig
 from isft_jax.models import decoder, flops
+from isft_jax.models.lora import split
 from isft_jax.train import optim
 from isft_jax.train.step import make_step
 from isft_jax.train.trainer import TrainState
@@ -65,16 +66,26 @@ def of_products(jaxpr) -> int:
   return total
 
 
+ADAPTERS = {
+  'full': LoraConfig(),
+  'lora': LoraConfig(rank=3),
+  'some': LoraConfig(rank=3, targets=('q_proj', 'up_proj')),
+}
+
+
+@pytest.mark.parametrize('lora', ADAPTERS)
 @pytest.mark.parametrize('chunk', [0, 12], ids=['whole', 'parts'])
 @pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
-def test_what_is_done_is_what_the_traced_step_does(remat, chunk):
+def test_what_is_done_is_what_the_traced_step_does(remat, chunk, lora):
   """Exactly, with plain products for attention: whole squares of scores."""
   config = dataclasses.replace(MODEL, remat=remat, head_chunk=chunk)
-  graphdef, params = decoder.abstract(config)
+  lora = ADAPTERS[lora]
+  graphdef, params = decoder.abstract(config, lora)
   optimizer = optim.make_optimizer(OptimConfig(), 10)
 
   def start(params):
-    return TrainState(jnp.int32(0), params, optimizer.init(params))
+    adapters, base = split(params) if lora.rank else (params, ())
+    return TrainState(jnp.int32(0), adapters, optimizer.init(adapters), base)
 
   def of(columns, dtype=jnp.int32):
     return jax.ShapeDtypeStruct((B, columns), dtype)
@@ -82,7 +93,22 @@ def test_what_is_done_is_what_the_traced_step_does(remat, chunk):
   batch = Batch(*[of(L)] * 3, of(K), of(K), of(K, jnp.float32), of(K))
   step = make_step(graphdef, optimizer, microbatches=1)
   traced = jax.make_jaxpr(step)(jax.eval_shape(start, params), batch)
-  assert flops.hardware(config, B, L, K).total == of_products(traced.jaxpr)
+  done = flops.hardware(config, B, L, K, lora)
+  assert done.total == of_products(traced.jaxpr)
+
+
+def test_a_step_of_adapters_by_hand():
+  """Rank 2 on q (16 to 4 x 8) and down (24 to 16); the rest only gives dx."""
+  lora = LoraConfig(rank=2, targets=('q_proj', 'down_proj'))
+  once = flops.forward(MODEL, B, L, K)
+  to_rank, from_rank = flops.count_adapters(MODEL, lora, B, L)
+  assert to_rank == 2 * (2 * 10) * 3 * 2 * (16 + 24)
+  assert from_rank == 2 * (2 * 10) * 3 * 2 * (4 * 8 + 16)
+  assert flops.model(MODEL, B, L, K, lora) == (
+    2 * once.blocks + 3 * (to_rank + from_rank),
+    3 * once.attention,
+    2 * once.head,
+  )
 
 
 def test_the_kernel_does_the_blocks_on_and_below_the_diagonal():

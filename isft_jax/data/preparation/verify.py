@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from isft_jax import files
 from isft_jax.data.preparation import prepare
 from isft_jax.data.records import dataset, shards
 from isft_jax.data.records import index as index_lib
@@ -50,7 +51,7 @@ def damages(
     if not file.exists():
       broken.add(name)
       yield f'{file}: missing'
-    elif shards.sha256(file) != sums[name]:
+    elif files.sha256(file) != sums[name]:
       broken.add(name)
       yield f'{file}: its bytes have changed'
   for file in sorted(path.iterdir()):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from isft_jax import files
 from isft_jax.data.records import index as index_lib
 from isft_jax.data.records import shard_buffer, shards
 from isft_jax.data.records.index import Index
@@ -337,7 +338,7 @@ def _verified_checksums(base: epath.Path) -> dict[str, str]:
   # A data set without a file of checksums counts as damaged.
   sums = shards.checksums(base) or {shards.CHECKSUMS: ''}
   for name, sum in sums.items():
-    if not (base / name).exists() or shards.sha256(base / name) != sum:
+    if not (base / name).exists() or files.sha256(base / name) != sum:
       raise ValueError(
         f'{base / name} is damaged; prepare that data set again '
         '(isft-prepare --verify lists all damages)'

@@ -9,7 +9,6 @@ machines.
 """
 
 import functools
-import hashlib
 import json
 import os
 import tempfile
@@ -46,7 +45,6 @@ _RENDERING: dict[str, Any] = {
   'piecewise': bool,
   'call_id_digits': int,
 }
-_BLOCK = 1 << 20  # bytes per read for checksums
 _BATCH = 256  # records per read
 
 tfds.disable_progress_bar()
@@ -283,7 +281,7 @@ class Shard:
     )
     index_lib.save(index_section(self._path), part)
     # The checksum of the local file shows whether the copy is correct.
-    digest = sha256(self._local)
+    digest = files.sha256(self._local)
     if self._scratch:
       # Beam may run a step twice; the second copy replaces the first.
       self._local.copy(self._path, overwrite=True)
@@ -306,16 +304,6 @@ def read(path: epath.Path) -> Iterable[bytes]:
       yield from reader.read(start, stop)
   finally:
     reader.close()
-
-
-def sha256(path: epath.Path) -> str:
-  """Returns the SHA-256 of a file, in hexadecimal digits."""
-  digest = hashlib.sha256()
-  with files.open_bytes(path, 'rb') as file:
-    # A block at a time, because a shard may be larger than memory.
-    while block := file.read(_BLOCK):
-      digest.update(block)
-  return digest.hexdigest()
 
 
 def checksums(folder: epath.Path) -> dict[str, str] | None:
@@ -413,6 +401,6 @@ def assemble(
 
   # Checksums of the shards are known; add those of all other files.
   others = sorted(p for p in folder.iterdir() if p.name not in sums)
-  sums |= {path.name: sha256(path) for path in others}
+  sums |= {path.name: files.sha256(path) for path in others}
   text = json.dumps(dict(sorted(sums.items())), indent=2)
   (folder / CHECKSUMS).write_text(text + '\n')

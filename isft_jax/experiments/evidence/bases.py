@@ -118,7 +118,7 @@ def prepare_base(
     # Otherwise, pre-train a small model on documents about the facts.
     renderer = _prepare(config, workdir, bank.facts, seed)
     run = make_run(config, config.pretrain, 'base', PLAN, workdir, seed)
-    graphdef, params, _ = train(run, str(workdir / 'run'))
+    graphdef, params, *_ = train(run, str(workdir / 'run'))
   # Prompts are the same in all runs of the seed, so that they are made once.
   prepared = probes.prepare(bank.facts, renderer, bank.context)
   return Base(seed, bank, renderer, graphdef, params, prepared)

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from isft_jax import files
 from isft_jax.data.messages.author_rules import Rules
 from isft_jax.data.preparation import prepare, verify
 from isft_jax.data.records import dataset, shards
@@ -90,7 +91,7 @@ def resum(folder):
   """Makes the checksums those of the files as they are."""
   path = dataset.find_version(folder)
   sums = json.loads((path / shards.CHECKSUMS).read_text())
-  sums = {name: shards.sha256(path / name) for name in sums}
+  sums = {name: files.sha256(path / name) for name in sums}
   (path / shards.CHECKSUMS).write_text(json.dumps(sums))
 
 
