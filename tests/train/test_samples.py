@@ -6,7 +6,13 @@ import shutil
 
 import pytest
 
-from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
+from isft_jax.config import (
+  LoraConfig,
+  MeshConfig,
+  ModelConfig,
+  OptimConfig,
+  RunConfig,
+)
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.inference import chat_loop
 from isft_jax.inference import generate as generate_lib
@@ -151,6 +157,20 @@ def test_a_damaged_file_is_repaired_and_nothing_whole_is_lost(
   train(config, workdir)
   assert f'{path}: 2 damaged lines repaired' in capsys.readouterr().out
   assert rows_of(workdir) == rows_of(whole)
+
+
+@pytest.mark.parametrize('base', ['float32', 'int8'])
+def test_a_run_with_adapters_is_asked_with_its_base(
+  config, whole, tmp_path, base
+):
+  config.model = dataclasses.replace(
+    config.model, init_from=str(whole), param_dtype=base
+  )
+  config.steps, config.lora = 2, LoraConfig(rank=2)
+  train(config, tmp_path, ROWS[:1])
+  assert [(row['step'], row['prompt']) for row in rows_of(tmp_path)] == [
+    (2, ROWS[0]['prompt'])
+  ]
 
 
 def test_more_prompts_than_a_batch_are_all_answered(config, tmp_path):
