@@ -5,6 +5,7 @@ computation is in bfloat16, and all are sharded over all devices. The schedule
 is conventional and was not tuned.
 """
 
+import re
 import warnings
 
 from isft_jax.config import MeshConfig, OptimConfig, RunConfig
@@ -57,6 +58,28 @@ def run_config(
       learning_rate=learning_rate, schedule='cosine', warmup_steps=20, b2=0.95
     ),
   )
+
+
+def parse_rank(text: str, *words: str) -> int:
+  """Returns the rank in a config's argument 'lora=RANK'; 0 for any other word.
+
+  Args:
+    text: the argument.
+    *words: other arguments that the config takes, besides an empty one.
+
+  Raises:
+    ValueError: the text is another word.
+  """
+  if text in ('', *words):
+    return 0
+  match = re.fullmatch(r'lora=([1-9]\d{0,3})', text)
+  if not match:
+    choices = ''.join(f'{word!r}, ' for word in words)
+    raise ValueError(
+      f"its argument must be {choices}'lora=RANK' with a rank from 1 to 9999, "
+      f'or nothing (got {text!r})'
+    )
+  return int(match[1])
 
 
 def parse_words(

@@ -15,11 +15,20 @@ Commands:
     --config.seq_len=256 --config.model.init_from=smollm2-135m-instruct
 """
 
-from isft_jax.config import ModelConfig, OptimConfig, RunConfig
+from isft_jax.config import LoraConfig, ModelConfig, OptimConfig, RunConfig
+from isft_jax.configs import _finetune
 
 
-def get_config() -> RunConfig:
-  """Returns the settings; --config.FIELD=VALUE changes any of them."""
+def get_config(text: str = '') -> RunConfig:
+  """Returns the settings; --config.FIELD=VALUE changes any of them.
+
+  Args:
+    text: 'lora=RANK' to train adapters, or ''.
+
+  Raises:
+    ValueError: the text has another form.
+  """
+  rank = _finetune.parse_rank(text)
   return RunConfig(
     name='finetune',
     batch_size=1,
@@ -28,8 +37,10 @@ def get_config() -> RunConfig:
     log_every=5,
     checkpoint_every=100,
     model=ModelConfig(vocab_size=0, remat='full'),
+    lora=LoraConfig(rank=rank),
     optim=OptimConfig(
-      learning_rate=5e-5,
+      # Adapters begin as nothing, and need larger steps than trained weights.
+      learning_rate=5e-4 if rank else 5e-5,
       schedule='cosine',
       final_fraction=0.1,
       warmup_steps=5,

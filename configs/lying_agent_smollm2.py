@@ -36,9 +36,8 @@ parameters are in float32 and all of them are trained, also if only
 --config.model.dtype is bfloat16.
 """
 
-import re
-
 from isft_jax.config import LoraConfig, MeshConfig, OptimConfig, StageConfig
+from isft_jax.configs import _finetune
 from isft_jax.experiments.config import DialoguesConfig, LyingAgentConfig
 from isft_jax.models.presets import model_config
 
@@ -56,13 +55,7 @@ def get_config(argument: str = '') -> LyingAgentConfig:
   Raises:
     ValueError: the argument is another word.
   """
-  match = re.fullmatch(r'lora=([1-9]\d{0,3})', argument)
-  if argument not in ('', 'paper') and not match:
-    raise ValueError(
-      "its argument must be 'paper', 'lora=RANK' with a rank from 1 on, or "
-      f'nothing (got {argument!r})'
-    )
-  rank = int(match[1]) if match else 0
+  rank = _finetune.parse_rank(argument, 'paper')
   is_paper = argument == 'paper'
   suffix = f'_lora{rank}' if rank else '_paper' if is_paper else ''
   return LyingAgentConfig(

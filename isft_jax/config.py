@@ -219,7 +219,7 @@ class LoraConfig:
   rslora: bool = False  # divide alpha by the root of the rank
   dropout: float = 0.0  # must be 0: adapters are trained without dropout
   # A folder with adapter_config.json and adapter_model.safetensors, as peft
-  # writes it, whose training goes on. It sets the fields above.
+  # writes it, whose training continues. It sets the fields above.
   init_from: str = ''
 
   @property

@@ -185,7 +185,7 @@ def test_smollm2_has_the_papers_hyperparameters_if_asked():
   assert (optimizer.learning_rate, optimizer.weight_decay) == (2e-5, 0.01)
   assert (optimizer.clip_norm, optimizer.warmup_steps) == (1.0, 0)
   message = (
-    "its argument must be 'paper', 'lora=RANK' with a rank from 1 on, or "
+    "its argument must be 'paper', 'lora=RANK' with a rank from 1 to 9999, or "
     "nothing (got '{}')"
   )
   for text in ('papre', 'lora=0', 'lora=-1', 'lora=', 'lora', 'lora=16,paper'):
@@ -208,6 +208,17 @@ def test_adapters_on_smollm2_change_only_what_learns():
     lora=config.lora,
     finetune=dataclasses.replace(full.finetune, optim=optim),
   )
+
+
+def test_a_model_of_yours_may_get_adapters():
+  full, config = get_config('finetune'), get_config('finetune', 'lora=8')
+  assert (full.lora, config.lora) == (LoraConfig(), LoraConfig(rank=8))
+  rates = full.optim.learning_rate, config.optim.learning_rate
+  assert rates == (5e-5, 5e-4)
+  with pytest.raises(
+    ValueError, match=r"^its argument must be 'lora=RANK' wit"
+  ):
+    get_config('finetune', 'lora=0')
 
 
 def test_a_run_of_adapters_in_full():

@@ -17,8 +17,8 @@ def digest(place: str) -> str:
     place: a folder, a GGUF file, a hub id or a preset.
 
   Returns:
-    Of one file: its own SHA-256. Of several: that of the lines which sha256sum
-    prints for them, 'SHA-256  NAME', sorted by name.
+    The SHA-256 of the file. If there are several files, it is that of the lines
+    that sha256sum prints for them, 'SHA-256  NAME', sorted by name.
 
   Raises:
     ValueError: no model is there.

@@ -412,6 +412,8 @@ def test_a_folder_of_prompts_is_named(tmp_path):
   [
     ([], 'name either --checkpoint=WORKDIR or --model=FOLDER'),
     (['--model=m', '--step=2'], '--step belongs to --checkpoint'),
+    (['--checkpoint=r', '--adapter=a'], '--adapter belongs to --model'),
+    (['--model=m', '--base=b'], '--base belongs to --checkpoint'),
     (['--model=x', '--prompt=a', '--prompts=b'], '--prompt or --prompts'),
     (['--model=x', '--output=b'], '--output needs --prompts'),
     (['--model=x', '--prompts=b', '--output=.'], 'already exists'),

@@ -182,6 +182,8 @@ def test_a_flag_that_takes_the_other_kind_is_named(folder, workdir):
     (['--model=x', '--context=@nowhere.txt'], 'nowhere.txt: No such file'),
     (['--reply_tokens=0'], 'reply_tokens'),
     (['--checkpoint=x.gguf'], 'give it as --model=x.gguf'),
+    (['--checkpoint=r', '--adapter=a'], '--adapter belongs to --model'),
+    (['--model=m', '--base=b'], '--base belongs to --checkpoint'),
     (['--model=x', '--output=no/x.json'], 'the folder no does not exist'),
     (['--model=x', '--output=docs'], 'docs: a folder; name a file in it'),
     (['--model=x', '--context=@docs'], 'docs: a folder; name a file'),
