@@ -16,7 +16,7 @@ from isft_jax.config import (
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.inference import chat_loop
 from isft_jax.inference import generate as generate_lib
-from isft_jax.train import loop, saved
+from isft_jax.train import export, loop, saved
 from isft_jax.train import metrics as metrics_lib
 from tests.dialogues import (
   chatml_tokenizer,
@@ -163,12 +163,14 @@ def test_a_damaged_file_is_repaired_and_nothing_whole_is_lost(
 def test_a_run_with_adapters_is_asked_with_its_base(
   config, whole, tmp_path, base
 ):
+  export.export(str(whole), str(tmp_path / 'base'))
   config.model = dataclasses.replace(
-    config.model, init_from=str(whole), param_dtype=base
+    config.model, init_from=str(tmp_path / 'base'), param_dtype=base
   )
   config.steps, config.lora = 2, LoraConfig(rank=2)
-  train(config, tmp_path, ROWS[:1])
-  assert [(row['step'], row['prompt']) for row in rows_of(tmp_path)] == [
+  train(config, tmp_path / 'run', ROWS[:1])
+  rows = rows_of(tmp_path / 'run')
+  assert [(row['step'], row['prompt']) for row in rows] == [
     (2, ROWS[0]['prompt'])
   ]
 
