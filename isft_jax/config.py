@@ -127,6 +127,7 @@ LORA_TARGETS = (
   *('gate_proj', 'up_proj', 'down_proj'),
 )
 ALL_LINEAR = 'all-linear'  # stands for all of them
+LORA_MOST = 1_000_000  # largest rank and alpha
 
 
 @accept_old_names
@@ -238,8 +239,8 @@ class LoraConfig:
 
   def check(self, prefix: str) -> None:
     """Raises ValueError, naming prefix + field, for an impossible value."""
-    check_range(prefix + 'rank', self.rank, 0)
-    check_range(prefix + 'alpha', self.alpha, 0)
+    for name in ('rank', 'alpha'):
+      check_range(prefix + name, getattr(self, name), 0, LORA_MOST)
     if self.dropout:
       raise ValueError(
         f'{prefix}dropout must be 0, because adapters are trained without '

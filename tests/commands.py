@@ -14,7 +14,11 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parents[1]
 # They import all that is slow, define none of our flags, and start no jax.
-_IMPORTED = ['isft_jax.data.preparation.prepare', 'isft_jax.train.loop']
+_IMPORTED = [
+  'isft_jax.data.preparation.prepare',
+  'isft_jax.experiments.lying_agent',  # training, and pages with matplotlib
+  'isft_jax.train.loop',
+]
 
 
 def command(

@@ -12,25 +12,15 @@ _EXTRAS = {
   'accelerate': 'parity',
   'apache-beam': 'beam',
   'libtpu': 'tpu-compile',
+  'peft': 'parity',
   'renderers': 'renderers',
   'torch': 'parity',
   'trl': 'diff',
 }
 
 
-def _fast_options() -> dict:
-  """Returns compiler options for programs that run once, on a few numbers.
-
-  Older versions of jaxlib can do without their fusion emitters, and then
-  compile such a program in 1 s instead of 7.
-  """
-  options = {'xla_backend_optimization_level': 0}
-  if jax.__version_info__ < (0, 11):
-    options['xla_cpu_use_fusion_emitters'] = False
-  return options
-
-
-FAST = _fast_options()
+# Compiler options for programs that run once, on a few numbers.
+FAST = {'xla_backend_optimization_level': 0}
 
 
 def fast_jit(function, **arguments):

@@ -3,13 +3,16 @@
 import copy
 import dataclasses
 import json
+import math
 import warnings
 
 import numpy as np
 import pytest
 
 from isft_jax.config import (
+  LORA_TARGETS,
   RENAMED,
+  LoraConfig,
   MeshConfig,
   ModelConfig,
   OptimConfig,
@@ -133,6 +136,15 @@ REFUSED = [
     -2,
     ' must be at least 1, or -1 for the devices that remain (got -2)',
   ),
+  ('lora.rank', -1, ' must be from 0 to 1000000 (got -1)'),
+  ('lora.alpha', -0.5, ' must be from 0 to 1000000 (got -0.5)'),
+  ('lora.alpha', math.inf, ' must be from 0 to 1000000 (got inf)'),
+  ('lora.alpha', math.nan, ' must be from 0 to 1000000 (got nan)'),
+  (
+    'lora.dropout',
+    0.1,
+    ' must be 0, because adapters are trained without dropout (got 0.1)',
+  ),
 ]
 
 
@@ -175,6 +187,72 @@ def test_a_clip_of_zero_stands_for_none():
   assert np.abs(updates['x']).min() > 0
 
 
+# --------------------------------------------------------------------- adapters
+
+LORAS = [
+  # rank, alpha, rslora, scale
+  (1, 0.0, False, 2.0),  # an alpha of 0 is twice the rank
+  (8, 0.0, False, 2.0),
+  (8, 16.0, False, 2.0),
+  (8, 4.0, False, 0.5),
+  (16, 8.0, True, 2.0),
+  (16, 0.0, True, 8.0),
+  (2, 1.0, True, 2**-0.5),
+]
+
+
+@pytest.mark.parametrize(('rank', 'alpha', 'rslora', 'scale'), LORAS)
+def test_the_scale_of_an_adapter(rank, alpha, rslora, scale):
+  lora = LoraConfig(rank=rank, alpha=alpha, rslora=rslora)
+  assert lora.scale == pytest.approx(scale, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+  ('targets', 'maps'),
+  [
+    (('all-linear',), LORA_TARGETS),
+    (('q_proj',), ('q_proj',)),
+    (('down_proj', 'v_proj', 'q_proj'), ('q_proj', 'v_proj', 'down_proj')),
+    (('v_proj', 'all-linear'), LORA_TARGETS),
+    (LORA_TARGETS[::-1], LORA_TARGETS),
+  ],
+)
+def test_the_maps_of_an_adapter_are_in_the_order_of_a_layer(targets, maps):
+  assert LoraConfig(rank=1, targets=targets).maps == maps
+  # Without a rank no map has one.
+  assert LoraConfig(targets=targets).maps == ()
+
+
+LORAS_REFUSED = [
+  ({'alpha': 8.0}, 'rank is 0, so that all weights would be trained; set it'),
+  ({'rslora': True}, 'rank is 0, so that all weights would be trained; set'),
+  ({'targets': ('q_proj',)}, 'rank is 0, so that all weights would be trai'),
+  ({'rank': 4, 'targets': ()}, 'targets is empty: name the maps, or all-lin'),
+  ({'rank': 4, 'targets': ('lm_head',)}, "targets must be one of 'q_proj', "),
+  ({'rank': 4, 'targets': ('q_proj', 'q_proj')}, "targets names 'q_proj' more"),
+]
+
+
+@pytest.mark.parametrize(('fields', 'message'), LORAS_REFUSED)
+def test_adapters_that_cannot_be_are_named(fields, message):
+  with pytest.raises(ValueError) as caught:
+    LoraConfig(**fields).check('config.lora.')
+  assert str(caught.value).startswith(f'config.lora.{message}')
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {},
+    {'rank': 1},
+    {'rank': 4, 'alpha': 0.5, 'rslora': True, 'targets': ('q_proj', 'up_proj')},
+    {'init_from': 'folder'},  # which sets the other fields
+  ],
+)
+def test_adapters_that_can_be_are_accepted(fields):
+  LoraConfig(**fields).check('config.lora.')
+
+
 # ------------------------------------------------- equality, hashes and sharing
 
 
@@ -185,6 +263,7 @@ def test_a_clip_of_zero_stands_for_none():
     (ModelConfig, {'rope_theta': 1e6}),
     (OptimConfig, {'learning_rate': 1e-5}),
     (MeshConfig, {'fsdp': 2}),
+    (LoraConfig, {'rank': 4, 'targets': ('q_proj',)}),
   ],
 )
 def test_configs_are_equal_and_hash_alike_where_their_fields_are_equal(

@@ -26,6 +26,7 @@ from flax import traverse_util
 from isft_jax import files
 from isft_jax.config import (
   ALL_LINEAR,
+  LORA_MOST,
   LORA_TARGETS,
   LoraConfig,
   ModelConfig,
@@ -47,9 +48,11 @@ _KNOWN = (
   *('peft_type', 'r', 'lora_alpha', 'use_rslora', 'target_modules', 'bias'),
   *('init_lora_weights', 'lora_dropout', 'task_type', 'inference_mode'),
   *('base_model_name_or_path', 'revision', 'auto_mapping', 'peft_version'),
-  # Sizes of features that are off.
-  *('megatron_core', 'qalora_group_size', 'runtime_config'),
+  # Sizes of features that are off, and how 'eva' found A to begin with.
+  *('megatron_core', 'qalora_group_size', 'runtime_config', 'eva_config'),
 )
+# A 0 here is the first layer.
+_INDICES = ('layers_to_transform',)
 # Ways to begin that leave the base as it is. Others, such as 'pissa', change
 # its weights too.
 _PLAIN_STARTS = (None, True, False, 'gaussian', 'orthogonal', 'eva')
@@ -90,19 +93,25 @@ def read_config(folder: str | pathlib.Path) -> LoraConfig:
     )
   # A setting that is unknown here, and off, changes nothing.
   for name in sorted(content.keys() - set(_KNOWN)):
-    if content[name]:
+    is_on = content[name] or (name in _INDICES and content[name] == 0)
+    if is_on:
       raise ValueError(
         f'{path}: {files.shown(name)} is {files.shorten(content[name])}, '
         'which is not supported; only plain LoRA of linear maps is'
       )
+  rslora = content.get('use_rslora')
+  if rslora is not None and not isinstance(rslora, bool):
+    raise ValueError(
+      f'{path}: use_rslora must be true or false (got {files.shorten(rslora)})'
+    )
   rank = _number(content, 'r', path)
   if rank != int(rank):
     raise ValueError(f'{path}: r must be a whole number (got {rank})')
   return LoraConfig(
     rank=int(rank),
-    alpha=float(_number(content, 'lora_alpha', path)),
+    alpha=_number(content, 'lora_alpha', path),
     targets=_targets(content.get('target_modules'), path),
-    rslora=bool(content.get('use_rslora')),
+    rslora=bool(rslora),
     init_from=str(folder),
   )
 
@@ -110,10 +119,12 @@ def read_config(folder: str | pathlib.Path) -> LoraConfig:
 def _number(content: Mapping[str, Any], name: str, path: pathlib.Path) -> float:
   value: Any = content.get(name)
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
-  if is_number and 0 < float(value) < 1e6:
+  # Compared first, because a large integer is too large for a float.
+  if is_number and 0 < value <= LORA_MOST:
     return float(value)
   raise ValueError(
-    f'{path}: {name} must be a number above 0 (got {files.shorten(value)})'
+    f'{path}: {name} must be a number above 0, and at most {LORA_MOST:,} (got '
+    f'{files.shorten(value)})'
   )
 
 
@@ -124,7 +135,7 @@ def _targets(value: Any, path: pathlib.Path) -> tuple[str, ...]:
   if not isinstance(value, list) or not value:
     raise ValueError(
       f'{path}: target_modules must be a list of names or {ALL_LINEAR!r} (got '
-      f'{files.shorten(value)}); peft writes a list when it saves'
+      f'{files.shorten(value)}); write out the names that a pattern matches'
     )
   # 'self_attn.q_proj' is q_proj of every layer too.
   names = {str(name).rpartition('.')[2]: str(name) for name in value}
@@ -154,8 +165,9 @@ def load(
     A nested dict of float32 arrays on the host: A and B, stacked over layers.
 
   Raises:
-    ValueError: a tensor is missing, unknown, not finite or of another shape, or
-      the adapter says that its base has another digest.
+    ValueError: the file is damaged; a tensor is missing, unknown, not finite,
+      or of another shape or type; or the adapter says that its base has another
+      digest.
   """
   path = pathlib.Path(folder) / WEIGHTS
   if not path.is_file():
@@ -168,16 +180,17 @@ def load(
     trained_on = (stored.metadata() or {}).get(_DIGEST, '')
     if sha256 and trained_on and trained_on != sha256:
       raise ValueError(
-        f'{folder}: its base had weights with the checksum {trained_on[:12]}, '
-        f'and this base has {sha256[:12]}; name the base of the adapter'
+        f'{folder}: its base had weights with the checksum '
+        f'{files.shown(trained_on[:12])}, and this base has {sha256[:12]}; '
+        'name the base of the adapter'
       )
-    _check_names(path, set(stored.keys()), leaves, model.layers)
+    _check(path, stored, leaves, model.layers)
     # The layers of a parameter are tensors of their own.
     adapters = {}
     for name, leaf in leaves.items():
       stack = np.empty(leaf.shape, np.float32)
       for layer in range(model.layers):
-        stack[layer] = _read(path, stored, name, layer, leaf.shape[1:])
+        stack[layer] = _read(path, stored, _name(name, layer), stack.shape[1:])
       adapters[name] = stack
   return traverse_util.unflatten_dict(adapters, sep='/')
 
@@ -204,32 +217,40 @@ def merged(folder: str, place: str, params: dict, model: ModelConfig) -> dict:
   return lora_lib.merge(joined, lora, model.param_dtype)
 
 
-def _check_names(
-  path: pathlib.Path, stored: set[str], leaves: Mapping[str, Any], layers: int
+def _check(
+  path: pathlib.Path, stored: Any, leaves: Mapping[str, Any], layers: int
 ) -> None:
-  wanted = {_name(leaf, layer) for leaf in leaves for layer in range(layers)}
-  for problem, names in (
-    ('unknown', stored - wanted),
-    ('missing', wanted - stored),
+  """Checks names, types and shapes, before there is memory for any tensor."""
+  wanted = {
+    _name(leaf, layer): _matrix(leaf, shape.shape[1:])
+    for leaf, shape in leaves.items()
+    for layer in range(layers)
+  }
+  names = set(stored.keys())
+  for problem, wrong in (
+    ('unknown', names - wanted.keys()),
+    ('missing', wanted.keys() - names),
   ):
-    if names:
+    if wrong:
       raise ValueError(
-        f'{path}: {len(names)} tensors are {problem} for this base of {layers} '
-        f'layers; the first is {files.shown(min(names))}'
+        f'{path}: {len(wrong)} tensors are {problem} for this base of {layers} '
+        f'layers; the first is {files.shown(min(wrong))}'
+      )
+  for name, (columns, rows) in wanted.items():
+    tensor = stored.get_slice(name)
+    tensor_files.check_dtype(path, name, tensor.get_dtype())
+    if tensor.get_shape() != [rows, columns]:
+      raise ValueError(
+        f'{path}: {name} has shape {tensor.get_shape()}, but the base and the '
+        f'rank give {[rows, columns]}'
       )
 
 
 def _read(
-  path: pathlib.Path, stored: Any, leaf: str, layer: int, shape: tuple[int, ...]
+  path: pathlib.Path, stored: Any, name: str, shape: tuple[int, ...]
 ) -> np.ndarray:
-  name = _name(leaf, layer)
-  tensor = np.asarray(stored.get_tensor(name)).astype(np.float32)
-  columns, rows = _matrix(leaf, shape)
-  if tensor.shape != (rows, columns):
-    raise ValueError(
-      f'{path}: {name} has shape {list(tensor.shape)}, but the base and the '
-      f'rank give {[rows, columns]}'
-    )
+  with np.errstate(over='ignore'):  # a float64 may become infinite
+    tensor = np.asarray(stored.get_tensor(name)).astype(np.float32)
   if not np.isfinite(tensor).all():
     raise ValueError(f'{path}: {name} is not finite')
   return tensor.T.reshape(shape)

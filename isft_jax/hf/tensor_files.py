@@ -212,12 +212,7 @@ class FolderTensors(Tensors):
           if name in self._files:
             raise ValueError(f'{folder}: {files.shown(name)} is in two files')
           self._files[name] = path
-          dtype = tensors.get_slice(name).get_dtype()
-          if dtype not in _DTYPES:
-            raise ValueError(
-              f'{path}: the type of {files.shown(name)} must be one of '
-              f'{", ".join(_DTYPES)} (got {dtype})'
-            )
+          check_dtype(path, name, tensors.get_slice(name).get_dtype())
     # The files must hold exactly the tensors that the index lists.
     if wanted is not None:
       actual = {name: path.name for name, path in self._files.items()}
@@ -248,6 +243,15 @@ def _files_of(
   if weight_map is None:
     return sorted(folder.glob('*.safetensors'))
   return [folder / name for name in sorted(set(weight_map.values()))]
+
+
+def check_dtype(path: pathlib.Path, name: str, dtype: str) -> None:
+  """Raises ValueError unless a tensor's type in a file is a float."""
+  if dtype not in _DTYPES:
+    raise ValueError(
+      f'{path}: the type of {files.shown(name)} must be one of '
+      f'{", ".join(_DTYPES)} (got {dtype})'
+    )
 
 
 @contextlib.contextmanager

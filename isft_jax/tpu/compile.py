@@ -138,6 +138,11 @@ def compile_run(
     chip, done.total / chips, traffic / chips, parsed
   )
 
+  frozen_here = sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(trainer.abstract.frozen)
+  )
+
   # Probes generate on the same devices, so their memory must fit too.
   decode, _ = _compiled(
     generate.lower(trainer.graphdef, trainer.abstract.model_params, *PROBE)
@@ -146,7 +151,7 @@ def compile_run(
   # GiB per chip; seconds at peak rates.
   return report | {
     'hbm_gib_per_chip': _gib(usage.peak_memory_in_bytes, chip),
-    'hbm_by_kind_gib': _gibs(memory.by_kind(usage), chip),
+    'hbm_by_kind_gib': _gibs(memory.by_kind(usage, frozen_here), chip),
     'decode_hbm_gib_per_chip': decode_bytes and _gib(decode_bytes, chip),
     'collective_gib_per_chip': _gibs(collectives_lib.by_kind(parsed), chip),
     'collective_dcn_gib_per_chip': _gib(

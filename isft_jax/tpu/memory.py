@@ -33,27 +33,29 @@ class Usage(Protocol):
   peak_memory_in_bytes: int
 
 
-def by_kind(usage: Usage) -> dict[str, int]:
+def by_kind(usage: Usage, frozen: int = 0) -> dict[str, int]:
   """Splits the peak memory of a compiled program on a device by purpose.
 
   Args:
     usage: result of compiled.memory_analysis().
+    frozen: bytes of the parameters that do not learn, on a device.
 
   Returns:
-    Bytes by purpose: `state`, arguments that results replace in place; `batch`,
-    the other arguments; `outputs`, the other results; `code`, the program;
-    `temporary`, the rest of the peak.
+    Bytes by purpose: `state`, arguments that results replace in place;
+    `frozen`, if there are any; `batch`, the other arguments; `outputs`, the
+    other results; `code`, the program; `temporary`, the rest of the peak.
   """
   # A donated argument and its result share memory, and count once.
   # Aliased bytes are the donated state, which results replace.
   state, code = usage.alias_size_in_bytes, usage.generated_code_size_in_bytes
-  # The arguments are the state and the batch.
-  batch = usage.argument_size_in_bytes - state
+  # The arguments are the state, frozen parameters and the batch.
+  batch = usage.argument_size_in_bytes - state - frozen
   # Results are the new state, in the memory of the old one, and the metrics.
   outputs = usage.output_size_in_bytes - state
-  known = state + batch + outputs + code
+  known = state + frozen + batch + outputs + code
   return {
     'state': state,
+    **({'frozen': frozen} if frozen else {}),
     'batch': batch,
     'outputs': outputs,
     # The peak can be below the sum, because not all of it exists at the same

@@ -373,7 +373,8 @@ def break_model(world, folder, dice) -> str:
 
 def _enter_damaged(seed, folder):
   from tests.hf import damaged_folders
-  from tests.hf.test_damaged_folders import ENTRANCES, flaw_of, may_differ
+  from tests.hf.damaged_folders import flaw_of
+  from tests.hf.test_damaged_folders import ENTRANCES, may_differ
 
   dice, folder = random.Random(seed), pathlib.Path(folder)
   whole = damaged_folders.write_folder(folder / 'whole')

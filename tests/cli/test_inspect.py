@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -16,8 +13,8 @@ from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.worlds.lying_agent import generator
+from tests.commands import command
 
-ROOT = pathlib.Path(__file__).parents[2]
 NUMBER = 5
 
 
@@ -45,21 +42,6 @@ def workdir(tmp_path_factory):
   config = dataclasses.asdict(LyingAgentConfig())
   (folder / 'config.json').write_text(json.dumps(config))
   return folder
-
-
-def command(*flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      'from isft_jax.cli import inspect; inspect.run()',
-      *map(str, flags),
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
 
 
 def read(
@@ -180,7 +162,7 @@ def test_a_config_without_records():
   ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
 )
 def test_an_error_is_one_line(flags, message):
-  done = command(*flags)
+  done = command('inspect', *flags)
   assert done.returncode == 1
   assert done.stderr.startswith(f'error: {message}')
   assert done.stderr.count('\n') == 1 and done.stdout == ''
@@ -190,7 +172,9 @@ def test_an_error_is_one_line(flags, message):
 
 
 def test_a_pipe_gets_plain_lines(workdir):
-  done = command(f'--records={workdir / "records" / "dialogues"}', '--index=1')
+  done = command(
+    'inspect', f'--records={workdir / "records" / "dialogues"}', '--index=1'
+  )
   assert (done.returncode, done.stderr) == (0, '')
   lines = done.stdout.split('\n')
   assert lines[0].startswith('dialogue-000001: ')
@@ -215,7 +199,7 @@ def test_a_row_of_agent_runs_before_it_is_a_record(workdir, tmp_path):
   tokenizer = f'--tokenizer={workdir / "tokenizer"}'
   source = (f'--input={runs}', tokenizer, '--chat_template=plain')
 
-  done = command(*source)
+  done = command('inspect', *source)
   assert (done.returncode, done.stderr) == (0, '')
   assert done.stdout.startswith('runs:1: ')
   said = dict.fromkeys(('TEMPLATE', 'USER', 'AGENT'), '')
@@ -225,24 +209,26 @@ def test_a_row_of_agent_runs_before_it_is_a_record(workdir, tmp_path):
       said[author] += text
   assert said == {'TEMPLATE': 'User:·↵Agent:·', 'USER': 'Hi.', 'AGENT': 'Hey.↵'}
 
-  done = command(*source, '--index=1')
+  done = command('inspect', *source, '--index=1')
   assert (done.returncode, done.stdout) == (1, '')
   assert done.stderr.startswith(
     f'error: {runs}, row 2, would be set aside as template_raises: '
   )
   assert done.stderr.count('\n') == 1
 
-  done = command(*source, '--index=2')
+  done = command('inspect', *source, '--index=2')
   message = f'error: --index=2: {runs} has no row of this index\n'
   assert (done.returncode, done.stderr) == (1, message)
 
 
 def test_html_and_color(workdir, tmp_path):
   source = f'--records={workdir / "records" / "dialogues"}'
-  done = command(source, '--color=always')
+  done = command('inspect', source, '--color=always')
   assert done.returncode == 0 and '\x1b[38;5;16;48;5;' in done.stdout
   path = tmp_path / 'page.html'
-  done = command(source, f'--html={path}', '--objective=weighted(0.5)')
+  done = command(
+    'inspect', source, f'--html={path}', '--objective=weighted(0.5)'
+  )
   assert done.stdout == f'the page is in {path}\n'
   text = path.read_text(encoding='utf-8')
   # A button for each objective that has a name, and for the one asked for.
@@ -251,7 +237,7 @@ def test_html_and_color(workdir, tmp_path):
 
 
 def test_help_says_what_it_is_and_lists_its_flags():
-  done = command('--help')
+  done = command('inspect', '--help')
   assert 'isft-inspect --records=DIR' in done.stdout
   flags = {line.split(':')[0].strip() for line in done.stdout.split('\n')}
   assert {'--records', '--tokenizer', '--config', '--workdir'} <= flags

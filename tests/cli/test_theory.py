@@ -15,11 +15,11 @@ def test_parts_are_added_to_what_is_there(tmp_path):
   names = sorted(path.name for path in workdir.iterdir())
   assert names == ['beta.png', 'theory.html', 'theory.json']
 
-  second = command('theory', '--only=boxes', f'--workdir={workdir}')
+  second = command('theory', '--only=fire_engine', f'--workdir={workdir}')
   assert second.returncode == 0, second.stderr
-  assert 'Two boxes' in second.stdout
+  assert 'The model: fire -> engine' in second.stdout
   results = json.loads((workdir / 'theory.json').read_text())
-  assert list(results['seconds']) == ['mixture', 'beta', 'boxes']
+  assert list(results['seconds']) == ['mixture', 'beta', 'fire_engine']
   assert results['environment']['parameters'] > 0
 
   flags = '--only=beta', f'--workdir={workdir}', '--seed=1'

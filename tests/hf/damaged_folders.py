@@ -111,3 +111,14 @@ def damage(folder: pathlib.Path, seed: int) -> tuple[str, str]:
   path.unlink()
   path.write_bytes(data)
   return name, what
+
+
+def flaw_of(error: BaseException, folder: str) -> str:
+  """Returns what is wrong with the line of an error; '' if nothing is."""
+  line = str(error)
+  if not isinstance(error, ValueError):
+    return f'{type(error).__name__}: {line:.200}'
+  if folder not in line:
+    return f'names no file: {line:.200}'
+  is_line = line.isprintable() and len(line.replace(folder, '')) < 500
+  return '' if is_line else f'is no line: {line!r:.200}'

@@ -24,6 +24,7 @@ from isft_jax.train import start
 from tests.commands import error_line
 from tests.damaged_files import POINTER
 from tests.hf import damaged_folders
+from tests.hf.damaged_folders import flaw_of
 
 SEEDS = 308  # 44 for each file
 FIRST = 'model-00001-of-00003.safetensors'
@@ -76,17 +77,6 @@ def quick_shapes():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(decoder, 'abstract', abstract)
     yield
-
-
-def flaw_of(error, folder):
-  """Returns what is wrong with the line of an error; '' if nothing is."""
-  line = str(error)
-  if not isinstance(error, ValueError):
-    return f'{type(error).__name__}: {line:.200}'
-  if folder not in line:
-    return f'names no file: {line:.200}'
-  is_line = line.isprintable() and len(line.replace(folder, '')) < 500
-  return '' if is_line else f'is no line: {line!r:.200}'
 
 
 def may_differ(file, what):

@@ -3,6 +3,7 @@
 Large models are in tests/benchmarks/tpu_compile.py.
 """
 
+import dataclasses
 import math
 import re
 
@@ -10,7 +11,7 @@ import jax
 import pytest
 
 from isft_jax import chips
-from isft_jax.config import MeshConfig, ModelConfig, RunConfig
+from isft_jax.config import LoraConfig, MeshConfig, ModelConfig, RunConfig
 from isft_jax.models import flops
 from isft_jax.report import compile as report_lib
 from isft_jax.tpu.compile import compile_run, lower_step
@@ -103,6 +104,45 @@ def test_a_report_reads(report):
   assert not rest
   assert header.count('|') == rule.count('|') == row.count('|')
   assert row.startswith('| `small` | 2 x v5e:2x2 | 8 x 256, 128 | 0.')
+
+
+def test_an_int8_base_stays_int8_and_has_no_moments():
+  """Of a layer at a time there may be a float copy, and never of all three."""
+  run = dataclasses.replace(
+    RUN,
+    model=dataclasses.replace(MODEL, param_dtype='int8'),
+    lora=LoraConfig(rank=4),
+    mesh=MeshConfig(data=1, fsdp=4),
+  )
+  report = compile_run(run, 'v5e:2x2')
+  kernels = 3 * (4 * 512 * 512 + 3 * 512 * 1_024)
+  found = report['hbm_by_kind_gib']
+  frozen = (kernels + 2 * 8_192 * 512) / 4 / 2**30
+  assert math.isclose(found['frozen'], frozen, rel_tol=0.05, abs_tol=0.001)
+  assert found['state'] < 0.002
+  assert report['model_tflops_per_step'] == (
+    flops.model(MODEL, 8, 256, 128, run.lora).total / 1e12
+  )
+  # The program of the step itself: no array has a whole stack in floats.
+  trainer = make_trainer(
+    run.model,
+    run.optim,
+    run.mesh,
+    10,
+    chips.describe('v5e:2x2'),
+    lora=run.lora,
+  )
+  text = lower_step(trainer, 8, 256, 128).compile().as_text()
+  shapes = {
+    (dtype, tuple(map(int, sizes.split(','))))
+    for dtype, sizes in re.findall(r'\b(s8|bf16|f32)\[(\d+(?:,\d+)+)\]', text)
+  }
+  stacks = {
+    (d, s) for d, s in shapes if s[0] == 3 and math.prod(s) >= 3 * 2**16
+  }
+  # Only the activations that are saved for the backward pass are in floats.
+  saved = {('bf16', (3, 2, 256, 512))}
+  assert {dtype for dtype, _ in stacks - saved} == {'s8'}
 
 
 def test_the_tables_of_the_vocabulary_are_neither_gathered_nor_copied():

@@ -82,3 +82,7 @@ def test_the_kinds_add_up_to_the_peak():
     'code': 7,
   }
   assert sum(found.values()) == 200
+  # Parameters that do not learn are arguments too, and no batch.
+  found = memory.by_kind(usage, frozen=8)
+  assert (found['frozen'], found['batch'], found['temporary']) == (8, 2, 80)
+  assert sum(found.values()) == 200

@@ -65,13 +65,15 @@ def listed(server, prefix):
 RUN = """
 import sys
 from isft_jax.train import loop, saved
-from isft_jax.config import ModelConfig, RunConfig
+from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 model = ModelConfig(
-  vocab_size=512, width=16, layers=1, head_size=4, mlp_width=32
+  vocab_size=512, width=16, layers=2, head_size=4, mlp_width=32
 )
+# Its step is the program of test_loop.py, which is compiled once.
 config = RunConfig(
   records=sys.argv[1] + '/records', tokenizer=sys.argv[1] + '/tokenizer',
-  seq_len=256, steps=4, checkpoint_every=2, model=model
+  seq_len=256, targets_per_row=256, steps=4, checkpoint_every=2, model=model,
+  optim=OptimConfig(learning_rate=1e-2)
 )
 for _ in range(2):
   found = loop.train(config, 'gs://mine/run')
@@ -92,7 +94,6 @@ def test_a_run_in_a_bucket_goes_on_is_read_and_survives_a_damaged_file(
     cwd=ROOT,
     env=os.environ
     | {
-      'JAX_NUM_CPU_DEVICES': '1',
       'STORAGE_EMULATOR_HOST': server,
       'TENSORSTORE_GCS_HTTP_URL': server,
       'NO_GCE_CHECK': 'true',  # nobody is asked who we are

@@ -21,6 +21,7 @@ STEPS = 4
 
 @pytest.fixture
 def config(data_folder):
+  """Its step is the program of test_loop.py, which is compiled once."""
   return RunConfig(
     records=str(data_folder / 'records'),
     tokenizer=str(data_folder / 'tokenizer'),
@@ -29,9 +30,9 @@ def config(data_folder):
     steps=STEPS,
     checkpoint_every=2,
     model=ModelConfig(
-      vocab_size=512, width=16, layers=1, head_size=4, mlp_width=32
+      vocab_size=512, width=16, layers=2, head_size=4, mlp_width=32
     ),
-    optim=OptimConfig(learning_rate=1e-2, warmup_steps=0),
+    optim=OptimConfig(learning_rate=1e-2),
   )
 
 

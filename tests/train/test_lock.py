@@ -13,6 +13,7 @@ from isft_jax.train import metrics as metrics_lib
 
 @pytest.fixture
 def config(data_folder):
+  """Its step is the program of test_loop.py, which is compiled once."""
   return RunConfig(
     records=str(data_folder / 'records'),
     tokenizer=str(data_folder / 'tokenizer'),
@@ -21,7 +22,7 @@ def config(data_folder):
     steps=2,
     eval_every=1,
     model=ModelConfig(
-      vocab_size=512, width=16, layers=1, head_size=4, mlp_width=32
+      vocab_size=512, width=16, layers=2, head_size=4, mlp_width=32
     ),
     optim=OptimConfig(learning_rate=1e-2),
   )

@@ -1,7 +1,9 @@
 """A run is a pure function of its config, wherever it is interrupted."""
 
+import contextlib
 import copy
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -48,9 +50,27 @@ def config(data_folder):
 
 @pytest.fixture(scope='module')
 def whole(data_folder, tmp_path_factory):
-  """The run of the config, never interrupted: (run, workdir). To read only."""
-  workdir = tmp_path_factory.mktemp('whole')
-  return loop.train(make_config(data_folder), workdir), workdir
+  """The run of the config, never interrupted. To read only.
+
+  Returns (run, workdir, what it printed).
+  """
+  workdir, printed = tmp_path_factory.mktemp('whole'), io.StringIO()
+  with contextlib.redirect_stdout(printed):
+    run = loop.train(make_config(data_folder), workdir)
+  return run, workdir, printed.getvalue()
+
+
+EPOCHS = 10
+
+
+@pytest.fixture(scope='module')
+def long(data_folder, tmp_path_factory):
+  """A run of ten epochs, 30 steps: (run, workdir). To read only."""
+  workdir = tmp_path_factory.mktemp('long')
+  config = make_config(data_folder)
+  config.steps, config.epochs = 0, EPOCHS
+  config.checkpoint_every = 1000  # only at the end
+  return loop.train(config, workdir), workdir
 
 
 @pytest.fixture
@@ -75,15 +95,14 @@ def assert_identical(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_a_run_says_at_its_start_what_it_will_do(config, tmp_path, capsys):
-  loop.train(dataclasses.replace(config, steps=1), tmp_path)
-  lines = capsys.readouterr().out.splitlines()
+def test_a_run_says_at_its_start_what_it_will_do(whole):
+  lines = whole[2].splitlines()
   # Two layers of width 16, and an embedding of 512: 8,192 + 2 x 2,368 + 16
   # parameters, and two moments of each in float32.
   number = 512 * 16 + 2 * LAYER + 16
   assert lines[1] == (
     f'  train            {number / 1e6:.2f} M parameters from random numbers; '
-    '1 step of 8 rows, interventional, learning rate 0.01; parameters and '
+    '7 steps of 8 rows, interventional, learning rate 0.01; parameters and '
     f'moments take {number * 12 / 1e6:.1f} MB on each device (8 x cpu)'
   )
 
@@ -141,7 +160,7 @@ def test_told_to_stop_it_saves_and_goes_on_later_bit_for_bit(
 
   resumed = loop.train(config, tmp_path / 'cut')
   assert f'step {at_step + 1:>5}/7' in capsys.readouterr().out
-  whole, _ = whole
+  whole, *_ = whole
   assert_identical(resumed.params, whole.params)
   assert resumed.summary['scored_tokens'] == whole.summary['scored_tokens']
 
@@ -156,13 +175,44 @@ def test_more_steps_continue_a_finished_run(config, whole, tmp_path, capsys):
     loop.train(short, tmp_path / 'run')
 
 
+@pytest.mark.parametrize('normalize', ['token', 'trajectory'])
+def test_scored_tokens_are_counted_whatever_they_weigh(
+  config, tmp_path, normalize
+):
+  """With a mean per trajectory, the weights of 8 trajectories sum to 8."""
+  config.batch_size, config.documents_per_row, config.normalize = (
+    8,
+    1,
+    normalize,
+  )
+  config.steps = 5
+  summary = loop.train(config, tmp_path).summary
+  opened = dataset.Records(config.records)
+  scored = sum(
+    int(np.isin(opened[i].provenance_T[1:], (1, 3)).sum())  # TEMPLATE, USER
+    for i in range(len(opened))
+  )
+  assert summary['scored_tokens'] == scored
+  rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
+  assert sum(row['targets'] for row in rows) == scored
+  weights = [row['targets'] if normalize == 'token' else 8 for row in rows]
+  assert [row['weight'] for row in rows] == pytest.approx(weights, rel=1e-6)
+  # Every row weighs the same, or as many as it has tokens.
+  losses = [row['loss'] for row in rows]
+  assert summary['final_loss'] == pytest.approx(
+    np.average(losses, weights=weights), rel=1e-6
+  )
+
+
 def test_a_finished_run_adds_no_file_for_tensorboard(config, finished):
   boards = sorted((finished / 'tensorboard').rglob('events*'))
   loop.train(config, finished)
   assert sorted((finished / 'tensorboard').rglob('events*')) == boards != []
 
 
-def test_a_failed_start_claims_no_workdir(config, tmp_path, monkeypatch):
+def test_a_failed_start_claims_no_workdir(
+  config, tmp_path, monkeypatch, capsys
+):
   """The next command may have other settings."""
   wrong = copy.deepcopy(config)
   wrong.model.init_from = str(tmp_path / 'empty')
@@ -174,7 +224,9 @@ def test_a_failed_start_claims_no_workdir(config, tmp_path, monkeypatch):
     patch.setattr(loop, 'make_trainer', _with_a_step_that_is_too_large)
     with pytest.raises(MemoryError):
       loop.train(dataclasses.replace(config, seed=1), tmp_path / 'run')
+  capsys.readouterr()
   loop.train(dataclasses.replace(config, steps=1), tmp_path / 'run')
+  assert '; 1 step of 8 rows, ' in capsys.readouterr().out
 
 
 def _with_a_step_that_is_too_large(*arguments, **options):
@@ -210,28 +262,38 @@ def test_a_finished_run_trains_no_further(config, whole, finished, monkeypatch):
   assert again.summary == whole[0].summary
 
 
-def test_training_lowers_the_loss_and_changes_every_parameter(config, tmp_path):
-  config.steps = 30
-  run = loop.train(config, tmp_path)
-  rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
+def test_training_lowers_the_loss_and_changes_every_parameter(whole, long):
+  rows = metrics_lib.read(long[1] / 'metrics.jsonl')
   assert rows[0]['loss'] > 6  # about ln 512 at the start
   assert rows[-1]['loss'] < rows[0]['loss'] - 1
-  config.steps = 1
-  config.optim = dataclasses.replace(config.optim, learning_rate=0.0)
-  start = loop.train(config, tmp_path / 'start')
+  # The first steps of both runs are the same; the long one goes on.
   moved = jax.tree.map(
-    lambda a, b: not np.array_equal(a, b), run.params, start.params
+    lambda a, b: not np.array_equal(a, b), long[0].params, whole[0].params
   )
   assert all(jax.tree.leaves(moved))
 
 
-def test_an_arm_starts_from_the_parameters_of_its_base(config, whole, tmp_path):
-  base, workdir = whole
+def test_an_arm_starts_from_the_parameters_of_its_base(
+  config, whole, tmp_path, monkeypatch
+):
+  base, workdir, _ = whole
+  given = []
+
+  def with_a_step_that_looks(*arguments, **options):
+    trainer = trainer_lib.make_trainer(*arguments, **options)
+
+    def step(state, batch):
+      given.append(jax.device_get(state.params))
+      return trainer.step(state, batch)
+
+    return dataclasses.replace(trainer, step=step)
+
+  monkeypatch.setattr(loop, 'make_trainer', with_a_step_that_looks)
   config.model.init_from = str(workdir)
   config.steps = 1
-  config.optim = dataclasses.replace(config.optim, learning_rate=0.0)
-  arm = loop.train(config, tmp_path / 'arm')
-  assert_identical(arm.params, base.params)
+  loop.train(config, tmp_path / 'arm')
+  (start,) = given
+  assert_identical(start, base.params)
 
 
 def test_init_from_an_empty_folder_is_an_error(config, tmp_path):
@@ -259,10 +321,22 @@ def test_a_workdir_of_another_config_is_refused_and_kept(config, finished):
   assert (finished / 'config.json').read_text() == before
 
 
+def _with_a_second_loss_of_nan(*arguments, **options):
+  trainer = trainer_lib.make_trainer(*arguments, **options)
+
+  def step(state, batch):
+    state, metrics = trainer.step(state, batch)
+    if state.step == 2:
+      metrics['loss'] *= np.nan
+    return state, metrics
+
+  return dataclasses.replace(trainer, step=step)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
-  config, tmp_path
+  config, tmp_path, monkeypatch
 ):
-  config.optim.learning_rate = float('inf')
+  monkeypatch.setattr(loop, 'make_trainer', _with_a_second_loss_of_nan)
   with pytest.raises(FloatingPointError) as caught:
     loop.train(config, tmp_path)
   message = str(caught.value)
@@ -280,47 +354,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
       np.testing.assert_array_equal(saved[name], getattr(batch, name))
 
 
-def test_the_summary_counts_what_the_objective_scores(config, tmp_path):
-  config.steps, config.epochs = 0, 2
-  summary = loop.train(config, tmp_path).summary
+def test_the_summary_counts_what_the_objective_scores(config, long):
+  run, workdir = long
   opened = dataset.Records(config.records)
   scored = sum(
     int(np.isin(opened[i].provenance_T[1:], (1, 3)).sum())  # TEMPLATE, USER
     for i in range(len(opened))
   )
-  assert summary['scored_tokens'] == 2 * scored
-  rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
-  assert summary['steps'] == len(rows) == rows[-1]['step']
-  assert json.loads((tmp_path / 'config.json').read_text())['epochs'] == 2
-
-
-@pytest.mark.parametrize('normalize', ['token', 'trajectory'])
-def test_scored_tokens_are_counted_whatever_they_weigh(
-  config, tmp_path, normalize
-):
-  """With a mean per trajectory, the weights of 8 trajectories sum to 8."""
-  config.batch_size, config.documents_per_row, config.normalize = (
-    8,
-    1,
-    normalize,
-  )
-  config.steps = 5
-  summary = loop.train(config, tmp_path).summary
-  opened = dataset.Records(config.records)
-  scored = sum(
-    int(np.isin(opened[i].provenance_T[1:], (1, 3)).sum())  # TEMPLATE, USER
-    for i in range(len(opened))
-  )
-  assert summary['scored_tokens'] == scored
-  rows = metrics_lib.read(tmp_path / 'metrics.jsonl')
-  assert sum(row['targets'] for row in rows) == scored
-  weights = [row['targets'] if normalize == 'token' else 8 for row in rows]
-  assert [row['weight'] for row in rows] == pytest.approx(weights, rel=1e-6)
-  # Every row weighs the same, or as many as it has tokens.
-  losses = [row['loss'] for row in rows]
-  assert summary['final_loss'] == pytest.approx(
-    np.average(losses, weights=weights), rel=1e-6
-  )
+  assert run.summary['scored_tokens'] == EPOCHS * scored
+  rows = metrics_lib.read(workdir / 'metrics.jsonl')
+  assert run.summary['steps'] == len(rows) == rows[-1]['step']
+  assert json.loads((workdir / 'config.json').read_text())['epochs'] == EPOCHS
 
 
 def test_the_held_out_loss_is_measured_by_author_when_due(config, tmp_path):
@@ -367,7 +411,6 @@ def test_the_split_that_is_held_out_is_measured_and_the_tokenizer_is_found(
   config, prepared, tmp_path
 ):
   """As when both are named: the same parameters, the same losses."""
-  config.steps = 2
   config.heldout = str(prepared / 'heldout')
   named = loop.train(config, tmp_path / 'named')
   config.records, config.heldout = str(prepared / 'records'), ''

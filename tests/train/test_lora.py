@@ -400,8 +400,11 @@ def test_an_int8_base_is_rounded_as_it_is_read(folders):
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    ({'rank': -1}, 'config.lora.rank must be at least 0 (got -1)'),
-    ({'rank': 4, 'alpha': -2}, 'config.lora.alpha must be at least 0 (got -2)'),
+    ({'rank': -1}, 'config.lora.rank must be from 0 to 1000000 (got -1)'),
+    (
+      {'rank': 4, 'alpha': -2},
+      'config.lora.alpha must be from 0 to 1000000 (got -2)',
+    ),
     (
       {'rank': 4, 'dropout': 0.05},
       'config.lora.dropout must be 0, because adapters are trained without '

@@ -164,11 +164,14 @@ def records(tmp_path_factory):
 
 
 def flags(records, workdir):
+  """Its step is the program of test_loop.py, which is compiled once."""
   return [
     *('--config=train_tiny', f'--config.records={records}'),
-    *('--config.model.width=16', '--config.model.layers=1'),
+    *('--config.model.width=16', '--config.model.layers=2'),
     *('--config.model.head_size=4', '--config.model.mlp_width=32'),
-    *('--config.steps=6', '--config.seq_len=256', '--config.model.remat=none'),
+    *('--config.seq_len=256', '--config.targets_per_row=256'),
+    *('--config.optim.learning_rate=1e-2', '--config.model.remat=none'),
+    '--config.steps=6',
     f'--workdir={workdir}',
   ]
 

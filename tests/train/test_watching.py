@@ -131,6 +131,7 @@ def test_the_loss_is_told_by_source_and_author(config, folders, tmp_path):
 def test_a_run_of_one_source_is_told_by_author_alone(config, tmp_path):
   config.records, config.mixture = config.mixture[0][0], ()
   config.steps = 1
+  config.model.layers = 2  # the program of test_loop.py, compiled once
   loop.train(config, tmp_path)
   (row,) = metrics_lib.read(tmp_path / 'metrics.jsonl')
   assert not [name for name in row if 'source' in name]

@@ -207,6 +207,16 @@ def test_each_figure_of_a_cell_is_in_the_table():
   )
 
 
+def test_boxes_are_predicted_from_the_expert_and_from_the_blind():
+  (boxes,) = tables.tables(RESULTS)['boxes']
+  assert text(boxes) == (
+    'Two boxes: P(prize), and its prediction learned with masked actions\n'
+    "q    given a  given do(a)  from the expert's data  blind data\n"
+    '0.5   0.5000       0.5000                  0.5000      0.5000\n'
+    '0.9   0.9000       0.5000                  0.9000      0.5000'
+  )
+
+
 @pytest.mark.parametrize('part', FIGURES)
 def test_a_part_alone_has_its_tables_and_figures(part, tmp_path):
   results = only(part)
