@@ -28,6 +28,7 @@ from isft_jax.train import (
   start,
 )
 from isft_jax.train import metrics as metrics_lib
+from isft_jax.train import workdir as workdir_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.loggers import Loggers
 from isft_jax.train.profile import Profile
@@ -143,7 +144,9 @@ def _train(
   multihost.tell(f'  {config.name:<16} {_describe(config, trainer, steps)}')
 
   with contextlib.ExitStack() as stack:
-    # Workdir. One of another config is refused before anything is written.
+    # Workdir. A wrong one is refused before anything is written.
+    folders = [each for each, _, _ in config_lib.mixture_components(config)]
+    workdir_lib.check(workdir, [*folders, *filter(None, [config.heldout])])
     stack.enter_context(lock.locked(workdir))
     config_lib.claim(workdir, config, write=False)
     if multihost.is_first():
@@ -217,14 +220,15 @@ def _train(
           notice.begin()  # from now on there is something to save
 
           # Evaluate the new parameters.
+          evaluated: list[jax.Array] = []
           if _is_due(step, config.eval_every, steps):
             if heldout:
               values |= _evaluate(
-                trainer, state.model_params, heldout, len(names)
+                trainer, state.model_params, heldout, len(names), evaluated
               )
             if probe:
               values['probe'] = probe(trainer.graphdef, state.model_params)
-          metrics.add(step, values)
+          metrics.add(step, values, evaluated)
 
           # Log and save.
           stop = notice.should_stop(step)
@@ -335,10 +339,12 @@ def _evaluate(
   params: PyTree,
   heldout: Mapping[str, pipeline.BatchSource],
   components: int,
+  evaluated: list[jax.Array],
 ) -> dict[str, PyTree]:
   """Returns the held-out loss by author, and for each component of a mixture.
 
-  The values stay on the devices, so that training need not wait for them.
+  The values stay on the devices, so that training need not wait for them. A
+  result of each batch is added to `evaluated`.
   """
 
   def add_up(
@@ -347,15 +353,15 @@ def _evaluate(
     return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *pairs)
 
   # The evaluation is one pass over all held-out batches of each component.
-  sums = {
-    name: add_up(
-      [
-        trainer.evaluate(params, sharding.to_global(batches[i], trainer.mesh))
-        for i in range(len(batches))
-      ]
-    )
+  pairs = {
+    name: [
+      trainer.evaluate(params, sharding.to_global(batches[i], trainer.mesh))
+      for i in range(len(batches))
+    ]
     for name, batches in heldout.items()
   }
+  evaluated += [count for each in pairs.values() for _, count in each]
+  sums = {name: add_up(each) for name, each in pairs.items()}
   # The loss by author covers all components: their sums and counts are added.
   values = {
     'heldout_nll_by_author': losses.normalize(*add_up(list(sums.values())))
