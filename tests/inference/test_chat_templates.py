@@ -13,11 +13,12 @@ from tests.data.oracle_dialogues import PROBES
 FOLDER = pathlib.Path(__file__).parents[3] / 'shared' / 'templates'
 TEMPLATES = sorted(FOLDER.glob('*.jinja'))
 CHAT = '{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}'
-# They want variables that a chat does not have.
+# They want tools or other variables that a chat does not have.
 REFUSES_ALL = (
   'llamacpp--fireworks-ai-llama-3-firefunction-v2',
   'llamacpp--CohereForAI-c4ai-command-r-plus-tool_use',
   'llamacpp--NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use',
+  'vllm--tool_chat_template_functiongemma',
 )
 
 
