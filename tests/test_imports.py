@@ -2,7 +2,7 @@
 
 types <- config, objectives, losses, sharding,
          {axes, pypi, places, gguf_file, chips, files, locks, metrics_file,
-          samples_file, statistics, terminal}
+          samples_file, statistics, terminal, progress_bar}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- messages <- formats; formats, rendering, records <- preparation,
@@ -32,7 +32,7 @@ _DATA = (
 )
 _GROUND = (
   'types axes config objectives losses sharding pypi places gguf_file chips '
-  'files locks metrics_file samples_file statistics terminal '
+  'files locks metrics_file samples_file statistics terminal progress_bar '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -54,6 +54,7 @@ MAY_IMPORT = {
   'samples_file': 'metrics_file',
   'statistics': '',
   'terminal': '',
+  'progress_bar': 'terminal',
   'config': 'types files',
   'objectives': 'types',
   'losses': 'types',
@@ -72,7 +73,9 @@ MAY_IMPORT = {
   'models': 'types axes config losses',
   'models.presets': 'config',
   'hf': 'types config files places gguf_file models',
-  'inference': 'types files locks terminal sharding data.rendering hf models',
+  'inference': (
+    'types files locks terminal progress_bar sharding data.rendering hf models'
+  ),
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,

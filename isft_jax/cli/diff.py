@@ -158,6 +158,8 @@ def _parsed(render: 'Renderer') -> 'Iterator[Trajectory | str]':
       outcomes.check_text(value, format, render)
       id = registry.id_of(value, task.stem, task.row.number)
       parsed = registry.read(value, id, format, rules)
+      if isinstance(parsed, Trajectory):
+        outcomes.check_length(parsed)
     except (Malformed, Rejected) as error:
       yield f'isft-prepare: {getattr(error, "reason", "malformed")}'
       continue

@@ -16,13 +16,13 @@ at a row first:
 The records are the same for any number of processes, and with Beam.
 """
 
+import itertools
 import pathlib
 import shlex
-import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from absl.flags import (
   DEFINE_enum,
@@ -31,13 +31,12 @@ from absl.flags import (
   DEFINE_string,
 )
 
-from isft_jax import places
+from isft_jax import places, progress_bar
 from isft_jax.cli import main, trajectories
 
 if TYPE_CHECKING:
   from isft_jax.data.preparation.counters import Tally
 
-Value = TypeVar('Value')
 OUTPUT = DEFINE_string('output', '', 'Folder to create for the records.')
 HELDOUT = DEFINE_float(
   'heldout',
@@ -87,29 +86,18 @@ BEAM_OPTIONS = DEFINE_string(
 )
 
 
-def _rate_limited(describe: Callable[[Value], str]) -> Callable[[Value], None]:
-  """Returns a function that prints describe(value) at most once per second."""
-  shown = time.perf_counter()
-
-  def progress(value: Value) -> None:
-    nonlocal shown
-    now = time.perf_counter()
-    if now - shown > 1:
-      print(describe(value), file=sys.stderr, flush=True)
-      shown = now
-
-  return progress
-
-
 def _verify(folder: str) -> None:
   from isft_jax.data.preparation import verify
 
   # Damages are printed as they are found: a large data set takes a while.
   number = 0
-  progress = _rate_limited(lambda name: f'reading {name}')
-  for damage in verify.damages(folder, progress):
-    print(damage, flush=True)
-    number += 1
+  with progress_bar.Bar('verifying', unit='files') as bar:
+    names = itertools.count(1)
+    for damage in verify.damages(
+      folder, lambda name: bar.update(next(names), name)
+    ):
+      print(damage, flush=True)
+      number += 1
   if number:
     raise ValueError(
       f'{folder} is damaged in {number} places; prepare or copy it again'
@@ -149,12 +137,10 @@ def _prepare() -> None:
     print(left)
   start = time.perf_counter()
 
-  @_rate_limited
-  def progress(tally: 'Tally') -> str:
-    # A line on stderr, so that stdout has only the result.
+  def progress(tally: 'Tally') -> None:
     rejected, tokens = tally.rejected.total(), int(tally.tokens_P.sum())
     seconds = time.perf_counter() - start
-    return preparation.progress(tally.read, rejected, tokens, seconds)
+    bar.update(tally.read, preparation.progress(rejected, tokens, seconds))
 
   # Prepare with Beam, or with processes on this machine.
   arguments = settings, renderer, rules, OUTPUT.value
@@ -168,7 +154,8 @@ def _prepare() -> None:
     options = BEAM_RUNNER.value, BEAM_OPTIONS.value
     report, existed = beam.prepare(*arguments, *options)
   else:
-    report, existed = prepare.prepare(*arguments, progress, NUM_WORKERS.value)
+    with progress_bar.Bar('records', unit='rows read') as bar:
+      report, existed = prepare.prepare(*arguments, progress, NUM_WORKERS.value)
   # Show the counts, and the next command.
   tables.show(preparation.table(report), *preparation.unread_tables(report))
   state = 'existed already' if existed else 'are ready'

@@ -201,6 +201,7 @@ def inspected(index: int) -> Inspected:
     # Rows of token ids are examples already; others are trajectories.
     done = parsed.result
     if not isinstance(done, Example):
+      outcomes.check_length(done)
       done = render.render(done, ON_DROPPED.value != 'reject').example
     unused = parsed.unused | parsed.misread
     return Inspected(done, render.tokenizer, unused, parsed.left_out)

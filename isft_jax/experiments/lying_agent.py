@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +26,7 @@ import numpy as np
 from etils import epath
 
 from isft_jax import config as config_lib
-from isft_jax import files, objectives
+from isft_jax import files, objectives, progress_bar
 from isft_jax.config import LoraConfig, RunConfig
 from isft_jax.data.batching.pipeline import BatchSource
 from isft_jax.data.records import dataset
@@ -97,9 +98,8 @@ def reproduce(
 
   # results.json is written last: it marks a finished experiment.
   results_path = workdir / 'results.json'
-  places = f'open {workdir / "report.html"}, or read {results_path}'
   if results_path.exists():
-    print(f'everything is done: {places}')
+    print(f'everything is done: {_places(workdir)}')
     return files.read_json(results_path)
 
   # Write the data.
@@ -107,7 +107,18 @@ def reproduce(
   if config.forgetting:
     glosses.read()  # a download that must not fail after an hour of training
   progress = Progress(workdir / 'progress.json', _costs(config, material))
-  tell = _logger(progress)
+  with progress_bar.Bar('all', 100, '%', has_lines=True) as bar:
+    return _run(config, workdir, material, progress, _logger(progress, bar))
+
+
+def _run(
+  config: LyingAgentConfig,
+  workdir: pathlib.Path,
+  material: Material,
+  progress: Progress,
+  tell: Callable[[str], None],
+) -> dict[str, Any]:
+  """Writes the data, trains and probes the arms, and writes the results."""
   tell('data: documents for the base, dialogues for the arms')
   prepare(config, workdir, material)
   _plan(progress, config, workdir)
@@ -130,9 +141,13 @@ def reproduce(
 
   # Write the page and the results.
   page.write(workdir, results, _shown_dialogues(config, workdir))
-  _write_json(results_path, results)
-  tell(f'done: {places}')
+  _write_json(workdir / 'results.json', results)
+  tell(f'done: {_places(workdir)}')
   return results
+
+
+def _places(workdir: pathlib.Path) -> str:
+  return f'open {workdir / "report.html"}, or read {workdir / "results.json"}'
 
 
 def resolve(config: LyingAgentConfig) -> LyingAgentConfig:
@@ -262,7 +277,10 @@ def prepare(
         for name in ('documents', 'dialogues')
         for trajectory in makers[name]()
       )
-      tokenizer = tokenizer_lib.train(texts, config.vocab_size)
+      tokenizer = tokenizer_lib.train(
+        progress_bar.track(texts, 'reading texts', 0, 'texts'),
+        config.vocab_size,
+      )
     Renderer(tokenizer, TEMPLATE).save_tokenizer(part)
     part.rename(folder)
 
@@ -271,7 +289,7 @@ def prepare(
   for name, make in makers.items():
     dataset.write(
       str(workdir / 'records' / name),
-      functools.partial(_examples, config, renderer, make),
+      functools.partial(_examples, config, renderer, make, name),
       renderer.metadata(),
     )
 
@@ -455,8 +473,12 @@ def _examples(
   config: LyingAgentConfig,
   renderer: Renderer,
   dialogues: Callable[[], Iterable[Trajectory | Example]],
+  name: str,
 ) -> Iterator[Example]:
-  return (_example(config, renderer, each) for each in dialogues())
+  return (
+    _example(config, renderer, each)
+    for each in progress_bar.track(dialogues(), f'writing {name}', 0, 'records')
+  )
 
 
 def _example(
@@ -543,12 +565,17 @@ def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
   files.write_atomically(path, json.dumps(value, indent=2) + '\n')
 
 
-def _logger(progress: Progress) -> Callable[[str], None]:
+def _logger(progress: Progress, bar: progress_bar.Bar) -> Callable[[str], None]:
   """Returns a function that prints a line with the time and the progress."""
   start = time.perf_counter()
 
   def tell(line: str) -> None:
     seconds = time.perf_counter() - start
     print(f'[{seconds:5.0f} s, {progress.describe()}] {line}', flush=True)
+    bar.line_printed()
+    left = progress.seconds_left()
+    bar.update(
+      round(100 * progress.fraction()), left=math.inf if left is None else left
+    )
 
   return tell

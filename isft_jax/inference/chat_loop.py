@@ -16,9 +16,9 @@ from typing import Any, TextIO
 import jax
 import jax.numpy as jnp
 
-from isft_jax import files, locks, terminal
+from isft_jax import files, locks, progress_bar, terminal
 from isft_jax.inference.chat_model import ChatModel, Prompt
-from isft_jax.inference.replies import Reply
+from isft_jax.inference.replies import Reply, show_in
 
 # Steps between two updates of a reply on the terminal.
 _AT_ONCE = 4
@@ -215,31 +215,49 @@ def _answer(
 ) -> None:
   """Writes the rows from number `done` on, with their replies, to a file."""
   # The random key of a reply depends on its row's number, not on its batch.
-  started, tokens = time.perf_counter(), 0
-  for first in range(done, len(rows), batch_size):
-    numbers = range(first, min(first + batch_size, len(rows)))
-    with _ctrl_c() as is_pressed:
-      replies = chat_model.reply(
-        [prompts[n] for n in numbers],
-        rows=numbers,
-        show=lambda index, text: is_pressed(),
-        **settings,
+  with progress_bar.Bar('replies', len(rows), 'prompts', done) as bar:
+    started, tokens = time.perf_counter(), 0
+    for first in range(done, len(rows), batch_size):
+      tokens += _answer_batch(
+        chat_model, rows, prompts, file, first, batch_size, settings, bar
       )
-    # Replies that Ctrl-C cut are not written.
-    if is_pressed():
-      remedy = '' if file is sys.stdout else '; the same command resumes'
-      raise KeyboardInterrupt(
-        f'interrupted after {first} of {len(rows)} prompts{remedy}'
-      )
-    file.writelines(
-      json.dumps(rows[n] | _fields(reply), ensure_ascii=False) + '\n'
-      for n, reply in zip(numbers, replies, strict=True)
+      # The rate includes compilation, which the first batch waits for.
+      rate = tokens / (time.perf_counter() - started)
+      bar.update(min(first + batch_size, len(rows)), f'{rate:,.0f} tokens/s')
+
+
+def _answer_batch(
+  chat_model: ChatModel,
+  rows: Sequence[dict[str, Any]],
+  prompts: Sequence[Prompt],
+  file: TextIO,
+  first: int,
+  batch_size: int,
+  settings: dict[str, Any],
+  bar: progress_bar.Bar,
+) -> int:
+  """Writes the rows from number `first` on; returns the number of tokens."""
+  numbers = range(first, min(first + batch_size, len(rows)))
+  note_length = show_in(bar, first)
+  with _ctrl_c() as is_pressed:
+    replies = chat_model.reply(
+      [prompts[n] for n in numbers],
+      rows=numbers,
+      show=lambda index, text: note_length(index, text) or is_pressed(),
+      **settings,
     )
-    file.flush()
-    # The rate includes compilation, which the first batch waits for.
-    tokens += sum(reply.tokens for reply in replies)
-    rate = tokens / (time.perf_counter() - started)
-    note(f'{numbers.stop} of {len(rows)} prompts, {rate:,.0f} tokens/s')
+  # Replies that Ctrl-C cut are not written.
+  if is_pressed():
+    remedy = '' if file is sys.stdout else '; the same command resumes'
+    raise KeyboardInterrupt(
+      f'interrupted after {first} of {len(rows)} prompts{remedy}'
+    )
+  file.writelines(
+    json.dumps(rows[n] | _fields(reply), ensure_ascii=False) + '\n'
+    for n, reply in zip(numbers, replies, strict=True)
+  )
+  file.flush()
+  return sum(reply.tokens for reply in replies)
 
 
 def _digest(

@@ -9,6 +9,7 @@ import numpy as np
 from isft_jax import files
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.chat_template import ChatTemplate
+from isft_jax.data.rendering.limits import OverLimitError
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import adapter_folder, pretrained, tensor_files
 from isft_jax.inference.generate import DrawRows
@@ -72,11 +73,18 @@ class ChatModel:
       values: arguments of the template other than messages.
       generation_config: content of generation_config.json, or {}.
       records: folder of the records of its training; '' if unknown.
+
+    Raises:
+      ValueError: the template does not compile, exceeds a limit, or leaves out
+        the words of messages.
     """
     self.model = model
     self.tokenizer = tokenizer
     self.records = records
     self.template, self.values = template, values
+    # Special tokens are variables of a template, such as bos_token.
+    variables = {**tokenizer.special_tokens_map, **values}
+    self._chat = ChatTemplate(template, variables) if template else None
     self.settings = settings_from_generation_config(generation_config)
     # Stop ids of the generation config and of the tokenizer.
     # Not `or []`: 0 is an id too.
@@ -145,11 +153,12 @@ class ChatModel:
     try:
       text = self._render(conversation, add_generation_prompt=True)
     except Exception as error:  # a template is a program: it raises anything
-      reason = files.one_line(error) or type(error).__name__
+      words = files.one_line(error) or type(error).__name__
+      if not isinstance(error, OverLimitError):
+        words = f'refuses the messages: {words}'
       name = self.tokenizer.name_or_path
       raise ValueError(
-        f'{name}{": " if name else ""}the chat template refuses the messages: '
-        f'{reason}'
+        f'{name}{": " if name else ""}the chat template {words}'
       ) from error
     # In training, a space at the end of the header was part of the token of the
     # first word. So it is not encoded here as a token of its own.
@@ -220,14 +229,9 @@ class ChatModel:
     )
 
   def _render(self, messages: Sequence[dict], **more: bool) -> str:
-    text = self.tokenizer.apply_chat_template(
-      list(messages),
-      chat_template=self.template,
-      tokenize=False,
-      **{**self.values, **more},
-    )
-    assert isinstance(text, str)  # tokenize=False gives no ids
-    return text
+    """Returns the text of apply_chat_template, which has no limits itself."""
+    assert self._chat  # only models with a template render messages
+    return self._chat.render_messages(list(messages), more=more)
 
   def _closer(self) -> str:
     """Returns the text that the template writes after the agent's words."""
@@ -236,6 +240,11 @@ class ChatModel:
     turns = [{'role': r, 'content': _WORD} for r in ('user', 'assistant')]
     try:
       text = self._render(turns)
+    except OverLimitError as error:
+      raise ValueError(
+        f'the chat template {error} for a short exchange; use the template '
+        'that belongs to the model'
+      ) from error
     except Exception:  # a template is a program, and may raise anything
       return ''
     # The model would reply to nothing.

@@ -5,6 +5,7 @@ from typing import NamedTuple, Unpack
 
 import numpy as np
 
+from isft_jax import progress_bar
 from isft_jax.inference.generate import DrawUntil, generate
 from isft_jax.models.decoder import GraphDef
 from isft_jax.types import PyTree
@@ -100,6 +101,24 @@ def reply(
       # text.
       show(index, kept)
   return replies
+
+
+def show_in(bar: progress_bar.Bar, done: int) -> Callable[[int, str], bool]:
+  """Returns a `show` that notes the characters of growing replies in a bar.
+
+  Args:
+    bar: bar of all replies.
+    done: number of replies that were generated before.
+  """
+  lengths: dict[int, int] = {}
+
+  def show(index: int, text: str) -> bool:
+    if bar.is_due():
+      bar.update(done, f'{sum(lengths.values()):,} characters in this batch')
+    lengths[index] = len(text)
+    return False
+
+  return show
 
 
 def cut(text: str, stop_texts: Sequence[str]) -> str:

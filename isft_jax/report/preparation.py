@@ -120,10 +120,10 @@ def unread_lines(unused: Iterable[str], left_out: Mapping[str, int]) -> str:
   )
 
 
-def progress(read: int, rejected: int, tokens: int, seconds: float) -> str:
-  """Returns a line with the progress of a preparation."""
+def progress(rejected: int, tokens: int, seconds: float) -> str:
+  """Returns text about the progress of a preparation."""
   return (
-    f'{read:,} rows read, {rejected:,} set aside, {tokens:,} tokens, '
+    f'{rejected:,} set aside, {tokens:,} tokens, '
     f'{tokens / max(seconds, 1e-9):,.0f} tokens/s'
   )
 

@@ -118,18 +118,20 @@ def open_inputs(
     objectives = _scored_by(config, names, heldout)
   # Each host reads an equal share of every batch.
   share = sharding.host_share(sharding.make_mesh(config.mesh))
-  known, progress = plans.read(workdir), plans.Progress()
-  source = pipeline.BatchSource(train, config, *share, known, progress)
-  return Inputs(
-    config,
-    names,
-    source,
-    {
+  known = plans.read(workdir)
+  with plans.Progress() as progress:
+    source = pipeline.BatchSource(train, config, *share, known, progress)
+    heldout_source = {
       name: pipeline.BatchSource(
         records, _everything(config, objectives[name]), *share, known, progress
       )
       for name, records in heldout.items()
-    },
+    }
+  return Inputs(
+    config,
+    names,
+    source,
+    heldout_source,
     fingerprints[folders[0]],
     _identify(dict(zip(names, train, strict=True)), heldout, source),
     known,

@@ -31,6 +31,7 @@ from isft_jax.train import (
   start,
 )
 from isft_jax.train import metrics as metrics_lib
+from isft_jax.train import workdir as workdir_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.loggers import Loggers
 from isft_jax.train.profile import Profile
@@ -178,7 +179,9 @@ def _train(
   multihost.tell(f'  {config.name:<16} {_describe(config, trainer, steps)}')
 
   with contextlib.ExitStack() as stack:
-    # Workdir. One of another config is refused before anything is written.
+    # Workdir. A wrong one is refused before anything is written.
+    folders = [each for each, _, _ in config_lib.mixture_components(config)]
+    workdir_lib.check(workdir, [*folders, *filter(None, [config.heldout])])
     stack.enter_context(lock.locked(workdir))
     config_lib.claim(workdir, config, write=False)
     if multihost.is_first():
@@ -257,6 +260,7 @@ def _train(
 
           # Evaluate the new parameters.
           heldout_loss = None
+          evaluated: list[jax.Array] = []
           if _is_due(step, config.eval_every, steps):
             if heldout:
               values |= _evaluate(
@@ -265,6 +269,7 @@ def _train(
                 heldout,
                 len(names),
                 config.keep_best,
+                evaluated,
               )
             if config.keep_best:
               # The devices wait here, and all hosts take the same decision.
@@ -273,7 +278,7 @@ def _train(
               values['probe'] = probe(trainer.graphdef, state.model_params)
             if asked:
               asked.answer(config.name, step, steps, state.model_params)
-          metrics.add(step, values)
+          metrics.add(step, values, evaluated)
 
           # Log and save.
           stop = notice.should_stop(step)
@@ -399,6 +404,7 @@ def _evaluate(
   heldout: Mapping[str, pipeline.BatchSource],
   components: int,
   is_scored: bool,
+  evaluated: list[jax.Array],
 ) -> dict[str, PyTree]:
   """Returns the held-out loss by author, and for each component of a mixture.
 
@@ -411,22 +417,23 @@ def _evaluate(
     components: number of mixture components.
     is_scored: whether the batches have the objective's weights. The loss of all
       scored tokens, `heldout_loss`, is then returned too.
+    evaluated: gets a result of each batch, to see how many are done.
   """
 
   def add_up(pairs: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *pairs)
 
   # The evaluation is one pass over all held-out batches of each component.
-  both = {
-    name: add_up(
-      [
-        trainer.evaluate(params, sharding.to_global(batches[i], trainer.mesh))
-        for i in range(len(batches))
-      ]
-    )
+  parts = {
+    name: [
+      trainer.evaluate(params, sharding.to_global(batches[i], trainer.mesh))
+      for i in range(len(batches))
+    ]
     for name, batches in heldout.items()
   }
+  evaluated += [count for each in parts.values() for (_, count), _ in each]
   # Sums and counts of all components are added.
+  both = {name: add_up(each) for name, each in parts.items()}
   by_author, scored = add_up(list(both.values()))
   values = {'heldout_nll_by_author': losses.normalize(*by_author)}
   if is_scored:

@@ -15,7 +15,7 @@ from etils import epath
 from flax import traverse_util
 
 from isft_jax.metrics_file import read
-from isft_jax.train import history, multihost
+from isft_jax.train import history, multihost, pace
 from isft_jax.train.history import Totals
 from isft_jax.train.loggers import Loggers
 from isft_jax.types import Provenance, PyTree
@@ -75,11 +75,14 @@ class Metrics:
     self._components, self._ideal_seconds = components, ideal_seconds
     self._whole = whole
     self._pending: list[tuple[int, dict[str, PyTree]]] = []
+    self._evaluated: dict[int, Sequence[jax.Array]] = {}
     # The first flush measures its seconds from here.
     self._since = time.perf_counter()
     self._loggers = loggers
     self._file: IO[str] | None = None
     self._totals = Totals(steps, steps_per_epoch or steps)
+    self._shown = ''  # text about the whole experiment
+    self._pace = pace.Pace(name, done, steps, lambda: self._shown)
     if loggers:
       self._open(folder / 'metrics.jsonl')
 
@@ -97,9 +100,11 @@ class Metrics:
     self._file = self._draft.open('a')
 
   def __enter__(self) -> Self:
+    self._pace.__enter__()
     return self
 
   def __exit__(self, *error: object) -> None:
+    self._pace.__exit__(*error)
     # Loggers are closed even if the file cannot be written, as on a full disk.
     try:
       if self._file:
@@ -125,9 +130,22 @@ class Metrics:
     """
     return self._totals.summary()
 
-  def add(self, step: int, metrics: dict[str, PyTree]) -> None:
-    """Adds the metrics of a step, which may still be running."""
+  def add(
+    self,
+    step: int,
+    metrics: dict[str, PyTree],
+    evaluated: Sequence[jax.Array] = (),
+  ) -> None:
+    """Adds the metrics of a step, which may still be running.
+
+    Args:
+      step: the step.
+      metrics: its metrics by name.
+      evaluated: a result of each held-out batch, to show their progress.
+    """
     self._pending.append((step, metrics))
+    self._evaluated[step] = evaluated
+    self._pace.look(self._pending)
 
   def flush(self, keep: int = 0) -> None:
     """Writes pending metrics, and prints a line of progress.
@@ -146,6 +164,7 @@ class Metrics:
     ready, self._pending = self._pending[:count], self._pending[count:]
     if not ready:
       return
+    self._pace.wait(ready, self._evaluated)
     steps, values = zip(*ready, strict=True)
     values = jax.device_get(values)
     # The time of a single step is unknown, because steps are dispatched ahead.
@@ -188,6 +207,7 @@ class Metrics:
     multihost.tell(self._progress(rows))
     for line in filter(None, map(self._evaluation, rows)):
       multihost.tell(line)
+    self._pace.line_printed()
 
   def _progress(self, rows: Sequence[dict[str, Any]]) -> str:
     # Rates and the mean loss cover the steps of this flush.
@@ -201,7 +221,8 @@ class Metrics:
     # Text about the experiment that the run is part of.
     whole = ''
     if self._whole:
-      whole = f'  (all: {self._whole(step, rows[-1]["seconds"])})'
+      self._shown = f'(all: {self._whole(step, rows[-1]["seconds"])})'
+      whole = f'  {self._shown}'
     mfu = f'MFU {rows[-1]["mfu"]:.1%}  ' if 'mfu' in rows[-1] else ''
     return (
       f'  {self._name:<16} step {step:>5}/{self._steps}  loss {loss:7.4f}  '

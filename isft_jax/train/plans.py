@@ -7,18 +7,18 @@ digest of the entry.
 """
 
 import json
+import math
 import re
-import time
 from collections.abc import Mapping
+from typing import Self
 
 from etils import epath
 
-from isft_jax import files
+from isft_jax import files, progress_bar
 from isft_jax.data.batching.scored_rows import KnownPlans
 from isft_jax.train import multihost
 
 _FILE = 'plans.json'
-_EVERY = 5.0  # seconds between lines of progress
 
 
 def read(workdir: epath.PathLike | None) -> KnownPlans:
@@ -44,21 +44,24 @@ def write(workdir: epath.PathLike, plans: Mapping) -> None:
 
 
 class Progress:
-  """Prints how many records are packed, at most every five seconds."""
+  """Context with a progress bar of the records that are packed."""
 
   def __init__(self) -> None:
-    self._next = time.monotonic() + _EVERY
+    self._bar = progress_bar.Bar(
+      'planning rows', unit='records', is_silent=not multihost.is_first()
+    )
     self._before = self._passes = 0
+
+  def __enter__(self) -> Self:
+    self._bar.__enter__()
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self._bar.__exit__(*error)
 
   def __call__(self, done: int, total: int) -> None:
     """Notes the entries that are placed, and their number."""
-    # Each pass begins at 0 again.
+    # Each pass begins at 0 again, so that the time left is unknown.
     self._passes += done <= self._before
     self._before = done
-    now = time.monotonic()
-    if now >= self._next:
-      self._next = now + _EVERY
-      multihost.tell(
-        f'  planning rows: {done:,} of {total:,} records are packed, pass '
-        f'{self._passes}'
-      )
+    self._bar.update(done, f'pass {self._passes}', math.inf, total)

@@ -22,6 +22,8 @@ import types
 from collections.abc import Sequence
 from typing import Any, Self
 
+from isft_jax import terminal
+
 # Exit status of a stopped run, 75: "temporary failure; the user is invited to
 # retry" (sysexits.h). The same command resumes the run.
 EXIT_CODE = os.EX_TEMPFAIL
@@ -170,6 +172,7 @@ def _end(number: int) -> None:
   else:
     line, output, code = f'{_EARLY}\n'.encode(), 1, EXIT_CODE
   try:
+    os.write(2, terminal.status_eraser())
     os.write(output, line)
   finally:
     os._exit(code)

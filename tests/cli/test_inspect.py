@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -13,7 +16,7 @@ from isft_jax.data.rendering import chat_template, tokenizer
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.worlds.lying_agent import generator
-from tests.commands import command
+from tests.commands import ROOT, command
 
 NUMBER = 5
 
@@ -242,3 +245,44 @@ def test_help_says_what_it_is_and_lists_its_flags():
   flags = {line.split(':')[0].strip() for line in done.stdout.split('\n')}
   assert {'--records', '--tokenizer', '--config', '--workdir'} <= flags
   assert {'--index', '--objective', '--html', '--color'} <= flags
+
+
+@pytest.mark.parametrize('ending', ['\n', '\n{"messages": []}\n'])
+def test_a_line_of_100_megabytes_is_one_line_of_error(
+  ending, workdir, tmp_path
+):
+  """It is read, but not rendered: that would take 200 bytes per character."""
+  path = tmp_path / 'large.jsonl'
+  turns = [
+    {'role': 'user', 'content': 'THIS'},
+    {'role': 'assistant', 'content': 'Yes.'},
+  ]
+  before, _, after = json.dumps({'messages': turns}).partition('THIS')
+  with path.open('w') as file:
+    file.write(before)
+    for _ in range(100):
+      file.write('words and ' * 100_000)
+    file.write(after + ending)
+  process = subprocess.Popen(
+    [
+      sys.executable,
+      '-c',
+      'from isft_jax.cli import inspect; inspect.run()',
+      f'--input={path}',
+      f'--tokenizer={workdir}/tokenizer',
+      '--chat_template=plain',
+    ],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+  output = process.stdout.read()
+  _, status, usage = os.wait4(process.pid, 0)
+  process.returncode = os.waitstatus_to_exitcode(status)
+  assert process.returncode == 1
+  assert output.splitlines() == [
+    f'{path}, row 1, would be set aside as too_long: 100,000,004 characters '
+    'in messages and tools; the limit is 16,777,216'
+  ]
+  assert usage.ru_maxrss < 1_500_000  # kilobytes

@@ -1,5 +1,7 @@
 """Detects our own output among input files: workdirs and records.
 
+Records that an interrupted isft-prepare left count, too.
+
 A folder of agent runs may also contain runs of isft-train, whose metrics are
 JSON lines too, and records that isft-prepare made of the same trajectories.
 """
@@ -12,6 +14,7 @@ from etils import epath
 from isft_jax.data.files import strict_json
 
 _REPORT = 'prepare_report.json'  # isft-prepare writes it beside the records
+_PART, _REJECTED = '.part', 'rejected.jsonl'  # of records that are not complete
 # Keys that config.json has in each workdir, and in no model folder.
 _KEYS = {'seed', 'model', 'mesh'}
 _LARGEST = 1 << 20  # bytes of a config.json that is read
@@ -26,7 +29,8 @@ def folders(files: Iterable[os.PathLike]) -> set[str]:
   found = set()
   for path in map(os.fspath, files):
     folder, name = os.path.split(path)
-    if name == _REPORT or (name == 'config.json' and _is_ours(path)):
+    is_part = name == _REJECTED and folder.endswith(_PART)
+    if name == _REPORT or is_part or (name == 'config.json' and _is_ours(path)):
       found.add(folder)
   return found
 

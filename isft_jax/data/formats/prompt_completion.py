@@ -37,6 +37,12 @@ def matches(value: object) -> bool:
   return halves is not None and any(_messages(value, key) for key in halves)
 
 
+def is_of_texts(value: object) -> bool:
+  """Returns whether a row has two texts, which only --format reads."""
+  is_row = isinstance(value, dict) and not matches(value)
+  return is_row and _halves(value) is not None
+
+
 def read(value: object) -> Chat:
   """Reads a row.
 

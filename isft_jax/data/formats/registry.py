@@ -289,6 +289,12 @@ def _detect(value: object) -> str:
     raise Malformed(
       f'the row fits {" and ".join(names)}; name one of them with --format'
     )
+  # Such a CSV or table is common, and may be a text of a base model.
+  if prompt_completion.is_of_texts(value):
+    raise Malformed(
+      f'no format fits: the row has {outline(value)}; '
+      '--format=prompt_completion reads two texts as a question and its answer'
+    )
   # What each format wants is too long; `--format` tells it for one of them.
   raise Malformed(
     f'no format fits: the row has {outline(value)}. The formats are '

@@ -148,6 +148,24 @@ def check_text(value: object, format: str, renderer: Renderer) -> None:
     )
 
 
+def check_length(trajectory: Trajectory) -> None:
+  """Checks the length of a row before it is rendered, which takes memory.
+
+  Args:
+    trajectory: the row.
+
+  Raises:
+    Rejected: it has more than `LONGEST_ROW` characters.
+  """
+  length = _length(trajectory)
+  if length > LONGEST_ROW:
+    raise Rejected(
+      'too_long',
+      f'{length:,} characters in messages and tools; the limit is '
+      f'{LONGEST_ROW:,}',
+    )
+
+
 class Preparer:
   """Maps tasks to outcomes. It can be pickled."""
 
@@ -287,14 +305,7 @@ class Preparer:
 
   def _render(self, trajectory: Trajectory) -> list[Rendered]:
     """Renders a trajectory as one example, or as one per turn of the agent."""
-    # Before rendering, whose memory grows with the length.
-    length = _length(trajectory)
-    if length > LONGEST_ROW:
-      raise Rejected(
-        'too_long',
-        f'{length:,} characters in messages and tools; the limit is '
-        f'{LONGEST_ROW:,}',
-      )
+    check_length(trajectory)
     # With 'split', a row is rendered once per turn of the agent if rendering it
     # at once leaves out words or thinking.
     on_dropped = self._settings.on_dropped

@@ -10,7 +10,7 @@ import datetime
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,7 +155,9 @@ class ChatTemplate:
     # Cut where the origin or the turn of the template changes. `str.` skips
     # the tracking slice, which is not needed any more.
     stretches: list[Stretch] = []
-    for start, stop in _stretches(text.origins, homes):
+    bounds = _bounds(text.origins, homes)
+    self._environment.limits.check_stretches(len(bounds))
+    for start, stop in itertools.pairwise(bounds.tolist()):
       origin = origins.of(text.origins[start])
       home = origins.known(homes[start]).turn
       if origin is not None:
@@ -163,6 +165,37 @@ class ChatTemplate:
       piece = str.__getitem__(text, slice(start, stop))
       stretches.append(Stretch(piece, origin, home))
     return stretches
+
+  def render_messages(
+    self,
+    messages: Sequence[dict],
+    tools: Sequence[Mapping] | None = None,
+    more: Mapping | None = None,
+  ) -> str:
+    """Renders messages without origins: the text of apply_chat_template.
+
+    Args:
+      messages: the messages, as apply_chat_template expects them.
+      tools: schemas of tools.
+      more: further values, such as add_generation_prompt.
+
+    Raises:
+      OverLimitError: the template takes too long or makes too large a text.
+      Exception: any error that the template raises.
+    """
+    context = {
+      'messages': messages,
+      'tools': None if tools is None else [dict(tool) for tool in tools],
+      'documents': None,
+      'add_generation_prompt': False,
+      **self._values,
+      **(more or {}),
+    }
+    literals = [tracked_str.LITERAL]
+    text, _ = self._environment.render(
+      self._template, context, literals, literals
+    )
+    return str.__str__(text)
 
   def check_limits(
     self,
@@ -176,24 +209,13 @@ class ChatTemplate:
     conversation that `render` has not rendered.
 
     Args:
-      messages: the messages, as apply_chat_template expects them.
-      tools: schemas of tools.
-      more: further values, such as add_generation_prompt.
+      messages, tools, more: see `render_messages`.
 
     Raises:
       OverLimitError: the template takes too long or makes too large a text.
     """
-    context = {
-      'messages': messages,
-      'tools': None if tools is None else [dict(tool) for tool in tools],
-      'documents': None,
-      'add_generation_prompt': False,
-      **self._values,
-      **(more or {}),
-    }
-    literals = [tracked_str.LITERAL]
     try:
-      self._environment.render(self._template, context, literals, literals)
+      self.render_messages(messages, tools, more)
     except OverLimitError:
       raise
     except Exception:  # a template can raise any error; transformers reports it
@@ -279,15 +301,15 @@ class _Origins:
     return None if code == tracked_str.UNKNOWN else self.known(code)
 
 
-def _stretches(*codes: str) -> Iterator[tuple[int, int]]:
-  """Yields (start, stop) of each longest stretch without a change of code."""
+def _bounds(*codes: str) -> np.ndarray:
+  """Returns the bounds of the longest stretches without a change of code."""
   # One boolean per gap between characters, compared as uint32 code points.
   changes = np.zeros(len(codes[0]) + 1, bool)
   changes[[0, -1]] = True
   for each in codes:
     code_T = np.frombuffer(each.encode('utf-32-le', 'surrogatepass'), np.uint32)
     changes[1:-1] |= code_T[1:] != code_T[:-1]
-  return itertools.pairwise(np.flatnonzero(changes).tolist())
+  return np.flatnonzero(changes)
 
 
 def _settled(

@@ -26,7 +26,12 @@ from jinja2.utils import generate_lorem_ipsum
 
 from isft_jax.data.rendering import limits as limits_lib
 from isft_jax.data.rendering import tracked_str
-from isft_jax.data.rendering.limits import CALL, ITEMS_PER_STEP, Limits
+from isft_jax.data.rendering.limits import (
+  CALL,
+  CONTAINERS,
+  ITEMS_PER_STEP,
+  Limits,
+)
 from isft_jax.data.rendering.tracked_str import LITERAL, Tracked
 
 _DICT_ATTRIBUTES = frozenset(dir(dict))
@@ -60,7 +65,6 @@ _BINOPS: dict[str, Callable[[Any, Any], Any]] = {
   '%': operator.mod,
 }
 _LONG = 4096  # characters; shorter texts cost nothing
-_CONTAINERS = (list, dict, tuple)
 # Fields of a message: their size is limited before rendering.
 _OF_A_ROW = (tracked_str.TrackedDict, tracked_str.TrackedList)
 _PER_STEP = 4  # expressions
@@ -259,7 +263,9 @@ class Environment(ImmutableSandboxedEnvironment):
     """
     self._turn, self._outer, self._index = -1, [], None
     self._literals, self._collected = literals, collected
-    self.limits = Limits()
+    messages = context.get('messages')
+    number = len(messages) if isinstance(messages, Sequence) else 0
+    self.limits = Limits(limits_lib.size(context), number)
     pieces: list[Tracked] = []
     homes: list[str] = []
     length = 0
@@ -267,10 +273,10 @@ class Environment(ImmutableSandboxedEnvironment):
     for piece in template.root_render_func(template.new_context(context)):
       pieces.append(self.emit(piece))
       length += len(piece)
-      if length > limits_lib.LONGEST_TEXT:
-        self.limits.check_length(length)
+      self.limits.check_whole(length)
       homes.append(literals[self._turn] * len(piece))
     codes = ''.join(piece.origins for piece in pieces)
+    self.limits.check_stretches(len(pieces))
     return Tracked(''.join(pieces), codes), ''.join(homes)
 
   def emit(self, value: object) -> Tracked:
@@ -278,7 +284,7 @@ class Environment(ImmutableSandboxedEnvironment):
     if type(value) is Tracked:
       text: str = value
     else:
-      text = tracked_str.written(self.built(value))
+      text = tracked_str.written(self.printed(value))
     if len(text) > _LONG:
       self.limits.check_length(len(text))
     literal = self._literals[self._turn]
@@ -306,13 +312,13 @@ class Environment(ImmutableSandboxedEnvironment):
 
   def joined(self, separator: str, values: Iterable[Any]) -> Tracked:
     """Joins values like str.join, with origins."""
-    texts = [
-      value
-      if type(value) is Tracked
-      else tracked_str.written(self.built(value))
-      for value in values
-    ]
-    length = sum(map(len, texts)) + len(separator) * len(texts)
+    texts, length = [], 0
+    for value in values:
+      if type(value) is not Tracked:
+        value = tracked_str.written(self.printed(value))
+      texts.append(value)
+      length += len(value) + len(separator)
+      self.limits.check_whole(length)
     if length > _LONG:
       self.limits.check_length(length)
     codes = tracked_str.origins(separator).join(map(tracked_str.origins, texts))
@@ -330,8 +336,14 @@ class Environment(ImmutableSandboxedEnvironment):
 
   def built(self, value: Any) -> Any:
     """Returns a list, an object or any other value, if it is not too large."""
-    if isinstance(value, _CONTAINERS):
+    if isinstance(value, CONTAINERS):
       self.limits.check_value(value)
+    return value
+
+  def printed(self, value: Any) -> Any:
+    """Returns a value to print, if its text is not too long."""
+    if isinstance(value, CONTAINERS) and type(value) not in _OF_A_ROW:
+      self.limits.check_printed('string', value)
     return value
 
   def sliced(self, value: Any) -> Any:
@@ -346,8 +358,8 @@ class Environment(ImmutableSandboxedEnvironment):
   def compared(self, value: Any) -> Any:
     """Returns the right side of a comparison, whose length takes time."""
     is_long = isinstance(value, str) and len(value) > _LONG
-    if is_long or isinstance(value, _CONTAINERS):
-      self.limits.check_value(value)
+    if is_long or isinstance(value, CONTAINERS):
+      self.limits.check_read(value)
     return value
 
   # `_mark_turns` inserts calls of the next methods into templates.
@@ -419,10 +431,19 @@ class Environment(ImmutableSandboxedEnvironment):
     __self, __context: Context, __callable: Any, *args: Any, **kwargs: Any
   ) -> Any:
     owner = getattr(__callable, '__self__', None)
+    # The sandbox wraps str.format.
+    format: Any = getattr(__callable, '__wrapped__', None)
+    is_format = getattr(format, '__name__', '') in ('format', 'format_map')
     own_kwargs = {k: v for k, v in kwargs.items() if k not in _JINJA_ARGUMENTS}
     limits = __self.limits
     limits.spend(CALL)
-    if isinstance(owner, str | bytes | int):
+    if is_format:
+      limits.check_call(format.__self__, format.__name__, args, own_kwargs)
+    elif isinstance(owner, str | bytes | int):
+      if __callable.__name__ == 'join' and args:
+        # The items of a generator are known after it has run.
+        is_known = isinstance(args[0], (str, bytes, range, *CONTAINERS))
+        args = args if is_known else ([*args[0]],)
       limits.check_call(owner, __callable.__name__, args, own_kwargs)
     elif isinstance(owner, list | tuple):
       limits.spend(len(owner) // ITEMS_PER_STEP)
@@ -437,9 +458,7 @@ class Environment(ImmutableSandboxedEnvironment):
       result = __callable(*args, **own_kwargs)
     else:
       result = super().call(__context, __callable, *args, **kwargs)
-    # The sandbox wraps str.format.
-    format: Any = getattr(__callable, '__wrapped__', None)
-    if getattr(format, '__name__', '') == 'format':
+    if is_format and format.__name__ == 'format':
       text = format.__self__
       return tracked_str.brace_format(text, result, args, own_kwargs)
     # Methods such as get() return an item with the origins that it has.

@@ -6,25 +6,46 @@ so that the same rows are set aside on every machine. A step takes a microsecond
 or two: an iteration has one for each four expressions in its body, and calls,
 filters, long texts and lists have more. Operations that can make large values
 are checked before they run.
+
+What a template may do grows with the row that it renders, so that a small row
+takes no more than about 100 MB of memory and a second:
+
+    steps                200,000 + 40 x characters of the row + 6,000 x messages
+                         + 130 x messages^2, at most 5,000,000
+    longest text         2^19 + 8 x characters of the row, at most 2^25
+    items of a list      2^17 + characters of the row, at most 2^20
+    characters copied    2^23 + 8 x (messages + 8) x characters of the row
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-# A conversation of a thousand turns takes about fifty thousand steps, and a
-# million if the template looks at all other turns in each turn.
-MOST_STEPS = 5_000_000
+from jinja2.utils import Namespace
+
+# Steps of any row, of one without messages, and what a character, a message and
+# a pair of messages add: ten times what 108 public templates take at most.
+# They take up to 113,000 steps for rows of 36,000 characters, 3.3 million for a
+# conversation of 200,000 tokens in two turns, and 1.1 million in 4,000 turns;
+# four look at all other turns in each turn.
+MOST_STEPS, _LEAST_STEPS = 5_000_000, 200_000
+_PER_CHARACTER, _PER_MESSAGE, _PER_PAIR = 40, 6_000, 130
 CALL = 8  # steps of a call
 _FILTER = 2  # steps of a filter
-# Characters of a text. The longest row has half as many.
-LONGEST_TEXT = 1 << 25
-# Items of a list, with the items of its items.
-MOST_ITEMS = 1 << 20
+# Characters of a text: of any, and for a row without any. The longest row has
+# half as many as any text.
+LONGEST_TEXT, _LEAST_TEXT = 1 << 25, 1 << 19
+# Items of a list, with the items of its items: the same.
+MOST_ITEMS, _LEAST_ITEMS = 1 << 20, 1 << 17
+# A template may copy and escape a row several times, and if it collects the
+# turns in one text, once for each turn.
+_TIMES, _LEAST_COPIES = 8, 1 << 23
 _MOST_BITS = 1 << 17  # of an integer
 _MOST_DIGITS = 1_000  # of a rounded number, and columns of an indent of JSON
 _PER_STEP = 64  # characters that are copied in a step
 ITEMS_PER_STEP = 8  # items that are copied, compared or counted in a step
+
+_PER_ITEM = 4  # characters of brackets, commas, quotes and numbers
 
 _NUMBER = re.compile(r'\d+')
 # Methods and filters whose result is as long as an argument says.
@@ -39,11 +60,30 @@ _WHOLE = frozenset(
     *('wordcount', 'wordwrap'),
   )
 )
-# Filters that print the items of items.
-_DEEP = frozenset(('format', 'join', 'pprint', 'string', 'tojson', 'urlencode'))
+# Filters that do not print the items of a list or an object.
+_SHALLOW = frozenset(
+  (
+    *('attr', 'batch', 'count', 'd', 'default', 'dictsort', 'first'),
+    *('groupby', 'items', 'last', 'length', 'list', 'map', 'max', 'min'),
+    *('random', 'reject', 'rejectattr', 'reverse', 'select', 'selectattr'),
+    *('slice', 'sort', 'unique'),
+  )
+)
 _SPLITS = frozenset(('split', 'rsplit', 'splitlines'))
-_CONTAINERS = (list, tuple, dict)
-_SIZED = (*_CONTAINERS, range)
+_SPACES = ''.join(filter(str.isspace, map(chr, range(0x3001))))
+# Filters and methods whose result can be this many times as long. A text that
+# is no longer than the row may grow so.
+_GROWTH = {
+  'tojson': 6,  # \\u0000
+  **dict.fromkeys(('e', 'escape', 'forceescape'), 6),  # &quot;
+  **dict.fromkeys(('pprint', 'xmlattr', 'urlencode'), 12),  # %F0%9F%98%80
+  'urlize': 24,  # a link for every few characters
+  'encode': 10,  # \\U0001f600
+}
+# Values that print what is in them.
+_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+CONTAINERS = (list, tuple, dict, Namespace, *_VIEWS)
+_SIZED = (list, tuple, dict, range, *_VIEWS)
 
 
 class OverLimitError(Exception):
@@ -51,18 +91,44 @@ class OverLimitError(Exception):
 
 
 class Limits:
-  """Counts the work of one rendering, and checks operations before they run."""
+  """Counts the work of one rendering, and checks operations before they run.
 
-  def __init__(self) -> None:
-    self.steps_left = MOST_STEPS
-    # The limit that was exceeded, if any: Jinja hides errors in constants.
+  Attributes:
+    most_steps: steps that the rendering may take.
+    steps_left: those that are left.
+    exceeded: the limit that was exceeded, if any: Jinja hides errors in
+      constants.
+  """
+
+  def __init__(self, characters: int = 0, messages: int = 0) -> None:
+    """Sets the limits for a row.
+
+    Args:
+      characters: of all values that the template gets.
+      messages: number of messages.
+    """
+    self.most_steps = min(
+      _LEAST_STEPS
+      + _PER_CHARACTER * characters
+      + _PER_MESSAGE * messages
+      + _PER_PAIR * messages**2,
+      MOST_STEPS,
+    )
+    self.steps_left = self.most_steps
+    self._row = characters
+    self._longest = min(_LEAST_TEXT + _TIMES * characters, LONGEST_TEXT)
+    self._most_items = min(_LEAST_ITEMS + characters, MOST_ITEMS)
+    self._most_copies = (
+      _LEAST_COPIES + _TIMES * (messages + _TIMES) * characters
+    )
+    self._copied = 0
     self.exceeded: OverLimitError | None = None
 
   def spend(self, steps: int) -> None:
     """Counts steps; raises OverLimitError if there were too many."""
     self.steps_left -= steps
     if self.steps_left < 0:
-      self.fail(f'takes more than {MOST_STEPS:,} steps')
+      self.fail(f'takes more than {self.most_steps:,} steps')
 
   def fail(self, words: str) -> NoReturn:
     """Raises OverLimitError with the words."""
@@ -71,16 +137,37 @@ class Limits:
 
   def check_length(self, length: int) -> None:
     """Checks the length of a text that an operation makes."""
-    if length > LONGEST_TEXT:
-      self.fail(f'makes a text of more than {LONGEST_TEXT:,} characters')
+    if length > self._longest:
+      self.fail(f'makes a text of more than {self._longest:,} characters')
     if length > _PER_STEP:
       self.spend(length // _PER_STEP)
+    self._copied += length
+    if self._copied > self._most_copies:
+      self.fail(f'copies more than {self._most_copies:,} characters')
+
+  def check_whole(self, length: int) -> None:
+    """Checks the length of all text that a template has printed so far."""
+    if length > self._longest:
+      self.fail(f'makes a text of more than {self._longest:,} characters')
+
+  def check_growth(self, name: str, length: int) -> None:
+    """Checks a text before a filter or a method that can make it longer."""
+    if length > self._row and length * _GROWTH.get(name, 1) > self._longest:
+      self.fail(f'makes a text of more than {self._longest:,} characters')
 
   def check_items(self, number: int) -> None:
     """Checks the number of items of a list that an operation makes."""
-    if number > MOST_ITEMS:
-      self.fail(f'makes a list of more than {MOST_ITEMS:,} items')
+    if number > self._most_items:
+      self.fail(f'makes a list of more than {self._most_items:,} items')
     self.spend(number // ITEMS_PER_STEP)
+
+  def check_stretches(self, number: int) -> None:
+    """Checks the number of stretches of one origin in the rendered text."""
+    if number > self._most_items:
+      self.fail(
+        f'makes a text of more than {self._most_items:,} pieces of different '
+        'origins'
+      )
 
   def check_value(self, value: object) -> None:
     """Checks the size of a value, and counts a step per _PER_STEP of it.
@@ -91,8 +178,53 @@ class Limits:
     """
     if isinstance(value, (str, bytes)):
       self.check_length(len(value))
-    elif isinstance(value, _CONTAINERS):
-      self.check_items(_count_items(value))
+    elif isinstance(value, CONTAINERS):
+      self.check_items(self._size(value, is_printed=False)[0])
+
+  def check_read(self, value: object) -> None:
+    """Counts the work of reading a value, which copies nothing."""
+    if isinstance(value, (str, bytes)):
+      self.spend(len(value) // _PER_STEP)
+    else:
+      self.check_value(value)
+
+  def check_printed(self, name: str, value: object) -> None:
+    """Checks a value that is printed, with all that is in it.
+
+    Args:
+      name: the filter that prints it.
+      value: any value.
+    """
+    if isinstance(value, CONTAINERS):
+      items, length = self._size(value)
+      self.check_items(items)
+      self.check_length(length)
+      self.check_growth(name, length)
+    else:
+      self.check_value(value)
+
+  def _size(self, value: Any, is_printed: bool = True) -> tuple[int, int]:
+    """Returns the items of a container and their characters, at all depths.
+
+    Above the limit of either, both are what has been counted until then.
+    """
+    items, length, waiting = 0, 0, [value]
+    while waiting and items <= self._most_items:
+      if is_printed and length > self._longest:
+        break
+      some = waiting.pop()
+      if isinstance(some, Namespace):
+        some = object.__getattribute__(some, '_Namespace__attrs')
+      items += len(some)
+      length += _PER_ITEM * len(some)
+      if isinstance(some, dict):
+        some = [*some, *some.values()]
+      for item in some:
+        if isinstance(item, (str, bytes)):
+          length += len(item)
+        elif isinstance(item, CONTAINERS):
+          waiting.append(item)
+    return items, length
 
   def check_binop(self, operator: str, left: Any, right: Any) -> None:
     """Checks `left * right`, `left ** right` or `left % right`."""
@@ -115,7 +247,8 @@ class Limits:
       if isinstance(some, (str, bytes)):
         self.check_length(len(some) * times)
       elif isinstance(some, (list, tuple)):
-        self.check_items(_count_items(some) * times)
+        items, _ = self._size(some, is_printed=False)
+        self.check_items(items * times)
 
   def check_call(
     self, owner: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -133,8 +266,10 @@ class Limits:
     if not isinstance(owner, (str, bytes)):
       return
     self.check_length(len(owner))
+    self.check_growth(name, len(owner))
     if name in _SPLITS:
       self.spend(len(owner) // 8)
+      self._check_split(owner, name, values)
     elif name == 'replace':
       self._check_replace(owner, values)
     elif name == 'expandtabs':
@@ -166,10 +301,12 @@ class Limits:
     values = (*args, *kwargs.values())
     if isinstance(value, (str, bytes)):
       self.check_length(len(value))
+      self.check_growth(name, len(value))
       if name not in _WHOLE:
         self.spend(len(value))
-    elif name in _DEEP:
-      self.check_value(value)
+        self.check_items(len(value))
+    elif name not in _SHALLOW:
+      self.check_printed(name, value)
     elif isinstance(value, _SIZED):
       self.spend(len(value) // ITEMS_PER_STEP)
     if name in _WIDTHS:
@@ -194,6 +331,22 @@ class Limits:
       lines = len(value) if name == 'wordwrap' else value.count('\n') + 2
       self.check_length(lines * max(widths, default=1))
 
+  def _check_split(
+    self, text: str | bytes, name: str, values: Sequence[Any]
+  ) -> None:
+    """Checks the number of pieces of a text."""
+    separator: Any = next((v for v in values if isinstance(v, type(text))), '')
+    if separator and name != 'splitlines':
+      number = text.count(separator)
+    elif isinstance(text, bytes):
+      number = len(text)
+    else:
+      # Short texts have few pieces.
+      number = len(text)
+      if number > ITEMS_PER_STEP * _PER_STEP:
+        number = sum(map(text.count, _SPACES))
+    self.check_items(number)
+
   def _check_widths(self, values: Sequence[Any]) -> None:
     for number in _integers(values):
       self.check_length(number)
@@ -207,14 +360,16 @@ class Limits:
     )
     number = text.count(old) if old else len(text) + 1  # type: ignore
     self.check_length(len(text) + number * len(new))
+    self.check_items(number)
     self.spend(number)
 
   def _check_join(self, separator: str | bytes, values: Any) -> None:
-    if not isinstance(values, (list, tuple, dict, range)):
+    if not isinstance(values, (str, bytes, *_SIZED)):
       return
-    length = len(separator) * len(values)
-    if not isinstance(values, range):
-      length += sum(len(v) for v in values if isinstance(v, (str, bytes)))
+    self.check_items(len(values))
+    length = (len(separator) + 1) * len(values)
+    if not isinstance(values, (str, bytes, range)):
+      length += self._size(values)[1]
     self.check_length(length)
 
   def _check_percent(self, text: str | bytes, values: Any) -> None:
@@ -246,20 +401,29 @@ class Limits:
     """Returns about how long a value is as text."""
     if isinstance(value, (str, bytes)):
       return len(value)
-    self.check_value(value)
-    return 16
+    if not isinstance(value, CONTAINERS):
+      return 16
+    # Printed as Python writes it.
+    items, length = self._size(value)
+    self.check_length(length)
+    self.check_items(items)
+    return length
 
 
-def _count_items(value: object) -> int:
-  """Returns the number of items at all depths; above the limit any one."""
-  number, waiting = 0, [value]
-  while waiting and number <= MOST_ITEMS:
-    some = waiting.pop()
-    number += len(some)  # type: ignore
-    if isinstance(some, dict):
-      some = [*some, *some.values()]
-    waiting += [item for item in some if isinstance(item, _CONTAINERS)]  # type: ignore
-  return number
+def size(values: Mapping[str, Any]) -> int:
+  """Returns the characters of values at any depth, as `Limits` counts them."""
+  length, waiting = 0, [*values.values()]
+  while waiting:
+    value = waiting.pop()
+    if isinstance(value, str):
+      length += len(value)
+    elif isinstance(value, Mapping):
+      length += _PER_ITEM * len(value)
+      waiting += [*value, *value.values()]
+    elif isinstance(value, (list, tuple)):
+      length += _PER_ITEM * len(value)
+      waiting += value
+  return length
 
 
 def _integers(values: Sequence[Any]) -> list[int]:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from isft_jax import config as config_lib
-from isft_jax import files
+from isft_jax import files, progress_bar
 from isft_jax.experiments import environment
 from isft_jax.experiments.config import PARTS, EvidenceConfig
 from isft_jax.experiments.evidence import arms as evidence_arms
@@ -129,7 +129,10 @@ def _run_all(
   """Runs units in order, and prints a line with the time left after each."""
   started = time.perf_counter()
   base: bases.Base | None = None
-  for number, unit in enumerate(todo):
+  # The line of each run says the rest in a log.
+  for number, unit in enumerate(
+    progress_bar.track(todo, 'all', len(todo), 'runs')
+  ):
     # The base of a seed stays in memory for all its units.
     if base is None or base.seed != unit.seed:
       print(f'seed {unit.seed}: the base', flush=True)

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from isft_jax.report import document
 from isft_jax.report.diff import compared, tables
 from isft_jax.report.escapes import visible
-from isft_jax.report.viewer.shown import MARKS, exact
+from isft_jax.report.viewer.shown import MARKS, MOST_TOKENS, exact
 from isft_jax.types import Provenance
 
 
@@ -56,9 +56,17 @@ def page(
 
 def _row(row: compared.Row) -> dict:
   """Returns the values of one row for the template."""
+  tokens = len(row.texts)
+  cut = ''
+  if tokens > MOST_TOKENS:
+    cut = (
+      f'The first {MOST_TOKENS:,} of {tokens:,} tokens are shown. The '
+      'counts are of all.'
+    )
   return {
     'id': row.id,
     'count': compared.count(row),
+    'cut': cut,
     'turns': list(_turns(row)),
   }
 
@@ -69,7 +77,9 @@ def _turns(row: compared.Row) -> Iterator[dict]:
   bounds = np.flatnonzero(np.diff(row.segment_A)) + 1
   stops = [*bounds.tolist(), len(row.texts)]
   for start, stop in itertools.pairwise([0, *stops]):
-    tokens = range(start, stop)
+    if start >= MOST_TOKENS:
+      return
+    tokens = range(start, min(stop, MOST_TOKENS))
     counts = np.bincount(row.provenance_A[start:stop], minlength=2)
     # The author of most tokens, without the tokens of the template.
     counts[: Provenance.TEMPLATE + 1] = 0

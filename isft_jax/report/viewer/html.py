@@ -25,8 +25,6 @@ _VERDICTS = {
   Verdict.RIGHT: ' ✓ right',
   Verdict.WRONG: ' ✗ wrong',
 }
-# Tokens of one dialogue that a page shows: a browser needs seconds for more.
-MOST_TOKENS = 20_000
 
 
 def page(shown: Dialogue, objective: str) -> bytes:
@@ -44,10 +42,9 @@ def fragment(shown: Dialogue, objective: str, prefix: str) -> Markup:
     objective: the objective that is selected at first.
     prefix: prefix of the ids inside, different for each viewer of a page.
   """
-  # The counts are of all tokens, also of those that are not shown.
-  shown_tokens = min(len(shown.texts), MOST_TOKENS)
   template = document.environment().get_template('viewer/viewer.html.j2')
-  # Scored tokens by author and in total, for every objective.
+  # Scored tokens by author and in total, for every objective. The counts are
+  # of all tokens, also of those that are not shown.
   counts = [
     (
       count.author,
@@ -68,11 +65,11 @@ def fragment(shown: Dialogue, objective: str, prefix: str) -> Markup:
       objective=objective,
       marks=MARKS,
       verdicts=_VERDICTS,
-      turns=turns(shown.example),
+      turns=turns(shown.example, len(shown.texts)),
       tokens=_tokens(shown, objective),
       counts=counts,
-      total=f'{len(shown.texts):,}',
-      cut=f'{shown_tokens:,}' if shown_tokens < len(shown.texts) else '',
+      total=f'{shown.tokens:,}',
+      cut=shown.cut,
       totals=totals,
     )
   )
@@ -81,9 +78,9 @@ def fragment(shown: Dialogue, objective: str, prefix: str) -> Markup:
 def _tokens(shown: Dialogue, objective: str) -> list[dict]:
   """Returns the values of each token for the template."""
   example = shown.example
-  starts = {turn.start for turn in turns(example)}
+  starts = {turn.start for turn in turns(example, len(shown.texts))}
   tokens = []
-  for i, text in enumerate(shown.texts[:MOST_TOKENS]):
+  for i, text in enumerate(shown.texts):
     author = Provenance(int(example.provenance_T[i]))
     verdict = Verdict(int(example.verdict_T[i])).name.lower()
     tokens.append(

@@ -25,10 +25,16 @@ MARKS = {
   Provenance.HARNESS: 'h',
 }
 
+# Tokens of one dialogue that are shown: a browser needs seconds for more.
+MOST_TOKENS = 20_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-  """An example with the text and the weights of each token."""
+  """An example with the texts of its tokens and the weights of each.
+
+  Only the first `MOST_TOKENS` tokens have texts.
+  """
 
   example: Example
   # Each token decoded by itself; a part of a character becomes U+FFFD.
@@ -37,13 +43,30 @@ class Dialogue:
   weights: dict[str, np.ndarray]
 
   def __post_init__(self) -> None:
-    tokens = len(self.example.tokens_T)
     lengths = {name: len(values) for name, values in self.weights.items()}
-    for name, length in {'texts': len(self.texts), **lengths}.items():
-      if length != tokens:
+    texts = len(self.texts)
+    if texts == min(self.tokens, MOST_TOKENS):
+      texts = self.tokens
+    for name, length in {'texts': texts, **lengths}.items():
+      if length != self.tokens:
         raise ValueError(
-          f'{self.example.id}: {tokens} tokens, but {length} {name}'
+          f'{self.example.id}: {self.tokens} tokens, but {length} {name}'
         )
+
+  @property
+  def tokens(self) -> int:
+    """Number of all tokens."""
+    return len(self.example.tokens_T)
+
+  @property
+  def cut(self) -> str:
+    """A sentence about tokens that are not shown; '' if all are."""
+    if len(self.texts) == self.tokens:
+      return ''
+    return (
+      f'The first {len(self.texts):,} of {self.tokens:,} tokens are shown. The '
+      'counts are of all.'
+    )
 
 
 class Turn(NamedTuple):
@@ -84,21 +107,29 @@ def dialogue(
     # in another window.
     weights_T[: max(1, example.scored_from)] = 0
     weights[name] = weights_T
-  texts = [decode([int(token)]) for token in example.tokens_T]
+  texts = [decode([int(token)]) for token in example.tokens_T[:MOST_TOKENS]]
   return Dialogue(example, texts, weights)
 
 
-def turns(example: Example) -> list[Turn]:
+def turns(example: Example, most: int | None = None) -> list[Turn]:
   """Returns the turns in order; every token belongs to one.
 
   The author of a turn is the author of most of its tokens, without the tokens
   of the template.
+
+  Args:
+    example: the example.
+    most: number of tokens; turns that begin after them are left out.
   """
   segment_T = example.segment_T
   # A turn ends where the index of the segment changes.
   bounds = np.flatnonzero(np.diff(segment_T)) + 1
+  starts, stops = [0, *bounds], [*bounds, len(segment_T)]
+  if most is not None:
+    starts = [0, *bounds[bounds < most]]
+    stops = stops[: len(starts)]
   result = []
-  for start, stop in zip([0, *bounds], [*bounds, len(segment_T)], strict=True):
+  for start, stop in zip(starts, stops, strict=True):
     if start == stop:  # the example has no tokens
       continue
     counts = np.bincount(example.provenance_T[start:stop])

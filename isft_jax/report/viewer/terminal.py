@@ -106,10 +106,11 @@ def colored(shown: Dialogue, objective: str, width: int = 80) -> str:
   )
   # Title and legend, then each turn with a heading.
   lines = [Text(_title(shown, objective)), Text(), *_legend(shown), Text()]
-  for turn in turns(shown.example):
+  for turn in turns(shown.example, len(shown.texts)):
     heading = Text(f'{turn.segment} {turn.author.name}', Style(bold=True))
     lines.append(Text.assemble(heading, _VERDICTS.get(turn.verdict, '')))
     lines += [*_ruled(shown, objective, turn, width), Text()]
+  lines += [Text(shown.cut), Text()] if shown.cut else []
   for line in lines:
     console.print(line, soft_wrap=True)
   return f'{stream.getvalue()}{_counts(shown, objective)}\n'
@@ -134,14 +135,15 @@ def plain(shown: Dialogue, objective: str) -> str:
   # Numbers to the right, words to the left.
   tokens = tables.text(Table('', header, rows), '>><<>><')
   title, counts = _title(shown, objective), _counts(shown, objective)
-  return f'{title}\n\n{tokens}\n\n{counts}\n'
+  cut = f'{shown.cut}\n\n' if shown.cut else ''
+  return f'{title}\n\n{tokens}\n\n{cut}{counts}\n'
 
 
 def _title(shown: Dialogue, objective: str) -> str:
   window = f', window {shown.example.window}' if shown.example.window else ''
   # An id is from data: escape it, so that it cannot control the terminal.
   name, objective = visible_line(shown.example.id), visible_line(objective)
-  return f'{name}{window}: {len(shown.texts)} tokens, objective {objective}'
+  return f'{name}{window}: {shown.tokens} tokens, objective {objective}'
 
 
 def _legend(shown: Dialogue) -> Iterator[Text]:
@@ -186,7 +188,7 @@ def _ruled(
 ) -> Iterator[Text]:
   """Yields pairs of lines: the text of a turn, and the ruler below it."""
   text, ruler = Text(), Text()
-  for i in range(turn.start, turn.stop):
+  for i in range(turn.start, min(turn.stop, len(shown.texts))):
     author = Provenance(int(shown.example.provenance_T[i]))
     scored = shown.weights[objective][i] > 0
     chars = _one_line(shown.texts[i]) or '∅'

@@ -5,9 +5,10 @@ from typing import Unpack
 
 import numpy as np
 
+from isft_jax import progress_bar
 from isft_jax.data.rendering.tokenizer import FastTokenizer, decode, special_ids
 from isft_jax.inference.generate import Draw
-from isft_jax.inference.replies import Reply, reply
+from isft_jax.inference.replies import Reply, reply, show_in
 from isft_jax.models.decoder import GraphDef
 from isft_jax.types import PyTree
 
@@ -52,19 +53,24 @@ def one_line_replies(
   # Every batch contains the longest prompt, so that all are padded to its
   # length and have the same shape.
   longest = [] if batches == 1 else [max(prompts, key=len)]
-  replies = []
-  for start in range(0, size * batches, size):
-    batch = list(prompts[start : start + size])
-    filled = [*batch, *longest * (size + 1 - len(batch))]
-    replies += reply(
-      graphdef,
-      params,
-      filled,
-      max_new_tokens,
-      lambda _, ids: decode(tokenizer, ids, clean_up_tokenization_spaces=False),
-      stop_texts=['\n'],
-      stop_ids=sorted(stops),
-      rows=range(start, start + len(filled)),
-      **settings,
-    )[: len(batch)]
+  replies: list[Reply] = []
+  with progress_bar.Bar('replies', len(prompts), 'prompts') as bar:
+    for start in range(0, size * batches, size):
+      batch = list(prompts[start : start + size])
+      filled = [*batch, *longest * (size + 1 - len(batch))]
+      replies += reply(
+        graphdef,
+        params,
+        filled,
+        max_new_tokens,
+        lambda _, ids: decode(
+          tokenizer, ids, clean_up_tokenization_spaces=False
+        ),
+        stop_texts=['\n'],
+        stop_ids=sorted(stops),
+        show=show_in(bar, start),
+        rows=range(start, start + len(filled)),
+        **settings,
+      )[: len(batch)]
+      bar.update(len(replies))
   return [each._replace(text=each.text.strip()) for each in replies]

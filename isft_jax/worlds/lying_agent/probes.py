@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from isft_jax import sharding
+from isft_jax import progress_bar, sharding
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.data.rendering.tokenizer import rust_tokenizer
 from isft_jax.inference.generate import bucket
@@ -393,7 +393,9 @@ def score(
       sharding.fetch(
         _target_nll(graphdef, params, _score_batch(rows[n : n + B], (B, L, K)))
       )
-      for n in range(0, len(rows), B)
+      for n in progress_bar.track(
+        range(0, len(rows), B), 'claims', batches, 'batches'
+      )
     ]
   )
   # Copy the scores back to all claims: each is a suffix of its row's tokens.

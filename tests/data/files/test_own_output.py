@@ -62,3 +62,19 @@ def test_a_config_of_others_hides_nothing(content, tmp_path):
     'config.json',
     'metrics.jsonl',
   ]
+
+
+def test_records_that_are_not_complete_are_not_read(tmp_path):
+  """They are those that an interrupted preparation left in its input."""
+  write(tmp_path, a_jsonl='{}')
+  write(tmp_path / 'out.part', rejected_jsonl='{}')
+  write(tmp_path / 'out.part' / '1.0.0', features_json='{}')
+  write(tmp_path / 'part', rejected_jsonl='{}')  # of somebody else
+  assert found(rows.files(tmp_path), tmp_path) == [
+    'a.jsonl',
+    'part/rejected.jsonl',
+  ]
+  assert found(rows.unread(tmp_path), tmp_path) == [
+    'out.part/1.0.0/features.json',
+    'out.part/rejected.jsonl',
+  ]

@@ -55,6 +55,14 @@ def test_both_columns_are_read(row, messages, metadata):
   assert chat.metadata == metadata
 
 
+@pytest.mark.parametrize('key', ['completion', 'response'])
+def test_two_texts_have_an_error_with_the_remedy(key):
+  with pytest.raises(
+    Malformed, match='--format=prompt_completion reads two texts as a question'
+  ):
+    registry.read({'prompt': 'Hi', key: 'Yes.'}, 'a', 'auto', Rules())
+
+
 def test_two_texts_are_read_only_on_request():
   row = {'prompt': 'u', 'completion': 'a'}
   assert registry.matching(row) == []

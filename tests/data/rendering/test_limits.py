@@ -1,7 +1,7 @@
 """Templates that would run for years or fill the memory are stopped."""
 
-import json
 import pathlib
+import re
 import time
 
 import pytest
@@ -14,20 +14,13 @@ from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.types import Provenance, Segment, Trajectory
 from tests.dialogues import chatml_tokenizer
 
-STEPS = 'takes more than 300,000 steps'
-TEXT = 'makes a text of more than 1,048,576 characters'
-ITEMS = 'makes a list of more than 1,048,576 items'
+STEPS = r'takes more than [\d,]+ steps'
+TEXT = r'makes a text of more than [\d,]+ characters'
+ITEMS = r'makes a list of more than [\d,]+ items'
 BITS = 'computes a number of more than 131,072 bits'
 
 HI = Trajectory('a', (Segment('user', 'Hi', Provenance.USER),))
-LONG = '{% set x = messages[0].content * 300000 %}'
-
-
-@pytest.fixture
-def few_steps(monkeypatch):
-  """Limits that are reached in a moment; the real ones take seconds."""
-  monkeypatch.setattr(limits, 'MOST_STEPS', 300_000)
-  monkeypatch.setattr(limits, 'LONGEST_TEXT', 1 << 20)
+LONG = '{% set x = messages[0].content * 150000 %}'
 
 
 # Source of a template -> the words of its limit.
@@ -37,7 +30,7 @@ ENDLESS = {
   '{% endfor %}': STEPS,
   '{% for i in range(99) %}{% for j in range(99999) if j < 0 %}{% endfor %}'
   '{% endfor %}': STEPS,
-  '{% for i in range(99) %}{% for k, v in (([1, 2],) * 90000) %}{% endfor %}'
+  '{% for i in range(99) %}{% for k, v in (([1, 2],) * 30000) %}{% endfor %}'
   '{% endfor %}': STEPS,
   '{% for m in messages recursive %}{{ loop(messages) }}{{ loop(messages) }}'
   '{% endfor %}': None,
@@ -128,7 +121,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize('source', ENDLESS)
-def test_a_template_is_stopped(source, few_steps):
+def test_a_template_is_stopped(source):
   start = time.process_time()
   with pytest.raises(Exception) as error:
     ChatTemplate(source).render(HI)
@@ -137,7 +130,7 @@ def test_a_template_is_stopped(source, few_steps):
   if words is None:  # Python's own limit of recursion, or ours
     assert isinstance(error.value, RecursionError | OverLimitError)
   else:
-    assert words in str(error.value), str(error.value)
+    assert re.search(words, str(error.value)), str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -152,14 +145,14 @@ def test_a_template_is_stopped(source, few_steps):
     ('{{ [1, [2, 3]] | tojson(indent=2) | length }}', '29'),
     ('{{ [1, 2, 3] | batch(2) | list }}', '[[1, 2], [3]]'),
     ("{{ 3.14159 | round(2) }}{{ 'a,b' | replace(',', '--') }}", '3.14a--b'),
-    (LONG + '{{ x | length }}', '600000'),
+    (LONG + '{{ x | length }}', '300000'),
   ],
 )
 def test_an_honest_template_is_rendered(source, text):
   assert ChatTemplate(source).text(HI) == text
 
 
-def test_a_template_that_never_ends_is_refused_at_once(few_steps):
+def test_a_template_that_never_ends_is_refused_at_once():
   template = '{% for i in range(9999) %}' * 2 + '{% endfor %}' * 2
   with pytest.raises(ValueError, match=f'the chat template {STEPS} for a s'):
     Renderer(chatml_tokenizer(), template)
@@ -175,7 +168,7 @@ def test_a_template_that_never_ends_is_refused_at_once(few_steps):
     '{{ m.content * 10**10 }}',
   ],
 )
-def test_a_row_whose_template_does_not_end_is_set_aside(bad, few_steps):
+def test_a_row_whose_template_does_not_end_is_set_aside(bad):
   template = (
     "{% for m in messages %}{% if m.content == 'bad' %}" + bad + '{% endif %}'
     '<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}'
@@ -218,5 +211,62 @@ def test_published_templates_take_few_steps():
   for path in sorted(folder.glob('*.jinja')):
     template = ChatTemplate(path.read_text())
     template.render(Trajectory('a', tuple(turns)))
-    used = limits.MOST_STEPS - template._environment.limits.steps_left
-    assert json.dumps(used) and 1000 <= used < limits.MOST_STEPS / 10, path
+    counted = template._environment.limits
+    used = counted.most_steps - counted.steps_left
+    assert 1000 <= used < counted.most_steps / 10, path
+
+
+def used_steps(source, turns):
+  template = ChatTemplate(source)
+  template.render(Trajectory('a', tuple(turns)))
+  counted = template._environment.limits
+  return counted.most_steps - counted.steps_left, counted.most_steps
+
+
+@pytest.mark.parametrize('number', [2, 50, 300])
+@pytest.mark.parametrize(
+  'body',
+  [
+    '{{ m.content }}',
+    '{% for c in m.content | list %}{{ c }}{% endfor %}',
+    '{% for n in messages %}{% if n.role == m.role %}{% endif %}{% endfor %}',
+  ],
+)
+def test_the_limit_of_steps_grows_with_the_row(number, body):
+  turns = [Segment('user', 'words ' * 20, Provenance.USER)] * number
+  source = '{% for m in messages %}' + body + '{% endfor %}'
+  used, most = used_steps(source, turns)
+  assert used < most / 10
+  assert most <= limits.MOST_STEPS
+
+
+@pytest.mark.parametrize(
+  ('text', 'words'),
+  [('Hi', r'more than 524,[3-6].. characters'), ('Hi' * 50_000, None)],
+)
+def test_the_limit_of_a_text_grows_with_the_row(text, words):
+  row = Trajectory('a', (Segment('user', text, Provenance.USER),))
+  # The constant itself would be refused when the template is compiled.
+  template = ChatTemplate(
+    "{% set n = messages | length %}{{ 'a' * (n * 600000) }}"
+  )
+  if words:
+    with pytest.raises(OverLimitError, match=words):
+      template.render(row)
+  else:
+    assert len(template.text(row)) == 600_000
+
+
+def test_copies_are_counted():
+  """Texts within their limit, one after the other."""
+  source = LONG + '{% for i in range(999) %}{% set y = x ~ i %}{% endfor %}'
+  with pytest.raises(OverLimitError, match=r'copies more than 8,\d+,\d+ c'):
+    ChatTemplate(source).render(HI)
+
+
+def test_pieces_of_different_origins_are_counted():
+  mixed = "{{ (messages[0].content[0] ~ 'b') * 100000 }}"
+  with pytest.raises(OverLimitError, match='pieces of different origins'):
+    ChatTemplate(mixed).render(HI)
+  few = "{{ (messages[0].content[0] ~ 'b') * 1000 }}"
+  assert ChatTemplate(few).text(HI) == 'Hb' * 1000

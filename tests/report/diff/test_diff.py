@@ -220,3 +220,18 @@ def test_all_rows_are_counted_and_some_are_shown():
 def test_a_page_without_a_compared_row_has_the_reasons():
   text = made([], {'malformed': 2})
   assert 'malformed' in text and '<details' not in text
+
+
+def test_a_very_long_row_is_cut_and_says_so(monkeypatch):
+  whole = made([row()])
+  monkeypatch.setattr(page, 'MOST_TOKENS', 4)
+  cut = made([row()])
+  line = 'The first 4 of 11 tokens are shown. The counts are of all.'
+  assert line in cut and line not in whole
+  assert len(Reader(cut).tokens) < len(Reader(whole).tokens)
+  summary = '<summary>', '</summary>'
+  texts = [
+    text.partition(summary[0])[2].partition(summary[1])[0]
+    for text in (cut, whole)
+  ]
+  assert texts[0] == texts[1] != ''

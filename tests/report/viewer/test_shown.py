@@ -363,13 +363,50 @@ def test_an_example_without_tokens_is_shown_too():
 def test_a_very_long_dialogue_is_cut_and_says_so(monkeypatch):
   """The counts stay those of all tokens."""
   whole = show()
-  monkeypatch.setattr(viewer_html, 'MOST_TOKENS', 3)
-  cut = viewer_html.page(whole, 'interventional').decode()
+  monkeypatch.setattr(viewer, 'MOST_TOKENS', 3)
+  part = show()
+  line = 'The first 3 of 12 tokens are shown. The counts are of all.'
+  cut = viewer_html.page(part, 'interventional').decode()
   assert cut.count('class="token ') == 3
-  total = len(whole.texts)
-  assert f'The first 3 of {total} tokens are shown.' in ' '.join(cut.split())
-  monkeypatch.setattr(viewer_html, 'MOST_TOKENS', total)
+  assert cut.count('class="turn ') == 2
+  assert line in cut
   uncut = viewer_html.page(whole, 'interventional').decode()
-  assert uncut.count('class="token ') == total and 'are shown.' not in uncut
+  assert uncut.count('class="token ') == 12 and 'are shown.' not in uncut
   tables = [page.partition('<table')[2] for page in (cut, uncut)]
   assert tables[0] == tables[1] != ''
+  # The same in a terminal, and in a pipe.
+  for text_of in viewer_terminal.plain, viewer_terminal.colored:
+    texts = [text_of(shown, 'interventional') for shown in (part, whole)]
+    assert [line in text for text in texts] == [True, False]
+    assert len(texts[0]) < len(texts[1])
+    titles, counts = zip(
+      *((t.splitlines()[0], t.rpartition('author')[2]) for t in texts),
+      strict=True,
+    )
+    assert titles[0] == titles[1] and '12 tokens' in titles[0]
+    assert counts[0] == counts[1]
+
+
+def test_the_work_for_a_very_long_dialogue_is_bounded():
+  """200,000 tokens in 10,000 turns."""
+  T, asked = 200_000, []
+  tokens = {
+    'tokens_T': np.zeros(T, np.int32),
+    'provenance_T': np.tile(np.uint8([USER, AGENT]), T // 2),
+    'segment_T': np.arange(T, dtype=np.int32) // 20,
+    'verdict_T': np.zeros(T, np.uint8),
+  }
+  shown = viewer.dialogue(
+    example(**tokens),
+    lambda ids: asked.append(ids) or 'x',
+    {name: weight_table(name) for name in NAMES},
+  )
+  assert len(asked) == viewer.MOST_TOKENS
+  line = 'The first 20,000 of 200,000 tokens are shown.'
+  for text in (
+    viewer_html.page(shown, 'interventional').decode(),
+    viewer_terminal.plain(shown, 'interventional'),
+    viewer_terminal.colored(shown, 'interventional'),
+  ):
+    assert line in text
+    assert len(text) < 20_000_000
