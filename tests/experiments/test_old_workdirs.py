@@ -200,11 +200,11 @@ def test_training_resumes_at_the_checkpoint_of_an_old_workdir(
   )
   add, steps = metrics_lib.Metrics.add, []
 
-  def add_or_stop(self, step, values):
+  def add_or_stop(self, step, values, *rest):
     if step == 5 and 3 in steps:
       raise KeyboardInterrupt
     steps.append(step)
-    add(self, step, values)
+    add(self, step, values, *rest)
 
   monkeypatch.setattr(metrics_lib.Metrics, 'add', add_or_stop)
   config = CONFIGS['train']()

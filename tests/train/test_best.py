@@ -152,10 +152,10 @@ def stop_before(monkeypatch, step):
   """Makes a run end as by a kill, before a step is logged and saved."""
   add = metrics_lib.Metrics.add
 
-  def add_or_stop(self, number, metrics):
+  def add_or_stop(self, number, metrics, *rest):
     if number == step:
       raise KeyboardInterrupt
-    add(self, number, metrics)
+    add(self, number, metrics, *rest)
 
   monkeypatch.setattr(metrics_lib.Metrics, 'add', add_or_stop)
 

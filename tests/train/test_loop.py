@@ -83,10 +83,10 @@ def interrupt_before(monkeypatch, at_step):
   """Makes training stop, as by Ctrl-C, when it has dispatched a step."""
   add = metrics_lib.Metrics.add
 
-  def add_or_stop(self, step, metrics):
+  def add_or_stop(self, step, metrics, *rest):
     if step == at_step:
       raise KeyboardInterrupt
-    add(self, step, metrics)
+    add(self, step, metrics, *rest)
 
   monkeypatch.setattr(metrics_lib.Metrics, 'add', add_or_stop)
 
@@ -141,8 +141,8 @@ def test_told_to_stop_it_saves_and_goes_on_later_bit_for_bit(
   handler = signal.getsignal(signal.SIGTERM)
   add = metrics_lib.Metrics.add
 
-  def add_and_tell(self, step, metrics):
-    add(self, step, metrics)
+  def add_and_tell(self, step, metrics, *rest):
+    add(self, step, metrics, *rest)
     if step == at_step:
       os.kill(os.getpid(), signal.SIGTERM)
 
