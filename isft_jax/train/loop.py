@@ -228,7 +228,8 @@ def _train(
               )
             if probe:
               values['probe'] = probe(trainer.graphdef, state.model_params)
-          metrics.add(step, values, evaluated)
+          metrics.add_evaluated(step, evaluated)
+          metrics.add(step, values)
 
           # Log and save.
           stop = notice.should_stop(step)
