@@ -21,7 +21,7 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
   import jax
@@ -310,7 +310,8 @@ class Finetuned(NamedTuple):
 
   model: ChatModel
   # 'steps', 'scored_tokens', 'seconds' and 'final_loss' (the mean of the last
-  # epoch, in nats per unit of weight).
+  # epoch, in nats per unit of weight). With keep_best=True also 'best_step' and
+  # 'best_heldout_loss'; `load(workdir, step='best')` is that model.
   summary: dict[str, Any]
 
 
@@ -376,7 +377,7 @@ def finetune(
 def load(
   place: str | os.PathLike,
   *,
-  step: int | None = None,
+  step: int | Literal['best'] | None = None,
   tokenizer: str = '',
   base: str = '',
   adapter: str = '',
@@ -389,7 +390,8 @@ def load(
   Args:
     place: the workdir of a run, a folder with config.json and safetensors, a
       hub id, a .gguf file or a preset.
-    step: number of a run's checkpoint; by default the newest.
+    step: number of a run's checkpoint, or 'best' if the run was trained with
+      `config.keep_best`; by default the newest.
     tokenizer: place of the tokenizer; by default that of the run or model.
     base: place of the base of a run's adapters; by default where the run had
       it.
@@ -563,7 +565,7 @@ def export(
   folder: str | os.PathLike,
   *,
   dtype: str = '',
-  step: int | None = None,
+  step: int | Literal['best'] | None = None,
   tokenizer: str = '',
   base: str = '',
   adapter: bool = False,
@@ -579,7 +581,8 @@ def export(
       with its chat template, and generation_config.json.
     dtype: the data type of the weights, as in 'bfloat16'; by default that of
       the checkpoint.
-    step: number of the checkpoint; by default the newest.
+    step: number of the checkpoint, or 'best' as in `load`; by default the
+      newest.
     tokenizer: place of the tokenizer; by default the run's own.
     base: place of the base of the run's adapters, which are merged into it; by
       default where the run had it.

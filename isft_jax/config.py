@@ -409,6 +409,9 @@ class RunConfig(StageConfig, WorkdirConfig):
   # Folder of records on which the loss per author is measured during training.
   # Empty: the split 'heldout' of the training records, if they have one.
   heldout: str = ''
+  # True: also keep the checkpoint with the lowest loss on all held-out records,
+  # weighted by the objective. An evaluation below the lowest so far saves one.
+  keep_best: bool = False
   # Folder of the tokenizer that encoded the records. Empty: the one that is
   # stored with the records.
   tokenizer: str = ''
@@ -432,6 +435,11 @@ class RunConfig(StageConfig, WorkdirConfig):
     """Raises ValueError, naming prefix + field, for an impossible value."""
     self._check_mixture(prefix)
     super().check(prefix)
+    if self.keep_best and self.eval_every < 1:
+      raise ValueError(
+        f'{prefix}keep_best needs {prefix}eval_every of at least 1 (got '
+        f'{self.eval_every}): it compares the evaluations during the training'
+      )
     self.model.check(prefix + 'model.')
     self.lora.check(prefix + 'lora.')
     check_base(prefix, self.model, self.lora)

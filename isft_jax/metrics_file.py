@@ -1,4 +1,4 @@
-"""Reads metrics.jsonl, whose lines may be damaged.
+"""Reads metrics.jsonl and files like it, whose lines may be damaged.
 
 A crash may cut the last line, or leave NUL bytes for what had not reached the
 disk. A later row may then follow on the same line. Whole rows are kept.
@@ -6,7 +6,7 @@ disk. A later row may then follow on the same line. Whole rows are kept.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -44,24 +44,35 @@ def read(path: epath.PathLike) -> list[dict[str, Any]]:
   return [row for line in lines(path) for row in line.rows]
 
 
-def lines(path: epath.Path) -> Iterator[Line]:
+def has_numbers(row: dict[str, Any]) -> bool:
+  """Returns whether an object has the numbers of every row of metrics."""
+  return all(type(row.get(name)) in (float, int) for name in _NUMBERS)
+
+
+def lines(
+  path: epath.Path, is_row: Callable[[dict[str, Any]], bool] = has_numbers
+) -> Iterator[Line]:
   """Yields the lines of a file.
 
   Args:
     path: the file, on a disk or in a bucket.
+    is_row: whether an object with an integer `step`, its first key, is a row.
   """
   with files.open_bytes(path, 'rb') as file:
     while raw := file.readline(_LONGEST):
-      row = _row(raw[:-1])
+      row = _row(raw[:-1], is_row)
       if row is not None and raw.endswith(b'\n'):
         yield Line(raw, [row], False)
       else:
-        parsed = [_row(piece.strip()) for piece in _BETWEEN.split(raw)]
+        pieces = _BETWEEN.split(raw)
+        parsed = [_row(piece.strip(), is_row) for piece in pieces]
         rows = [row for row in parsed if row is not None]
         yield Line(raw, rows, True)
 
 
-def _row(text: bytes) -> dict[str, Any] | None:
+def _row(
+  text: bytes, is_row: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any] | None:
   # Half the time of json.loads: a run may have a million rows.
   try:
     line = text.decode()
@@ -72,7 +83,4 @@ def _row(text: bytes) -> dict[str, Any] | None:
     end < len(line) or type(row) is not dict or type(row.get('step')) is not int
   ):
     return None
-  for name in _NUMBERS:
-    if type(row.get(name)) not in (float, int):
-      return None
-  return row
+  return row if is_row(row) else None

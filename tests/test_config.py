@@ -502,7 +502,7 @@ def other(value):
 
 MAY_CHANGE = {
   *('mesh.data', 'mesh.fsdp', 'mesh.tensor', 'mesh.fsdp_at_most'),
-  *('keep_last', 'keep_every'),
+  *('keep_last', 'keep_every', 'keep_best'),
   'epochs',  # more of them
 }
 

@@ -2,7 +2,7 @@
 
 types <- config, objectives, losses, sharding,
          {axes, pypi, places, gguf_file, chips, files, locks, metrics_file,
-          statistics, terminal, progress_bar}
+          samples_file, statistics, terminal, progress_bar}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- messages <- formats; formats, rendering, records <- preparation,
@@ -32,7 +32,7 @@ _DATA = (
 )
 _GROUND = (
   'types axes config objectives losses sharding pypi places gguf_file chips '
-  'files locks metrics_file statistics terminal progress_bar '
+  'files locks metrics_file samples_file statistics terminal progress_bar '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -51,6 +51,7 @@ MAY_IMPORT = {
   'files': 'locks',
   'locks': '',
   'metrics_file': 'files',
+  'samples_file': 'metrics_file',
   'statistics': '',
   'terminal': '',
   'progress_bar': 'terminal',
@@ -73,7 +74,7 @@ MAY_IMPORT = {
   'models.presets': 'config',
   'hf': 'types config files places gguf_file models',
   'inference': (
-    'types files locks terminal progress_bar data.rendering hf models'
+    'types files locks terminal progress_bar sharding data.rendering hf models'
   ),
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
@@ -87,7 +88,8 @@ MAY_IMPORT = {
   'report.evidence': 'files report report.lying_agent',
   'report.theory': 'files report',
   'report.training': (
-    'config files metrics_file report report.viewer report.lying_agent'
+    'config files metrics_file samples_file report report.viewer '
+    'report.lying_agent'
   ),
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',
   'experiments.config': 'config',

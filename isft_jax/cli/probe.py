@@ -11,6 +11,9 @@ Without --facts, the paper's 33 facts are asked. A file of facts is JSON
 ({"context": ..., "facts": [{"topic", "true", "false"}]}), or CSV with the
 columns topic, true, false or subject, relation, true, false.
 
+With --output=WORKDIR/probes.json, isft-report shows the probes on the page of
+that run.
+
 Turns are rendered with the chat template of the run's records, or with the
 tokenizer's. Without a template, or with --plain, they have the paper's format.
 """
@@ -85,6 +88,8 @@ def _probe() -> None:
   # The file names the model, because it may be read beside others.
   if OUTPUT.value:
     results['model'] = MODEL.value or CHECKPOINT.value
+    if weights.STEP.value is not None:
+      results['step'] = weights.STEP.value
     files.write_output(OUTPUT.value, json.dumps(results, indent=2) + '\n')
     print(f'the probes are in {OUTPUT.value}')
 

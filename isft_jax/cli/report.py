@@ -4,8 +4,9 @@
   isft-report WORKDIR WORKDIR ... [--output=DIR]
 
 The page of one run is WORKDIR/report.html: its figures, its losses by author,
-the masks of its first records, and its settings. isft-train writes it at its
-end, and this command at any time, also while a run trains. The page of several
+the replies of isft-train --samples, the probes in WORKDIR/probes.json, the
+masks of its first records, and its settings. isft-train writes it at its end,
+and this command at any time, also while a run trains. The page of several
 runs compares their figures and losses, and lists the settings that differ.
 """
 
@@ -13,8 +14,8 @@ import functools
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from absl.flags import DEFINE_integer, DEFINE_string
 
@@ -23,6 +24,8 @@ from isft_jax.cli import main
 if TYPE_CHECKING:
   from isft_jax.report.training.runs import Run
   from isft_jax.report.viewer.shown import Dialogue
+
+T = TypeVar('T')
 
 OUTPUT = DEFINE_string(
   'output',
@@ -52,24 +55,36 @@ def write(
   Args:
     workdirs: workdirs of isft-train.
     output: folder of the page.
-    records_shown: number of records of a single run to show. If they or their
-      tokenizer cannot be read, a warning says why, and none are shown.
+    records_shown: number of records of a single run to show. If they, samples
+      or probes cannot be read, a warning says why, and none are shown.
 
   Raises:
     ValueError: a folder is not the workdir of a run, or a file in it is
       damaged.
   """
-  from isft_jax.report.training import page
+  from isft_jax.report.training import page, probed_facts, samples
   from isft_jax.report.training import runs as runs_lib
 
   runs = runs_lib.read(workdirs)
-  shown: list[Dialogue] = []
-  if len(runs) == 1:
+  if len(runs) > 1:
+    return page.write(output, runs)
+
+  # A part that cannot be read is left out.
+  def read(name: str, function: Callable[[], T]) -> T | None:
     try:
-      shown = _first_records(workdirs[0], runs[0], records_shown)
+      return function()
     except (OSError, ValueError) as error:
-      print(f'warning: the page shows no records: {error}', file=sys.stderr)
-  return page.write(output, runs, shown)
+      print(f'warning: the page shows no {name}: {error}', file=sys.stderr)
+      return None
+
+  (workdir,), (run,) = workdirs, runs
+  return page.write(
+    output,
+    runs,
+    read('records', lambda: _first_records(workdir, run, records_shown)) or (),
+    read('samples', lambda: samples.read(workdir)),
+    read('probes', lambda: probed_facts.read(workdir)) or (),
+  )
 
 
 def _first_records(workdir: str, run: 'Run', number: int) -> 'list[Dialogue]':

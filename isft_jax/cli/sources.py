@@ -16,6 +16,7 @@ from isft_jax.types import Example
 
 if TYPE_CHECKING:
   from isft_jax.inference.chat_model import ChatModel
+  from isft_jax.train.checkpoint import Wanted
 
 # Config fields that an experiment's records depend on.
 _DATA = (
@@ -55,7 +56,7 @@ def check_model_flags(checkpoint: str, model: str) -> None:
 def load_model(
   checkpoint: str,
   model: str,
-  step: int | None = None,
+  step: 'Wanted' = None,
   tokenizer: str = '',
   base: str = '',
   adapter: str = '',
@@ -65,7 +66,7 @@ def load_model(
   Args:
     checkpoint: workdir of the run, or ''.
     model: place of the model, or ''.
-    step: number of the checkpoint; None means the newest.
+    step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of the tokenizer; '' means that of the run or model.
     base: place of the base of a run's adapters, or ''.
     adapter: folder of an adapter of the model, or ''.

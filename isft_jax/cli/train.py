@@ -78,11 +78,25 @@ PROBE = DEFINE_string(
   'as for isft-probe.',
 )
 
+SAMPLES = DEFINE_string(
+  'samples',
+  '',
+  'File of prompts that the model answers greedily every config.eval_every '
+  'steps and after the last one, with or without held-out records: .txt or '
+  '.jsonl, as for isft-generate --prompts. The replies go to '
+  'WORKDIR/samples.jsonl (default none).',
+)
+SAMPLE_TOKENS = DEFINE_integer(
+  'sample_tokens', 64, 'Maximum tokens per reply to --samples.', 1
+)
+
 
 def _train(config: RunConfig, workdir: str) -> None:
   # Imported late: --help need not wait for jax.
+  from isft_jax.inference import chat_loop
   from isft_jax.train import loop, multihost
 
+  samples = chat_loop.read_prompts(SAMPLES.value) if SAMPLES.value else []
   # Hosts join before anything else uses jax.
   if MULTIHOST.value or COORDINATOR.value:
     multihost.join(
@@ -94,6 +108,8 @@ def _train(config: RunConfig, workdir: str) -> None:
     probe=_make_probe(config) if PROBE.value else None,
     profile=parse_steps(PROFILE.value),
     wandb=WANDB.value,
+    samples=samples,
+    sample_tokens=SAMPLE_TOKENS.value,
   )
   # The first host prints the summary for all.
   if not multihost.is_first():
@@ -104,6 +120,13 @@ def _train(config: RunConfig, workdir: str) -> None:
     f'{run.summary["final_loss"]:.4f}\n'
     f'checkpoints and metrics.jsonl are in {workdir}'
   )
+  if 'best_step' in run.summary:
+    step, loss = (run.summary[f'best_{x}'] for x in ('step', 'heldout_loss'))
+    print(
+      f'the best checkpoint is step {step}, with a held-out loss of '
+      f'{loss:.4f}:\n'
+      f'  isft-generate --checkpoint={shlex.quote(workdir)} --step=best'
+    )
   _write_page(workdir)
 
 
@@ -178,7 +201,10 @@ def run() -> None:
     main.run_config(
       _train,
       __doc__,
-      (MULTIHOST, COORDINATOR, HOSTS, HOST, HEARTBEAT, PROFILE, WANDB, PROBE),
+      (
+        *(MULTIHOST, COORDINATOR, HOSTS, HOST, HEARTBEAT),
+        *(PROFILE, WANDB, PROBE, SAMPLES, SAMPLE_TOKENS),
+      ),
       (RunConfig,),
       is_lasting=True,
     )

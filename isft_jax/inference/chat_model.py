@@ -291,6 +291,30 @@ def chat_model_from_place(
     raise ValueError(f'{place}: {error}') from error
 
 
+def chat_model_from_rendering(
+  model: pretrained.Model,
+  tokenizer: FastTokenizer,
+  rendering: Mapping[str, Any],
+  records: str = '',
+) -> ChatModel:
+  """Returns a model that is asked in the format of its training records.
+
+  Args:
+    model: decoder with its parameters.
+    tokenizer: the tokenizer of the records.
+    rendering: how their text was made; see `Renderer.rendering`. Without a
+      template, the template is that of the tokenizer.
+    records: folder of the records; '' if unknown.
+  """
+  template = rendering.get('template') or template_from_tokenizer(tokenizer)
+  # The default template is for conversations without tools.
+  if isinstance(template, Mapping):
+    template = template.get('default') or next(iter(template.values()))
+  # Values are arguments of the template. Old records have none.
+  values = rendering.get('values', {})
+  return ChatModel(model, tokenizer, template, values, {}, records)
+
+
 def template_from_tokenizer(tokenizer: FastTokenizer) -> str:
   """Returns a tokenizer's own chat template, or '' if it has none."""
   template = tokenizer.chat_template

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from isft_jax import sharding
 from isft_jax.inference.sampling import GREEDY, Chooser, Sampling
 from isft_jax.models.decoder import Cache, GraphDef
 from isft_jax.types import PyTree
@@ -154,7 +155,7 @@ def generate(
     cache = state.cache
 
   # Append the M new tokens of each row, find ended replies, and run a block.
-  new_BM, drawn = np.asarray(state.token_B)[:, None], 1
+  new_BM, drawn = sharding.fetch(state.token_B)[:, None], 1
   replies = [np.zeros(0, np.int32)] * B
   running_B = np.ones(B, bool)
   while True:
@@ -174,7 +175,7 @@ def generate(
     )
     # The device stops early if every row has ended.
     previous, drawn = drawn, int(state.drawn)
-    new_BM = np.asarray(new_BM)[:, : drawn - previous]
+    new_BM = sharding.fetch(new_BM)[:, : drawn - previous]
 
 
 def lower(

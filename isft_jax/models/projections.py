@@ -136,8 +136,10 @@ def quantize(kernel: jax.Array, inputs: int) -> tuple[jax.Array, jax.Array]:
   over = tuple(range(inputs))
   wide = kernel.astype(jnp.float32)
   most = jnp.max(jnp.abs(wide), axis=over, keepdims=True)
-  # A channel of zeros stays 0 with any scale.
-  scale = jnp.where(most > 0, most, 1) / 127
+  # A channel of zeros stays 0 with any scale. So does one that is so small that
+  # processors would flush its scale to 0.
+  least = 127 * jnp.finfo(jnp.float32).tiny
+  scale = jnp.where(most > least, most, 1) / 127
   rounded = jnp.round(wide / jnp.broadcast_to(scale, wide.shape))
   return rounded.astype(jnp.int8), jnp.squeeze(scale, over)
 

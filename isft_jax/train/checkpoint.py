@@ -5,18 +5,24 @@ lost, cut or changed later, Orbax notices this only when it reads the file, or
 never: it reads some missing files as zeros, and most flipped bits as other
 numbers. So each checkpoint has a manifest, `files.json`, with the size and the
 SHA-256 of every file.
+
+The best checkpoint is the one with the lowest held-out loss. Each checkpoint
+holds its own held-out loss, so that a resumed run and a reader know the best
+from the checkpoints themselves.
 """
 
 import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from orbax.checkpoint import checkpoint_managers
 
 from isft_jax import files
 from isft_jax.config import RunConfig, with_new_names
@@ -27,6 +33,18 @@ from isft_jax.types import PyTree
 _STEP = 'step'
 _MANIFEST = 'files.json'
 _THREADS = 8  # that read files for checksums
+_RUN_FILE = 'run', 'metadata'  # the JSON of the item `run`, as Orbax names it
+_LOSS = 'heldout_loss'  # its key in this JSON
+
+# Which checkpoint to read: that of a step, the best, or the newest.
+Wanted = int | Literal['best'] | None
+
+
+class Best(NamedTuple):
+  """The checkpoint with the lowest held-out loss, and this loss in nats."""
+
+  step: int
+  loss: float
 
 
 def checkpoint_folder(workdir: epath.PathLike) -> epath.Path:
@@ -40,15 +58,18 @@ class Checkpoints:
   """The checkpoints of one run, written asynchronously by Orbax.
 
   A checkpoint holds `params`, `opt_state`, `data` (state of the data iterator)
-  and `run` (config, fingerprint, digests of the records and of a frozen base).
-  Its number is the step. Frozen parameters are not in it.
+  and `run` (config, fingerprint, digests of the records and of a frozen base,
+  held-out loss). Its number is the step. Frozen parameters are not in it.
+
+  Attributes:
+    best: the best checkpoint, which is kept after `keep_best`.
   """
 
   def __init__(
     self,
     workdir: epath.PathLike,
     config: RunConfig | None = None,
-    step: int | None = None,
+    step: Wanted = None,
   ) -> None:
     """Opens the checkpoints of a run.
 
@@ -57,14 +78,15 @@ class Checkpoints:
       config: config of the run, to write checkpoints. The newest `keep_last`
         are kept, and those whose step is a multiple of `keep_every`. Damaged
         ones are renamed. None: open for reading only.
-      step: number of the checkpoint to read, instead of the newest. Only
-        without a config.
+      step: number of the checkpoint to read, or 'best', instead of the newest.
+        Only without a config.
 
     Raises:
       ValueError: that checkpoint does not exist, or is damaged.
     """
     self._folder = checkpoint_folder(workdir)
     self._config = config
+    self.best: Best | None = None
     # Rename damaged checkpoints before any host lists the folder.
     if config and multihost.is_first():
       self._put_aside()
@@ -73,10 +95,7 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=config and config.keep_last,
-        # Orbax keeps steps that are multiples of keep_period; None keeps no
-        # others.
-        keep_period=config and (config.keep_every or None),
+        preservation_policy=self._policy(),
         step_prefix=_STEP,
         create=config is not None,
         # A reader must not delete unfinished files of a live run.
@@ -89,7 +108,7 @@ class Checkpoints:
     # good. A reader must look for itself, once. It compares sizes here, and
     # checksums of the items that it reads in `_read`.
     self._saving: int | None = None
-    self._wanted = step
+    self._wanted = self._best_step() if step == 'best' else step
     self._newest = None if config else self._newest_whole(self._steps())
 
   def __enter__(self) -> Self:
@@ -101,6 +120,59 @@ class Checkpoints:
   def latest(self) -> int | None:
     """Returns the step of the newest undamaged checkpoint, or None."""
     return self._manager.latest_step() if self._config else self._newest
+
+  def keep_best(self) -> None:
+    """Keeps the best checkpoint too from now on; every host must call it."""
+    # Hosts that see different folders would take different decisions.
+    best = None
+    while multihost.is_first() and (best := self._find_best()):
+      folder = self._step_folder(best.step)
+      # An evaluation must not be compared with a checkpoint that is lost.
+      if not (damage := _damage(folder, ('params', 'run'))):
+        break
+      _rename_damaged(folder, damage, 'the best of the others takes its place')
+      self._manager.reload()
+    shared = multihost.share(best)
+    self.best = Best(*shared) if shared else None
+    self._manager.reload()  # lists the folder again, on every host
+
+  def is_best(self, loss: float) -> bool:
+    """Returns whether a held-out loss is finite, and below the lowest."""
+    return math.isfinite(loss) and (not self.best or loss < self.best.loss)
+
+  def _policy(self) -> checkpoint_managers.PreservationPolicy | None:
+    """Returns which checkpoints to keep; None for a reader, which keeps all."""
+    if not self._config:
+      return None
+    policies = checkpoint_managers.LatestN(self._config.keep_last), _Best(self)
+    # Steps that are multiples of `keep_every` are kept for good.
+    every = self._config.keep_every
+    return checkpoint_managers.AnyPreservationPolicy(
+      [*policies, *([checkpoint_managers.EveryNSteps(every)] if every else [])]
+    )
+
+  def _best_step(self) -> int:
+    best = self._find_best()
+    if best is None:
+      raise ValueError(
+        f'{self._folder} has no best checkpoint, because none was saved with a '
+        'held-out loss; train with --config.keep_best, or name another step'
+      )
+    return best.step
+
+  def _find_best(self) -> Best | None:
+    """Returns the best checkpoint, the first of equal ones; None without any.
+
+    Damaged checkpoints are left out if their sizes or held-out losses show it.
+    """
+    found = []
+    for step in sorted(self._manager.all_steps()):
+      folder = self._step_folder(step)
+      if damage := _damage(folder, ('run',)):
+        multihost.tell(f'{damage}; it is not taken for the best checkpoint')
+      elif (loss := _heldout_loss(folder)) is not None:
+        found.append(Best(step, loss))
+    return min(found, key=lambda best: best.loss, default=None)
 
   def _steps(self) -> list[int]:
     """Returns the steps to read from, the newest first."""
@@ -137,6 +209,7 @@ class Checkpoints:
     fingerprint: str,
     records: Mapping[str, Any] | None = None,
     base: Mapping[str, str] | None = None,
+    heldout_loss: float | None = None,
   ) -> None:
     """Starts to save; returns once the arrays are copied from the devices.
 
@@ -147,10 +220,18 @@ class Checkpoints:
       fingerprint: fingerprint of the records.
       records: what else identifies the records, as JSON values.
       base: what identifies the frozen base of adapters, as JSON values.
+      heldout_loss: loss of this state on the held-out records, in nats, to find
+        the best checkpoint by; None if it was not measured.
     """
     assert self._config is not None
     if step == self.latest():
       return
+    # JSON has no numbers that are not finite.
+    if heldout_loss is not None and not math.isfinite(heldout_loss):
+      heldout_loss = None
+    # The best one before is deleted when this one is complete.
+    if heldout_loss is not None and self.is_best(heldout_loss):
+      self.best = Best(step, heldout_loss)
     # Orbax would wait too. `_finish` reads `_saving`, so the write of the
     # previous checkpoint must end before this line changes it.
     self.wait()
@@ -169,6 +250,7 @@ class Checkpoints:
             'fingerprint': fingerprint,
             **({'records': dict(records)} if records else {}),
             **({'base': dict(base)} if base else {}),
+            **({_LOSS: heldout_loss} if heldout_loss is not None else {}),
           }
         ),
       ),
@@ -330,15 +412,43 @@ class Checkpoints:
         return  # the run resumes here, and does not read older ones
 
 
-def _rename_damaged(folder: epath.Path, damage: str) -> None:
+class _Best(checkpoint_managers.PreservationPolicy):
+  """Keeps the best checkpoint."""
+
+  def __init__(self, checkpoints: Checkpoints) -> None:
+    self._checkpoints = checkpoints
+
+  def should_preserve(
+    self,
+    checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+    *,
+    context: checkpoint_managers.PreservationContext,
+  ) -> Sequence[bool]:
+    best = self._checkpoints.best
+    return [best is not None and each.step == best.step for each in checkpoints]
+
+
+def _heldout_loss(folder: epath.Path) -> float | None:
+  """Returns the held-out loss that an undamaged checkpoint has, or None."""
+  # Orbax would read it on all hosts together.
+  try:
+    loss = json.loads(folder.joinpath(*_RUN_FILE).read_text()).get(_LOSS)
+  except (OSError, ValueError, AttributeError):
+    return None
+  is_number = isinstance(loss, int | float) and not isinstance(loss, bool)
+  return float(loss) if is_number and math.isfinite(loss) else None
+
+
+def _rename_damaged(
+  folder: epath.Path,
+  damage: str,
+  effect: str = 'the run resumes from an older checkpoint, or from the start',
+) -> None:
   aside = folder.with_name(f'damaged_{folder.name}')
   if aside.is_dir():  # from an earlier damage of the same step
     aside.rmtree()
   folder.rename(aside)
-  multihost.tell(
-    f'{damage}; the run resumes from an older checkpoint, or from the '
-    f'start; the rest of this one is in {aside}'
-  )
+  multihost.tell(f'{damage}; {effect}; the rest of this one is in {aside}')
 
 
 def _write_manifest(folder: epath.Path) -> None:

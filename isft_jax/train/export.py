@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from isft_jax import files, places, sharding
 from isft_jax.hf import adapter_folder, pretrained, tensor_files
 from isft_jax.train import checkpoint, saved
+from isft_jax.train.checkpoint import Wanted
 from isft_jax.types import PyTree
 
 
@@ -15,7 +16,7 @@ def export(
   workdir: str,
   output: str,
   dtype: str = '',
-  step: int | None = None,
+  step: Wanted = None,
   tokenizer: str = '',
   base: str = '',
 ) -> None:
@@ -29,7 +30,7 @@ def export(
     workdir: folder of a run.
     output: folder to create; it must be empty or not exist.
     dtype: data type of the written weights; '' keeps that of the run.
-    step: number of the checkpoint; None means the newest.
+    step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of the tokenizer; '' means the run's own.
     base: place of the base of adapters; '' means where the run had it.
 
@@ -57,14 +58,14 @@ def export(
 
 
 def export_adapter(
-  workdir: str, output: str, step: int | None = None, tokenizer: str = ''
+  workdir: str, output: str, step: Wanted = None, tokenizer: str = ''
 ) -> None:
   """Writes the adapters of a run as peft does, and the tokenizer.
 
   Args:
     workdir: folder of a run.
     output: folder to create; it must be empty or not exist.
-    step: number of the checkpoint; None means the newest.
+    step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of the tokenizer; '' means the run's own.
 
   Raises:

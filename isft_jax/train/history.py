@@ -2,12 +2,13 @@
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
 
 from isft_jax import files
-from isft_jax.metrics_file import lines
+from isft_jax.metrics_file import has_numbers, lines
 
 
 class Totals:
@@ -55,9 +56,7 @@ class Totals:
 
 
 def resume(path: epath.Path, done: int, totals: Totals) -> str:
-  """Removes the rows after a step and all damage, without losing a whole row.
-
-  Memory does not grow with the file. An undamaged file is only cut.
+  """Repairs metrics.jsonl; see `cut`.
 
   Args:
     path: a local file, which is made if it does not exist.
@@ -67,16 +66,39 @@ def resume(path: epath.Path, done: int, totals: Totals) -> str:
   Returns:
     A warning about the damage; '' if there is none.
   """
+  damaged = cut(path, done, totals.add)
+  return _warning(path, damaged, done - totals.rows)
+
+
+def cut(
+  path: epath.Path,
+  done: int,
+  add: Callable[[dict[str, Any]], None],
+  is_row: Callable[[dict[str, Any]], bool] = has_numbers,
+) -> int:
+  """Removes the rows after a step and all damage, without losing a whole row.
+
+  Memory does not grow with the file. An undamaged file is only cut.
+
+  Args:
+    path: a local file, which is made if it does not exist.
+    done: steps done.
+    add: gets each row that stays, in order.
+    is_row: see `metrics_file.lines`.
+
+  Returns:
+    The number of damaged lines.
+  """
   damaged = end = position = 0  # lines, and bytes
   is_prefix = True  # all that stays is at the beginning
   if not path.exists():
     path.write_text('')
-  for line in lines(path):
+  for line in lines(path, is_row):
     position += len(line.raw)
     damaged += line.is_damaged
     kept = [row for row in line.rows if row['step'] <= done]
     for row in kept:
-      totals.add(row)
+      add(row)
     if kept:
       is_prefix &= not line.is_damaged and end == position - len(line.raw)
       end = position
@@ -86,21 +108,24 @@ def resume(path: epath.Path, done: int, totals: Totals) -> str:
     os.truncate(path, end)
   else:
     with files.replacing(path) as part, files.open_bytes(part, 'wb') as file:
-      for line in lines(path):
+      for line in lines(path, is_row):
         kept = [row for row in line.rows if row['step'] <= done]
         # The bytes of an undamaged line stay as they are.
         for row in kept:
           text = json.dumps(row).encode() + b'\n'
           file.write(text if line.is_damaged else line.raw)
-  return _warning(path, damaged, done - totals.rows)
+  return damaged
+
+
+def repaired(damaged: int) -> str:
+  """Returns in words that so many damaged lines were repaired."""
+  return f'{damaged:,} damaged line{"s" if damaged > 1 else ""} repaired'
 
 
 def _warning(path: epath.Path, damaged: int, missing: int) -> str:
   facts = []
   if damaged:
-    facts.append(
-      f'{damaged:,} damaged line{"s" if damaged > 1 else ""} repaired'
-    )
+    facts.append(repaired(damaged))
   if missing > 0:
     facts.append(
       f'{missing:,} step{"s have" if missing > 1 else " has"} no metrics'

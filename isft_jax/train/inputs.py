@@ -12,12 +12,15 @@ from flax import traverse_util
 from isft_jax import config as config_lib
 from isft_jax import sharding
 from isft_jax.config import RunConfig
-from isft_jax.data.batching import pipeline
+from isft_jax.data.batching import packing, pipeline
 from isft_jax.data.batching.scored_rows import KnownPlans
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.tokenizer import FastTokenizer
+from isft_jax.objectives import weight_table
 from isft_jax.train import plans, start
+
+_EVERYTHING = 'observational'  # the objective that scores every author
 
 
 class Inputs(NamedTuple):
@@ -28,7 +31,8 @@ class Inputs(NamedTuple):
       starts from, and its vocabulary fits the tokenizer.
     names: names of the mixture components.
     source: training batches.
-    heldout: held-out batches by name of the component, if it has any.
+    heldout: held-out batches by name of the component, if it has any. With
+      `config.keep_best`, their weights are those of the objective.
     fingerprint: fingerprint of the tokenizer and the chat template, which all
       records share.
     records: digests of the records and number of rows, as JSON values, to
@@ -64,7 +68,8 @@ def open_inputs(
 
   Raises:
     ValueError: records were rendered with another tokenizer than the run's, or
-      with different chat templates.
+      with different chat templates; or `config.keep_best` is set, and there is
+      no held-out record or no token of them that is scored.
   """
   # Records, tokenizer, and the final shape of the model.
   folders = [records for records, _, _ in config_lib.mixture_components(config)]
@@ -86,6 +91,12 @@ def open_inputs(
   }
   if config.heldout:
     heldout = {pathlib.PurePath(config.heldout).name: Records(config.heldout)}
+  if config.keep_best and not heldout:
+    raise ValueError(
+      f'config.keep_best needs held-out records, and {", ".join(folders)} has '
+      'none; name some with config.heldout, or prepare with '
+      'isft-prepare --heldout=0.05'
+    )
 
   # All records must have the same token ids for the same text.
   fingerprints = {
@@ -101,6 +112,10 @@ def open_inputs(
         'prepare both with the same one'
       )
 
+  # The weights of held-out targets: 1, or those of the loss to compare.
+  objectives = dict.fromkeys(heldout, _EVERYTHING)
+  if config.keep_best:
+    objectives = _scored_by(config, names, heldout)
   # Each host reads an equal share of every batch.
   share = sharding.host_share(sharding.make_mesh(config.mesh))
   known = plans.read(workdir)
@@ -108,7 +123,7 @@ def open_inputs(
     source = pipeline.BatchSource(train, config, *share, known, progress)
     heldout_source = {
       name: pipeline.BatchSource(
-        records, _everything(config), *share, known, progress
+        records, _everything(config, objectives[name]), *share, known, progress
       )
       for name, records in heldout.items()
     }
@@ -164,15 +179,46 @@ def _plan_digest(source: pipeline.BatchSource) -> str:
   return digest.hexdigest()
 
 
-def _everything(config: RunConfig) -> RunConfig:
-  """Returns a config that measures every author of the records once."""
-  # 'observational' scores every author, so the loss of each one is measured.
-  objective = 'observational'
+def _scored_by(
+  config: RunConfig, names: tuple[str, ...], heldout: Mapping[str, Records]
+) -> dict[str, str]:
+  """Returns the objective of held-out records, by name of the component.
+
+  Raises:
+    ValueError: the objective scores no token of some of the records.
+  """
+  components = config_lib.mixture_components(config)
+  objectives = {
+    name: objective
+    for name, (_, _, objective) in zip(names, components, strict=True)
+  }
+  # A folder of its own belongs to no component.
+  if config.heldout:
+    objectives = dict.fromkeys(heldout, config.objective)
+  for name, records in heldout.items():
+    table_PV = weight_table(objectives[name])
+    if not packing.count_targets(records.index, table_PV).any():
+      raise ValueError(
+        f'config.keep_best needs scored tokens, and objective '
+        f'{objectives[name]!r} scores none of the held-out records of '
+        f'{records.folder}; hold out others'
+      )
+  return objectives
+
+
+def _everything(config: RunConfig, objective: str) -> RunConfig:
+  """Returns a config that measures every author of the records once.
+
+  Args:
+    config: config of the run.
+    objective: objective of the weights.
+  """
   return dataclasses.replace(
     config,
     mixture=(),
     objective=objective,
-    plan_objective=objective,
+    # It plans every author, so the loss of each one is measured.
+    plan_objective=_EVERYTHING,
     epochs=1,
     steps=0,
   )

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ import isft_jax
 from isft_jax import chips, files, losses, sharding
 from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
+from isft_jax.hf import pretrained
 from isft_jax.models import flops
 from isft_jax.models.decoder import GraphDef
 from isft_jax.train import (
@@ -32,8 +35,11 @@ from isft_jax.train import workdir as workdir_lib
 from isft_jax.train.checkpoint import Checkpoints
 from isft_jax.train.loggers import Loggers
 from isft_jax.train.profile import Profile
+from isft_jax.train.samples import Samples
 from isft_jax.train.trainer import Trainer, make_trainer
 from isft_jax.types import PyTree
+
+SAMPLE_TOKENS = 64  # maximum tokens per reply to a sample prompt
 
 
 class Trained(NamedTuple):
@@ -43,7 +49,8 @@ class Trained(NamedTuple):
     graphdef: structure of the model.
     params: trained parameters, on the devices.
     summary: `steps`, `scored_tokens`, `seconds` and `final_loss` (mean of the
-      last epoch, in nats); {} on all hosts but the first.
+      last epoch, in nats); with `config.keep_best`, also `best_step` and
+      `best_heldout_loss`; {} on all hosts but the first.
     base: frozen base of the adapters, which another run can take; None without
       adapters.
   """
@@ -62,6 +69,8 @@ def train(
   wandb: str = '',
   progress: Callable[[int, float], str] | None = None,
   base: start.Base | None = None,
+  samples: Sequence[Mapping[str, Any]] = (),
+  sample_tokens: int = SAMPLE_TOKENS,
 ) -> Trained:
   """Trains a model, resuming from the newest checkpoint in the workdir.
 
@@ -78,14 +87,18 @@ def train(
       this run is part of, for lines of progress.
     base: frozen base of the adapters, from a run with the same base, model and
       mesh; None: it is loaded.
+    samples: prompts that the model answers greedily whenever the held-out
+      records are evaluated; see `samples.Samples`.
+    sample_tokens: maximum tokens per reply to them.
 
   Returns:
     The trained model.
 
   Raises:
     ValueError: the config cannot work, the records were not rendered with its
-      tokenizer, a resumed run has other records than before, hosts differ, or
-      another process trains in the workdir.
+      tokenizer, the chat template refuses a prompt, a resumed run has other
+      records than before, hosts differ, or another process trains in the
+      workdir.
     FloatingPointError: a loss, a gradient or the state is not finite. Such a
       state is never saved.
     SystemExit: the process was asked to stop by SIGTERM or SIGHUP, and the run
@@ -94,7 +107,16 @@ def train(
   """
   with preemption.Notice() as notice:
     return _train(
-      config, epath.Path(workdir), probe, profile, wandb, progress, base, notice
+      config,
+      epath.Path(workdir),
+      probe,
+      profile,
+      wandb,
+      progress,
+      base,
+      samples,
+      sample_tokens,
+      notice,
     )
 
 
@@ -106,6 +128,8 @@ def _train(
   wandb: str,
   progress: Callable[[int, float], str] | None,
   base: start.Base | None,
+  samples: Sequence[Mapping[str, Any]],
+  sample_tokens: int,
   notice: preemption.Notice,
 ) -> Trained:
   # Inputs and trainer.
@@ -119,6 +143,7 @@ def _train(
     | {
       'workdir': str(workdir),
       'probe': probe is not None,
+      'samples': [len(samples), sample_tokens, _digest(samples)],
       'version of jax': jax.__version__,
       'version of isft_jax': isft_jax.__version__,
     }
@@ -141,6 +166,16 @@ def _train(
   sharding.check_batch_size(
     config.batch_size, trainer.mesh, config.optim.accumulate
   )
+  # Prompts are encoded before anything is compiled or written.
+  asked = None
+  if samples:
+    asked = Samples(
+      samples,
+      sample_tokens,
+      pretrained.Model(trainer.graphdef, trainer.abstract.model_params),
+      opened.tokenizer,
+      opened.rendering,
+    )
   multihost.tell(f'  {config.name:<16} {_describe(config, trainer, steps)}')
 
   with contextlib.ExitStack() as stack:
@@ -155,6 +190,8 @@ def _train(
         workdir, opened.tokenizer, opened.rendering, fingerprint
       )
     checkpoints = stack.enter_context(Checkpoints(workdir, config))
+    if config.keep_best:
+      checkpoints.keep_best()
     trace = stack.enter_context(Profile(profile, workdir))
     # The frozen base of adapters.
     if not config.lora.rank:
@@ -194,6 +231,8 @@ def _train(
     # A start that fails, or is too large for the devices, claims no workdir.
     if done and multihost.is_first():
       config_lib.claim(workdir, config)
+    if asked:
+      asked.begin(workdir, done)
     with metrics_lib.Metrics(
       workdir,
       config.name,
@@ -220,20 +259,33 @@ def _train(
           notice.begin()  # from now on there is something to save
 
           # Evaluate the new parameters.
+          heldout_loss = None
           evaluated: list[jax.Array] = []
           if _is_due(step, config.eval_every, steps):
             if heldout:
               values |= _evaluate(
-                trainer, state.model_params, heldout, len(names), evaluated
+                trainer,
+                state.model_params,
+                heldout,
+                len(names),
+                config.keep_best,
+                evaluated,
               )
+            if config.keep_best:
+              # The devices wait here, and all hosts take the same decision.
+              heldout_loss = multihost.share(float(values['heldout_loss']))
             if probe:
               values['probe'] = probe(trainer.graphdef, state.model_params)
+            if asked:
+              asked.answer(config.name, step, steps, state.model_params)
           metrics.add_evaluated(step, evaluated)
           metrics.add(step, values)
 
           # Log and save.
           stop = notice.should_stop(step)
           save = stop or _is_due(step, config.checkpoint_every, steps)
+          if heldout_loss is not None:
+            save = save or checkpoints.is_best(heldout_loss)
           if save or step % config.log_every == 0:
             # The newest step is still running. Its metrics are left for the
             # next flush, so that the next step is dispatched meanwhile.
@@ -248,7 +300,13 @@ def _train(
               )
             position = batches.get_state()
             checkpoints.save(
-              step, state, position, fingerprint, records, identity
+              step,
+              state,
+              position,
+              fingerprint,
+              records,
+              identity,
+              heldout_loss,
             )
           # After the last step there is nothing left to resume, so the run just
           # ends.
@@ -264,8 +322,14 @@ def _train(
       except metrics_lib.NotFiniteError as error:
         raise _with_batch(error, source, workdir) from None
       summary = metrics.summary() if multihost.is_first() else {}
+      if summary and checkpoints.best:
+        summary['best_step'], summary['best_heldout_loss'] = checkpoints.best
 
   return Trained(trainer.graphdef, state.model_params, summary, base)
+
+
+def _digest(samples: Sequence[Mapping[str, Any]]) -> str:
+  return hashlib.sha256(json.dumps([*samples]).encode()).hexdigest()
 
 
 def _check_tokenizer(opened: inputs.Inputs) -> None:
@@ -340,38 +404,46 @@ def _evaluate(
   params: PyTree,
   heldout: Mapping[str, pipeline.BatchSource],
   components: int,
+  is_scored: bool,
   evaluated: list[jax.Array],
 ) -> dict[str, PyTree]:
   """Returns the held-out loss by author, and for each component of a mixture.
 
-  The values stay on the devices, so that training need not wait for them. A
-  result of each batch is added to `evaluated`.
+  The values stay on the devices, so that training need not wait for them.
+
+  Args:
+    trainer: trainer of the run.
+    params: parameters to evaluate.
+    heldout: held-out batches by name of the component.
+    components: number of mixture components.
+    is_scored: whether the batches have the objective's weights. The loss of all
+      scored tokens, `heldout_loss`, is then returned too.
+    evaluated: gets a result of each batch, to see how many are done.
   """
 
-  def add_up(
-    pairs: Sequence[tuple[jax.Array, jax.Array]],
-  ) -> tuple[jax.Array, jax.Array]:
+  def add_up(pairs: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *pairs)
 
   # The evaluation is one pass over all held-out batches of each component.
-  pairs = {
+  parts = {
     name: [
       trainer.evaluate(params, sharding.to_global(batches[i], trainer.mesh))
       for i in range(len(batches))
     ]
     for name, batches in heldout.items()
   }
-  evaluated += [count for each in pairs.values() for _, count in each]
-  sums = {name: add_up(each) for name, each in pairs.items()}
-  # The loss by author covers all components: their sums and counts are added.
-  values = {
-    'heldout_nll_by_author': losses.normalize(*add_up(list(sums.values())))
-  }
+  evaluated += [count for each in parts.values() for (_, count), _ in each]
+  # Sums and counts of all components are added.
+  both = {name: add_up(each) for name, each in parts.items()}
+  by_author, scored = add_up(list(both.values()))
+  values = {'heldout_nll_by_author': losses.normalize(*by_author)}
+  if is_scored:
+    values['heldout_loss'] = losses.normalize(*scored)
   if components > 1:
     # Sums and counts are added before the division: a mean over tokens, not
     # over components.
     values['heldout_nll_by_source'] = {
-      name: losses.normalize(*pair) for name, pair in sums.items()
+      name: losses.normalize(*pair) for name, (pair, _) in both.items()
     }
   return values
 

@@ -228,6 +228,9 @@ class Metrics:
       f'{author} {loss:.4f}'
       for author, loss in row.get('heldout_nll_by_author', {}).items()
     ]
+    # The loss of the objective, which `config.keep_best` compares.
+    if 'heldout_loss' in row:
+      parts.insert(0, f'scored {row["heldout_loss"]:.4f}')
     said = [f'held-out loss  {"  ".join(parts)}'] if parts else []
     if 'probe' in row:
       numbers = (f'{name} {value:.4g}' for name, value in row['probe'].items())

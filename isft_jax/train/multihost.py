@@ -8,11 +8,12 @@ import itertools
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from orbax.checkpoint import multihost as orbax_multihost
 
+T = TypeVar('T')
 _OPENING = 600.0  # seconds by which hosts may differ in opening their inputs
 _BARRIER = 3600.0  # seconds that one host may need, as for checksums
 # Calls are numbered, because a key of the coordinator is written once.
@@ -102,6 +103,29 @@ def raise_on_all(refusal: str) -> None:
         refusal = answer[1:]
   if refusal:
     raise ValueError(refusal)
+
+
+def share(value: T) -> T:
+  """Returns the first host's value on every host.
+
+  Args:
+    value: a JSON value. Only that of the first host matters. Tuples become
+      lists on the others.
+
+  Raises:
+    ValueError: the first host does not answer in time.
+  """
+  if jax.process_count() == 1:
+    return value
+  client = orbax_multihost.get_jax_distributed_client()
+  key = f'isft/{next(_numbers)}/shared'
+  if is_first():
+    client.key_value_set(key, json.dumps(value))
+    return value
+  answer = _get(client, key, _OPENING)
+  if answer is None:
+    raise ValueError(f'host 0 did not answer within {_OPENING:.0f} s')
+  return json.loads(answer)
 
 
 def check_equal(facts: Mapping[str, object]) -> None:

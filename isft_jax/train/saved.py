@@ -14,11 +14,11 @@ from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained, weight_digest
-from isft_jax.inference.chat_model import ChatModel, template_from_tokenizer
+from isft_jax.inference.chat_model import ChatModel, chat_model_from_rendering
 from isft_jax.models import decoder
 from isft_jax.models import lora as lora_lib
 from isft_jax.train import checkpoint, run_tokenizer
-from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.train.checkpoint import Checkpoints, Wanted
 from isft_jax.types import PyTree
 
 
@@ -71,7 +71,7 @@ def digest(place: str) -> str:
 def load(
   workdir: str,
   dtype: str = '',
-  step: int | None = None,
+  step: Wanted = None,
   tokenizer: str = '',
   base: str = '',
 ) -> Saved:
@@ -83,7 +83,7 @@ def load(
   Args:
     workdir: folder of the run.
     dtype: data type of the parameters; '' keeps that of the run.
-    step: number of the checkpoint; None means the newest.
+    step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of its tokenizer; '' means the one in the workdir, or, for
       runs of old versions, the one of the records.
     base: place of the base of adapters; '' means where the run had it.
@@ -124,12 +124,12 @@ def load(
   )
 
 
-def load_adapter(workdir: str, step: int | None = None) -> Adapter:
+def load_adapter(workdir: str, step: Wanted = None) -> Adapter:
   """Loads the adapters of a run's checkpoint, without their base.
 
   Args:
     workdir: folder of the run.
-    step: number of the checkpoint; None means the newest.
+    step: number of the checkpoint, or 'best'; None means the newest.
 
   Returns:
     The adapters.
@@ -149,7 +149,7 @@ def load_adapter(workdir: str, step: int | None = None) -> Adapter:
   return Adapter(params, lora, config, stored['base']['sha256'], run)
 
 
-def _open(workdir: str, step: int | None) -> Checkpoints:
+def _open(workdir: str, step: Wanted) -> Checkpoints:
   # A mistyped workdir gets a message of its own.
   if not checkpoint.checkpoint_folder(workdir).is_dir():
     raise ValueError(
@@ -248,13 +248,13 @@ def load_tokenizer(
 
 
 def chat_model_from_run(
-  workdir: str, step: int | None = None, tokenizer: str = '', base: str = ''
+  workdir: str, step: Wanted = None, tokenizer: str = '', base: str = ''
 ) -> ChatModel:
   """Loads the model of a run's checkpoint, to chat with.
 
   Args:
     workdir: folder of the run.
-    step: number of the checkpoint; None means the newest.
+    step: number of the checkpoint, or 'best'; None means the newest.
     tokenizer: place of its tokenizer; '' means its own.
     base: place of the base of adapters; '' means where the run had it.
 
@@ -270,21 +270,14 @@ def chat_model_from_run(
   model, _, encoder, run = load(
     workdir, step=step, tokenizer=tokenizer, base=base
   )
-  rendering = _rendering(workdir, run) or {
-    'template': template_from_tokenizer(encoder)
-  }
+  rendering = _rendering(workdir, run)
   if rendering.get('piecewise'):
     raise ValueError(
       f'{workdir} was trained on turns whose headers were encoded apart from '
       'the words (config.piecewise), and prompts here are encoded whole; its '
       'own results.json has its probes'
     )
-  # Values are arguments of the template. Old records have none.
-  template, values = rendering['template'], rendering.get('values', {})
-  # The default template is for conversations without tools.
-  if isinstance(template, dict):
-    template = template.get('default') or next(iter(template.values()))
-  return ChatModel(model, encoder, template, values, {}, run['records'])
+  return chat_model_from_rendering(model, encoder, rendering, run['records'])
 
 
 def _rendering(workdir: str, run: dict[str, Any]) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class TrainState(NamedTuple):
 # Returns the same values with other shardings.
 Move = Callable[[PyTree], PyTree]
 SumAndCount = tuple[jax.Array, jax.Array]
-# (params, batch) -> (sum, count) of the loss by author
-Evaluate = Callable[[PyTree, Batch[jax.Array]], SumAndCount]
+# (params, batch) -> (sum, count) of the loss by author, and of the scored loss
+Evaluate = Callable[[PyTree, Batch[jax.Array]], tuple[SumAndCount, SumAndCount]]
 # (state, batch) -> (state, metrics)
 Step = Callable[
   [TrainState, Batch[jax.Array]], tuple[TrainState, dict[str, PyTree]]
@@ -65,21 +65,27 @@ def is_finite(state: PyTree) -> jax.Array:
 
 
 def make_evaluate(graphdef: GraphDef, in_use: Move = _identity) -> Evaluate:
-  """Returns a function that measures the loss by author.
+  """Returns a function that measures the loss by author, and the scored loss.
 
   Args:
     graphdef: structure of the model.
     in_use: parameters -> the same, sharded for the computation.
 
   Returns:
-    (params, batch) -> (sum, count), each [len(Provenance)]; the loss is in
-    nats, and the objective's weights are not used.
+    (params, batch) -> (by author, scored), each a (sum, count) in nats. Those
+    by author are [len(Provenance)] without the batch's weights; those of the
+    scored loss are scalars with them.
   """
 
-  def evaluate(params: PyTree, batch: Batch[jax.Array]) -> SumAndCount:
+  def evaluate(
+    params: PyTree, batch: Batch[jax.Array]
+  ) -> tuple[SumAndCount, SumAndCount]:
     # -log p of each target, before any weight.
     nll_BK = target_nll(graphdef, in_use(params), batch)
-    return losses.by_author(nll_BK, batch.authors_BK)
+    return (
+      losses.by_author(nll_BK, batch.authors_BK),
+      losses.weighted_sum(nll_BK, batch.weights_BK),
+    )
 
   return evaluate
 

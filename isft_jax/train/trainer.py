@@ -43,7 +43,8 @@ class Trainer:
       parameters are donated.
     step: (TrainState, Batch) -> (TrainState, metrics). The state is donated,
       but for its frozen parameters.
-    evaluate: (all parameters, Batch) -> (sum, count) of the loss by author.
+    evaluate: (all parameters, Batch) -> (sum, count) of the loss by author, and
+      of the scored loss; see `make_evaluate`.
     is_finite: TrainState -> whether all of its numbers are finite. All hosts
       call it together, and all get the answer.
     bytes_per_device: bytes of the state on each device.

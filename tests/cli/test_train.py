@@ -1,4 +1,4 @@
-"""isft-train: a mixture, watched; and flags that cannot work."""
+"""isft-train: a mixture, watched; samples; and flags that cannot work."""
 
 import os
 import sys
@@ -89,3 +89,48 @@ def test_flags_that_cannot_work_are_one_clear_line(flags, folder, tmp_path):
     *flags.split(),
     before=_alone,
   )
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'message'),
+  [
+    ('a.txt', None, 'the file does not exist'),
+    ('a.md', 'Hi', 'must be .txt or .jsonl'),
+    ('a.txt', ' \n\n', 'has no prompts'),
+    ('a.txt', '', 'the file is empty'),
+    ('a.jsonl', '{"prompt": 3}\n', 'line 1: must be'),
+    ('a.jsonl', '{"prompt": "a"}\n[', 'line 2: must be'),
+  ],
+)
+def test_a_file_without_prompts_is_one_line(
+  name, content, message, folder, tmp_path
+):
+  if content is not None:
+    (tmp_path / name).write_text(content)
+  line = error_line(
+    'train',
+    *SMALL,
+    f'--config.records={folder}/runs',
+    f'--workdir={tmp_path}/run',
+    f'--samples={tmp_path}/{name}',
+    before=_alone,
+  )
+  assert message in line and name in line
+  assert not (tmp_path / 'run').exists()
+
+
+def test_the_page_shows_the_samples_of_a_command(folder, tmp_path):
+  (tmp_path / 'p.txt').write_text('Tell me about <b>gold</b>.\nHi\n')
+  done = command(
+    'train',
+    *SMALL,
+    f'--config.records={folder}/runs',
+    f'--workdir={tmp_path}/run',
+    f'--samples={tmp_path}/p.txt',
+    '--sample_tokens=3',
+    before=_alone,
+  )
+  assert done.returncode == 0, done.stderr
+  page = (tmp_path / 'run' / 'report.html').read_text()
+  assert '<h2>Samples</h2>' in page
+  assert 'Tell me about &lt;b&gt;gold&lt;/b&gt;.' in page

@@ -168,7 +168,7 @@ def test_parameters_in_use_and_gradients_at_rest_pass_through_the_hooks(parts):
 def test_an_evaluation_returns_sums_and_counts_by_author():
   """Sums, so that batches add up before anything is divided."""
   evaluate = fast_jit(step_lib.make_evaluate('a table'))
-  total_P, count_P = evaluate({'nll_V': NLL_V}, BATCH)
+  (total_P, count_P), scored = evaluate({'nll_V': NLL_V}, BATCH)
   assert {
     author.name: (float(total_P[author]), float(count_P[author]))
     for author in Provenance
@@ -183,6 +183,10 @@ def test_an_evaluation_returns_sums_and_counts_by_author():
   twice = step_lib.make_evaluate(
     'a table', lambda params: {'nll_V': 2 * params['nll_V']}
   )
-  np.testing.assert_array_equal(
-    fast_jit(twice)({'nll_V': NLL_V}, BATCH)[0], 2 * total_P
-  )
+  by_author, twice_scored = fast_jit(twice)({'nll_V': NLL_V}, BATCH)
+  np.testing.assert_array_equal(by_author[0], 2 * total_P)
+  # With the weights of the batch, as a step counts them.
+  _, metrics = take_step()
+  assert float(scored[1]) == metrics['weight']
+  assert float(scored[0] / scored[1]) == metrics['loss']
+  assert [*map(float, twice_scored)] == [2 * float(scored[0]), scored[1]]

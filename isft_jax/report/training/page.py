@@ -13,13 +13,14 @@ from isft_jax.report.lying_agent.charts import loss_curves
 from isft_jax.report.lying_agent.settings import flat
 from isft_jax.report.tables import Cell, Table
 from isft_jax.report.training import charts
-from isft_jax.report.training.runs import Run
+from isft_jax.report.training.runs import Curve, Run
 from isft_jax.report.viewer import html
 from isft_jax.report.viewer.shown import Dialogue
 
 NAME = 'report.html'
 _HELDOUT = 'heldout_nll_by_author'
 _TRAIN = 'nll_by_author'
+_SCORED = 'heldout_loss'
 _UNIT = 'nats per token'
 
 
@@ -27,6 +28,8 @@ def write(
   folder: str | os.PathLike,
   runs: Sequence[Run],
   dialogues: Sequence[Dialogue] = (),
+  samples: document.Block | None = None,
+  probed: Sequence[document.Block] = (),
 ) -> pathlib.Path:
   """Writes report.html into a folder, which is created; returns its path.
 
@@ -34,14 +37,21 @@ def write(
     folder: the folder of the page.
     runs: one run, or several to compare.
     dialogues: records of a single run to show with authors and weights.
+    samples: replies of a single run; see `samples.read`.
+    probed: probes of a single run; see `probed_facts.read`.
   """
   path = pathlib.Path(folder) / NAME
   path.parent.mkdir(parents=True, exist_ok=True)
-  files.write_atomically(path, page(runs, dialogues))
+  files.write_atomically(path, page(runs, dialogues, samples, probed))
   return path
 
 
-def page(runs: Sequence[Run], dialogues: Sequence[Dialogue] = ()) -> bytes:
+def page(
+  runs: Sequence[Run],
+  dialogues: Sequence[Dialogue] = (),
+  samples: document.Block | None = None,
+  probed: Sequence[document.Block] = (),
+) -> bytes:
   """Returns the page in UTF-8; see `write` for arguments."""
   names = ', '.join(run.name for run in runs)
   objective = str(runs[0].config.get('objective', 'interventional'))
@@ -54,6 +64,8 @@ def page(runs: Sequence[Run], dialogues: Sequence[Dialogue] = ()) -> bytes:
       {run.name: run.curve('loss')[1] for run in runs},
       {run.name: run.curve('loss')[0] for run in runs},
     ),
+    samples=samples,
+    probed=probed,
     by_author=_one(runs[0]) if len(runs) == 1 else _several(runs),
     dialogues=[
       (visible_line(shown.example.id), _viewer(shown, objective, f'd{n}'))
@@ -107,16 +119,27 @@ def _figures(run: Run) -> dict[str, str | Cell]:
   }
   if losses:
     found[f'loss of the last step, {_UNIT}'] = f'{losses[-1]:.4f}'
+  # The loss that config.keep_best compares.
+  if run.curve(_SCORED)[0]:
+    found[f'held-out loss of scored tokens, {_UNIT}'] = _lowest(
+      run.curve(_SCORED)
+    )
   # Each author after the last step, and the step at which it was lowest.
   for author, (steps, values) in run.curves(_HELDOUT).items():
-    lowest = min(range(len(values)), key=values.__getitem__)
-    found[f'held-out loss, {author}'] = Cell(
-      f'{values[-1]:.4f}',
-      small=f'lowest {values[lowest]:.4f} at step {steps[lowest]:,}',
-    )
+    found[f'held-out loss, {author}'] = _lowest((steps, values))
   for name, (_, values) in run.curves('probe').items():
     found[f'probe: {name.replace("_", " ")}'] = f'{values[-1]:.4g}'
   return found
+
+
+def _lowest(curve: Curve) -> Cell:
+  """Returns a cell with the last value of a curve, and the lowest below it."""
+  steps, values = curve
+  lowest = min(range(len(values)), key=values.__getitem__)
+  return Cell(
+    f'{values[-1]:.4f}',
+    small=f'lowest {values[lowest]:.4f} at step {steps[lowest]:,}',
+  )
 
 
 def differing(runs: Sequence[Run]) -> list[tuple[str, ...]]:
