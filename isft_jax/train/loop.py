@@ -278,7 +278,8 @@ def _train(
               values['probe'] = probe(trainer.graphdef, state.model_params)
             if asked:
               asked.answer(config.name, step, steps, state.model_params)
-          metrics.add(step, values, evaluated)
+          metrics.add_evaluated(step, evaluated)
+          metrics.add(step, values)
 
           # Log and save.
           stop = notice.should_stop(step)

@@ -130,22 +130,14 @@ class Metrics:
     """
     return self._totals.summary()
 
-  def add(
-    self,
-    step: int,
-    metrics: dict[str, PyTree],
-    evaluated: Sequence[jax.Array] = (),
-  ) -> None:
-    """Adds the metrics of a step, which may still be running.
-
-    Args:
-      step: the step.
-      metrics: its metrics by name.
-      evaluated: a result of each held-out batch, to show their progress.
-    """
+  def add(self, step: int, metrics: dict[str, PyTree]) -> None:
+    """Adds the metrics of a step, which may still be running."""
     self._pending.append((step, metrics))
-    self._evaluated[step] = evaluated
     self._pace.look(self._pending)
+
+  def add_evaluated(self, step: int, batches: Sequence[jax.Array]) -> None:
+    """Adds a result of each held-out batch of a step, to show progress."""
+    self._evaluated[step] = batches
 
   def flush(self, keep: int = 0) -> None:
     """Writes pending metrics, and prints a line of progress.

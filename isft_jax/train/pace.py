@@ -69,7 +69,9 @@ class Pace:
       if step <= self._finished:
         continue
       loss = values.get('loss')
-      if isinstance(loss, jax.Array) and not loss.is_ready():
+      # A number that is on no device is ready.
+      is_ready = getattr(loss, 'is_ready', None)
+      if is_ready and not is_ready():
         break
       self._finish(step, loss)
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from isft_jax import terminal
+from isft_jax import progress_bar, terminal
 from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering.renderer import Renderer
@@ -189,8 +189,11 @@ def test_a_checkpoint_is_talked_to_as_its_records_were_rendered(
 
 
 def test_a_file_gets_the_same_replies_in_every_batch(
-  chat_model, tmp_path, capsys
+  chat_model, tmp_path, capsys, monkeypatch
 ):
+  # Each state is shown, without waiting for a minute.
+  for name in '_SHORT', '_REDRAW', 'LOG':
+    monkeypatch.setattr(progress_bar, name, 0.0)
   said = ['Tell me about gold.', 'And Mars?', 'Who?']
   rows = [{'prompt': said[0], 'id': 5}, {'messages': user(said[1])}]
   rows.append({'prompt': said[2]})
@@ -200,7 +203,7 @@ def test_a_file_gets_the_same_replies_in_every_batch(
   chat_loop.answer_file(chat_model, rows, False, '', batch_size=3, **NEW)
   out, err = capsys.readouterr()
   assert [json.loads(line) for line in out.splitlines()] == lines
-  assert '2 of 3 prompts' in err and '3 of 3 prompts' in err
+  assert '  2/3 prompts  ' in err and '  3/3 prompts  ' in err
   for row, line in zip(rows, lines, strict=True):
     assert line.keys() - row.keys() == {'reply', 'tokens', 'ended_by'}
     assert row.items() <= line.items()

@@ -39,8 +39,9 @@ def matches(value: object) -> bool:
 
 def is_of_texts(value: object) -> bool:
   """Returns whether a row has two texts, which only --format reads."""
-  is_row = isinstance(value, dict) and not matches(value)
-  return is_row and _halves(value) is not None
+  if not isinstance(value, dict) or matches(value):
+    return False
+  return _halves(value) is not None
 
 
 def read(value: object) -> Chat:

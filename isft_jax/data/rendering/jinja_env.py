@@ -312,7 +312,8 @@ class Environment(ImmutableSandboxedEnvironment):
 
   def joined(self, separator: str, values: Iterable[Any]) -> Tracked:
     """Joins values like str.join, with origins."""
-    texts, length = [], 0
+    texts: list[str] = []
+    length = 0
     for value in values:
       if type(value) is not Tracked:
         value = tracked_str.written(self.printed(value))

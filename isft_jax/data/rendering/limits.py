@@ -81,7 +81,11 @@ _GROWTH = {
   'encode': 10,  # \\U0001f600
 }
 # Values that print what is in them.
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[type, ...] = (
+  type({}.keys()),
+  type({}.values()),
+  type({}.items()),
+)
 CONTAINERS = (list, tuple, dict, Namespace, *_VIEWS)
 _SIZED = (list, tuple, dict, range, *_VIEWS)
 
