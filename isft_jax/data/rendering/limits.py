@@ -18,7 +18,7 @@ takes no more than about 100 MB of memory and a second:
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, NoReturn
 
 from jinja2.utils import Namespace
@@ -87,7 +87,7 @@ _VIEWS: tuple[type, ...] = (
   type({}.items()),
 )
 CONTAINERS = (list, tuple, dict, Namespace, *_VIEWS)
-_SIZED = (list, tuple, dict, range, *_VIEWS)
+_SIZED: tuple[type[Sized], ...] = (list, tuple, dict, range, *_VIEWS)
 
 
 class OverLimitError(Exception):
@@ -368,7 +368,8 @@ class Limits:
     self.spend(number)
 
   def _check_join(self, separator: str | bytes, values: Any) -> None:
-    if not isinstance(values, (str, bytes, *_SIZED)):
+    is_known = isinstance(values, (str, bytes, *_SIZED))
+    if not is_known:
       return
     self.check_items(len(values))
     length = (len(separator) + 1) * len(values)
