@@ -96,7 +96,8 @@ class Projections(nnx.Module):
 
     y_T = jnp.einsum(f'T{into},{into}{out}->T{out}', x_T, param(''))
     if hasattr(self, name + SCALE):
-      y_T *= param(SCALE)[None]
+      # In float32: the rounding of a scale would be that of a whole channel.
+      y_T = (y_T * getattr(self, name + SCALE)[...][None]).astype(x_BL.dtype)
     if hasattr(self, name + LORA_A):
       low_Tr = jnp.einsum(f'T{into},{into}r->Tr', x_T, param(LORA_A))
       added_T = jnp.einsum(f'Tr,r{out}->T{out}', low_Tr, param(LORA_B))
