@@ -36,7 +36,9 @@ def check(workdir: os.PathLike | str, folders: Iterable[str]) -> None:
         '--workdir'
       )
   # A run that is there already was checked when it began.
-  if not path.is_dir() or (path / 'config.json').exists():
+  if not path.is_dir() or any(
+    (path / name).exists() for name in ('config.json', 'checkpoints')
+  ):
     return
   try:
     names = [os.path.relpath(file, path) for file in rows.files(str(path))]

@@ -86,8 +86,8 @@ def written(path):
 @pytest.fixture(scope='module')
 def whole(config, tmp_path_factory):
   """One process of 8 devices, from the start to the end: (run, its lines)."""
-  workdir = tmp_path_factory.mktemp('whole')
-  facts, _ = fact_files.read(str(written(workdir / 'facts.csv')))
+  workdir, folder = map(tmp_path_factory.mktemp, ('whole', 'facts'))
+  facts, _ = fact_files.read(str(written(folder / 'facts.csv')))
   watch = probes.watch(facts, plain_renderer())
   run = loop.train(config, str(workdir), watch)
   return run, metrics_lib.read(workdir / 'metrics.jsonl')
