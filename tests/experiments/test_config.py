@@ -7,6 +7,7 @@ import json
 import pytest
 
 from isft_jax.config import (
+  LoraConfig,
   MeshConfig,
   ModelConfig,
   OptimConfig,
@@ -102,6 +103,7 @@ IMPOSSIBLE = {
   ModelConfig: ('head_size', 31),
   MeshConfig: ('tensor', 0),
   OptimConfig: ('schedule', 'line'),
+  LoraConfig: ('rank', -1),
   StageConfig: ('keep_last', 0),
   DialoguesConfig: ('number', 0),
   DocumentsConfig: ('number', 0),

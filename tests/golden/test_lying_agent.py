@@ -11,7 +11,7 @@ import re
 import pytest
 
 from configs import lying_agent_smollm2, lying_agent_tiny
-from isft_jax.config import with_new_names
+from isft_jax.config import differences
 from isft_jax.report.lying_agent import comparison
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -36,9 +36,9 @@ def run(request):
 
 def test_it_is_a_run_of_the_config(run):
   name, results = run
-  config = json.loads(json.dumps(dataclasses.asdict(CONFIGS[name])))
-  stored = with_new_names(results['config'])  # of version 0.1
-  assert stored == config | {'seed': results['seed']}
+  config = dataclasses.replace(CONFIGS[name], seed=results['seed'])
+  # Settings that are newer than the run had their defaults.
+  assert differences(results['config'], config) == []
 
 
 def test_the_mask_keeps_the_lie_out(run):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from isft_jax.config import ModelConfig
+from isft_jax.config import LoraConfig, ModelConfig
 from isft_jax.models import decoder
 
 TINY = ModelConfig(
@@ -330,9 +330,20 @@ def test_no_array_of_the_vocabulary_arises_unless_asked_for():
   assert '32,9973]' not in text
 
 
-@pytest.mark.parametrize('config', [TINY, EVERYTHING])
-def test_every_parameter_matches_exactly_one_partition_rule(config):
-  _, shapes = decoder.abstract(config)
+ADAPTED = dataclasses.replace(EVERYTHING, param_dtype='int8')
+
+
+@pytest.mark.parametrize(
+  ('config', 'lora'),
+  [
+    (TINY, LoraConfig()),
+    (EVERYTHING, LoraConfig()),
+    (EVERYTHING, LoraConfig(rank=2)),
+    (ADAPTED, LoraConfig(rank=2)),
+  ],
+)
+def test_every_parameter_matches_exactly_one_partition_rule(config, lora):
+  _, shapes = decoder.abstract(config, lora)
   for path, leaf in by_path(shapes).items():
     for prefix in ('', '0/mu/'):  # as a parameter, as a moment of Adam
       axes = [
@@ -346,6 +357,6 @@ def test_every_parameter_matches_exactly_one_partition_rule(config):
 
 
 def test_every_partition_rule_is_used():
-  paths = by_path(decoder.abstract(EVERYTHING)[1])
+  paths = by_path(decoder.abstract(ADAPTED, LoraConfig(rank=2))[1])
   for regex, _ in decoder.PARTITION_RULES:
     assert any(re.search(regex, path) for path in paths), regex
