@@ -189,7 +189,7 @@ def parse(
     config = _default_config(argv, config_types) if takes_config else None
     fail(_unknown_flag(error.flagname, flag_holders, config))
   except flags.Error as error:
-    fail(f'{error} (--help lists the flags)')
+    fail(f'{_without_traceback(str(error))} (--help lists the flags)')
   except Exception as error:  # an unknown field, or any error of a config file
     fail(_unknown_field(argv) or _config_file_error(error))
   except SystemExit:
@@ -458,6 +458,21 @@ def _spare_tpus(
   """
   if not find('/dev/accel*') and not find('/dev/vfio/[0-9]*'):
     environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+
+
+def _without_traceback(text: str) -> str:
+  """Returns an error of a flag without the traceback of a config file in it.
+
+  ml_collections puts that of a `get_config` into its message. The last line has
+  what it said, such as 'ValueError: its argument must be ...'.
+  """
+  flag, traceback, rest = text.partition('Traceback (most recent call last):')
+  if not traceback:
+    return text
+  lines = [line for line in rest.splitlines() if line.strip()]
+  words = re.sub(r'^[\w.]+: ', '', lines[-1].strip()) if lines else ''
+  name = flag.partition(': ')[0]
+  return f'{name}: {words}'
 
 
 def _unknown_flag(

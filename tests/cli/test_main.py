@@ -134,6 +134,15 @@ def test_both_names_of_a_field_are_an_error(flags):
   )
 
 
+def test_an_argument_of_a_config_is_refused_without_a_traceback():
+  line = error_line('train', '--config=finetune:lora=0')
+  assert line.startswith('error: flag --config=')
+  assert line.endswith(
+    "finetune.py:lora=0: its argument must be 'lora=RANK' with a rank from 1 "
+    "to 9999, or nothing (got 'lora=0') (--help lists the flags)\n"
+  )
+
+
 def test_a_config_file_may_have_old_names(tmp_path):
   path = tmp_path / 'mine.py'
   path.write_text(
