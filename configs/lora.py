@@ -20,9 +20,8 @@ Commands:
     --config.seq_len=4096 --config.records=DIR
 """
 
-from isft_jax.config import LoraConfig, MeshConfig, OptimConfig, RunConfig
+from isft_jax.config import LoraConfig, RunConfig
 from isft_jax.configs import _finetune
-from isft_jax.models.presets import model_config
 
 # Name of a shape in isft_jax/models/presets.py -> id on the Hugging Face hub.
 MODELS = {
@@ -47,23 +46,16 @@ def get_config(text: str = '') -> RunConfig:
   choices = {'model': tuple(MODELS), 'base': ('bfloat16', 'int8')}
   words, rest = _finetune.parse_words(text, **choices)
   numbers = _finetune.parse_numbers(rest, rank=16, batch_size=8, seq_len=2048)
-  return RunConfig(
+  rank = numbers.pop('rank')
+  config = _finetune.run_config(
+    '',
     name='lora',
-    batch_size=numbers['batch_size'],
-    seq_len=numbers['seq_len'],
-    targets_per_row=0,  # from the records
-    epochs=2,
-    eval_every=100,
-    model=model_config(
-      words['model'],
-      init_from=MODELS[words['model']],
-      dtype='bfloat16',
-      param_dtype=words['base'],
-      remat='full',
-    ),
-    lora=LoraConfig(rank=numbers['rank']),
-    mesh=MeshConfig(data=-1, fsdp=-1, fsdp_at_most=8),
-    optim=OptimConfig(
-      learning_rate=2e-4, schedule='cosine', warmup_steps=20, b2=0.95
-    ),
+    model=words['model'],
+    init_from=MODELS[words['model']],
+    learning_rate=2e-4,
+    fsdp_at_most=8,
+    **numbers,
   )
+  config.model.param_dtype = words['base']
+  config.lora = LoraConfig(rank=rank)
+  return config

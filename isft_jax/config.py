@@ -251,7 +251,7 @@ class LoraConfig:
     if not self.rank and not self.init_from and others != LoraConfig():
       raise ValueError(
         f'{prefix}rank is 0, so that all weights would be trained; set it, as '
-        f'in {prefix}rank=16, or leave the other fields of {prefix[:-1]} alone'
+        f'in {prefix}rank=16, or remove the other fields of {prefix[:-1]}'
       )
     if not self.targets:
       raise ValueError(

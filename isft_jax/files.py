@@ -29,6 +29,19 @@ def open_bytes(path: epath.Path, mode: Literal['rb', 'wb']) -> IO[bytes]:
   return path.open(mode)
 
 
+@contextlib.contextmanager
+def named(path: os.PathLike) -> Iterator[None]:
+  """Names a file in the OSErrors of its block that name none.
+
+  An error of an open file, such as a full disk, does not name it.
+  """
+  try:
+    yield
+  except OSError as error:
+    error.filename = error.filename or os.fspath(path)
+    raise
+
+
 def sha256(path: epath.Path) -> str:
   """Returns the SHA-256 of a file, in hexadecimal digits."""
   digest = hashlib.sha256()

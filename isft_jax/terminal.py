@@ -207,7 +207,7 @@ _status = _Status()
 
 
 def _forget() -> None:
-  """Gives a child process a status line of its own."""
+  """Gives a child process another status line than its parent's."""
   global _status
   _status = _Status()
 

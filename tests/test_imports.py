@@ -72,7 +72,7 @@ MAY_IMPORT = {
   'data.batching': 'types config objectives files data.records',
   'models': 'types axes config losses',
   'models.presets': 'config',
-  'hf': 'types config files places gguf_file models',
+  'hf': 'types config files places gguf_file sharding models',
   'inference': (
     'types files locks terminal progress_bar sharding data.rendering hf models'
   ),

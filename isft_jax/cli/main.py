@@ -463,8 +463,8 @@ def _spare_tpus(
 def _without_traceback(text: str) -> str:
   """Returns an error of a flag without the traceback of a config file in it.
 
-  ml_collections puts that of a `get_config` into its message. The last line has
-  what it said, such as 'ValueError: its argument must be ...'.
+  ml_collections puts the traceback of `get_config` into its message. The last
+  line is the error itself, such as 'ValueError: its argument must be ...'.
   """
   flag, traceback, rest = text.partition('Traceback (most recent call last):')
   if not traceback:

@@ -227,14 +227,18 @@ class EvidenceConfig(LyingAgentConfig):
       ('dialogues.file', self.dialogues.file),
       ('facts_file', self.facts_file),
       ('piecewise', self.piecewise),
-      ('lora.rank', self.lora.rank),
     ):
       if value:
         raise ValueError(
           f'{prefix}{name} must be left at its default, because the evidence '
-          'generates facts and dialogues for each seed and trains all weights '
-          f'(got {value!r}); {prefix}facts_csv takes a file of facts'
+          f'generates facts and dialogues for each seed (got {value!r}); '
+          f'{prefix}facts_csv takes a file of facts'
         )
+    if self.lora.rank:
+      raise ValueError(
+        f'{prefix}lora.rank must be 0, because the evidence trains all weights '
+        f'(got {self.lora.rank})'
+      )
     check_range(prefix + 'seeds', self.seeds, 1)
     check_choice(prefix + 'bank', self.bank, ('invented', 'world'))
     if self.bank == 'world':

@@ -418,9 +418,7 @@ def _given_base(config: LyingAgentConfig) -> Trained:
   if start.is_run(place):
     params = saved.load(place, dtype=model.param_dtype).model.params
   else:
-    is_int8 = model.param_dtype == 'int8'
-    dtype = model.dtype if is_int8 else model.param_dtype
-    params = pretrained.load(place, dtype=dtype, int8=is_int8)[0].params
+    params = pretrained.load_params(place, model)
   # The arms put adapters on this very copy in memory.
   frozen = None
   if config.lora.rank:

@@ -73,7 +73,8 @@ def read_config(folder: str | pathlib.Path) -> LoraConfig:
     The settings; `init_from` is the folder.
 
   Raises:
-    ValueError: there is no adapter, or one with settings that ours lack.
+    ValueError: the folder has no adapter, or one with a setting that is not
+      supported.
   """
   path = pathlib.Path(folder) / CONFIG
   if not path.is_file():

@@ -31,6 +31,8 @@ from isft_jax.hf import (
   tensor_names,
 )
 from isft_jax.models import decoder, projections
+from isft_jax.sharding import path_name
+from isft_jax.types import PyTree
 
 
 class Model(NamedTuple):
@@ -188,6 +190,38 @@ def load(
     elif not path.endswith(projections.SCALE):
       params[path] = _read(tensors, path, leaf, placed[path])
   return Model(graphdef, traverse_util.unflatten_dict(params, sep='/')), config
+
+
+def load_params(
+  place: str, config: ModelConfig, abstract: PyTree = None
+) -> dict:
+  """Loads the parameters of a model in the types that a config gives them.
+
+  Args:
+    place: a folder, a hub id, a GGUF file or a preset.
+    config: config of the model. With param_dtype 'int8' the layers' kernels are
+      rounded to int8 while they are read.
+    abstract: the parameters as ShapeDtypeStructs with shardings; None puts them
+      on one device.
+
+  Returns:
+    A nested dict of arrays.
+
+  Raises:
+    ValueError: as `load` raises it.
+  """
+  shardings = {
+    path_name(path): leaf.sharding
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
+  }
+  int8 = config.param_dtype == 'int8'
+  model, _ = load(
+    place,
+    dtype=config.dtype if int8 else config.param_dtype,
+    int8=int8,
+    place=(lambda path, shape: shardings[path]) if shardings else None,
+  )
+  return model.params
 
 
 def save(

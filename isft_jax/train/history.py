@@ -118,7 +118,7 @@ def cut(
 
 
 def repaired(damaged: int) -> str:
-  """Returns in words that so many damaged lines were repaired."""
+  """Returns a phrase such as '3 damaged lines repaired'."""
   return f'{damaged:,} damaged line{"s" if damaged > 1 else ""} repaired'
 
 

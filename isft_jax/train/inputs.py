@@ -192,7 +192,7 @@ def _scored_by(
     name: objective
     for name, (_, _, objective) in zip(names, components, strict=True)
   }
-  # A folder of its own belongs to no component.
+  # Held-out records in a separate folder belong to no component.
   if config.heldout:
     objectives = dict.fromkeys(heldout, config.objective)
   for name, records in heldout.items():

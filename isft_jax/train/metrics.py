@@ -1,12 +1,11 @@
 """Writes metrics of a run: metrics.jsonl, loggers and lines of progress."""
 
-import contextlib
 import json
 import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any, Self
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
+from isft_jax import files
 from isft_jax.metrics_file import read
 from isft_jax.train import history, multihost, pace
 from isft_jax.train.history import Totals
@@ -108,20 +108,11 @@ class Metrics:
     # Loggers are closed even if the file cannot be written, as on a full disk.
     try:
       if self._file:
-        with self._naming_the_file():
+        with files.named(self._draft):
           self._file.close()
     finally:
       if self._loggers:
         self._loggers.close()
-
-  @contextlib.contextmanager
-  def _naming_the_file(self) -> Iterator[None]:
-    # An error of an open file, such as a full disk, does not name it.
-    try:
-      yield
-    except OSError as error:
-      error.filename = error.filename or str(self._draft)
-      raise
 
   def summary(self) -> dict[str, float]:
     """Returns totals of all steps so far, including those before a resumption.
@@ -174,7 +165,7 @@ class Metrics:
 
     # Write before the check of the loss, so that the file shows the bad step.
     if self._file and self._loggers:
-      with self._naming_the_file():
+      with files.named(self._draft):
         self._file.writelines(json.dumps(row) + '\n' for row in rows)
         self._file.flush()
         # A checkpoint follows: its rows must not be lost with the power.

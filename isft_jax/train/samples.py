@@ -4,11 +4,10 @@ The prompts have the same shapes at every step, so that generation compiles only
 once. It uses the parameters of the training itself, on their shards.
 """
 
-import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -143,18 +142,9 @@ class Samples:
       json.dumps(row, ensure_ascii=False) + '\n' for row in rows
     ).encode('utf-8', 'backslashreplace')
     # A checkpoint of this step may follow: its rows must survive a power cut.
-    with self._naming_the_file(), open(self._draft, 'ab') as file:
+    with files.named(self._draft), open(self._draft, 'ab') as file:
       file.write(content)
       file.flush()
       os.fsync(file.fileno())
     if self._draft != self._path:
       self._draft.copy(self._path, overwrite=True)
-
-  @contextlib.contextmanager
-  def _naming_the_file(self) -> Iterator[None]:
-    # An error of an open file, such as a full disk, does not name it.
-    try:
-      yield
-    except OSError as error:
-      error.filename = error.filename or str(self._draft)
-      raise

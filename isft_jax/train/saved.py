@@ -4,6 +4,9 @@ The checkpoint of a run with adapters does not hold their base. It is loaded
 from where the run had it, and the adapters are merged into it.
 """
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +18,7 @@ from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.tokenizer import FastTokenizer
 from isft_jax.hf import pretrained, weight_digest
 from isft_jax.inference.chat_model import ChatModel, chat_model_from_rendering
-from isft_jax.models import decoder
+from isft_jax.models import decoder, projections
 from isft_jax.models import lora as lora_lib
 from isft_jax.train import checkpoint, run_tokenizer
 from isft_jax.train.checkpoint import Checkpoints, Wanted
@@ -94,12 +97,17 @@ def load(
   Raises:
     ValueError: the run has no such checkpoint, or the base is another one.
   """
-  with _open(workdir, step) as checkpoints:
+  refuse_int8(workdir, dtype)
+  with _opened(workdir, step) as checkpoints:
     stored = checkpoints.restore_run()
     run, lora = _run(stored), _lora(stored)
     config = ModelConfig(**run['model'])
     # The run's attention kernel may not exist on this device.
     config.attention = 'auto'
+    # An int8 base is float again when adapters are merged into it.
+    dtype = dtype or projections.float_type(config).name
+    plain = dataclasses.replace(config, param_dtype=dtype)
+    graphdef, shapes = decoder.abstract(plain)
     if lora.rank:
       place = base or config.init_from
       _check_base(workdir, place, stored['base']['sha256'])
@@ -107,18 +115,12 @@ def load(
       params = _with_base(place, config, adapters, lora, dtype)
     elif base:
       raise ValueError(f'{workdir} has no adapters, so it needs no --base')
-    # An int8 base is float again when adapters are merged into it.
-    is_int8 = config.param_dtype == 'int8'
-    config.param_dtype = dtype or (
-      config.dtype if is_int8 else config.param_dtype
-    )
-    # Orbax casts the parameters to the types of these shapes.
-    graphdef, shapes = decoder.abstract(config)
-    if not lora.rank:
+    else:
+      # Orbax casts the parameters to the types of these shapes.
       params, _ = checkpoints.restore_params(_placed(shapes))
   return Saved(
     pretrained.Model(graphdef, params),
-    config,
+    plain,
     load_tokenizer(workdir, run, tokenizer),
     run,
   )
@@ -137,7 +139,7 @@ def load_adapter(workdir: str, step: Wanted = None) -> Adapter:
   Raises:
     ValueError: the run has no such checkpoint, or no adapters.
   """
-  with _open(workdir, step) as checkpoints:
+  with _opened(workdir, step) as checkpoints:
     stored = checkpoints.restore_run()
     run, lora = _run(stored), _lora(stored)
     if not lora.rank:
@@ -149,19 +151,29 @@ def load_adapter(workdir: str, step: Wanted = None) -> Adapter:
   return Adapter(params, lora, config, stored['base']['sha256'], run)
 
 
-def _open(workdir: str, step: Wanted) -> Checkpoints:
-  # A mistyped workdir gets a message of its own.
+def refuse_int8(workdir: str, dtype: str) -> None:
+  """Raises ValueError for int8, which only a model folder can be read in."""
+  if dtype == 'int8':
+    raise ValueError(
+      f'{workdir}: an int8 base must be a model folder; write one with '
+      f'isft-export --checkpoint={workdir} --output=FOLDER'
+    )
+
+
+@contextlib.contextmanager
+def _opened(workdir: str, step: Wanted) -> Iterator[Checkpoints]:
+  """Opens the checkpoints of a run, of which there must be one to read."""
   if not checkpoint.checkpoint_folder(workdir).is_dir():
     raise ValueError(
       f'{workdir}: no checkpoints there; name the workdir of a run'
     )
-  checkpoints = Checkpoints(workdir, step=step)
-  if checkpoints.latest() is None:
-    raise ValueError(
-      f'{workdir}: no finished checkpoint there; train until the first one is '
-      'saved'
-    )
-  return checkpoints
+  with Checkpoints(workdir, step=step) as checkpoints:
+    if checkpoints.latest() is None:
+      raise ValueError(
+        f'{workdir}: no finished checkpoint there; train until the first one '
+        'is saved'
+      )
+    yield checkpoints
 
 
 def _run(stored: dict[str, Any]) -> dict[str, Any]:
@@ -206,27 +218,20 @@ def _with_base(
 ) -> PyTree:
   """Returns the parameters of a base with its adapters merged into it.
 
-  The base has the type that the adapters were trained with.
+  Args:
+    place: of the base.
+    config: config of the base, with the type that adapters were trained on.
+    adapters: nested dict of A and B.
+    lora: their settings.
+    dtype: data type of the result.
   """
-  int8 = config.param_dtype == 'int8'
-  loaded_dtype = config.dtype if int8 else config.param_dtype
   if checkpoint.checkpoint_folder(place).is_dir():
-    params = load(place, dtype=loaded_dtype).model.params
+    params = load(place, dtype=config.param_dtype).model.params
   else:
     shapes = _placed(decoder.abstract(config)[1])
-    shardings = {
-      sharding.path_name(path): leaf.sharding
-      for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
-    }
-    loaded, _ = pretrained.load(
-      place,
-      dtype=loaded_dtype,
-      int8=int8,
-      place=lambda path, shape: shardings[path],
-    )
-    params = loaded.params
+    params = pretrained.load_params(place, config, shapes)
   joined = lora_lib.join(params, adapters)
-  return lora_lib.merge(joined, lora, dtype or loaded_dtype)
+  return lora_lib.merge(joined, lora, dtype)
 
 
 def load_tokenizer(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 
-from isft_jax import places, sharding
+from isft_jax import places
 from isft_jax.config import LoraConfig, ModelConfig, RunConfig
 from isft_jax.data.rendering import same_tokens
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
@@ -176,20 +176,7 @@ def _read_params(
   # Another run: only its parameters are read, not its optimizer state.
   if is_run(place):
     return _params_of_run(config, abstract, fingerprint)
-  # A model folder.
-  shardings = {
-    sharding.path_name(path): leaf.sharding
-    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
-  }
-  # The weights are cast to the type of the parameters while they are read.
-  int8 = config.param_dtype == 'int8'
-  model, _ = pretrained.load(
-    place,
-    dtype=config.dtype if int8 else config.param_dtype,
-    int8=int8,
-    place=lambda path, shape: shardings[path],
-  )
-  return model.params
+  return pretrained.load_params(place, config, abstract)
 
 
 def check_tokenizer(
@@ -249,11 +236,7 @@ def _params_of_run(
   config: ModelConfig, abstract: PyTree, fingerprint: str
 ) -> PyTree:
   run = config.init_from
-  if config.param_dtype == 'int8':
-    raise ValueError(
-      f'{run}: an int8 base must be a model folder; write one with '
-      f'isft-export --checkpoint={run} --output=FOLDER'
-    )
+  saved.refuse_int8(run, config.param_dtype)
   with Checkpoints(run) as checkpoints:
     if checkpoints.latest() is None:
       raise ValueError(f'{run}: no checkpoint there to start from')

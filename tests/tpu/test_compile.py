@@ -107,7 +107,7 @@ def test_a_report_reads(report):
 
 
 def test_an_int8_base_stays_int8_and_has_no_moments():
-  """Of a layer at a time there may be a float copy, and never of all three."""
+  """One layer at a time may be copied to floats, and never all three."""
   run = dataclasses.replace(
     RUN,
     model=dataclasses.replace(MODEL, param_dtype='int8'),

@@ -266,7 +266,7 @@ def test_training_lowers_the_loss_and_changes_every_parameter(whole, long):
   rows = metrics_lib.read(long[1] / 'metrics.jsonl')
   assert rows[0]['loss'] > 6  # about ln 512 at the start
   assert rows[-1]['loss'] < rows[0]['loss'] - 1
-  # The first steps of both runs are the same; the long one goes on.
+  # The first steps of both runs are the same; the long one has more.
   moved = jax.tree.map(
     lambda a, b: not np.array_equal(a, b), long[0].params, whole[0].params
   )

@@ -257,7 +257,7 @@ def test_a_shared_base_is_not_loaded_again(folders, monkeypatch):
 
 @pytest.mark.parametrize('kind', ['run', 'adapted run'])
 def test_a_base_may_be_a_run(folders, data_folder, kind):
-  """Of an adapted run, the base is the model with its adapters merged."""
+  """The base is then the run's model, with its adapters merged."""
   folder, config, _ = folders
   place = folder / 'run'
   if kind == 'run':
@@ -413,7 +413,7 @@ def test_an_int8_base_is_rounded_as_it_is_read(folders):
     (
       {'alpha': 32},
       'config.lora.rank is 0, so that all weights would be trained; set it, as '
-      'in config.lora.rank=16, or leave the other fields of config.lora alone',
+      'in config.lora.rank=16, or remove the other fields of config.lora',
     ),
     (
       {'rank': 4, 'targets': ('q_proj', 'lm_head')},

@@ -59,7 +59,7 @@ def read(workdir: str | os.PathLike) -> Block | None:
 
 
 def spread(values: Sequence[int], number: int) -> list[int]:
-  """Returns at most so many values, evenly spaced, with the first and last."""
+  """Returns up to `number` values, evenly spaced, with the first and last."""
   if len(values) <= number:
     return [*values]
   last = len(values) - 1
