@@ -214,8 +214,8 @@ class LoraConfig:
 
   rank: int = 0  # inner width of an adapter; 0: train all weights, no adapters
   alpha: float = 0.0  # numerator of the scale; 0: twice the rank
-  # Maps with an adapter: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
-  # down_proj, or all-linear for all of them.
+  # Maps with an adapter, separated by commas: q_proj, k_proj, v_proj, o_proj,
+  # gate_proj, up_proj, down_proj; or all-linear for all of them.
   targets: tuple[str, ...] = (ALL_LINEAR,)
   rslora: bool = False  # divide alpha by the root of the rank
   dropout: float = 0.0  # must be 0: adapters are trained without dropout
@@ -228,8 +228,13 @@ class LoraConfig:
     """Names of the maps that have an adapter, in their order in a layer."""
     if not self.rank:
       return ()
-    wanted = LORA_TARGETS if ALL_LINEAR in self.targets else self.targets
+    names = self._target_names()
+    wanted = LORA_TARGETS if ALL_LINEAR in names else names
     return tuple(name for name in LORA_TARGETS if name in wanted)
+
+  def _target_names(self) -> list[str]:
+    # A flag may give them as one text: --config.lora.targets=q_proj,v_proj.
+    return [name for text in self.targets for name in text.split(',')]
 
   @property
   def scale(self) -> float:
@@ -257,9 +262,10 @@ class LoraConfig:
       raise ValueError(
         f'{prefix}targets is empty: name the maps, or {ALL_LINEAR}'
       )
-    for target in self.targets:
-      check_choice(prefix + 'targets', target, (*LORA_TARGETS, ALL_LINEAR))
-    check_distinct(prefix + 'targets', self.targets)
+    names = self._target_names()
+    for name in names:
+      check_choice(prefix + 'targets', name, (*LORA_TARGETS, ALL_LINEAR))
+    check_distinct(prefix + 'targets', names)
 
 
 @dataclasses.dataclass(unsafe_hash=True)

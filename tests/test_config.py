@@ -210,6 +210,7 @@ def test_the_scale_of_an_adapter(rank, alpha, rslora, scale):
 @pytest.mark.parametrize(
   ('targets', 'maps'),
   [
+    (('up_proj,q_proj',), ('q_proj', 'up_proj')),  # as a flag gives them
     (('all-linear',), LORA_TARGETS),
     (('q_proj',), ('q_proj',)),
     (('down_proj', 'v_proj', 'q_proj'), ('q_proj', 'v_proj', 'down_proj')),
@@ -227,6 +228,7 @@ LORAS_REFUSED = [
   ({'alpha': 8.0}, 'rank is 0, so that all weights would be trained; set it'),
   ({'rslora': True}, 'rank is 0, so that all weights would be trained; set'),
   ({'targets': ('q_proj',)}, 'rank is 0, so that all weights would be trai'),
+  ({'rank': 4, 'targets': ('q_proj,q_proj',)}, "targets names 'q_proj' more"),
   ({'rank': 4, 'targets': ()}, 'targets is empty: name the maps, or all-lin'),
   ({'rank': 4, 'targets': ('lm_head',)}, "targets must be one of 'q_proj', "),
   ({'rank': 4, 'targets': ('q_proj', 'q_proj')}, "targets names 'q_proj' more"),

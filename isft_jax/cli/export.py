@@ -8,7 +8,7 @@ The first form writes the newest checkpoint, or that of --step, as a folder that
 transformers and vLLM load: the weights in safetensors, config.json, the
 tokenizer with the run's chat template, and the ids that end a reply. Adapters
 of a LoRA run are merged into their base. The second form writes only these
-adapters, as a folder that peft and vLLM load beside the base.
+adapters, as a folder that peft loads beside the base.
 
 The third form writes a row per record for other trainers, such as TRL:
 `input_ids`, and `labels` that are -100 if the objective does not score the
