@@ -130,18 +130,27 @@ ALL_LINEAR = 'all-linear'  # stands for all of them
 LORA_MOST = 1_000_000  # largest rank and alpha
 
 
+# Kinds of layers; see ModelConfig.layer_kinds.
+LAYER_KINDS = ('full', 'window', 'nope')
+# Kinds of scaling of rotary positions, and how many numbers each has.
+ROPE_TYPES = {'llama3': 4, 'linear': 1, 'yarn': 6}
+NORMS = ('before', 'after', 'both')
+ACTIVATIONS = ('silu', 'gelu_tanh')
+
+
 @accept_old_names
 @dataclasses.dataclass(unsafe_hash=True)
 class ModelConfig:
-  """A decoder of the Qwen2, Qwen3 or Llama family.
+  """A decoder.
 
-  isft_jax/models/presets.py has the shapes of known models.
+  isft_jax/models/presets.py has the shapes of known models, and
+  isft_jax/hf/families.py the families of Hugging Face's models.
   """
 
   # Initial weights: the workdir of a run, a folder with config.json and
   # safetensors, the id of a model on the Hugging Face hub, a .gguf file, or a
   # preset such as 'smollm2-135m-instruct'. All but a workdir also set the shape
-  # (vocab_size to qk_norm). Empty: random weights.
+  # (vocab_size to logits_divisor). Empty: random weights.
   init_from: str = ''
   # Number of token embeddings. 0: the tokenizer's vocabulary, rounded up to a
   # multiple of 128.
@@ -151,16 +160,42 @@ class ModelConfig:
   heads: int = 4  # number of query heads
   kv_heads: int = 2  # number of key and value heads; must divide heads
   head_size: int = 32  # width of a head
-  mlp_width: int = 512  # width of the MLP
+  mlp_width: int = 512  # width of the MLP, or of each expert
+  experts: int = 0  # number of expert MLPs, as in Qwen3-MoE; 0: one dense MLP
+  experts_per_token: int = 0  # experts that each token uses; 0 without experts
+  # Divide the probabilities of a token's experts by their sum.
+  normalize_experts: bool = True
   rope_theta: float = 10_000.0  # base of the rotary frequencies
-  # Rotary scaling of Llama 3: factor, low-frequency factor, high-frequency
-  # factor, original context length in tokens. Empty: no scaling.
+  rope_type: str = 'llama3'  # kind of rope_scaling: 'llama3', 'linear', 'yarn'
+  # Numbers of the rotary scaling. llama3: factor, low-frequency factor,
+  # high-frequency factor, original context length in tokens. linear: factor.
+  # yarn: factor, beta_fast, beta_slow, original context length in tokens,
+  # attention factor, 1 to truncate. Empty: no scaling.
   rope_scaling: tuple[float, ...] = ()
+  # Kind of each layer, repeated over the layers. 'full': a token sees all
+  # earlier ones. 'window': it sees `window` tokens, its own included. 'nope':
+  # as 'full', without positions.
+  layer_kinds: tuple[str, ...] = ('full',)
+  window: int = 0  # tokens that a layer of kind 'window' sees
+  # Base of the rotary frequencies of layers of kind 'window', which then have
+  # no scaling. 0: the positions of the other layers.
+  window_theta: float = 0.0
   norm_eps: float = 1e-6  # added to the mean square in RMSNorm
   tie_embeddings: bool = True  # use the embedding as the output head
   # Biases of queries, keys and values, as in Qwen2. Llama and Qwen3 have none.
   qkv_bias: bool = True
   qk_norm: bool = False  # RMSNorm of queries and keys, as in Qwen3
+  qk_norm_all_heads: bool = False  # one qk_norm of all heads, as in OLMo 2
+  # Where RMSNorms stand. 'before': before attention and MLP. 'after': after
+  # each, before the sum, as in OLMo 2. 'both': as in Gemma 3.
+  norms: str = 'before'
+  norm_plus_one: bool = False  # multiply by 1 + w in RMSNorm, as in Gemma
+  activation: str = 'silu'  # of the MLP: 'silu', or 'gelu_tanh' as in Gemma
+  # Factors, as in Gemma and Granite.
+  embedding_scale: float = 1.0  # of token embeddings
+  query_scale: float = 0.0  # of attention scores; 0: 1 / sqrt(head_size)
+  residual_scale: float = 1.0  # of what a layer adds to the residual stream
+  logits_divisor: float = 1.0  # logits are divided by it
   dtype: str = 'float32'  # data type of the computation
   # Data type of parameters, gradients and Adam's moments. In bfloat16, an
   # update smaller than half the distance to the next number is lost: 2e-5 moves
@@ -184,12 +219,40 @@ class ModelConfig:
     for name in ('layers', 'width', 'heads', 'kv_heads', 'head_size'):
       check_range(prefix + name, getattr(self, name), 1)
     check_range(prefix + 'mlp_width', self.mlp_width, 1)
+    check_range(prefix + 'experts', self.experts, 0)
+    # At least one expert per token, if there are experts.
+    check_range(
+      prefix + 'experts_per_token',
+      self.experts_per_token,
+      min(1, self.experts),
+      self.experts,
+    )
     check_range(prefix + 'head_chunk', self.head_chunk, 0)
     attentions = ('auto', 'splash', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
     check_choice(prefix + 'remat', self.remat, ('none', 'dots', 'full'))
     check_choice(prefix + 'dtype', self.dtype, DTYPES)
     check_choice(prefix + 'param_dtype', self.param_dtype, (*DTYPES, 'int8'))
+    check_choice(prefix + 'norms', self.norms, NORMS)
+    check_choice(prefix + 'activation', self.activation, ACTIVATIONS)
+    check_choice(prefix + 'rope_type', self.rope_type, tuple(ROPE_TYPES))
+    numbers = ROPE_TYPES[self.rope_type]
+    if len(self.rope_scaling) not in (0, numbers):
+      raise ValueError(
+        f'{prefix}rope_scaling must have {numbers} numbers for {prefix}'
+        f'rope_type={self.rope_type!r} (got {len(self.rope_scaling)})'
+      )
+    if not self.layer_kinds:
+      raise ValueError(f"{prefix}layer_kinds is empty; set it to ('full',)")
+    for kind in self.layer_kinds:
+      check_choice(prefix + 'layer_kinds', kind, LAYER_KINDS)
+    check_range(prefix + 'window', self.window, 0)
+    if ('window' in self.layer_kinds) != (self.window > 0):
+      raise ValueError(
+        f'{prefix}window={self.window} and {prefix}layer_kinds='
+        f'{tuple(self.layer_kinds)} do not fit: a window is the number of '
+        "tokens that layers of kind 'window' see"
+      )
     # Each key head serves the same number of query heads.
     if self.heads % self.kv_heads:
       raise ValueError(

@@ -185,13 +185,15 @@ def load(
         f'{files.shown(trained_on[:12])}, and this base has {sha256[:12]}; '
         'name the base of the adapter'
       )
-    _check(path, stored, leaves, model.layers)
+    _check(path, stored, leaves, model)
     # The layers of a parameter are tensors of their own.
     adapters = {}
     for name, leaf in leaves.items():
       stack = np.empty(leaf.shape, np.float32)
       for layer in range(model.layers):
-        stack[layer] = _read(path, stored, _name(name, layer), stack.shape[1:])
+        stack[layer] = _read(
+          path, stored, _name(name, model, layer), stack.shape[1:]
+        )
       adapters[name] = stack
   return traverse_util.unflatten_dict(adapters, sep='/')
 
@@ -219,13 +221,13 @@ def merged(folder: str, place: str, params: dict, model: ModelConfig) -> dict:
 
 
 def _check(
-  path: pathlib.Path, stored: Any, leaves: Mapping[str, Any], layers: int
+  path: pathlib.Path, stored: Any, leaves: Mapping[str, Any], model: ModelConfig
 ) -> None:
   """Checks names, types and shapes, before there is memory for any tensor."""
   wanted = {
-    _name(leaf, layer): _matrix(leaf, shape.shape[1:])
+    _name(leaf, model, layer): _matrix(leaf, shape.shape[1:])
     for leaf, shape in leaves.items()
-    for layer in range(layers)
+    for layer in range(model.layers)
   }
   names = set(stored.keys())
   for problem, wrong in (
@@ -234,8 +236,8 @@ def _check(
   ):
     if wrong:
       raise ValueError(
-        f'{path}: {len(wrong)} tensors are {problem} for this base of {layers} '
-        f'layers; the first is {files.shown(min(wrong))}'
+        f'{path}: {len(wrong)} tensors are {problem} for this base of '
+        f'{model.layers} layers; the first is {files.shown(min(wrong))}'
       )
   for name, (columns, rows) in wanted.items():
     tensor = stored.get_slice(name)
@@ -281,7 +283,7 @@ def save(
     for layer, array in enumerate(np.asarray(jax.device_get(stack))):
       columns, rows = _matrix(leaf, array.shape)
       turned = array.reshape(columns, rows).T
-      tensors[_name(leaf, layer)] = np.ascontiguousarray(turned)
+      tensors[_name(leaf, model, layer)] = np.ascontiguousarray(turned)
   metadata = {'format': 'pt', _DIGEST: sha256}
   with files.replacing(folder / WEIGHTS) as part:
     # safetensors makes a file that only its owner may read.
@@ -309,11 +311,11 @@ def _as_int(number: float) -> float:
   return int(number) if number == int(number) else number
 
 
-def _name(path: str, layer: int) -> str:
+def _name(path: str, model: ModelConfig, layer: int) -> str:
   """Returns peft's name of A or B of one layer."""
   for end, name in ((LORA_A, 'lora_A'), (LORA_B, 'lora_B')):
     if path.endswith(end):
-      kernel = tensor_names.name(path.removesuffix(end), layer)
+      kernel = tensor_names.name(path.removesuffix(end), model, layer)
       return f'{_PREFIX}{kernel.removesuffix("weight")}{name}.weight'
   raise AssertionError(path)
 

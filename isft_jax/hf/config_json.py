@@ -4,41 +4,42 @@ Each attribute must be either read here or known to be harmless. Anything else
 raises an error: otherwise a different model would train, and be wrong silently.
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax.numpy as jnp
 
 from isft_jax import files
 from isft_jax.config import ModelConfig
-from isft_jax.hf import limits
+from isft_jax.hf import limits, rope_json
+from isft_jax.hf.families import FAMILIES, TEXT_PARTS, Family
+from isft_jax.models import layer_kinds
 
-# Differences between the families: (biases of q, k and v; norms of q and k).
-FAMILIES = {
-  'llama': (False, False),
-  'mistral': (False, False),
-  'qwen2': (True, False),
-  'qwen3': (False, True),
-}
 # Fields of ModelConfig that a config.json determines.
 SHAPE = (
   *('vocab_size', 'width', 'layers', 'heads', 'kv_heads', 'head_size'),
-  *('mlp_width', 'rope_theta', 'rope_scaling', 'norm_eps', 'tie_embeddings'),
-  *('qkv_bias', 'qk_norm'),
+  *('mlp_width', 'experts', 'experts_per_token', 'normalize_experts'),
+  *('rope_theta', 'rope_type', 'rope_scaling', 'layer_kinds', 'window'),
+  *('window_theta', 'norm_eps', 'tie_embeddings', 'qkv_bias', 'qk_norm'),
+  *('qk_norm_all_heads', 'norms', 'norm_plus_one', 'activation'),
+  *('embedding_scale', 'query_scale', 'residual_scale', 'logits_divisor'),
 )
 # Attribute -> allowed values. It may also be missing.
 _REQUIRED: dict[str, tuple[object, ...]] = {
   'add_cross_attention': (False, None),
   'attention_bias': (False, None),
+  'attn_logit_softcapping': (None,),
   'auto_map': (None, {}),  # names Python code inside the folder
-  'hidden_act': ('silu',),
+  'final_logit_softcapping': (None,),
   'is_encoder_decoder': (False, None),
   'mlp_bias': (False, None),
+  'mlp_only_layers': (None, []),
   'partial_rotary_factor': (1.0, None),
   'pruned_heads': (None, {}),
   'rope_interleaved': (False, None),
+  'use_bidirectional_attention': (False, None),
   'use_mrope': (False, None),
-  'use_sliding_window': (False, None),
 }
 # Attributes of quantised weights: GPTQ, AWQ, bitsandbytes, FP8 and
 # compressed-tensors have the first, MLX the second.
@@ -57,10 +58,11 @@ _OPTIONAL_SIZES = {'num_key_value_heads': 'kv_heads', 'head_dim': 'head_size'}
 # Attributes that this module reads.
 _READ = {
   *('head_dim', 'hidden_size', 'intermediate_size', 'layer_types'),
-  *('max_window_layers', 'model_type', 'num_attention_heads'),
-  *('num_hidden_layers', 'num_key_value_heads', 'rms_norm_eps'),
-  *('rope_parameters', 'rope_scaling', 'rope_theta', 'sliding_window'),
-  *('tie_word_embeddings', 'vocab_size'),
+  *('max_window_layers', 'model_type', 'no_rope_layer_interval'),
+  *('no_rope_layers', 'num_attention_heads', 'num_hidden_layers'),
+  *('num_key_value_heads', 'rms_norm_eps', 'sliding_window'),
+  *('sliding_window_pattern', 'tie_word_embeddings', 'use_sliding_window'),
+  *('vocab_size', *rope_json.READ),
 }
 # Attributes that change no logit of a decoder, by purpose. Collected from
 # folders of Llama 2 and 3, TinyLlama, SmolLM, Mistral, Qwen2, Qwen2.5 and
@@ -98,11 +100,13 @@ _HARMLESS = {
   *('exponential_decay_length_penalty', 'suppress_tokens'),
   'begin_suppress_tokens',
 }
-# Attributes inside rope_parameters and rope_scaling.
-_ROPE = {
-  *('rope_theta', 'rope_type', 'type', 'partial_rotary_factor'),
-  *limits.SCALING,
+# Attributes of a model that also reads images, beside its text_config.
+_BESIDE_TEXT = {
+  *('text_config', 'vision_config', 'mm_tokens_per_image', 'model_type'),
+  *('boi_token_index', 'eoi_token_index', 'image_token_index'),
+  'tie_word_embeddings',
 }
+_KINDS = {'full_attention': 'full', 'sliding_attention': 'window'}
 
 
 def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
@@ -113,7 +117,8 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
     place: path of the file, for messages.
 
   Returns:
-    The config of the model.
+    The config of the model. Of a model that also reads images, it is that of
+    the part that reads text.
 
   Raises:
     ValueError: our decoder does not support the model. The message names the
@@ -128,11 +133,15 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
     raise ValueError(f'{place}: {value} {why}')
 
   # Family, and weights that are not quantised.
-  family = content.get('model_type')
-  if not isinstance(family, str) or family not in FAMILIES:
+  model_type = content.get('model_type')
+  if isinstance(model_type, str) and model_type in TEXT_PARTS:
+    content = _text_part(content, refuse)
+    model_type = content['model_type']
+  if not isinstance(model_type, str) or model_type not in FAMILIES:
     refuse(
       'model_type', f'is not supported; it must be one of {", ".join(FAMILIES)}'
     )
+  family = FAMILIES[model_type]
   for name in _QUANTIZED:
     if content.get(name):
       refuse(
@@ -142,116 +151,163 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
       )
 
   # Attributes with unsupported values, and unknown attributes.
-  for name, values in _REQUIRED.items():
+  required = {name: (value,) for name, value in family.constants.items()}
+  if not family.window_flag:
+    required['use_sliding_window'] = (False, None)
+  for name, values in (_REQUIRED | required).items():
     if name in content and content[name] not in values:
       refuse(name, 'is not supported')
   known = _READ | _HARMLESS | _REQUIRED.keys() | {*_QUANTIZED}
+  known |= required.keys() | family.attributes.keys() | family.harmless
   unknown = sorted(content.keys() - known)
   if unknown:
     refuse(unknown[0], 'is neither supported nor known to be harmless')
+  given, content = content, {**family.defaults, **content}
 
   # Sizes and constants, each of its type and in its range.
+  fields: dict[str, Any] = {}
   for name, field in (_SIZES | _OPTIONAL_SIZES).items():
+    if name in family.harmless:
+      continue
     if name in _OPTIONAL_SIZES and content.get(name) is None:
       continue
     if why := limits.problem(field, content.get(name)):
       refuse(name, why)
+    fields[field] = content[name]
+  for name, (field, to_field, _) in family.attributes.items():
+    value = content.get(name)
+    if field == 'normalize_experts':
+      if type(value) is not bool:
+        refuse(name, 'must be true or false')
+    elif to_field is None and (why := limits.problem(field, value)):
+      refuse(name, why)
+    elif to_field is not None and not limits.is_number(value, 1e-6, 1e12):
+      refuse(name, 'must be a number above 0')
+    fields[field] = to_field(value) if to_field else value
   if type(content.get('tie_word_embeddings', False)) is not bool:
     refuse('tie_word_embeddings', 'must be true or false')
 
-  # Every layer must see all earlier tokens. Qwen2 names the size of a window
-  # that it does not use (use_sliding_window=False). Without the attribute,
-  # transformers gives Mistral the window of its first version.
-  layer_types = content.get('layer_types')
-  if layer_types is not None:
-    if not isinstance(layer_types, list):
-      refuse('layer_types', 'must be a list with the type of each layer')
-    if any(kind != 'full_attention' for kind in layer_types):
-      refuse('layer_types', 'has layers that do not see all earlier tokens')
-    if len(layer_types) != content['num_hidden_layers']:
-      refuse('layer_types', 'must have one entry for each layer')
-  window = content.get('sliding_window', 4096 if family == 'mistral' else None)
-  if window and 'use_sliding_window' not in content:
-    raise ValueError(
-      f'{place}: sliding_window={files.shorten(window)} is not supported; if '
-      'your rows are no longer than that, set it to null in this file: no '
-      'result changes'
-    )
-
-  theta, scaling = _rope(content, refuse)
-  width, heads = content['hidden_size'], content['num_attention_heads']
+  fields |= _layers(given, content, family, refuse)
+  full, window = rope_json.read(content, family, refuse)
+  if 'window' in fields['layer_kinds'] and window != full:
+    fields['window_theta'] = window.theta
+  width, heads = fields['width'], fields['heads']
   # Older Llama folders have no head_dim: the heads then share the width.
-  head_size = content.get('head_dim')
-  if head_size is None:
+  if 'head_size' not in fields:
     if width % heads:
       refuse('num_attention_heads', f'must divide hidden_size={width}')
-    head_size = width // heads
+    fields['head_size'] = width // heads
   # Without the attribute, each query head has its own keys and values.
-  kv_heads = content.get('num_key_value_heads')
-  qkv_bias, qk_norm = FAMILIES[family]
+  fields.setdefault('kv_heads', heads)
   config = ModelConfig(
-    vocab_size=content['vocab_size'],
-    width=width,
-    layers=content['num_hidden_layers'],
-    heads=heads,
-    kv_heads=heads if kv_heads is None else kv_heads,
-    head_size=head_size,
-    mlp_width=content['intermediate_size'],
-    rope_theta=theta,
-    rope_scaling=scaling,
-    norm_eps=content['rms_norm_eps'],
+    rope_theta=full.theta,
+    rope_type=full.kind,
+    rope_scaling=full.scaling,
     tie_embeddings=content.get('tie_word_embeddings', False),
-    qkv_bias=qkv_bias,
-    qk_norm=qk_norm,
+    **family.fields,
+    **fields,
   )
+  config = dataclasses.replace(config, **family.derived(config))
   if why := limits.mismatch(config):
     raise ValueError(f'{place}: {why}')
   return config
 
 
-def _rope(
-  content: Mapping[str, Any], refuse: Callable[[str, str], NoReturn]
-) -> tuple[float, tuple[float, ...]]:
-  """Returns theta and Llama 3's scaling."""
-  # transformers 5 nests both in rope_parameters; older versions have rope_theta
-  # beside rope_scaling.
-  names = [
-    name
-    for name in ('rope_parameters', 'rope_scaling')
-    if content.get(name) is not None
-  ]
-  for name in names:
-    if not isinstance(content[name], dict):
-      refuse(name, 'must be an object')
-    if unknown := sorted(content[name].keys() - _ROPE):
-      refuse(name, f'has the unknown attribute {files.shorten(unknown[0])}')
-  if len(names) == 2 and content[names[0]] != content[names[1]]:
-    refuse(names[1], 'differs from rope_parameters; remove one of them')
-  name = names[0] if names else 'rope_theta'
-  rope = content[name] if names else {}
+def _text_part(
+  content: Mapping[str, Any], refuse: rope_json.Refuse
+) -> dict[str, Any]:
+  """Returns the config.json of the part of a model that reads text."""
+  unknown = sorted(content.keys() - _BESIDE_TEXT - _HARMLESS - {*_QUANTIZED})
+  if unknown:
+    refuse(unknown[0], 'is neither supported nor known to be harmless')
+  text = content.get('text_config')
+  family = TEXT_PARTS[content['model_type']]
+  if not isinstance(text, dict) or text.get('model_type', family) != family:
+    refuse('text_config', f'must be an object with model_type={family!r}')
+  outer = {
+    name: content[name]
+    for name in ('tie_word_embeddings', *_QUANTIZED)
+    if name in content
+  }
+  return {**text, 'model_type': family, **outer}
 
-  # 10,000 is the base of RoFormer, and the default of transformers.
-  theta = rope.get('rope_theta', content.get('rope_theta', 10_000.0))
-  if why := limits.problem('rope_theta', theta):
-    if 'rope_theta' in rope:
-      refuse(name, f'has rope_theta={files.shorten(theta)}, which {why}')
-    refuse('rope_theta', why)
-  kind = rope.get('rope_type', rope.get('type', 'default'))
-  if rope.get('partial_rotary_factor') not in (None, 1.0):
-    refuse(name, 'rotates only part of a head, which is not supported')
-  # No scaling: the speeds follow from theta only.
-  if kind == 'default':
-    return float(theta), ()
-  if kind != 'llama3' or any(key not in rope for key in limits.SCALING):
-    refuse(name, 'has a type that is not supported')
-  for key in limits.SCALING:
-    if why := limits.problem(key, rope[key]):
-      refuse(name, f'has {key}={files.shorten(rope[key])}, which {why}')
-  return float(theta), tuple(float(rope[key]) for key in limits.SCALING)
+
+def _layers(
+  given: Mapping[str, Any],
+  content: Mapping[str, Any],
+  family: Family,
+  refuse: rope_json.Refuse,
+) -> dict[str, Any]:
+  """Returns the fields layer_kinds and window."""
+  layers = content['num_hidden_layers']
+  for name in ('sliding_window', 'sliding_window_pattern', 'max_window_layers'):
+    least = 0 if name == 'max_window_layers' else 1
+    value = content.get(name)
+    if value is not None and not limits.is_whole(value, least, 2**40):
+      refuse(name, f'must be an integer of at least {least}')
+  if content.get('use_sliding_window') not in (True, False, None):
+    refuse('use_sliding_window', 'must be true or false')
+  each = [family.kind_of(content, layer) for layer in range(layers)]
+
+  # What the file lists. A family whose classes do not read the list must say
+  # the same without it.
+  listed = content.get('layer_types')
+  if listed is not None:
+    if not isinstance(listed, list):
+      refuse('layer_types', 'must be a list with the type of each layer')
+    if len(listed) != layers:
+      refuse('layer_types', 'must have one entry for each layer')
+    if any(kind not in _KINDS for kind in listed if isinstance(kind, str)):
+      refuse('layer_types', f'has other types than {" and ".join(_KINDS)}')
+    kinds = [_KINDS.get(kind, '') for kind in map(str, listed)]
+    is_off = family.window_flag and not content.get('use_sliding_window')
+    if kinds != each and (not family.lists_layers or is_off):
+      refuse('layer_types', 'does not fit the other attributes')
+    each = kinds
+  window = content.get('sliding_window')
+  if 'window' in each:
+    if window is None:
+      refuse('sliding_window', 'must be the window of layers that have one')
+    if family.lists_nope:
+      refuse('layer_types', 'has windows, which this family has not')
+  elif given.get('sliding_window') and not (
+    family.window_flag or family.lists_layers
+  ):
+    refuse(
+      'sliding_window',
+      'is not supported in this family; if your rows are no longer than that, '
+      'set it to null in this file: no result changes',
+    )
+  if family.lists_nope:
+    each = _with_nope(content, each, refuse)
+  kinds = layer_kinds.shortest_cycle(each)
+  return {'layer_kinds': kinds, 'window': window if 'window' in kinds else 0}
+
+
+def _with_nope(
+  content: Mapping[str, Any], each: list[str], refuse: rope_json.Refuse
+) -> list[str]:
+  """Returns the kinds of layers, with those that have no positions."""
+  every = content.get('no_rope_layer_interval', 4)
+  if not limits.is_whole(every, 1):
+    refuse('no_rope_layer_interval', 'must be an integer of at least 1')
+  flags = content.get('no_rope_layers')
+  if flags is None:
+    flags = [int((layer + 1) % every != 0) for layer in range(len(each))]
+  # 1 stands for a layer with positions.
+  is_list = isinstance(flags, list) and len(flags) == len(each)
+  if not is_list or any(type(f) is not int or f not in (0, 1) for f in flags):
+    refuse('no_rope_layers', 'must be a list with 0 or 1 for each layer')
+  return [
+    kind if flag else 'nope' for kind, flag in zip(each, flags, strict=True)
+  ]
 
 
 def to_json(config: ModelConfig) -> dict[str, object]:
   """Returns the config.json of a decoder, in the format of transformers 5.
+
+  It is that of the first family that can express the decoder: whose file, read
+  again, gives the same config.
 
   Args:
     config: config of the model.
@@ -262,42 +318,54 @@ def to_json(config: ModelConfig) -> dict[str, object]:
   Raises:
     ValueError: no family of models has this shape.
   """
-  # A Mistral model has the flags of Llama, and is written as one.
-  kinds = {flags: name for name, flags in FAMILIES.items() if name != 'mistral'}
-  family = kinds.get((config.qkv_bias, config.qk_norm))
-  share = config.width // config.heads
-  # Qwen2 has no head_dim, so only width / heads can be expressed.
-  if family is None or (family == 'qwen2' and config.head_size != share):
-    raise ValueError(
-      f'no family of models has qkv_bias={config.qkv_bias}, '
-      f'qk_norm={config.qk_norm} and heads of size {config.head_size} in a '
-      f'width of {config.width}'
-    )
-  # transformers 5 nests theta in rope_parameters.
-  rope: dict[str, str | float] = {
-    'rope_type': 'default',
-    'rope_theta': config.rope_theta,
-  }
-  if config.rope_scaling:
-    scaling = zip(limits.SCALING, config.rope_scaling, strict=True)
-    rope |= {'rope_type': 'llama3', **dict(scaling)}
-    # transformers expects an integer here; the config stores all of them as
-    # floats.
-    rope['original_max_position_embeddings'] = int(config.rope_scaling[-1])
-  content = {
-    'architectures': [f'{family.capitalize()}ForCausalLM'],
-    'model_type': family,
-    'vocab_size': config.vocab_size,
-    'hidden_size': config.width,
-    'intermediate_size': config.mlp_width,
-    'num_hidden_layers': config.layers,
-    'num_attention_heads': config.heads,
+  shape = {name: getattr(config, name) for name in SHAPE}
+  shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
+  for model_type, family in FAMILIES.items():
+    content = _content(config, model_type, family)
+    try:
+      read = model_config(content, '')
+    except ValueError:  # this family cannot say it
+      continue
+    if shape == {name: getattr(read, name) for name in SHAPE}:
+      return content
+  plain = ModelConfig(qkv_bias=False)
+  special = ', '.join(
+    f'{name}={value}'
+    for name, value in shape.items()
+    if name not in _SIZES.values() and value != getattr(plain, name)
+  )
+  raise ValueError(f'no family of models has this decoder: {special}')
+
+
+def _content(
+  config: ModelConfig, model_type: str, family: Family
+) -> dict[str, object]:
+  """Returns what the config.json of a family can say of a decoder."""
+  content: dict[str, Any] = {
+    'architectures': [family.architecture],
+    'model_type': model_type,
+    **{name: getattr(config, field) for name, field in _SIZES.items()},
     'num_key_value_heads': config.kv_heads,
-    'hidden_act': 'silu',
-    'rms_norm_eps': config.norm_eps,
-    'rope_parameters': rope,
+    **({'head_dim': config.head_size} if family.has_head_dim else {}),
+    **family.constants,
+    'rope_parameters': rope_json.write(config, family),
     'tie_word_embeddings': config.tie_embeddings,
     'dtype': jnp.dtype(config.param_dtype).name,
   }
-  # Qwen2 computes the head size from the width, and has no head_dim.
-  return content | ({} if family == 'qwen2' else {'head_dim': config.head_size})
+  for name, (field, _, to_file) in family.attributes.items():
+    value = getattr(config, field)
+    content[name] = to_file(value) if to_file and value else value
+  # Windows, and layers without positions.
+  kinds = layer_kinds.kinds(config)
+  has_windows = 'window' in kinds
+  if has_windows or 'sliding_window' in family.defaults:
+    content['sliding_window'] = config.window if has_windows else None
+  if has_windows and family.window_flag:
+    content['use_sliding_window'] = True
+  if family.lists_layers and (has_windows or not family.window_flag):
+    names = {kind: name for name, kind in _KINDS.items()}
+    full = names['full']
+    content['layer_types'] = [names.get(kind, full) for kind in kinds]
+  if family.lists_nope:
+    content['no_rope_layers'] = [int(kind != 'nope') for kind in kinds]
+  return content

@@ -17,8 +17,10 @@ import numpy as np
 from isft_jax import files
 from isft_jax.config import ModelConfig
 from isft_jax.gguf_file import GGUFFile, Tensor
-from isft_jax.hf import config_json, limits, tensor_files, tensor_names
+from isft_jax.hf import limits, tensor_files, tensor_names
+from isft_jax.hf.families import FAMILIES
 from isft_jax.models import attention
+from isft_jax.models.layer_kinds import Rope
 
 # Path of our parameter -> name of the tensor in a GGUF file.
 _LAYER = 'blk.{layer}.'
@@ -156,7 +158,6 @@ def model_config(file: GGUFFile) -> ModelConfig:
     )
   # 10,000 is llama.cpp's default, too.
   theta = decimal('rope_theta', 'rope.freq_base', 10_000.0)
-  qkv_bias, qk_norm = config_json.FAMILIES[family]
   config = ModelConfig(
     vocab_size=embedding.shape[0],
     width=width,
@@ -168,8 +169,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
     rope_theta=theta,
     norm_eps=decimal('norm_eps', 'attention.layer_norm_rms_epsilon'),
     tie_embeddings=_NAMES['head'] not in file.tensors,
-    qkv_bias=qkv_bias,
-    qk_norm=qk_norm,
+    **FAMILIES[family].fields,
   )
   if why := limits.mismatch(config):
     raise ValueError(f'{file.path}: {why}')
@@ -192,9 +192,9 @@ def _rope_scaling(file: GGUFFile, half: int, theta: float) -> tuple[float, ...]:
     factors = tensor[(slice(None),)]
     scaling = (float(factors[-1]), 1.0, 4.0, 8192.0)
     if not limits.problem('factor', scaling[0]):
-      expected = attention.rope_speeds(half, theta) / attention.rope_speeds(
-        half, theta, scaling
-      )
+      plain, _ = attention.rope_speeds(half, Rope(theta))
+      scaled, _ = attention.rope_speeds(half, Rope(theta, 'llama3', scaling))
+      expected = plain / scaled
       is_expected = np.allclose(factors, expected, rtol=1e-4)
   if not is_expected:
     raise ValueError(
@@ -234,7 +234,7 @@ class Tensors(tensor_files.Tensors):
       path = paths.get(_LAYER + layer[2] if layer else name, '')
       stored = _Stored(file, name, tensor, heads.get(path, 0))
       if path:
-        name = tensor_names.name(path, int(layer[1]) if layer else 0)
+        name = tensor_names.name(path, config, int(layer[1]) if layer else 0)
       # The rotary factors are part of the config, and no parameter.
       if name == _ROPE_FACTORS:
         continue

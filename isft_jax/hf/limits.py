@@ -23,15 +23,37 @@ _RANGES: dict[str, tuple[type, float, float]] = {
   'rope_theta': (float, 1.0, 1e30),
   # 1e-5 or 1e-6 in practice. 0 makes NaN of a row of zeros.
   'norm_eps': (float, 1e-30, 1.0),
+  'window': (int, 1, 2**40),
+  'experts': (int, 1, 2**16),
+  'experts_per_token': (int, 1, 2**16),
+  # Granite has 12, 0.016, 0.22 and 8, Gemma 3 up to 73 and 0.0625.
+  'embedding_scale': (float, 1e-6, 1e6),
+  'query_scale': (float, 1e-6, 1e6),
+  'residual_scale': (float, 1e-6, 1e6),
+  'logits_divisor': (float, 1e-6, 1e6),
 }
-# Numbers of Llama 3's rotary scaling, in the order of `rope_scaling`. Its
-# factor is 8 or 32, its frequency factors 1 and 4, its length 8,192.
-SCALING: dict[str, tuple[type, float, float]] = {
+# Numbers of a rotary scaling. Llama 3's factor is 8 or 32, its frequency
+# factors are 1 and 4, its length is 8,192.
+_SCALING: dict[str, tuple[type, float, float]] = {
   'factor': (float, 1.0, 1e6),
   'low_freq_factor': (float, 1e-6, 1e6),
   'high_freq_factor': (float, 1e-6, 1e6),
   'original_max_position_embeddings': (float, 1.0, 1e12),
+  'beta_fast': (float, 1e-6, 1e6),
+  'beta_slow': (float, 1e-6, 1e6),
+  'attention_factor': (float, 1e-3, 1e3),
+  'mscale': (float, 1e-3, 1e3),
+  'mscale_all_dim': (float, 1e-3, 1e3),
 }
+# The order of these numbers in `rope_scaling`, by kind.
+LLAMA3 = (
+  *('factor', 'low_freq_factor', 'high_freq_factor'),
+  'original_max_position_embeddings',
+)
+YARN = (
+  *('factor', 'beta_fast', 'beta_slow', 'original_max_position_embeddings'),
+  'attention_factor',
+)
 
 
 def problem(field: str, value: object) -> str:
@@ -41,7 +63,7 @@ def problem(field: str, value: object) -> str:
     field: name of a field of ModelConfig, or of a number of the rotary scaling.
     value: the value in the file, of any type.
   """
-  kind, least, most = _RANGES[field] if field in _RANGES else SCALING[field]
+  kind, least, most = (_RANGES | _SCALING)[field]
   # bool is an int in Python, and NaN is within no range.
   allowed = (int,) if kind is int else (int, float)
   if type(value) in allowed and least <= value <= most:  # type: ignore[operator]
@@ -62,7 +84,7 @@ def mismatch(config: ModelConfig) -> str:
     return (
       f'heads of size {config.head_size} cannot be rotated; it must be even'
     )
-  if config.rope_scaling:
+  if config.rope_scaling and config.rope_type == 'llama3':
     _, low, high, _ = config.rope_scaling
     if not low < high:
       return f'low_freq_factor={low:g} must be below high_freq_factor={high:g}'

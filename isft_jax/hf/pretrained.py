@@ -25,6 +25,7 @@ from isft_jax import files, gguf_file, places
 from isft_jax.config import ModelConfig
 from isft_jax.hf import (
   config_json,
+  families,
   generation_config,
   gguf_weights,
   tensor_files,
@@ -128,7 +129,11 @@ def _tensors(place: str, config: ModelConfig) -> tensor_files.Tensors:
   if places.is_gguf(place):
     file = gguf_file.read(places.gguf_path(place))
     return gguf_weights.Tensors(file, config)
-  return tensor_files.FolderTensors(tensor_files.fetch(place))
+  folder = tensor_files.fetch(place)
+  tensors = tensor_files.FolderTensors(folder)
+  content = files.read_json(folder / 'config.json')
+  is_part = content.get('model_type') in families.TEXT_PARTS
+  return tensor_files.TextTensors(tensors) if is_part else tensors
 
 
 def load(
@@ -183,12 +188,13 @@ def load(
   params: dict[str, jax.Array] = {}
   for path, leaf in leaves.items():
     scale = path + projections.SCALE
+    names = tensor_names.names(path, config)
     if scale in leaves:
       params[path], params[scale] = _read_int8(
-        tensors, path, leaf, dtype, placed[path], placed[scale]
+        *(tensors, names, path, leaf, dtype), placed[path], placed[scale]
       )
     elif not path.endswith(projections.SCALE):
-      params[path] = _read(tensors, path, leaf, placed[path])
+      params[path] = _read(tensors, names, path, leaf, placed[path])
   return Model(graphdef, traverse_util.unflatten_dict(params, sep='/')), config
 
 
@@ -254,7 +260,7 @@ def save(
   sizes = {
     name: leaf.nbytes // (config.layers if tensor_names.is_stacked(path) else 1)
     for path, leaf in leaves.items()
-    for name in tensor_names.names(path, config.layers)
+    for name in tensor_names.names(path, config)
   }
   tensor_files.write(folder, sizes, _stored(leaves, config), shard_bytes)
   files.write_atomically(folder / 'config.json', content)
@@ -265,7 +271,7 @@ def _stored(
 ) -> Iterator[tuple[str, np.ndarray]]:
   """Yields (name, tensor) in Hugging Face names and shapes, by layer."""
   for path, leaf in leaves.items():
-    for layer, name in enumerate(tensor_names.names(path, config.layers)):
+    for layer, name in enumerate(tensor_names.names(path, config)):
       array = np.asarray(leaf[layer] if tensor_names.is_stacked(path) else leaf)
       stored = tensor_names.stored_shape(path, array.shape)
       # Merge our axes to (columns, rows), and transpose to (rows, columns).
@@ -285,9 +291,9 @@ def _check(
   for path, leaf in leaves.items():
     shape = leaf.shape[1:] if tensor_names.is_stacked(path) else leaf.shape
     stored = tensor_names.stored_shape(path, shape)
-    wanted |= dict.fromkeys(tensor_names.names(path, config.layers), stored)
+    wanted |= dict.fromkeys(tensor_names.names(path, config), stored)
   # Some folders of tied models store the head too. It must be the embedding.
-  embedding = tensor_names.name('embedding')
+  embedding = tensor_names.name('embedding', config)
   is_twice = config.tie_embeddings and tensor_names.HEAD in tensors.names()
   if is_twice:
     wanted[tensor_names.HEAD] = wanted[embedding]
@@ -309,24 +315,30 @@ def _check(
 
 def _read(
   tensors: tensor_files.Tensors,
+  names: list[str],
   path: str,
   leaf: jax.ShapeDtypeStruct,
   sharding: Sharding,
 ) -> jax.Array:
   """Reads a parameter to its devices, one stored tensor at a time."""
   if not tensor_names.is_stacked(path):
-    return _read_layer(tensors, path, 0, leaf.shape, leaf.dtype, sharding)
+    return _read_layer(
+      *(tensors, names[0], path, leaf.shape, leaf.dtype, sharding)
+    )
   # Put one layer at a time into a stack on the devices, in place.
   zeros, put = _stacking(leaf.shape, leaf.dtype, sharding)
   stack, place = zeros(), _of_layer(sharding)
-  for i in range(leaf.shape[0]):
-    layer = _read_layer(tensors, path, i, leaf.shape[1:], leaf.dtype, place)
+  for i, name in enumerate(names):
+    layer = _read_layer(
+      *(tensors, name, path, leaf.shape[1:], leaf.dtype, place)
+    )
     stack = put(stack, layer, i)
   return stack
 
 
 def _read_int8(
   tensors: tensor_files.Tensors,
+  names: list[str],
   path: str,
   leaf: jax.ShapeDtypeStruct,
   dtype: str,
@@ -340,8 +352,10 @@ def _read_int8(
   zero_scales, put_scale = _stacking(scale_shape, jnp.float32, of_scale)
   place, stack, scales = _of_layer(sharding), zeros(), zero_scales()
   quantize = _quantizing(inputs, place, _of_layer(of_scale))
-  for i in range(shape[0]):
-    kernel = _read_layer(tensors, path, i, shape[1:], jnp.dtype(dtype), place)
+  for i, name in enumerate(names):
+    kernel = _read_layer(
+      *(tensors, name, path, shape[1:], jnp.dtype(dtype), place)
+    )
     integers, scale = quantize(kernel)
     stack, scales = put(stack, integers, i), put_scale(scales, scale, i)
   return stack, scales
@@ -359,14 +373,13 @@ def _quantizing(
 
 def _read_layer(
   tensors: tensor_files.Tensors,
+  name: str,
   path: str,
-  layer: int,
   shape: tuple[int, ...],
   dtype: np.dtype,
   sharding: Sharding,
 ) -> jax.Array:
   """Reads a parameter, or a layer of it, from its stored tensor."""
-  name = tensor_names.name(path, layer)
 
   @functools.cache  # devices that hold the same shard read it once
   def shard(bounds: tuple[tuple[int, int], ...]) -> np.ndarray:

@@ -24,6 +24,12 @@ _WANTED = ('config.json', 'generation_config.json', '*.safetensors', INDEX)
 # Bytes of a tensor that are read at once. Reading a tensor then takes little
 # more memory than its result.
 CHUNK = 2**24
+# Beginnings of the names of tensors that read images.
+_OF_IMAGES = tuple(
+  prefix + part
+  for prefix in ('', 'model.')
+  for part in ('vision_tower.', 'multi_modal_projector.')
+)
 # Types of weights in safetensors files. Integers are quantised weights, which
 # mean nothing without their scales.
 _DTYPES = ('F64', 'F32', 'F16', 'BF16')
@@ -229,6 +235,31 @@ class FolderTensors(Tensors):
   def open(self, name: str) -> Iterator[StoredTensor]:
     with opened(self._files[name]) as tensors:
       yield tensors.get_slice(name)
+
+
+class TextTensors(Tensors):
+  """The tensors of a model's text part, by the names of a model of text only.
+
+  Args:
+    tensors: those of the whole model, which also reads images.
+  """
+
+  def __init__(self, tensors: Tensors) -> None:
+    super().__init__(tensors.place)
+    self._whole = tensors
+    self._names: dict[str, str] = {}
+    for name in tensors.names():
+      if name.startswith(_OF_IMAGES):
+        continue
+      # Older and newer files have the part's prefix in different places.
+      short = name.removeprefix('language_model.')
+      self._names[short.replace('model.language_model.', 'model.', 1)] = name
+
+  def names(self) -> set[str]:
+    return set(self._names)
+
+  def open(self, name: str) -> AbstractContextManager[StoredTensor]:
+    return self._whole.open(self._names[name])
 
 
 def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -8,6 +8,8 @@ of layers is one tensor per layer there.
 import math
 from collections.abc import Sequence
 
+from isft_jax.config import ModelConfig
+
 _LAYER = 'model.layers.{layer}.'
 # Usually absent if the embeddings are tied.
 HEAD = 'lm_head.weight'
@@ -18,7 +20,9 @@ _TENSORS = {
   'norm': ('model.norm.weight', 0),
   'head': (HEAD, 0),
   'blocks/attention_norm': (_LAYER + 'input_layernorm.weight', 0),
-  'blocks/mlp_norm': (_LAYER + 'post_attention_layernorm.weight', 0),
+  'blocks/attention_post_norm': (_LAYER + 'post_attention_layernorm.weight', 0),
+  'blocks/mlp_norm': (_LAYER + 'pre_feedforward_layernorm.weight', 0),
+  'blocks/mlp_post_norm': (_LAYER + 'post_feedforward_layernorm.weight', 0),
   # q, k and v contract the width. o contracts heads and head size.
   'blocks/attention/q': (_LAYER + 'self_attn.q_proj.weight', 1),
   'blocks/attention/k': (_LAYER + 'self_attn.k_proj.weight', 1),
@@ -29,9 +33,16 @@ _TENSORS = {
   'blocks/attention/v_bias': (_LAYER + 'self_attn.v_proj.bias', 0),
   'blocks/attention/q_norm': (_LAYER + 'self_attn.q_norm.weight', 0),
   'blocks/attention/k_norm': (_LAYER + 'self_attn.k_norm.weight', 0),
+  'blocks/attention/q_heads_norm': (_LAYER + 'self_attn.q_norm.weight', 0),
+  'blocks/attention/k_heads_norm': (_LAYER + 'self_attn.k_norm.weight', 0),
   'blocks/mlp/gate': (_LAYER + 'mlp.gate_proj.weight', 1),
   'blocks/mlp/up': (_LAYER + 'mlp.up_proj.weight', 1),
   'blocks/mlp/down': (_LAYER + 'mlp.down_proj.weight', 1),
+}
+# Models with norms only before attention and MLP name the second after what
+# stands before it.
+_OF_NORMS_BEFORE = {
+  'blocks/mlp_norm': _LAYER + 'post_attention_layernorm.weight',
 }
 
 
@@ -40,14 +51,16 @@ def is_stacked(path: str) -> bool:
   return path.startswith('blocks/')
 
 
-def name(path: str, layer: int = 0) -> str:
+def name(path: str, config: ModelConfig, layer: int = 0) -> str:
   """Returns the Hugging Face name of a parameter, or of one layer of it."""
-  return _TENSORS[path][0].format(layer=layer)
+  names = _OF_NORMS_BEFORE if config.norms == 'before' else {}
+  return names.get(path, _TENSORS[path][0]).format(layer=layer)
 
 
-def names(path: str, layers: int) -> list[str]:
+def names(path: str, config: ModelConfig) -> list[str]:
   """Returns the names of a parameter's tensors, in order of the layers."""
-  return [name(path, i) for i in range(layers if is_stacked(path) else 1)]
+  layers = config.layers if is_stacked(path) else 1
+  return [name(path, config, i) for i in range(layers)]
 
 
 def is_turned(path: str) -> bool:

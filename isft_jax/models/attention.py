@@ -1,55 +1,90 @@
 """Rotary position embeddings, and attention over packed rows or over a cache.
 
 Both attentions are grouped-query: query head h reads key-value head
-h // (H / N). Both compute the softmax in float32, and scale scores by
-1 / sqrt(A).
+h // (H / N). Both compute the softmax in float32. With a window w, a query sees
+the w last columns of what it would see without, its own included.
 """
+
+import functools
+import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+from isft_jax.models.layer_kinds import Rope
 from isft_jax.models.splash_attention import splash_attention
 
 # Device kinds for which the splash kernel does not compile.
 _TOO_OLD = ('TPU v2', 'TPU v3')
 
 
-def rope_speeds(
-  half: int, theta: float, scaling: tuple[float, ...] = ()
-) -> jax.Array:
+def rope_speeds(half: int, rope: Rope) -> tuple[jax.Array, float]:
   """Returns the angle per position of each rotary pair.
 
     speed_i = theta^(-i / half)
 
+  A scaling slows pairs down, for positions beyond those of pre-training:
+
+    linear  (factor): all pairs, by `factor`.
+    llama3  (factor, low, high, length O): by `factor` what turns fewer than
+            `low` times in O positions, and not what turns more than `high`
+            times; in between, the two speeds are interpolated.
+    yarn    (factor, fast, slow, O, attention factor, truncate): by `factor`
+            what turns fewer than `slow` times in O positions, and not what
+            turns more than `fast` times; in between, interpolated by the number
+            i of the pair. With truncate=1 both bounds are whole numbers.
+
   Args:
     half: number of pairs, half the head size.
-    theta: base of the speeds.
-    scaling: Llama 3's (factor, low, high, original length O), or (). A pair
-      that turns fewer than `low` times in O positions is slowed down by
-      `factor`. A pair that turns more than `high` times keeps its speed. In
-      between, the two speeds are interpolated.
+    rope: rotary positions of the layer.
 
   Returns:
-    float32 [half], radians per position.
+    (float32 [half], radians per position; factor of the rotated queries and
+    keys, which is 1 but for yarn).
+
+  Source: Llama 3 in transformers; Peng et al. 2023, YaRN, section 3.2 and 3.4.
   """
+  if not rope.theta:  # no positions
+    return jnp.zeros(half), 1.0
   # Radians per position of each pair.
-  speeds = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  if not scaling:
-    return speeds
-  # `kept` is the share of a pair's own speed: 0 up to low, 1 from high on.
-  factor, low, high, length = scaling
-  turns = length * speeds / (2 * jnp.pi)
-  kept = jnp.clip((turns - low) / (high - low), 0, 1)
-  return speeds * (kept + (1 - kept) / factor)
+  speeds = rope.theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  if not rope.scaling:
+    return speeds, 1.0
+  if rope.kind == 'linear':
+    (factor,) = rope.scaling
+    return speeds / factor, 1.0
+  # `kept` is the share of a pair's own speed.
+  if rope.kind == 'llama3':
+    factor, low, high, length = rope.scaling
+    turns = length * speeds / (2 * jnp.pi)
+    kept = jnp.clip((turns - low) / (high - low), 0, 1)
+    return speeds * (kept + (1 - kept) / factor), 1.0
+  factor, fast, slow, length, mixed, truncate = rope.scaling
+
+  # Number of the pair that turns so many times in O positions.
+  def pair(turns: float) -> float:
+    return (
+      half * math.log(length / (turns * 2 * math.pi)) / math.log(rope.theta)
+    )
+
+  first, last = pair(fast), pair(slow)
+  if truncate:
+    first, last = math.floor(first), math.ceil(last)
+  # As in transformers, the last bound is one of the size of the head.
+  first, last = max(first, 0), min(last, 2 * half - 1)
+  width = last - first or 0.001
+  kept = 1 - jnp.clip((jnp.arange(half) - first) / width, 0, 1)
+  return speeds / factor * (1 - kept) + speeds * kept, mixed
 
 
 def rotate(
   x_BLHA: jax.Array,
   positions_BL: jax.Array,
-  theta: float,
-  scaling: tuple[float, ...] = (),
+  ropes: Sequence[Rope],
+  which: jax.Array | int = 0,
 ) -> jax.Array:
-  """Rotates each pair (i, i + A/2) of a head by position * theta^(-2i/A).
+  """Rotates each pair (i, i + A/2) of a head by position * speed_i.
 
   Pairs join the two halves of a head, as in Hugging Face weights, not adjacent
   elements as in the paper. Imported weights therefore need no permutation.
@@ -57,8 +92,8 @@ def rotate(
   Args:
     x_BLHA: queries or keys.
     positions_BL: int32, counted from 0 in each document.
-    theta: base of the speeds.
-    scaling: see `rope_speeds`.
+    ropes: rotary positions of the different layers of a model.
+    which: int32, index of this layer's. It may be traced.
 
   Returns:
     The rotated array, in the data type of x.
@@ -66,11 +101,14 @@ def rotate(
   Source: Su et al. 2021, RoFormer, section 3.2.
   """
   half = x_BLHA.shape[-1] // 2
-  speeds = rope_speeds(half, theta, scaling)
+  speeds, factors = zip(*(rope_speeds(half, r) for r in ropes), strict=True)
+  # One kind of layer keeps its speeds as constants.
+  speed = speeds[0] if len(ropes) == 1 else jnp.stack(speeds)[which]
+  factor = factors[0] if len(ropes) == 1 else jnp.array(factors)[which]
   # Angles are float32: at position 4,096, bfloat16 is wrong by up to 16
   # radians.
-  angles = positions_BL[..., None, None] * speeds[None, None, None, :]
-  cos, sin = jnp.cos(angles), jnp.sin(angles)
+  angles = positions_BL[..., None, None] * speed[None, None, None, :]
+  cos, sin = jnp.cos(angles) * factor, jnp.sin(angles) * factor
   # A rotation of the plane (first, second), computed in float32.
   first, second = jnp.split(x_BLHA.astype(jnp.float32), 2, axis=-1)
   turned = (first * cos - second * sin, second * cos + first * sin)
@@ -106,6 +144,9 @@ def packed_attention(
   v_BLNA: jax.Array,
   segment_ids_BL: jax.Array,
   kind: str = 'xla',
+  scale: float | None = None,
+  windows: Sequence[int] = (0,),
+  which: jax.Array | int = 0,
 ) -> jax.Array:
   """Causal attention within each document of packed rows.
 
@@ -120,12 +161,22 @@ def packed_attention(
     kind: 'splash' runs the TPU kernel. Any other value runs matrix products
       with scores [B, H, L, L], on any device. This includes 'auto': the kernel
       needs a mesh in context, and products do not.
+    scale: factor of the scores; None: 1 / sqrt(A).
+    windows: windows of the different layers of a model; 0 for none.
+    which: int32, index of this layer's window. It may be traced.
 
   Returns:
     Mixed values [B, L, H, A].
   """
   if kind == 'splash':
-    return splash_attention(q_BLHA, k_BLNA, v_BLNA, segment_ids_BL)
+    # A kernel has its window compiled in, so there is one for each window. Only
+    # the kernel of this layer runs.
+    branches = [
+      functools.partial(splash_attention, scale=scale, window=window)
+      for window in windows
+    ]
+    arrays = q_BLHA, k_BLNA, v_BLNA, segment_ids_BL
+    return jax.lax.switch(which, branches, *arrays)
   # On GPUs, jax.nn.dot_product_attention could also call cuDNN. It accepts only
   # float16 and bfloat16, and packed documents only as a mask, which it turns
   # into an added [B, 1, L, L] array: memory would still grow with L^2. cuDNN's
@@ -134,10 +185,15 @@ def packed_attention(
   columns_L = jnp.arange(q_BLHA.shape[1])
   # A query sees earlier columns of its own segment, and itself.
   causal_LL = columns_L[:, None] >= columns_L[None, :]
+  if any(windows):
+    window = _column_window(windows, which, len(columns_L))
+    causal_LL &= columns_L[:, None] < columns_L[None, :] + window
   same_BLL = segment_ids_BL[:, :, None] == segment_ids_BL[:, None, :]
   # [B, 1, L, L]: all heads share one mask.
   mask_B1LL = (causal_LL[None] & same_BLL)[:, None]
-  return jax.nn.dot_product_attention(q_BLHA, k_BLNA, v_BLNA, mask=mask_B1LL)
+  return jax.nn.dot_product_attention(
+    q_BLHA, k_BLNA, v_BLNA, mask=mask_B1LL, scale=scale
+  )
 
 
 def cached_attention(
@@ -146,6 +202,9 @@ def cached_attention(
   v_BNSA: jax.Array,
   columns_L: jax.Array,
   start_B: jax.Array,
+  scale: float | None = None,
+  windows: Sequence[int] = (0,),
+  which: jax.Array | int = 0,
 ) -> jax.Array:
   """Attention of new queries to the cached columns of their rows.
 
@@ -157,6 +216,9 @@ def cached_attention(
     v_BNSA: cached values.
     columns_L: int32, column of each query, the same in all rows.
     start_B: int32, first column of each row. Earlier ones are padding.
+    scale: factor of the scores; None: 1 / sqrt(A).
+    windows: windows of the different layers of a model; 0 for none.
+    which: int32, index of this layer's window. It may be traced.
 
   Returns:
     Mixed values [B, L, H, A]; finite and meaningless for padding.
@@ -171,14 +233,25 @@ def cached_attention(
   # Visible columns: from the row's first one to the query's own.
   columns_S = jnp.arange(S)
   mask_LS = columns_S[None] <= columns_L[:, None]
+  if any(windows):
+    window = _column_window(windows, which, S)
+    mask_LS &= columns_S[None] + window > columns_L[:, None]
   mask_BLS = mask_LS[None] & (columns_S[None] >= start_B[:, None])[:, None]
   # The lowest float and not -inf: the softmax of a padding query, which sees
   # no column, is then uniform instead of nan.
   lowest = jnp.finfo(scores_BNGLS.dtype).min
-  scores_BNGLS = jnp.where(
-    mask_BLS[:, None, None], scores_BNGLS * A**-0.5, lowest
-  )
+  scale = A**-0.5 if scale is None else scale
+  scores_BNGLS *= scale
+  scores_BNGLS = jnp.where(mask_BLS[:, None, None], scores_BNGLS, lowest)
   # The softmax is float32. Its weights are rounded to the type of the values.
   weights_BNGLS = jax.nn.softmax(scores_BNGLS).astype(v_BNSA.dtype)
   mixed_BLNGA = jnp.einsum('BNGLS,BNSA->BLNGA', weights_BNGLS, v_BNSA)
   return mixed_BLNGA.reshape(B, L, H, A)
+
+
+def _column_window(
+  windows: Sequence[int], which: jax.Array | int, columns: int
+) -> jax.Array:
+  """Returns the number of columns that a layer sees at most."""
+  # A window of all columns is no window.
+  return jnp.array([window or columns for window in windows])[which]

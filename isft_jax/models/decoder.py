@@ -1,4 +1,4 @@
-"""Transformer decoder for Qwen2, Qwen3 and Llama models, as a Flax NNX module.
+"""Transformer decoder, as a Flax NNX module.
 
 The rest of the package uses it as a pure function of its parameters, a nested
 dict of arrays:
@@ -8,13 +8,14 @@ dict of arrays:
   hidden_BLD = nnx.merge(graphdef, params)(tokens_BL, positions_BL, ids_BL)
 
 The layers are one scanned block. Its parameters have a leading axis of layers,
-so compile time does not grow with depth.
+so compile time does not grow with depth. Families of models differ by fields of
+the config only; see isft_jax/hf/families.py.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,9 @@ from jax.sharding import PartitionSpec
 
 from isft_jax.axes import FSDP, ROWS, TENSOR
 from isft_jax.config import LoraConfig, ModelConfig
-from isft_jax.models import attention, sharded_embedding
-from isft_jax.models.projections import Projections, float_type
+from isft_jax.models import attention, layer_kinds, sharded_embedding
+from isft_jax.models.layers import Block, Stored, norm_scale, rms_norm
+from isft_jax.models.projections import float_type
 
 # Shardings of stored parameters: (regex, mesh axes of each dimension). The
 # regex is searched for in the '/'-joined path; see `sharding.shardings`. The
@@ -33,11 +35,11 @@ from isft_jax.models.projections import Projections, float_type
 PARTITION_RULES = (
   (r'(^|/)(embedding|head)$', ((TENSOR, FSDP), None)),  # V D
   (r'(^|/)norm$', (None,)),  # D
-  (r'blocks/attention_norm$', (None, None)),  # layers D
-  (r'blocks/mlp_norm$', (None, None)),  # layers D
+  (r'blocks/(attention|mlp)(_post)?_norm$', (None, None)),  # layers D
   (r'blocks/attention/[qkv]$', (None, FSDP, TENSOR, None)),  # layers D H A
   (r'blocks/attention/[qkv]_bias$', (None, TENSOR, None)),  # layers H A
   (r'blocks/attention/[qk]_norm$', (None, None)),  # layers A
+  (r'blocks/attention/[qk]_heads_norm$', (None, TENSOR, None)),  # layers H A
   (r'blocks/attention/o$', (None, TENSOR, None, FSDP)),  # layers H A D
   (r'blocks/mlp/(gate|up)$', (None, FSDP, TENSOR)),  # layers D F
   (r'blocks/mlp/down$', (None, TENSOR, FSDP)),  # layers F D
@@ -79,10 +81,6 @@ _REMAT = {
 }
 
 
-# State that the layers pass on: keys and values of a cache; None in training.
-Stored = TypeVar('Stored')
-# (q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, stored).
-Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Stored]]
 # (layer, stored, q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, stored).
 AttendInLayer = Callable[
   [jax.Array, Stored, jax.Array, jax.Array, jax.Array],
@@ -106,26 +104,6 @@ class Cache(NamedTuple):
   size: jax.Array
 
 
-def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-  """Normalises by the root mean square: x / sqrt(mean(x^2) + eps) * scale.
-
-  Args:
-    x: array of any float type. It is normalised over the last axis.
-    scale: vector of the last axis's size.
-    eps: added to the mean square.
-
-  Returns:
-    An array like x. It is computed in float32.
-
-  Source: Zhang and Sennrich 2019, section 3.
-  """
-  # The mean of squares in bfloat16 would have 2 to 3 digits.
-  wide = x.astype(jnp.float32)
-  power = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-  scale = jnp.broadcast_to(scale.astype(jnp.float32), x.shape)
-  return (wide * jax.lax.rsqrt(power + eps) * scale).astype(x.dtype)
-
-
 def compute_logits(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
   """Computes logits from hidden states.
 
@@ -145,98 +123,6 @@ def compute_logits(hidden: jax.Array, head_VD: jax.Array) -> jax.Array:
   )
 
 
-class Attention(Projections):
-  """Grouped-query attention: projections, rotary positions, output."""
-
-  def __init__(
-    self, config: ModelConfig, rngs: nnx.Rngs, lora: LoraConfig
-  ) -> None:
-    super().__init__(config, lora)
-    D, A = config.width, config.head_size
-    H, N = config.heads, config.kv_heads
-    constant = functools.partial(_constant, config)
-    for name in ('q', 'k', 'v'):
-      self.add(rngs, name, D**-0.5)
-    # The variance of each product equals that of its input; o is scaled down,
-    # because it adds to the residual stream.
-    self.add(rngs, 'o', (H * A) ** -0.5 * _residual_scale(config))
-    if config.qkv_bias:
-      # Hugging Face has no bias on the output projection of these families.
-      self.q_bias = constant((H, A), 0.0)
-      self.k_bias = constant((N, A), 0.0)
-      self.v_bias = constant((N, A), 0.0)
-    if config.qk_norm:
-      self.q_norm = constant((A,), 1.0)
-      self.k_norm = constant((A,), 1.0)
-
-  def __call__(
-    self, x_BLD: jax.Array, positions_BL: jax.Array, attend: Attend[Stored]
-  ) -> tuple[jax.Array, Stored]:
-    config, dtype = self.config, x_BLD.dtype
-    q_BLHA = self.project('q', x_BLD)
-    k_BLNA = self.project('k', x_BLD)
-    v_BLNA = self.project('v', x_BLD)
-    # Biases (Qwen2) and norms per head (Qwen3) come before the rotation.
-    if config.qkv_bias:
-      q_BLHA += self.q_bias[...].astype(dtype)[None, None]
-      k_BLNA += self.k_bias[...].astype(dtype)[None, None]
-      v_BLNA += self.v_bias[...].astype(dtype)[None, None]
-    if config.qk_norm:
-      q_BLHA = rms_norm(q_BLHA, self.q_norm[...], config.norm_eps)
-      k_BLNA = rms_norm(k_BLNA, self.k_norm[...], config.norm_eps)
-    # Rotated here, so that a cache holds rotated keys.
-    rope = config.rope_theta, config.rope_scaling
-    q_BLHA = attention.rotate(q_BLHA, positions_BL, *rope)
-    k_BLNA = attention.rotate(k_BLNA, positions_BL, *rope)
-    mixed_BLHA, stored = attend(q_BLHA, k_BLNA, v_BLNA)
-    return self.project('o', mixed_BLHA), stored
-
-
-class MLP(Projections):
-  """SwiGLU MLP: down(silu(gate x) * up x). Source: Shazeer 2020, equation 6."""
-
-  def __init__(
-    self, config: ModelConfig, rngs: nnx.Rngs, lora: LoraConfig
-  ) -> None:
-    super().__init__(config, lora)
-    for name in ('gate', 'up'):
-      self.add(rngs, name, config.width**-0.5)
-    self.add(rngs, 'down', config.mlp_width**-0.5 * _residual_scale(config))
-
-  def __call__(self, x_BLD: jax.Array) -> jax.Array:
-    gate_BLF = self.project('gate', x_BLD)
-    up_BLF = self.project('up', x_BLD)
-    return self.project('down', jax.nn.silu(gate_BLF) * up_BLF)
-
-
-class Block(nnx.Module):
-  """One layer: pre-norm attention and MLP, each added to the residual stream.
-
-  The caller passes the attention as a function, attend(q_BLHA, k_BLNA, v_BLNA)
-  -> (mixed_BLHA, stored), so that training and decoding share this class.
-  """
-
-  def __init__(
-    self, config: ModelConfig, lora: LoraConfig, rngs: nnx.Rngs
-  ) -> None:
-    self.config = config
-    self.attention = Attention(config, rngs, lora)
-    self.attention_norm = _constant(config, (config.width,), 1.0)
-    self.mlp = MLP(config, rngs, lora)
-    self.mlp_norm = _constant(config, (config.width,), 1.0)
-
-  def __call__(
-    self, x_BLD: jax.Array, positions_BL: jax.Array, attend: Attend[Stored]
-  ) -> tuple[jax.Array, Stored]:
-    eps = self.config.norm_eps
-    # Pre-norm: the residual stream itself is never normalised inside a layer.
-    normed_BLD = rms_norm(x_BLD, self.attention_norm[...], eps)
-    mixed_BLD, stored = self.attention(normed_BLD, positions_BL, attend)
-    x_BLD += mixed_BLD
-    x_BLD += self.mlp(rms_norm(x_BLD, self.mlp_norm[...], eps))
-    return x_BLD, stored
-
-
 class Decoder(nnx.Module):
   """Decoder from tokens to hidden states, and from hidden states to logits."""
 
@@ -246,7 +132,10 @@ class Decoder(nnx.Module):
     # Copies, because the configs are a static, hashed part of the graph, and
     # the caller may change its own.
     self.config = config = dataclasses.replace(
-      config, init_from='', rope_scaling=tuple(config.rope_scaling)
+      config,
+      init_from='',
+      rope_scaling=tuple(config.rope_scaling),
+      layer_kinds=tuple(config.layer_kinds),
     )
     lora = dataclasses.replace(lora, init_from='', targets=tuple(lora.targets))
     V, D = config.vocab_size, config.width
@@ -256,7 +145,7 @@ class Decoder(nnx.Module):
     # axis of layers.
     stack = nnx.vmap(functools.partial(Block, config, lora))
     self.blocks = nnx.split_rngs(splits=config.layers)(stack)(rngs)
-    self.norm = _constant(config, (D,), 1.0)
+    self.norm = norm_scale(config, (D,))
     # Tied models use the embedding as the head, and have no second table.
     if not config.tie_embeddings:
       self.head = _normal(rngs, config, (V, D), D**-0.5)
@@ -286,15 +175,22 @@ class Decoder(nnx.Module):
       k_BLNA: jax.Array,
       v_BLNA: jax.Array,
     ) -> tuple[jax.Array, None]:
-      # Training stores nothing, and all layers attend alike.
-      del layer, stored
+      del stored  # training stores nothing
       mixed_BLHA = attention.packed_attention(
-        q_BLHA, k_BLNA, v_BLNA, segment_ids_BL, self.config.attention
+        *(q_BLHA, k_BLNA, v_BLNA, segment_ids_BL),
+        self.config.attention,
+        self._score_scale,
+        *layer_kinds.select(layer_kinds.windows(self.config), layer),
       )
       return mixed_BLHA, None
 
     hidden_BLD, _ = self._scan(tokens_BL, positions_BL, attend, None)
     return hidden_BLD
+
+  @property
+  def _score_scale(self) -> float:
+    """Factor of the attention scores."""
+    return self.config.query_scale or self.config.head_size**-0.5
 
   @property
   def head_VD(self) -> jax.Array:
@@ -377,7 +273,9 @@ class Decoder(nnx.Module):
         for each in (k, v)
       )
       mixed_BLHA = attention.cached_attention(
-        q_BLHA, k_BNSA, v_BNSA, columns_L, cache.start_B
+        *(q_BLHA, k_BNSA, v_BNSA, columns_L, cache.start_B),
+        self._score_scale,
+        *layer_kinds.select(layer_kinds.windows(self.config), layer),
       )
       return mixed_BLHA, (k, v)
 
@@ -414,7 +312,11 @@ class Decoder(nnx.Module):
       # The layer's number and the cache are bound here; the block passes q, k
       # and v.
       keep = functools.partial(attend, layer, stored)
-      return block(_by_rows(x_BLD), positions_BL, keep), None
+      ropes, which = layer_kinds.select(layer_kinds.ropes(config), layer)
+      rotate = functools.partial(
+        attention.rotate, positions_BL=positions_BL, ropes=ropes, which=which
+      )
+      return block(_by_rows(x_BLD), rotate, keep), None
 
     if config.remat != 'none':
       # prevent_cse is not needed: a scan already keeps XLA from merging the
@@ -425,10 +327,16 @@ class Decoder(nnx.Module):
     x_BLD = sharded_embedding.look_up(
       self.embedding[...], tokens_BL, config.dtype
     )
+    if config.embedding_scale != 1:
+      # Rounded to the type of the parameters, as in transformers.
+      scale = jnp.array(config.embedding_scale, self.embedding.dtype)
+      x_BLD *= scale.astype(x_BLD.dtype)
     # The scan slices the layers' parameters; the stored cache is carried whole.
     layers = jnp.arange(config.layers), stacked
     (x_BLD, stored), _ = jax.lax.scan(run, (x_BLD, stored), layers)
-    return rms_norm(x_BLD, self.norm[...], config.norm_eps), stored
+    hidden_BLD = rms_norm(x_BLD, self.norm[...], config)
+    # Logits are linear in the hidden states, so these can be divided.
+    return hidden_BLD / config.logits_divisor, stored
 
 
 # Structure of a decoder without its parameters.
@@ -491,15 +399,3 @@ def _normal(
   # exists.
   draw = jax.nn.initializers.normal(scale)
   return nnx.Param(draw(rngs.params(), shape, float_type(config)))
-
-
-def _constant(
-  config: ModelConfig, shape: tuple[int, ...], value: float
-) -> nnx.Param[jax.Array]:
-  return nnx.Param(jnp.full(shape, value, float_type(config)))
-
-
-def _residual_scale(config: ModelConfig) -> float:
-  # 2 * layers projections are added to the residual stream. With this scale,
-  # their variances sum to that of one (Radford et al. 2019, section 2.3).
-  return (2 * config.layers) ** -0.5

@@ -8,7 +8,12 @@ import math
 from typing import NamedTuple
 
 from isft_jax.config import LoraConfig, ModelConfig
-from isft_jax.models import decoder, projections, splash_attention
+from isft_jax.models import (
+  decoder,
+  layer_kinds,
+  projections,
+  splash_attention,
+)
 from isft_jax.models.likelihood import count_chunks
 
 
@@ -38,8 +43,11 @@ def forward(
   """Returns the operations of a forward pass.
 
     blocks    = 2 B L layers (D A (H + 2 N) + A H D + 3 D F)
-    attention = 2 B layers 2 A H (L (L + 1) / 2)
+    attention = 2 B 2 A H (pairs of every layer)
     head      = 2 B K V D
+
+  where a layer has L (L + 1) / 2 pairs of a query and a key that it sees, or
+  fewer with a window.
 
   Args:
     config: config of the model.
@@ -54,13 +62,20 @@ def forward(
   D, A, F = config.width, config.head_size, config.mlp_width
   H, N = config.heads, config.kv_heads
   weights = 2 * D * A * (H + N) + 3 * D * F  # of one layer
-  pairs = seq_len * (seq_len + 1) // 2  # (query, key) with the key not later
+  pairs = sum(_pairs(seq_len, w) for w in layer_kinds.windows(config))
   # A product of [m, k] and [k, n] has 2 m k n operations: multiply and add.
   return Flops(
     blocks=2 * batch_size * seq_len * config.layers * weights,
-    attention=2 * batch_size * config.layers * 2 * A * H * pairs,
+    attention=2 * batch_size * 2 * A * H * pairs,
     head=2 * batch_size * targets_per_row * config.vocab_size * D,
   )
+
+
+def _pairs(seq_len: int, window: int) -> int:
+  """Returns the number of (query, key) with the key in the query's window."""
+  outside = max(0, seq_len - window) if window else 0
+  # Without a window a triangle; with one, less the triangle out of sight.
+  return (seq_len * (seq_len + 1) - outside * (outside + 1)) // 2
 
 
 def count_adapters(
@@ -144,8 +159,9 @@ def hardware(
   once = forward(config, batch_size, seq_len, targets_per_row)
   needed = model(config, batch_size, seq_len, targets_per_row, lora)
   # remat='full' runs a layer's forward pass again, except the last product,
-  # which the backward pass does not need. 'dots' saves these products. Both
-  # compute attention again. A head in several chunks computes its logits again.
+  # which the backward pass does not need unless a norm follows. 'dots' saves
+  # these products. Both compute attention again. A head in several chunks
+  # computes its logits again.
   down = (
     2 * batch_size * seq_len * config.layers * config.width * config.mlp_width
   )
@@ -153,6 +169,8 @@ def hardware(
   if 'down_proj' in lora.maps:
     down += 2 * batch_size * seq_len * config.layers * lora.rank * config.width
   blocks = once.blocks + to_rank + from_rank
+  if config.norms != 'before':
+    down = 0
   again = blocks - down if config.remat == 'full' else 0
   chunks = count_chunks(config.vocab_size, config.head_chunk)
   # Attention has 2 products forward. As plain products it has 4 backward, over
@@ -161,18 +179,21 @@ def hardware(
   # again, which gives 7 products.
   products = 2 + 2 * (config.remat != 'none')
   if config.attention == 'splash':
-    count, block = splash_attention.blocks(seq_len)
-    products, pairs = products + 7, count * (count + 1) // 2 * block**2
+    products += 7
+    pairs = sum(
+      splash_attention.count_pairs(seq_len, w)
+      for w in layer_kinds.windows(config)
+    )
   else:
     # 'dots' saves the product with o. Without a gradient of o, the mixed values
     # are not needed a second time.
     is_mixed_once = lora.rank and 'o_proj' not in lora.maps
     products -= bool(config.remat == 'dots' and is_mixed_once)
-    products, pairs = products + 4, seq_len**2
+    products, pairs = products + 4, seq_len**2 * config.layers
   # A head in several chunks adds one forward pass.
   A, H = config.head_size, config.heads
   return Flops(
     blocks=needed.blocks + again,
-    attention=2 * batch_size * config.layers * products * A * H * pairs,
+    attention=2 * batch_size * products * A * H * pairs,
     head=needed.head + (chunks > 1) * once.head,
   )

@@ -31,6 +31,8 @@ def splash_attention(
   k_BLNA: jax.Array,
   v_BLNA: jax.Array,
   segment_ids_BL: jax.Array,
+  scale: float | None = None,
+  window: int = 0,
   interpret: bool = False,
 ) -> jax.Array:
   """Computes `attention.packed_attention` with the splash kernel.
@@ -45,6 +47,9 @@ def splash_attention(
     k_BLNA: keys, already rotated.
     v_BLNA: values.
     segment_ids_BL: int32, at least 0.
+    scale: factor of the scores; None: 1 / sqrt(A).
+    window: number of columns that a query sees at most, its own included; 0:
+      all earlier ones. Blocks outside of the window are not computed.
     interpret: emulate the kernel on any device, slowly.
 
   Returns:
@@ -54,7 +59,12 @@ def splash_attention(
     ValueError: the rows or the key-value heads do not divide over the mesh.
   """
   # Without a mesh in context, the kernel runs on one device.
-  attend = functools.partial(_attend, interpret=interpret)
+  attend = functools.partial(
+    _attend,
+    scale=q_BLHA.shape[-1] ** -0.5 if scale is None else scale,
+    window=window,
+    interpret=interpret,
+  )
   arrays = q_BLHA, k_BLNA, v_BLNA, segment_ids_BL
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
@@ -96,11 +106,27 @@ def blocks(length: int) -> tuple[int, int]:
   return count, -(-length // (count * _LANES)) * _LANES
 
 
+def count_pairs(length: int, window: int = 0) -> int:
+  """Returns the number of (query, key) in the blocks that the kernel computes.
+
+  Args:
+    length: tokens per row.
+    window: number of columns that a query sees at most; 0: all earlier ones.
+  """
+  count, block = blocks(length)
+  # The first query of a block sees window - 1 columns to its left, in so many
+  # blocks.
+  left = -(-(window - 1) // block) if window else count
+  return sum(min(i, left) + 1 for i in range(count)) * block**2
+
+
 def _attend(
   q_BLHA: jax.Array,
   k_BLNA: jax.Array,
   v_BLNA: jax.Array,
   segment_ids_BL: jax.Array,
+  scale: float,
+  window: int,
   interpret: bool,
 ) -> jax.Array:
   L, H, A = q_BLHA.shape[1:]
@@ -109,7 +135,7 @@ def _attend(
   fill = count * block - L
   # The kernel does not scale scores, so scale the queries. In float32, because
   # a rounded 1 / sqrt(A) would be another temperature.
-  q_BLHA = (q_BLHA.astype(jnp.float32) * A**-0.5).astype(q_BLHA.dtype)
+  q_BLHA = (q_BLHA.astype(jnp.float32) * scale).astype(q_BLHA.dtype)
 
   # Pad heads with zeros to a multiple of 128, the sizes that jax tests the
   # kernel with. Zeros add nothing to a product, and cost nothing: the kernel's
@@ -121,7 +147,7 @@ def _attend(
   # Padding columns form a segment of their own, which no query of a document
   # sees.
   ids_BL = jnp.pad(segment_ids_BL, ((0, 0), (0, fill)), constant_values=_NOBODY)
-  kernel = _kernel(count * block, H, block, interpret)
+  kernel = _kernel(count * block, H, block, window, interpret)
   mixed_BHLA = jax.vmap(kernel)(
     pad(q_BLHA),
     pad(k_BLNA),
@@ -133,7 +159,7 @@ def _attend(
 
 
 def _kernel(
-  length: int, heads: int, block: int, interpret: bool
+  length: int, heads: int, block: int, window: int, interpret: bool
 ) -> Callable[..., jax.Array]:
   """Returns the kernel of one row: q [H, L, A], k and v [N, L, A] -> [H, L, A].
 
@@ -141,7 +167,13 @@ def _kernel(
   """
   # The backward pass has two kernels. A fused one would write one dq per block
   # of keys, [L / block, H, L, A], and sum them in the data type of q.
-  mask = kernels.CausalMask((length, length))
+  shape = length, length
+  mask = (
+    # Columns to the left and to the right of a query.
+    kernels.LocalMask(shape, window_size=(window - 1, 0), offset=0)
+    if window
+    else kernels.CausalMask(shape)
+  )
   return kernels.make_splash_mha(
     kernels.MultiHeadMask([mask] * heads),
     # One size for all blocks of the forward and backward kernels.

@@ -21,6 +21,16 @@ LLAMA3 = {
   'high_freq_factor': 4.0,
   'original_max_position_embeddings': 16,
 }
+YARN = {
+  'rope_type': 'yarn',
+  'rope_theta': 10_000.0,
+  'factor': 4.0,
+  'original_max_position_embeddings': 16,
+}
+LINEAR = {'rope_type': 'linear', 'rope_theta': 10_000.0, 'factor': 8.0}
+PLAIN = {'rope_type': 'default', 'rope_theta': 100.0}
+TYPED = {'full_attention': YARN, 'sliding_attention': PLAIN}
+LAYER_TYPES = ['sliding_attention', 'sliding_attention', 'full_attention']
 MODELS = {
   'qwen2, tied': ('Qwen2', {'tie_word_embeddings': True}),
   'qwen2, untied': ('Qwen2', {'tie_word_embeddings': False}),
@@ -32,6 +42,61 @@ MODELS = {
   'llama': ('Llama', {'tie_word_embeddings': False}),
   'llama 3, scaled positions': ('Llama', {'rope_parameters': LLAMA3}),
   'mistral': ('Mistral', {'sliding_window': None, 'head_dim': 8}),
+  'mistral, windows': ('Mistral', {'sliding_window': 7}),
+  'qwen2, late windows': (
+    'Qwen2',
+    {'use_sliding_window': True, 'sliding_window': 5, 'max_window_layers': 1},
+  ),
+  'qwen3, yarn': ('Qwen3', {'head_dim': 16, 'rope_parameters': YARN}),
+  'qwen3, windows listed': (
+    'Qwen3',
+    {
+      'head_dim': 16,
+      'use_sliding_window': True,
+      'sliding_window': 5,
+      'layer_types': LAYER_TYPES,
+    },
+  ),
+  'gemma 3, small': (
+    'Gemma3Text',
+    {
+      'head_dim': 16,
+      'num_hidden_layers': 7,
+      'sliding_window': 5,
+      'query_pre_attn_scalar': 12,
+      'pad_token_id': None,
+    },
+  ),
+  'gemma 3, scaled positions': (
+    'Gemma3Text',
+    {
+      'head_dim': 16,
+      'sliding_window': 5,
+      'layer_types': LAYER_TYPES,
+      'rope_parameters': {**TYPED, 'full_attention': LINEAR},
+      'pad_token_id': None,
+    },
+  ),
+  'olmo 2': ('Olmo2', {'tie_word_embeddings': False, 'pad_token_id': None}),
+  'olmo 3': (
+    'Olmo3',
+    {
+      'num_hidden_layers': 5,
+      'sliding_window': 5,
+      'rope_parameters': TYPED,
+      'pad_token_id': None,
+    },
+  ),
+  'smollm 3': ('SmolLM3', {'num_hidden_layers': 5, 'pad_token_id': None}),
+  'granite': (
+    'Granite',
+    {
+      'embedding_multiplier': 12.0,
+      'attention_multiplier': 0.015625,
+      'residual_multiplier': 0.22,
+      'logits_scaling': 8.0,
+    },
+  ),
 }
 TOKENS_BL = np.random.default_rng(0).integers(0, 96, (2, 40))
 
@@ -43,7 +108,9 @@ def folder_of(name, path):
   family, changes = MODELS[name]
   config = getattr(transformers, f'{family}Config')(**{**SMALL, **changes})
   torch.manual_seed(0)
-  model = getattr(transformers, f'{family}ForCausalLM')(config).eval()
+  # The text part of Gemma 3 has a config of its own.
+  name = family.removesuffix('Text')
+  model = getattr(transformers, f'{name}ForCausalLM')(config).eval()
   with torch.no_grad():
     for parameter_name, parameter in model.named_parameters():
       if parameter_name.endswith(('bias', 'norm.weight', 'layernorm.weight')):

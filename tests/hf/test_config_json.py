@@ -216,8 +216,8 @@ REFUSED = [
   ({'auto_map': {'AutoModelForCausalLM': 'm.M'}}, 'auto_map=.* not supported'),
   ({'rope_interleaved': True}, 'rope_interleaved=True is not supported'),
   ({'mlp_bias': True}, 'mlp_bias=True is not supported'),
-  ({'sliding_window': 4096}, 'sliding_window=4096 is not supported; if your'),
-  ({'rope_scaling': {'type': 'linear', 'factor': 2}}, 'rope_scaling=.* type'),
+  ({'sliding_window': 4096}, 'sliding_window=4096 is not .* if your rows'),
+  ({'rope_scaling': {'type': 'dynamic', 'factor': 2}}, 'rope_scaling=.* type'),
   ({'partial_rotary_factor': 0.5}, 'partial_rotary_factor=0.5 is not'),
   ({'logit_scale': 0.1}, 'logit_scale=0.1 is neither supported nor known'),
   ({'num_hidden_layers': None}, 'num_hidden_layers=None must be an integer'),
@@ -234,5 +234,5 @@ def test_an_attribute_that_makes_another_model_is_named(changes, message):
 def test_the_window_of_mistral_v0_1_is_stated_or_not():
   """transformers takes 4,096 where the file says nothing."""
   found = {k: v for k, v in MISTRAL.items() if k != 'sliding_window'}
-  with pytest.raises(ValueError, match='sliding_window=4096'):
-    config_json.model_config(found, 'config.json')
+  config = config_json.model_config(found, 'config.json')
+  assert (config.layer_kinds, config.window) == (('window',), 4_096)

@@ -8,13 +8,14 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
 from isft_jax import gguf_file, places
-from isft_jax.config import MeshConfig
+from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.data.rendering import tokenizer
 from isft_jax.hf import gguf_weights, pretrained, tensor_names
 from isft_jax.models import decoder
 from isft_jax.sharding import make_mesh, shardings
 from tests.fixtures import import_or_skip
 
+PLAIN = ModelConfig()
 WIDTH, LAYERS, HEADS, KV_HEADS, VOCAB = 256, 2, 4, 2, 64
 # In Qwen2 a head has its share of the width.
 HEAD_SIZE = {'llama': 128, 'qwen2': WIDTH // HEADS, 'qwen3': 128}
@@ -104,14 +105,18 @@ def write(path, family='llama', kind='F32', tied=False, more=(), tensors=()):
       raw = interleaved(raw, heads)
     writer.add_tensor(name, raw, raw_dtype=kind)
 
-  add('token_embd.weight', tensor_names.name('embedding'), (VOCAB, WIDTH))
-  add('output_norm.weight', tensor_names.name('norm'), (WIDTH,))
+  add(
+    'token_embd.weight', tensor_names.name('embedding', PLAIN), (VOCAB, WIDTH)
+  )
+  add('output_norm.weight', tensor_names.name('norm', PLAIN), (WIDTH,))
   if not tied:
     add('output.weight', tensor_names.HEAD, (VOCAB, WIDTH))
   for layer in range(LAYERS):
     for name, (ours, shape) in layer_shapes(family).items():
       add(
-        f'blk.{layer}.{name}', tensor_names.name(f'blocks/{ours}', layer), shape
+        f'blk.{layer}.{name}',
+        tensor_names.name(f'blocks/{ours}', PLAIN, layer),
+        shape,
       )
   for name, (values, type_) in dict(tensors).items():
     writer.add_tensor(name, values, raw_dtype=type_)

@@ -12,7 +12,7 @@ from flax import nnx
 
 from isft_jax.config import ModelConfig
 from isft_jax.hf import config_json, pretrained
-from isft_jax.models import attention
+from isft_jax.models import attention, layer_kinds
 from tests.fixtures import import_or_skip
 from tests.hf.random_folders import MODELS, TOKENS_BL, folder_of
 
@@ -27,14 +27,25 @@ def hidden_states(model: pretrained.Model, tokens_BL):
     jnp.arange(tokens_BL.shape[1]), tokens_BL.shape
   )
 
-  def attend(q_BLHA, k_BLNA, v_BLNA):
-    ids_BL = jnp.ones_like(positions_BL)
-    return attention.packed_attention(q_BLHA, k_BLNA, v_BLNA, ids_BL), None
+  config = module.config
+  found = [module.embedding[...][tokens_BL] * config.embedding_scale]
+  for layer in range(config.layers):
+    window = layer_kinds.windows(config)[layer]
+    rope = layer_kinds.ropes(config)[layer]
+    scale = config.query_scale or None
 
-  found = [module.embedding[...][tokens_BL]]
-  for layer in range(module.config.layers):
+    def attend(q_BLHA, k_BLNA, v_BLNA, window=window, scale=scale):
+      ids_BL = jnp.ones_like(positions_BL)
+      mixed_BLHA = attention.packed_attention(
+        *(q_BLHA, k_BLNA, v_BLNA, ids_BL), 'xla', scale, (window,)
+      )
+      return mixed_BLHA, None
+
+    def rotate(x_BLHA, rope=rope):
+      return attention.rotate(x_BLHA, positions_BL, [rope])
+
     block = nnx.merge(graphdef, jax.tree.map(lambda x, i=layer: x[i], stacked))
-    found.append(block(found[-1], positions_BL, attend)[0])
+    found.append(block(found[-1], rotate, attend)[0])
   return found
 
 
@@ -101,17 +112,21 @@ ATTRIBUTES = {
     "model_type='gpt2' is not supported; it must be one of llama, ",
   ),
   'another activation': ({'hidden_act': 'gelu'}, "hidden_act='gelu' is not"),
-  'a window in use': (
-    {'use_sliding_window': True},
-    'use_sliding_window=True is not supported',
+  'a window that is not used': (
+    {'layer_types': ['sliding_attention'] * 3},
+    'layer_types=.* does not fit the other attributes',
   ),
-  'layers that see a window': (
-    {'layer_types': ['sliding_attention']},
-    'layer_types=',
+  'a window without its size': (
+    {
+      'use_sliding_window': True,
+      'layer_types': ['sliding_attention'] * 3,
+      'sliding_window': None,
+    },
+    'sliding_window=None must be the window of layers that have one',
   ),
   'another scaling of positions': (
-    {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}},
-    'rope_parameters=',
+    {'rope_parameters': {'rope_type': 'dynamic', 'factor': 4.0}},
+    'rope_parameters=.* has a type that is not supported',
   ),
   'quantised weights': (
     {'quantization_config': {'bits': 4}},
@@ -212,9 +227,9 @@ def test_transformers_loads_what_is_saved_in_shards(name, tmp_path):
 
 
 def test_a_decoder_of_no_family_is_not_saved(tmp_path):
-  with pytest.raises(ValueError, match='no family of models has qkv_bias=True'):
+  with pytest.raises(ValueError, match='qkv_bias=True, qk_norm=True'):
     config_json.to_json(ModelConfig(qkv_bias=True, qk_norm=True))
-  with pytest.raises(ValueError, match='heads of size 7'):
+  with pytest.raises(ValueError, match='head_size=7'):
     config_json.to_json(ModelConfig(head_size=7))
 
 

@@ -104,7 +104,7 @@ def test_a_part_is_what_slicing_the_whole_gives(folder):
   _, shapes = decoder.abstract(CONFIG)
   for path, leaf in flatten_dict(shapes, sep='/').items():
     shape = leaf.shape[1:] if path.startswith('blocks/') else leaf.shape
-    name = tensor_names.name(path, 0)
+    name = tensor_names.name(path, CONFIG)
     everything = tuple(slice(0, n) for n in shape)
     whole = tensors.part(name, path, shape, everything, np.float32)
     for _ in range(8):

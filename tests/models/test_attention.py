@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from isft_jax.models import attention
+from isft_jax.models.layer_kinds import Rope
+
+ROPES = [Rope(10_000.0)]
 
 
 def draw(seed, *shape):
@@ -77,6 +80,42 @@ def test_a_cached_query_sees_its_rows_columns_up_to_its_own():
   )
 
 
+def test_a_window_ends_with_the_querys_own_column():
+  ids_1L = jnp.array([[1, 1, 1, 1, 2, 2, 2]])
+  q, k, v = draw(0, 1, 7, 4, 6), draw(1, 1, 7, 2, 6), draw(2, 1, 7, 2, 6)
+  expected = [
+    [1, 0, 0, 0, 0, 0, 0],
+    [1, 1, 0, 0, 0, 0, 0],
+    [0, 1, 1, 0, 0, 0, 0],
+    [0, 0, 1, 1, 0, 0, 0],
+    [0, 0, 0, 0, 1, 0, 0],
+    [0, 0, 0, 0, 1, 1, 0],
+    [0, 0, 0, 0, 0, 1, 1],
+  ]
+  mask_LL = seen(
+    lambda q, v: attention.packed_attention(
+      q, k, v, ids_1L, windows=(0, 2), which=1
+    ),
+    *(q, v),
+  )
+  np.testing.assert_array_equal(mask_LL.astype(int), expected)
+
+
+def test_a_cached_query_sees_its_window():
+  columns_L, start_B = jnp.array([2, 3]), jnp.array([1])
+  q, k, v = draw(0, 1, 2, 4, 6), draw(1, 1, 2, 5, 6), draw(2, 1, 2, 5, 6)
+  mask_LS = seen(
+    lambda q, v: attention.cached_attention(
+      q, k, v, columns_L, start_B, windows=(2, 0), which=0
+    ),
+    *(q, v),
+    others=(1, 2, 4),  # of L B N S A
+  )
+  np.testing.assert_array_equal(
+    mask_LS.astype(int), [[0, 1, 1, 0, 0], [0, 0, 1, 1, 0]]
+  )
+
+
 def test_cached_attention_is_packed_attention_of_one_document():
   q, k, v = draw(0, 2, 7, 6, 8), draw(1, 2, 7, 3, 8), draw(2, 2, 7, 3, 8)
   packed_BLHA = attention.packed_attention(q, k, v, jnp.ones((2, 7), int))
@@ -120,7 +159,7 @@ def test_rotation_by_hand():
   x_1LHA = jnp.array([1.0, 2.0, 3.0, 4.0])[None, None, None]
   c, s = np.cos([3, 0.3]), np.sin([3, 0.3])
   np.testing.assert_allclose(
-    attention.rotate(x_1LHA, jnp.array([[3]]), 100.0)[0, 0, 0],
+    attention.rotate(x_1LHA, jnp.array([[3]]), [Rope(100.0)])[0, 0, 0],
     [
       1 * c[0] - 3 * s[0],
       2 * c[1] - 4 * s[1],
@@ -136,8 +175,8 @@ def test_scores_depend_on_the_distance_only(shift):
   q, k = draw(0, 1, 1, 1, 8), draw(1, 1, 1, 1, 8)
 
   def score(query_position, key_position):
-    turned_q = attention.rotate(q, jnp.array([[query_position]]), 10_000.0)
-    turned_k = attention.rotate(k, jnp.array([[key_position]]), 10_000.0)
+    turned_q = attention.rotate(q, jnp.array([[query_position]]), ROPES)
+    turned_k = attention.rotate(k, jnp.array([[key_position]]), ROPES)
     return jnp.vdot(turned_q, turned_k)
 
   # An angle of 1,000 radians is known to 1000 * 6e-8 in float32.

@@ -331,6 +331,7 @@ def test_no_array_of_the_vocabulary_arises_unless_asked_for():
 
 
 ADAPTED = dataclasses.replace(EVERYTHING, param_dtype='int8')
+NORMED = dataclasses.replace(TINY, norms='both', qk_norm_all_heads=True)
 
 
 @pytest.mark.parametrize(
@@ -340,6 +341,7 @@ ADAPTED = dataclasses.replace(EVERYTHING, param_dtype='int8')
     (EVERYTHING, LoraConfig()),
     (EVERYTHING, LoraConfig(rank=2)),
     (ADAPTED, LoraConfig(rank=2)),
+    (NORMED, LoraConfig()),
   ],
 )
 def test_every_parameter_matches_exactly_one_partition_rule(config, lora):
@@ -357,6 +359,10 @@ def test_every_parameter_matches_exactly_one_partition_rule(config, lora):
 
 
 def test_every_partition_rule_is_used():
-  paths = by_path(decoder.abstract(ADAPTED, LoraConfig(rank=2))[1])
+  paths = {
+    path
+    for config in (ADAPTED, NORMED)
+    for path in by_path(decoder.abstract(config, LoraConfig(rank=2))[1])
+  }
   for regex, _ in decoder.PARTITION_RULES:
     assert any(re.search(regex, path) for path in paths), regex

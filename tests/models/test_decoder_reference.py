@@ -13,12 +13,15 @@ from isft_jax.config import ModelConfig
 from isft_jax.models import decoder
 
 
-def norm(x_D, scale_D, eps):
-  return x_D / np.sqrt(np.mean(x_D**2) + eps) * scale_D
+def norm(x, scale, config):
+  scale = scale + 1 if config.norm_plus_one else scale
+  return x / np.sqrt(np.mean(x**2) + config.norm_eps) * scale
 
 
-def silu(x):
-  return x / (1 + np.exp(-x))
+def activate(x, name):
+  if name == 'silu':
+    return x / (1 + np.exp(-x))
+  return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 def turn(x_A, position, theta):
@@ -32,26 +35,35 @@ def turn(x_A, position, theta):
   return out_A
 
 
-def attend(config, p, x_LD, positions_L, ids_L):
+def attend(config, kind, p, x_LD, positions_L, ids_L):
   """One layer's attention, a query and a head at a time."""
+  theta = config.rope_theta
+  if kind == 'window' and config.window_theta:
+    theta = config.window_theta
 
   def project(name, x_D, head, position):
-    y_A = x_D @ p[name][:, head]
+    y_HA = np.einsum('D,DHA->HA', x_D, p[name])
     if config.qkv_bias:
-      y_A = y_A + p[name + '_bias'][head]
-    if name != 'v' and config.qk_norm:
-      y_A = norm(y_A, p[name + '_norm'], config.norm_eps)
-    return y_A if name == 'v' else turn(y_A, position, config.rope_theta)
+      y_HA = y_HA + p[name + '_bias']
+    if name != 'v' and config.qk_norm_all_heads:
+      y_HA = norm(y_HA, p[name + '_heads_norm'], config)
+    y_A = y_HA[head]
+    if name != 'v' and config.qk_norm and not config.qk_norm_all_heads:
+      y_A = norm(y_A, p[name + '_norm'], config)
+    is_turned = name != 'v' and kind != 'nope'
+    return turn(y_A, position, theta) if is_turned else y_A
 
   out_LD = np.zeros_like(x_LD)
   for t, (x_D, position) in enumerate(zip(x_LD, positions_L, strict=True)):
-    seen = [s for s in range(t + 1) if ids_L[s] == ids_L[t]]
+    first = max(0, t + 1 - config.window) if kind == 'window' else 0
+    seen = [s for s in range(first, t + 1) if ids_L[s] == ids_L[t]]
     for h in range(config.heads):
       n = h * config.kv_heads // config.heads
       q_A = project('q', x_D, h, position)
       keys = np.array([project('k', x_LD[s], n, positions_L[s]) for s in seen])
       values = np.array([project('v', x_LD[s], n, None) for s in seen])
-      scores = np.exp(keys @ q_A / np.sqrt(config.head_size))
+      scale = config.query_scale or 1 / np.sqrt(config.head_size)
+      scores = np.exp(keys @ q_A * scale)
       out_LD[t] += scores @ values / scores.sum() @ p['o'][h]
   return out_LD
 
@@ -59,51 +71,79 @@ def attend(config, p, x_LD, positions_L, ids_L):
 def reference(config, params, tokens_L, positions_L, ids_L):
   """Logits [L, V] of one row."""
   p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-  x_LD = p['embedding'][tokens_L]
+  x_LD = p['embedding'][tokens_L] * config.embedding_scale
   for i in range(config.layers):
     block = jax.tree.map(lambda x, i=i: x[i], p['blocks'])
-    normed_LD = [
-      norm(x, block['attention_norm'], config.norm_eps) for x in x_LD
-    ]
-    x_LD = x_LD + attend(
-      config, block['attention'], np.array(normed_LD), positions_L, ids_L
+    kind = config.layer_kinds[i % len(config.layer_kinds)]
+
+    def normed(name, x_LD, block=block):
+      if name not in block:
+        return x_LD
+      return np.array([norm(x_D, block[name], config) for x_D in x_LD])
+
+    mixed_LD = attend(
+      *(config, kind, block['attention'], normed('attention_norm', x_LD)),
+      *(positions_L, ids_L),
     )
-    mlp = block['mlp']
-    for t in range(len(x_LD)):
-      y_D = norm(x_LD[t], block['mlp_norm'], config.norm_eps)
-      x_LD[t] += (silu(y_D @ mlp['gate']) * (y_D @ mlp['up'])) @ mlp['down']
+    factor = config.residual_scale
+    x_LD = x_LD + factor * normed('attention_post_norm', mixed_LD)
+    mlp, y_LD = block['mlp'], normed('mlp_norm', x_LD)
+    gate_LF = activate(y_LD @ mlp['gate'], config.activation)
+    y_LD = (gate_LF * (y_LD @ mlp['up'])) @ mlp['down']
+    x_LD = x_LD + factor * normed('mlp_post_norm', y_LD)
   head_VD = p['embedding' if config.tie_embeddings else 'head']
-  out_LD = [norm(x_D, p['norm'], config.norm_eps) for x_D in x_LD]
-  return np.array(out_LD) @ head_VD.T
+  out_LD = [norm(x_D, p['norm'], config) for x_D in x_LD]
+  return np.array(out_LD) @ head_VD.T / config.logits_divisor
 
 
-@pytest.mark.parametrize(
-  'kv_heads, qkv_bias, qk_norm, tie_embeddings, like',
-  [
-    (2, True, False, True, 'Qwen2, small'),
-    (2, True, False, False, 'Qwen2, large'),
-    (1, False, True, True, 'Qwen3, small; one kv head'),
-    (4, False, False, False, 'Llama; a kv head a query head'),
-    (2, True, True, False, 'everything'),
-    (4, False, True, True, 'Qwen3 without groups'),
-    (1, True, False, True, 'Qwen2 with one kv head'),
-  ],
-)
-def test_logits_equal_the_reference(
-  kv_heads, qkv_bias, qk_norm, tie_embeddings, like
-):
+LIKE = {
+  'Qwen2, small': dict(qkv_bias=True),
+  'Qwen2, large': dict(qkv_bias=True, tie_embeddings=False),
+  'Qwen2 with one kv head': dict(kv_heads=1, qkv_bias=True),
+  'Qwen3, small; one kv head': dict(kv_heads=1, qk_norm=True),
+  'Qwen3 without groups': dict(kv_heads=4, qk_norm=True),
+  'Llama; a kv head a query head': dict(kv_heads=4, tie_embeddings=False),
+  'Qwen2 and Qwen3': dict(qkv_bias=True, qk_norm=True, tie_embeddings=False),
+  'Mistral with a window': dict(layer_kinds=('window',), window=3),
+  'Gemma 3': dict(
+    layer_kinds=('window', 'full'),
+    window=2,
+    window_theta=20.0,
+    qk_norm=True,
+    norms='both',
+    norm_plus_one=True,
+    activation='gelu_tanh',
+    embedding_scale=8**0.5,
+    query_scale=0.3,
+  ),
+  'OLMo 3': dict(
+    layer_kinds=('window', 'full'),
+    window=2,
+    qk_norm_all_heads=True,
+    norms='after',
+  ),
+  'SmolLM3': dict(layer_kinds=('full', 'nope')),
+  'Granite': dict(
+    embedding_scale=3.0,
+    query_scale=0.2,
+    residual_scale=0.22,
+    logits_divisor=0.5,
+  ),
+}
+
+
+@pytest.mark.parametrize('like', LIKE)
+def test_logits_equal_the_reference(like):
+  shape = {'kv_heads': 2, 'qkv_bias': False, **LIKE[like]}
   config = ModelConfig(
     vocab_size=17,
     width=8,
     layers=2,
     heads=4,
-    kv_heads=kv_heads,
     head_size=6,
     mlp_width=12,
     rope_theta=500.0,
-    tie_embeddings=tie_embeddings,
-    qkv_bias=qkv_bias,
-    qk_norm=qk_norm,
+    **shape,
   )
   graphdef, shapes = decoder.abstract(config)
   rng = np.random.default_rng(0)

@@ -50,6 +50,18 @@ def test_of_the_head_the_scored_targets_alone_count():
   assert more == some._replace(head=2 * some.head)
 
 
+def test_a_window_leaves_out_what_a_query_does_not_see():
+  """Of 10 columns, with a window of 3: 1 + 2 + 3 + 7 x 3 pairs."""
+  config = dataclasses.replace(
+    MODEL, layer_kinds=('window', 'window', 'full'), window=3
+  )
+  pairs = 2 * (1 + 2 + 3 * 8) + 55
+  attention = flops.forward(config, B, L, K).attention
+  assert attention == 2 * 2 * 2 * 4 * 8 * pairs
+  wide = dataclasses.replace(config, window=99)
+  assert flops.forward(wide, B, L, K) == flops.forward(MODEL, B, L, K)
+
+
 def of_products(jaxpr) -> int:
   """Operations of a program's matrix products, each as often as it runs."""
   total = 0
@@ -73,12 +85,22 @@ ADAPTERS = {
 }
 
 
+SHAPES = {
+  'norms before': {},
+  'norms after': {'norms': 'after'},
+  'windows': {'layer_kinds': ('window', 'full'), 'window': 3},
+}
+
+
+@pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('lora', ADAPTERS)
 @pytest.mark.parametrize('chunk', [0, 12], ids=['whole', 'parts'])
 @pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
-def test_what_is_done_is_what_the_traced_step_does(remat, chunk, lora):
+def test_what_is_done_is_what_the_traced_step_does(remat, chunk, lora, shape):
   """Exactly, with plain products for attention: whole squares of scores."""
-  config = dataclasses.replace(MODEL, remat=remat, head_chunk=chunk)
+  config = dataclasses.replace(
+    MODEL, remat=remat, head_chunk=chunk, **SHAPES[shape]
+  )
   lora = ADAPTERS[lora]
   graphdef, params = decoder.abstract(config, lora)
   optimizer = optim.make_optimizer(OptimConfig(), 10)

@@ -9,8 +9,11 @@ from isft_jax.models import decoder, presets
 
 # Parameters, from the models' cards and from the index of their safetensors.
 PARAMETERS = {
+  'gemma-3-270m': 268_098_176,
+  'gemma-3-1b': 999_885_952,
   'llama-3-70b': 70_553_706_496,
   'llama-3.2-1b': 1_235_814_400,
+  'olmo-3-7b': 7_298_011_136,
   'qwen2.5-0.5b': 494_032_768,
   'qwen2.5-1.5b': 1_543_714_304,
   'qwen2.5-3b': 3_085_938_688,
@@ -18,7 +21,9 @@ PARAMETERS = {
   'qwen2.5-32b': 32_763_876_352,
   'qwen3-0.6b': 596_049_920,
   'qwen3-8b': 8_190_735_360,
+  'qwen3-30b-a3b': 30_532_122_624,
   'smollm2-135m': 134_515_008,
+  'smollm3-3b': 3_075_098_624,
 }
 
 
@@ -52,5 +57,5 @@ def test_settings_are_added_and_nothing_is_shared():
 
 
 def test_an_unknown_name_is_refused():
-  with pytest.raises(ValueError, match="must be one of 'llama-3-70b', "):
+  with pytest.raises(ValueError, match="must be one of 'gemma-3-270m', "):
     presets.model_config('gpt-2')

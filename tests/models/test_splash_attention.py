@@ -62,6 +62,24 @@ def test_values_and_gradients_are_those_of_plain_products(L, H, N, A):
     np.testing.assert_allclose(x, y, atol=1e-5)
 
 
+@pytest.mark.parametrize(('L', 'window'), [(192, 50), (640, 1), (640, 400)])
+def test_a_window_is_that_of_plain_products(L, window):
+  arrays, ids_BL = heads(2, L, 2, 1, 32), documents(L)
+  weights_BLHA = draw(3, 2, L, 2, 32)
+  expected = value_and_gradients(
+    functools.partial(
+      attention.packed_attention, scale=0.3, windows=(0, window), which=1
+    ),
+    *(arrays, weights_BLHA, ids_BL),
+  )
+  got = value_and_gradients(
+    functools.partial(interpreted, scale=0.3, window=window),
+    *(arrays, weights_BLHA, ids_BL),
+  )
+  for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-5)
+
+
 def test_no_gradient_crosses_documents_or_goes_back_in_time():
   L, first, last = 192, 60, 100
   document_L = np.repeat([1, 2, 3], [first, 90, 42])
@@ -123,6 +141,8 @@ def test_a_decoder_of_recomputed_layers_uses_the_kernel(monkeypatch):
   shape = {
     **{'vocab_size': 32, 'width': 16, 'layers': 2, 'heads': 2, 'kv_heads': 1},
     **{'head_size': 8, 'mlp_width': 16, 'qkv_bias': False, 'remat': 'full'},
+    # One kernel for each window; the number of a layer chooses.
+    **{'layer_kinds': ('full', 'window'), 'window': 9},
   }
   tokens_BL = jax.random.randint(jax.random.key(1), (2, 128), 0, 32)
   positions_BL = jnp.tile(jnp.arange(128), (2, 1))
@@ -165,3 +185,14 @@ def test_a_decoder_of_recomputed_layers_uses_the_kernel(monkeypatch):
 )
 def test_blocks_of_a_row(length, expected):
   assert splash_attention.blocks(length) == expected
+
+
+@pytest.mark.parametrize('window', [1, 2, 511, 512, 513, 514, 1025, 2048, 0])
+def test_the_blocks_of_a_window_are_those_with_a_visible_pair(window):
+  """Of a row of 2,048 tokens: 4 blocks of 512."""
+  columns_L = np.arange(2048)
+  mask_LL = columns_L[:, None] >= columns_L
+  if window:
+    mask_LL &= columns_L[:, None] < columns_L + window
+  blocks = mask_LL.reshape(4, 512, 4, 512).any((1, 3)).sum()
+  assert splash_attention.count_pairs(2048, window) == blocks * 512**2
