@@ -243,7 +243,8 @@ def _layers(
   for name in ('sliding_window', 'sliding_window_pattern', 'max_window_layers'):
     least = 0 if name == 'max_window_layers' else 1
     value = content.get(name)
-    if value is not None and not limits.is_whole(value, least, 2**40):
+    is_null = name != 'max_window_layers' and value is None
+    if name in content and not is_null and not limits.is_whole(value, least):
       refuse(name, f'must be an integer of at least {least}')
   if content.get('use_sliding_window') not in (True, False, None):
     refuse('use_sliding_window', 'must be true or false')
