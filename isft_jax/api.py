@@ -627,9 +627,11 @@ def _shape(model: ModelConfig, init_from: str) -> ModelConfig:
     # Reads the config that the checkpoint has stored, and no weights.
     with Checkpoints(init_from) as checkpoints:
       theirs = checkpoints.restore_run()['config']['model']
-    for name in config_json.SHAPE:  # JSON has lists where a config has tuples
-      value = theirs[name]
-      shape[name] = tuple(value) if isinstance(value, list) else value
+    # A field that an older run lacks had its default.
+    for name in config_json.SHAPE:
+      if name in theirs:
+        value = theirs[name]  # JSON has lists where a config has tuples
+        shape[name] = tuple(value) if isinstance(value, list) else value
   return dataclasses.replace(model, init_from=init_from, **shape)
 
 

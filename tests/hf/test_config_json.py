@@ -5,6 +5,7 @@ import json
 import pytest
 
 from isft_jax.hf import config_json
+from isft_jax.models import layer_kinds, presets
 
 COMMON = {
   'attention_dropout': 0.0,
@@ -161,6 +162,168 @@ QWEN3 = COMMON | {
   'use_sliding_window': False,
   'vocab_size': 151936,
 }
+QWEN3_YARN = QWEN3 | {
+  'rope_scaling': {
+    'rope_type': 'yarn',
+    'factor': 4.0,
+    'original_max_position_embeddings': 32768,
+  },
+}
+QWEN3_30B_A3B = QWEN3 | {
+  'architectures': ['Qwen3MoeForCausalLM'],
+  'model_type': 'qwen3_moe',
+  'decoder_sparse_step': 1,
+  'hidden_size': 2048,
+  'intermediate_size': 6144,
+  'max_window_layers': 48,
+  'mlp_only_layers': [],
+  'moe_intermediate_size': 768,
+  'norm_topk_prob': True,
+  'num_attention_heads': 32,
+  'num_experts': 128,
+  'num_experts_per_tok': 8,
+  'num_hidden_layers': 48,
+  'num_key_value_heads': 4,
+  'output_router_logits': False,
+  'router_aux_loss_coef': 0.001,
+  'tie_word_embeddings': False,
+}
+MISTRAL_V0_1 = MISTRAL | {'rope_theta': 10000.0, 'sliding_window': 4096}
+# As the hub has it: without the tied head, and with the window's pattern.
+GEMMA3_1B = {
+  'architectures': ['Gemma3ForCausalLM'],
+  'model_type': 'gemma3_text',
+  'attention_bias': False,
+  'attention_dropout': 0.0,
+  'attn_logit_softcapping': None,
+  'bos_token_id': 2,
+  'cache_implementation': 'hybrid',
+  'eos_token_id': [1, 106],
+  'final_logit_softcapping': None,
+  'head_dim': 256,
+  'hidden_activation': 'gelu_pytorch_tanh',
+  'hidden_size': 1152,
+  'initializer_range': 0.02,
+  'intermediate_size': 6912,
+  'max_position_embeddings': 32768,
+  'num_attention_heads': 4,
+  'num_hidden_layers': 26,
+  'num_key_value_heads': 1,
+  'pad_token_id': 0,
+  'query_pre_attn_scalar': 256,
+  'rms_norm_eps': 1e-06,
+  'rope_local_base_freq': 10000,
+  'rope_scaling': None,
+  'rope_theta': 1000000,
+  'sliding_window': 512,
+  'sliding_window_pattern': 6,
+  'torch_dtype': 'bfloat16',
+  'transformers_version': '4.50.0.dev0',
+  'use_cache': True,
+  'vocab_size': 262144,
+}
+# A model that also reads images says little of its text part.
+GEMMA3_4B = {
+  'architectures': ['Gemma3ForConditionalGeneration'],
+  'boi_token_index': 255999,
+  'eoi_token_index': 256000,
+  'eos_token_id': [1, 106],
+  'image_token_index': 262144,
+  'initializer_range': 0.02,
+  'mm_tokens_per_image': 256,
+  'model_type': 'gemma3',
+  'text_config': {
+    'hidden_size': 2560,
+    'intermediate_size': 10240,
+    'model_type': 'gemma3_text',
+    'num_hidden_layers': 34,
+    'rope_scaling': {'factor': 8.0, 'rope_type': 'linear'},
+    'sliding_window': 1024,
+  },
+  'torch_dtype': 'bfloat16',
+  'transformers_version': '4.50.0.dev0',
+  'vision_config': {'hidden_size': 1152, 'model_type': 'siglip_vision_model'},
+}
+OLMO2 = COMMON | {
+  'architectures': ['Olmo2ForCausalLM'],
+  'model_type': 'olmo2',
+  'attention_bias': False,
+  'eos_token_id': 100257,
+  'hidden_size': 4096,
+  'intermediate_size': 11008,
+  'max_position_embeddings': 4096,
+  'num_attention_heads': 32,
+  'num_hidden_layers': 32,
+  'num_key_value_heads': 32,
+  'pad_token_id': 100277,
+  'rms_norm_eps': 1e-06,
+  'rope_scaling': None,
+  'rope_theta': 500000,
+  'tie_word_embeddings': False,
+  'vocab_size': 100352,
+}
+OLMO3 = OLMO2 | {
+  'architectures': ['Olmo3ForCausalLM'],
+  'model_type': 'olmo3',
+  'layer_types': (['sliding_attention'] * 3 + ['full_attention']) * 8,
+  'max_position_embeddings': 65536,
+  'rope_scaling': {
+    'attention_factor': 1.2079441541679836,
+    'beta_fast': 32.0,
+    'beta_slow': 1.0,
+    'factor': 8.0,
+    'original_max_position_embeddings': 8192,
+    'rope_type': 'yarn',
+  },
+  'sliding_window': 4096,
+  'vocab_size': 100278,
+}
+SMOLLM3 = COMMON | {
+  'architectures': ['SmolLM3ForCausalLM'],
+  'model_type': 'smollm3',
+  'attention_bias': False,
+  'bos_token_id': None,
+  'eos_token_id': 128012,
+  'hidden_size': 2048,
+  'intermediate_size': 11008,
+  'layer_types': ['full_attention'] * 36,
+  'max_position_embeddings': 65536,
+  'max_window_layers': 28,
+  'mlp_bias': False,
+  'no_rope_layer_interval': 4,
+  'no_rope_layers': [1, 1, 1, 0] * 9,
+  'num_attention_heads': 16,
+  'num_hidden_layers': 36,
+  'num_key_value_heads': 4,
+  'pad_token_id': 128004,
+  'pretraining_tp': 2,
+  'rms_norm_eps': 1e-06,
+  'rope_scaling': None,
+  'rope_theta': 5000000.0,
+  'sliding_window': None,
+  'use_sliding_window': False,
+  'vocab_size': 128256,
+}
+GRANITE = COMMON | {
+  'architectures': ['GraniteForCausalLM'],
+  'model_type': 'granite',
+  'attention_bias': False,
+  'attention_multiplier': 0.015625,
+  'embedding_multiplier': 12.0,
+  'hidden_size': 2048,
+  'intermediate_size': 8192,
+  'logits_scaling': 8.0,
+  'max_position_embeddings': 131072,
+  'mlp_bias': False,
+  'num_attention_heads': 32,
+  'num_hidden_layers': 40,
+  'num_key_value_heads': 8,
+  'residual_multiplier': 0.22,
+  'rms_norm_eps': 1e-05,
+  'rope_scaling': None,
+  'rope_theta': 10000000.0,
+  'vocab_size': 49159,
+}
 # What transformers 4 wrote into every config.json before generation had its
 # own file.
 GENERATION = {
@@ -181,6 +344,13 @@ CONFIGS = {
   'Mistral v0.3': (MISTRAL, (32, 4096, 32, 8, 128)),
   'Qwen2.5': (QWEN2_5, (24, 896, 14, 2, 64)),
   'Qwen3': (QWEN3, (28, 1024, 16, 8, 128)),
+  'Qwen3 beyond 32k': (QWEN3_YARN, (28, 1024, 16, 8, 128)),
+  'Qwen3-30B-A3B': (QWEN3_30B_A3B, (48, 2048, 32, 4, 128)),
+  'Mistral v0.1': (MISTRAL_V0_1, (32, 4096, 32, 8, 128)),
+  'OLMo 2': (OLMO2, (32, 4096, 32, 32, 128)),
+  'OLMo 3': (OLMO3, (32, 4096, 32, 32, 128)),
+  'SmolLM3': (SMOLLM3, (36, 2048, 16, 4, 128)),
+  'Granite 3.3': (GRANITE, (40, 2048, 32, 8, 64)),
   'Unsloth': (
     {**QWEN2_5, 'unsloth_fixed': True, 'unsloth_version': '2025.3.19'},
     (24, 896, 14, 2, 64),
@@ -207,6 +377,58 @@ def test_configs_of_the_hub_load(name):
   assert config.tie_embeddings == found['tie_word_embeddings']
   again = json.loads(json.dumps(config_json.to_json(config)))
   assert config_json.model_config(again, 'config.json') == config
+
+
+def test_gemma_3_of_text_only():
+  config = config_json.model_config(GEMMA3_1B, 'config.json')
+  assert config == presets.model_config('gemma-3-1b')
+  kinds = layer_kinds.kinds(config)
+  assert [i for i, kind in enumerate(kinds) if kind == 'full'] == [
+    5,
+    11,
+    17,
+    23,
+  ]
+  again = json.loads(json.dumps(config_json.to_json(config)))
+  assert config_json.model_config(again, 'config.json') == config
+
+
+def test_the_text_part_of_a_gemma_3_that_reads_images():
+  config = config_json.model_config(GEMMA3_4B, 'config.json')
+  sizes = (config.layers, config.width, config.heads, config.kv_heads)
+  assert (*sizes, config.head_size) == (34, 2560, 8, 4, 256)
+  assert (config.vocab_size, config.tie_embeddings) == (262_208, True)
+  assert (config.rope_theta, config.window_theta) == (1e6, 1e4)
+  assert (config.rope_type, config.rope_scaling) == ('linear', (8.0,))
+  assert (config.window, config.embedding_scale) == (1024, 2560**0.5)
+  # It is written as a model of text only.
+  assert config_json.to_json(config)['model_type'] == 'gemma3_text'
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'text_config': None}, 'text_config=None must be an object'),
+    ({'quantization_config': {'bits': 4}}, 'quantization_config=.* quantised'),
+    ({'audio_config': {}}, 'audio_config=.* is neither supported nor known'),
+    ({'text_config': {'model_type': 'llama'}}, 'text_config=.* model_type='),
+  ],
+)
+def test_another_model_that_reads_images_is_refused(changes, message):
+  with pytest.raises(ValueError, match='config.json: ' + message):
+    config_json.model_config({**GEMMA3_4B, **changes}, 'config.json')
+
+
+def test_presets_are_the_models_of_the_hub():
+  for name, found in {
+    'olmo-3-7b': OLMO3,
+    'qwen3-0.6b': QWEN3,
+    'qwen3-30b-a3b': QWEN3_30B_A3B,
+    'smollm3-3b': SMOLLM3,
+    'smollm2-135m': SMOLLM2,
+  }.items():
+    config = config_json.model_config(found, 'config.json')
+    assert config == presets.model_config(name)
 
 
 AWQ = {'quant_method': 'awq', 'bits': 4}

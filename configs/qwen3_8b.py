@@ -1,0 +1,40 @@
+"""Qwen3-8B on your own agent trajectories.
+
+Reproduces: no published run. It is full fine-tuning: parameters and Adam's
+  moments in float32, computation in bfloat16, sharded over all devices. The
+  learning rate and its schedule are conventional and were not tuned.
+Hardware: 16 TPU v5e chips for the default batch, which takes @MEM of 15.75 GiB
+  of memory per chip. These figures are from isft-compile; we have not run it on
+  TPUs.
+Time: @TIME s per step of the default batch, an estimate by isft-compile.
+Expected: no figure, because it depends on your data. `heldout_nll_by_author` in
+  metrics.jsonl should fall.
+Arguments: batch_size, rows per step (default 16); seq_len, tokens per row
+  (default 4096).
+Commands:
+
+  isft-prepare --input=RUNS --tokenizer=Qwen/Qwen3-8B \\
+    --output=DIR --max_length=4096 --heldout=0.05
+  isft-train --config=configs/qwen3_8b.py:batch_size=16,seq_len=4096 \\
+    --config.records=DIR [--config.model.init_from=PLACE]
+"""
+
+from isft_jax.config import RunConfig
+from isft_jax.configs import _finetune
+
+# (argument, slice) that isft-compile --all checks.
+SLICES = (('batch_size=16,seq_len=4096', 'v5e:4x4'),)
+
+
+def get_config(text: str = '') -> RunConfig:
+  """Returns the settings; --config.FIELD=VALUE changes any of them."""
+  return _finetune.run_config(
+    text,
+    name='qwen3_8b',
+    model='qwen3-8b',
+    init_from='Qwen/Qwen3-8B',
+    batch_size=16,
+    seq_len=4096,
+    learning_rate=1e-5,
+    fsdp_at_most=16,
+  )
