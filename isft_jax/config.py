@@ -122,10 +122,8 @@ _LEAST_WEIGHT, _MOST_WEIGHT = 0.001, 1_000_000
 # Data types of parameters, and of the computation.
 DTYPES = ('float32', 'bfloat16', 'float16')
 # The linear maps of a layer, under the names that peft has for them.
-LORA_TARGETS = (
-  *('q_proj', 'k_proj', 'v_proj', 'o_proj'),
-  *('gate_proj', 'up_proj', 'down_proj'),
-)
+LORA_MLP = ('gate_proj', 'up_proj', 'down_proj')
+LORA_TARGETS = ('q_proj', 'k_proj', 'v_proj', 'o_proj', *LORA_MLP)
 ALL_LINEAR = 'all-linear'  # stands for all of them
 LORA_MOST = 1_000_000  # largest rank and alpha
 
@@ -291,11 +289,13 @@ class LoraConfig:
     """Names of the maps that have an adapter, in their order in a layer."""
     if not self.rank:
       return ()
-    names = self._target_names()
+    names = self.named
     wanted = LORA_TARGETS if ALL_LINEAR in names else names
     return tuple(name for name in LORA_TARGETS if name in wanted)
 
-  def _target_names(self) -> list[str]:
+  @property
+  def named(self) -> list[str]:
+    """Names in `targets`, as they are given."""
     # A flag may give them as one text: --config.lora.targets=q_proj,v_proj.
     return [name for text in self.targets for name in text.split(',')]
 
@@ -325,7 +325,7 @@ class LoraConfig:
       raise ValueError(
         f'{prefix}targets is empty: name the maps, or {ALL_LINEAR}'
       )
-    names = self._target_names()
+    names = self.named
     for name in names:
       check_choice(prefix + 'targets', name, (*LORA_TARGETS, ALL_LINEAR))
     check_distinct(prefix + 'targets', names)

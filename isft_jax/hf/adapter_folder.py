@@ -297,7 +297,7 @@ def save(
     'base_model_name_or_path': base,
     'r': lora.rank,
     'lora_alpha': _as_int(lora.alpha or 2 * lora.rank),
-    'target_modules': list(lora.maps),
+    'target_modules': list(lora_lib.map_names(lora, model)),
     'use_rslora': lora.rslora,
     'lora_dropout': 0.0,
     'bias': 'none',

@@ -191,7 +191,8 @@ def load(
     names = tensor_names.names(path, config)
     if scale in leaves:
       params[path], params[scale] = _read_int8(
-        *(tensors, names, path, leaf, dtype), placed[path], placed[scale]
+        *(tensors, names, path, leaf, leaves[scale], dtype),
+        *(placed[path], placed[scale]),
       )
     elif not path.endswith(projections.SCALE):
       params[path] = _read(tensors, names, path, leaf, placed[path])
@@ -256,12 +257,11 @@ def save(
   content = json.dumps(config_json.to_json(config), indent=2) + '\n'
   folder.mkdir(parents=True, exist_ok=True)
   leaves = traverse_util.flatten_dict(model.params, sep='/')
-  # Bytes of each stored tensor: a stack of layers is one tensor per layer.
-  sizes = {
-    name: leaf.nbytes // (config.layers if tensor_names.is_stacked(path) else 1)
-    for path, leaf in leaves.items()
-    for name in tensor_names.names(path, config)
-  }
+  # Bytes of each stored tensor: one per layer, and per layer and expert.
+  sizes: dict[str, int] = {}
+  for path, leaf in leaves.items():
+    names = tensor_names.flat_names(path, config)
+    sizes |= dict.fromkeys(names, leaf.nbytes // len(names))
   tensor_files.write(folder, sizes, _stored(leaves, config), shard_bytes)
   files.write_atomically(folder / 'config.json', content)
 
@@ -271,13 +271,15 @@ def _stored(
 ) -> Iterator[tuple[str, np.ndarray]]:
   """Yields (name, tensor) in Hugging Face names and shapes, by layer."""
   for path, leaf in leaves.items():
-    for layer, name in enumerate(tensor_names.names(path, config)):
+    for layer, names in enumerate(tensor_names.names(path, config)):
       array = np.asarray(leaf[layer] if tensor_names.is_stacked(path) else leaf)
-      stored = tensor_names.stored_shape(path, array.shape)
-      # Merge our axes to (columns, rows), and transpose to (rows, columns).
-      if tensor_names.is_turned(path):
-        array = array.reshape(stored[::-1]).T
-      yield name, np.ascontiguousarray(array.reshape(stored))
+      parts = array if tensor_names.has_experts(path) else [array]
+      for name, part in zip(names, parts, strict=True):
+        stored = tensor_names.stored_shape(path, part.shape)
+        # Merge our axes to (columns, rows), and transpose to (rows, columns).
+        if tensor_names.is_turned(path):
+          part = part.reshape(stored[::-1]).T
+        yield name, np.ascontiguousarray(part.reshape(stored))
 
 
 def _check(
@@ -289,9 +291,9 @@ def _check(
   # Expected shape of each tensor, by its name in the folder.
   wanted: dict[str, tuple[int, ...]] = {}
   for path, leaf in leaves.items():
-    shape = leaf.shape[1:] if tensor_names.is_stacked(path) else leaf.shape
-    stored = tensor_names.stored_shape(path, shape)
-    wanted |= dict.fromkeys(tensor_names.names(path, config), stored)
+    part = tensor_names.part_shape(path, leaf.shape)
+    stored = tensor_names.stored_shape(path, part)
+    wanted |= dict.fromkeys(tensor_names.flat_names(path, config), stored)
   # Some folders of tied models store the head too. It must be the embedding.
   embedding = tensor_names.name('embedding', config)
   is_twice = config.tie_embeddings and tensor_names.HEAD in tensors.names()
@@ -315,7 +317,7 @@ def _check(
 
 def _read(
   tensors: tensor_files.Tensors,
-  names: list[str],
+  names: list[list[str]],
   path: str,
   leaf: jax.ShapeDtypeStruct,
   sharding: Sharding,
@@ -328,9 +330,9 @@ def _read(
   # Put one layer at a time into a stack on the devices, in place.
   zeros, put = _stacking(leaf.shape, leaf.dtype, sharding)
   stack, place = zeros(), _of_layer(sharding)
-  for i, name in enumerate(names):
+  for i, each in enumerate(names):
     layer = _read_layer(
-      *(tensors, name, path, leaf.shape[1:], leaf.dtype, place)
+      *(tensors, each, path, leaf.shape[1:], leaf.dtype, place)
     )
     stack = put(stack, layer, i)
   return stack
@@ -338,53 +340,61 @@ def _read(
 
 def _read_int8(
   tensors: tensor_files.Tensors,
-  names: list[str],
+  names: list[list[str]],
   path: str,
   leaf: jax.ShapeDtypeStruct,
+  scale: jax.ShapeDtypeStruct,
   dtype: str,
   sharding: Sharding,
   of_scale: Sharding,
 ) -> tuple[jax.Array, jax.Array]:
   """Reads the stack of a kernel as int8, with its scales, layer by layer."""
-  inputs = projections.count_inputs(path)
-  shape, scale_shape = leaf.shape, leaf.shape[:1] + leaf.shape[1 + inputs :]
+  shape = leaf.shape
   zeros, put = _stacking(shape, leaf.dtype, sharding)
-  zero_scales, put_scale = _stacking(scale_shape, jnp.float32, of_scale)
+  zero_scales, put_scale = _stacking(scale.shape, jnp.float32, of_scale)
   place, stack, scales = _of_layer(sharding), zeros(), zero_scales()
-  quantize = _quantizing(inputs, place, _of_layer(of_scale))
-  for i, name in enumerate(names):
+  quantize = _quantizing(path, place, _of_layer(of_scale))
+  for i, each in enumerate(names):
     kernel = _read_layer(
-      *(tensors, name, path, shape[1:], jnp.dtype(dtype), place)
+      *(tensors, each, path, shape[1:], jnp.dtype(dtype), place)
     )
-    integers, scale = quantize(kernel)
-    stack, scales = put(stack, integers, i), put_scale(scales, scale, i)
+    integers, factors = quantize(kernel)
+    stack, scales = put(stack, integers, i), put_scale(scales, factors, i)
   return stack, scales
 
 
 @functools.lru_cache(maxsize=64)
 def _quantizing(
-  inputs: int, sharding: Sharding, of_scale: Sharding
+  path: str, sharding: Sharding, of_scale: Sharding
 ) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-  return jax.jit(
-    functools.partial(projections.quantize, inputs=inputs),
-    out_shardings=(sharding, of_scale),
-  )
+  inputs = projections.count_inputs(path)
+  quantize = functools.partial(projections.quantize, inputs=inputs)
+  if tensor_names.has_experts(path):
+    quantize = jax.vmap(quantize)  # each has scales of its own
+  return jax.jit(quantize, out_shardings=(sharding, of_scale))
 
 
 def _read_layer(
   tensors: tensor_files.Tensors,
-  name: str,
+  names: list[str],
   path: str,
   shape: tuple[int, ...],
   dtype: np.dtype,
   sharding: Sharding,
 ) -> jax.Array:
-  """Reads a parameter, or a layer of it, from its stored tensor."""
+  """Reads a parameter, or a layer of it, from its stored tensors."""
 
   @functools.cache  # devices that hold the same shard read it once
   def shard(bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
     index = tuple(slice(*pair) for pair in bounds)
-    return tensors.part(name, path, shape, index, dtype)
+    if not tensor_names.has_experts(path):
+      return tensors.part(names[0], path, shape, index, dtype)
+    # The first axis are the experts, each of which is a tensor.
+    here = [
+      tensors.part(name, path, shape[1:], index[1:], dtype)
+      for name in names[index[0]]
+    ]
+    return np.stack(here)
 
   def read(index: tuple[slice, ...] | None) -> np.ndarray:
     slices = zip(index or (), shape, strict=True)

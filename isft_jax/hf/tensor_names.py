@@ -2,9 +2,10 @@
 
 Hugging Face stores kernels as [out, in], and we store them as [in, ...]. We
 have separate axes for heads and head size, which Hugging Face merges. Our stack
-of layers is one tensor per layer there.
+of layers is one tensor per layer there, and one per layer and expert.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -38,7 +39,16 @@ _TENSORS = {
   'blocks/mlp/gate': (_LAYER + 'mlp.gate_proj.weight', 1),
   'blocks/mlp/up': (_LAYER + 'mlp.up_proj.weight', 1),
   'blocks/mlp/down': (_LAYER + 'mlp.down_proj.weight', 1),
+  'blocks/experts/router': (_LAYER + 'mlp.gate.weight', 1),
 }
+# The first axes of these are the layer and the expert.
+_EXPERTS = _LAYER + 'mlp.experts.{expert}.'
+_OF_EXPERTS = {
+  'blocks/experts/gate': (_EXPERTS + 'gate_proj.weight', 1),
+  'blocks/experts/up': (_EXPERTS + 'up_proj.weight', 1),
+  'blocks/experts/down': (_EXPERTS + 'down_proj.weight', 1),
+}
+_TENSORS |= _OF_EXPERTS
 # Models with norms only before attention and MLP name the second after what
 # stands before it.
 _OF_NORMS_BEFORE = {
@@ -51,16 +61,47 @@ def is_stacked(path: str) -> bool:
   return path.startswith('blocks/')
 
 
-def name(path: str, config: ModelConfig, layer: int = 0) -> str:
-  """Returns the Hugging Face name of a parameter, or of one layer of it."""
+def has_experts(path: str) -> bool:
+  """Returns whether a parameter's second axis is the expert."""
+  return path in _OF_EXPERTS
+
+
+def name(
+  path: str, config: ModelConfig, layer: int = 0, expert: int = 0
+) -> str:
+  """Returns the Hugging Face name of a parameter, or of one part of it."""
   names = _OF_NORMS_BEFORE if config.norms == 'before' else {}
-  return names.get(path, _TENSORS[path][0]).format(layer=layer)
+  form = names.get(path, _TENSORS[path][0])
+  return form.format(layer=layer, expert=expert)
 
 
-def names(path: str, config: ModelConfig) -> list[str]:
-  """Returns the names of a parameter's tensors, in order of the layers."""
+def names(path: str, config: ModelConfig) -> list[list[str]]:
+  """Returns the names of a parameter's tensors.
+
+  Args:
+    path: path of our parameter.
+    config: config of the model.
+
+  Returns:
+    For each layer (for one, if the parameter is no stack of layers), the names
+    of its tensors: one, or one for each expert.
+  """
   layers = config.layers if is_stacked(path) else 1
-  return [name(path, config, i) for i in range(layers)]
+  experts = config.experts if has_experts(path) else 1
+  return [
+    [name(path, config, layer, expert) for expert in range(experts)]
+    for layer in range(layers)
+  ]
+
+
+def flat_names(path: str, config: ModelConfig) -> list[str]:
+  """Returns `names` as one list."""
+  return list(itertools.chain.from_iterable(names(path, config)))
+
+
+def part_shape(path: str, shape: Sequence[int]) -> tuple[int, ...]:
+  """Returns the shape of the part of our parameter that one tensor stores."""
+  return tuple(shape[is_stacked(path) + has_experts(path) :])
 
 
 def is_turned(path: str) -> bool:
@@ -73,7 +114,7 @@ def groups(path: str, axes: int) -> tuple[range, range]:
 
   Args:
     path: path of our parameter.
-    axes: number of axes of the parameter, or of one layer of it.
+    axes: number of axes of the part of the parameter.
 
   Returns:
     (axes of the rows, axes of the columns). A vector has no columns.
@@ -88,11 +129,11 @@ def groups(path: str, axes: int) -> tuple[range, range]:
 
 
 def stored_shape(path: str, shape: Sequence[int]) -> tuple[int, ...]:
-  """Returns the stored shape of a parameter, or of one layer of it.
+  """Returns the stored shape of a part of a parameter.
 
   Args:
     path: path of our parameter.
-    shape: shape of the parameter, or of one layer of it.
+    shape: shape of the part of the parameter; see `part_shape`.
 
   Returns:
     The shape of the tensor in a Hugging Face folder.

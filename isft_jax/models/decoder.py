@@ -24,7 +24,12 @@ from jax.sharding import PartitionSpec
 
 from isft_jax.axes import FSDP, ROWS, TENSOR
 from isft_jax.config import LoraConfig, ModelConfig
-from isft_jax.models import attention, layer_kinds, sharded_embedding
+from isft_jax.models import (
+  attention,
+  experts,
+  layer_kinds,
+  sharded_embedding,
+)
 from isft_jax.models.layers import Block, Stored, norm_scale, rms_norm
 from isft_jax.models.projections import float_type
 
@@ -57,6 +62,7 @@ PARTITION_RULES = (
   (r'blocks/mlp/(gate|up)_lora_b$', (None, None, TENSOR)),  # layers r F
   (r'blocks/mlp/down_lora_a$', (None, TENSOR, None)),  # layers F r
   (r'blocks/mlp/down_lora_b$', (None, None, FSDP)),  # layers r D
+  *experts.PARTITION_RULES,
 )
 NO_LORA = LoraConfig()
 # Shardings inside a step, if they differ from those of stored parameters. The

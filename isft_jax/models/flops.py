@@ -14,6 +14,7 @@ from isft_jax.models import (
   projections,
   splash_attention,
 )
+from isft_jax.models import lora as lora_lib
 from isft_jax.models.likelihood import count_chunks
 
 
@@ -96,7 +97,7 @@ def count_adapters(
   ends = [
     [math.prod(sizes[axis] for axis in axes) for axes in (into, out)]
     for name, into, out in projections.KERNELS.values()
-    if name in lora.maps
+    if name in lora_lib.map_names(lora, config)
   ]
   return once * sum(i for i, _ in ends), once * sum(o for _, o in ends)
 
@@ -166,7 +167,7 @@ def hardware(
     2 * batch_size * seq_len * config.layers * config.width * config.mlp_width
   )
   to_rank, from_rank = count_adapters(config, lora, batch_size, seq_len)
-  if 'down_proj' in lora.maps:
+  if 'down_proj' in lora_lib.map_names(lora, config):
     down += 2 * batch_size * seq_len * config.layers * lora.rank * config.width
   blocks = once.blocks + to_rank + from_rank
   if config.norms != 'before':

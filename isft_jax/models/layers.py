@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from isft_jax.config import LoraConfig, ModelConfig
+from isft_jax.config import LORA_MLP, LoraConfig, ModelConfig
+from isft_jax.models.experts import Experts
 from isft_jax.models.projections import Projections, float_type
 
 _ACTIVATIONS = {
@@ -131,7 +132,15 @@ class Block(nnx.Module):
   ) -> None:
     self.config = config
     self.attention = Attention(config, rngs, lora)
-    self.mlp = MLP(config, rngs, lora)
+    if config.experts:
+      if unknown := [name for name in LORA_MLP if name in lora.named]:
+        raise ValueError(
+          f'config.lora.targets has {unknown[0]}, but the MLP of this model is '
+          'experts, which have no adapters; leave it out'
+        )
+      self.experts = Experts(config, rngs)
+    else:
+      self.mlp = MLP(config, rngs, lora)
     if config.norms != 'after':
       self.attention_norm = norm_scale(config, (config.width,))
       self.mlp_norm = norm_scale(config, (config.width,))
@@ -146,7 +155,8 @@ class Block(nnx.Module):
     normed_BLD = self._norm('attention_norm', x_BLD)
     mixed_BLD, stored = self.attention(normed_BLD, rotate, attend)
     x_BLD += self._added('attention_post_norm', mixed_BLD)
-    changed_BLD = self.mlp(self._norm('mlp_norm', x_BLD))
+    mlp = self.experts if self.config.experts else self.mlp
+    changed_BLD = mlp(self._norm('mlp_norm', x_BLD))
     return x_BLD + self._added('mlp_post_norm', changed_BLD), stored
 
   def _norm(self, name: str, x_BLD: jax.Array) -> jax.Array:

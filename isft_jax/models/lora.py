@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from flax import traverse_util
 
-from isft_jax.config import LoraConfig
+from isft_jax.config import LORA_MLP, LoraConfig, ModelConfig
 from isft_jax.models import projections
 from isft_jax.models.projections import LORA_A, LORA_B, SCALE
 from isft_jax.types import PyTree
@@ -73,6 +73,7 @@ def merge(params: PyTree, lora: LoraConfig, dtype: str) -> dict:
     if room.startswith('blocks') and name in projections.KERNELS:
       leaf = _plain_stack(
         name,
+        room.endswith('experts'),
         leaf,
         leaves.get(path + SCALE),
         leaves.get(path + LORA_A),
@@ -84,9 +85,20 @@ def merge(params: PyTree, lora: LoraConfig, dtype: str) -> dict:
   return traverse_util.unflatten_dict(plain, sep='/')
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+def map_names(lora: LoraConfig, model: ModelConfig) -> tuple[str, ...]:
+  """Returns the names of the maps of a model that have an adapter.
+
+  Experts have none, as in peft: they are stacks of kernels, and no linear maps.
+  """
+  if not model.experts:
+    return lora.maps
+  return tuple(name for name in lora.maps if name not in LORA_MLP)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
 def _plain_stack(
   name: str,
+  are_experts: bool,
   kernels: jax.Array,
   scales: jax.Array | None,
   lora_as: jax.Array | None,
@@ -95,9 +107,10 @@ def _plain_stack(
   dtype: str,
 ) -> jax.Array:
   def plain(layer: tuple[Any, Any, Any, Any]) -> jax.Array:
-    kernel, scale, a, b = layer
-    plain = projections.plain_kernel(name, kernel, scale, a, b, lora)
-    return plain.astype(dtype)
+    make = functools.partial(projections.plain_kernel, name, lora=lora)
+    if are_experts:
+      make = jax.vmap(make)
+    return make(*layer).astype(dtype)
 
   # One layer at a time, so that no float32 copy of all layers exists. None is
   # a tree without leaves.
