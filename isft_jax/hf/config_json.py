@@ -159,10 +159,16 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
       refuse(name, 'is not supported')
   known = _READ | _HARMLESS | _REQUIRED.keys() | {*_QUANTIZED}
   known |= required.keys() | family.attributes.keys() | family.harmless
+  known |= family.aliases.keys()
   unknown = sorted(content.keys() - known)
   if unknown:
     refuse(unknown[0], 'is neither supported nor known to be harmless')
   given, content = content, {**family.defaults, **content}
+  for alias, name in family.aliases.items():
+    if alias in given:
+      if given.get(name, given[alias]) != given[alias]:
+        refuse(alias, f'differs from {name}; remove one of them')
+      content[name] = given[alias]
 
   # Sizes and constants, each of its type and in its range.
   fields: dict[str, Any] = {}

@@ -77,6 +77,7 @@ class Family:
     fixed: values of fields of ModelConfig.
     derived: fields that follow from others, by a function of the config.
     attributes: attributes that set a field.
+    aliases: other name of an attribute -> its name.
     constants: attribute -> the only value that it may have. It is written.
     defaults: attribute -> its value where a file lacks it.
     harmless: attributes that change no logit.
@@ -95,6 +96,7 @@ class Family:
   fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   derived: Callable[[ModelConfig], Mapping[str, Any]] = lambda config: {}
   attributes: Mapping[str, Attribute] = dataclasses.field(default_factory=dict)
+  aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
   constants: Mapping[str, Any] = dataclasses.field(
     default_factory=lambda: {'hidden_act': 'silu'}
   )
@@ -196,6 +198,8 @@ FAMILIES: dict[str, Family] = {
       'norm_topk_prob': Attribute('normalize_experts'),
       'moe_intermediate_size': Attribute('mlp_width'),
     },
+    # transformers 5 writes this one.
+    aliases={'num_local_experts': 'num_experts'},
     constants={'hidden_act': 'silu', 'decoder_sparse_step': 1},
     defaults={
       'num_key_value_heads': 4,
