@@ -151,7 +151,11 @@ class ModelConfig:
   heads: int = 4  # number of query heads
   kv_heads: int = 2  # number of key and value heads; must divide heads
   head_size: int = 32  # width of a head
-  mlp_width: int = 512  # width of the MLP
+  mlp_width: int = 512  # width of the MLP, or of each expert
+  experts: int = 0  # number of expert MLPs, as in Qwen3-MoE; 0: one dense MLP
+  experts_per_token: int = 0  # experts that each token uses; 0 without experts
+  # Divide the probabilities of a token's experts by their sum.
+  normalize_experts: bool = True
   rope_theta: float = 10_000.0  # base of the rotary frequencies
   # Rotary scaling of Llama 3: factor, low-frequency factor, high-frequency
   # factor, original context length in tokens. Empty: no scaling.
@@ -184,6 +188,14 @@ class ModelConfig:
     for name in ('layers', 'width', 'heads', 'kv_heads', 'head_size'):
       check_range(prefix + name, getattr(self, name), 1)
     check_range(prefix + 'mlp_width', self.mlp_width, 1)
+    check_range(prefix + 'experts', self.experts, 0)
+    # At least one expert per token, if there are experts.
+    check_range(
+      prefix + 'experts_per_token',
+      self.experts_per_token,
+      min(1, self.experts),
+      self.experts,
+    )
     check_range(prefix + 'head_chunk', self.head_chunk, 0)
     attentions = ('auto', 'splash', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
@@ -302,6 +314,8 @@ class MeshConfig:
   data: int = -1  # devices that split batches and copy parameters
   fsdp: int = 1  # devices that split batches and parameters
   tensor: int = 1  # devices that split heads and the MLP
+  # Devices that split batches and experts, and copy the other parameters.
+  expert: int = 1
   # Upper limit of fsdp if data and fsdp are both -1; data takes the rest. On
   # more chips, a shard of a matrix is thinner than a TPU's tiles, and gradients
   # are then all-reduced instead of reduce-scattered: twice the bytes.
@@ -312,7 +326,7 @@ class MeshConfig:
 
     `sharding.make_mesh` checks that the axes cover the devices.
     """
-    for name in ('data', 'fsdp', 'tensor'):
+    for name in ('data', 'fsdp', 'tensor', 'expert'):
       size = getattr(self, name)
       if size != -1 and size < 1:
         raise ValueError(
