@@ -1,10 +1,26 @@
-"""Names of the mesh axes: data, fsdp and tensor.
+"""Names of the mesh axes: data, fsdp, expert and tensor.
 
 `data` has replicas of the model, `fsdp` has replicas that shard the parameters
-among them, and `tensor` has the shards of a matrix product. `sharding` builds
-the mesh. Models only name its axes.
+among them, `expert` has replicas that divide the experts of a mixture among
+them, and `tensor` has the shards of a matrix product. `sharding` builds the
+mesh. Models only name its axes.
 """
 
-DATA, FSDP, TENSOR = AXES = 'data', 'fsdp', 'tensor'
-# The rows of a batch are split over both of these axes.
-ROWS = DATA, FSDP
+from collections.abc import Mapping, Sequence
+
+DATA, FSDP, EXPERT, TENSOR = AXES = 'data', 'fsdp', 'expert', 'tensor'
+# The rows of a batch are split over all of these axes.
+ROWS = DATA, FSDP, EXPERT
+
+
+def describe(axes: Sequence[str], sizes: Mapping[str, int]) -> str:
+  """Returns sizes of axes for a message, as flags that set them.
+
+  Args:
+    axes: names of axes.
+    sizes: size of each axis of a mesh, as in mesh.shape.
+
+  Returns:
+    Text such as 'config.mesh.data=2 x config.mesh.fsdp=4'.
+  """
+  return ' x '.join(f'config.mesh.{axis}={sizes[axis]}' for axis in axes)

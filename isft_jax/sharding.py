@@ -1,10 +1,10 @@
 """Device mesh, strict sharding rules for trees of arrays, and global batches.
 
 The mesh axes are `data` (replicas), `fsdp` (replicas that shard the parameters
-among them) and `tensor` (shards of a matrix product). The rows of a batch are
-split over data and fsdp. If TPUs form several slices, only data crosses them:
-the network between slices is slow, and then carries one sum of gradients per
-step.
+among them), `expert` (replicas that divide experts among them) and `tensor`
+(shards of a matrix product). The rows of a batch are split over data, fsdp and
+expert. If TPUs form several slices, only data crosses them: the network between
+slices is slow, and then carries one sum of gradients per step.
 """
 
 import functools
@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from isft_jax.axes import AXES, DATA, FSDP, ROWS
+from isft_jax.axes import AXES, ROWS, describe
 from isft_jax.config import MeshConfig
 from isft_jax.types import Batch, PyTree
 
@@ -31,7 +31,7 @@ Rules = Sequence[tuple[str, tuple[Axis, ...]]]
 def make_mesh(
   config: MeshConfig, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Returns a (data, fsdp, tensor) mesh.
+  """Returns a (data, fsdp, expert, tensor) mesh.
 
   Args:
     config: size of each axis. One axis may be -1: it takes the devices that
@@ -44,19 +44,21 @@ def make_mesh(
     A mesh with the axes `AXES`, all of them Auto.
 
   Raises:
-    ValueError: the product of the axes is not the number of devices, or data
-      does not divide over the slices.
+    ValueError: the product of the axes is not the number of devices, data does
+      not divide over the slices, or an axis would take a share of an axis of a
+      slice whose links do not allow it.
   """
   devices = jax.devices() if devices is None else devices
-  # The product of the three sizes is the number of devices.
-  sizes = [config.data, config.fsdp, config.tensor]
+  # The product of the sizes, in the order of `AXES`, is the number of devices.
+  sizes = [config.data, config.fsdp, config.expert, config.tensor]
 
   # Resolve axes of -1, and the mesh of one device.
-  if sizes == [1, 1, 1] and jax.process_count() == 1:
+  if sizes == [1, 1, 1, 1] and jax.process_count() == 1:
     devices = devices[:1]
   if sizes[:2] == [-1, -1] and config.fsdp_at_most > 0:
-    # Devices per slice and tensor shard, which data and fsdp divide among them.
-    share = len(devices) // len(by_slice(devices)) // max(1, sizes[2])
+    # Devices per slice that expert and tensor leave to data and fsdp.
+    share = len(devices) // len(by_slice(devices))
+    share //= max(1, sizes[2]) * max(1, sizes[3])
     at_most = min(config.fsdp_at_most, max(1, share))
     sizes[1] = next(n for n in range(at_most, 0, -1) if share % n == 0)
   # One axis of -1 takes the rest.
@@ -64,14 +66,17 @@ def make_mesh(
   if sizes.count(-1) == 1 and given > 0 and len(devices) % given == 0:
     sizes[sizes.index(-1)] = len(devices) // given
   # Every device must be used.
+  wanted = (
+    f'config.mesh is data={config.data}, fsdp={config.fsdp}, '
+    f'expert={config.expert}, tensor={config.tensor}'
+  )
   if int(np.prod(sizes)) != len(devices) or min(sizes) < 1:
     raise ValueError(
-      f'config.mesh is data={config.data}, fsdp={config.fsdp}, '
-      f'tensor={config.tensor}, which does not cover {len(devices)} devices; '
-      'set one axis to -1 to take all devices that the others leave'
+      f'{wanted}, which does not cover {len(devices)} devices; set one axis to '
+      '-1 to take all devices that the others leave'
     )
 
-  # Split data over the slices; each slice has the same (data, fsdp, tensor).
+  # Split data over the slices; each slice has the same other axes.
   slices = by_slice(devices)
   if sizes[0] % len(slices):
     raise ValueError(
@@ -86,10 +91,17 @@ def make_mesh(
   # open, so the model needs no sharding of its own. jax.make_mesh orders the
   # devices of a slice by their physical links.
   auto = (AxisType.Auto,) * len(AXES)
-  grids = [
-    jax.make_mesh(within, AXES, axis_types=auto, devices=each).devices
-    for each in slices
-  ]
+  try:
+    grids = [
+      jax.make_mesh(within, AXES, axis_types=auto, devices=each).devices
+      for each in slices
+    ]
+  except NotImplementedError:
+    raise ValueError(
+      f'{wanted}, but on {devices[0].device_kind} each of them must take whole '
+      'axes of the slice; choose products of its sizes, such as 4 or 16 on '
+      '4x4x4'
+    ) from None
   # Slices follow each other along the first axis, data.
   return Mesh(np.concatenate(grids), AXES, axis_types=auto)
 
@@ -150,10 +162,9 @@ def shardings(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
     for size, axis in zip(leaf.shape, specs[0], strict=True):
       axes = (axis,) if isinstance(axis, str) else axis or ()
       if size % math.prod(mesh.shape[each] for each in axes):
-        over = ' x '.join(f'config.mesh.{a}={mesh.shape[a]}' for a in axes)
         raise ValueError(
           f'{name} {leaf.shape}: a dimension of {size} does not divide over '
-          f'{over}'
+          f'{describe(axes, mesh.shape)}'
         )
     return NamedSharding(mesh, PartitionSpec(*specs[0]))
 
@@ -191,7 +202,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of a batch: rows over data and fsdp."""
+  """Returns the sharding of a batch: rows over data, fsdp and expert."""
   # The same for all arrays of a batch: the first axis has the rows.
   return NamedSharding(mesh, PartitionSpec(ROWS))
 
@@ -203,10 +214,10 @@ def check_batch_size(
 
   Args:
     batch_size: rows of the global batch.
-    mesh: mesh whose data and fsdp axes split them.
+    mesh: mesh whose data, fsdp and expert axes split them.
     microbatches: their number per step. Each is split over the mesh.
   """
-  shards = mesh.shape[DATA] * mesh.shape[FSDP]
+  shards = math.prod(mesh.shape[axis] for axis in ROWS)
   # Each microbatch must divide too, not only the whole batch.
   if batch_size % (shards * microbatches):
     split = ''
@@ -214,8 +225,7 @@ def check_batch_size(
       split = f' in {microbatches} microbatches (optim.accumulate)'
     raise ValueError(
       f'a batch of {batch_size} rows{split} does not divide over '
-      f'config.mesh.data={mesh.shape[DATA]} x '
-      f'config.mesh.fsdp={mesh.shape[FSDP]}'
+      f'{describe(ROWS, mesh.shape)}'
     )
 
 
@@ -228,7 +238,7 @@ def host_share(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
   hosts), these hosts read the same rows.
 
   Args:
-    mesh: mesh whose data and fsdp axes split the rows.
+    mesh: mesh whose data, fsdp and expert axes split the rows.
     host: index of the process; None: this one.
 
   Returns:
@@ -261,7 +271,7 @@ def to_global(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
 
   Args:
     batch: this host's share of the rows; see `host_share`.
-    mesh: mesh whose data and fsdp axes split the rows.
+    mesh: mesh whose data, fsdp and expert axes split the rows.
 
   Returns:
     The whole batch, sharded over the devices of all hosts.

@@ -56,6 +56,9 @@ def test_the_defaults_are_valid():
     {'model.heads': 5, 'model.kv_heads': 1},
     {'model.vocab_size': 0},  # the tokenizer's
     {'mesh.data': -1, 'mesh.fsdp': -1, 'mesh.tensor': 1},
+    {'mesh.data': 1, 'mesh.expert': -1},
+    {'model.experts': 4, 'model.experts_per_token': 1},
+    {'model.experts': 4, 'model.experts_per_token': 4},
     {'keep_every': 400},  # twice checkpoint_every
     {'tokenizer': ''},  # the one that is stored with the records
     {'heldout': ''},  # the split of that name, if there is one
@@ -115,6 +118,8 @@ REFUSED = [
     31,
     ' must be even, because rotary positions rotate pairs (got 31)',
   ),
+  ('model.experts', -1, ' must be at least 0 (got -1)'),
+  ('model.experts_per_token', 1, ' must be from 0 to 0 (got 1)'),
   ('model.head_chunk', -1, ' must be at least 0 (got -1)'),
   (
     'model.attention',
@@ -135,6 +140,11 @@ REFUSED = [
     'mesh.data',
     -2,
     ' must be at least 1, or -1 for the devices that remain (got -2)',
+  ),
+  (
+    'mesh.expert',
+    0,
+    ' must be at least 1, or -1 for the devices that remain (got 0)',
   ),
   ('lora.rank', -1, ' must be from 0 to 1000000 (got -1)'),
   ('lora.alpha', -0.5, ' must be from 0 to 1000000 (got -0.5)'),
@@ -158,6 +168,14 @@ def test_what_cannot_work_in_a_run_is_named():
   for field, value, message in REFUSED:
     config = changed(run_config(), {field: value})
     assert refusal(config) == f'config.{field}{message}'
+
+
+@pytest.mark.parametrize('number', [0, 5])
+def test_a_token_has_at_least_one_expert_and_at_most_all(number):
+  fields = {'model.experts': 4, 'model.experts_per_token': number}
+  assert refusal(changed(run_config(), fields)) == (
+    f'config.model.experts_per_token must be from 1 to 4 (got {number})'
+  )
 
 
 @pytest.mark.parametrize(('rows', 'accumulate'), [(8, 3), (8, 16)])
@@ -504,6 +522,7 @@ def other(value):
 
 MAY_CHANGE = {
   *('mesh.data', 'mesh.fsdp', 'mesh.tensor', 'mesh.fsdp_at_most'),
+  'mesh.expert',
   *('keep_last', 'keep_every', 'keep_best'),
   'epochs',  # more of them
 }

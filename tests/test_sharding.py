@@ -10,16 +10,17 @@ import optax
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from isft_jax import sharding
+from isft_jax import chips, sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
 from isft_jax.models import decoder
 from isft_jax.train import optim
+from tests.fixtures import needs
 
 P = PartitionSpec
 
 
-def mesh_of(data=-1, fsdp=1, tensor=1):
-  return sharding.make_mesh(MeshConfig(data, fsdp, tensor))
+def mesh_of(data=-1, fsdp=1, tensor=1, expert=1):
+  return sharding.make_mesh(MeshConfig(data, fsdp, tensor, expert))
 
 
 def shapes(tree):
@@ -37,28 +38,33 @@ def shapes(tree):
 @pytest.mark.parametrize(
   ('devices', 'config', 'sizes'),
   [
-    #        data, fsdp, tensor
-    (8, MeshConfig(), (8, 1, 1)),
-    (1, MeshConfig(), (1, 1, 1)),
-    (8, MeshConfig(8, 1, 1), (8, 1, 1)),
-    (8, MeshConfig(-1, 2, 2), (2, 2, 2)),
-    (8, MeshConfig(2, -1, 1), (2, 4, 1)),
-    (8, MeshConfig(1, 2, -1), (1, 2, 4)),
-    (8, MeshConfig(2, 4, -1), (2, 4, 1)),
-    (6, MeshConfig(-1, 3, 1), (2, 3, 1)),
+    #              data, fsdp, tensor, expert; data, fsdp, expert, tensor
+    (8, MeshConfig(), (8, 1, 1, 1)),
+    (1, MeshConfig(), (1, 1, 1, 1)),
+    (8, MeshConfig(8, 1, 1), (8, 1, 1, 1)),
+    (8, MeshConfig(-1, 2, 2), (2, 2, 1, 2)),
+    (8, MeshConfig(2, -1, 1), (2, 4, 1, 1)),
+    (8, MeshConfig(1, 2, -1), (1, 2, 1, 4)),
+    (8, MeshConfig(1, 2, 1, -1), (1, 2, 4, 1)),
+    (8, MeshConfig(-1, 2, 2, 2), (1, 2, 2, 2)),
+    (8, MeshConfig(-1, 1, 1, 4), (2, 1, 4, 1)),
+    (8, MeshConfig(2, 4, -1), (2, 4, 1, 1)),
+    (6, MeshConfig(-1, 3, 1), (2, 3, 1, 1)),
     # Of two: fsdp takes a divisor, of at most so many.
-    (8, MeshConfig(-1, -1, 1, fsdp_at_most=4), (2, 4, 1)),
-    (8, MeshConfig(-1, -1, 1, fsdp_at_most=16), (1, 8, 1)),
-    (8, MeshConfig(-1, -1, 2, fsdp_at_most=3), (2, 2, 2)),
-    (6, MeshConfig(-1, -1, 1, fsdp_at_most=4), (2, 3, 1)),
-    (1, MeshConfig(-1, -1, 1, fsdp_at_most=16), (1, 1, 1)),
-    (8, MeshConfig(2, -1, 1, fsdp_at_most=2), (2, 4, 1)),  # not of one
+    (8, MeshConfig(-1, -1, 1, fsdp_at_most=4), (2, 4, 1, 1)),
+    (8, MeshConfig(-1, -1, 1, fsdp_at_most=16), (1, 8, 1, 1)),
+    (8, MeshConfig(-1, -1, 2, fsdp_at_most=3), (2, 2, 1, 2)),
+    (8, MeshConfig(-1, -1, 1, 2, fsdp_at_most=3), (2, 2, 2, 1)),
+    (8, MeshConfig(-1, -1, 2, 2, fsdp_at_most=16), (1, 2, 2, 2)),
+    (6, MeshConfig(-1, -1, 1, fsdp_at_most=4), (2, 3, 1, 1)),
+    (1, MeshConfig(-1, -1, 1, fsdp_at_most=16), (1, 1, 1, 1)),
+    (8, MeshConfig(2, -1, 1, fsdp_at_most=2), (2, 4, 1, 1)),  # not of one
   ],
 )
 def test_an_axis_of_minus_1_takes_what_the_others_leave(devices, config, sizes):
   mesh = sharding.make_mesh(config, jax.devices()[:devices])
-  assert dict(mesh.shape) == dict(
-    zip(('data', 'fsdp', 'tensor'), sizes, strict=True)
+  assert tuple(mesh.shape.items()) == tuple(
+    zip(('data', 'fsdp', 'expert', 'tensor'), sizes, strict=True)
   )
   assert set(mesh.devices.flat) == set(jax.devices()[:devices])
 
@@ -76,14 +82,19 @@ def test_an_axis_of_minus_1_takes_what_the_others_leave(devices, config, sizes):
     (8, MeshConfig(0, 8, 1)),
     (8, MeshConfig(-2, -4, 1)),
     (8, MeshConfig(-1, 16, 1)),
+    (8, MeshConfig(2, 2, 1, 4)),  # 16
+    (8, MeshConfig(-1, 1, 1, 3)),
+    (8, MeshConfig(-1, -1, 1, 3, fsdp_at_most=4)),
+    (8, MeshConfig(-1, 8, 1, 0)),
     (1, MeshConfig(1, 1, 2)),
+    (1, MeshConfig(1, 1, 1, 2)),
   ],
 )
 def test_a_mesh_that_does_not_cover_the_devices_is_refused(devices, config):
   message = (
     f'config.mesh is data={config.data}, fsdp={config.fsdp}, '
-    f'tensor={config.tensor}, which does not cover {devices} devices; '
-    'set one axis to -1'
+    f'expert={config.expert}, tensor={config.tensor}, which does not cover '
+    f'{devices} devices; set one axis to -1'
   )
   with pytest.raises(ValueError, match=message):
     sharding.make_mesh(config, jax.devices()[:devices])
@@ -91,8 +102,9 @@ def test_a_mesh_that_does_not_cover_the_devices_is_refused(devices, config):
 
 def test_axes_are_the_compilers_to_use():
   """With explicit axes, a look-up in a sharded embedding raises."""
-  assert mesh_of().axis_types == (AxisType.Auto,) * 3
-  assert mesh_of().axis_names == sharding.AXES == ('data', 'fsdp', 'tensor')
+  assert mesh_of().axis_types == (AxisType.Auto,) * 4
+  axes = 'data', 'fsdp', 'expert', 'tensor'
+  assert mesh_of().axis_names == sharding.AXES == axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +136,7 @@ def test_data_alone_runs_across_slices():
 def test_fsdp_stays_within_a_slice():
   devices = [Described(n, slice_index=n % 2) for n in range(8)]
   mesh = sharding.make_mesh(MeshConfig(-1, -1, fsdp_at_most=8), devices)
-  assert dict(mesh.shape) == {'data': 2, 'fsdp': 4, 'tensor': 1}
+  assert tuple(mesh.shape.values()) == (2, 4, 1, 1)
 
 
 def test_data_that_does_not_divide_over_the_slices_is_refused():
@@ -142,6 +154,18 @@ def test_devices_that_are_no_tpus_are_one_slice():
   devices = [Described(n, n // 2, platform='gpu') for n in range(4)]
   assert sharding.by_slice(devices) == [devices]
   assert sharding.by_slice(jax.devices()) == [jax.devices()]
+
+
+@needs('libtpu')
+def test_an_axis_that_splits_the_links_of_a_slice_is_refused():
+  devices = chips.describe('v5p:4x4x4')
+  assert sharding.make_mesh(MeshConfig(1, 16, 1, 4), devices).size == 64
+  message = (
+    'config.mesh is data=1, fsdp=32, expert=2, tensor=1, but on TPU v5 each of '
+    'them must take whole axes of the slice; choose products of its sizes'
+  )
+  with pytest.raises(ValueError, match=message):
+    sharding.make_mesh(MeshConfig(1, 32, 1, 2), devices)
 
 
 # ------------------------------------------------------------------------ rules
@@ -286,13 +310,16 @@ def test_the_whole_state_of_our_optimizer_has_a_place():
 # ---------------------------------------------------------------------- batches
 
 
-@pytest.mark.parametrize('sizes', [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)])
-def test_a_batch_is_whole_and_its_rows_are_split_over_data_and_fsdp(sizes):
+@pytest.mark.parametrize(
+  'sizes',
+  [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8), (1, 1, 1, 8), (1, 2, 2, 2)],
+)
+def test_a_batch_is_whole_and_its_rows_are_split_over_all_but_tensor(sizes):
   mesh = mesh_of(*sizes)
   batch = {'tokens': np.arange(48).reshape(16, 3), 'weights': np.ones((16, 2))}
   made = sharding.to_global(batch, mesh)
   jax.tree.map(np.testing.assert_array_equal, made, batch)
-  rows = 16 // (sizes[0] * sizes[1])
+  rows = 16 * sizes[2] // 8
   assert {s.data.shape for s in made['tokens'].addressable_shards} == {
     (rows, 3)
   }
@@ -304,9 +331,10 @@ def test_a_batch_is_whole_and_its_rows_are_split_over_data_and_fsdp(sizes):
 @pytest.mark.parametrize(
   ('rows', 'sizes', 'message'),
   [
-    (12, (8, 1, 1), 'a batch of 12 rows .*mesh.data=8 x config.mesh.fsdp=1$'),
-    (12, (4, 2, 1), 'a batch of 12 rows .*mesh.data=4 x config.mesh.fsdp=2$'),
-    (1, (1, 2, 4), 'a batch of 1 rows .*mesh.data=1 x config.mesh.fsdp=2$'),
+    (12, (8, 1, 1), 'a batch of 12 .*data=8 x .*fsdp=1 x .*mesh.expert=1$'),
+    (12, (4, 2, 1), 'a batch of 12 .*data=4 x .*fsdp=2 x .*mesh.expert=1$'),
+    (12, (2, 2, 1, 2), 'a batch of 12 .*data=2 x .*fsdp=2 x .*mesh.expert=2$'),
+    (1, (1, 2, 4), 'a batch of 1 rows .*data=1 x .*fsdp=2 x .*mesh.expert=1$'),
   ],
 )
 def test_rows_that_do_not_divide_over_the_mesh_are_refused(
@@ -320,7 +348,10 @@ def test_each_micro_batch_is_split_over_the_mesh():
   mesh = mesh_of(2, 2, 2)
   for rows, parts in ((4, 1), (8, 2), (12, 3)):
     sharding.check_batch_size(rows, mesh, parts)
-  message = r'12 rows in 2 microbatches .*mesh.data=2 x config.mesh.fsdp=2$'
+  message = (
+    r'12 rows in 2 microbatches \(optim.accumulate\) does not divide over '
+    r'config.mesh.data=2 x config.mesh.fsdp=2 x config.mesh.expert=1$'
+  )
   with pytest.raises(ValueError, match=message):
     sharding.check_batch_size(12, mesh, microbatches=2)
 

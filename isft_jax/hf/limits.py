@@ -80,6 +80,11 @@ def mismatch(config: ModelConfig) -> str:
       f'{config.heads} query heads do not divide into {config.kv_heads} groups '
       'of key and value heads'
     )
+  if config.experts_per_token > config.experts:
+    return (
+      f'{config.experts_per_token} experts per token are more than '
+      f'{config.experts} experts'
+    )
   if config.head_size % 2:
     return (
       f'heads of size {config.head_size} cannot be rotated; it must be even'

@@ -43,7 +43,8 @@ def forward(
 ) -> Flops:
   """Returns the operations of a forward pass.
 
-    blocks    = 2 B L layers (D A (H + 2 N) + A H D + 3 D F)
+    blocks    = 2 B L layers (D A (H + 2 N) + A H D + mlp)
+    mlp       = 3 D F, or D E + k 3 D F with E experts, of which a token uses k
     attention = 2 B 2 A H (pairs of every layer)
     head      = 2 B K V D
 
@@ -59,10 +60,12 @@ def forward(
   Returns:
     The operations, by part of the model.
   """
-  # Query, key, value and output projections, then gate, up and down.
+  # Query, key, value and output projections, then gate, up and down. With
+  # experts, the router and the k experts that a token uses.
   D, A, F = config.width, config.head_size, config.mlp_width
   H, N = config.heads, config.kv_heads
-  weights = 2 * D * A * (H + N) + 3 * D * F  # of one layer
+  mlp = D * config.experts + 3 * D * F * (config.experts_per_token or 1)
+  weights = 2 * D * A * (H + N) + mlp  # of one layer
   pairs = sum(_pairs(seq_len, w) for w in layer_kinds.windows(config))
   # A product of [m, k] and [k, n] has 2 m k n operations: multiply and add.
   return Flops(
@@ -161,18 +164,23 @@ def hardware(
   needed = model(config, batch_size, seq_len, targets_per_row, lora)
   # remat='full' runs a layer's forward pass again, except the last product,
   # which the backward pass does not need unless a norm follows. 'dots' saves
-  # these products. Both compute attention again. A head in several chunks
-  # computes its logits again.
+  # these products, but not those of experts, which are products of groups. Both
+  # compute attention again. A head in several chunks computes its logits again.
   down = (
     2 * batch_size * seq_len * config.layers * config.width * config.mlp_width
-  )
+  ) * (config.experts_per_token or 1)
+  gate_and_up_of_experts = 2 * down if config.experts else 0
   to_rank, from_rank = count_adapters(config, lora, batch_size, seq_len)
   if 'down_proj' in lora_lib.map_names(lora, config):
     down += 2 * batch_size * seq_len * config.layers * lora.rank * config.width
   blocks = once.blocks + to_rank + from_rank
   if config.norms != 'before':
     down = 0
-  again = blocks - down if config.remat == 'full' else 0
+  again = {
+    'none': 0,
+    'dots': gate_and_up_of_experts,
+    'full': blocks - down,
+  }[config.remat]
   chunks = count_chunks(config.vocab_size, config.head_chunk)
   # Attention has 2 products forward. As plain products it has 4 backward, over
   # the whole square of scores. The splash kernel covers only the blocks on and

@@ -23,7 +23,7 @@ def look_up(table_VD: jax.Array, tokens_BL: jax.Array, dtype: str) -> jax.Array:
 
   Args:
     table_VD: table, ids sharded over tensor and width over fsdp.
-    tokens_BL: int32, rows sharded over data and fsdp.
+    tokens_BL: int32, rows sharded over data, fsdp and expert.
     dtype: data type of the result.
 
   Returns:

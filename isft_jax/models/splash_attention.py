@@ -6,6 +6,7 @@ Source: jax.experimental.pallas.ops.tpu.splash_attention.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 from jax.sharding import PartitionSpec
 
-from isft_jax.axes import DATA, FSDP, ROWS, TENSOR
+from isft_jax.axes import ROWS, TENSOR, describe
 
 # Lanes of a TPU's vector register. Block sizes are multiples of it.
 _LANES = 128
@@ -38,9 +39,9 @@ def splash_attention(
   """Computes `attention.packed_attention` with the splash kernel.
 
   The compiler cannot split a kernel over devices. Under a mesh in context
-  (jax.sharding.use_abstract_mesh) it is split here: rows over data and fsdp,
-  heads over tensor. No communication is needed. Without a mesh, the arrays must
-  not be sharded.
+  (jax.sharding.use_abstract_mesh) it is split here: rows over data, fsdp
+  and expert, heads over tensor. No communication is needed. Without a mesh, the
+  arrays must not be sharded.
 
   Args:
     q_BLHA: queries, already rotated.
@@ -69,14 +70,13 @@ def splash_attention(
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return attend(*arrays)
-  # Rows are split over data and fsdp, heads over tensor.
-  shards = mesh.shape[DATA] * mesh.shape[FSDP]
+  # Rows are split over data, fsdp and expert, heads over tensor.
+  shards = math.prod(mesh.shape[axis] for axis in ROWS)
   B, kv_heads = len(q_BLHA), k_BLNA.shape[2]
   if B % shards or kv_heads % mesh.shape[TENSOR]:
     raise ValueError(
       f'splash attention of {B} rows and {kv_heads} key-value heads does not '
-      f'divide over config.mesh.data={mesh.shape[DATA]} x '
-      f'config.mesh.fsdp={mesh.shape[FSDP]} and config.mesh.tensor='
+      f'divide over {describe(ROWS, mesh.shape)} and config.mesh.tensor='
       f"{mesh.shape[TENSOR]}; set config.model.attention='xla', or change them"
     )
   # Attention mixes neither rows nor heads, so each device works on its own.

@@ -92,11 +92,15 @@ def estimate_traffic(
     The bytes.
   """
   # Each pass through a layer writes and reads 4 arrays of its width, and 3 of
-  # its MLP width. There are 3 passes (the backward pass is two), or 4 with
+  # its MLP width. Experts have these 3 and their input and output, for each
+  # expert of a token. There are 3 passes (the backward pass is two), or 4 with
   # remat.
   size = jnp.dtype(config.dtype).itemsize
   passes = 3 + (config.remat != 'none')
-  wide = 2 * (4 * config.width + 3 * config.mlp_width)
+  mlp = 3 * config.mlp_width
+  if config.experts:
+    mlp = config.experts_per_token * (mlp + 2 * config.width)
+  wide = 2 * (4 * config.width + mlp)
   layers = passes * config.layers * batch_size * seq_len * wide * size
   # The logits of the targets are written and read, forward and backward, in
   # float32.

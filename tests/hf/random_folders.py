@@ -57,6 +57,16 @@ MODELS = {
       'layer_types': LAYER_TYPES,
     },
   ),
+  'qwen3 moe': (
+    'Qwen3Moe',
+    {
+      'head_dim': 16,
+      'num_experts': 6,
+      'num_experts_per_tok': 2,
+      'moe_intermediate_size': 12,
+      'norm_topk_prob': True,
+    },
+  ),
   'gemma 3, small': (
     'Gemma3Text',
     {
@@ -102,7 +112,7 @@ MODELS = {
 FAMILIES = (
   *('llama 3, scaled positions', 'qwen2, late windows', 'qwen3, yarn'),
   *('mistral, windows', 'gemma 3, small', 'olmo 2', 'olmo 3', 'smollm 3'),
-  'granite',
+  *('granite', 'qwen3 moe'),
 )
 TOKENS_BL = np.random.default_rng(0).integers(0, 96, (2, 40))
 

@@ -6,9 +6,11 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from isft_jax.config import LoraConfig, ModelConfig, OptimConfig
 from isft_jax.models import decoder, flops
+from isft_jax.models.experts import Experts
 from isft_jax.models.lora import split
 from isft_jax.train import optim
 from isft_jax.train.step import make_step
@@ -66,6 +68,13 @@ def of_products(jaxpr) -> int:
   """Operations of a program's matrix products, each as often as it runs."""
   total = 0
   for equation in jaxpr.eqns:
+    if equation.primitive.name == 'ragged_dot_general':
+      # Each row meets one group, whose number is the first axis of a kernel.
+      (rows, into), out = (
+        equation.invars[0].aval.shape,
+        equation.outvars[0].aval,
+      )
+      total += 2 * rows * into * out.shape[-1]
     if equation.primitive.name == 'dot_general':
       (contracted, _), _ = equation.params['dimension_numbers']
       depth = (equation.invars[0].aval.shape[axis] for axis in contracted)
@@ -117,6 +126,36 @@ def test_what_is_done_is_what_the_traced_step_does(remat, chunk, lora, shape):
   traced = jax.make_jaxpr(step)(jax.eval_shape(start, params), batch)
   done = flops.hardware(config, B, L, K, lora)
   assert done.total == of_products(traced.jaxpr)
+
+
+EXPERTS = dataclasses.replace(MODEL, experts=8, experts_per_token=3)
+
+
+def test_experts_by_hand():
+  """Each token uses the router, of 16 to 8, and 3 experts of width 24."""
+  dense, mixed = (flops.forward(c, B, L, K) for c in (MODEL, EXPERTS))
+  added = 16 * 8 + (3 - 1) * 3 * 16 * 24
+  assert mixed == dense._replace(blocks=dense.blocks + 2 * (2 * 10) * 3 * added)
+
+
+@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+def test_what_experts_do_is_what_their_traced_gradient_does(remat):
+  config = dataclasses.replace(EXPERTS, remat=remat, layers=1)
+  graphdef, params = nnx.split(Experts(config, nnx.Rngs(0)))
+
+  def mix(params, x_BLD):
+    return nnx.merge(graphdef, params)(x_BLD)
+
+  if remat != 'none':
+    mix = jax.checkpoint(mix, policy=decoder._REMAT[remat])
+  total = jax.grad(lambda *args: mix(*args).sum(), argnums=(0, 1))
+  traced = jax.make_jaxpr(total)(params, jnp.ones((B, L, 16)))
+  # All of a layer, without what it has beside its experts.
+  rest = dataclasses.replace(
+    config, experts=0, experts_per_token=0, mlp_width=0
+  )
+  done, other = (flops.hardware(c, B, L, K).blocks for c in (config, rest))
+  assert of_products(traced.jaxpr) == done - other
 
 
 def test_a_step_of_adapters_by_hand():

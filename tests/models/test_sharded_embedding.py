@@ -12,7 +12,10 @@ from isft_jax.models.sharded_embedding import look_up
 from isft_jax.tpu import collectives as collectives_lib
 
 V, D = 24, 16
-MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2), (4, 1, 2)]
+MESHES = [  # data, fsdp, tensor, expert
+  *((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2), (4, 1, 2)),
+  *((1, 1, 1, 8), (1, 2, 2, 2)),
+]
 
 
 def on(mesh, function):
@@ -22,7 +25,7 @@ def on(mesh, function):
 
   where = (
     NamedSharding(mesh, PartitionSpec('tensor', 'fsdp')),
-    NamedSharding(mesh, PartitionSpec(('data', 'fsdp'))),
+    NamedSharding(mesh, PartitionSpec(('data', 'fsdp', 'expert'))),
   )
   return jax.jit(traced, in_shardings=where)
 

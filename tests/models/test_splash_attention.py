@@ -101,7 +101,7 @@ def test_no_gradient_crosses_documents_or_goes_back_in_time():
 
 
 def test_a_mesh_splits_rows_and_heads_and_changes_nothing():
-  mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+  mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2))
   arrays, ids_BL = heads(4, 128, 4, 2, 32), documents(128)
   ids_BL = jnp.concatenate([ids_BL, ids_BL[::-1] + 1])
   weights_BLHA = draw(3, 4, 128, 4, 32)
@@ -112,7 +112,7 @@ def test_a_mesh_splits_rows_and_heads_and_changes_nothing():
       return interpreted(*arguments)
 
   split = NamedSharding(
-    mesh, PartitionSpec(('data', 'fsdp'), None, 'tensor', None)
+    mesh, PartitionSpec(('data', 'fsdp', 'expert'), None, 'tensor', None)
   )
   got = value_and_gradients(
     on_mesh,
@@ -130,7 +130,7 @@ def test_rows_that_do_not_divide_over_the_mesh_are_an_error():
   with (
     jax.sharding.use_abstract_mesh(mesh.abstract_mesh),
     pytest.raises(
-      ValueError, match=r'4 rows .*\.data=4 x config\.mesh\.fsdp=2'
+      ValueError, match=r'4 rows .*\.data=4 x .*\.fsdp=2 x .*\.expert=1'
     ),
   ):
     jax.eval_shape(interpreted, q, k, v, jnp.ones((4, 128), int))

@@ -240,6 +240,8 @@ def test_the_parameters_are_those_of_one_process(whole, alone):
     ((4, 4, 1), 4),
     ((2, 2, 4), 2),  # a row is on two hosts
     ((1, 1, 16), 1),  # on all
+    ((1, 4, 1, 4), 4),  # experts split the rows, too
+    ((1, 2, 4, 2), 2),
   ],
 )
 def test_the_hosts_of_a_slice_share_out_its_rows(sizes, parts):

@@ -29,6 +29,8 @@ MESHES = {
   '8x1x1': MeshConfig(data=8),
   '1x8x1': MeshConfig(data=1, fsdp=8),
   '2x2x2': MeshConfig(data=2, fsdp=2, tensor=2),
+  # A dense model: its parameters ignore the axis.
+  'expert': MeshConfig(data=1, fsdp=2, tensor=2, expert=2),
 }
 
 
