@@ -35,6 +35,6 @@ def get_config(text: str = '') -> RunConfig:
     init_from='allenai/Olmo-3-7B-Instruct',
     batch_size=16,
     seq_len=4096,
-    learning_rate=1e-5,
+    learning_rate=5e-6,
     fsdp_at_most=16,
   )

@@ -10,12 +10,12 @@ Time: @TIME s per step of the default batch, an estimate by isft-compile.
 Expected: no figure, because it depends on your data. `heldout_nll_by_author` in
   metrics.jsonl should fall.
 Arguments: batch_size, rows per step (default 8); seq_len, tokens per row
-  (default 2048).
+  (default 4096).
 Commands:
 
   isft-prepare --input=RUNS --tokenizer=smollm2-135m-instruct \\
-    --output=DIR --max_length=2048 --heldout=0.05
-  isft-train --config=configs/smollm2_135m.py:batch_size=8,seq_len=2048 \\
+    --output=DIR --max_length=4096 --heldout=0.05
+  isft-train --config=configs/smollm2_135m.py:batch_size=8,seq_len=4096 \\
     --config.records=DIR [--config.model.init_from=PLACE]
 """
 
@@ -23,7 +23,7 @@ from isft_jax.config import RunConfig
 from isft_jax.configs import _finetune
 
 # (argument, slice) that isft-compile --all checks.
-SLICES = (('batch_size=8,seq_len=2048', 'v5e:1x1'),)
+SLICES = (('batch_size=8,seq_len=4096', 'v5e:1x1'),)
 
 
 def get_config(text: str = '') -> RunConfig:
@@ -34,7 +34,7 @@ def get_config(text: str = '') -> RunConfig:
     model='smollm2-135m',
     init_from='smollm2-135m-instruct',
     batch_size=8,
-    seq_len=2048,
+    seq_len=4096,
     learning_rate=5e-5,
     fsdp_at_most=16,
   )

@@ -133,12 +133,18 @@ def test_a_fine_tuning_run_in_full():
 @pytest.mark.parametrize(
   ('name', 'batch', 'learning_rate', 'fsdp_at_most'),
   [
+    ('gemma3_1b', 8, 1e-5, 16),
+    ('gemma3_270m', 8, 2e-5, 16),
     ('llama3_2_1b', 8, 1e-5, 16),
     ('llama3_70b', 128, 5e-6, 32),
     ('qwen2_5_0_5b', 8, 1e-5, 8),
     ('qwen2_5_7b', 16, 5e-6, 16),
     ('qwen2_5_32b', 64, 5e-6, 16),
+    ('olmo3_7b', 16, 5e-6, 16),
     ('qwen3_0_6b', 8, 1e-5, 16),
+    ('qwen3_30b_a3b', 64, 5e-6, 16),
+    ('qwen3_8b', 16, 5e-6, 16),
+    ('smollm2_135m', 8, 5e-5, 16),
   ],
 )
 def test_what_a_fine_tuning_run_chooses(
@@ -157,7 +163,13 @@ MODELS = {
   'qwen2_5_0_5b': ('qwen2', 494_032_768),
   'qwen2_5_0_5b_paper': ('qwen2', 494_032_768),
   'qwen2_5_7b': ('qwen2', 7_615_616_512),
+  'gemma3_1b': ('gemma3_text', 999_885_952),
+  'gemma3_270m': ('gemma3_text', 268_098_176),
+  'olmo3_7b': ('olmo3', 7_298_011_136),
   'qwen3_0_6b': ('qwen3', 596_049_920),
+  'qwen3_30b_a3b': ('qwen3_moe', 30_532_122_624),
+  'qwen3_8b': ('qwen3', 8_190_735_360),
+  'smollm2_135m': ('llama', 134_515_008),
   'llama3_2_1b': ('llama', 1_235_814_400),
   'lying_agent_smollm2': ('llama', 134_515_008),
   'flywheel_smollm2': ('llama', 134_515_008),

@@ -1,0 +1,43 @@
+"""Qwen3-30B-A3B on your own agent trajectories: 128 experts, 8 per token.
+
+Reproduces: no published run. It is full fine-tuning: parameters and Adam's
+  moments in float32, computation in bfloat16, sharded over all devices. The
+  learning rate and its schedule are conventional and were not tuned. No loss
+  balances the experts.
+Hardware: 64 TPU v5p chips for the default batch, which takes @MEM of 95.74 GiB
+  of memory per chip. These figures are from isft-compile; we have not run it on
+  TPUs.
+Time: @TIME s per step of the default batch, an estimate by isft-compile.
+Expected: no figure, because it depends on your data. `heldout_nll_by_author` in
+  metrics.jsonl should fall.
+Arguments: batch_size, rows per step (default 64); seq_len, tokens per row
+  (default 4096).
+Commands:
+
+  isft-prepare --input=RUNS --tokenizer=Qwen/Qwen3-30B-A3B \\
+    --output=DIR --max_length=4096 --heldout=0.05
+  isft-train --config=configs/qwen3_30b_a3b.py:batch_size=64,seq_len=4096 \\
+    --config.records=DIR [--config.model.init_from=PLACE] --multihost
+"""
+
+from isft_jax.config import RunConfig
+from isft_jax.configs import _finetune
+
+# (argument, slice) that isft-compile --all checks.
+SLICES = (('batch_size=64,seq_len=4096', 'v5p:4x4x4'),)
+
+
+def get_config(text: str = '') -> RunConfig:
+  """Returns the settings; --config.FIELD=VALUE changes any of them."""
+  config = _finetune.run_config(
+    text,
+    name='qwen3_30b_a3b',
+    model='qwen3-30b-a3b',
+    init_from='Qwen/Qwen3-30B-A3B',
+    batch_size=64,
+    seq_len=4096,
+    learning_rate=5e-6,
+    fsdp_at_most=16,
+  )
+  config.mesh.expert = 4
+  return config
