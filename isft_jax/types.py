@@ -4,7 +4,7 @@ Names of arrays end in their shape, one einsum letter per axis:
 
   B batch rows     L tokens per row   K scored targets per row   T tokens
   D width          H query heads      N key-value heads          A head size
-  F MLP width      V vocabulary       S cached columns
+  F MLP width      V vocabulary       S cached columns    E experts
 
 So `tokens_BL` is an array [batch rows, tokens per row].
 """

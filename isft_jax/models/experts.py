@@ -217,19 +217,28 @@ def _mix_shards(
   activation: Activation,
 ) -> jax.Array:
   """Mixes the rows of one device, which has shards of some experts."""
-  gather = functools.partial(jax.lax.all_gather, tiled=True)
+
+  def gather(
+    name: str, array: jax.Array, over: str, axis: int = 0
+  ) -> jax.Array:
+    # The name tells collectives apart, in profiles and in `tpu.collectives`.
+    with jax.named_scope(name):
+      return jax.lax.all_gather(array, over, axis=axis, tiled=True)
+
   params = params._replace(
-    router=gather(params.router, FSDP, axis=0),
-    gate=gather(params.gate, FSDP, axis=1),
-    up=gather(params.up, FSDP, axis=1),
-    down=gather(params.down, FSDP, axis=1),
+    router=gather('router', params.router, FSDP),
+    gate=gather('gate', params.gate, FSDP, axis=1),
+    up=gather('up', params.up, FSDP, axis=1),
+    down=gather('down', params.down, FSDP, axis=1),
   )
   x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
   chosen_Tk, p_Tk = choose(x_TD, params.router, top_k, normalize)
   # Gradients are summed over tensor here, where the arrays are smallest.
   x_TD, p_Tk = jax.lax.pcast((x_TD, p_Tk), TENSOR, to='varying')
   # All tokens of the expert group; numbers count from this device's experts.
-  x_TD, chosen_Tk, p_Tk = (gather(a, EXPERT) for a in (x_TD, chosen_Tk, p_Tk))
+  x_TD = gather('tokens', x_TD, EXPERT)
+  p_Tk = gather('probabilities', p_Tk, EXPERT)
+  chosen_Tk = gather('chosen', chosen_Tk, EXPERT)
   chosen_Tk -= len(params.gate) * jax.lax.axis_index(EXPERT)
   mixed_TD = _mix_local(x_TD, chosen_Tk, p_Tk, params, activation)
   # Other devices have the other experts, and other columns of these.
@@ -285,8 +294,8 @@ def _mix_local(
   return _collect(y_RD, order_R, row_P, top_k)
 
 
-# Gathers in both directions: jax would transpose a gather to a scatter, which is
-# slow on TPUs, and sums in no fixed order on GPUs.
+# Gathers in both directions: jax would transpose a gather to a scatter, which
+# is slow on TPUs, and sums in no fixed order on GPUs.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

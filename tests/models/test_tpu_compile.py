@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
 
-from isft_jax import sharding
+from isft_jax import chips, sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
+from isft_jax.models import experts
+from isft_jax.tpu import collectives
 from isft_jax.train.trainer import make_trainer
 from isft_jax.types import Batch
 from tests.fixtures import needs
@@ -97,3 +100,54 @@ def test_a_described_trainer_lowers_every_part():
   assert 'tpu_custom_call' in evaluate.as_text()
   # What leaves the trainer is used without its mesh: no kernel is in it.
   assert nnx.merge(trainer.graphdef, params).config.attention == 'auto'
+
+
+def test_experts_are_grouped_kernels_and_their_gradients_are_scattered():
+  """No array has all rows for each expert, as a dense product would."""
+  D, F, E, top_k = 256, 128, 8, 3
+  mesh = sharding.make_mesh(
+    MeshConfig(1, fsdp=2, expert=2), chips.describe('v5e:2x2')
+  )
+
+  def placed(name, *shape, dtype=jnp.float32):
+    (axes,) = (
+      axes[1:]  # of one layer
+      for rule, axes in experts.PARTITION_RULES
+      if re.search(rule, f'blocks/experts/{name}')
+    )
+    where = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+  params = experts.Params(
+    router=placed('router', D, E),
+    gate=placed('gate', E, D, F),
+    up=placed('up', E, D, F),
+    down=placed('down', E, F, D),
+  )
+  x_BLD = jax.ShapeDtypeStruct(
+    (B, L, D), jnp.bfloat16, sharding=sharding.batch_sharding(mesh)
+  )
+
+  def loss(*arguments):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      mixed_BLD = experts.mix(*arguments, top_k, True)
+    return jnp.sum(mixed_BLD.astype(jnp.float32) ** 2)
+
+  places = jax.tree.map(lambda leaf: leaf.sharding, (x_BLD, params))
+  step = jax.jit(jax.grad(loss, argnums=(0, 1)), out_shardings=places)
+  text = step.lower(x_BLD, params).compile().as_text()
+  # 3 products forward, 6 backward.
+  assert len(re.findall(r'%ragged-dot-none[.\d]* = ', text)) == 9
+  # The two rows of an expert group, and half of the experts on a device.
+  rows = 2 * L * top_k
+  assert f'[{rows},{F}]' in text
+  assert not re.search(rf'\[{E // 2},{rows},|\[{rows},{E // 2},', text)
+  # Half of a device's kernels comes from the other device of its fsdp group,
+  # half of the tokens from that of its expert group; the outputs go back. Their
+  # gradients take the same ways.
+  kernels_here, tokens = 3 * (E // 2) * D * F * 2, 2 * L * D * 2
+  sent = collectives.by_kind(collectives.collectives(text, mesh.size))
+  for kind in ('all-gather', 'reduce-scatter'):
+    expected = kernels_here / 2 + 2 * tokens / 2
+    assert sent[kind] == pytest.approx(expected, rel=0.02), kind
+  assert sent['all-reduce'] < 0.02 * sent['reduce-scatter']

@@ -56,7 +56,7 @@ def report():
 def test_what_is_said_of_a_run_on_two_slices(report):
   assert report.keys() >= KEYS
   assert report['topology'] == '2 x v5e:2x2' and report['chips'] == 8
-  assert report['mesh'] == {**{'data': 2, 'fsdp': 2, 'expert': 1, 'tensor': 2}}
+  assert report['mesh'] == {'data': 2, 'fsdp': 2, 'expert': 1, 'tensor': 2}
   # There are no records to count: half of the row.
   assert (report['batch'], report['length'], report['targets']) == (8, 256, 128)
   assert report['targets_assumed']
@@ -96,7 +96,7 @@ def test_between_slices_gradients_alone_are_sent(report):
 
 def test_a_report_reads(report):
   text = report_lib.text(report)
-  assert text.startswith('small on 2 x v5e:2x2: 8 chips, data 2 x fsdp 2 x ten')
+  assert text.startswith('small on 2 x v5e:2x2: 8 chips, data 2 x fsdp 2 x exp')
   assert '128 targets (assumed half: config.targets_per_row=0)' in text
   assert 'fits: 0.' in text and 'of 15.75 GiB' in text
   assert 'an estimate at peak rates, not a measurement' in text
