@@ -24,7 +24,7 @@ _BLOCK = 1 << 20  # bytes per read for checksums
 _DEEPEST = 100
 
 
-def open_bytes(path: epath.Path, mode: Literal['rb', 'wb']) -> IO[bytes]:
+def open_bytes(path: epath.Path, mode: Literal['rb', 'wb', 'ab']) -> IO[bytes]:
   """Opens a binary file; typed, unlike `epath.Path.open`."""
   return path.open(mode)
 

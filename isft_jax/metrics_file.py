@@ -50,15 +50,19 @@ def has_numbers(row: dict[str, Any]) -> bool:
 
 
 def lines(
-  path: epath.Path, is_row: Callable[[dict[str, Any]], bool] = has_numbers
+  path: epath.Path,
+  is_row: Callable[[dict[str, Any]], bool] = has_numbers,
+  start: int = 0,
 ) -> Iterator[Line]:
   """Yields the lines of a file.
 
   Args:
     path: the file, on a disk or in a bucket.
     is_row: whether an object with an integer `step`, its first key, is a row.
+    start: bytes to skip.
   """
   with files.open_bytes(path, 'rb') as file:
+    file.seek(start)
     while raw := file.readline(_LONGEST):
       row = _row(raw[:-1], is_row)
       if row is not None and raw.endswith(b'\n'):

@@ -59,7 +59,8 @@ class Checkpoints:
 
   A checkpoint holds `params`, `opt_state`, `data` (state of the data iterator)
   and `run` (config, fingerprint, digests of the records and of a frozen base,
-  held-out loss). Its number is the step. Frozen parameters are not in it.
+  held-out loss, sums over the metrics). Its number is the step. Frozen
+  parameters are not in it.
 
   Attributes:
     best: the best checkpoint, which is kept after `keep_best`.
@@ -210,6 +211,7 @@ class Checkpoints:
     records: Mapping[str, Any] | None = None,
     base: Mapping[str, str] | None = None,
     heldout_loss: float | None = None,
+    metrics: Mapping[str, Any] | None = None,
   ) -> None:
     """Starts to save; returns once the arrays are copied from the devices.
 
@@ -222,6 +224,7 @@ class Checkpoints:
       base: what identifies the frozen base of adapters, as JSON values.
       heldout_loss: loss of this state on the held-out records, in nats, to find
         the best checkpoint by; None if it was not measured.
+      metrics: sums over the metrics of all steps, as JSON values.
     """
     assert self._config is not None
     if step == self.latest():
@@ -251,6 +254,7 @@ class Checkpoints:
             **({'records': dict(records)} if records else {}),
             **({'base': dict(base)} if base else {}),
             **({_LOSS: heldout_loss} if heldout_loss is not None else {}),
+            **({'metrics': dict(metrics)} if metrics else {}),
           }
         ),
       ),
@@ -310,8 +314,9 @@ class Checkpoints:
 
   def restore_run(self) -> dict[str, Any]:
     """Returns the config of the run, and what identifies its records."""
+    run = self._read(run=ocp.args.JsonRestore())['run']
     # Old versions wrote old names of fields.
-    return with_new_names(self._read(run=ocp.args.JsonRestore())['run'])
+    return run | {'config': with_new_names(run['config'])}
 
   def restore_params(self, abstract_params: PyTree) -> tuple[PyTree, str]:
     """Returns (params, fingerprint of the records of their training)."""

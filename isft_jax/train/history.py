@@ -1,80 +1,138 @@
 """Repairs metrics.jsonl for a run that resumes, and sums its rows."""
 
+import dataclasses
+import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from etils import epath
 
 from isft_jax import files
-from isft_jax.metrics_file import has_numbers, lines
+from isft_jax.metrics_file import Line, has_numbers, lines
+
+_BLOCK = 1 << 20  # bytes per read for the checksum
 
 
+@dataclasses.dataclass
 class Totals:
-  """Sums over the rows of a run.
+  """Sums over the rows of a run, and size and SHA-256 of their lines.
+
+  A checkpoint keeps them, so that a run that resumes need not parse the lines
+  before it: those of a million steps would take ten seconds.
 
   Attributes:
+    before_last_epoch: steps before the last epoch, whose mean loss is the final
+      loss.
     step: newest step.
     rows: number of rows.
+    targets: number of scored tokens.
+    seconds: time of the steps.
+    loss: sum of weighted losses over the last epoch.
+    weight: sum of weights over the last epoch.
+    size: bytes of the lines.
   """
 
-  def __init__(self, steps: int, steps_per_epoch: int) -> None:
-    """Starts at zero.
+  before_last_epoch: int
+  step: int = 0
+  rows: int = 0
+  targets: float = 0.0
+  seconds: float = 0.0
+  loss: float = 0.0
+  weight: float = 0.0
+  size: int = 0
 
-    Args:
-      steps: steps of the whole run.
-      steps_per_epoch: number of steps whose mean is the final loss.
-    """
-    self.step = self.rows = 0
-    self._before_last_epoch = steps - steps_per_epoch
-    self._targets = self._seconds = 0.0
-    # Sums over the last epoch.
-    self._loss = self._weight = 0.0
+  def __post_init__(self) -> None:
+    self._digest = hashlib.sha256()
 
-  def add(self, row: dict[str, Any]) -> None:
-    """Adds a row, after the rows of earlier steps."""
+  def add(self, row: dict[str, Any], line: bytes) -> None:
+    """Adds a row and its line, after those of earlier steps."""
     self.step = row['step']
     self.rows += 1
-    self._targets += row['targets']
-    self._seconds += row['seconds']
-    if self.step > self._before_last_epoch:
+    self.targets += row['targets']
+    self.seconds += row['seconds']
+    if self.step > self.before_last_epoch:
       # Old versions wrote the sum of the weights as `targets`.
       weight = row.get('weight', row['targets'])
-      self._loss += row['loss'] * weight
-      self._weight += weight
+      self.loss += row['loss'] * weight
+      self.weight += weight
+    self.size += len(line)
+    self._digest.update(line)
 
   def summary(self) -> dict[str, float]:
     """Returns `steps`, `scored_tokens`, `seconds` and `final_loss`."""
     return {
       'steps': self.step,
-      'scored_tokens': round(self._targets),
-      'seconds': round(self._seconds, 2),
+      'scored_tokens': round(self.targets),
+      'seconds': round(self.seconds, 2),
       # The mean over the last epoch, weighted like the loss itself.
-      'final_loss': self._loss / self._weight if self._weight else float('nan'),
+      'final_loss': self.loss / self.weight if self.weight else float('nan'),
     }
 
+  def state(self) -> dict[str, Any]:
+    """Returns what a checkpoint keeps, as JSON values."""
+    return dataclasses.asdict(self) | {'sha256': self._digest.hexdigest()}
 
-def resume(path: epath.Path, done: int, totals: Totals) -> str:
+  def restore(
+    self, path: epath.Path, done: int, stored: Mapping[str, Any]
+  ) -> None:
+    """Takes the sums of a checkpoint, if the file still begins with its lines.
+
+    Args:
+      path: a local file.
+      done: steps done.
+      stored: what `state` returned at that step; {} in an old checkpoint.
+    """
+    if stored.keys() != self.state().keys():  # of another version
+      return
+    # More steps than before move the last epoch.
+    if (stored['before_last_epoch'], stored['step']) != (
+      self.before_last_epoch,
+      done,
+    ):
+      return
+    digest, left = hashlib.sha256(), stored['size']
+    with files.open_bytes(path, 'rb') as file:
+      while block := file.read(min(left, _BLOCK)):
+        digest.update(block)
+        left -= len(block)
+    if digest.hexdigest() == stored['sha256']:
+      self._digest = digest
+      for field in dataclasses.fields(self):
+        setattr(self, field.name, stored[field.name])
+
+
+def resume(
+  path: epath.Path,
+  done: int,
+  totals: Totals,
+  stored: Mapping[str, Any] | None = None,
+) -> str:
   """Repairs metrics.jsonl; see `cut`.
 
   Args:
     path: a local file, which is made if it does not exist.
     done: steps done.
     totals: gets the rows that stay.
+    stored: `Totals.state` of that step; None in an old checkpoint. Its lines
+      are not parsed if they are unchanged.
 
   Returns:
     A warning about the damage; '' if there is none.
   """
-  damaged = cut(path, done, totals.add)
+  if stored and path.exists():
+    totals.restore(path, done, stored)
+  damaged = cut(path, done, totals.add, start=totals.size)
   return _warning(path, damaged, done - totals.rows)
 
 
 def cut(
   path: epath.Path,
   done: int,
-  add: Callable[[dict[str, Any]], None],
+  add: Callable[[dict[str, Any], bytes], None],
   is_row: Callable[[dict[str, Any]], bool] = has_numbers,
+  start: int = 0,
 ) -> int:
   """Removes the rows after a step and all damage, without losing a whole row.
 
@@ -83,22 +141,24 @@ def cut(
   Args:
     path: a local file, which is made if it does not exist.
     done: steps done.
-    add: gets each row that stays, in order.
+    add: gets each row that stays, and its line, in order.
     is_row: see `metrics_file.lines`.
+    start: bytes at the beginning that stay as they are.
 
   Returns:
     The number of damaged lines.
   """
-  damaged = end = position = 0  # lines, and bytes
+  damaged = 0  # lines
+  end = position = start  # bytes
   is_prefix = True  # all that stays is at the beginning
   if not path.exists():
     path.write_text('')
-  for line in lines(path, is_row):
+  for line in lines(path, is_row, start):
     position += len(line.raw)
     damaged += line.is_damaged
-    kept = [row for row in line.rows if row['step'] <= done]
-    for row in kept:
-      add(row)
+    kept = _kept(line, done)
+    for row, text in kept:
+      add(row, text)
     if kept:
       is_prefix &= not line.is_damaged and end == position - len(line.raw)
       end = position
@@ -109,12 +169,18 @@ def cut(
   else:
     with files.replacing(path) as part, files.open_bytes(part, 'wb') as file:
       for line in lines(path, is_row):
-        kept = [row for row in line.rows if row['step'] <= done]
-        # The bytes of an undamaged line stay as they are.
-        for row in kept:
-          text = json.dumps(row).encode() + b'\n'
-          file.write(text if line.is_damaged else line.raw)
+        file.writelines(text for _, text in _kept(line, done))
   return damaged
+
+
+def _kept(line: Line, done: int) -> list[tuple[dict[str, Any], bytes]]:
+  """Returns the rows of a line that stay, each with its new line."""
+  # The bytes of an undamaged line stay as they are.
+  return [
+    (row, json.dumps(row).encode() + b'\n' if line.is_damaged else line.raw)
+    for row in line.rows
+    if row['step'] <= done
+  ]
 
 
 def repaired(damaged: int) -> str:

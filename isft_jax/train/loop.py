@@ -202,6 +202,7 @@ def _train(
       base = start.place_base(base, trainer)
     identity = base.identity if base else {}
     # State: the newest checkpoint, or the start.
+    stored: dict[str, Any] = {}
     if checkpoints.latest():
       # Compared before the arrays are read, which takes minutes.
       stored = checkpoints.restore_run()
@@ -245,6 +246,7 @@ def _train(
       _ideal_seconds(config, source, trainer),
       progress,
       source.steps_per_epoch,
+      stored.get('metrics'),
     ) as metrics:
       try:
         # Steps count from 1. The first `done` of them are in the checkpoint.
@@ -307,6 +309,7 @@ def _train(
               records,
               identity,
               heldout_loss,
+              metrics.totals(),
             )
           # After the last step there is nothing left to resume, so the run just
           # ends.

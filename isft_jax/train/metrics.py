@@ -5,7 +5,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Self
 
 import jax
@@ -52,6 +52,7 @@ class Metrics:
     ideal_seconds: float = 0.0,
     whole: Callable[[int, float], str] | None = None,
     steps_per_epoch: int = 0,
+    stored: Mapping[str, Any] | None = None,
   ) -> None:
     """Opens and repairs metrics.jsonl, and deletes rows of steps after `done`.
 
@@ -69,6 +70,7 @@ class Metrics:
         progress.
       steps_per_epoch: number of steps whose mean is the final loss; 0 means all
         of them.
+      stored: `totals` at the step `done`, from its checkpoint.
     """
     # `_pending` holds (step, metrics) whose values are still on the devices.
     self._name, self._steps, self._done = name, steps, done
@@ -79,14 +81,14 @@ class Metrics:
     # The first flush measures its seconds from here.
     self._since = time.perf_counter()
     self._loggers = loggers
-    self._file: IO[str] | None = None
-    self._totals = Totals(steps, steps_per_epoch or steps)
+    self._file: IO[bytes] | None = None
+    self._totals = Totals(steps - (steps_per_epoch or steps))
     self._shown = ''  # text about the whole experiment
     self._pace = pace.Pace(name, done, steps, lambda: self._shown)
     if loggers:
-      self._open(folder / 'metrics.jsonl')
+      self._open(folder / 'metrics.jsonl', stored)
 
-  def _open(self, path: epath.Path) -> None:
+  def _open(self, path: epath.Path, stored: Mapping[str, Any] | None) -> None:
     self._path = self._draft = path
     # Files in a bucket cannot be appended to: write a local one, and copy it.
     if '://' in str(path):
@@ -94,10 +96,11 @@ class Metrics:
       if path.exists():
         path.copy(self._draft)
     # A resumed run writes the steps after its checkpoint again.
-    if warning := history.resume(self._draft, self._done, self._totals):
+    warning = history.resume(self._draft, self._done, self._totals, stored)
+    if warning:
       print(warning, flush=True)
     # Opened for appending: each flush adds its rows.
-    self._file = self._draft.open('a')
+    self._file = files.open_bytes(self._draft, 'ab')
 
   def __enter__(self) -> Self:
     self._pace.__enter__()
@@ -120,6 +123,13 @@ class Metrics:
     On the first host only; see `Totals.summary`.
     """
     return self._totals.summary()
+
+  def totals(self) -> dict[str, Any]:
+    """Returns what a checkpoint keeps of the rows that are written.
+
+    On the first host only; see `Totals.state`.
+    """
+    return self._totals.state()
 
   def add(self, step: int, metrics: dict[str, PyTree]) -> None:
     """Adds the metrics of a step, which may still be running."""
@@ -166,14 +176,15 @@ class Metrics:
     # Write before the check of the loss, so that the file shows the bad step.
     if self._file and self._loggers:
       with files.named(self._draft):
-        self._file.writelines(json.dumps(row) + '\n' for row in rows)
+        lines = [json.dumps(row).encode() + b'\n' for row in rows]
+        self._file.writelines(lines)
         self._file.flush()
         # A checkpoint follows: its rows must not be lost with the power.
         if not keep:
           os.fsync(self._file.fileno())
       # Loggers draw one curve per scalar.
-      for row in rows:
-        self._totals.add(row)
+      for row, line in zip(rows, lines, strict=True):
+        self._totals.add(row, line)
         self._loggers.add(row['step'], _scalars(row))
       # A file in a bucket can only be replaced as a whole.
       if not keep and self._draft != self._path:
@@ -188,8 +199,8 @@ class Metrics:
             row['step'],
           )
     multihost.tell(self._progress(rows))
-    for line in filter(None, map(self._evaluation, rows)):
-      multihost.tell(line)
+    for text in filter(None, map(self._evaluation, rows)):
+      multihost.tell(text)
     self._pace.line_printed()
 
   def _progress(self, rows: Sequence[dict[str, Any]]) -> str:

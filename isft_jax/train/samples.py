@@ -89,7 +89,7 @@ class Samples:
       if self._path.exists():
         self._path.copy(self._draft)
     damaged = history.cut(
-      self._draft, done, lambda row: None, samples_file.is_row
+      self._draft, done, lambda *row: None, samples_file.is_row
     )
     if damaged:
       print(f'warning: {self._path}: {history.repaired(damaged)}', flush=True)

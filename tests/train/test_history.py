@@ -28,15 +28,19 @@ def text(*steps):
   return b''.join(json.dumps(row(step)).encode() + b'\n' for step in steps)
 
 
+def totals_of(steps=10, steps_per_epoch=10):
+  return history.Totals(steps - steps_per_epoch)
+
+
 def resumed(folder, content, done):
   """Returns (steps that stay, warning) after a resumption."""
   path = epath.Path(folder / 'metrics.jsonl')
   path.write_bytes(content)
-  warning = history.resume(path, done, history.Totals(10, 10))
+  warning = history.resume(path, done, totals_of())
   kept = [json.loads(line) for line in path.read_text().splitlines()]
   # The file is now undamaged: a second time, there is nothing to do.
   assert path.read_bytes() == text(*(each['step'] for each in kept))
-  again = history.resume(path, done, history.Totals(10, 10))
+  again = history.resume(path, done, totals_of())
   assert again == missing(done - len(kept), path)
   assert metrics_file.read(path) == kept
   steps = [each['step'] for each in kept]
@@ -134,7 +138,7 @@ def test_a_file_that_is_cut_anywhere_keeps_the_rows_before(cut, tmp_path):
 def test_a_file_that_does_not_exist_is_made(tmp_path):
   path = epath.Path(tmp_path / 'metrics.jsonl')
   assert metrics_file.read(path) == []
-  assert history.resume(path, 0, history.Totals(1, 1)) == ''
+  assert history.resume(path, 0, totals_of()) == ''
   assert path.read_bytes() == b''
 
 
@@ -149,9 +153,9 @@ def test_numbers_that_are_not_finite_are_read(tmp_path):
 
 
 def test_totals_are_those_of_all_rows_and_of_the_last_epoch():
-  totals = history.Totals(steps=4, steps_per_epoch=2)
+  totals = totals_of(steps=4, steps_per_epoch=2)
   for step, loss, weight in ((1, 9, 1), (2, 9, 1), (3, 1, 3), (4, 2, 1)):
-    totals.add(row(step, loss) | {'weight': weight})
+    totals.add(row(step, loss) | {'weight': weight}, b'')
   assert totals.summary() == {
     'steps': 4,
     'scored_tokens': 40,
@@ -160,12 +164,104 @@ def test_totals_are_those_of_all_rows_and_of_the_last_epoch():
   }
 
 
+# ------------------------------------------------------- sums of a checkpoint
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+  """Counts the lines that are parsed."""
+  lines, parse = [], metrics_file._row
+  monkeypatch.setattr(
+    metrics_file, '_row', lambda *args: lines.append(args) or parse(*args)
+  )
+  return lines
+
+
+def at_checkpoint(folder, *steps):
+  """Writes rows of steps; returns (file, what their checkpoint has)."""
+  path = epath.Path(folder / 'metrics.jsonl')
+  path.write_bytes(text(*steps))
+  totals = totals_of(20, 8)
+  for step in steps:
+    totals.add(row(step), text(step))
+  # A checkpoint keeps them as JSON.
+  return path, json.loads(json.dumps(totals.state()))
+
+
+def test_only_the_lines_after_a_checkpoint_are_parsed(tmp_path, parsed):
+  """19 steps are in the checkpoint, and 2 steps and half a row came after."""
+  path, stored = at_checkpoint(tmp_path, *range(1, 20))
+  path.write_bytes(text(*range(1, 22)) + HALF)
+  totals = totals_of(20, 8)
+  warning = history.resume(path, 19, totals, stored)
+  assert warning == f'warning: {path}: 1 damaged line repaired'
+  assert path.read_bytes() == text(*range(1, 20))
+  # Each of the two rows once, and the half row as a line and in two pieces.
+  assert len(parsed) == 5
+  assert totals.state() == stored
+
+  # The sums are those of all rows.
+  every = totals_of(20, 8)
+  assert history.resume(path, 19, every) == ''
+  assert totals.state() == every.state()
+  assert totals.summary() == every.summary()
+  assert len(parsed) == 5 + 19
+
+
+def test_a_resumed_run_adds_to_the_sums_of_its_checkpoint(tmp_path, parsed):
+  path, stored = at_checkpoint(tmp_path, 1, 2)
+  totals = totals_of(20, 8)
+  assert history.resume(path, 2, totals, stored) == ''
+  totals.add(row(3), text(3))
+  with path.open('ab') as file:
+    file.write(text(3))
+  again = totals_of(20, 8)
+  assert history.resume(path, 3, again, totals.state()) == ''
+  assert again.state() == totals.state() == at_checkpoint(tmp_path, 1, 2, 3)[1]
+  assert parsed == []
+
+
+def test_steps_that_had_no_metrics_are_still_missing(tmp_path):
+  path, stored = at_checkpoint(tmp_path, 1, 2, 5)
+  warning = history.resume(path, 5, totals_of(20, 8), stored)
+  assert warning == f'warning: {path}: 2 steps have no metrics'
+
+
+# What differs from the checkpoint -> all three lines are parsed.
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda path, _: path.write_bytes(text(1) + text(2)[:-2] + b' }\n'),
+    lambda path, _: path.write_bytes(text(1, 2)),
+    lambda path, _: path.write_bytes(text(1, 2, 3).replace(b'1.5', b'5.1')),
+    lambda _, stored: stored.update(before_last_epoch=13),
+    lambda _, stored: stored.update(step=2),
+    lambda _, stored: stored.update(another='of another version'),
+    lambda _, stored: stored.pop('seconds'),
+    lambda _, stored: stored.clear(),
+  ],
+  ids=[
+    'a changed line', 'a lost line', 'changed numbers', 'another last epoch',
+    'another step', 'one sum more', 'one sum less', 'an old checkpoint',
+  ],
+)  # fmt: skip
+def test_other_lines_or_sums_are_parsed_again(change, tmp_path, parsed):
+  path, stored = at_checkpoint(tmp_path, 1, 2, 3)
+  change(path, stored)
+  totals, every = totals_of(20, 8), totals_of(20, 8)
+  warning = history.resume(path, 3, totals, stored)
+  assert len(parsed) >= totals.rows == path.read_bytes().count(b'\n') >= 1
+  history.resume(path, 3, every)
+  assert totals.state() == every.state()
+  assert bool(warning) == (totals.rows < 3)
+
+
 LARGE = """
 import resource, sys
 from etils import epath
 from isft_jax.train import history
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-totals = history.Totals(100_000, 1000)
+totals = history.Totals(99_000)
 assert history.resume(epath.Path(sys.argv[1]), 99_000, totals) == ''
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(totals.rows, after - before)

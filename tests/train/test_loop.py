@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from isft_jax import metrics_file
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records import dataset
@@ -250,6 +251,22 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
   assert 'step     7/7' in said and 'step     6/7' not in said
   assert_identical(again.params, whole[0].params)
   assert again.summary['steps'] == 7
+
+
+def test_a_resumed_run_parses_only_the_metrics_after_its_checkpoint(
+  config, whole, finished, monkeypatch
+):
+  shutil.rmtree(finished / 'checkpoints' / 'step_7')
+  parsed, parse = [], metrics_file._row
+  monkeypatch.setattr(
+    metrics_file, '_row', lambda *args: parsed.append(args[0]) or parse(*args)
+  )
+  again = loop.train(config, finished)
+  assert [json.loads(line)['step'] for line in parsed] == [7]
+  names = 'steps', 'scored_tokens', 'final_loss'
+  assert [again.summary[name] for name in names] == [
+    whole[0].summary[name] for name in names
+  ]
 
 
 def test_a_finished_run_trains_no_further(config, whole, finished, monkeypatch):

@@ -187,7 +187,7 @@ def test_more_prompts_than_a_batch_are_all_answered(config, tmp_path):
 def test_a_full_disk_is_named_with_its_file(config, tmp_path, monkeypatch):
   (tmp_path / 'run').mkdir()
   (tmp_path / 'run' / 'samples.jsonl').symlink_to('/dev/full')
-  monkeypatch.setattr('isft_jax.train.history.cut', lambda *_: 0)
+  monkeypatch.setattr('isft_jax.train.history.cut', lambda *_, **__: 0)
   with pytest.raises(OSError, match='No space left') as caught:
     train(config, tmp_path / 'run')
   assert caught.value.filename.endswith('samples.jsonl')

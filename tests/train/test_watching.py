@@ -282,7 +282,7 @@ def test_a_full_disk_is_named_with_its_file(tmp_path):
     pytest.raises(OSError, match='No space left') as caught,
     metrics_lib.Metrics(epath.Path(tmp_path), 'run', 0, 30, Drawn()) as metrics,
   ):
-    metrics._file = open('/dev/full', 'a')  # noqa: SIM115
+    metrics._file = open('/dev/full', 'ab')  # noqa: SIM115
     metrics.add(1, values)
     metrics.flush()
   assert caught.value.filename == str(tmp_path / 'metrics.jsonl')
