@@ -151,7 +151,9 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
       )
 
   # Attributes with unsupported values, and unknown attributes.
-  required = {name: (value,) for name, value in family.constants.items()}
+  required: dict[str, tuple[object, ...]] = {
+    name: (value,) for name, value in family.constants.items()
+  }
   if not family.window_flag:
     required['use_sliding_window'] = (False, None)
   for name, values in (_REQUIRED | required).items():
@@ -264,9 +266,9 @@ def _layers(
       refuse('layer_types', 'must be a list with the type of each layer')
     if len(listed) != layers:
       refuse('layer_types', 'must have one entry for each layer')
-    if any(kind not in _KINDS for kind in listed if isinstance(kind, str)):
+    if any(not isinstance(t, str) or t not in _KINDS for t in listed):
       refuse('layer_types', f'has other types than {" and ".join(_KINDS)}')
-    kinds = [_KINDS.get(kind, '') for kind in map(str, listed)]
+    kinds = [_KINDS[layer_type] for layer_type in listed]
     is_off = family.window_flag and not content.get('use_sliding_window')
     if kinds != each and (not family.lists_layers or is_off):
       refuse('layer_types', 'does not fit the other attributes')
@@ -278,7 +280,7 @@ def _layers(
     if family.lists_nope:
       refuse('layer_types', 'has windows, which this family has not')
   elif given.get('sliding_window') and not (
-    family.window_flag or family.lists_layers
+    family.window_flag or family.lists_layers or 'use_sliding_window' in given
   ):
     refuse(
       'sliding_window',
@@ -287,8 +289,10 @@ def _layers(
     )
   if family.lists_nope:
     each = _with_nope(content, each, refuse)
-  kinds = layer_kinds.shortest_cycle(each)
-  return {'layer_kinds': kinds, 'window': window if 'window' in kinds else 0}
+  return {
+    'layer_kinds': layer_kinds.shortest_cycle(each),
+    'window': window if 'window' in each else 0,
+  }
 
 
 def _with_nope(

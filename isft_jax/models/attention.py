@@ -254,4 +254,4 @@ def _column_window(
 ) -> jax.Array:
   """Returns the number of columns that a layer sees at most."""
   # A window of all columns is no window.
-  return jnp.array([window or columns for window in windows])[which]
+  return jnp.array([min(w or columns, columns) for w in windows])[which]

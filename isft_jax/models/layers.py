@@ -12,7 +12,7 @@ from isft_jax.config import LORA_MLP, LoraConfig, ModelConfig
 from isft_jax.models.experts import Experts
 from isft_jax.models.projections import Projections, float_type
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'silu': jax.nn.silu,
   'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
 }

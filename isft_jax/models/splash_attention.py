@@ -171,7 +171,7 @@ def _kernel(
   mask = (
     # Columns to the left and to the right of a query.
     kernels.LocalMask(shape, window_size=(window - 1, 0), offset=0)
-    if window
+    if 0 < window < length
     else kernels.CausalMask(shape)
   )
   return kernels.make_splash_mha(

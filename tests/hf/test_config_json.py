@@ -442,6 +442,8 @@ REFUSED = [
   ({'rope_scaling': {'type': 'dynamic', 'factor': 2}}, 'rope_scaling=.* type'),
   ({'partial_rotary_factor': 0.5}, 'partial_rotary_factor=0.5 is not'),
   ({'logit_scale': 0.1}, 'logit_scale=0.1 is neither supported nor known'),
+  ({'layer_types': [['full_attention']] * 30}, 'layer_types=.* other types'),
+  ({'layer_types': ['sliding_attention'] * 30}, 'layer_types=.* does not fit'),
   ({'num_hidden_layers': None}, 'num_hidden_layers=None must be an integer'),
   ({'rms_norm_eps': None}, 'rms_norm_eps=None must be a number'),
 ]

@@ -62,7 +62,9 @@ def test_values_and_gradients_are_those_of_plain_products(L, H, N, A):
     np.testing.assert_allclose(x, y, atol=1e-5)
 
 
-@pytest.mark.parametrize(('L', 'window'), [(192, 50), (640, 1), (640, 400)])
+@pytest.mark.parametrize(
+  ('L', 'window'), [(192, 50), (640, 1), (640, 400), (192, 999)]
+)
 def test_a_window_is_that_of_plain_products(L, window):
   arrays, ids_BL = heads(2, L, 2, 1, 32), documents(L)
   weights_BLHA = draw(3, 2, L, 2, 32)
