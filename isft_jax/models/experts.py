@@ -194,17 +194,17 @@ def mix(
     mixed_TD = _mix_local(x_TD, chosen_Tk, p_Tk, params, activation)
     return mixed_TD.reshape(x_BLD.shape)
   # Floats have no scales.
-  specs = {
-    name: PartitionSpec(*_AXES[name])
+  specs = [
+    PartitionSpec(*_AXES[name])
     for name, array in params._asdict().items()
     if array is not None
-  }
+  ]
   by_rows = PartitionSpec(ROWS, None, None)
   return jax.shard_map(
     functools.partial(
       _mix_shards, top_k=top_k, normalize=normalize, activation=activation
     ),
-    in_specs=(by_rows, Params(**specs)),
+    in_specs=(by_rows, jax.tree.unflatten(jax.tree.structure(params), specs)),
     out_specs=by_rows,
   )(x_BLD, params)
 
