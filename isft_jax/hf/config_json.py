@@ -314,7 +314,9 @@ def _with_nope(
   ]
 
 
-def to_json(config: ModelConfig) -> dict[str, object]:
+def to_json(
+  config: ModelConfig, own_tokenizer: bool = False
+) -> dict[str, object]:
   """Returns the config.json of a decoder, in the format of transformers 5.
 
   It is that of the first family that can express the decoder: whose file, read
@@ -322,6 +324,8 @@ def to_json(config: ModelConfig) -> dict[str, object]:
 
   Args:
     config: config of the model.
+    own_tokenizer: whether the tokenizer of the model is not that of its family;
+      families that force theirs on it are left out.
 
   Returns:
     Content of the file.
@@ -332,6 +336,8 @@ def to_json(config: ModelConfig) -> dict[str, object]:
   shape = {name: getattr(config, name) for name in SHAPE}
   shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
   for model_type, family in FAMILIES.items():
+    if own_tokenizer and family.has_tokenizer:
+      continue
     content = _content(config, model_type, family)
     try:
       read = model_config(content, '')
@@ -359,6 +365,7 @@ def _content(
     'num_key_value_heads': config.kv_heads,
     **({'head_dim': config.head_size} if family.has_head_dim else {}),
     **family.constants,
+    **family.written,
     'rope_parameters': rope_json.write(config, family),
     'tie_word_embeddings': config.tie_embeddings,
     'dtype': jnp.dtype(config.param_dtype).name,

@@ -78,6 +78,10 @@ class Family:
     derived: fields that follow from others, by a function of the config.
     attributes: attributes that set a field.
     aliases: other name of an attribute -> its name.
+    written: attribute -> what files that we write say of it, because it changes
+      no logit but training in transformers.
+    has_tokenizer: transformers gives its models a tokenizer of this family,
+      whatever their tokenizer.json says.
     constants: attribute -> the only value that it may have. It is written.
     defaults: attribute -> its value where a file lacks it.
     harmless: attributes that change no logit.
@@ -97,6 +101,8 @@ class Family:
   derived: Callable[[ModelConfig], Mapping[str, Any]] = lambda config: {}
   attributes: Mapping[str, Attribute] = dataclasses.field(default_factory=dict)
   aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  written: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  has_tokenizer: bool = False
   constants: Mapping[str, Any] = dataclasses.field(
     default_factory=lambda: {'hidden_act': 'silu'}
   )
@@ -141,6 +147,7 @@ FAMILIES: dict[str, Family] = {
   'qwen2': Family(
     'Qwen2ForCausalLM',
     has_head_dim=False,
+    has_tokenizer=True,
     fixed={'qkv_bias': True},
     defaults={'num_key_value_heads': 32},
     **_QWEN_WINDOW,
@@ -243,6 +250,26 @@ FAMILIES: dict[str, Family] = {
     has_head_dim=False,
     attributes=_GRANITE,
     defaults=dict.fromkeys(_GRANITE, 1.0),
+  ),
+  # Computes what Qwen2 does, with heads of any size, and has no tokenizer of
+  # its own: models of Qwen2's shape that have another tokenizer are written so.
+  'seed_oss': Family(
+    'SeedOssForCausalLM',
+    fixed={'qkv_bias': True},
+    constants={
+      'hidden_act': 'silu',
+      'attention_bias': True,
+      'attention_out_bias': False,
+    },
+    defaults={'num_key_value_heads': 8, 'head_dim': 128},
+    harmless=frozenset({'residual_dropout'}),
+    written={
+      'attention_dropout': 0.0,
+      'residual_dropout': 0.0,
+      'max_position_embeddings': 32_768,  # the default of Qwen2
+      # The embedding of a padding token would not be trained.
+      **dict.fromkeys(('bos_token_id', 'eos_token_id', 'pad_token_id')),
+    },
   ),
 }
 # model_type of a model that also reads images -> the family of its text part.
