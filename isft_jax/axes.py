@@ -12,6 +12,12 @@ DATA, FSDP, EXPERT, TENSOR = AXES = 'data', 'fsdp', 'expert', 'tensor'
 # The rows of a batch are split over all of these axes.
 ROWS = DATA, FSDP, EXPERT
 
+# Mesh axes that split one dimension: none, one, or several, outermost first.
+Axis = str | tuple[str, ...] | None
+Spec = tuple[Axis, ...]  # of each dimension
+# (regex of a tree path, spec, other choices of a spec), ...
+Rules = Sequence[tuple[str, *tuple[Spec, ...]]]
+
 
 def describe(axes: Sequence[str], sizes: Mapping[str, int]) -> str:
   """Returns sizes of axes for a message, as flags that set them.

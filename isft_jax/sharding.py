@@ -10,7 +10,7 @@ slices is slow, and then carries one sum of gradients per step.
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,14 +18,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from isft_jax.axes import AXES, ROWS, describe
+from isft_jax.axes import AXES, ROWS, Rules, Spec, describe
 from isft_jax.config import MeshConfig
 from isft_jax.types import Batch, PyTree
-
-# Mesh axes that split one dimension: none, one, or several, outermost first.
-Axis = str | tuple[str, ...] | None
-# (regex of a tree path, mesh axes of each dimension), ...
-Rules = Sequence[tuple[str, tuple[Axis, ...]]]
 
 
 def make_mesh(
@@ -125,10 +120,10 @@ def path_name(path: tuple[Any, ...]) -> str:
 def shardings(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
   """Returns a NamedSharding for every leaf of a tree, by the rules.
 
-  A rule is (regex, mesh axes of each dimension). The regex is searched for in
-  the leaf's path. The paths of an optimizer's moments end like those of their
-  parameters, so moments match the rules of their parameters. Scalars are
-  replicated.
+  A rule is a regex, and choices of mesh axes for each dimension: the first that
+  divides the dimensions is taken. The regex is searched for in the leaf's path.
+  The paths of an optimizer's moments end like those of their parameters, so
+  moments match the rules of their parameters. Scalars are replicated.
 
   Args:
     tree: arrays or ShapeDtypeStructs.
@@ -152,23 +147,39 @@ def shardings(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
     # Exactly one rule must match, so a new parameter without a rule is an error
     # and not silently replicated.
     name = path_name(path)
-    specs = [spec for rule, spec in rules if re.search(rule, name)]
-    if len(specs) != 1 or len(specs[0]) != leaf.ndim:
+    found = [specs for rule, *specs in rules if re.search(rule, name)]
+    if len(found) != 1 or len(found[0][0]) != leaf.ndim:
       raise ValueError(
-        f'{name} {leaf.shape}: {len(specs)} sharding rules match ({specs}); '
+        f'{name} {leaf.shape}: {len(found)} sharding rules match ({found}); '
         'exactly one must match, with an entry for each dimension'
       )
-    # Each dimension must be a multiple of the devices that it is split over.
-    for size, axis in zip(leaf.shape, specs[0], strict=True):
-      axes = (axis,) if isinstance(axis, str) else axis or ()
-      if size % math.prod(mesh.shape[each] for each in axes):
-        raise ValueError(
-          f'{name} {leaf.shape}: a dimension of {size} does not divide over '
-          f'{describe(axes, mesh.shape)}'
-        )
-    return NamedSharding(mesh, PartitionSpec(*specs[0]))
+    spec = _first_fitting(found[0], leaf.shape, mesh)
+    for size, axes in _not_dividing(spec, leaf.shape, mesh):
+      raise ValueError(
+        f'{name} {leaf.shape}: a dimension of {size} does not divide over '
+        f'{describe(axes, mesh.shape)}'
+      )
+    return NamedSharding(mesh, PartitionSpec(*spec))
 
   return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
+
+
+def _not_dividing(
+  spec: Spec, shape: Sequence[int], mesh: Mesh
+) -> Iterator[tuple[int, Sequence[str]]]:
+  """Yields dimensions that are no multiple of their devices, and their axes."""
+  for size, axis in zip(shape, spec, strict=True):
+    axes = (axis,) if isinstance(axis, str) else axis or ()
+    if size % math.prod(mesh.shape[each] for each in axes):
+      yield size, axes
+
+
+def _first_fitting(
+  specs: Sequence[Spec], shape: Sequence[int], mesh: Mesh
+) -> Spec:
+  """Returns the first choice that divides a shape; the first if none does."""
+  fitting = (s for s in specs if not any(_not_dividing(s, shape, mesh)))
+  return next(fitting, specs[0])
 
 
 def constrain(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
@@ -186,10 +197,13 @@ def constrain(tree: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
 
   def constrain_leaf(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
     # Leaves without a rule keep the sharding that the compiler chooses.
-    specs = (spec for rule, spec in rules if re.search(rule, path_name(path)))
-    spec = next(specs, None)
-    if spec is None:
+    found = (
+      specs for rule, *specs in rules if re.search(rule, path_name(path))
+    )
+    specs = next(found, None)
+    if specs is None:
       return leaf
+    spec = _first_fitting(specs, leaf.shape, mesh)
     sharding = NamedSharding(mesh, PartitionSpec(*spec))
     return jax.lax.with_sharding_constraint(leaf, sharding)
 

@@ -369,3 +369,17 @@ def test_what_is_constrained_is_moved_by_the_rules_and_else_left_alone():
 def test_what_is_replicated_is_whole_on_every_device():
   array = jax.device_put(jnp.arange(3), sharding.replicated(mesh_of(2, 2, 2)))
   assert [s.data.tolist() for s in array.addressable_shards] == [[0, 1, 2]] * 8
+
+
+def test_a_vocabulary_that_does_not_divide_is_split_by_width():
+  """OLMo 3 has 100,278 ids, a multiple of 2 only."""
+  mesh = mesh_of(1, 4, 2)
+  model = ModelConfig(vocab_size=22, width=16, tie_embeddings=False)
+  _, params = decoder.abstract(model)
+  found = sharding.shardings(params, decoder.PARTITION_RULES, mesh)
+  for name in ('embedding', 'head'):
+    assert found[name].spec == PartitionSpec(None, ('tensor', 'fsdp'))
+  # The first choice is the one that an error names.
+  _, params = decoder.abstract(dataclasses.replace(model, width=12))
+  with pytest.raises(ValueError, match=r'embedding \(22, 12\): .* 22 does not'):
+    sharding.shardings(params, decoder.PARTITION_RULES, mesh)

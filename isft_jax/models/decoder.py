@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from isft_jax.axes import FSDP, ROWS, TENSOR
+from isft_jax.axes import FSDP, ROWS, TENSOR, Rules
 from isft_jax.config import LoraConfig, ModelConfig
 from isft_jax.models import (
   attention,
@@ -37,8 +37,13 @@ from isft_jax.models.projections import float_type
 # regex is searched for in the '/'-joined path; see `sharding.shardings`. The
 # path of each parameter matches exactly one rule, and so does the path of each
 # optimizer moment, which has a prefix.
-PARTITION_RULES = (
-  (r'(^|/)(embedding|head)$', ((TENSOR, FSDP), None)),  # V D
+PARTITION_RULES: Rules = (
+  # V D, by width if the vocabulary does not divide.
+  (
+    r'(^|/)(embedding|head)$',
+    ((TENSOR, FSDP), None),
+    (None, (TENSOR, FSDP)),
+  ),
   (r'(^|/)norm$', (None,)),  # D
   (r'blocks/(attention|mlp)(_post)?_norm$', (None, None)),  # layers D
   (r'blocks/attention/[qkv]$', (None, FSDP, TENSOR, None)),  # layers D H A
@@ -71,7 +76,7 @@ NO_LORA = LoraConfig()
 # shards, which the devices then exchange. Each chunk of the head is gathered
 # from all devices. No device ever gathers a whole table.
 TABLES = ('embedding', 'head')
-IN_USE_RULES = (
+IN_USE_RULES: Rules = (
   (
     r'(^|/)(embedding|head)$',
     (sharded_embedding.IDS, sharded_embedding.WIDTH),

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from isft_jax.axes import EXPERT, FSDP, ROWS, TENSOR
+from isft_jax.axes import EXPERT, FSDP, ROWS, TENSOR, Rules
 from isft_jax.config import ModelConfig
 from isft_jax.models.projections import SCALE, float_type, quantize
 
@@ -67,7 +67,7 @@ _AXES = {
 }
 # Shardings of stored parameters, which have a leading axis of layers; see
 # `decoder.PARTITION_RULES`.
-PARTITION_RULES = tuple(
+PARTITION_RULES: Rules = tuple(
   (f'blocks/experts/{name}$', (None, *axes)) for name, axes in _AXES.items()
 )
 

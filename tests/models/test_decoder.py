@@ -332,6 +332,9 @@ def test_no_array_of_the_vocabulary_arises_unless_asked_for():
 
 ADAPTED = dataclasses.replace(EVERYTHING, param_dtype='int8')
 NORMED = dataclasses.replace(TINY, norms='both', qk_norm_all_heads=True)
+EXPERTS = dataclasses.replace(
+  TINY, experts=4, experts_per_token=2, param_dtype='int8'
+)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +345,7 @@ NORMED = dataclasses.replace(TINY, norms='both', qk_norm_all_heads=True)
     (EVERYTHING, LoraConfig(rank=2)),
     (ADAPTED, LoraConfig(rank=2)),
     (NORMED, LoraConfig()),
+    (EXPERTS, LoraConfig(rank=2)),
   ],
 )
 def test_every_parameter_matches_exactly_one_partition_rule(config, lora):
@@ -350,19 +354,21 @@ def test_every_parameter_matches_exactly_one_partition_rule(config, lora):
     for prefix in ('', '0/mu/'):  # as a parameter, as a moment of Adam
       axes = [
         axes
-        for regex, axes in decoder.PARTITION_RULES
+        for regex, axes, *_ in decoder.PARTITION_RULES
         if re.search(regex, prefix + path)
       ]
       assert len(axes) == 1, (prefix + path, axes)
       assert len(axes[0]) == leaf.ndim, (path, axes)
-      assert set(axes[0]) <= {'fsdp', 'tensor', ('tensor', 'fsdp'), None}
+      assert set(axes[0]) <= {
+        *('fsdp', 'tensor', 'expert', ('tensor', 'fsdp'), None)
+      }
 
 
 def test_every_partition_rule_is_used():
   paths = {
     path
-    for config in (ADAPTED, NORMED)
+    for config in (ADAPTED, NORMED, EXPERTS)
     for path in by_path(decoder.abstract(config, LoraConfig(rank=2))[1])
   }
-  for regex, _ in decoder.PARTITION_RULES:
+  for regex, *_ in decoder.PARTITION_RULES:
     assert any(re.search(regex, path) for path in paths), regex
