@@ -14,11 +14,13 @@ from isft_jax.config import ModelConfig
 from isft_jax.hf import limits
 
 # Differences between the families: (biases of q, k and v; norms of q and k).
+# Seed-OSS computes what Qwen2 does, with heads of any size.
 FAMILIES = {
   'llama': (False, False),
   'mistral': (False, False),
   'qwen2': (True, False),
   'qwen3': (False, True),
+  'seed_oss': (True, False),
 }
 # Fields of ModelConfig that a config.json determines.
 SHAPE = (
@@ -30,6 +32,7 @@ SHAPE = (
 _REQUIRED: dict[str, tuple[object, ...]] = {
   'add_cross_attention': (False, None),
   'attention_bias': (False, None),
+  'attention_out_bias': (False, None),
   'auto_map': (None, {}),  # names Python code inside the folder
   'hidden_act': ('silu',),
   'is_encoder_decoder': (False, None),
@@ -77,8 +80,9 @@ _HARMLESS = {
   *('max_position_embeddings', 'max_sequence_length', 'model_max_length'),
   # training: initialisation, dropout (which we do not have), losses
   *('initializer_range', 'attention_dropout', 'gradient_checkpointing'),
-  *('hidden_dropout', 'problem_type', 'finetuning_task', 'num_labels'),
-  *('id2label', 'label2id', 'task_specific_params', 'pad_to_multiple_of'),
+  *('hidden_dropout', 'residual_dropout', 'problem_type', 'finetuning_task'),
+  *('num_labels', 'id2label', 'label2id', 'task_specific_params'),
+  'pad_to_multiple_of',
   # computation: data types, kernels, caches, slices, outputs
   *('dtype', 'torch_dtype', 'use_bfloat16', '_pre_quantization_dtype'),
   *('_attn_implementation', '_attn_implementation_autoset'),
@@ -97,6 +101,17 @@ _HARMLESS = {
   *('forced_bos_token_id', 'forced_eos_token_id', 'remove_invalid_values'),
   *('exponential_decay_length_penalty', 'suppress_tokens'),
   'begin_suppress_tokens',
+}
+# Attributes that a file of Seed-OSS must have, because its defaults are others.
+_SEED_OSS = {
+  'attention_bias': True,
+  'attention_out_bias': False,
+  'mlp_bias': False,
+  'attention_dropout': 0.0,
+  'residual_dropout': 0.0,
+  'max_position_embeddings': 32_768,  # the default of Qwen2
+  # The embedding of a padding token would not be trained.
+  **{'bos_token_id': None, 'eos_token_id': None, 'pad_token_id': None},
 }
 # Attributes inside rope_parameters and rope_scaling.
 _ROPE = {
@@ -142,7 +157,11 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
       )
 
   # Attributes with unsupported values, and unknown attributes.
-  for name, values in _REQUIRED.items():
+  # Seed-OSS has biases unless it says otherwise.
+  required = dict(_REQUIRED)
+  if family == 'seed_oss':
+    required['attention_bias'] = (True,)
+  for name, values in required.items():
     if name in content and content[name] not in values:
       refuse(name, 'is not supported')
   known = _READ | _HARMLESS | _REQUIRED.keys() | {*_QUANTIZED}
@@ -152,7 +171,9 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
 
   # Sizes and constants, each of its type and in its range.
   for name, field in (_SIZES | _OPTIONAL_SIZES).items():
-    if name in _OPTIONAL_SIZES and content.get(name) is None:
+    # Seed-OSS has defaults for them that do not follow from other sizes.
+    is_optional = name in _OPTIONAL_SIZES and family != 'seed_oss'
+    if is_optional and content.get(name) is None:
       continue
     if why := limits.problem(field, content.get(name)):
       refuse(name, why)
@@ -250,29 +271,35 @@ def _rope(
   return float(theta), tuple(float(rope[key]) for key in limits.SCALING)
 
 
-def to_json(config: ModelConfig) -> dict[str, object]:
+def to_json(
+  config: ModelConfig, own_tokenizer: bool = False
+) -> dict[str, object]:
   """Returns the config.json of a decoder, in the format of transformers 5.
 
   Args:
     config: config of the model.
+    own_tokenizer: whether the tokenizer of a Qwen2 model splits texts otherwise
+      than Qwen2's. transformers gives every model of type qwen2 that one, and
+      so the file says seed_oss, which is the same decoder.
 
   Returns:
     Content of the file.
 
   Raises:
-    ValueError: no family of models has this shape.
+    ValueError: no family of models has these biases and norms.
   """
   # A Mistral model has the flags of Llama, and is written as one.
-  kinds = {flags: name for name, flags in FAMILIES.items() if name != 'mistral'}
+  kinds = {FAMILIES[name]: name for name in ('llama', 'qwen2', 'qwen3')}
   family = kinds.get((config.qkv_bias, config.qk_norm))
-  share = config.width // config.heads
-  # Qwen2 has no head_dim, so only width / heads can be expressed.
-  if family is None or (family == 'qwen2' and config.head_size != share):
+  if family is None:
     raise ValueError(
-      f'no family of models has qkv_bias={config.qkv_bias}, '
-      f'qk_norm={config.qk_norm} and heads of size {config.head_size} in a '
-      f'width of {config.width}'
+      f'no family of models has qkv_bias={config.qkv_bias} and '
+      f'qk_norm={config.qk_norm}'
     )
+  # Qwen2 has no head_dim, so only width / heads can be expressed.
+  is_share = config.head_size * config.heads == config.width
+  if family == 'qwen2' and (own_tokenizer or not is_share):
+    family = 'seed_oss'
   # transformers 5 nests theta in rope_parameters.
   rope: dict[str, str | float] = {
     'rope_type': 'default',
@@ -285,7 +312,7 @@ def to_json(config: ModelConfig) -> dict[str, object]:
     # floats.
     rope['original_max_position_embeddings'] = int(config.rope_scaling[-1])
   content = {
-    'architectures': [f'{family.capitalize()}ForCausalLM'],
+    'architectures': [f'{family.title().replace("_", "")}ForCausalLM'],
     'model_type': family,
     'vocab_size': config.vocab_size,
     'hidden_size': config.width,
@@ -300,4 +327,6 @@ def to_json(config: ModelConfig) -> dict[str, object]:
     'dtype': jnp.dtype(config.param_dtype).name,
   }
   # Qwen2 computes the head size from the width, and has no head_dim.
-  return content | ({} if family == 'qwen2' else {'head_dim': config.head_size})
+  if family != 'qwen2':
+    content['head_dim'] = config.head_size
+  return content | (_SEED_OSS if family == 'seed_oss' else {})

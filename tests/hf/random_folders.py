@@ -31,6 +31,10 @@ MODELS = {
   'qwen3, one key head': ('Qwen3', {'num_key_value_heads': 1, 'head_dim': 8}),
   'llama': ('Llama', {'tie_word_embeddings': False}),
   'llama 3, scaled positions': ('Llama', {'rope_parameters': LLAMA3}),
+  'seed-oss, heads wider than their share': (
+    'SeedOss',
+    {'head_dim': 24, 'tie_word_embeddings': True, 'pad_token_id': None},
+  ),
   'mistral': ('Mistral', {'sliding_window': None, 'head_dim': 8}),
 }
 TOKENS_BL = np.random.default_rng(0).integers(0, 96, (2, 40))
