@@ -236,6 +236,7 @@ def save(
   config: ModelConfig,
   folder: str | pathlib.Path,
   shard_bytes: int = 5 * 10**9,
+  own_tokenizer: bool = False,
 ) -> None:
   """Writes config.json and safetensors for transformers.
 
@@ -247,14 +248,15 @@ def save(
     config: config of the model.
     folder: folder to write to. It is created if it does not exist.
     shard_bytes: maximum bytes per file.
+    own_tokenizer: see `config_json.to_json`.
 
   Raises:
-    ValueError: no family of models has the shape of this decoder.
+    ValueError: no family of models has the biases and norms of this decoder.
   """
   folder = pathlib.Path(folder)
   # Converted first, so that an unsupported shape writes nothing. Written last,
   # so that a folder with a config is complete.
-  content = json.dumps(config_json.to_json(config), indent=2) + '\n'
+  content = config_json.to_json(config, own_tokenizer)
   folder.mkdir(parents=True, exist_ok=True)
   leaves = traverse_util.flatten_dict(model.params, sep='/')
   # Bytes of each stored tensor: one per layer, and per layer and expert.
@@ -263,7 +265,9 @@ def save(
     names = tensor_names.flat_names(path, config)
     sizes |= dict.fromkeys(names, leaf.nbytes // len(names))
   tensor_files.write(folder, sizes, _stored(leaves, config), shard_bytes)
-  files.write_atomically(folder / 'config.json', content)
+  files.write_atomically(
+    folder / 'config.json', json.dumps(content, indent=2) + '\n'
+  )
 
 
 def _stored(

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import transformers
 from pyarrow import parquet
 
 from isft_jax.data.records import dataset
+from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.train import loop
 from isft_jax.types import Example, Provenance
 from tests.commands import command, error_line
@@ -127,6 +129,12 @@ def test_a_run_of_adapters_leaves_in_two_forms(data_folder, tmp_path):
   assert output('export', *export) == f'the adapter is in {adapter}\n'
   merged = f'--checkpoint={run}', f'--output={tmp_path / "merged"}'
   output('export', *merged)
+  # Both have the tokenizer of the run for AutoTokenizer too.
+  text = 'In 1889, 1234567 of 3.14.\n'
+  expected = tokenizer_lib.load(str(data_folder / 'tokenizer'))(text)
+  for folder in (adapter, tmp_path / 'merged'):
+    found = transformers.AutoTokenizer.from_pretrained(folder)
+    assert found(text)['input_ids'] == expected['input_ids']
   models = {
     'run': [f'--checkpoint={run}'],
     'merged': [f'--model={tmp_path / "merged"}', f'--tokenizer={adapter}'],

@@ -63,7 +63,8 @@ def folder(encoder, tmp_path_factory):
   """A random model with a ChatML tokenizer, as a Hugging Face folder."""
   path = tmp_path_factory.mktemp('model')
   graphdef, _ = decoder.abstract(MODEL)
-  pretrained.save(pretrained.Model(graphdef, random_params()), MODEL, path)
+  model = pretrained.Model(graphdef, random_params())
+  pretrained.save(model, MODEL, path, own_tokenizer=True)
   encoder.save_pretrained(path)
   found = {'eos_token_id': [7, 0], 'do_sample': True, 'top_k': 5, 'other': 1}
   (path / 'generation_config.json').write_text(json.dumps(found))

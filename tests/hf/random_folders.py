@@ -41,6 +41,10 @@ MODELS = {
   'qwen3, one key head': ('Qwen3', {'num_key_value_heads': 1, 'head_dim': 8}),
   'llama': ('Llama', {'tie_word_embeddings': False}),
   'llama 3, scaled positions': ('Llama', {'rope_parameters': LLAMA3}),
+  'seed-oss, heads wider than their share': (
+    'SeedOss',
+    {'head_dim': 24, 'tie_word_embeddings': True, 'pad_token_id': None},
+  ),
   'mistral': ('Mistral', {'sliding_window': None, 'head_dim': 8}),
   'mistral, windows': ('Mistral', {'sliding_window': 7}),
   'qwen2, late windows': (

@@ -324,6 +324,32 @@ GRANITE = COMMON | {
   'rope_theta': 10000000.0,
   'vocab_size': 49159,
 }
+SEED_OSS = COMMON | {
+  'architectures': ['SeedOssForCausalLM'],
+  'model_type': 'seed_oss',
+  'attention_bias': True,
+  'attention_dropout': 0.1,
+  'attention_out_bias': False,
+  'bos_token_id': 0,
+  'eos_token_id': 2,
+  'head_dim': 128,
+  'hidden_size': 5120,
+  'intermediate_size': 27648,
+  'max_position_embeddings': 524288,
+  'mlp_bias': False,
+  'num_attention_heads': 80,
+  'num_hidden_layers': 64,
+  'num_key_value_heads': 8,
+  'pad_token_id': 1,
+  'residual_dropout': 0.1,
+  'rms_norm_eps': 1e-06,
+  'rope_scaling': {'rope_type': 'default'},
+  'rope_theta': 10000000.0,
+  'tie_word_embeddings': False,
+  'torch_dtype': 'bfloat16',
+  'transformers_version': '4.55.0',
+  'vocab_size': 155136,
+}
 # What transformers 4 wrote into every config.json before generation had its
 # own file.
 GENERATION = {
@@ -351,6 +377,7 @@ CONFIGS = {
   'OLMo 3': (OLMO3, (32, 4096, 32, 32, 128)),
   'SmolLM3': (SMOLLM3, (36, 2048, 16, 4, 128)),
   'Granite 3.3': (GRANITE, (40, 2048, 32, 8, 64)),
+  'Seed-OSS': (SEED_OSS, (64, 5120, 80, 8, 128)),
   'Unsloth': (
     {**QWEN2_5, 'unsloth_fixed': True, 'unsloth_version': '2025.3.19'},
     (24, 896, 14, 2, 64),
@@ -453,6 +480,38 @@ REFUSED = [
 def test_an_attribute_that_makes_another_model_is_named(changes, message):
   with pytest.raises(ValueError, match='config.json: ' + message):
     config_json.model_config({**SMOLLM2, **changes}, 'config.json')
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'attention_bias': False}, 'attention_bias=False is not supported'),
+    ({'attention_bias': None}, 'attention_bias=None is not supported'),
+    ({'attention_out_bias': True}, 'attention_out_bias=True is not supported'),
+  ],
+  ids=str,
+)
+def test_seed_oss_has_the_biases_of_qwen2(changes, message):
+  with pytest.raises(ValueError, match=message):
+    config_json.model_config({**SEED_OSS, **changes}, 'config.json')
+
+
+def test_a_qwen2_model_is_written_as_seed_oss_for_another_tokenizer():
+  """Or for heads that Qwen2 cannot have; other families have both."""
+  for name, own, wide in (
+    ('Qwen2.5', 'seed_oss', 'seed_oss'),
+    ('Qwen3', 'qwen3', 'qwen3'),
+    ('Llama 3.2', 'llama', 'llama'),
+  ):
+    found, _ = CONFIGS[name]
+    config = config_json.model_config(found, 'config.json')
+    usual = config_json.to_json(config)
+    assert usual['model_type'] == found['model_type']
+    assert config_json.to_json(config, True)['model_type'] == own
+    config.head_size *= 2
+    content = config_json.to_json(config)
+    assert content['model_type'] == wide
+    assert config_json.model_config(content, 'config.json') == config
 
 
 def test_the_window_of_mistral_v0_1_is_stated_or_not():

@@ -17,7 +17,7 @@ from isft_jax import api
 from isft_jax.config import ModelConfig
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.renderer import Renderer
-from isft_jax.hf import pretrained, tensor_files
+from isft_jax.hf import config_json, pretrained, tensor_files
 from isft_jax.inference import chat_loop
 from isft_jax.models import decoder
 from isft_jax.train import start
@@ -307,8 +307,11 @@ def test_a_new_file_of_weights_has_the_mode_of_the_umask(folder, tmp_path):
 )
 def test_commands_end_with_one_line(name, flags, files, folder, tmp_path):
   turns = [{'role': r, 'content': 'Gold.'} for r in ('user', 'assistant')]
+  # No warning about the tokenizer, which is not Qwen2's.
+  config = json.dumps(config_json.to_json(damaged_folders.MODEL, True))
   for file in files:
     copy = shutil.copytree(folder, tmp_path / file / 'm')
+    (copy / 'config.json').write_text(config)
     pathlib.Path(copy, 'runs.jsonl').write_text(json.dumps({'messages': turns}))
     pointer(file)(copy)
     line = error_line(name, *(flag.format(m=copy) for flag in flags))

@@ -215,5 +215,29 @@ def test_transformers_loads_what_is_saved_in_shards(name, tmp_path):
 def test_a_decoder_of_no_family_is_not_saved(tmp_path):
   with pytest.raises(ValueError, match='qkv_bias=True, qk_norm=True'):
     config_json.to_json(ModelConfig(qkv_bias=True, qk_norm=True))
-  with pytest.raises(ValueError, match='head_size=7'):
-    config_json.to_json(ModelConfig(head_size=7))
+  with pytest.raises(ValueError, match=r'layer_kinds=.*nope'):
+    config_json.to_json(
+      ModelConfig(qkv_bias=True, layer_kinds=('full', 'nope'))
+    )
+
+
+@pytest.mark.parametrize('own_tokenizer', [False, True])
+def test_qwen2_with_another_tokenizer_is_saved_as_seed_oss(
+  own_tokenizer, tmp_path
+):
+  """No dropout, and no embedding that a trainer would leave out."""
+  folder_of('qwen2, tied', tmp_path / 'theirs')
+  model, config = pretrained.load(tmp_path / 'theirs')
+  pretrained.save(model, config, tmp_path, own_tokenizer=own_tokenizer)
+  assert pretrained.load(tmp_path)[1] == config
+  loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+  name = 'SeedOss' if own_tokenizer else 'Qwen2'
+  assert type(loaded).__name__ == f'{name}ForCausalLM'
+  logits = [loaded.eval()(torch.asarray(TOKENS_BL)).logits]
+  logits += [loaded.train()(torch.asarray(TOKENS_BL)).logits]
+  torch.testing.assert_close(*logits, rtol=0, atol=0)
+  np.testing.assert_allclose(
+    model(TOKENS_BL), logits[0].detach().numpy(), atol=1e-4
+  )
+  assert loaded.get_input_embeddings().padding_idx is None
+  assert loaded.config.max_position_embeddings == 32_768

@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import huggingface_hub
 import numpy as np
 import tokenizers
+from absl import logging
 
 # transformers warns at import if torch is missing. Only its tokenizers are
 # used here.
@@ -37,6 +39,19 @@ _OBJECTS = {
 _TEXTS = {*_OBJECTS, 'chat_template.jinja', 'merges.txt', 'tokenizer.model'}
 # Any tokenizer has tokens for it.
 _SAMPLE = 'The 3 words.\n'
+# Texts on which pre-tokenizers and normalizers differ: numbers, contractions,
+# spaces, accents, scripts, code.
+_TELLING = (
+  'In 2023, 1234567 of 3.14159 and 1st; ½ ² Ⅷ ١٢٣',
+  "I'm sure they'LL say it's DON'T, CamelCase snake_case",
+  ' two  spaces\n\n\n and\ttabs \r\n  \n',
+  'naïve cafe\u0301 ﬁ Å \u200b\ufeff\x00 İ',
+  '金銀 は 日本語。한국어 العربية हिन्दी ไทย',
+  '👍🏽 and 👩\u200d👧',
+  'def f(x):\n    return {"a": [x != 1, 2]}  # https://a.b/c?d=%20\n',
+)
+# Tokens of a vocabulary whose own texts are compared too.
+_COMPARED_TOKENS = 2_000
 
 
 def train(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
@@ -65,7 +80,16 @@ def train(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
 
 
 def load(place: str) -> FastTokenizer:
-  """Loads a fast tokenizer.
+  """Loads a fast tokenizer, which reads texts as its tokenizer.json says.
+
+  Some classes of transformers 5 take only the vocabulary from that file, and
+  have their own pre-tokenizer and normalizer. Qwen2Tokenizer, for example,
+  splits numbers into digits. If such a class gives other ids than the file, the
+  file is used, as transformers 4 and other libraries do, and a warning says so.
+
+  The exception is a file that transformers 4 converted from SentencePiece. Its
+  normalizer prepends a space to each piece between special tokens. The class
+  does as tokenizer_config.json says (`legacy`), and is used.
 
   Args:
     place: a folder, a hub id such as 'Qwen/Qwen2.5-0.5B', a GGUF file, or a
@@ -105,8 +129,98 @@ def load(place: str) -> FastTokenizer:
       f'{place}: a slow tokenizer, which has no character offsets of its '
       'tokens; convert it to tokenizer.json'
     )
+  tokenizer = _as_in_file(tokenizer, place)
   _check_works(tokenizer, place)
   return tokenizer
+
+
+def _as_in_file(tokenizer: FastTokenizer, place: str) -> FastTokenizer:
+  """Returns a tokenizer that gives the ids of its tokenizer.json.
+
+  Args:
+    tokenizer: as AutoTokenizer loads it.
+    place: where it was loaded from.
+
+  Returns:
+    The same tokenizer, or one of a class that has no steps of its own.
+  """
+  # This class reads the file as it is.
+  if type(tokenizer) is FastTokenizer or not _has_file(place):
+    return tokenizer
+  try:
+    in_file = FastTokenizer.from_pretrained(place)
+    text = _differing_text(in_file, tokenizer)
+  except BaseException as error:
+    if not _is_of_libraries(error):
+      raise
+    raise ValueError(_load_error(place, error)) from error
+  # SentencePiece's '▁' before each piece, or as the class is told.
+  is_old_conversion = 'Prepend' in str(
+    in_file.backend_tokenizer.normalizer
+  ) and 'Metaspace' in str(tokenizer.backend_tokenizer.pre_tokenizer)
+  if not text or is_old_conversion:
+    return tokenizer
+  _warn_once(
+    f'{place}: {type(tokenizer).__name__} of transformers reads '
+    f'{files.shorten(text)} otherwise than tokenizer.json, which is used'
+  )
+  # Classes have special tokens by default. The file has the vocabulary.
+  known = in_file.get_vocab()
+  for name in tokenizer.SPECIAL_TOKENS_ATTRIBUTES:
+    token = getattr(tokenizer, name)
+    if getattr(in_file, name) is None and token in known:
+      setattr(in_file, name, token)
+  in_file.padding_side = tokenizer.padding_side
+  return in_file
+
+
+def _has_file(place: str) -> bool:
+  """Returns whether a folder, or a hub id in the cache, has tokenizer.json."""
+  if os.path.isdir(place):
+    return bool(_existing(place, ['tokenizer.json']))
+  # AutoTokenizer has just downloaded it.
+  path = huggingface_hub.try_to_load_from_cache(place, 'tokenizer.json')
+  return isinstance(path, str)
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+  logging.warning('%s', line)
+
+
+def _differing_text(
+  ours: FastTokenizer,
+  theirs: FastTokenizer,
+  texts: Iterable[str] = (),
+  with_ends: bool = False,
+) -> str:
+  """Returns a text that two tokenizers read differently; '' if none is known.
+
+  Args:
+    ours: the one whose tokens are compared.
+    theirs: the other.
+    texts: to compare besides those that tell usual tokenizers apart.
+    with_ends: compare what the post-processor puts around a text too.
+  """
+
+  def reader(tokenizer: FastTokenizer) -> Callable[[str], list[int]]:
+    if with_ends:
+      return lambda text: tokenizer(text, verbose=False)['input_ids']
+    encode = tokenizer.backend_tokenizer.encode
+    return lambda text: encode(text, add_special_tokens=False).ids
+
+  # Added tokens within text, and tokens by themselves: some are not what their
+  # merges give.
+  backend = ours.backend_tokenizer
+  inside = [f'x {token} y{token}\nz' for token in ours.get_added_vocab()]
+  number = backend.get_vocab_size()
+  step = -(-number // _COMPARED_TOKENS)
+  tokens = [backend.decode([id]) for id in range(0, number, step)]
+  our_ids, their_ids = reader(ours), reader(theirs)
+  for text in (*_TELLING, *inside, *tokens, *texts):
+    if our_ids(text) != their_ids(text):
+      return text
+  return ''
 
 
 def _load_gguf(place: str) -> FastTokenizer:
@@ -202,6 +316,59 @@ def _check_works(tokenizer: FastTokenizer, place: str) -> None:
       f'{place}: its tokenizer does not work ({reason}); copy or download its '
       'files again'
     )
+
+
+def save(tokenizer: FastTokenizer, folder: str | os.PathLike) -> None:
+  """Writes a tokenizer so that AutoTokenizer of transformers 4 and 5 reads it.
+
+  Beside a config.json, AutoTokenizer may still choose another class: see
+  `differing_text`.
+
+  Args:
+    tokenizer: a transformers fast tokenizer.
+    folder: folder to write to.
+  """
+  tokenizer.save_pretrained(folder)
+  # Some classes do not save all of their settings: LlamaTokenizer leaves out
+  # `legacy`.
+  if type(tokenizer) is not FastTokenizer and not differing_text(
+    tokenizer, folder
+  ):
+    return
+  # The class that reads tokenizer.json as it is has a new name in transformers
+  # 5. Version 4 knows only the old one, and would make token_type_ids, which
+  # decoders do not take.
+  path = os.path.join(folder, 'tokenizer_config.json')
+  content = files.read_json(path) | {
+    'tokenizer_class': 'PreTrainedTokenizerFast',
+    'model_input_names': ['input_ids', 'attention_mask'],
+  }
+  files.write_atomically(
+    path, json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+  )
+
+
+def differing_text(
+  tokenizer: FastTokenizer, folder: str | os.PathLike, texts: Iterable[str] = ()
+) -> str:
+  """Compares a tokenizer with the one that AutoTokenizer loads from a folder.
+
+  Args:
+    tokenizer: a transformers fast tokenizer.
+    folder: folder of a tokenizer or a model.
+    texts: to compare besides those that tell usual tokenizers apart.
+
+  Returns:
+    A text to which they give other ids; '' if none is known.
+  """
+  theirs = transformers.AutoTokenizer.from_pretrained(
+    folder, trust_remote_code=False
+  )
+  assert isinstance(theirs, FastTokenizer)  # it has a tokenizer.json
+  different = tokenizer.get_vocab().items() ^ theirs.get_vocab().items()
+  if different:
+    return min(text for text, _ in different)
+  return _differing_text(tokenizer, theirs, texts, with_ends=True)
 
 
 def beside(records: str) -> str:

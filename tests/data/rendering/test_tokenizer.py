@@ -1,5 +1,6 @@
 """The tokenizer: every text has ids, files are closed, digests tell apart."""
 
+import json
 import os
 import socket
 import subprocess
@@ -14,9 +15,11 @@ from isft_jax.data.rendering.tokenizer import (
   END_OF_TEXT,
   beside,
   check,
+  differing_text,
   fingerprint,
   load,
   rust_tokenizer,
+  save,
   special_ids,
   train,
 )
@@ -195,6 +198,256 @@ def test_a_slow_tokenizer_is_refused(monkeypatch, tmp_path):
   )
   with pytest.raises(ValueError, match=f'{tmp_path}: a slow tokenizer'):
     load(str(tmp_path))
+
+
+# ------------------------------------------- the file, and classes of their own
+
+# Numbers that are merged, which Qwen2's steps would split.
+YEARS = 'In 1999 and 2000, 2000 of 1999.\n' * 3
+# The steps of Qwen2Tokenizer, as Qwen2.5's tokenizer.json spells them.
+QWEN2 = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+  r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+)
+FLAGS = dict.fromkeys(
+  ('single_word', 'lstrip', 'rstrip', 'normalized', 'special'), False
+)
+HARD = (
+  YEARS,
+  "We'LL see 1234567 cafe\u0301s,  金銀\n\n\tx = 3.14 <|end|> 20",
+)
+# model_type of config.json, class of tokenizer_config.json, and the class that
+# AutoTokenizer takes.
+CLASSES = [
+  ('qwen2', 'TokenizersBackend', 'Qwen2Tokenizer'),
+  ('qwen3', 'Qwen2Tokenizer', 'Qwen2Tokenizer'),
+  ('qwen3', None, 'Qwen2Tokenizer'),
+  ('llama', 'GPT2Tokenizer', 'GPT2Tokenizer'),
+]
+
+
+def write_folder(tokenizer, folder, model_type, tokenizer_class):
+  """Saves a tokenizer for a class that does not read all of its file."""
+  tokenizer.save_pretrained(folder)
+  (folder / 'config.json').write_text(json.dumps({'model_type': model_type}))
+  path = folder / 'tokenizer_config.json'
+  content = json.loads(path.read_text()) | {'tokenizer_class': tokenizer_class}
+  if not tokenizer_class:
+    del content['tokenizer_class']
+  path.write_text(json.dumps(content))
+  return str(folder)
+
+
+def years_tokenizer(steps=None, normalizer=None, end=END_OF_TEXT):
+  """Returns a tokenizer that has a template and a special token '<|end|>'."""
+  backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+  # Merges may cross spaces, unlike those of GPT-2.
+  backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+    add_prefix_space=False, use_regex=False
+  )
+  backend.decoder = tokenizers.decoders.ByteLevel()
+  trainer = tokenizers.trainers.BpeTrainer(
+    vocab_size=270,
+    special_tokens=[end],
+    initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+    show_progress=False,
+  )
+  backend.train_from_iterator([YEARS], trainer)
+  backend.pre_tokenizer = steps or backend.pre_tokenizer
+  backend.normalizer = normalizer
+  return transformers.PreTrainedTokenizerFast(
+    tokenizer_object=backend,
+    eos_token=end,
+    additional_special_tokens=['<|end|>'],
+    chat_template='{{ messages }}',
+  )
+
+
+@pytest.mark.parametrize(('model_type', 'name', 'chosen'), CLASSES)
+def test_the_file_is_used_if_a_class_reads_texts_otherwise(
+  model_type, name, chosen, tmp_path, caplog
+):
+  ours = years_tokenizer()
+  folder = write_folder(ours, tmp_path, model_type, name)
+  theirs = transformers.AutoTokenizer.from_pretrained(folder)
+  assert type(theirs).__name__ == chosen
+  assert theirs(YEARS)['input_ids'] != ours(YEARS)['input_ids']
+
+  caplog.clear()
+  loaded = load(folder)
+  load(folder)
+  (message,) = caplog.messages  # once for both
+  assert message.startswith(f'{folder}: {chosen} of transformers reads ')
+  assert message.endswith(' otherwise than tokenizer.json, which is used')
+  for text in HARD:
+    assert loaded(text)['input_ids'] == ours(text)['input_ids']
+    offsets = rust_tokenizer(loaded).encode(text).offsets
+    assert offsets == rust_tokenizer(ours).encode(text).offsets
+  assert fingerprint(loaded, RENDERING) == fingerprint(ours, RENDERING)
+  assert loaded.get_vocab() == ours.get_vocab()
+  assert special_ids(loaded) == special_ids(ours)
+  assert loaded.chat_template == ours.chat_template
+  assert loaded.eos_token_id == 0
+  assert loaded.name_or_path == folder
+  # Saved, it is one that transformers reads as it is.
+  loaded.save_pretrained(tmp_path / 'again')
+  again = transformers.AutoTokenizer.from_pretrained(tmp_path / 'again')
+  assert again(YEARS)['input_ids'] == ours(YEARS)['input_ids']
+
+
+def test_special_tokens_of_a_class_are_kept_if_the_file_has_them(tmp_path):
+  """Qwen2Tokenizer pads with <|endoftext|>; GPT2Tokenizer would add it."""
+  folder = write_folder(
+    years_tokenizer(), tmp_path / 'a', 'qwen3', 'Qwen2Tokenizer'
+  )
+  assert load(folder).pad_token_id == 0
+  other = years_tokenizer(end='<|stop|>')
+  folder = write_folder(other, tmp_path / 'b', 'llama', 'GPT2Tokenizer')
+  theirs = transformers.AutoTokenizer.from_pretrained(folder)
+  assert END_OF_TEXT in theirs.get_vocab()
+  loaded = load(folder)
+  assert loaded.get_vocab() == other.get_vocab()
+  assert (loaded.eos_token, loaded.bos_token) == ('<|stop|>', None)
+
+
+def test_a_class_that_reads_texts_as_its_file_says_is_kept(tmp_path, caplog):
+  """Its JSON may differ: Qwen2.5's file has a flag that changes no id."""
+  steps = tokenizers.pre_tokenizers.Sequence(
+    [
+      tokenizers.pre_tokenizers.Split(tokenizers.Regex(QWEN2), 'isolated'),
+      tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=False, trim_offsets=False
+      ),
+    ]
+  )
+  ours = years_tokenizer(steps, tokenizers.normalizers.NFC())
+  folder = write_folder(ours, tmp_path, 'qwen2', 'Qwen2Tokenizer')
+  theirs = transformers.AutoTokenizer.from_pretrained(folder)
+  loaded = load(folder)
+  assert type(loaded).__name__ == 'Qwen2Tokenizer'
+  assert not caplog.messages
+  # The fingerprint of records stays what it was.
+  assert fingerprint(loaded, RENDERING) == fingerprint(theirs, RENDERING)
+  assert fingerprint(loaded, RENDERING) != fingerprint(ours, RENDERING)
+
+
+def sentencepiece_folder(folder, **settings):
+  """Writes a tokenizer.json as transformers 4 converted it from Llama 2's."""
+  texts = ['▁a', '▁b', 'a', 'b', '▁', '<unk>', '<s>', '</s>']
+  backend = tokenizers.Tokenizer(
+    tokenizers.models.BPE(
+      vocab={text: id for id, text in enumerate(texts)},
+      merges=[('▁', 'a'), ('▁', 'b')],
+      unk_token='<unk>',
+    )
+  )
+  backend.normalizer = tokenizers.normalizers.Sequence(
+    [
+      tokenizers.normalizers.Prepend('▁'),
+      tokenizers.normalizers.Replace(' ', '▁'),
+    ]
+  )
+  ours = transformers.PreTrainedTokenizerFast(
+    tokenizer_object=backend,
+    bos_token='<s>',
+    eos_token='</s>',
+    unk_token='<unk>',
+    **settings,
+  )
+  return write_folder(ours, folder, 'llama', 'LlamaTokenizer')
+
+
+@pytest.mark.parametrize(
+  ('settings', 'ids'),
+  [
+    # 'a' after a special token has no space, or has one with `legacy`. The file
+    # gives [4, 0, 1, 7, 0].
+    ({}, [0, 1, 7, 2]),
+    ({'legacy': False}, [0, 1, 7, 2]),
+    ({'legacy': True}, [0, 1, 7, 0]),
+  ],
+)
+def test_an_old_conversion_of_sentencepiece_is_read_as_its_settings_say(
+  settings, ids, tmp_path, caplog
+):
+  folder = sentencepiece_folder(tmp_path / 'hub', **settings)
+  loaded = load(folder)
+  text = ' a b</s>a'
+  assert loaded(text, add_special_tokens=False)['input_ids'] == ids
+  assert type(loaded).__name__ == 'LlamaTokenizer'
+  assert not caplog.messages
+  # Saved by transformers, as beside records, the class would lose `legacy`.
+  loaded.save_pretrained(tmp_path / 'records')
+  again = load(str(tmp_path / 'records'))
+  assert again(text)['input_ids'] == loaded(text)['input_ids']
+  assert fingerprint(again, RENDERING) == fingerprint(loaded, RENDERING)
+  assert len(caplog.messages) == bool(settings.get('legacy'))
+  # Saved by us, AutoTokenizer has it.
+  save(loaded, tmp_path / 'saved')
+  assert not differing_text(loaded, tmp_path / 'saved')
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'saved')
+  assert theirs(text)['input_ids'] == loaded(text)['input_ids']
+
+
+# ----------------------------------------------------------------------- save
+
+
+@pytest.mark.parametrize(('model_type', 'name', 'chosen'), CLASSES[1:])
+def test_a_saved_tokenizer_is_the_one_that_auto_tokenizer_loads(
+  model_type, name, chosen, tmp_path
+):
+  del chosen
+  folder = write_folder(years_tokenizer(), tmp_path, model_type, name)
+  loaded = load(folder)
+  (tmp_path / 'new').mkdir()
+  save(loaded, tmp_path / 'new')
+  (tmp_path / 'config.json').rename(tmp_path / 'new' / 'config.json')
+  assert not differing_text(loaded, tmp_path / 'new')
+  content = json.loads((tmp_path / 'new/tokenizer_config.json').read_text())
+  # transformers 4 knows no other name of this class, and would add
+  # token_type_ids, which no decoder takes.
+  assert content['tokenizer_class'] == 'PreTrainedTokenizerFast'
+  assert content['model_input_names'] == ['input_ids', 'attention_mask']
+  again = transformers.AutoTokenizer.from_pretrained(tmp_path / 'new')
+  assert again.chat_template == '{{ messages }}'
+  for text in HARD:
+    assert again(text)['input_ids'] == loaded(text)['input_ids']
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'pre_tokenizer': {'type': 'Digits', 'individual_digits': True}},
+    {'normalizer': {'type': 'NFC'}},
+    {'post_processor': None},
+    {'added_tokens': [{'id': 270, 'content': '<|x|>', **FLAGS}]},
+  ],
+  ids=str,
+)
+def test_whatever_changes_ids_is_a_differing_text(change, tmp_path):
+  ours = years_tokenizer()
+  ours.backend_tokenizer.post_processor = (
+    tokenizers.processors.TemplateProcessing(
+      single=f'{END_OF_TEXT} $A', special_tokens=[(END_OF_TEXT, 0)]
+    )
+  )
+  save(ours, tmp_path)
+  assert not differing_text(ours, tmp_path)
+  path = tmp_path / 'tokenizer.json'
+  content = json.loads(path.read_text())
+  path.write_text(json.dumps(content | change))
+  assert differing_text(ours, tmp_path)
+
+
+def test_texts_of_the_caller_are_compared_too(tmp_path):
+  ours = years_tokenizer()
+  save(ours, tmp_path)
+  path = tmp_path / 'tokenizer.json'
+  content = json.loads(path.read_text())
+  replace = {'type': 'Replace', 'pattern': {'String': 'gold'}, 'content': 'x'}
+  path.write_text(json.dumps(content | {'normalizer': replace}))
+  assert not differing_text(ours, tmp_path)
+  assert differing_text(ours, tmp_path, ['ok', 'a gold ring']) == 'a gold ring'
 
 
 # -------------------------------------------------------------------- beside
