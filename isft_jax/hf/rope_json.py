@@ -60,7 +60,7 @@ def read(
       unknown = min(rope.keys() & {_FULL, _WINDOW})
       refuse(name, f'has the unknown attribute {files.shorten(unknown)}')
     if 'rope_local_base_freq' in content:
-      refuse('rope_local_base_freq', 'is neither supported nor known')
+      refuse('rope_local_base_freq', 'is not supported in this family')
     one = _rope(content, rope, name, theta, refuse)
     return one, one
 
@@ -124,8 +124,8 @@ def _rope(
     return Rope(float(own_theta))
   if kind == 'linear':
     return Rope(float(own_theta), kind, (number('factor'),))
-  # Where the numbers of positions in pre-training are missing, transformers
-  # takes those of the model.
+  # Where the length of pre-training is missing, transformers takes that of the
+  # model.
   positions = content.get('max_position_embeddings')
   length = number('original_max_position_embeddings', positions)
   if kind == 'llama3':
