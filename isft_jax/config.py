@@ -188,12 +188,13 @@ class ModelConfig:
   # each, before the sum, as in OLMo 2. 'both': as in Gemma 3.
   norms: str = 'before'
   norm_plus_one: bool = False  # multiply by 1 + w in RMSNorm, as in Gemma
-  activation: str = 'silu'  # of the MLP: 'silu', or 'gelu_tanh' as in Gemma
-  # Factors, as in Gemma and Granite.
-  embedding_scale: float = 1.0  # of token embeddings
-  query_scale: float = 0.0  # of attention scores; 0: 1 / sqrt(head_size)
-  residual_scale: float = 1.0  # of what a layer adds to the residual stream
-  logits_divisor: float = 1.0  # logits are divided by it
+  # Activation of the MLP's gate: 'silu', or 'gelu_tanh' as in Gemma.
+  activation: str = 'silu'
+  embedding_scale: float = 1.0  # factor of token embeddings; not 1 in Gemma
+  query_scale: float = 0.0  # factor of attention scores; 0: 1 / sqrt(head_size)
+  # Factor of what attention and MLP add to the residual stream, as in Granite.
+  residual_scale: float = 1.0
+  logits_divisor: float = 1.0  # number that divides all logits, as in Granite
   dtype: str = 'float32'  # data type of the computation
   # Data type of parameters, gradients and Adam's moments. In bfloat16, an
   # update smaller than half the distance to the next number is lost: 2e-5 moves
