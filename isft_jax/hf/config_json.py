@@ -117,8 +117,8 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
     place: path of the file, for messages.
 
   Returns:
-    The config of the model. Of a model that also reads images, it is that of
-    the part that reads text.
+    The config of the model, or of the part that reads text if the model also
+    reads images.
 
   Raises:
     ValueError: our decoder does not support the model. The message names the

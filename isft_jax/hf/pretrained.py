@@ -187,14 +187,16 @@ def load(
   }
   params: dict[str, jax.Array] = {}
   for path, leaf in leaves.items():
-    scale = path + projections.SCALE
+    if path.endswith(projections.SCALE):
+      continue  # read with its kernel
     names = tensor_names.names(path, config)
+    scale = path + projections.SCALE
     if scale in leaves:
       params[path], params[scale] = _read_int8(
         *(tensors, names, path, leaf, leaves[scale], dtype),
         *(placed[path], placed[scale]),
       )
-    elif not path.endswith(projections.SCALE):
+    else:
       params[path] = _read(tensors, names, path, leaf, placed[path])
   return Model(graphdef, traverse_util.unflatten_dict(params, sep='/')), config
 
