@@ -13,7 +13,12 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from isft_jax import losses
-from isft_jax.config import LORA_TARGETS, LoraConfig, OptimConfig
+from isft_jax.config import (
+  LORA_TARGETS,
+  LoraConfig,
+  ModelConfig,
+  OptimConfig,
+)
 from isft_jax.hf import adapter_folder, pretrained, tensor_files
 from isft_jax.models import decoder, likelihood
 from isft_jax.models import lora as lora_lib
@@ -240,7 +245,7 @@ def as_ours(theirs, shapes, attribute=None):
   for path, shape in flatten_dict(shapes, sep='/').items():
     layers = []
     for layer in range(shape.shape[0]):
-      name = adapter_folder._name(path, layer).replace(
+      name = adapter_folder._name(path, ModelConfig(), layer).replace(
         '.weight', '.default.weight'
       )
       parameter = parameters[name]
