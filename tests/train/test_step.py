@@ -39,9 +39,9 @@ SLOTS = [
 BATCH = Batch(
   tokens_BL=np.int32([[9, 9, 9, 0], [9, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]),
   positions_BL=np.zeros((4, 4), np.int32),
-  # 8 of 16 columns hold a token, whatever its id and its document.
+  # 6 of 16 columns hold a token, whatever its id and its document.
   segment_ids_BL=np.int32(
-    [[1, 1, 2, 0], [1, 0, 0, 0], [1, 1, 2, 3], [0, 0, 0, 0]]
+    [[1, 1, 2, 0], [1, 0, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0]]
   ),
   columns_BK=np.zeros((4, 3), np.int32),
   targets_BK=np.int32([[target for _, target, _ in row] for row in SLOTS]),
@@ -114,8 +114,8 @@ def test_the_metrics_of_a_step_in_numbers(parts):
     'loss': (1 * 1 + 2 * 2 + 5 * 4) / 8,
     'targets': 5,  # with a weight
     'weight': 8,
-    'tokens': 8,
-    'row_fill': 8 / 16,
+    'tokens': 6,
+    'row_fill': 6 / 16,
     'target_fill': 9 / 12,  # slots of an author, whatever they weigh
     'grad_norm': pytest.approx(np.linalg.norm(gradient), rel=1e-6),
   }
@@ -126,6 +126,42 @@ def test_the_metrics_of_a_step_in_numbers(parts):
     'AGENT': pytest.approx((8 + 8 + 4) / 3, rel=1e-6),
     'DEMONSTRATION': 4,
   }
+
+
+@pytest.mark.parametrize(
+  ('parts', 'rows'),
+  [
+    (1, [[0, 1, 2, 3]]),
+    (2, [[0, 2], [1, 3]]),
+    (4, [[0], [1], [2], [3]]),
+  ],
+)
+def test_microbatch_m_of_M_takes_every_Mth_row_from_m_on(
+  parts, rows, monkeypatch
+):
+  """So no row leaves its device, and the rows of one are in memory at once."""
+  batch, seen = BATCH._replace(tokens_BL=np.int32([[0], [1], [2], [3]])), []
+
+  def target_nll(graphdef, params, batch):
+    if not isinstance(batch.tokens_BL, jax.core.Tracer):  # not for its shape
+      seen.append(batch.tokens_BL[:, 0].tolist())
+    return params['nll_V'][batch.targets_BK]
+
+  monkeypatch.setattr(step_lib, 'target_nll', target_nll)
+  with jax.disable_jit():
+    step_lib.make_step('a table', OPTIMIZER, parts)(start(), batch)
+  assert seen == rows
+
+
+def test_parameters_in_bfloat16_stay_in_bfloat16():
+  """The count is float32, and so are the gradient and the update."""
+  params = {'nll_V': jnp.asarray(NLL_V, jnp.bfloat16)}
+  state = TrainState(jnp.int32(0), params, optax.sgd(1.0).init(params))
+  step = step_lib.make_step('a table', optax.sgd(1.0), 1)
+  state, _ = fast_jit(step)(state, BATCH)
+  assert state.params['nll_V'].dtype == jnp.bfloat16
+  expected_V = NLL_V - np.float32([1, 2, 5, 0]) / 8
+  np.testing.assert_array_equal(state.params['nll_V'], expected_V)
 
 
 @pytest.mark.parametrize('parts', [1, 2])

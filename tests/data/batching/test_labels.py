@@ -131,11 +131,13 @@ def test_the_columns_and_what_is_told_of_them(records, tmp_path):
   counts = labels.write(records, path, 'interventional')
   table = parquet.read_table(path)
   ints = pa.list_(pa.int32())
-  assert [(field.name, field.type) for field in table.schema] == [
-    ('id', pa.string()),
-    ('window', pa.int32()),
-    ('input_ids', ints),
-    ('labels', ints),
+  assert [
+    (field.name, field.type, field.nullable) for field in table.schema
+  ] == [
+    ('id', pa.string(), False),
+    ('window', pa.int32(), False),
+    ('input_ids', ints, False),
+    ('labels', ints, False),
   ]
   assert json.loads(table.schema.metadata[b'isft_jax']) == {
     'version': isft_jax.__version__,
@@ -193,6 +195,22 @@ def test_row_groups_bound_what_is_held(records, tmp_path):
   for number in range(groups.num_row_groups):
     ids = groups.read_row_group(number).column('input_ids')
     assert sum(map(len, ids.to_pylist())) < 50 + 24  # the longest record
+
+
+@pytest.mark.parametrize(
+  ('group_tokens', 'rows'), [(10, [2, 2, 2, 1]), (11, [3, 3, 1])]
+)
+def test_the_record_that_reaches_the_limit_ends_a_row_group(
+  group_tokens, rows, tmp_path
+):
+  """Seven records of five tokens."""
+  made = [example('tuatu')] * 7
+  records = dataset.write(str(tmp_path / 'r'), lambda: made, METADATA)
+  path = tmp_path / 'labels.parquet'
+  labels.write(records, path, 'interventional', group_tokens)
+  file = parquet.ParquetFile(path)
+  groups = map(file.read_row_group, range(file.num_row_groups))
+  assert [group.num_rows for group in groups] == rows
 
 
 def test_the_file_is_written_at_once_or_not_at_all(

@@ -325,6 +325,12 @@ def test_weights_without_a_round_that_fits_in_memory_are_refused(
   assert '\n' not in str(raised.value)
 
 
+def test_such_weights_are_refused_before_anything_is_packed(two, monkeypatch):
+  monkeypatch.setattr(pipeline, 'Scored', None)
+  with pytest.raises(ValueError, match='need a round of more than 1,000,000'):
+    BatchSource(two, config_of(two, (1e7, ''), (1, '')))
+
+
 def test_the_longest_round_has_a_million_rows():
   assert whole_numbers([999_999, 1]) == [999_999, 1]
   assert whole_numbers([1e300, 1e300]) == [1, 1]

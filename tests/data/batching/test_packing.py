@@ -247,7 +247,8 @@ def test_each_record_goes_into_the_fullest_row_that_holds_it():
     ('agent_only', 6, 2, 6),  # no multiple of 8 is that short
     ('interventional', 1016, 254, 512),  # 508, rounded up
     ('interventional', 1024, 256, 512),  # and from 1,024 tokens on
-    ('interventional', 1028, 257, 640),  # to a multiple of 128: 514
+    ('agent_only', 1024, 341, 768),  # to a multiple of 128: 682
+    ('interventional', 1028, 257, 640),  # 514
   ],
 )
 def test_a_row_has_as_many_targets_as_its_records(

@@ -527,6 +527,26 @@ def test_shards_of_another_preparation_are_named(tmp_path):
     )
 
 
+def test_the_digest_is_of_the_tokens_and_of_the_index_of_one_split(
+  examples, tmp_path
+):
+  def digest(name, train, metadata=METADATA, heldout=()):
+    folder = str(tmp_path / name)
+    return write(folder, lambda: train, metadata, lambda: heldout).digest()
+
+  five = examples[:5]
+  expected = digest('five', five)
+  assert digest('held out', five, heldout=examples[5:9]) == expected
+  assert digest('other metadata', five, {}) == expected
+  # Other tokens, and the same index: their authors are the same.
+  first = like(five[0], tokens_T=five[0].tokens_T[::-1])
+  assert digest('other tokens', [first, *five[1:]]) != expected
+
+  path, index = index_path(tmp_path / 'five'), Records(f'{tmp_path}/five').index
+  index_lib.save(epath.Path(path), index._replace(last_NPV=index.last_NPV + 1))
+  assert Records(f'{tmp_path}/five').digest() != expected
+
+
 @pytest.mark.parametrize('lengths', [(3, 5), (5, 3), (3, 3)])
 def test_swapped_shards_are_named(lengths, tmp_path, monkeypatch):
   monkeypatch.setattr(records_lib, 'SHARD_RECORDS', 2)

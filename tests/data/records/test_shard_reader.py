@@ -5,6 +5,7 @@ import gc
 import resource
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -95,9 +96,24 @@ def test_a_record_has_a_place_in_a_shard_that_is_not_empty(lengths, places):
 
 def test_files_are_closed_with_their_data_set(folder):
   records = dataset.Records(str(folder))
-  before = len(shard_reader._open._readers)
+  other = dataset.Records(str(folder))
+  other[0]
+  before = {*shard_reader._open._readers}
   records[0]
-  assert len(shard_reader._open._readers) == before + 1
+  assert len(shard_reader._open._readers) == len(before) + 1
   del records
   gc.collect()
-  assert len(shard_reader._open._readers) == before
+  assert {*shard_reader._open._readers} == before
+
+
+def test_the_shard_that_was_read_longest_ago_is_closed(monkeypatch):
+  monkeypatch.setattr(shard_reader, '_MOST', 2)
+  monkeypatch.setattr(
+    shard_reader,
+    'array_record_module',
+    types.SimpleNamespace(ArrayRecordReader=lambda *_: object()),
+  )
+  opened = shard_reader._OpenShards()
+  for number in (0, 1, 0, 2):
+    opened.reader((None, number), '')
+  assert [number for _, number in opened._readers] == [0, 2]

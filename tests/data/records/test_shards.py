@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import zipfile
 
 import fsspec
 import numpy as np
@@ -91,6 +92,19 @@ def test_parts_of_an_index_join_to_that_of_all_records(sizes, tmp_path):
   for name, array in index_lib.from_records(found, 7)._asdict().items():
     np.testing.assert_array_equal(getattr(index, name), array, strict=True)
   assert index.trajectory_N.tolist() == [1, 1, 1, 2, 2, 2, 3]
+
+
+def test_an_index_above_2_gib_is_joined(tmp_path, monkeypatch):
+  """Zip files have another format then; here from one byte on."""
+  codec, part = shards.Codec(), epath.Path(tmp_path) / 'part.npz'
+  records = [codec.read(codec.write(made(n))) for n in range(7)]
+  index_lib.save(part, index_lib.from_records(records, 7))
+  monkeypatch.setattr(zipfile, 'ZIP64_LIMIT', 1)
+  joined = epath.Path(tmp_path) / 'all.npz'
+  index_lib.join(joined, [part])
+  both = [index_lib.read(path, 7) for path in (joined, part)]
+  for one, other in zip(*both, strict=True):
+    np.testing.assert_array_equal(one, other)
 
 
 def test_a_remote_shard_that_is_written_again(monkeypatch):
@@ -183,6 +197,35 @@ def test_metadata_that_cannot_be_read_are_named(name, text, tmp_path):
     dataset.Records(str(tmp_path))
   assert str(raised.value).startswith(str(path))
   assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+  ('metadata', 'is_known'),
+  [
+    ({}, True),  # of an old version
+    ({'fingerprint': 'f', 'rendering': {}}, True),
+    ({'rendering': {'template': {'tool': 'x'}, 'values': None}}, True),
+    ({'fingerprint': 7}, False),
+    ({'rendering': []}, False),
+    ({'rendering': {'template': 7}}, False),
+    ({'rendering': {'values': []}}, False),
+    ({'rendering': {'special_text': None}}, False),
+    ({'rendering': {'piecewise': 0}}, False),
+    ({'rendering': {'call_id_digits': '9'}}, False),
+  ],
+)
+def test_metadata_of_other_types_are_refused(metadata, is_known, tmp_path):
+  dataset.write(str(tmp_path), lambda: [made(0)], {})
+  path = dataset.find_version(tmp_path) / 'metadata.json'
+  path.write_text(json.dumps(metadata))
+  if is_known:
+    assert dataset.Records(str(tmp_path)).metadata == metadata
+    return
+  with pytest.raises(ValueError) as raised:
+    dataset.Records(str(tmp_path))
+  assert str(raised.value) == (
+    f'{path}: not the metadata of records; prepare them again'
+  )
 
 
 @pytest.mark.parametrize(
