@@ -1,6 +1,7 @@
 """The plan of an epoch: every target once, within two budgets, by a seed."""
 
 import collections
+import dataclasses
 import functools
 
 import numpy as np
@@ -154,6 +155,24 @@ def test_a_plan_reads_its_arguments_and_does_not_write_to_them():
     np.testing.assert_array_equal(array, copy)
 
 
+def test_the_digest_of_a_plan_is_that_of_its_rows_and_budgets():
+  index = index_of(random_records(np.random.default_rng(0)))
+  plan = make_plan(index, weight_table('observational'), 64, 32, seed=3)
+  others = [
+    dataclasses.replace(plan, **change)
+    for change in (
+      {'entries_E3': plan.entries_E3[::-1]},
+      {'starts': plan.starts[:-1]},
+      {'seq_len': 65},
+      {'targets_per_row': 33},
+    )
+  ]
+  assert len({each.digest() for each in (plan, *others)}) == 5
+  # The counts follow from the rows and the index.
+  same = dataclasses.replace(plan, tokens=0, targets=0, split=0, empty=0)
+  assert same.digest() == plan.digest()
+
+
 def test_weights_do_not_matter_to_a_plan_but_whether_they_are_zero():
   index = index_of(random_records(np.random.default_rng(0)))
   plans = [
@@ -279,6 +298,15 @@ def test_the_fewest_targets_that_cost_one_row_in_a_hundred_are_chosen(
   plan = make_plan(index, table_PV, 64, 0, seed)
   assert (plan.targets_per_row, len(plan)) == (fewest, rows[fewest])
   assert 8 < fewest < 64
+
+
+@pytest.mark.parametrize(('rows', 'targets'), [(99, 16), (100, 8), (199, 8)])
+def test_one_more_row_is_allowed_from_a_hundred_rows_on(rows, targets):
+  """Each record fills a row. The first is split if a row has 8 targets."""
+  records = [[T] + [U] * 16] + [[T] + [A] * 8 + [U] * 8] * (rows - 1)
+  index, table_PV = index_of(unwindowed(*records)), weight_table('USER=1')
+  plan = make_plan(index, table_PV, 16, 0, seed=0)
+  assert (plan.targets_per_row, len(plan)) == (targets, rows + (targets == 8))
 
 
 # ------------------------------------- rows of one record, as long as it needs
