@@ -109,6 +109,39 @@ REFUSED = [
   ('model.head_size', 0, ' must be at least 1 (got 0)'),
   ('model.mlp_width', 0, ' must be at least 1 (got 0)'),
   (
+    'model.norms',
+    'pre',
+    " must be one of 'before', 'after', 'both' (got 'pre')",
+  ),
+  (
+    'model.activation',
+    'relu',
+    " must be one of 'silu', 'gelu_tanh' (got 'relu')",
+  ),
+  (
+    'model.rope_type',
+    'ntk',
+    " must be one of 'llama3', 'linear', 'yarn' (got 'ntk')",
+  ),
+  (
+    'model.rope_scaling',
+    (8.0,),
+    " must have 4 numbers for config.model.rope_type='llama3' (got 1)",
+  ),
+  ('model.layer_kinds', (), " is empty; set it to ('full',)"),
+  (
+    'model.layer_kinds',
+    ('half',),
+    " must be one of 'full', 'window', 'nope' (got 'half')",
+  ),
+  ('model.window', -1, ' must be at least 0 (got -1)'),
+  (
+    'model.window',
+    4,
+    "=4 and config.model.layer_kinds=('full',) do not fit: a window is the "
+    "number of tokens that layers of kind 'window' see",
+  ),
+  (
     'model.heads',
     3,
     ' must be a multiple of config.model.kv_heads=2 (got 3)',

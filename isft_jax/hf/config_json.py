@@ -184,16 +184,17 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
     fields[field] = content[name]
   for name, (field, to_field, _) in family.attributes.items():
     value = content.get(name)
-    if field == 'normalize_experts':
-      if type(value) is not bool:
-        refuse(name, 'must be true or false')
-    elif to_field is None and (why := limits.problem(field, value)):
+    if to_field is None:
+      why = limits.problem(field, value)
+    else:
+      is_positive = limits.is_number(value, 1e-6, 1e12)
+      why = '' if is_positive else 'must be a number above 0'
+    if why:
       refuse(name, why)
-    elif to_field is not None and not limits.is_number(value, 1e-6, 1e12):
-      refuse(name, 'must be a number above 0')
     fields[field] = to_field(value) if to_field else value
-  if type(content.get('tie_word_embeddings', False)) is not bool:
-    refuse('tie_word_embeddings', 'must be true or false')
+  is_tied = content.get('tie_word_embeddings', False)
+  if why := limits.problem('tie_embeddings', is_tied):
+    refuse('tie_word_embeddings', why)
 
   fields |= _layers(given, content, family, refuse)
   full, window = rope_json.read(content, family, refuse)
@@ -211,7 +212,7 @@ def model_config(content: Mapping[str, Any], place: str) -> ModelConfig:
     rope_theta=full.theta,
     rope_type=full.kind,
     rope_scaling=full.scaling,
-    tie_embeddings=content.get('tie_word_embeddings', False),
+    tie_embeddings=is_tied,
     **family.fields,
     **fields,
   )

@@ -58,11 +58,11 @@ def _all_in_used_window(content: Mapping[str, Any], layer: int) -> str:
   return _all_in_window(content, layer) if is_used else 'full'
 
 
-def _each_but(every: int) -> KindOf:
-  """Returns a function by which one layer in so many sees all tokens."""
+def _full_every(number: int) -> KindOf:
+  """Returns a function that lets every Nth layer see all tokens."""
 
   def kind_of(content: Mapping[str, Any], layer: int) -> str:
-    cycle = content.get('sliding_window_pattern', every)
+    cycle = content.get('sliding_window_pattern', number)
     return 'window' if (layer + 1) % cycle else 'full'
 
   return kind_of
@@ -191,7 +191,7 @@ FAMILIES: dict[str, Family] = {
       'tie_word_embeddings': True,
     },
     harmless=frozenset({'_sliding_window_pattern'}),
-    kind_of=_each_but(6),
+    kind_of=_full_every(6),
     lists_layers=True,
     theta=1_000_000.0,
     window_theta=10_000.0,
@@ -228,7 +228,7 @@ FAMILIES: dict[str, Family] = {
     has_head_dim=False,
     fixed=_OLMO,
     defaults={'sliding_window': 4_096},
-    kind_of=_each_but(4),
+    kind_of=_full_every(4),
     lists_layers=True,
     theta=500_000.0,
     window_theta=500_000.0,
@@ -251,8 +251,9 @@ FAMILIES: dict[str, Family] = {
     attributes=_GRANITE,
     defaults=dict.fromkeys(_GRANITE, 1.0),
   ),
-  # Computes what Qwen2 does, with heads of any size, and has no tokenizer of
-  # its own: models of Qwen2's shape that have another tokenizer are written so.
+  # Computes what Qwen2 does, with heads of any size. transformers takes its
+  # tokenizer as tokenizer.json has it, so models of Qwen2's shape that have
+  # another tokenizer are written as this family.
   'seed_oss': Family(
     'SeedOssForCausalLM',
     fixed={'qkv_bias': True},

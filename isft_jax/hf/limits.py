@@ -26,6 +26,8 @@ _RANGES: dict[str, tuple[type, float, float]] = {
   'window': (int, 1, 2**40),
   'experts': (int, 1, 2**16),
   'experts_per_token': (int, 1, 2**16),
+  'normalize_experts': (bool, 0, 1),
+  'tie_embeddings': (bool, 0, 1),
   # Granite has 12, 0.016, 0.22 and 8, Gemma 3 up to 73 and 0.0625.
   'embedding_scale': (float, 1e-6, 1e6),
   'query_scale': (float, 1e-6, 1e6),
@@ -65,9 +67,11 @@ def problem(field: str, value: object) -> str:
   """
   kind, least, most = (_RANGES | _SCALING)[field]
   # bool is an int in Python, and NaN is within no range.
-  allowed = (int,) if kind is int else (int, float)
+  allowed = (int, float) if kind is float else (kind,)
   if type(value) in allowed and least <= value <= most:  # type: ignore[operator]
     return ''
+  if kind is bool:
+    return 'must be true or false'
   if kind is int:
     return f'must be an integer from {least} to {most:,}'
   return f'must be a number from {least:g} to {most:g}'

@@ -31,7 +31,7 @@ from isft_jax.hf import (
   tensor_files,
   tensor_names,
 )
-from isft_jax.models import decoder, projections
+from isft_jax.models import decoder, experts, projections
 from isft_jax.sharding import path_name
 from isft_jax.types import PyTree
 
@@ -373,10 +373,12 @@ def _read_int8(
 def _quantizing(
   path: str, sharding: Sharding, of_scale: Sharding
 ) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-  inputs = projections.count_inputs(path)
-  quantize = functools.partial(projections.quantize, inputs=inputs)
+  quantize: Callable[..., tuple[jax.Array, jax.Array]]
   if tensor_names.has_experts(path):
-    quantize = jax.vmap(quantize)  # each has scales of its own
+    quantize = experts.quantize_experts
+  else:
+    inputs = projections.count_inputs(path)
+    quantize = functools.partial(projections.quantize, inputs=inputs)
   return jax.jit(quantize, out_shardings=(sharding, of_scale))
 
 

@@ -62,7 +62,7 @@ def rope_speeds(half: int, rope: Rope) -> tuple[jax.Array, float]:
     return speeds * (kept + (1 - kept) / factor), 1.0
   factor, fast, slow, length, mixed, truncate = rope.scaling
 
-  # Number of the pair that turns so many times in O positions.
+  # Number of the pair that makes `turns` turns in O positions.
   def pair(turns: float) -> float:
     return (
       half * math.log(length / (turns * 2 * math.pi)) / math.log(rope.theta)

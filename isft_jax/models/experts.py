@@ -97,14 +97,17 @@ class Experts(nnx.Module):
       setattr(self, name + SCALE, nnx.Param(scales))
     setattr(self, name, nnx.Param(kernel))
 
-  def __call__(self, x_BLD: jax.Array) -> jax.Array:
+  def __call__(self, x_BLD: jax.Array, activation: Activation) -> jax.Array:
     arrays = {
       name: getattr(self, name)[...]
       for name in Params._fields
       if hasattr(self, name)
     }
-    top_k = self.config.experts_per_token
-    return mix(x_BLD, Params(**arrays), top_k, self.config.normalize_experts)
+    config = self.config
+    return mix(
+      *(x_BLD, Params(**arrays), config.experts_per_token),
+      *(config.normalize_experts, activation),
+    )
 
 
 def quantize_experts(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:

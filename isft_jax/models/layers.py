@@ -100,7 +100,10 @@ class Attention(Projections):
 
 
 class MLP(Projections):
-  """Gated MLP: down(act(gate x) * up x). Source: Shazeer 2020, equation 6."""
+  """Gated MLP: down(activation(gate x) * up x).
+
+  Source: Shazeer 2020, section 2.
+  """
 
   def __init__(
     self, config: ModelConfig, rngs: nnx.Rngs, lora: LoraConfig
@@ -113,8 +116,8 @@ class MLP(Projections):
   def __call__(self, x_BLD: jax.Array) -> jax.Array:
     gate_BLF = self.project('gate', x_BLD)
     up_BLF = self.project('up', x_BLD)
-    activate = _ACTIVATIONS[self.config.activation]
-    return self.project('down', activate(gate_BLF) * up_BLF)
+    activation = _ACTIVATIONS[self.config.activation]
+    return self.project('down', activation(gate_BLF) * up_BLF)
 
 
 class Block(nnx.Module):
@@ -155,8 +158,12 @@ class Block(nnx.Module):
     normed_BLD = self._norm('attention_norm', x_BLD)
     mixed_BLD, stored = self.attention(normed_BLD, rotate, attend)
     x_BLD += self._added('attention_post_norm', mixed_BLD)
-    mlp = self.experts if self.config.experts else self.mlp
-    changed_BLD = mlp(self._norm('mlp_norm', x_BLD))
+    normed_BLD = self._norm('mlp_norm', x_BLD)
+    if self.config.experts:
+      activation = _ACTIVATIONS[self.config.activation]
+      changed_BLD = self.experts(normed_BLD, activation)
+    else:
+      changed_BLD = self.mlp(normed_BLD)
     return x_BLD + self._added('mlp_post_norm', changed_BLD), stored
 
   def _norm(self, name: str, x_BLD: jax.Array) -> jax.Array:

@@ -114,8 +114,8 @@ def count_pairs(length: int, window: int = 0) -> int:
     window: number of columns that a query sees at most; 0: all earlier ones.
   """
   count, block = blocks(length)
-  # The first query of a block sees window - 1 columns to its left, in so many
-  # blocks.
+  # The first query of a block sees window - 1 columns to its left. They lie in
+  # `left` blocks.
   left = -(-(window - 1) // block) if window else count
   return sum(min(i, left) + 1 for i in range(count)) * block**2
 

@@ -116,7 +116,7 @@ MODELS = {
 FAMILIES = (
   *('llama 3, scaled positions', 'qwen2, late windows', 'qwen3, yarn'),
   *('mistral, windows', 'gemma 3, small', 'olmo 2', 'olmo 3', 'smollm 3'),
-  *('granite', 'qwen3 moe'),
+  *('granite', 'qwen3 moe', 'seed-oss, heads wider than their share'),
 )
 TOKENS_BL = np.random.default_rng(0).integers(0, 96, (2, 40))
 

@@ -188,7 +188,7 @@ def test_replies_are_those_of_transformers(theirs, ours):
 
 
 def test_adapters_are_those_of_peft(theirs, ours, tmp_path):
-  """Of all linear maps that peft finds."""
+  """All linear maps that peft finds have one."""
   peft = import_or_skip('peft')
   model, config = ours
   lora = LoraConfig(rank=2)
@@ -294,11 +294,22 @@ def test_what_a_file_leaves_out_is_what_transformers_takes(name):
   config = transformers.AutoConfig.for_model(name)
   for attribute, value in family.defaults.items():
     assert getattr(config, attribute) == value, attribute
-  kv_heads = config.num_key_value_heads
-  wanted = family.defaults.get('num_key_value_heads', kv_heads)
-  assert kv_heads == wanted
+  # Without a default here, they follow from other sizes.
+  heads = config.num_attention_heads
+  if 'num_key_value_heads' not in family.defaults:
+    assert config.num_key_value_heads == heads
+  if 'head_dim' not in family.defaults:
+    share = config.hidden_size // heads
+    assert getattr(config, 'head_dim', None) in (None, share)
   tied = family.defaults.get('tie_word_embeddings', False)
   assert config.tie_word_embeddings == tied
+  rope = config.rope_parameters
+  full = rope.get('full_attention', rope)
+  assert full['rope_theta'] == family.theta
+  if family.window_theta is None:
+    assert full is rope
+  else:
+    assert rope['sliding_attention']['rope_theta'] == family.window_theta
 
 
 # --------------------------------------------------------------- another family

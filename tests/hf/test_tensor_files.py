@@ -1,5 +1,6 @@
 """What is read of a folder of weights, how much at a time, and from where."""
 
+import dataclasses
 import json
 import tracemalloc
 
@@ -12,7 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.hf import pretrained, tensor_files, tensor_names
-from isft_jax.models import decoder
+from isft_jax.models import decoder, experts
 from isft_jax.sharding import make_mesh, shardings
 
 CONFIG = ModelConfig(
@@ -241,3 +242,52 @@ def test_a_mistaken_path_is_not_looked_for_on_the_hub(folder):
     pretrained.load(str(folder / 'nothing'))
   with pytest.raises(ValueError, match=r'no \*.safetensors there'):
     pretrained.load('tests/nothing')
+
+
+EXPERTS = dataclasses.replace(
+  CONFIG,
+  layers=2,
+  width=64,
+  mlp_width=32,
+  experts=4,
+  experts_per_token=2,
+  qkv_bias=False,
+  qk_norm=True,
+)
+
+
+@pytest.fixture(scope='module')
+def folder_of_experts(tmp_path_factory):
+  path = tmp_path_factory.mktemp('experts')
+  graphdef, _ = decoder.abstract(EXPERTS)
+  params = decoder.init(EXPERTS, jax.random.key(0))
+  pretrained.save(pretrained.Model(graphdef, params), EXPERTS, path)
+  return path
+
+
+def test_each_expert_is_a_tensor_and_comes_to_its_devices(folder_of_experts):
+  names = tensor_files.FolderTensors(folder_of_experts).names()
+  assert 'model.layers.1.mlp.experts.3.down_proj.weight' in names
+  assert 'model.layers.1.mlp.gate.weight' in names
+  mesh = make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2))
+  _, shapes = decoder.abstract(EXPERTS)
+  tree = shardings(shapes, decoder.PARTITION_RULES, mesh)
+  placed = flatten_dict(tree, sep='/')
+  whole, _ = pretrained.load(folder_of_experts)
+  split, _ = pretrained.load(
+    folder_of_experts, place=lambda path, shape: placed[path]
+  )
+  jax.tree.map(np.testing.assert_array_equal, split.params, whole.params)
+  gate = split.params['blocks']['experts']['gate']
+  assert gate.addressable_shards[0].data.shape == (2, 2, 32, 16)
+
+
+def test_experts_are_rounded_to_int8_one_by_one(folder_of_experts):
+  whole, _ = pretrained.load(folder_of_experts)
+  rounded, _ = pretrained.load(folder_of_experts, int8=True)
+  for name in ('gate', 'up', 'down'):
+    kernels = whole.params['blocks']['experts'][name]
+    integers, scales = jax.vmap(experts.quantize_experts)(kernels)
+    found = rounded.params['blocks']['experts']
+    np.testing.assert_array_equal(found[name], integers)
+    np.testing.assert_allclose(found[name + '_scale'], scales, rtol=1e-6)

@@ -372,3 +372,40 @@ def test_every_partition_rule_is_used():
   }
   for regex, *_ in decoder.PARTITION_RULES:
     assert any(re.search(regex, path) for path in paths), regex
+
+
+def test_the_program_does_not_grow_with_depth():
+  """Not with layers of three kinds, nor with experts."""
+  config = dataclasses.replace(
+    TINY,
+    layer_kinds=('window', 'full', 'nope'),
+    window=3,
+    window_theta=7.0,
+    experts=4,
+    experts_per_token=2,
+  )
+
+  def equations(layers):
+    model = dataclasses.replace(config, layers=layers)
+    graphdef, shapes = decoder.abstract(model)
+    row = alone(np.arange(9))
+    jaxpr = jax.make_jaxpr(hidden, static_argnums=0)(graphdef, shapes, *row)
+    return str(jaxpr).count(' = ')
+
+  assert equations(3) == equations(24) > 100
+
+
+def test_the_scale_of_embeddings_is_rounded_to_the_type_of_the_parameters():
+  """Gemma 3 1B has sqrt(1,152) = 33.94, which is 34 in bfloat16."""
+
+  def states(param_dtype, scale):
+    model = dataclasses.replace(
+      TINY, param_dtype=param_dtype, embedding_scale=scale
+    )
+    graphdef, _ = decoder.abstract(model)
+    params = decoder.init(model, jax.random.key(0))
+    return np.asarray(hidden(graphdef, params, *alone(np.arange(9))))
+
+  for param_dtype, is_equal in (('bfloat16', True), ('float32', False)):
+    exact, rounded = (states(param_dtype, s) for s in (1152**0.5, 34.0))
+    assert np.array_equal(exact, rounded) == is_equal

@@ -68,6 +68,23 @@ def attend(config, kind, p, x_LD, positions_L, ids_L):
   return out_LD
 
 
+def feed(config, p, x_D):
+  """The MLP of one token: dense, or of the experts that it chooses."""
+
+  def one(gate, up, down):
+    return (activate(x_D @ gate, config.activation) * (x_D @ up)) @ down
+
+  if not config.experts:
+    return one(p['gate'], p['up'], p['down'])
+  p_E = np.exp(x_D @ p['router'])
+  p_E /= p_E.sum()
+  best = np.argsort(-p_E)[: config.experts_per_token]
+  total = p_E[best].sum() if config.normalize_experts else 1
+  return sum(
+    p_E[e] / total * one(p['gate'][e], p['up'][e], p['down'][e]) for e in best
+  )
+
+
 def reference(config, params, tokens_L, positions_L, ids_L):
   """Logits [L, V] of one row."""
   p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
@@ -87,9 +104,9 @@ def reference(config, params, tokens_L, positions_L, ids_L):
     )
     factor = config.residual_scale
     x_LD = x_LD + factor * normed('attention_post_norm', mixed_LD)
-    mlp, y_LD = block['mlp'], normed('mlp_norm', x_LD)
-    gate_LF = activate(y_LD @ mlp['gate'], config.activation)
-    y_LD = (gate_LF * (y_LD @ mlp['up'])) @ mlp['down']
+    mlp = block['experts' if config.experts else 'mlp']
+    y_LD = normed('mlp_norm', x_LD)
+    y_LD = np.array([feed(config, mlp, y_D) for y_D in y_LD])
     x_LD = x_LD + factor * normed('mlp_post_norm', y_LD)
   head_VD = p['embedding' if config.tie_embeddings else 'head']
   out_LD = [norm(x_D, p['norm'], config) for x_D in x_LD]
@@ -120,6 +137,16 @@ LIKE = {
     layer_kinds=('window', 'full'),
     window=2,
     qk_norm_all_heads=True,
+    norms='after',
+  ),
+  'Qwen3-MoE': dict(
+    experts=5, experts_per_token=2, normalize_experts=True, qk_norm=True
+  ),
+  'experts of another family': dict(
+    experts=3,
+    experts_per_token=2,
+    normalize_experts=False,
+    activation='gelu_tanh',
     norms='after',
   ),
   'SmolLM3': dict(layer_kinds=('full', 'nope')),

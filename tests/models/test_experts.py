@@ -241,10 +241,11 @@ def test_experts_that_do_not_divide_over_their_axis_are_named():
 
 def test_the_module_mixes_by_its_config():
   x_BLD = draw(0, 2, 3, 64).astype(np.float32)
-  for normalize in (True, False):
+  for normalize, activation in ((True, jax.nn.silu), (False, jnp.tanh)):
     graphdef, params = module(normalize_experts=normalize)
-    expected = experts.mix(x_BLD, Params(**params), 3, normalize)
-    np.testing.assert_array_equal(nnx.merge(graphdef, params)(x_BLD), expected)
+    expected = experts.mix(x_BLD, Params(**params), 3, normalize, activation)
+    found = nnx.merge(graphdef, params)(x_BLD, activation)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize('name', ['', 'all'])

@@ -1,5 +1,6 @@
 """Parameters with adapters: split, joined, merged."""
 
+import dataclasses
 import functools
 
 import jax
@@ -219,3 +220,36 @@ def test_a_merged_model_computes_the_same(settings, param_dtype):
   )
   base = Model(abstract(config, LoraConfig())[0], lora.split(params)[1])
   assert np.abs(base(tokens_BL) - y).max() > 0.01 * np.abs(y).max()
+
+
+# --------------------------------------------------------------------- experts
+
+EXPERTS = dataclasses.replace(
+  MODEL, experts=3, experts_per_token=2, param_dtype='int8'
+)
+
+
+def test_experts_have_no_adapters_as_in_peft():
+  settings = LoraConfig(rank=2)
+  attention = ('q_proj', 'k_proj', 'v_proj', 'o_proj')
+  assert lora.map_names(settings, EXPERTS) == attention
+  assert lora.map_names(settings, MODEL) == LORA_TARGETS
+  adapters, _ = lora.split(abstract(EXPERTS, settings)[1])
+  assert paths(adapters) == sorted(
+    f'blocks/attention/{name[0]}_lora_{part}'
+    for name in attention
+    for part in 'ab'
+  )
+  with pytest.raises(ValueError, match='targets has up_proj, but the MLP of'):
+    decoder.abstract(EXPERTS, LoraConfig(rank=2, targets=('q_proj,up_proj',)))
+
+
+def test_experts_of_int8_are_merged_each_with_its_scales():
+  params = random_params(EXPERTS, LoraConfig(rank=2))
+  stored = params['blocks']['experts']
+  plain = lora.merge(params, LoraConfig(rank=2), 'float32')['blocks']['experts']
+  assert plain.keys() == {'router', 'gate', 'up', 'down'}
+  for name in ('gate', 'up', 'down'):
+    kernels = np.asarray(stored[name], np.float32)
+    scales = np.asarray(stored[name + '_scale'])[:, :, None]
+    np.testing.assert_array_equal(plain[name], kernels * scales)

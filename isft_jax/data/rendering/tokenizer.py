@@ -142,7 +142,7 @@ def _as_in_file(tokenizer: FastTokenizer, place: str) -> FastTokenizer:
     place: where it was loaded from.
 
   Returns:
-    The same tokenizer, or one of a class that has no steps of its own.
+    The same tokenizer, or one that does just what the file says.
   """
   # This class reads the file as it is.
   if type(tokenizer) is FastTokenizer or not _has_file(place):
