@@ -144,7 +144,7 @@ def test_what_experts_do_is_what_their_traced_gradient_does(remat):
   graphdef, params = nnx.split(Experts(config, nnx.Rngs(0)))
 
   def mix(params, x_BLD):
-    return nnx.merge(graphdef, params)(x_BLD)
+    return nnx.merge(graphdef, params)(x_BLD, jax.nn.silu)
 
   if remat != 'none':
     mix = jax.checkpoint(mix, policy=decoder._REMAT[remat])
