@@ -368,6 +368,9 @@ class MeshConfig:
   tensor: int = 1  # devices that split heads and the MLP
   # Devices that split batches and experts, and copy the other parameters.
   expert: int = 1
+  # Devices that split the tokens of each row, and the parameters. For rows so
+  # long that one device cannot hold them.
+  context: int = 1
   # Upper limit of fsdp if data and fsdp are both -1; data takes the rest. On
   # more chips, a shard of a matrix is thinner than a TPU's tiles, and gradients
   # are then all-reduced instead of reduce-scattered: twice the bytes.
@@ -378,7 +381,7 @@ class MeshConfig:
 
     `sharding.make_mesh` checks that the axes cover the devices.
     """
-    for name in ('data', 'fsdp', 'tensor', 'expert'):
+    for name in ('data', 'fsdp', 'tensor', 'expert', 'context'):
       size = getattr(self, name)
       if size != -1 and size < 1:
         raise ValueError(

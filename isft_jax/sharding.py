@@ -1,12 +1,14 @@
 """Device mesh, strict sharding rules for trees of arrays, and global batches.
 
 The mesh axes are `data` (replicas), `fsdp` (replicas that shard the parameters
-among them), `expert` (replicas that divide experts among them) and `tensor`
-(shards of a matrix product). The rows of a batch are split over data, fsdp and
-expert. If TPUs form several slices, only data crosses them: the network between
+among them), `expert` (replicas that divide experts among them), `context`
+(devices that divide the columns of a row among them, and the parameters) and
+`tensor` (shards of a matrix product). The rows of a batch are split over data,
+fsdp and expert. If TPUs form several slices, only data crosses them: the network between
 slices is slow, and then carries one sum of gradients per step.
 """
 
+import dataclasses
 import functools
 import math
 import re
@@ -18,7 +20,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from isft_jax.axes import AXES, ROWS, Rules, Spec, describe
+from isft_jax import column_order
+from isft_jax.axes import AXES, CONTEXT, ROWS, Rules, Spec, describe
 from isft_jax.config import MeshConfig
 from isft_jax.types import Batch, PyTree
 
@@ -26,7 +29,7 @@ from isft_jax.types import Batch, PyTree
 def make_mesh(
   config: MeshConfig, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Returns a (data, fsdp, expert, tensor) mesh.
+  """Returns a (data, fsdp, expert, context, tensor) mesh.
 
   Args:
     config: size of each axis. One axis may be -1: it takes the devices that
@@ -45,15 +48,15 @@ def make_mesh(
   """
   devices = jax.devices() if devices is None else devices
   # The product of the sizes, in the order of `AXES`, is the number of devices.
-  sizes = [config.data, config.fsdp, config.expert, config.tensor]
+  sizes = [getattr(config, axis) for axis in AXES]
 
   # Resolve axes of -1, and the mesh of one device.
-  if sizes == [1, 1, 1, 1] and jax.process_count() == 1:
+  if sizes == [1] * len(AXES) and jax.process_count() == 1:
     devices = devices[:1]
   if sizes[:2] == [-1, -1] and config.fsdp_at_most > 0:
-    # Devices per slice that expert and tensor leave to data and fsdp.
+    # Devices per slice that the other axes leave to data and fsdp.
     share = len(devices) // len(by_slice(devices))
-    share //= max(1, sizes[2]) * max(1, sizes[3])
+    share //= math.prod(max(1, size) for size in sizes[2:])
     at_most = min(config.fsdp_at_most, max(1, share))
     sizes[1] = next(n for n in range(at_most, 0, -1) if share % n == 0)
   # One axis of -1 takes the rest.
@@ -61,14 +64,11 @@ def make_mesh(
   if sizes.count(-1) == 1 and given > 0 and len(devices) % given == 0:
     sizes[sizes.index(-1)] = len(devices) // given
   # Every device must be used.
-  wanted = (
-    f'config.mesh is data={config.data}, fsdp={config.fsdp}, '
-    f'expert={config.expert}, tensor={config.tensor}'
-  )
+  wanted = describe(AXES, dataclasses.asdict(config))
   if int(np.prod(sizes)) != len(devices) or min(sizes) < 1:
     raise ValueError(
-      f'{wanted}, which does not cover {len(devices)} devices; set one axis to '
-      '-1 to take all devices that the others leave'
+      f'{wanted} does not cover {len(devices)} devices; set one axis to -1 to '
+      'take all devices that the others leave'
     )
 
   # Split data over the slices; each slice has the same other axes.
@@ -93,9 +93,8 @@ def make_mesh(
     ]
   except NotImplementedError:
     raise ValueError(
-      f'{wanted}, but on {devices[0].device_kind} each of them must take whole '
-      'axes of the slice; choose products of its sizes, such as 4 or 16 on '
-      '4x4x4'
+      f'{wanted}: on {devices[0].device_kind} each axis must take whole axes '
+      'of the slice; choose products of its sizes, such as 4 or 16 on 4x4x4'
     ) from None
   # Slices follow each other along the first axis, data.
   return Mesh(np.concatenate(grids), AXES, axis_types=auto)
@@ -216,9 +215,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of a batch: rows over data, fsdp and expert."""
-  # The same for all arrays of a batch: the first axis has the rows.
-  return NamedSharding(mesh, PartitionSpec(ROWS))
+  """Returns the sharding of a batch.
+
+  Rows are split over data, fsdp and expert, and both the columns and the
+  targets of a row over context.
+  """
+  # The same for all arrays of a batch, whose axes are rows and L or K.
+  return NamedSharding(mesh, PartitionSpec(ROWS, CONTEXT))
 
 
 def check_batch_size(
@@ -243,13 +246,36 @@ def check_batch_size(
     )
 
 
+def check_row(seq_len: int, targets_per_row: int, mesh: Mesh) -> None:
+  """Raises ValueError if a row does not divide over the mesh.
+
+  Args:
+    seq_len: tokens per row, L.
+    targets_per_row: scored targets per row, K.
+    mesh: mesh whose context axis splits them.
+  """
+  devices = mesh.shape[CONTEXT]
+  # Two parts of a row per device; see `column_order`.
+  wanted = {'seq_len': 2 * devices, 'targets_per_row': devices}
+  for name, size in (
+    ('seq_len', seq_len),
+    ('targets_per_row', targets_per_row),
+  ):
+    if devices > 1 and size % wanted[name]:
+      raise ValueError(
+        f'rows of {name}={size} do not divide over config.mesh.context='
+        f'{devices}; set {name} to a multiple of {wanted[name]}, such as '
+        f'{-(-size // wanted[name]) * wanted[name]}'
+      )
+
+
 # The mesh of a run never changes, and each batch asks for it.
 @functools.cache
 def host_share(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
   """Returns the equal part of a batch's rows that a host reads.
 
-  If the devices of several hosts hold the same rows (because `tensor` crosses
-  hosts), these hosts read the same rows.
+  If the devices of several hosts hold the same rows (because `context` or
+  `tensor` crosses hosts), these hosts read the same rows.
 
   Args:
     mesh: mesh whose data, fsdp and expert axes split the rows.
@@ -264,7 +290,8 @@ def host_share(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
   host = jax.process_index() if host is None else host
   # First rows of the shards of each host, in a batch with a row per device.
   rows_by_host: dict[int, set[int]] = {}
-  shard_rows = batch_sharding(mesh).devices_indices_map((mesh.size,))
+  by_rows = NamedSharding(mesh, PartitionSpec(ROWS))
+  shard_rows = by_rows.devices_indices_map((mesh.size,))
   device: jax.Device
   for device, (rows,) in shard_rows.items():
     # An unsplit axis has the slice(None), whose start is None.
@@ -274,8 +301,8 @@ def host_share(mesh: Mesh, host: int | None = None) -> tuple[int, int]:
   if len(set().union(*shares)) != sum(map(len, shares)):
     raise ValueError(
       'config.mesh gives two hosts some rows in common, but not all; let '
-      'config.mesh.tensor divide the devices of a host, or be a multiple of '
-      'them'
+      'config.mesh.context x config.mesh.tensor divide the devices of a host, '
+      'or be a multiple of them'
     )
   return shares.index(sorted(rows_by_host[host])), len(shares)
 
@@ -284,23 +311,45 @@ def to_global(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
   """Assembles global arrays from the rows that each host read.
 
   Args:
-    batch: this host's share of the rows; see `host_share`.
+    batch: this host's share of the rows; see `host_share`. Columns are in
+      their natural order.
     mesh: mesh whose data, fsdp and expert axes split the rows.
 
   Returns:
-    The whole batch, sharded over the devices of all hosts.
+    The whole batch, sharded over the devices of all hosts. Columns are in the
+    order of `column_order`.
 
   Raises:
     ValueError: the rows do not divide over the mesh.
   """
   # A host has 1 / shares of the rows.
   _, shares = host_share(mesh)
-  check_batch_size(len(jax.tree.leaves(batch)[0]) * shares, mesh)
+  rows, columns = batch.tokens_BL.shape
+  check_batch_size(rows * shares, mesh)
+  check_row(columns, batch.columns_BK.shape[1], mesh)
+  batch = _in_places(batch, mesh.shape[CONTEXT])
   sharding = batch_sharding(mesh)
   # No data moves between hosts: each host passes its own rows to its own
-  # devices.
+  # devices. It has all columns of them.
   return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+    lambda x: jax.make_array_from_process_local_data(
+      sharding, x, (rows * shares, x.shape[1])
+    ),
+    batch,
+  )
+
+
+def _in_places(batch: Batch[np.ndarray], devices: int) -> Batch[np.ndarray]:
+  """Returns a batch with its columns in the order of `column_order`."""
+  if devices == 1:
+    return batch
+  columns_L = column_order.columns(batch.tokens_BL.shape[1], devices)
+  place_of_column_L = np.argsort(columns_L).astype(np.int32)
+  return batch._replace(
+    tokens_BL=batch.tokens_BL[:, columns_L],
+    positions_BL=batch.positions_BL[:, columns_L],
+    segment_ids_BL=batch.segment_ids_BL[:, columns_L],
+    columns_BK=place_of_column_L[batch.columns_BK],
   )
 
 

@@ -14,13 +14,14 @@ from isft_jax import chips, sharding
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig
 from isft_jax.models import decoder
 from isft_jax.train import optim
+from isft_jax.types import Batch
 from tests.fixtures import needs
 
 P = PartitionSpec
 
 
-def mesh_of(data=-1, fsdp=1, tensor=1, expert=1):
-  return sharding.make_mesh(MeshConfig(data, fsdp, tensor, expert))
+def mesh_of(data=-1, fsdp=1, tensor=1, expert=1, context=1):
+  return sharding.make_mesh(MeshConfig(data, fsdp, tensor, expert, context))
 
 
 def shapes(tree):
@@ -39,32 +40,35 @@ def shapes(tree):
   ('devices', 'config', 'sizes'),
   [
     #              data, fsdp, tensor, expert; data, fsdp, expert, tensor
-    (8, MeshConfig(), (8, 1, 1, 1)),
-    (1, MeshConfig(), (1, 1, 1, 1)),
-    (8, MeshConfig(8, 1, 1), (8, 1, 1, 1)),
-    (8, MeshConfig(-1, 2, 2), (2, 2, 1, 2)),
-    (8, MeshConfig(2, -1, 1), (2, 4, 1, 1)),
-    (8, MeshConfig(1, 2, -1), (1, 2, 1, 4)),
-    (8, MeshConfig(1, 2, 1, -1), (1, 2, 4, 1)),
-    (8, MeshConfig(-1, 2, 2, 2), (1, 2, 2, 2)),
-    (8, MeshConfig(-1, 1, 1, 4), (2, 1, 4, 1)),
-    (8, MeshConfig(2, 4, -1), (2, 4, 1, 1)),
-    (6, MeshConfig(-1, 3, 1), (2, 3, 1, 1)),
+    (8, MeshConfig(), (8, 1, 1, 1, 1)),
+    (1, MeshConfig(), (1, 1, 1, 1, 1)),
+    (8, MeshConfig(8, 1, 1), (8, 1, 1, 1, 1)),
+    (8, MeshConfig(-1, 2, 2), (2, 2, 1, 1, 2)),
+    (8, MeshConfig(2, -1, 1), (2, 4, 1, 1, 1)),
+    (8, MeshConfig(1, 2, -1), (1, 2, 1, 1, 4)),
+    (8, MeshConfig(1, 2, 1, -1), (1, 2, 4, 1, 1)),
+    (8, MeshConfig(-1, 2, 2, 2), (1, 2, 2, 1, 2)),
+    (8, MeshConfig(-1, 1, 1, 4), (2, 1, 4, 1, 1)),
+    (8, MeshConfig(2, 4, -1), (2, 4, 1, 1, 1)),
+    (6, MeshConfig(-1, 3, 1), (2, 3, 1, 1, 1)),
+    (8, MeshConfig(-1, 2, context=2), (2, 2, 1, 2, 1)),
+    (8, MeshConfig(1, 1, context=-1), (1, 1, 1, 8, 1)),
     # Of two: fsdp takes a divisor, of at most so many.
-    (8, MeshConfig(-1, -1, 1, fsdp_at_most=4), (2, 4, 1, 1)),
-    (8, MeshConfig(-1, -1, 1, fsdp_at_most=16), (1, 8, 1, 1)),
-    (8, MeshConfig(-1, -1, 2, fsdp_at_most=3), (2, 2, 1, 2)),
-    (8, MeshConfig(-1, -1, 1, 2, fsdp_at_most=3), (2, 2, 2, 1)),
-    (8, MeshConfig(-1, -1, 2, 2, fsdp_at_most=16), (1, 2, 2, 2)),
-    (6, MeshConfig(-1, -1, 1, fsdp_at_most=4), (2, 3, 1, 1)),
-    (1, MeshConfig(-1, -1, 1, fsdp_at_most=16), (1, 1, 1, 1)),
-    (8, MeshConfig(2, -1, 1, fsdp_at_most=2), (2, 4, 1, 1)),  # not of one
+    (8, MeshConfig(-1, -1, 1, fsdp_at_most=4), (2, 4, 1, 1, 1)),
+    (8, MeshConfig(-1, -1, 1, fsdp_at_most=16), (1, 8, 1, 1, 1)),
+    (8, MeshConfig(-1, -1, 2, fsdp_at_most=3), (2, 2, 1, 1, 2)),
+    (8, MeshConfig(-1, -1, 1, 2, fsdp_at_most=3), (2, 2, 2, 1, 1)),
+    (8, MeshConfig(-1, -1, 2, 2, fsdp_at_most=16), (1, 2, 2, 1, 2)),
+    (6, MeshConfig(-1, -1, 1, fsdp_at_most=4), (2, 3, 1, 1, 1)),
+    (8, MeshConfig(-1, -1, 1, 1, 4, fsdp_at_most=8), (1, 2, 1, 4, 1)),
+    (1, MeshConfig(-1, -1, 1, fsdp_at_most=16), (1, 1, 1, 1, 1)),
+    (8, MeshConfig(2, -1, 1, fsdp_at_most=2), (2, 4, 1, 1, 1)),  # not of one
   ],
 )
 def test_an_axis_of_minus_1_takes_what_the_others_leave(devices, config, sizes):
   mesh = sharding.make_mesh(config, jax.devices()[:devices])
   assert tuple(mesh.shape.items()) == tuple(
-    zip(('data', 'fsdp', 'expert', 'tensor'), sizes, strict=True)
+    zip(sharding.AXES, sizes, strict=True)
   )
   assert set(mesh.devices.flat) == set(jax.devices()[:devices])
 
@@ -88,22 +92,26 @@ def test_an_axis_of_minus_1_takes_what_the_others_leave(devices, config, sizes):
     (8, MeshConfig(-1, 8, 1, 0)),
     (1, MeshConfig(1, 1, 2)),
     (1, MeshConfig(1, 1, 1, 2)),
+    (8, MeshConfig(2, 2, 1, context=4)),  # 16
+    (8, MeshConfig(-1, 1, context=3)),
   ],
 )
 def test_a_mesh_that_does_not_cover_the_devices_is_refused(devices, config):
-  message = (
-    f'config.mesh is data={config.data}, fsdp={config.fsdp}, '
-    f'expert={config.expert}, tensor={config.tensor}, which does not cover '
-    f'{devices} devices; set one axis to -1'
+  sizes = dataclasses.asdict(config)
+  wanted = ' x '.join(
+    f'config.mesh.{axis}={sizes[axis]}'
+    for axis in ('data', 'fsdp', 'expert', 'context', 'tensor')
+    if sizes[axis] != 1
   )
+  message = f'^{wanted} does not cover {devices} devices; set one axis to -1'
   with pytest.raises(ValueError, match=message):
     sharding.make_mesh(config, jax.devices()[:devices])
 
 
 def test_axes_are_the_compilers_to_use():
   """With explicit axes, a look-up in a sharded embedding raises."""
-  assert mesh_of().axis_types == (AxisType.Auto,) * 4
-  axes = 'data', 'fsdp', 'expert', 'tensor'
+  assert mesh_of().axis_types == (AxisType.Auto,) * 5
+  axes = 'data', 'fsdp', 'expert', 'context', 'tensor'
   assert mesh_of().axis_names == sharding.AXES == axes
 
 
@@ -136,7 +144,7 @@ def test_data_alone_runs_across_slices():
 def test_fsdp_stays_within_a_slice():
   devices = [Described(n, slice_index=n % 2) for n in range(8)]
   mesh = sharding.make_mesh(MeshConfig(-1, -1, fsdp_at_most=8), devices)
-  assert tuple(mesh.shape.values()) == (2, 4, 1, 1)
+  assert tuple(mesh.shape.values()) == (2, 4, 1, 1, 1)
 
 
 def test_data_that_does_not_divide_over_the_slices_is_refused():
@@ -161,8 +169,8 @@ def test_an_axis_that_splits_the_links_of_a_slice_is_refused():
   devices = chips.describe('v5p:4x4x4')
   assert sharding.make_mesh(MeshConfig(1, 16, 1, 4), devices).size == 64
   message = (
-    'config.mesh is data=1, fsdp=32, expert=2, tensor=1, but on TPU v5 each of '
-    'them must take whole axes of the slice; choose products of its sizes'
+    'config.mesh.fsdp=32 x config.mesh.expert=2: on TPU v5 each axis must take '
+    'whole axes of the slice; choose products of its sizes'
   )
   with pytest.raises(ValueError, match=message):
     sharding.make_mesh(MeshConfig(1, 32, 1, 2), devices)
@@ -267,12 +275,12 @@ def test_every_parameter_of_every_kind_of_decoder_has_one_rule(config):
     for path, leaf in jax.tree_util.tree_leaves_with_path(found)
     if 'norm' not in sharding.path_name(path)
   }
-  # The vocabulary is split by both. What else has a width is split by fsdp;
-  # heads and hidden by tensor.
+  # The vocabulary is split by all. What else has a width is split by fsdp and
+  # context; heads and hidden by tensor.
   for name, spec in matrices.items():
-    axes = spec[0] if name in decoder.TABLES else spec
+    axes = jax.tree.leaves(tuple(spec))
     assert 'tensor' in axes, name
-    assert 'fsdp' in axes or name.endswith('_bias'), name
+    assert {'fsdp', 'context'} <= set(axes) or name.endswith('_bias'), name
 
 
 def test_the_moments_of_the_optimizer_live_with_their_parameters():
@@ -310,38 +318,85 @@ def test_the_whole_state_of_our_optimizer_has_a_place():
 # ---------------------------------------------------------------------- batches
 
 
+def batch_of(rows: int, columns: int, targets: int) -> Batch:
+  """A batch whose numbers are all different within an array."""
+
+  def numbers(size: int) -> np.ndarray:
+    return np.arange(rows * size, dtype=np.int32).reshape(rows, size)
+
+  return Batch(
+    *(numbers(columns) for _ in range(3)),
+    numbers(targets) % columns,
+    *(numbers(targets) for _ in range(3)),
+  )
+
+
 @pytest.mark.parametrize(
   'sizes',
   [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8), (1, 1, 1, 8), (1, 2, 2, 2)],
 )
 def test_a_batch_is_whole_and_its_rows_are_split_over_all_but_tensor(sizes):
-  mesh = mesh_of(*sizes)
-  batch = {'tokens': np.arange(48).reshape(16, 3), 'weights': np.ones((16, 2))}
+  mesh, batch = mesh_of(*sizes), batch_of(16, 3, 2)
   made = sharding.to_global(batch, mesh)
   jax.tree.map(np.testing.assert_array_equal, made, batch)
   rows = 16 * sizes[2] // 8
-  assert {s.data.shape for s in made['tokens'].addressable_shards} == {
+  assert {s.data.shape for s in made.tokens_BL.addressable_shards} == {
     (rows, 3)
   }
-  assert {array.sharding for array in made.values()} == {
-    sharding.batch_sharding(mesh)
-  }
+  assert {array.sharding for array in made} == {sharding.batch_sharding(mesh)}
+
+
+def test_the_columns_and_the_targets_of_a_row_are_split_over_context():
+  mesh, batch = mesh_of(2, 1, 1, 1, 4), batch_of(4, 16, 8)
+  made = sharding.to_global(batch, mesh)
+  assert {array.sharding for array in made} == {sharding.batch_sharding(mesh)}
+  # Two parts of two columns on each device.
+  places = [0, 1, 14, 15, 2, 3, 12, 13, 4, 5, 10, 11, 6, 7, 8, 9]
+  for name in ('tokens_BL', 'positions_BL', 'segment_ids_BL'):
+    array = getattr(made, name)
+    np.testing.assert_array_equal(array, getattr(batch, name)[:, places])
+    assert {s.data.shape for s in array.addressable_shards} == {(2, 4)}
+  # A target's column has moved, and its token with it.
+  for b, column in itertools.product(range(4), range(8)):
+    place = made.columns_BK[b, column]
+    assert (
+      made.tokens_BL[b, place]
+      == (batch.tokens_BL[b, batch.columns_BK[b, column]])
+    )
+  for name in ('targets_BK', 'weights_BK', 'authors_BK'):
+    np.testing.assert_array_equal(getattr(made, name), getattr(batch, name))
+    shards = getattr(made, name).addressable_shards
+    assert {s.data.shape for s in shards} == {(2, 2)}
+
+
+@pytest.mark.parametrize(
+  ('columns', 'targets', 'message'),
+  [
+    (12, 8, 'seq_len=12 do not .*context=4; set seq_len to .* 8, such as 16$'),
+    (16, 6, 'targets_per_row=6 do not .* to a multiple of 4, such as 8$'),
+  ],
+)
+def test_a_row_that_does_not_divide_over_context_is_refused(
+  columns, targets, message
+):
+  with pytest.raises(ValueError, match=message):
+    sharding.to_global(batch_of(2, columns, targets), mesh_of(2, 1, 1, 1, 4))
 
 
 @pytest.mark.parametrize(
   ('rows', 'sizes', 'message'),
   [
-    (12, (8, 1, 1), 'a batch of 12 .*data=8 x .*fsdp=1 x .*mesh.expert=1$'),
-    (12, (4, 2, 1), 'a batch of 12 .*data=4 x .*fsdp=2 x .*mesh.expert=1$'),
-    (12, (2, 2, 1, 2), 'a batch of 12 .*data=2 x .*fsdp=2 x .*mesh.expert=2$'),
-    (1, (1, 2, 4), 'a batch of 1 rows .*data=1 x .*fsdp=2 x .*mesh.expert=1$'),
+    (12, (8, 1, 1), 'a batch of 12 .* over config.mesh.data=8$'),
+    (12, (4, 2, 1), 'a batch of 12 .*data=4 x .*fsdp=2$'),
+    (12, (2, 2, 1, 2), 'a batch of 12 .*data=2 x .*fsdp=2 x .*expert=2$'),
+    (1, (1, 2, 4), 'a batch of 1 rows .* over config.mesh.fsdp=2$'),
   ],
 )
 def test_rows_that_do_not_divide_over_the_mesh_are_refused(
   rows, sizes, message
 ):
   with pytest.raises(ValueError, match=message):
-    sharding.to_global({'tokens': np.zeros((rows, 3))}, mesh_of(*sizes))
+    sharding.to_global(batch_of(rows, 3, 2), mesh_of(*sizes))
 
 
 def test_each_micro_batch_is_split_over_the_mesh():
@@ -350,7 +405,7 @@ def test_each_micro_batch_is_split_over_the_mesh():
     sharding.check_batch_size(rows, mesh, parts)
   message = (
     r'12 rows in 2 microbatches \(optim.accumulate\) does not divide over '
-    r'config.mesh.data=2 x config.mesh.fsdp=2 x config.mesh.expert=1$'
+    r'config.mesh.data=2 x config.mesh.fsdp=2$'
   )
   with pytest.raises(ValueError, match=message):
     sharding.check_batch_size(12, mesh, microbatches=2)
@@ -378,7 +433,9 @@ def test_a_vocabulary_that_does_not_divide_is_split_by_width():
   _, params = decoder.abstract(model)
   found = sharding.shardings(params, decoder.PARTITION_RULES, mesh)
   for name in ('embedding', 'head'):
-    assert found[name].spec == PartitionSpec(None, ('tensor', 'fsdp'))
+    assert found[name].spec == PartitionSpec(
+      None, ('tensor', 'fsdp', 'context')
+    )
   # The first choice is the one that an error names.
   _, params = decoder.abstract(dataclasses.replace(model, width=12))
   with pytest.raises(ValueError, match=r'embedding \(22, 12\): .* 22 does not'):

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
+from isft_jax import column_order
+from isft_jax.axes import ROWS
+from isft_jax.models import context
 from isft_jax.models.layer_kinds import Rope
 from isft_jax.models.splash_attention import splash_attention
 
@@ -153,6 +157,9 @@ def packed_attention(
   Padding is a segment like any other (its id is 0). Every query therefore sees
   at least itself, so no softmax is empty, and outputs of padding are finite.
 
+  If a mesh in context splits the columns of a row, queries, keys and values are
+  in the order of `column_order`.
+
   Args:
     q_BLHA: queries, already rotated.
     k_BLNA: keys, already rotated.
@@ -182,7 +189,11 @@ def packed_attention(
   # into an added [B, 1, L, L] array: memory would still grow with L^2. cuDNN's
   # offsets of packed documents are not available there. It is not tested here,
   # and so not used.
-  columns_L = jnp.arange(q_BLHA.shape[1])
+  shards = context.devices()
+  columns_L = jnp.asarray(column_order.columns(q_BLHA.shape[1], shards))
+  if shards > 1:
+    # Queries stay split. Every device gathers all keys and values of its rows.
+    k_BLNA, v_BLNA = (_whole_rows(x_BLNA) for x_BLNA in (k_BLNA, v_BLNA))
   # A query sees earlier columns of its own segment, and itself.
   causal_LL = columns_L[:, None] >= columns_L[None, :]
   if any(windows):
@@ -247,6 +258,13 @@ def cached_attention(
   weights_BNGLS = jax.nn.softmax(scores_BNGLS).astype(v_BNSA.dtype)
   mixed_BLNGA = jnp.einsum('BNGLS,BNSA->BLNGA', weights_BNGLS, v_BNSA)
   return mixed_BLNGA.reshape(B, L, H, A)
+
+
+def _whole_rows(x_BLNA: jax.Array) -> jax.Array:
+  """Constrains the columns of each row to be on every device."""
+  free = PartitionSpec.UNCONSTRAINED  # the compiler's choice
+  spec = PartitionSpec(ROWS, None, free, free)
+  return jax.lax.with_sharding_constraint(x_BLNA, spec)
 
 
 def _column_window(

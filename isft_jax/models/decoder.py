@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from isft_jax.axes import FSDP, ROWS, TENSOR, Rules
+from isft_jax.axes import CONTEXT, ROWS, TENSOR, WEIGHTS, Rules
 from isft_jax.config import LoraConfig, ModelConfig
 from isft_jax.models import (
   attention,
@@ -41,32 +41,32 @@ PARTITION_RULES: Rules = (
   # V D, by width if the vocabulary does not divide.
   (
     r'(^|/)(embedding|head)$',
-    ((TENSOR, FSDP), None),
-    (None, (TENSOR, FSDP)),
+    ((TENSOR, *WEIGHTS), None),
+    (None, (TENSOR, *WEIGHTS)),
   ),
   (r'(^|/)norm$', (None,)),  # D
   (r'blocks/(attention|mlp)(_post)?_norm$', (None, None)),  # layers D
-  (r'blocks/attention/[qkv]$', (None, FSDP, TENSOR, None)),  # layers D H A
+  (r'blocks/attention/[qkv]$', (None, WEIGHTS, TENSOR, None)),  # layers D H A
   (r'blocks/attention/[qkv]_bias$', (None, TENSOR, None)),  # layers H A
   (r'blocks/attention/[qk]_norm$', (None, None)),  # layers A
   (r'blocks/attention/[qk]_heads_norm$', (None, TENSOR, None)),  # layers H A
-  (r'blocks/attention/o$', (None, TENSOR, None, FSDP)),  # layers H A D
-  (r'blocks/mlp/(gate|up)$', (None, FSDP, TENSOR)),  # layers D F
-  (r'blocks/mlp/down$', (None, TENSOR, FSDP)),  # layers F D
+  (r'blocks/attention/o$', (None, TENSOR, None, WEIGHTS)),  # layers H A D
+  (r'blocks/mlp/(gate|up)$', (None, WEIGHTS, TENSOR)),  # layers D F
+  (r'blocks/mlp/down$', (None, TENSOR, WEIGHTS)),  # layers F D
   # Scales of int8 kernels.
   (r'blocks/attention/[qkv]_scale$', (None, TENSOR, None)),  # layers H A
-  (r'blocks/attention/o_scale$', (None, FSDP)),  # layers D
+  (r'blocks/attention/o_scale$', (None, WEIGHTS)),  # layers D
   (r'blocks/mlp/(gate|up)_scale$', (None, TENSOR)),  # layers F
-  (r'blocks/mlp/down_scale$', (None, FSDP)),  # layers D
+  (r'blocks/mlp/down_scale$', (None, WEIGHTS)),  # layers D
   # Adapters are split as their kernels are. The rank r is never split.
-  (r'blocks/attention/[qkv]_lora_a$', (None, FSDP, None)),  # layers D r
+  (r'blocks/attention/[qkv]_lora_a$', (None, WEIGHTS, None)),  # layers D r
   (r'blocks/attention/[qkv]_lora_b$', (None, None, TENSOR, None)),  # . r H A
   (r'blocks/attention/o_lora_a$', (None, TENSOR, None, None)),  # layers H A r
-  (r'blocks/attention/o_lora_b$', (None, None, FSDP)),  # layers r D
-  (r'blocks/mlp/(gate|up)_lora_a$', (None, FSDP, None)),  # layers D r
+  (r'blocks/attention/o_lora_b$', (None, None, WEIGHTS)),  # layers r D
+  (r'blocks/mlp/(gate|up)_lora_a$', (None, WEIGHTS, None)),  # layers D r
   (r'blocks/mlp/(gate|up)_lora_b$', (None, None, TENSOR)),  # layers r F
   (r'blocks/mlp/down_lora_a$', (None, TENSOR, None)),  # layers F r
-  (r'blocks/mlp/down_lora_b$', (None, None, FSDP)),  # layers r D
+  (r'blocks/mlp/down_lora_b$', (None, None, WEIGHTS)),  # layers r D
   *experts.PARTITION_RULES,
 )
 NO_LORA = LoraConfig()
@@ -357,13 +357,13 @@ GraphDef = nnx.GraphDef[Decoder]
 def _by_rows(x_BLD: jax.Array) -> jax.Array:
   """Constrains rows to be split over the mesh in context, if there is one.
 
-  The compiler would otherwise follow the sharding of the embedding, and compute
-  all rows on every device.
+  The columns of a row are split over `context`. The compiler would otherwise
+  follow the sharding of the embedding, and compute all rows on every device.
   """
   # Without a mesh in context, there is nothing to constrain to.
   if jax.sharding.get_abstract_mesh().empty:
     return x_BLD
-  return jax.lax.with_sharding_constraint(x_BLD, PartitionSpec(ROWS))
+  return jax.lax.with_sharding_constraint(x_BLD, PartitionSpec(ROWS, CONTEXT))
 
 
 def abstract(

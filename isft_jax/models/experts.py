@@ -24,7 +24,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from isft_jax.axes import EXPERT, FSDP, ROWS, TENSOR, Rules
+from isft_jax.axes import (
+  CONTEXT,
+  EXPERT,
+  ROWS,
+  TENSOR,
+  WEIGHTS,
+  Axis,
+  Rules,
+)
 from isft_jax.config import ModelConfig
 from isft_jax.models.projections import SCALE, float_type, quantize
 
@@ -53,14 +61,14 @@ class Params(NamedTuple):
   down_scale: jax.Array | None = None
 
 
-# Mesh axes of each dimension of a layer's parameters. fsdp never splits the
-# last dimension, whose shards would be thinner than a TPU's 128 lanes: their
+# Mesh axes of each dimension of a layer's parameters. `WEIGHTS` never splits
+# the last dimension, whose shards would be thinner than a TPU's 128 lanes: their
 # gradients would then be all-reduced instead of reduce-scattered.
 _AXES = {
-  'router': (FSDP, None),
-  'gate': (EXPERT, FSDP, TENSOR),
-  'up': (EXPERT, FSDP, TENSOR),
-  'down': (EXPERT, (TENSOR, FSDP), None),
+  'router': (WEIGHTS, None),
+  'gate': (EXPERT, WEIGHTS, TENSOR),
+  'up': (EXPERT, WEIGHTS, TENSOR),
+  'down': (EXPERT, (TENSOR, *WEIGHTS), None),
   'gate_scale': (EXPERT, TENSOR),
   'up_scale': (EXPERT, TENSOR),
   'down_scale': (EXPERT, None),
@@ -170,7 +178,8 @@ def mix(
   k experts.
 
   Args:
-    x_BLD: inputs; rows sharded over data, fsdp and expert.
+    x_BLD: inputs; rows sharded over data, fsdp and expert, columns over
+      context.
     params: parameters of a layer, sharded as they are stored. Kernels are cast
       to the data type of x.
     top_k: experts per token, k.
@@ -202,7 +211,7 @@ def mix(
     for name, array in params._asdict().items()
     if array is not None
   ]
-  by_rows = PartitionSpec(ROWS, None, None)
+  by_rows = PartitionSpec(ROWS, CONTEXT, None)
   return jax.shard_map(
     functools.partial(
       _mix_shards, top_k=top_k, normalize=normalize, activation=activation
@@ -222,17 +231,17 @@ def _mix_shards(
   """Mixes the rows of one device, which has shards of some experts."""
 
   def gather(
-    name: str, array: jax.Array, over: str, axis: int = 0
+    name: str, array: jax.Array, over: Axis, axis: int = 0
   ) -> jax.Array:
     # The name tells collectives apart, in profiles and in `tpu.collectives`.
     with jax.named_scope(name):
       return jax.lax.all_gather(array, over, axis=axis, tiled=True)
 
   params = params._replace(
-    router=gather('router', params.router, FSDP),
-    gate=gather('gate', params.gate, FSDP, axis=1),
-    up=gather('up', params.up, FSDP, axis=1),
-    down=gather('down', params.down, FSDP, axis=1),
+    router=gather('router', params.router, WEIGHTS),
+    gate=gather('gate', params.gate, WEIGHTS, axis=1),
+    up=gather('up', params.up, WEIGHTS, axis=1),
+    down=gather('down', params.down, WEIGHTS, axis=1),
   )
   x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
   chosen_Tk, p_Tk = choose(x_TD, params.router, top_k, normalize)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from isft_jax import losses
+from isft_jax.models import context
 from isft_jax.models.decoder import GraphDef, compute_logits
 from isft_jax.types import Batch
 
@@ -34,9 +35,7 @@ def target_nll(
   model = nnx.merge(graphdef, params)
   hidden_BLD = model(batch.tokens_BL, batch.positions_BL, batch.segment_ids_BL)
   # Only K columns of a row have a target, so only their logits are computed.
-  hidden_BKD = jnp.take_along_axis(
-    hidden_BLD, batch.columns_BK[..., None], axis=1
-  )
+  hidden_BKD = context.take_columns(hidden_BLD, batch.columns_BK)
   chunks = count_chunks(model.config.vocab_size, model.config.head_chunk)
   # A small vocabulary needs no chunks.
   if chunks == 1:

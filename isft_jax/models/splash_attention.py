@@ -12,9 +12,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as kernels
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from isft_jax.axes import ROWS, TENSOR, describe
+from isft_jax import column_order
+from isft_jax.axes import CONTEXT, ROWS, TENSOR, describe
+from isft_jax.models import context
 
 # Lanes of a TPU's vector register. Block sizes are multiples of it.
 _LANES = 128
@@ -39,9 +41,10 @@ def splash_attention(
   """Computes `attention.packed_attention` with the splash kernel.
 
   The compiler cannot split a kernel over devices. Under a mesh in context
-  (jax.sharding.use_abstract_mesh) it is split here: rows over data, fsdp
-  and expert, heads over tensor. No communication is needed. Without a mesh, the
-  arrays must not be sharded.
+  (jax.sharding.use_abstract_mesh) it is split here: rows over data, fsdp and
+  expert, heads over tensor, and queries over context. A device gathers the keys
+  and values of its rows if context splits them; nothing else is communicated.
+  Without a mesh, the arrays must not be sharded.
 
   Args:
     q_BLHA: queries, already rotated.
@@ -57,36 +60,48 @@ def splash_attention(
     Mixed values [B, L, H, A].
 
   Raises:
-    ValueError: the rows or the key-value heads do not divide over the mesh.
+    ValueError: the rows, the columns or the key-value heads do not divide over
+      the mesh.
   """
-  # Without a mesh in context, the kernel runs on one device.
-  attend = functools.partial(
-    _attend,
-    scale=q_BLHA.shape[-1] ** -0.5 if scale is None else scale,
-    window=window,
-    interpret=interpret,
-  )
+  scale = q_BLHA.shape[-1] ** -0.5 if scale is None else scale
   arrays = q_BLHA, k_BLNA, v_BLNA, segment_ids_BL
+  B, L, H = q_BLHA.shape[:3]
   mesh = jax.sharding.get_abstract_mesh()
+  # Without a mesh in context, the kernel runs on one device.
   if mesh.empty:
-    return attend(*arrays)
+    kernel = _kernel(L, H, window, 1, interpret)
+    ids = kernels.SegmentIds(segment_ids_BL, segment_ids_BL)
+    return _attend(kernel, q_BLHA, k_BLNA, v_BLNA, ids, scale)
   # Rows are split over data, fsdp and expert, heads over tensor.
   shards = math.prod(mesh.shape[axis] for axis in ROWS)
-  B, kv_heads = len(q_BLHA), k_BLNA.shape[2]
+  kv_heads, parts = k_BLNA.shape[2], mesh.shape[CONTEXT]
   if B % shards or kv_heads % mesh.shape[TENSOR]:
     raise ValueError(
       f'splash attention of {B} rows and {kv_heads} key-value heads does not '
       f'divide over {describe(ROWS, mesh.shape)} and config.mesh.tensor='
       f"{mesh.shape[TENSOR]}; set config.model.attention='xla', or change them"
     )
+  # A block of queries is a part of a row, or less; see `column_order`.
+  if parts > 1 and L % (2 * parts * _LANES):
+    raise ValueError(
+      f'rows of seq_len={L} do not divide over config.mesh.context={parts} for '
+      f'splash attention; set seq_len to a multiple of {2 * parts * _LANES}, '
+      f'such as {-(-L // (2 * parts * _LANES)) * 2 * parts * _LANES}'
+    )
   # Attention mixes neither rows nor heads, so each device works on its own.
-  heads = PartitionSpec(ROWS, None, TENSOR, None)
+  heads = PartitionSpec(ROWS, CONTEXT, TENSOR, None)
+  columns = PartitionSpec(ROWS, CONTEXT)
+  kernel = _kernel(L, H // mesh.shape[TENSOR], window, parts, interpret)
+  # The kernel is a tree of arrays: the blocks that each device computes.
+  blocks_of_device = kernel.manual_sharding_spec(
+    NamedSharding(mesh, PartitionSpec(None, CONTEXT))
+  )
   return jax.shard_map(
-    attend,
-    in_specs=(heads, heads, heads, PartitionSpec(ROWS, None)),
+    functools.partial(_attend_shards, scale=scale),
+    in_specs=(blocks_of_device, heads, heads, heads, columns),
     out_specs=heads,
     check_vma=False,  # the kernel does not declare the axes it varies over
-  )(*arrays)
+  )(kernel, *arrays)
 
 
 def blocks(length: int) -> tuple[int, int]:
@@ -120,22 +135,44 @@ def count_pairs(length: int, window: int = 0) -> int:
   return sum(min(i, left) + 1 for i in range(count)) * block**2
 
 
-def _attend(
+def _attend_shards(
+  kernel: Callable[..., jax.Array],
   q_BLHA: jax.Array,
   k_BLNA: jax.Array,
   v_BLNA: jax.Array,
   segment_ids_BL: jax.Array,
   scale: float,
-  window: int,
-  interpret: bool,
 ) -> jax.Array:
-  L, H, A = q_BLHA.shape[1:]
-  count, block = blocks(L)
-  # `fill` columns pad the row to whole blocks.
-  fill = count * block - L
+  """Attends on one device, which has some columns of its rows, or all."""
+  # Keys are gathered before their heads are padded, and in natural order.
+  return _attend(
+    kernel,
+    q_BLHA,
+    context.gather(k_BLNA),
+    context.gather(v_BLNA),
+    kernels.SegmentIds(segment_ids_BL, context.gather(segment_ids_BL)),
+    scale,
+  )
+
+
+def _attend(
+  kernel: Callable[..., jax.Array],
+  q_BLHA: jax.Array,
+  k_BSNA: jax.Array,
+  v_BSNA: jax.Array,
+  ids: kernels.SegmentIds,
+  scale: float,
+) -> jax.Array:
+  """Runs a kernel on L queries and S keys of each row."""
+  L, _, A = q_BLHA.shape[1:]
   # The kernel does not scale scores, so scale the queries. In float32, because
   # a rounded 1 / sqrt(A) would be another temperature.
   q_BLHA = (q_BLHA.astype(jnp.float32) * scale).astype(q_BLHA.dtype)
+
+  # `fill` columns pad a whole row to whole blocks. A part of a row has whole
+  # blocks.
+  S = k_BSNA.shape[1]
+  fill = math.prod(blocks(S)) - S if L == S else 0
 
   # Pad heads with zeros to a multiple of 128, the sizes that jax tests the
   # kernel with. Zeros add nothing to a product, and cost nothing: the kernel's
@@ -146,27 +183,39 @@ def _attend(
 
   # Padding columns form a segment of their own, which no query of a document
   # sees.
-  ids_BL = jnp.pad(segment_ids_BL, ((0, 0), (0, fill)), constant_values=_NOBODY)
-  kernel = _kernel(count * block, H, block, window, interpret)
-  mixed_BHLA = jax.vmap(kernel)(
-    pad(q_BLHA),
-    pad(k_BLNA),
-    pad(v_BLNA),
-    kernels.SegmentIds(ids_BL, ids_BL),
+  ids = jax.tree.map(
+    lambda ids_BL: jnp.pad(
+      ids_BL, ((0, 0), (0, fill)), constant_values=_NOBODY
+    ),
+    ids,
   )
+  mixed_BHLA = jax.vmap(kernel)(pad(q_BLHA), pad(k_BSNA), pad(v_BSNA), ids)
   # Drop the padding of columns and heads.
   return mixed_BHLA.swapaxes(1, 2)[:, :L, :, :A]
 
 
 def _kernel(
-  length: int, heads: int, block: int, window: int, interpret: bool
-) -> Callable[..., jax.Array]:
+  length: int, heads: int, window: int, devices: int, interpret: bool
+) -> kernels.splash_attention_kernel.SplashAttentionKernel:
   """Returns the kernel of one row: q [H, L, A], k and v [N, L, A] -> [H, L, A].
 
   Query heads of a group share the keys they read.
+
+  Args:
+    length: columns of the row.
+    heads: query heads, H.
+    window: columns that a query sees at most; 0: all earlier ones.
+    devices: devices that split the queries of the row.
+    interpret: emulate the kernel.
   """
-  # The backward pass has two kernels. A fused one would write one dq per block
-  # of keys, [L / block, H, L, A], and sum them in the data type of q.
+  if devices == 1:
+    count, block = blocks(length)
+    length = count * block
+  else:
+    # The largest block that divides a part of the row.
+    part = length // (2 * devices)
+    sizes = range(_BLOCK, 0, -_LANES)
+    block = next(size for size in sizes if part % size == 0)
   shape = length, length
   mask = (
     # Columns to the left and to the right of a query.
@@ -174,6 +223,10 @@ def _kernel(
     if 0 < window < length
     else kernels.CausalMask(shape)
   )
+  # Column of each query. Each device has the next `length / devices` of them.
+  mask.q_sequence = column_order.columns(length, devices)
+  # The backward pass has two kernels. A fused one would write one dq per block
+  # of keys, [L / block, H, L, A], and sum them in the data type of q.
   return kernels.make_splash_mha(
     kernels.MultiHeadMask([mask] * heads),
     # One size for all blocks of the forward and backward kernels.
@@ -186,6 +239,6 @@ def _kernel(
       block_kv_dq=block,
     ),
     head_shards=1,
-    q_seq_shards=1,
+    q_seq_shards=devices,
     interpret=interpret,
   )

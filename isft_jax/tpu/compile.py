@@ -73,6 +73,7 @@ def compile_run(
     shape, config.optim, config.mesh, 1_000, devices, lora=config.lora
   )
   sharding.check_batch_size(B, trainer.mesh, config.optim.accumulate)
+  sharding.check_row(L, K, trainer.mesh)
   # v2, v3 and 7x have two devices per chip. Figures of the report are per chip.
   chips = trainer.mesh.size // chip.devices
 

@@ -166,6 +166,8 @@ def _train(
   sharding.check_batch_size(
     config.batch_size, trainer.mesh, config.optim.accumulate
   )
+  for plan in (each.plan for each in (source, *heldout.values())):
+    sharding.check_row(plan.seq_len, plan.targets_per_row, trainer.mesh)
   # Prompts are encoded before anything is compiled or written.
   asked = None
   if samples:

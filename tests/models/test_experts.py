@@ -17,7 +17,7 @@ from isft_jax.models import experts
 from isft_jax.models.experts import Params
 from tests.fixtures import fast_jit, import_or_skip
 
-B, L, D, F, E = 8, 3, 8, 4, 8
+B, L, D, F, E = 8, 4, 8, 4, 8
 KERNELS = 'gate', 'up', 'down'
 
 
@@ -105,7 +105,7 @@ def test_of_equal_probabilities_the_first_win():
 # ----------------------------------------------------------------------- meshes
 
 
-MESHES = {  # data, fsdp, tensor, expert
+MESHES = {  # data, fsdp, tensor, expert, context
   'expert=2': MeshConfig(4, 1, 1, 2),
   'expert=4': MeshConfig(2, 1, 1, 4),
   'expert=8': MeshConfig(1, 1, 1, 8),
@@ -113,6 +113,8 @@ MESHES = {  # data, fsdp, tensor, expert
   'tensor=2,expert=4': MeshConfig(1, 1, 2, 4),
   'all': MeshConfig(1, 2, 2, 2),
   'fsdp=2,tensor=2': MeshConfig(2, 2, 2, 1),
+  'context=2': MeshConfig(1, 2, 1, 2, 2),
+  'context=4': MeshConfig(2, 1, 1, 1, 4),
 }
 
 
@@ -220,7 +222,7 @@ def test_every_parameter_of_stacked_layers_has_one_rule(param_dtype):
   for name, place in placed['blocks']['experts'].items():
     axes = {axis for axis in jax.tree.leaves(tuple(place.spec)) if axis}
     if name in KERNELS:
-      assert axes == {'fsdp', 'expert', 'tensor'}, name
+      assert axes == {'fsdp', 'context', 'expert', 'tensor'}, name
     elif name != 'router':
       assert 'expert' in axes, name
 

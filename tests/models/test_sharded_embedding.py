@@ -12,9 +12,10 @@ from isft_jax.models.sharded_embedding import look_up
 from isft_jax.tpu import collectives as collectives_lib
 
 V, D = 24, 16
-MESHES = [  # data, fsdp, tensor, expert
+MESHES = [  # data, fsdp, tensor, expert, context
   *((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2), (4, 1, 2)),
   *((1, 1, 1, 8), (1, 2, 2, 2)),
+  *((1, 2, 1, 1, 4), (2, 1, 2, 1, 2)),
 ]
 
 
@@ -24,8 +25,8 @@ def on(mesh, function):
       return function(*args)
 
   where = (
-    NamedSharding(mesh, PartitionSpec('tensor', 'fsdp')),
-    NamedSharding(mesh, PartitionSpec(('data', 'fsdp', 'expert'))),
+    NamedSharding(mesh, PartitionSpec('tensor', ('fsdp', 'context'))),
+    sharding.batch_sharding(mesh),
   )
   return jax.jit(traced, in_shardings=where)
 
@@ -44,7 +45,7 @@ def table_VD():
 @pytest.fixture(scope='module')
 def tokens_BL():
   """The first and last id, and one that repeats in a row and across rows."""
-  tokens_BL = np.random.default_rng(0).integers(0, V, (8, 6), np.int32)
+  tokens_BL = np.random.default_rng(0).integers(0, V, (8, 8), np.int32)
   tokens_BL[:, 0], tokens_BL[:, 1], tokens_BL[:, 2:4] = 0, V - 1, 7
   return tokens_BL
 

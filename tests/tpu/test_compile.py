@@ -214,7 +214,7 @@ def test_a_slice_that_does_not_exist_is_named(topology, slices, message):
   ('batch_size', 'mesh', 'message'),
   [
     (6, MeshConfig(1, 4, 1), 'a batch of 6 rows .*data=1 x config.mesh.fsdp=4'),
-    (8, MeshConfig(1, 3, 1), 'config.mesh .*does not cover 4 devices'),
+    (8, MeshConfig(1, 3, 1), 'config.mesh.fsdp=3 does not cover 4 devices'),
   ],
 )
 def test_what_does_not_divide_is_refused_before_compiling(

@@ -228,6 +228,24 @@ def test_the_parameters_are_those_of_one_process(whole, alone):
   )
 
 
+def test_two_hosts_may_split_the_columns_of_each_row(config, whole, folder):
+  """A row is on 8 devices of two hosts, which both read it."""
+  mesh = MeshConfig(data=1, fsdp=1, context=8)
+  config = dataclasses.replace(config, steps=STEPS, mesh=mesh)
+  workdir = folder / 'context'
+  finished = hosts.finish(
+    hosts.start(folder / 'split', 2, *flags(config, workdir))
+  )
+  assert [code for code, *_ in finished] == [0, 0], finished
+  first, second = hosts.read(folder / 'split')
+  assert first == second
+  lines = metrics_lib.read(workdir / 'metrics.jsonl')
+  for line, other in zip(lines, whole[1], strict=True):
+    # float32 sums in another order
+    for name in ('loss', 'grad_norm'):
+      assert line[name] == pytest.approx(other[name], rel=2e-5), name
+
+
 # ------------------------------------------------------------ parts of a batch
 
 
@@ -242,6 +260,8 @@ def test_the_parameters_are_those_of_one_process(whole, alone):
     ((1, 1, 16), 1),  # on all
     ((1, 4, 1, 4), 4),  # experts split the rows, too
     ((1, 2, 4, 2), 2),
+    ((2, 2, 1, 1, 4), 2),  # the columns of a row are on two hosts
+    ((1, 1, 1, 1, 16), 1),
   ],
 )
 def test_the_hosts_of_a_slice_share_out_its_rows(sizes, parts):

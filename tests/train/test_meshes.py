@@ -1,5 +1,7 @@
 """Ten steps on any mesh are the ten steps of one device, in every parameter."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -31,6 +33,10 @@ MESHES = {
   '2x2x2': MeshConfig(data=2, fsdp=2, tensor=2),
   # A dense model: its parameters ignore the axis.
   'expert': MeshConfig(data=1, fsdp=2, tensor=2, expert=2),
+  # A row's columns are split, with documents that cross the borders.
+  'context 2': MeshConfig(data=2, fsdp=2, context=2),
+  'context 4': MeshConfig(data=1, context=4, tensor=2),
+  'context 8': MeshConfig(data=1, context=8),
 }
 
 
@@ -39,16 +45,21 @@ def batches() -> list[Batch]:
   rng = np.random.default_rng(0)
   made = []
   for _ in range(STEPS):
-    tokens = rng.integers(0, MODEL.vocab_size, (8, 25))
+    tokens = rng.integers(0, MODEL.vocab_size, (8, 33))
     made.append(
       Batch(
         tokens_BL=tokens[:, :-1].astype(np.int32),
-        positions_BL=np.tile(np.arange(12, dtype=np.int32), (8, 2)),
-        segment_ids_BL=np.tile(np.repeat([1, 2], 12).astype(np.int32), (8, 1)),
-        columns_BK=np.tile(np.arange(24, dtype=np.int32), (8, 1)),
+        positions_BL=np.tile(
+          np.concatenate([np.arange(21), np.arange(11)]).astype(np.int32),
+          (8, 1),
+        ),
+        segment_ids_BL=np.tile(
+          np.repeat([1, 2], [21, 11]).astype(np.int32), (8, 1)
+        ),
+        columns_BK=np.tile(np.arange(32, dtype=np.int32), (8, 1)),
         targets_BK=tokens[:, 1:].astype(np.int32),
-        weights_BK=(rng.random((8, 24)) > 1 / 3).astype(np.float32),
-        authors_BK=rng.integers(1, 8, (8, 24)).astype(np.int32),
+        weights_BK=(rng.random((8, 32)) > 1 / 3).astype(np.float32),
+        authors_BK=rng.integers(1, 8, (8, 32)).astype(np.int32),
       )
     )
   return made
@@ -73,6 +84,32 @@ def one_device(params):
     state, metrics = step(state, batch)
     path.append(jax.device_get((state.params, metrics['loss'])))
   return path
+
+
+def test_windows_and_experts_agree_if_the_columns_of_a_row_are_split():
+  model = dataclasses.replace(
+    MODEL,
+    layer_kinds=('window', 'full'),
+    window=5,
+    experts=4,
+    experts_per_token=2,
+  )
+  params = jax.device_get(decoder.init(model, jax.random.key(0)))
+  mesh = MeshConfig(data=1, fsdp=2, expert=2, context=2)
+  paths = []
+  for each in (MeshConfig(1, 1, 1), mesh):
+    trainer = make_trainer(model, OPTIM, each, STEPS)
+    state, losses = trainer.start(params), []
+    for batch in batches():
+      batch = sharding.to_global(batch, trainer.mesh)
+      state, metrics = trainer.step(state, batch)
+      losses.append(float(metrics['loss']))
+    paths.append((jax.device_get(state.params), losses))
+  (one, losses), (split, split_losses) = paths
+  np.testing.assert_allclose(split_losses, losses, rtol=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), split, one
+  )
 
 
 @pytest.mark.parametrize('name', MESHES)
