@@ -62,8 +62,8 @@ class Params(NamedTuple):
 
 
 # Mesh axes of each dimension of a layer's parameters. `WEIGHTS` never splits
-# the last dimension, whose shards would be thinner than a TPU's 128 lanes: their
-# gradients would then be all-reduced instead of reduce-scattered.
+# the last dimension, whose shards would be thinner than a TPU's 128 lanes:
+# their gradients would then be all-reduced instead of reduce-scattered.
 _AXES = {
   'router': (WEIGHTS, None),
   'gate': (EXPERT, WEIGHTS, TENSOR),
