@@ -4,8 +4,8 @@ The mesh axes are `data` (replicas), `fsdp` (replicas that shard the parameters
 among them), `expert` (replicas that divide experts among them), `context`
 (devices that divide the columns of a row among them, and the parameters) and
 `tensor` (shards of a matrix product). The rows of a batch are split over data,
-fsdp and expert. If TPUs form several slices, only data crosses them: the network between
-slices is slow, and then carries one sum of gradients per step.
+fsdp and expert. If TPUs form several slices, only data crosses them: the
+network between slices is slow, and then carries one sum of gradients per step.
 """
 
 import dataclasses

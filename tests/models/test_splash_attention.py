@@ -186,7 +186,7 @@ def test_columns_that_do_not_divide_over_the_mesh_are_an_error():
     jax.sharding.use_abstract_mesh(mesh.abstract_mesh),
     pytest.raises(
       ValueError,
-      match='seq_len=1152 .*context=4 .* multiple of 1024, such as 2048',
+      match=r'seq_len=1152 .*context=4 .* multiple of 1024, such as 2048',
     ),
   ):
     jax.eval_shape(interpreted, q, k, v, jnp.ones((2, 1152), int))
