@@ -30,7 +30,7 @@ def run_config(
 
   Args:
     text: argument of the config, such as 'batch_size=8,seq_len=4096'; changes
-      the batch size and the length of a row.
+      the batch size, the length of a row, and the devices that split a row.
     name: of the config.
     model: name of its shape in isft_jax/models/presets.py.
     init_from: id on the Hugging Face hub of the weights to start from.
@@ -42,7 +42,9 @@ def run_config(
   Raises:
     ValueError: the argument has another form.
   """
-  numbers = parse_numbers(text, batch_size=batch_size, seq_len=seq_len)
+  numbers = parse_numbers(
+    text, batch_size=batch_size, seq_len=seq_len, context=1
+  )
   return RunConfig(
     name=name,
     batch_size=numbers['batch_size'],
@@ -53,7 +55,12 @@ def run_config(
     model=model_config(
       model, init_from=init_from, dtype='bfloat16', remat='full'
     ),
-    mesh=MeshConfig(data=-1, fsdp=-1, fsdp_at_most=fsdp_at_most),
+    mesh=MeshConfig(
+      data=-1,
+      fsdp=-1,
+      context=numbers['context'],
+      fsdp_at_most=fsdp_at_most,
+    ),
     optim=OptimConfig(
       learning_rate=learning_rate, schedule='cosine', warmup_steps=20, b2=0.95
     ),

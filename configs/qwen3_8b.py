@@ -10,7 +10,7 @@ Time: 1.3 s per step of the default batch, an estimate by isft-compile.
 Expected: no figure, because it depends on your data. `heldout_nll_by_author` in
   metrics.jsonl should fall.
 Arguments: batch_size, rows per step (default 16); seq_len, tokens per row
-  (default 4096).
+  (default 4096); context, devices that split the tokens of a row (default 1).
 Commands:
 
   isft-prepare --input=RUNS --tokenizer=Qwen/Qwen3-8B \\
@@ -23,7 +23,11 @@ from isft_jax.config import RunConfig
 from isft_jax.configs import _finetune
 
 # (argument, slice) that isft-compile --all checks.
-SLICES = (('batch_size=16,seq_len=4096', 'v5e:4x4'),)
+SLICES = (
+  ('batch_size=16,seq_len=4096', 'v5e:4x4'),
+  ('batch_size=1,seq_len=131072,context=16', 'v5p:2x2x4'),
+  ('batch_size=4,seq_len=131072,context=4', 'v5p:2x2x4'),
+)
 
 
 def get_config(text: str = '') -> RunConfig:

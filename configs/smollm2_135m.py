@@ -10,7 +10,7 @@ Time: 0.30 s per step of the default batch, an estimate by isft-compile.
 Expected: no figure, because it depends on your data. `heldout_nll_by_author` in
   metrics.jsonl should fall.
 Arguments: batch_size, rows per step (default 8); seq_len, tokens per row
-  (default 4096).
+  (default 4096); context, devices that split the tokens of a row (default 1).
 Commands:
 
   isft-prepare --input=RUNS --tokenizer=smollm2-135m-instruct \\

@@ -5,12 +5,15 @@ The kernel never stores scores [L, L].
 Source: jax.experimental.pallas.ops.tpu.splash_attention.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -27,6 +30,8 @@ _LANES = 128
 # Larger blocks would waste more.
 _BLOCK = 512
 _NOBODY = -1  # segment id of the columns that pad the last block
+
+Ids = TypeVar('Ids', np.ndarray, jax.Array)  # columns, or which are visible
 
 
 def splash_attention(
@@ -194,6 +199,52 @@ def _attend(
   return mixed_BHLA.swapaxes(1, 2)[:, :L, :, :A]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Mask(kernels.Mask):
+  """Which keys a query sees, as the kernel's library reads it.
+
+  The library asks for every block twice, and whether any or all of it is true.
+  Its own masks compare all pairs of each block, which takes minutes for a row
+  of 131,072 columns.
+
+  Attributes:
+    length: columns of the row.
+    window: columns that a query sees at most.
+    devices: devices that split the queries.
+  """
+
+  length: int
+  window: int
+  devices: int
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return self.length, self.length
+
+  @functools.cached_property
+  def q_sequence(self) -> np.ndarray:
+    """The column of each query. Devices have equal shares, in this order."""
+    return column_order.columns(self.length, self.devices)
+
+  # The kernel calls it too, for blocks of which a query sees a part.
+  def mask_function(self, q_ids: Ids, kv_ids: Ids) -> Ids:
+    visible = q_ids >= kv_ids
+    if self.window < self.length:
+      visible &= q_ids < kv_ids + self.window
+    return visible
+
+  def __getitem__(self, block: tuple[slice, slice]) -> np.ndarray:
+    queries, keys = block
+    columns = self.q_sequence[queries]  # one after the other, in any block
+    first, last = columns[0], columns[-1]
+    is_all = keys.stop <= first + 1 and keys.start > last - self.window
+    is_none = keys.start > last or keys.stop <= first + 1 - self.window
+    if is_all or is_none:
+      return np.full((1, 1), is_all)
+    columns_of_keys = np.arange(keys.start, keys.stop)
+    return self.mask_function(columns[:, None], columns_of_keys[None])
+
+
 def _kernel(
   length: int, heads: int, window: int, devices: int, interpret: bool
 ) -> kernels.splash_attention_kernel.SplashAttentionKernel:
@@ -216,15 +267,7 @@ def _kernel(
     part = length // (2 * devices)
     sizes = range(_BLOCK, 0, -_LANES)
     block = next(size for size in sizes if part % size == 0)
-  shape = length, length
-  mask = (
-    # Columns to the left and to the right of a query.
-    kernels.LocalMask(shape, window_size=(window - 1, 0), offset=0)
-    if 0 < window < length
-    else kernels.CausalMask(shape)
-  )
-  # Column of each query. Each device has the next `length / devices` of them.
-  mask.q_sequence = column_order.columns(length, devices)
+  mask = _Mask(length, window or length, devices)
   # The backward pass has two kernels. A fused one would write one dq per block
   # of keys, [L / block, H, L, A], and sum them in the data type of q.
   return kernels.make_splash_mha(

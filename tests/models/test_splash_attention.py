@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 from jax.sharding import NamedSharding, PartitionSpec
 
 from isft_jax import column_order, sharding
@@ -177,6 +178,31 @@ def test_every_device_computes_as_many_blocks_as_any_other():
     assert len(set(counts)) == 1, counts
     # Blocks on and below the diagonal of the row, and no other.
     assert counts.sum() * 512**2 == splash_attention.count_pairs(4096)
+
+
+@pytest.mark.parametrize(
+  ('L', 'window', 'devices'),
+  [(640, 0, 1), (1024, 300, 1), (1024, 1, 2), (2048, 0, 4), (2048, 700, 2)],
+)
+def test_the_blocks_are_those_of_the_masks_of_the_library(L, window, devices):
+  kernel = splash_attention._kernel(L, 2, window, devices, interpret=True)
+  shape = kernel.fwd_mask_info.q_sequence.shape * 2  # whole blocks
+  mask = (
+    kernels.LocalMask(shape, window_size=(window - 1, 0), offset=0)
+    if window
+    else kernels.CausalMask(shape)
+  )
+  mask.q_sequence = column_order.columns(shape[0], devices)
+  expected = kernels.make_splash_mha(
+    kernels.MultiHeadMask([mask] * 2),
+    block_sizes=kernel.kwargs['block_sizes'],
+    head_shards=1,
+    q_seq_shards=devices,
+  )
+  for x, y in zip(
+    jax.tree.leaves(kernel), jax.tree.leaves(expected), strict=True
+  ):
+    np.testing.assert_array_equal(x, y)
 
 
 def test_columns_that_do_not_divide_over_the_mesh_are_an_error():
