@@ -56,7 +56,13 @@ def report():
 def test_what_is_said_of_a_run_on_two_slices(report):
   assert report.keys() >= KEYS
   assert report['topology'] == '2 x v5e:2x2' and report['chips'] == 8
-  assert report['mesh'] == {'data': 2, 'fsdp': 2, 'expert': 1, 'tensor': 2}
+  assert report['mesh'] == {
+    'data': 2,
+    'fsdp': 2,
+    'expert': 1,
+    'context': 1,
+    'tensor': 2,
+  }
   # There are no records to count: half of the row.
   assert (report['batch'], report['length'], report['targets']) == (8, 256, 128)
   assert report['targets_assumed']
