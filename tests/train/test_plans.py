@@ -6,7 +6,7 @@ import pytest
 
 from isft_jax import progress_bar
 from isft_jax.config import ModelConfig, OptimConfig, RunConfig
-from isft_jax.data.batching import packing, pipeline
+from isft_jax.data.batching import filling, packing, pipeline
 from isft_jax.data.records import dataset
 from isft_jax.train import loop, plans
 from tests.dialogues import dialogues, write_records
@@ -182,7 +182,7 @@ def test_progress_counts_passes(monkeypatch, capsys):
 
 
 def test_a_plan_reports_its_progress(data_folder, monkeypatch):
-  monkeypatch.setattr(packing, '_REPORT_EVERY', 10)
+  monkeypatch.setattr(filling, '_BLOCK', 10)
   reports = []
   config = make_config(data_folder, targets_per_row=256)
   pipeline.BatchSource(

@@ -11,7 +11,7 @@ read. Each row is a pure function of its number.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -20,10 +20,6 @@ from isft_jax.data.batching import packing
 from isft_jax.data.batching.packing import Plan
 
 _LONGEST_ROUND = 1_000_000  # rows
-
-# Reading rows one by one must not shuffle the whole plan each time. The order
-# of a million rows takes 8 MB.
-_order = functools.lru_cache(maxsize=16)(packing.row_order)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +50,24 @@ class Mixture:
     """Returns the number of rows per epoch of one component."""
     return self.rounds * int((self.turns_W == component).sum())
 
+  @functools.cached_property
+  def _own_rows(self) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of each component per round, and rows of its own before each row."""
+    count_S = np.bincount(self.turns_W, minlength=len(self.plans))
+    # Sorted by component, the rows of each are numbered from 0.
+    before_W = np.empty_like(self.turns_W)
+    before_W[np.argsort(self.turns_W, kind='stable')] = np.concatenate(
+      [np.arange(count) for count in count_S]
+    )
+    return count_S, before_W
+
+  @functools.cached_property
+  def _order(self) -> Callable[..., np.ndarray]:
+    # Reading rows one by one must not shuffle a plan each time. The order of a
+    # million rows takes 4 MB. Components repeat at different rows, and reading
+    # ahead goes back by some steps.
+    return functools.lru_cache(2 * len(self.plans))(packing.row_order)
+
   def row(self, number: int) -> tuple[int, np.ndarray]:
     """Returns one row.
 
@@ -66,14 +80,15 @@ class Mixture:
     # Component of the row, and the number of its rows before this one.
     full_rounds, turn = divmod(number, len(self.turns_W))
     component = int(self.turns_W[turn])
-    is_own_W = self.turns_W == component
+    count_S, before_W = self._own_rows
     # Rows of this component in earlier rounds, and earlier in this round.
-    visit = full_rounds * int(is_own_W.sum()) + int(is_own_W[:turn].sum())
+    visit = full_rounds * int(count_S[component]) + int(before_W[turn])
 
-    # Each pass over a component has an order of its own.
+    # Each pass over a component has an order of its own. Plans of equal size
+    # share theirs.
     plan = self.plans[component]
     repeat, position = divmod(visit, len(plan))
-    order = _order(len(plan), self.seed, repeat, self.shuffle)
+    order = self._order(len(plan), self.seed, repeat, self.shuffle)
     return component, plan.row(order[position])
 
   def describe(self, names: Sequence[str]) -> str:

@@ -5,21 +5,18 @@ A plan is a pure function of the index, the objective, the two budgets of a row
 number of the step, and runs that must see identical rows use the same plan.
 """
 
-import bisect
 import dataclasses
 import functools
 import hashlib
-import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from isft_jax.data.records.dataset import Index
-
-# Number of rows that stay open while records are placed. Each record goes into
-# the fullest open row that has room, in constant time per record. Without
-# shuffling only one row is open.
-_OPEN_ROWS = 64
+from isft_jax.data.batching import filling
+from isft_jax.data.batching.filling import Budgets, Progress
+from isft_jax.data.records import index as index_lib
+from isft_jax.data.records.index import Index
 
 # Row lengths and target budgets that are chosen automatically are multiples of
 # this.
@@ -29,8 +26,11 @@ _STEP = 8
 # of the whole model, an unused target only that of the output head.
 _ONE_MORE_ROW_IN = 100
 
-_REPORT_EVERY = 1 << 14  # entries
-Progress = Callable[[int, int], None]
+# An automatic budget is searched for with at most so many records: stretches of
+# the order of packing, evenly spread over it.
+_SAMPLE = 64, 2048
+
+_HASHED = 1 << 20  # numbers at a time, as 64 bits each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Plan:
 
   # (record, first, stop): the entry scores the record's targets number `first`
   # to `stop` - 1, counted under the objective of the plan. A record with more
-  # targets than the budget of a row has several entries.
+  # targets than the budget of a row has several entries. int32.
   entries_E3: np.ndarray
   starts: np.ndarray  # int64 [rows + 1]
   seq_len: int  # L, budget of tokens per row
@@ -59,8 +59,10 @@ class Plan:
   def digest(self) -> str:
     """Returns a SHA-256 of the rows and both budgets."""
     digest = hashlib.sha256(f'{self.seq_len} {self.targets_per_row} '.encode())
-    for array in (self.entries_E3, self.starts):
-      digest.update(np.ascontiguousarray(array, '<i8').data)
+    for array in (self.entries_E3.reshape(-1), self.starts):
+      for start in range(0, len(array), _HASHED):
+        block = array[start : start + _HASHED]
+        digest.update(np.ascontiguousarray(block, '<i8').data)
     return digest.hexdigest()
 
   def describe(self) -> str:
@@ -82,7 +84,24 @@ def count_targets(index: Index, table_PV: np.ndarray) -> np.ndarray:
     index: the index of N records.
     table_PV: weights by provenance and verdict; 0 means no target.
   """
-  return (index.counts_NPV * (table_PV != 0)).sum(axis=(1, 2), dtype=np.int64)
+  is_target_PV = table_PV != 0
+  return np.concatenate(
+    [
+      (block.counts_NPV * is_target_PV).sum(axis=(1, 2), dtype=np.int64)
+      for block in index_lib.blocks(index)
+    ]
+  )
+
+
+def _count_columns(index: Index, table_PV: np.ndarray) -> np.ndarray:
+  """Returns int32 [N]: tokens before the last target of each record, or -1."""
+  # Inputs end before the last target, at the last scored position.
+  return np.concatenate(
+    [
+      np.where(table_PV != 0, block.last_NPV, np.int32(-1)).max(axis=(1, 2))
+      for block in index_lib.blocks(index)
+    ]
+  )
 
 
 def make_plan(
@@ -108,7 +127,8 @@ def make_plan(
     seq_len: L. 0 takes the longest record, rounded up to a multiple of 8.
     targets_per_row: K. 0 takes the smallest budget that needs at most 1 % more
       rows than K = L: a multiple of 128 (of 8 if rows are shorter than 1,024
-      tokens), at most L. If a row is one record, 0 takes the largest number of
+      tokens), at most L. Above 131,072 records, rows are counted for a sample
+      of that many. If a row is one record, 0 takes the largest number of
       targets of a record, rounded up to a multiple of 8, so that no record is
       split.
     seed: of the order in which records are packed.
@@ -131,8 +151,7 @@ def make_plan(
       f'none of {len(targets_N)} records has a token that the objective '
       'scores: nothing to learn from; choose another objective or other records'
     )
-  # A record's inputs end before its last target, at the last scored position.
-  columns_N = np.where(table_PV != 0, index.last_NPV, -1).max(axis=(1, 2))
+  columns_N = _count_columns(index, table_PV)
   if seq_len == 0:
     seq_len = _round_up(columns_N.max(), _STEP)
   too_long = np.flatnonzero(columns_N > seq_len)
@@ -145,33 +164,66 @@ def make_plan(
     )
 
   # The order of packing. Records without a target are left out.
-  order = np.arange(len(targets_N))
+  order = np.arange(len(targets_N), dtype=np.int32)
   if shuffle:
     # The second number of the seed separates this stream from `row_order`'s,
     # which has 1.
-    order = np.random.default_rng([seed, 0]).permutation(order)
+    np.random.default_rng([seed, 0]).shuffle(order)
   order = order[targets_N[order] > 0]
+  empty = len(targets_N) - len(order)
+  demand = _Demand(order, targets_N[order].astype(np.int32), columns_N[order])
   place = functools.partial(
     _place,
-    order,
-    targets_N[order],
-    columns_N[order],
-    empty=int((targets_N == 0).sum()),
     seq_len=seq_len,
     documents_per_row=documents_per_row,
-    open_rows=_OPEN_ROWS if shuffle else 1,
+    shuffle=shuffle,
+    empty=empty,
     progress=progress,
   )
   # Choose the budget of targets: 1. one record per row, 2. given, 3. searched.
   if documents_per_row == 1 and not targets_per_row:
     targets_per_row = min(_round_up(targets_N.max(), _STEP), seq_len)
-  if targets_per_row:
-    plan = place(targets_per_row=targets_per_row)
-    assert plan is not None  # without a limit of rows
-    return plan
+  if not targets_per_row:
+    sample = demand.sample()
+    best = _search(functools.partial(place, sample), seq_len)
+    if sample is demand:
+      return best
+    targets_per_row = best.targets_per_row
+  plan = place(demand, targets_per_row=targets_per_row)
+  assert plan is not None  # without a limit of rows
+  return plan
+
+
+class _Demand(NamedTuple):
+  """Targets and tokens that records need, in the order of packing; int32."""
+
+  record_N: np.ndarray
+  targets_N: np.ndarray
+  columns_N: np.ndarray
+
+  def sample(self) -> '_Demand':
+    """Returns some of the records: all if they are few."""
+    stretches, length = _SAMPLE
+    last = len(self.record_N) - length  # the start of the last stretch
+    if len(self.record_N) <= stretches * length:
+      return self
+    # Neighbours stay together, because unshuffled rows hold neighbours.
+    starts = np.arange(stretches) * last // (stretches - 1)
+    chosen = (starts[:, np.newaxis] + np.arange(length)).reshape(-1)
+    return _Demand(*(array[chosen] for array in self))
+
+
+def _search(place: Callable[..., 'Plan | None'], seq_len: int) -> Plan:
+  """Returns the plan with the fewest targets per row; see `make_plan`.
+
+  Args:
+    place: makes the plan of a budget of targets, or None if it has too many
+      rows.
+    seq_len: budget of tokens per row.
+  """
   # The reference: with K = L, the tokens limit a row, never the targets.
   widest = place(targets_per_row=seq_len)
-  assert widest is not None
+  assert widest is not None  # without a limit of rows
   most = len(widest) + len(widest) // _ONE_MORE_ROW_IN
   step = 128 if seq_len >= 1024 else _STEP
   # A smaller budget would need more than `most` rows for the targets only.
@@ -188,14 +240,12 @@ def _round_up(number: int, step: int) -> int:
 
 
 def _place(
-  records_N: np.ndarray,
-  targets_N: np.ndarray,
-  columns_N: np.ndarray,
+  demand: _Demand,
   *,
   seq_len: int,
   targets_per_row: int,
   documents_per_row: int,
-  open_rows: int,
+  shuffle: bool,
   empty: int,
   progress: Progress,
   most_rows: int = 0,
@@ -204,108 +254,68 @@ def _place(
 
   Returns None if that takes more than `most_rows` rows; 0 means no limit.
   """
-  entries, split = [], 0
-  for record, total, columns in zip(
-    records_N.tolist(), targets_N.tolist(), columns_N.tolist(), strict=True
-  ):
-    if total <= targets_per_row:
-      entries.append((record, 0, total, columns))
-      continue
-    # Split into pieces of equal size, up to rounding.
-    pieces = -(-total // targets_per_row)
-    split += 1
-    bounds = [total * piece // pieces for piece in range(pieces + 1)]
-    for first, stop in itertools.pairwise(bounds):
-      # Between `stop` and the last target there are at least total - stop
-      # tokens, which this piece need not see.
-      entries.append((record, first, stop, columns - (total - stop)))
-  rows = _fill(
-    entries,
-    seq_len,
-    targets_per_row,
-    documents_per_row,
-    open_rows,
-    progress,
-    most_rows or len(entries),
+  # A row has no more targets than tokens.
+  budgets = Budgets(seq_len, min(targets_per_row, seq_len), documents_per_row)
+  entries_E3, columns_E, split = _split(demand, budgets.targets)
+  row_E = filling.fill(
+    columns_E,
+    entries_E3[:, 2] - entries_E3[:, 1],
+    budgets,
+    in_order=not shuffle,
+    progress=progress,
+    most_rows=most_rows,
   )
-  if rows is None:
+  if row_E is None:
     return None
   # Entries of all rows one after the other; `starts` says where each row
-  # begins.
+  # begins. Within a row they keep their order.
+  starts = np.concatenate([[0], np.cumsum(np.bincount(row_E))])
   return Plan(
-    entries_E3=np.asarray(
-      list(itertools.chain.from_iterable(rows)), np.int64
-    ).reshape(-1, 3),
-    starts=np.cumsum([0] + [len(row) for row in rows]),
+    entries_E3=entries_E3[np.argsort(row_E, kind='stable')],
+    starts=starts,
     seq_len=seq_len,
     targets_per_row=targets_per_row,
-    tokens=sum(length for *_, length in entries),
-    targets=int(targets_N.sum()),
+    tokens=int(columns_E.sum(dtype=np.int64)),
+    targets=int(demand.targets_N.sum(dtype=np.int64)),
     split=split,
     empty=empty,
   )
 
 
-def _fill(
-  entries: list[tuple[int, int, int, int]],
-  seq_len: int,
-  targets_per_row: int,
-  documents_per_row: int,
-  most: int,
-  progress: Progress,
-  most_rows: int,
-) -> list[list[tuple[int, int, int]]] | None:
-  """Places each entry into the fullest open row that has room (best fit).
+def _split(
+  demand: _Demand, targets_per_row: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+  """Splits each record into the fewest entries, of equal size up to rounding.
 
   Args:
-    entries: (record, first, stop, length) of each entry, in order.
-    seq_len: budget of tokens per row.
-    targets_per_row: budget of targets per row.
-    documents_per_row: maximum number of entries per row; 0 means no limit.
-    most: maximum number of open rows; with 1 the entries keep their order.
-    progress: see `make_plan`.
-    most_rows: maximum number of rows.
+    demand: what N records need.
+    targets_per_row: maximum number of targets per entry.
 
   Returns:
-    The entries (record, first, stop) of each row; None if there are more rows
-    than the maximum.
+    int32 [E, 3]: the entries, as in a plan.
+    int32 [E]: tokens that each needs.
+    Number of records with several entries.
   """
-  rows: list[list[tuple[int, int, int]]] = []
-  open_rows: list[list[tuple[int, int, int]]] = []
-  # The open rows, sorted by free tokens and then by slot: tokens * most + slot.
-  # This code runs once per entry, and arrays would take ten times as long.
-  free: list[int] = []
-  free_targets = [0] * most
-  for number, (record, first, stop, length) in enumerate(entries):
-    if number % _REPORT_EVERY == 0:
-      progress(number, len(entries))
-    targets = stop - first
-    # The first row with room for the tokens that also has room for the targets.
-    place = bisect.bisect_left(free, length * most)
-    while place < len(free) and free_targets[free[place] % most] < targets:
-      place += 1
-    if place < len(free):
-      tokens, slot = divmod(free.pop(place), most)
-    else:
-      if len(open_rows) < most:
-        slot = len(open_rows)
-        open_rows.append([])
-      else:  # close the fullest
-        slot = free.pop(0) % most
-        rows.append(open_rows[slot])
-        if len(rows) + most > most_rows:
-          return None
-        open_rows[slot] = []
-      # A new row starts with both budgets unused.
-      tokens, free_targets[slot] = seq_len, targets_per_row
-    open_rows[slot].append((record, first, stop))
-    free_targets[slot] -= targets
-    # A row with the maximum number of entries takes no more.
-    is_full = len(open_rows[slot]) == documents_per_row
-    left = -1 if is_full else tokens - length
-    bisect.insort(free, left * most + slot)
-  rows += open_rows
-  return rows if len(rows) <= most_rows else None
+  pieces_N = -(-demand.targets_N // np.int32(targets_per_row))
+  columns_E = demand.columns_N.repeat(pieces_N)
+  entries_E3 = np.zeros((len(columns_E), 3), np.int32)
+  entries_E3[:, 0] = demand.record_N.repeat(pieces_N)
+  entries_E3[:, 2] = demand.targets_N.repeat(pieces_N)
+  # Entries of the records that are split, and which piece each of them is.
+  split_N = pieces_N > 1
+  several = np.flatnonzero(split_N.repeat(pieces_N))
+  pieces_S = pieces_N[split_N].astype(np.int64)
+  piece = np.arange(len(several))
+  piece -= np.repeat(np.cumsum(pieces_S) - pieces_S, pieces_S)
+  pieces = pieces_S.repeat(pieces_S)
+  total = entries_E3[several, 2]
+  stop = total * (piece + 1) // pieces
+  entries_E3[several, 1] = total * piece // pieces
+  entries_E3[several, 2] = stop
+  # Between `stop` and the last target there are at least total - stop tokens,
+  # which this piece need not see.
+  columns_E[several] -= (total - stop).astype(np.int32)
+  return entries_E3, columns_E, int(split_N.sum())
 
 
 def row_order(
@@ -320,10 +330,11 @@ def row_order(
     shuffle: False returns the order of the plan for every epoch.
 
   Returns:
-    int64 [rows], a permutation.
+    int32 [rows], a permutation.
   """
-  if not shuffle:
-    return np.arange(rows)
+  order = np.arange(rows, dtype=np.int32)
   # The second number of the seed separates this stream from that of
   # `make_plan`, which has 0.
-  return np.random.default_rng([seed, 1, epoch]).permutation(rows)
+  if shuffle:
+    np.random.default_rng([seed, 1, epoch]).shuffle(order)
+  return order

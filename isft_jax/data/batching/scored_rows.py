@@ -19,6 +19,7 @@ import numpy as np
 from isft_jax import objectives
 from isft_jax.config import RunConfig
 from isft_jax.data.batching import packing
+from isft_jax.data.records import index as index_lib
 from isft_jax.data.records.dataset import Records
 from isft_jax.types import Batch, Example, Provenance
 
@@ -88,14 +89,17 @@ class Scored:
       config, {} if known is None else known, progress
     )
     # 'trajectory': a trajectory's weights sum to one, whatever its length.
-    self._scale_N = np.ones(len(records))
+    self._scale_T = None  # by number of the trajectory
     if config.normalize == 'trajectory':
-      total_N = (records.index.counts_NPV * self._weights_PV).sum(axis=(1, 2))
+      total_N = np.concatenate(
+        [
+          (block.counts_NPV * self._weights_PV).sum(axis=(1, 2))
+          for block in index_lib.blocks(records.index)
+        ]
+      )
       # Sum over all windows of a trajectory.
-      total_N = np.bincount(records.index.trajectory_N, total_N)[
-        records.index.trajectory_N
-      ]
-      self._scale_N = 1 / np.where(total_N > 0, total_N, 1)
+      total_T = np.bincount(records.index.trajectory_N, total_N)
+      self._scale_T = 1 / np.where(total_T > 0, total_T, 1)
 
   def _make_plan(
     self, config: RunConfig, known: KnownPlans, progress: packing.Progress
@@ -184,6 +188,9 @@ class Scored:
     weights_K = self._weights_PV[authors_K, example.verdict_T[positions_K]]
     batch.columns_BK[b, slots] = column + positions_K - 1
     batch.targets_BK[b, slots] = example.tokens_T[positions_K]
-    batch.weights_BK[b, slots] = weights_K * self._scale_N[record]
+    if self._scale_T is not None:
+      trajectory = self.records.index.trajectory_N[record]
+      weights_K = weights_K * self._scale_T[trajectory]
+    batch.weights_BK[b, slots] = weights_K
     batch.authors_BK[b, slots] = authors_K
     return columns.stop, slots.stop

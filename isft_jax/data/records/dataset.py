@@ -53,7 +53,7 @@ class Records:
       raise ValueError(
         f'{folder}: no split {split!r} there, but {", ".join(self.splits)}'
       )
-    # Records are read one by one; the index is in memory as a whole.
+    # Records are read one by one; the index is read, or mapped, as a whole.
     self._source = shards.reader(builder, split)
     self._features = builder.info.features
     self.index = index_lib.read(
@@ -80,8 +80,10 @@ class Records:
       if shards.is_shard(name, self.split):
         digest.update(f'{name} {sums[name]}\n'.encode())
     # The index in use: it may not be the one that the shards were made with.
-    for array in self.index:
-      digest.update(np.ascontiguousarray(array, '<i4').data)
+    for name in Index._fields:
+      for block in index_lib.blocks(self.index):
+        array = np.ascontiguousarray(getattr(block, name), '<i4')
+        digest.update(array.data)
     return digest.hexdigest()
 
   def __getitem__(self, number: int) -> Example:

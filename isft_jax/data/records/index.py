@@ -1,11 +1,15 @@
 """Index of records, from which an epoch is planned without reading them.
 
 The index is built shard by shard and joined on disk, so that memory does not
-limit the size of a data set.
+limit the size of a data set. A large index is mapped into memory, so that the
+system loads what is read, and may drop it.
 """
 
+import mmap
+import os
+import struct
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +17,11 @@ from etils import epath
 
 from isft_jax import files
 from isft_jax.types import Provenance, Verdict
+
+# Larger index files are mapped: those of more than about 300,000 records.
+_MAPPED = 1 << 26  # bytes
+_BLOCK = 1 << 17  # records per block
+_READ = 1 << 20  # bytes
 
 
 class Index(NamedTuple):
@@ -89,8 +98,25 @@ def mismatch(index: Index, number: int, record: dict) -> str:
   return ''
 
 
+def blocks(index: Index) -> Iterator[Index]:
+  """Yields an index in blocks of records, for passes over all of them.
+
+  Only one block of a mapped index stays in memory, and no array of the size of
+  the index is made.
+
+  Args:
+    index: the index of N records. With N = 0 there is one empty block.
+  """
+  for start in range(0, max(1, len(index.length_N)), _BLOCK):
+    block = slice(start, start + _BLOCK)
+    yield Index(*(array[block] for array in index))
+    for array in index:
+      if isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_DONTNEED)
+
+
 def read(path: epath.Path, records: int) -> Index:
-  """Reads an index file.
+  """Reads an index file, or maps it if it is large and local.
 
   Args:
     path: the file.
@@ -104,8 +130,12 @@ def read(path: epath.Path, records: int) -> Index:
     ('counts_NPV', 'last_NPV'), cells
   )
   try:
-    with files.open_bytes(path, 'rb') as file:
-      index = Index(**np.load(file, allow_pickle=False))
+    is_remote = '://' in os.fspath(path)
+    if is_remote or path.stat().length <= _MAPPED:
+      with files.open_bytes(path, 'rb') as file:
+        index = Index(**np.load(file, allow_pickle=False))
+    else:
+      index = _mapped(path)
     for name, shape in shapes.items():
       array = getattr(index, name)
       if (array.dtype, array.shape) != (np.int32, (records, *shape)):
@@ -115,6 +145,31 @@ def read(path: epath.Path, records: int) -> Index:
       f'{path}: missing or damaged; prepare the records again'
     ) from error
   return index
+
+
+def _mapped(path: epath.Path) -> Index:
+  """Maps the arrays of an index file, after comparing their checksums."""
+  arrays = {}
+  with files.open_bytes(path, 'rb') as file, zipfile.ZipFile(file) as archive:
+    for info in archive.infolist():
+      if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f'{info.filename} is compressed')
+      # Reading to the end compares the CRC.
+      with archive.open(info) as member:
+        while member.read(_READ):
+          pass
+      # The data follow a header of 30 bytes, which ends in the lengths of a
+      # name and of further fields.
+      file.seek(info.header_offset + 26)
+      file.seek(sum(struct.unpack('<HH', file.read(4))), os.SEEK_CUR)
+      np.lib.format.read_magic(file)
+      shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+      if is_fortran:
+        raise ValueError(f'{info.filename} is in Fortran order')
+      arrays[info.filename.removesuffix('.npy')] = np.memmap(
+        os.fspath(path), dtype, 'r', file.tell(), shape
+      )
+  return Index(**arrays)
 
 
 def save(path: epath.Path, index: Index) -> None:

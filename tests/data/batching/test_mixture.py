@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from isft_jax.config import RunConfig
-from isft_jax.data.batching import pipeline
+from isft_jax.data.batching import packing, pipeline
 from isft_jax.data.batching.mixture import make_mixture, whole_numbers
 from isft_jax.data.batching.packing import Plan
 from isft_jax.data.batching.pipeline import BatchSource
@@ -375,3 +375,51 @@ def test_a_mixtures_rows_are_as_wide_as_the_widest_plan():
   wide = dataclasses.replace(plan_of(2, targets_per_row=3), seq_len=16)
   mixture = make_mixture([plan_of(2, targets_per_row=7), wide], (1, 1), seed=0)
   assert (mixture.seq_len, mixture.targets_per_row) == (16, 7)
+
+
+# ------------------------------------------------------------ at any distance
+
+
+@pytest.fixture
+def orders(monkeypatch):
+  """The (rows, repeat) of every order that is made."""
+  made, row_order = [], packing.row_order
+
+  def counted(rows, seed, repeat, shuffle):
+    made.append((rows, repeat))
+    return row_order(rows, seed, repeat, shuffle)
+
+  monkeypatch.setattr(packing, 'row_order', counted)
+  return made
+
+
+def test_a_row_far_away_takes_the_order_of_its_pass_only(orders):
+  mixture = make_mixture([plan_of(30), plan_of(7)], (3, 1), seed=0)
+  assert mixture.row(10**9)[0] == 0
+  # 3 of 4 rows, in passes of 30.
+  assert orders == [(30, 750_000_000 // 30)]
+  near = read(mixture, 10**9 - 40, 10**9 + 40)
+  assert len({row for source, row in near if source == 1}) == 7
+  assert len(orders) <= 8
+
+
+def test_each_order_is_made_once_however_many_components_there_are(orders):
+  plans = [plan_of(rows) for rows in range(50, 90)]
+  mixture = make_mixture(plans, [1] * 40, seed=0)
+  read(mixture, 0, 40 * 100)  # each at least once, and less than twice
+  read(mixture, 40 * 60, 40 * 100)  # again, as after reading ahead
+  expected = [(rows, repeat) for rows in range(50, 90) for repeat in range(2)]
+  assert sorted(orders) == [
+    (rows, repeat) for rows, repeat in expected if repeat * rows < 100
+  ]
+
+
+@pytest.mark.parametrize('weights', [(1,), (1, 1000), (3, 1, 2), (0.7, 0.3)])
+def test_rows_are_counted_as_one_by_one(weights):
+  mixture = make_mixture([plan_of(50)] * len(weights), weights, 0, False)
+  visits = collections.Counter()
+  for number in range(2500):
+    source, entries = mixture.row(number)
+    assert source == mixture.turns_W[number % len(mixture.turns_W)]
+    assert entries[0, 0] == visits[source] % 50
+    visits[source] += 1

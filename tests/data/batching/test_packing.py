@@ -2,17 +2,18 @@
 
 import collections
 import dataclasses
-import functools
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from isft_jax.data.batching import packing
+from isft_jax.data.batching import filling, packing
 from isft_jax.data.batching.packing import (
   count_targets,
   make_plan,
   row_order,
 )
+from isft_jax.data.records import index as index_lib
 from isft_jax.data.records.dataset import Index
 from isft_jax.objectives import weight_table
 from isft_jax.types import Provenance, Verdict
@@ -473,56 +474,159 @@ def test_a_plan_that_cannot_be_made_names_the_cause_and_the_remedy(remedy):
   assert str(error.value) == REFUSALS[remedy]
 
 
-# -------------------------------------------------- the same as in slow motion
+SETTINGS = {
+  ('interventional', 0, 0, True): '383243ba03af021d',
+  ('interventional', 0, 0, False): '050d81fe818e50fc',
+  ('observational', 9, 0, True): '9ec0aff9c1ad631a',
+  ('observational', 9, 0, False): '11c6960e424c55b3',
+  ('observational', 0, 1, True): 'a4c72b7b0b4f4641',
+  ('observational', 9, 1, True): 'b229b448f25252d8',
+  ('observational', 0, 1, False): '3da7268de53aaf4d',
+  ('interventional', 20, 3, True): 'bae07b31031560dd',
+  ('interventional', 20, 3, False): '03a75bb006d9878a',
+}
 
 
-def fill_slowly(entries, seq_len, targets_per_row, documents_per_row, most):
-  """Best fit, by looking at every open row: (tokens left, slot) decides."""
-  closed, slots = [], []
-  for record, first, stop, length in entries:
-    fits = [
-      (tokens, slot)
-      for slot, (tokens, targets, _) in enumerate(slots)
-      if tokens >= length and targets >= stop - first
-    ]
-    if fits:
-      slot = min(fits)[1]
-    elif len(slots) < most:
-      slot = len(slots)
-      slots.append((seq_len, targets_per_row, []))
-    else:
-      slot = min((tokens, slot) for slot, (tokens, _, _) in enumerate(slots))[1]
-      closed.append(slots[slot][2])
-      slots[slot] = (seq_len, targets_per_row, [])
-    tokens, targets, row = slots[slot]
-    row = [*row, (record, first, stop)]
-    tokens = -1 if len(row) == documents_per_row else tokens - length
-    slots[slot] = (tokens, targets - (stop - first), row)
-  return closed + [row for _, _, row in slots]
-
-
-@pytest.mark.parametrize('most', [1, 3, 64])
-@pytest.mark.parametrize('documents_per_row', [0, 1, 2, 5])
-@pytest.mark.parametrize('targets_per_row', [10, 25, 100])
-def test_rows_are_those_of_a_slow_best_fit(
-  targets_per_row, documents_per_row, most
+@pytest.mark.parametrize('block', [7, 1 << 17])
+@pytest.mark.parametrize('settings', SETTINGS)
+def test_the_plans_of_1500_records_are_fixed_for_good(
+  settings, block, monkeypatch
 ):
-  rng = np.random.default_rng(most)
-  lengths = rng.integers(1, 101, 400)
-  entries = [
-    (
-      record,
-      first,
-      first + int(rng.integers(1, min(length, targets_per_row) + 1)),
-      int(length),
-    )
-    for record, (first, length) in enumerate(
-      zip(rng.integers(0, 3, 400).tolist(), lengths, strict=True)
-    )
+  """In blocks of any size. Workdirs keep the digests of their plans."""
+  monkeypatch.setattr(index_lib, '_BLOCK', block)
+  objective, targets_per_row, documents_per_row, shuffle = settings
+  index = index_of(random_records(np.random.default_rng(7), number=1500))
+  table_PV = weight_table(objective)
+  plan = make_plan(
+    index, table_PV, 64, targets_per_row, 5, documents_per_row, shuffle
+  )
+  assert plan.digest().startswith(SETTINGS[settings])
+
+
+# ------------------------------------------------------------- many records
+
+
+def synthetic_index(number, seed=0, longest=512):
+  """Log-normal lengths; about half of the tokens are the user's."""
+  rng = np.random.default_rng(seed)
+  shape = number, len(Provenance), len(Verdict)
+  index = Index(
+    np.clip(rng.lognormal(4.5, 0.9, number), 20, longest).astype(np.int32),
+    np.zeros(shape, np.int32),
+    np.full(shape, -1, np.int32),
+    np.arange(1, number + 1, dtype=np.int32),
+  )
+  targets_N = (index.length_N * rng.beta(5, 5, number)).astype(np.int32)
+  index.counts_NPV[:, U, 0] = targets_N
+  index.counts_NPV[:, A, 0] = index.length_N - 1 - targets_N
+  index.last_NPV[:, U, 0] = index.length_N - 1
+  index.last_NPV[:, A, 0] = index.length_N - 2
+  return index
+
+
+@pytest.mark.parametrize('targets_per_row', [0, 100])
+@pytest.mark.parametrize('shuffle', [True, False])
+def test_every_target_of_many_records_is_in_one_entry(
+  shuffle, targets_per_row, monkeypatch
+):
+  """By the methods for millions of records."""
+  monkeypatch.setattr(filling, '_MANY', 1000)
+  monkeypatch.setattr(packing, '_SAMPLE', (10, 100))
+  index, table_PV = synthetic_index(50_000), weight_table('interventional')
+  plans = [
+    make_plan(index, table_PV, 512, targets_per_row, 3, shuffle=shuffle)
+    for _ in range(2)
   ]
-  budgets = 100, targets_per_row, documents_per_row, most
-  expected = fill_slowly(entries, *budgets)
-  rows = len(expected)
-  fill = functools.partial(packing._fill, entries, *budgets, lambda *_: None)
-  assert fill(rows) == expected
-  assert fill(rows - 1) is None
+  assert plans[0].digest() == plans[1].digest()
+  record_E, first_E, stop_E = plans[0].entries_E3.T
+  # Sorted by record and first target, the entries of a record follow each
+  # other, without a gap and without an overlap.
+  order = np.lexsort((first_E, record_E))
+  record_E, first_E, stop_E = (x[order] for x in (record_E, first_E, stop_E))
+  begins_E = np.diff(record_E, prepend=-1) > 0
+  targets_N = count_targets(index, table_PV)
+  np.testing.assert_array_equal(
+    first_E, np.where(begins_E, 0, np.roll(stop_E, 1))
+  )
+  ends_E = np.roll(begins_E, -1)
+  np.testing.assert_array_equal(
+    stop_E[ends_E], targets_N[record_E[ends_E]], strict=False
+  )
+  np.testing.assert_array_equal(record_E[begins_E], np.flatnonzero(targets_N))
+  assert (first_E < stop_E).all()
+  # No row exceeds a budget. An entry needs its record's tokens, less one per
+  # target that follows.
+  record_E, first_E, stop_E = plans[0].entries_E3.T
+  tokens_E = index.last_NPV.max(axis=(1, 2))[record_E]
+  tokens_E = tokens_E - (targets_N[record_E] - stop_E)
+  for number_E, budget in (
+    (tokens_E, plans[0].seq_len),
+    (stop_E - first_E, plans[0].targets_per_row),
+  ):
+    sums = np.add.reduceat(number_E, plans[0].starts[:-1])
+    assert 0 < sums.min() <= sums.max() <= budget
+  assert plans[0].tokens == tokens_E.sum()
+  assert plans[0].targets == targets_N.sum()
+  assert plans[0].split == (targets_N > plans[0].targets_per_row).sum()
+
+
+@pytest.mark.parametrize('shuffle', [True, False])
+def test_a_budget_is_searched_for_with_a_sample(shuffle, monkeypatch):
+  """Records at the end have twice as many targets, and it has its share."""
+  monkeypatch.setattr(packing, '_SAMPLE', (32, 64))
+  index, table_PV = synthetic_index(30_000), weight_table('interventional')
+  most_N = index.length_N[20_000:] - 1
+  index.counts_NPV[20_000:, U, 0] = most_N
+  packed, place = [], packing._place
+
+  def counted(demand, **kwargs):
+    packed.append((len(demand.record_N), kwargs['targets_per_row']))
+    return place(demand, **kwargs)
+
+  monkeypatch.setattr(packing, '_place', counted)
+  budgets = [
+    make_plan(index, table_PV, 512, 0, seed, shuffle=shuffle).targets_per_row
+    for seed in range(2)
+  ]
+  assert {records for records, _ in packed} == {32 * 64, 30_000}
+  every = [budget for records, budget in packed if records == 30_000]
+  assert every == budgets
+  monkeypatch.setattr(packing, '_SAMPLE', (1, 30_000))
+  exact = make_plan(index, table_PV, 512, 0, 0, shuffle=shuffle).targets_per_row
+  # The sample has about 500 rows, each of some ten records.
+  assert all(abs(budget - exact) <= 16 for budget in budgets)
+
+
+@pytest.mark.parametrize('number', [1, 12, 13, 100])
+def test_a_sample_is_stretches_from_the_first_record_to_the_last(
+  number, monkeypatch
+):
+  monkeypatch.setattr(packing, '_SAMPLE', (3, 4))
+  demand = packing._Demand(*(np.arange(number) + 100 * n for n in range(3)))
+  sample = demand.sample()
+  expected = {
+    1: [0],
+    12: [*range(12)],
+    13: [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12],
+    100: [0, 1, 2, 3, 48, 49, 50, 51, 96, 97, 98, 99],
+  }[number]
+  for n, array in enumerate(sample):
+    assert array.tolist() == [each + 100 * n for each in expected]
+
+
+def test_a_plan_takes_100_bytes_per_record_at_most_while_it_is_made(
+  monkeypatch,
+):
+  """The index itself takes 200, and is mapped."""
+  monkeypatch.setattr(filling, '_MANY', 1000)
+  monkeypatch.setattr(packing, '_SAMPLE', (8, 128))
+  monkeypatch.setattr(index_lib, '_BLOCK', 1 << 10)
+  index, table_PV = synthetic_index(100_000), weight_table('interventional')
+  tracemalloc.start()
+  try:
+    plan = make_plan(index, table_PV, 512, 0, seed=0)
+    kept, peak = (used / 100_000 for used in tracemalloc.get_traced_memory())
+  finally:
+    tracemalloc.stop()
+  assert plan.entries_E3.nbytes / 100_000 < kept < 16
+  assert peak < 100
