@@ -23,7 +23,10 @@ from isft_jax.config import RunConfig
 from isft_jax.configs import _finetune
 
 # (argument, slice) that isft-compile --all checks.
-SLICES = (('batch_size=16,seq_len=4096', 'v5e:4x4'),)
+SLICES = (
+  ('batch_size=16,seq_len=4096', 'v5e:4x4'),
+  ('batch_size=1,seq_len=131072,context=32', 'v5e:4x8'),
+)
 
 
 def get_config(text: str = '') -> RunConfig:

@@ -23,7 +23,10 @@ from isft_jax.config import RunConfig
 from isft_jax.configs import _finetune
 
 # (argument, slice) that isft-compile --all checks.
-SLICES = (('batch_size=8,seq_len=4096', 'v5e:1x1'),)
+SLICES = (
+  ('batch_size=8,seq_len=4096', 'v5e:1x1'),
+  ('batch_size=1,seq_len=32768', 'v5e:1x1'),
+)
 
 
 def get_config(text: str = '') -> RunConfig:

@@ -215,12 +215,13 @@ def labels(example: Example, objective: str = 'interventional') -> np.ndarray:
     because models in transformers shift labels themselves.
 
   Raises:
-    ValueError: the objective is unknown, or has weights other than 0 and 1,
-      which labels cannot express.
+    ValueError: the objective is unknown, is anchored, or has weights other than
+      0 and 1, which labels cannot express.
   """
   from isft_jax.data.batching import labels as labels_lib
   from isft_jax.objectives import weight_table
 
+  labels_lib.check_labels(objective)
   # Labels are 0 or 1 per token; refuse rather than change the objective.
   if labels_lib.is_weighted(weight_table(objective)):
     raise ValueError(

@@ -6,6 +6,12 @@ With w = 1 for every author except the context, this is the observational
 likelihood of a bystander. With w = 0 for the agent's own tokens, it is the
 interventional likelihood of the agent (de Freitas and Ortega, 2026, section 4).
 Both condition on every token. They differ in the tokens that count as evidence.
+
+L_do gives the agent's turns no gradient, so nothing holds its manner there. An
+anchored objective has another loss for the agent's tokens, which needs no
+evidence: the distance from the model before fine-tuning.
+
+  loss_i = KL(base(. | z_<i, c) || p(. | z_<i, c))   in place of -log p(z_i | .)
 """
 
 import re
@@ -43,6 +49,8 @@ def weight_table(objective: str) -> np.ndarray:
     objective: one of
       - a name in `NAMES`;
       - `weighted(w)`: weight 1 for the world, w for the agent;
+      - `anchored(w)`: the same weights, but the loss of the agent's tokens is
+        their distance from the base; see `is_anchored`;
       - weights by author, as in `USER=1,TOOL=0.5`; other authors get 0.
 
   Returns:
@@ -54,7 +62,7 @@ def weight_table(objective: str) -> np.ndarray:
   """
   # Authors that are not named below keep the weight 0, such as CONTEXT.
   table_PV = np.zeros((len(Provenance), len(Verdict)), np.float32)
-  weighted = re.fullmatch(r'weighted\(([^()]+)\)', objective)
+  weighted = re.fullmatch(r'(?:weighted|anchored)\(([^()]+)\)', objective)
   # A name, or weighted(w): the verdict matters only for the agent's tokens.
   if objective in _NAMED or weighted:
     if weighted:
@@ -81,8 +89,33 @@ def weight_table(objective: str) -> np.ndarray:
     return table_PV
   raise ValueError(
     f'unknown objective {objective!r}; use one of {", ".join(NAMES)}, '
-    'weighted(0.3), or weights by author such as USER=1,TOOL=0.5'
+    'weighted(0.3), anchored(0.3), or weights by author such as '
+    'USER=1,TOOL=0.5'
   )
+
+
+def evidence(objective: str) -> str:
+  """Returns an objective without the agent's tokens that it only anchors.
+
+  Their weights are not for -log p, so a held-out loss leaves them out.
+
+  Args:
+    objective: as `weight_table` takes it.
+  """
+  return 'interventional' if is_anchored(objective) else objective
+
+
+def is_anchored(objective: str) -> bool:
+  """Returns whether the agent's tokens stay near the base.
+
+  Their loss is then the Kullback-Leibler divergence of the model from the base,
+  in nats, over the whole vocabulary. The token that the agent wrote does not
+  enter it.
+
+  Args:
+    objective: as `weight_table` takes it.
+  """
+  return objective.startswith('anchored(')
 
 
 def split_list(text: str) -> list[str]:

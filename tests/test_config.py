@@ -555,7 +555,7 @@ def other(value):
 
 MAY_CHANGE = {
   *('mesh.data', 'mesh.fsdp', 'mesh.tensor', 'mesh.fsdp_at_most'),
-  'mesh.expert',
+  *('mesh.expert', 'mesh.context'),
   *('keep_last', 'keep_every', 'keep_best'),
   'epochs',  # more of them
 }

@@ -31,8 +31,9 @@ _DATA = (
   'data.batching'
 )
 _GROUND = (
-  'types axes config objectives losses sharding pypi places gguf_file chips '
-  'files locks metrics_file samples_file statistics terminal progress_bar '
+  'types axes column_order config objectives losses sharding pypi places '
+  'gguf_file chips files locks metrics_file samples_file statistics terminal '
+  'progress_bar '
   f'{_DATA} models hf inference'
 )
 _REPORT = (
@@ -44,6 +45,7 @@ MAY_IMPORT = {
   '': 'api',  # isft_jax/__init__.py
   'types': '',
   'axes': '',
+  'column_order': '',
   'pypi': '',
   'places': 'pypi',
   'gguf_file': 'files',
@@ -58,7 +60,7 @@ MAY_IMPORT = {
   'config': 'types files',
   'objectives': 'types',
   'losses': 'types',
-  'sharding': 'types axes config',
+  'sharding': 'types axes column_order config',
   'data.files': 'types files',
   'data.messages': 'types data.files',
   'data.formats': 'types data.files data.messages',
@@ -70,7 +72,7 @@ MAY_IMPORT = {
   ),
   'data.comparison': 'types data.rendering',
   'data.batching': 'types config objectives files data.records',
-  'models': 'types axes config losses',
+  'models': 'types axes column_order config losses',
   'models.presets': 'config',
   'hf': 'types config files places gguf_file sharding models',
   'inference': (

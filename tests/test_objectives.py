@@ -14,33 +14,34 @@ OBJECTIVES = {
   'error': 'error_masked',
   'truth': 'truth_only',
   'w': 'weighted(0.25)',
+  'near': 'anchored(0.25)',
 }
 TABLE = """
-  author         verdict  obs  do  agent  error  truth  w
-  PAD            UNKNOWN   0   0     0      0      0    0
-  PAD            RIGHT     0   0     0      0      0    0
-  PAD            WRONG     0   0     0      0      0    0
-  TEMPLATE       UNKNOWN   1   1     0      1      0    1
-  TEMPLATE       RIGHT     1   1     0      1      0    1
-  TEMPLATE       WRONG     1   1     0      1      0    1
-  CONTEXT        UNKNOWN   0   0     0      0      0    0
-  CONTEXT        RIGHT     0   0     0      0      0    0
-  CONTEXT        WRONG     0   0     0      0      0    0
-  USER           UNKNOWN   1   1     0      1      0    1
-  USER           RIGHT     1   1     0      1      0    1
-  USER           WRONG     1   1     0      1      0    1
-  TOOL           UNKNOWN   1   1     0      1      0    1
-  TOOL           RIGHT     1   1     0      1      0    1
-  TOOL           WRONG     1   1     0      1      0    1
-  AGENT          UNKNOWN   1   0     1      1      1    0.25
-  AGENT          RIGHT     1   0     1      1      1    0.25
-  AGENT          WRONG     1   0     1      0      0    0.25
-  DEMONSTRATION  UNKNOWN   1   1     0      1      0    1
-  DEMONSTRATION  RIGHT     1   1     0      1      0    1
-  DEMONSTRATION  WRONG     1   1     0      1      0    1
-  HARNESS        UNKNOWN   1   1     0      1      0    1
-  HARNESS        RIGHT     1   1     0      1      0    1
-  HARNESS        WRONG     1   1     0      1      0    1
+  author         verdict  obs  do  agent  error  truth  w     near
+  PAD            UNKNOWN   0   0     0      0      0    0       0
+  PAD            RIGHT     0   0     0      0      0    0       0
+  PAD            WRONG     0   0     0      0      0    0       0
+  TEMPLATE       UNKNOWN   1   1     0      1      0    1       1
+  TEMPLATE       RIGHT     1   1     0      1      0    1       1
+  TEMPLATE       WRONG     1   1     0      1      0    1       1
+  CONTEXT        UNKNOWN   0   0     0      0      0    0       0
+  CONTEXT        RIGHT     0   0     0      0      0    0       0
+  CONTEXT        WRONG     0   0     0      0      0    0       0
+  USER           UNKNOWN   1   1     0      1      0    1       1
+  USER           RIGHT     1   1     0      1      0    1       1
+  USER           WRONG     1   1     0      1      0    1       1
+  TOOL           UNKNOWN   1   1     0      1      0    1       1
+  TOOL           RIGHT     1   1     0      1      0    1       1
+  TOOL           WRONG     1   1     0      1      0    1       1
+  AGENT          UNKNOWN   1   0     1      1      1    0.25    0.25
+  AGENT          RIGHT     1   0     1      1      1    0.25    0.25
+  AGENT          WRONG     1   0     1      0      0    0.25    0.25
+  DEMONSTRATION  UNKNOWN   1   1     0      1      0    1       1
+  DEMONSTRATION  RIGHT     1   1     0      1      0    1       1
+  DEMONSTRATION  WRONG     1   1     0      1      0    1       1
+  HARNESS        UNKNOWN   1   1     0      1      0    1       1
+  HARNESS        RIGHT     1   1     0      1      0    1       1
+  HARNESS        WRONG     1   1     0      1      0    1       1
 """
 
 HEADER, *ROWS = (line.split() for line in TABLE.strip().split('\n'))
@@ -51,7 +52,7 @@ def test_the_table_names_every_author_every_verdict_and_every_objective():
     [author.name, verdict.name] for author in Provenance for verdict in Verdict
   ]
   assert HEADER[2:] == list(OBJECTIVES)
-  assert list(OBJECTIVES.values())[:-1] == list(objectives.NAMES)
+  assert list(OBJECTIVES.values())[:-2] == list(objectives.NAMES)
 
 
 @pytest.mark.parametrize('column', OBJECTIVES)
@@ -182,8 +183,8 @@ FLOAT32_MAX = '3.4028234663852886e38'
 WHOLE_MESSAGES = {
   'interventionl': (
     "unknown objective 'interventionl'; use one of observational, "
-    'interventional, agent_only, error_masked, truth_only, weighted(0.3), or '
-    'weights by author such as USER=1,TOOL=0.5'
+    'interventional, agent_only, error_masked, truth_only, weighted(0.3), '
+    'anchored(0.3), or weights by author such as USER=1,TOOL=0.5'
   ),
   'weighted( half )': (
     "objective 'weighted( half )': 'half' is not a weight (a finite number, 0 "

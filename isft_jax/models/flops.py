@@ -146,6 +146,7 @@ def hardware(
   seq_len: int,
   targets_per_row: int,
   lora: LoraConfig = decoder.NO_LORA,
+  is_anchored: bool = False,
 ) -> Flops:
   """Returns the operations that a step runs, including recomputation.
 
@@ -156,6 +157,8 @@ def hardware(
     seq_len: tokens per row, L.
     targets_per_row: scored targets per row, K.
     lora: adapters that learn, while the other weights are frozen.
+    is_anchored: whether a base runs forward, too. Its logits are computed as
+      often as those of the model.
 
   Returns:
     The operations, by part of the model.
@@ -199,10 +202,12 @@ def hardware(
     is_mixed_once = lora.rank and 'o_proj' not in lora.maps
     products -= bool(config.remat == 'dots' and is_mixed_once)
     products, pairs = products + 4, seq_len**2 * config.layers
-  # A head in several chunks adds one forward pass.
+  # A head in several chunks adds one forward pass. A base has two products of
+  # attention forward.
   A, H = config.head_size, config.heads
+  heads = (chunks > 1) + is_anchored * (1 + (chunks > 1))
   return Flops(
-    blocks=needed.blocks + again,
-    attention=2 * batch_size * products * A * H * pairs,
-    head=needed.head + (chunks > 1) * once.head,
+    blocks=needed.blocks + again + is_anchored * once.blocks,
+    attention=2 * batch_size * (products + 2 * is_anchored) * A * H * pairs,
+    head=needed.head + heads * once.head,
   )

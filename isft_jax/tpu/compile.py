@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from isft_jax import chips as chips_lib
-from isft_jax import sharding
+from isft_jax import objectives, sharding
 from isft_jax.config import RunConfig
 from isft_jax.inference import generate
 from isft_jax.models import attention
@@ -62,6 +62,7 @@ def compile_run(
   # Half of the tokens are assumed to be targets, if the config leaves K open.
   K = config.targets_per_row or L // 2
 
+  is_anchored = objectives.is_anchored(config.objective)
   # The run's own trainer, on described devices. The number of steps only
   # changes constants of the schedule.
   devices = chips_lib.describe(topology, slices)
@@ -70,7 +71,9 @@ def compile_run(
   # Without init_from, because no weights are read.
   shape = dataclasses.replace(config.model, init_from='')
   trainer = make_trainer(
-    shape, config.optim, config.mesh, 1_000, devices, lora=config.lora
+    *(shape, config.optim, config.mesh, 1_000, devices),
+    lora=config.lora,
+    is_anchored=(is_anchored,),
   )
   sharding.check_batch_size(B, trainer.mesh, config.optim.accumulate)
   sharding.check_row(L, K, trainer.mesh)
@@ -83,7 +86,7 @@ def compile_run(
     shape, attention=attention.resolve(shape.attention, devices[0])
   )
   needed = flops_lib.model(model, B, L, K, config.lora)
-  done = flops_lib.hardware(model, B, L, K, config.lora)
+  done = flops_lib.hardware(model, B, L, K, config.lora, is_anchored)
   # Entries that need no compiler.
   report = {
     'config': config.name,

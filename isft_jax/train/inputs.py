@@ -17,7 +17,7 @@ from isft_jax.data.batching.scored_rows import KnownPlans
 from isft_jax.data.records.dataset import Records
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.tokenizer import FastTokenizer
-from isft_jax.objectives import weight_table
+from isft_jax.objectives import evidence, weight_table
 from isft_jax.train import plans, start
 
 _EVERYTHING = 'observational'  # the objective that scores every author
@@ -189,12 +189,12 @@ def _scored_by(
   """
   components = config_lib.mixture_components(config)
   objectives = {
-    name: objective
+    name: evidence(objective)
     for name, (_, _, objective) in zip(names, components, strict=True)
   }
   # Held-out records in a separate folder belong to no component.
   if config.heldout:
-    objectives = dict.fromkeys(heldout, config.objective)
+    objectives = dict.fromkeys(heldout, evidence(config.objective))
   for name, records in heldout.items():
     table_PV = weight_table(objectives[name])
     if not packing.count_targets(records.index, table_PV).any():

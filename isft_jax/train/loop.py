@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 import isft_jax
-from isft_jax import chips, files, losses, sharding
+from isft_jax import chips, files, losses, objectives, sharding
 from isft_jax import config as config_lib
 from isft_jax.data.batching import pipeline
 from isft_jax.hf import pretrained
@@ -152,6 +152,15 @@ def _train(
   # The plan of the batches fixes the number of steps, which the learning rate
   # schedule needs.
   steps = len(source)
+  is_anchored = tuple(
+    objectives.is_anchored(objective)
+    for _, _, objective in config_lib.mixture_components(config)
+  )
+  if any(is_anchored) and not config.model.init_from:
+    raise ValueError(
+      'an anchored objective needs a base to stay near: name one with '
+      'config.model.init_from'
+    )
   # Without init_from, so that runs which start from other weights share the
   # compiled step.
   architecture = dataclasses.replace(config.model, init_from='')
@@ -162,6 +171,7 @@ def _train(
     steps,
     components=len(names),
     lora=config.lora,
+    is_anchored=is_anchored,
   )
   sharding.check_batch_size(
     config.batch_size, trainer.mesh, config.optim.accumulate
@@ -195,8 +205,8 @@ def _train(
     if config.keep_best:
       checkpoints.keep_best()
     trace = stack.enter_context(Profile(profile, workdir))
-    # The frozen base of adapters.
-    if not config.lora.rank:
+    # The frozen base of adapters, or of an anchored objective.
+    if not config.lora.rank and not any(is_anchored):
       base = None
     elif base is None:
       base = start.load_base(config, trainer, fingerprint)

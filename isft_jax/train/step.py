@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from isft_jax import losses
 from isft_jax.models import lora
 from isft_jax.models.decoder import GraphDef
-from isft_jax.models.likelihood import target_nll
-from isft_jax.types import Batch, PyTree
+from isft_jax.models.likelihood import target_nll, target_nll_and_kl
+from isft_jax.types import Batch, Provenance, PyTree
 
 
 class TrainState(NamedTuple):
@@ -25,8 +26,8 @@ class TrainState(NamedTuple):
     step: int32, steps done.
     params: parameters that learn, a nested dict of arrays.
     opt_state: state of the optimizer.
-    frozen: parameters that do not learn: the base of adapters. () if all do.
-      A checkpoint does not hold them.
+    frozen: parameters that do not learn: the base of adapters, or of an
+      anchored objective. () without one. A checkpoint does not hold them.
   """
 
   step: jax.Array
@@ -37,6 +38,7 @@ class TrainState(NamedTuple):
   @property
   def model_params(self) -> PyTree:
     """All parameters of the model, those that learn and the frozen ones."""
+    # Parameters that learn take the place of those of the base.
     return lora.join(self.frozen, self.params)
 
 
@@ -49,8 +51,9 @@ Evaluate = Callable[[PyTree, Batch[jax.Array]], tuple[SumAndCount, SumAndCount]]
 Step = Callable[
   [TrainState, Batch[jax.Array]], tuple[TrainState, dict[str, PyTree]]
 ]
-# (gradient of the sum, sum, count, (sum, count) by author) of the loss
-_Sums = tuple[PyTree, jax.Array, jax.Array, SumAndCount]
+# (gradient of the sum, sum, count, (sum, count) by author) of the loss, and
+# (sum, count) of the distance from the base
+_Sums = tuple[PyTree, jax.Array, jax.Array, SumAndCount, SumAndCount]
 
 
 def _identity(tree: PyTree) -> PyTree:
@@ -62,6 +65,25 @@ def is_finite(state: PyTree) -> jax.Array:
   return jnp.stack(
     [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]
   ).all()
+
+
+class Anchor(NamedTuple):
+  """The base that anchored objectives hold the agent's tokens near.
+
+  Attributes:
+    graphdef: structure of the base. The parameters are `TrainState.frozen`.
+    is_anchored: of each mixture component, whether its objective is anchored;
+      see `objectives.is_anchored`.
+  """
+
+  graphdef: GraphDef
+  is_anchored: tuple[bool, ...]
+
+  def holds(self, authors_BK: jax.Array) -> jax.Array:
+    """Returns which targets have the distance from the base as their loss."""
+    table = np.zeros((len(self.is_anchored), len(Provenance)), bool)
+    table[:, Provenance.AGENT] = self.is_anchored
+    return jnp.asarray(table.reshape(-1))[authors_BK]
 
 
 def make_evaluate(graphdef: GraphDef, in_use: Move = _identity) -> Evaluate:
@@ -97,6 +119,7 @@ def make_step(
   in_use: Move = _identity,
   at_rest: Move = _identity,
   components: int = 1,
+  anchor: Anchor | None = None,
 ) -> Step:
   """Returns a function that updates the parameters with one batch.
 
@@ -112,36 +135,47 @@ def make_step(
     at_rest: gradients -> the same, sharded like the optimizer's moments. No
       device then sums more than its own shard.
     components: number of mixture components in a batch.
+    anchor: the base, if an objective is anchored.
 
   Returns:
     (state, batch) -> (state, metrics). Two of the metrics are `targets`, the
     number of scored tokens, and `weight`, the sum of their weights, which is
     the divisor of the loss. If each trajectory weighs 1, `weight` is the number
-    of trajectories.
+    of trajectories. With an anchor, `anchor_kl` is the mean distance from the
+    base at the agent's tokens of anchored objectives.
   """
 
   # The sum is differentiated, and not the mean: sums of microbatches can be
   # added.
   def loss_sum(
     params: PyTree, frozen: PyTree, batch: Batch[jax.Array]
-  ) -> tuple[jax.Array, tuple[jax.Array, SumAndCount]]:
+  ) -> tuple[jax.Array, tuple[jax.Array, SumAndCount, SumAndCount]]:
     whole = in_use(lora.join(frozen, params))
-    nll_BK = target_nll(graphdef, whole, batch)
+    if anchor is None:
+      loss_BK = nll_BK = target_nll(graphdef, whole, batch)
+      held = jnp.zeros(()), jnp.zeros(())
+    else:
+      nll_BK, kl_BK = target_nll_and_kl(
+        graphdef, whole, anchor.graphdef, in_use(frozen), batch
+      )
+      is_held_BK = anchor.holds(batch.authors_BK)
+      loss_BK = jnp.where(is_held_BK, kl_BK, nll_BK)
+      held = losses.weighted_sum(kl_BK, is_held_BK.astype(kl_BK.dtype))
     # A weight of 0 removes a target from the gradient exactly.
-    total, count = losses.weighted_sum(nll_BK, batch.weights_BK)
+    total, count = losses.weighted_sum(loss_BK, batch.weights_BK)
     authors = losses.by_author(nll_BK, batch.authors_BK, components)
-    return total, (count, authors)
+    return total, (count, authors, held)
 
   def gradient_sum(
     params: PyTree, frozen: PyTree, batch: Batch[jax.Array]
   ) -> _Sums:
     # Only by `params`: no gradient of a frozen kernel is computed.
-    (total, (count, authors)), gradient = jax.value_and_grad(
+    (total, (count, authors, held)), gradient = jax.value_and_grad(
       loss_sum, has_aux=True
     )(params, frozen, batch)
     # Reduced to shards here, once per microbatch, so that the accumulated
     # gradient is sharded too.
-    return at_rest(gradient), total, count, authors
+    return at_rest(gradient), total, count, authors, held
 
   def accumulated(
     params: PyTree, frozen: PyTree, batch: Batch[jax.Array]
@@ -168,7 +202,9 @@ def make_step(
   ) -> tuple[TrainState, dict[str, PyTree]]:
     # One microbatch needs no scan.
     sums = gradient_sum if microbatches == 1 else accumulated
-    gradient, total, count, authors = sums(state.params, state.frozen, batch)
+    gradient, total, count, authors, held = sums(
+      state.params, state.frozen, batch
+    )
     # The only division: the gradient of sum / count, as count is a constant.
     gradient = losses.normalize(gradient, count)
     # The optimizer gets the parameters too, for weight decay.
@@ -189,6 +225,8 @@ def make_step(
       'grad_norm': optax.tree.norm(gradient),
       'nll_by_author': losses.normalize(*(x.sum(0) for x in by_component)),
     }
+    if anchor:
+      metrics['anchor_kl'] = losses.normalize(*held)
     if components > 1:
       metrics['nll_by_source'] = losses.normalize(*by_component)
     return state._replace(

@@ -17,6 +17,7 @@ from isft_jax.config import LoraConfig, MeshConfig, ModelConfig, OptimConfig
 from isft_jax.models import attention, decoder, lora
 from isft_jax.train import optim
 from isft_jax.train.step import (
+  Anchor,
   Evaluate,
   TrainState,
   is_finite,
@@ -95,6 +96,7 @@ def make_trainer(
   devices: Sequence[jax.Device] | None = None,
   components: int = 1,
   lora: LoraConfig = decoder.NO_LORA,
+  is_anchored: tuple[bool, ...] = (),
 ) -> Trainer:
   """Returns the trainer of these settings. Equal settings share one trainer.
 
@@ -111,6 +113,8 @@ def make_trainer(
       functions cannot be called.
     components: number of mixture components in a batch, for metrics.
     lora: adapters that learn, while the other parameters are frozen.
+    is_anchored: of each mixture component, whether its objective is anchored.
+      If one is, the state has a frozen base.
 
   Returns:
     The trainer.
@@ -128,6 +132,7 @@ def make_trainer(
     None if devices is None else tuple(devices),
     components,
     dataclasses.replace(lora, init_from='', targets=tuple(lora.targets)),
+    is_anchored if any(is_anchored) else (),
   )
 
 
@@ -142,6 +147,7 @@ def _make_trainer(
   devices: tuple[jax.Device, ...] | None,
   components: int,
   lora_config: LoraConfig,
+  is_anchored: tuple[bool, ...],
 ) -> Trainer:
   # Model and optimizer. Inside the step, attention may be a kernel that needs
   # the mesh in context. Outside it, 'auto' means plain matrix products.
@@ -156,6 +162,8 @@ def _make_trainer(
   if lora_config.rank:
     abstract_params, abstract_frozen = lora.split(abstract_params)
     learning_dtype = 'float32'
+  elif is_anchored:
+    abstract_frozen = abstract_params
   optimizer = optim.make_optimizer(optim_config, steps, learning_dtype)
 
   # The two ways to begin: from given parameters, or from a seed.
@@ -204,8 +212,11 @@ def _make_trainer(
 
   # The compiled functions. The frozen parameters come from elsewhere.
   without_frozen = placed._replace(frozen=())
+  # The base of adapters is the model without them.
+  anchor = Anchor(decoder.abstract(inside)[0], is_anchored)
   step = make_step(
-    graphdef, optimizer, optim_config.accumulate, in_use, at_rest, components
+    *(graphdef, optimizer, optim_config.accumulate, in_use, at_rest),
+    *(components, anchor if is_anchored else None),
   )
 
   def program(

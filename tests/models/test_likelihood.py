@@ -17,7 +17,11 @@ import pytest
 from isft_jax import losses, sharding
 from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.models import decoder
-from isft_jax.models.likelihood import chunked_nll, count_chunks
+from isft_jax.models.likelihood import (
+  chunked_nll,
+  chunked_nll_and_kl,
+  count_chunks,
+)
 from isft_jax.train.step import make_step
 from isft_jax.train.trainer import TrainState
 from isft_jax.types import Batch
@@ -379,3 +383,67 @@ def test_no_device_holds_the_head_or_its_gradient_whole(mesh):
   for got, expected in zip(compiled(*case), plain(*case), strict=True):
     atol = 1e-5 * np.abs(expected).max()  # sums in another order, 8 devices
     np.testing.assert_allclose(got, expected, rtol=0, atol=atol)
+
+
+# ----------------------------------------------------- the distance from a base
+
+
+@functools.partial(fast_jit, static_argnames='parts')
+def apart(
+  hidden_BKD, head_VD, base_BKD, base_VD, targets_BK, weights_BK, parts
+):
+  """(nll, kl, gradients of the weighted sum of kl by all that is a float)."""
+
+  def loss(*arrays):
+    nll_BK, kl_BK = chunked_nll_and_kl(*arrays, targets_BK, parts)
+    return losses.weighted_sum(kl_BK, weights_BK)[0], (nll_BK, kl_BK)
+
+  gradient = jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True)
+  gradients, found = gradient(hidden_BKD, head_VD, base_BKD, base_VD)
+  return *found, *gradients
+
+
+def log_softmax(logits_BKV):
+  top_BK1 = logits_BKV.max(-1, keepdims=True)
+  total_BK1 = np.exp(logits_BKV - top_BK1).sum(-1, keepdims=True)
+  return logits_BKV - top_BK1 - np.log(total_BK1)
+
+
+@pytest.mark.parametrize('parts', PARTS)
+def test_the_distance_is_that_of_the_formula_in_float64(case, parts):
+  hidden_BKD, head_VD, targets_BK, weights_BK = case
+  rng = np.random.default_rng(1)
+  base_BKD, base_VD = rng.normal(size=(B, K, D)), rng.normal(size=(V, D))
+  log_p_BKV = log_softmax(hidden_BKD @ head_VD.T)
+  log_base_BKV = log_softmax(base_BKD @ base_VD.T)
+  base_BKV = np.exp(log_base_BKV)
+  kl_BK = (base_BKV * (log_base_BKV - log_p_BKV)).sum(-1)
+  # d kl / d logits = p - base, whatever the target.
+  error_BKV = (np.exp(log_p_BKV) - base_BKV) * weights_BK[..., None]
+  nll_BK, *_ = plain(*case)
+
+  narrow = (
+    np.float32(each) for each in (hidden_BKD, head_VD, base_BKD, base_VD)
+  )
+  found = apart(*narrow, targets_BK, np.float32(weights_BK), parts=parts)
+  expected = (
+    *(nll_BK, kl_BK, error_BKV @ head_VD),
+    np.einsum('bkv,bkd->vd', error_BKV, hidden_BKD),
+  )
+  for actual, wanted in zip(found, expected, strict=False):
+    np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=2e-5)
+  # The base has no gradient, and a target of weight 0 gives none.
+  assert not np.any(found[4]) and not np.any(found[5])
+  np.testing.assert_array_equal(found[2][1, [0, 3]], 0)
+
+
+def test_the_distance_from_itself_is_zero_and_so_is_its_gradient(case):
+  hidden_BKD, head_VD, targets_BK, weights_BK = in_float32(case)
+  _, kl_BK, hidden, head, *_ = apart(
+    *(hidden_BKD, head_VD, hidden_BKD, head_VD, targets_BK, weights_BK),
+    parts=4,
+  )
+  # Differences of float32 sums of about 5
+  np.testing.assert_allclose(kl_BK, 0, atol=2e-6)
+  np.testing.assert_allclose(hidden, 0, atol=2e-6)
+  np.testing.assert_allclose(head, 0, atol=2e-6)

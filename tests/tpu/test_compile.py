@@ -219,7 +219,10 @@ def test_a_slice_that_does_not_exist_is_named(topology, slices, message):
 @pytest.mark.parametrize(
   ('batch_size', 'mesh', 'message'),
   [
-    (6, MeshConfig(1, 4, 1), 'a batch of 6 rows .*data=1 x config.mesh.fsdp=4'),
+    (
+      *(6, MeshConfig(1, 4, 1)),
+      'a batch of 6 rows does not divide over config.mesh.fsdp=4',
+    ),
     (8, MeshConfig(1, 3, 1), 'config.mesh.fsdp=3 does not cover 4 devices'),
   ],
 )

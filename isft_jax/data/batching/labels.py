@@ -52,6 +52,16 @@ def labels_from_weights(
   return np.where(weights_T != 0, tokens_T, IGNORED).astype(np.int32)
 
 
+def check_labels(objective: str) -> None:
+  """Raises ValueError if labels cannot express an objective's loss."""
+  if objectives.is_anchored(objective):
+    raise ValueError(
+      f'objective {objective!r} compares the model with its base at the '
+      "agent's tokens, which labels cannot express; train with isft-train, or "
+      'choose another objective'
+    )
+
+
 def is_weighted(table_PV: np.ndarray) -> bool:
   """Returns whether labels need weights: some weight is neither 0 nor 1."""
   return not np.isin(table_PV, (0, 1)).all()
@@ -83,11 +93,12 @@ def write(
     The counts of the file.
 
   Raises:
-    ValueError: the objective is unknown or scores no token of the records, or
-      the path is that of another kind of file.
+    ValueError: the objective is unknown, is anchored or scores no token of the
+      records, or the path is that of another kind of file.
   """
   # The index shows if anything is scored, before a record is read.
   table_PV = objectives.weight_table(objective)
+  check_labels(objective)
   if not (records.index.counts_NPV * (table_PV != 0)).any():
     raise ValueError(
       f'objective {objective!r} gives every token of {records.folder} weight '
