@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from isft_jax import sharding
+from isft_jax import objectives, sharding
 from isft_jax.config import OptimConfig, RunConfig, StageConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records import dataset
@@ -173,7 +173,8 @@ def fit(
   Args:
     run: settings of the stage.
     records: the records to train on.
-    params: initial parameters, which stay unchanged.
+    params: initial parameters, which stay unchanged. An anchored objective
+      stays near them.
 
   Returns:
     The new parameters, and a summary: seed, objective, settings of the
@@ -185,8 +186,13 @@ def fit(
   """
   # Compile the step, and copy the parameters: it may write into its state.
   source = pipeline.BatchSource(records, run)
-  trainer = make_trainer(run.model, run.optim, run.mesh, len(source))
+  is_anchored = objectives.is_anchored(run.objective)
+  trainer = make_trainer(
+    *(run.model, run.optim, run.mesh, len(source)), is_anchored=(is_anchored,)
+  )
   state = trainer.start(jax.tree.map(jnp.copy, params))
+  if is_anchored:
+    state = state._replace(frozen=params)
   # Train. Values stay on the device until the end, so that steps do not wait.
   started, rows = time.perf_counter(), []
   for batch in itertools.islice(pipeline.batches(source), len(source)):
