@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from isft_jax.config import REMAT_NAMES, split_remat
+from isft_jax.config import REMAT_NAMES, ModelConfig, split_remat
 
 # Name of the mixed values, and of what the backward pass of a kernel needs
 # beside them.
@@ -55,3 +55,35 @@ def policy(remat: str) -> Callable[..., Any]:
   'none' has no policy: layers are then not wrapped in jax.checkpoint.
   """
   return jax.checkpoint_policies.save_only_these_names(*sorted(kept(remat)))
+
+
+def widths(config: ModelConfig) -> dict[str, int]:
+  """Returns the numbers per token and layer that each name keeps.
+
+  The splash kernel keeps heads as wide as a TPU's 128 lanes, and the float32
+  sum of each softmax. An activation of experts has a row for each expert of a
+  token. The last product is the input of nothing, unless a norm follows.
+
+  Args:
+    config: config of the model. Its `attention` must be resolved.
+
+  Returns:
+    Numbers in config.dtype, by name.
+  """
+  D, A = config.width, config.head_size
+  H, N = config.heads, config.kv_heads
+  copies = config.experts_per_token or 1
+  mixed = H * A
+  if config.attention == 'splash':
+    size = jax.numpy.dtype(config.dtype).itemsize
+    mixed = H * (-(-A // 128) * 128 + 4 // size)
+  return {
+    'q': H * A,
+    'k': N * A,
+    'v': N * A,
+    ATTENTION: mixed,
+    'o': D,
+    'gate': copies * config.mlp_width,
+    'up': copies * config.mlp_width,
+    'down': 0 if config.norms == 'before' or config.experts else D,
+  }

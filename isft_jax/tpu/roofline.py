@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from isft_jax.chips import Chip
 from isft_jax.config import ModelConfig
+from isft_jax.models import remat
 from isft_jax.tpu.collectives import Collective
 
 
@@ -94,14 +95,19 @@ def estimate_traffic(
   # Each pass through a layer writes and reads 4 arrays of its width, and 3 of
   # its MLP width. Experts have these 3 and their input and output, for each
   # expert of a token. There are 3 passes (the backward pass is two), or 4 with
-  # remat.
+  # remat. The last one does not write what is kept.
   size = jnp.dtype(config.dtype).itemsize
   passes = 3 + (config.remat != 'none')
   mlp = 3 * config.mlp_width
   if config.experts:
     mlp = config.experts_per_token * (mlp + 2 * config.width)
   wide = 2 * (4 * config.width + mlp)
-  layers = passes * config.layers * batch_size * seq_len * wide * size
+  unwritten = 0
+  if config.remat != 'none':
+    widths = remat.widths(config)
+    unwritten = sum(widths[name] for name in remat.kept(config.remat))
+  layers = config.layers * batch_size * seq_len * size
+  layers *= passes * wide - unwritten
   # The logits of the targets are written and read, forward and backward, in
   # float32.
   head = 4 * batch_size * targets_per_row * config.vocab_size * 4
