@@ -234,11 +234,11 @@ class ModelConfig:
     attentions = ('auto', 'splash', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
     if self.remat not in ('none', 'dots', 'full'):
-      for name in split_remat(self.remat):
-        check_choice(
-          prefix + 'remat', name, ('none', 'dots', 'full', *REMAT_NAMES)
-        )
-      check_distinct(prefix + 'remat', split_remat(self.remat))
+      names = split_remat(self.remat)
+      choices = () if len(names) > 1 else ('none', 'dots', 'full')
+      for name in names:
+        check_choice(prefix + 'remat', name, (*choices, *REMAT_NAMES))
+      check_distinct(prefix + 'remat', names)
     check_choice(prefix + 'dtype', self.dtype, DTYPES)
     check_choice(prefix + 'param_dtype', self.param_dtype, (*DTYPES, 'int8'))
     check_choice(prefix + 'norms', self.norms, NORMS)

@@ -71,11 +71,9 @@ def verdict(
     own: report of the config; None if it does not fit.
     settings: fields in which they differ, and their values.
   """
-  first = (
-    'the config itself is the fastest that fits'
-    if not settings
-    else 'the fastest settings that fit'
-  )
+  first = 'the fastest settings that fit'
+  if not settings:
+    first, own = 'the config itself is the fastest that fits', None
   rows = [['', 'found', 'config']] if own else [['', 'found']]
   for words, name, form in (
     ('estimated seconds per step', 'estimated_step_seconds', '.3g'),

@@ -10,6 +10,7 @@ the memory.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 
 from isft_jax import chips as chips_lib
 from isft_jax import sharding
-from isft_jax.axes import AXES, DATA, EXPERT, FSDP, ROWS, TENSOR
+from isft_jax.axes import AXES, CONTEXT, DATA, EXPERT, ROWS, TENSOR, WEIGHTS
 from isft_jax.config import MeshConfig, ModelConfig, RunConfig
 from isft_jax.models import attention, decoder, likelihood, remat
 from isft_jax.models import flops as flops_lib
@@ -74,12 +75,16 @@ def list_candidates(
   config = dataclasses.replace(config, model=model)
   params = decoder.abstract(model, config.lora)[1]
   own = read_settings(config, sharding.make_mesh(config.mesh, devices).shape)
-  works = _list_works(config, params, devices, targets_per_row)
+  # All meshes have the same work.
+  works = functools.cache(
+    functools.partial(_list_works, config, params, devices, targets_per_row)
+  )
 
   listed = []
   for mesh in _make_meshes(len(devices), model, devices):
-    # A mesh must divide the parameters.
+    # A mesh must divide the rows and the parameters.
     try:
+      sharding.check_row(config.seq_len, targets_per_row, mesh)
       stored = _Bytes.on(mesh, params, config)
     except ValueError:
       continue
@@ -88,7 +93,7 @@ def list_candidates(
       if config.batch_size % (_count_row_shards(mesh) * accumulate):
         continue
       within, across = _estimate_sent(config, stored, accumulate, devices)
-      for group in works:
+      for group in works(accumulate):
         same_chunk = []
         for work in group:
           settings = own | sizes
@@ -235,6 +240,7 @@ def _list_works(
   params: PyTree,
   devices: Sequence[jax.Device],
   targets_per_row: int,
+  accumulate: int,
 ) -> list[list[_Work]]:
   """Returns the work of each policy, for each number of chunks of the head."""
   chip = chips_lib.CHIPS[devices[0].device_kind]
@@ -252,7 +258,7 @@ def _list_works(
       done = flops_lib.hardware(model, B, L, K, config.lora).total
       # Parameters and both moments.
       traffic = roofline_lib.estimate_traffic(
-        model, B, L, K, 3 * learning, frozen
+        model, B, L, K, 3 * learning, frozen, accumulate
       )
       compute, hbm = done / chip.flops, traffic / chip.hbm_speed
       works[-1].append(_Work(model, compute / chips, hbm / chips))
@@ -273,7 +279,7 @@ def _estimate_sent(
   # gradients. What learns is cast to the data type of the computation.
   wide = 4 if config.lora.rank else jnp.dtype(model.param_dtype).itemsize
   moved = 2 * here.frozen + 3 * here.learning * size / wide
-  within = moved * (mesh[FSDP] - 1) * accumulate
+  within = moved * (math.prod(mesh[axis] for axis in WEIGHTS) - 1) * accumulate
   # Replicas sum their gradients. Devices of the expert axis share the experts.
   slices = len(sharding.by_slice(devices))
   across = 2 * here.learning * (slices - 1) / slices
@@ -283,6 +289,9 @@ def _estimate_sent(
   tokens = config.batch_size * config.seq_len * mesh[TENSOR] / here.mesh.size
   summed = 4 * model.layers * tokens * model.width * size
   within += 2 * summed * (mesh[TENSOR] - 1) / mesh[TENSOR]
+  # Keys and values of rows are gathered, and their gradients are scattered.
+  keys = 2 * model.layers * tokens * model.kv_heads * model.head_size * size
+  within += 3 * keys / mesh[TENSOR] * (mesh[CONTEXT] - 1)
   return (
     chip.devices * within / chip.ici_speed,
     chip.devices * across / chip.dcn_speed,
@@ -327,9 +336,10 @@ def _estimate_memory(
 
 def _is_beaten(one: Candidate, others: Sequence[Candidate]) -> bool:
   """Returns whether another candidate is as fast, with less memory."""
-  return any(
-    other.memory < one.memory
-    and max(other.least.compute, other.least.hbm)
-    <= max(one.least.compute, one.least.hbm)
-    for other in others
-  )
+  cost = one.memory, max(one.least.compute, one.least.hbm)
+  for other in others:
+    memory, seconds = other.memory, max(other.least.compute, other.least.hbm)
+    is_as_good = memory <= cost[0] and seconds <= cost[1]
+    if is_as_good and (memory, seconds) != cost:
+      return True
+  return False

@@ -128,7 +128,9 @@ def compile_run(
       trainer.abstract._replace(frozen=()),
     )
   )
-  traffic = roofline_lib.estimate_traffic(model, B, L, K, state, frozen)
+  traffic = roofline_lib.estimate_traffic(
+    model, B, L, K, state, frozen, config.optim.accumulate
+  )
   least = roofline_lib.roofline(
     chip, done.total / chips, traffic / chips, parsed
   )

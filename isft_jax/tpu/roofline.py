@@ -76,6 +76,7 @@ def estimate_traffic(
   targets_per_row: int,
   state: float,
   frozen: float = 0.0,
+  microbatches: int = 1,
 ) -> float:
   """Estimates the bytes that a step moves from and to memory, over all chips.
 
@@ -88,6 +89,7 @@ def estimate_traffic(
     targets_per_row: scored targets per row, K.
     state: bytes of parameters and both moments, which have the same data type.
     frozen: bytes of parameters that do not learn.
+    microbatches: their number per step.
 
   Returns:
     The bytes.
@@ -113,4 +115,8 @@ def estimate_traffic(
   head = 4 * batch_size * targets_per_row * config.vocab_size * 4
   # Parameters and moments are read and written. So are gradients, which are a
   # third as large. Frozen parameters are read in each pass.
-  return 2 * state + 2 * state / 3 + passes * frozen + layers + head
+  moved = 2 * state + 2 * state / 3 + passes * frozen
+  # Each further microbatch reads all parameters again, and adds its gradients
+  # to the sum.
+  again = passes * (state / 3 + frozen) + 2 * state / 3
+  return moved + (microbatches - 1) * again + layers + head

@@ -23,9 +23,9 @@ from isft_jax.tpu.compile import compile_run, count_targets
 # A candidate must be faster by this share to count as faster: estimates of
 # traffic between chips are not exact.
 _MARGIN = 0.005
-# Candidates that need more than their memory by this share are not tried, until
-# no others are left.
-_DOUBT = 1.15
+# Candidates that are expected to need too much memory are tried last, and not at
+# all if it is more than this.
+_DOUBT = 1.1
 
 
 class Trial(NamedTuple):
@@ -113,7 +113,7 @@ class Search:
     fitting = [trial for trial in self.trials if self.fits(trial)]
     least = min((trial.seconds for trial in fitting), default=0.0)
     near = [t for t in fitting if t.seconds <= least * (1 + _MARGIN)]
-    return min(near, key=lambda t: (t.candidate.changes, t.gib), default=None)
+    return min(near, key=lambda t: _simplicity(t.candidate), default=None)
 
   def fits(self, trial: Trial) -> bool:
     """Returns whether a step fits, and leaves the memory that it must."""
@@ -235,7 +235,7 @@ class Search:
         least = min(near, key=lambda each: each.least.seconds).least.seconds
         chosen = min(
           (e for e in near if e.least.seconds <= least * (1 + _MARGIN)),
-          key=lambda e: (e.changes, expected[id(e)]),
+          key=_simplicity,
         )
         self._waiting = [e for e in self._waiting if e is not chosen]
         return chosen
@@ -278,6 +278,11 @@ class Search:
     hopeful = [each for each in self._waiting if not is_hopeless(each)]
     self.hopeless += len(self._waiting) - len(hopeful)
     self._waiting = hopeful
+
+
+def _simplicity(candidate: Candidate) -> tuple[int, float]:
+  """Returns the order of candidates with equal times: the simplest first."""
+  return candidate.changes, sum(candidate.least)
 
 
 def compile_without_probes(

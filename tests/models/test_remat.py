@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,28 @@ def test_full_saves_the_input_of_each_layer():
 @pytest.mark.parametrize('name', REMAT_NAMES)
 def test_a_name_saves_its_activation_and_nothing_else(name):
   assert added(name) == [SHAPES[name]]
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {},
+    {'norms': 'before'},
+    {'experts': 5, 'experts_per_token': 2, 'norms': 'before'},
+    {'attention': 'splash', 'dtype': 'bfloat16', 'param_dtype': 'bfloat16'},
+  ],
+  ids=['products', 'no norm after', 'experts', 'kernel'],
+)
+def test_widths_are_the_numbers_that_are_saved(changes):
+  """Per token; the kernel's rows are padded from 7 to 128 columns."""
+  widths = remat.widths(dataclasses.replace(MODEL, **changes))
+  for name in REMAT_NAMES:
+    shapes = added(name, **changes)
+    padded = name == 'attention' and 'attention' in changes
+    numbers = sum(math.prod(shape) for shape in shapes)
+    if padded:
+      numbers += 4 * 128  # the sums of the softmax have 4 bytes, not 2
+    assert numbers == widths[name] * (128 if padded else L), name
 
 
 def test_dots_saves_every_product_with_parameters():
