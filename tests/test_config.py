@@ -173,8 +173,8 @@ REFUSED = [
   (
     'model.remat',
     'q,full',
-    " must be one of 'q', 'k', 'v', 'attention', 'o', 'gate', 'up', 'down' (got "
-    "'full')",
+    " must be one of 'q', 'k', 'v', 'attention', 'o', 'gate', 'up', 'down' "
+    "(got 'full')",
   ),
   (
     'mesh.fsdp',

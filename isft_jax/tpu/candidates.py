@@ -178,10 +178,14 @@ def _make_meshes(
       or heads % mesh[TENSOR]
     ):
       continue
+    # The links of the slice or the rows of the hosts may not allow it.
     try:
-      yield sharding.make_mesh(MeshConfig(**mesh), devices)
-    except ValueError:  # the links of the slice do not allow it
+      made = sharding.make_mesh(MeshConfig(**mesh), devices)
+      for host in {device.process_index for device in devices}:
+        sharding.host_share(made, host)
+    except ValueError:
       continue
+    yield made
 
 
 def _divisors(number: int) -> list[int]:

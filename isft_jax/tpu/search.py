@@ -9,6 +9,7 @@ no other one can be faster, or the time is up.
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
@@ -23,8 +24,8 @@ from isft_jax.tpu.compile import compile_run, count_targets
 # A candidate must be faster by this share to count as faster: estimates of
 # traffic between chips are not exact.
 _MARGIN = 0.005
-# Candidates that are expected to need too much memory are tried last, and not at
-# all if it is more than this.
+# Candidates that are expected to need too much memory are tried last, and only
+# up to this multiple of the limit.
 _DOUBT = 1.1
 
 
@@ -292,6 +293,14 @@ def compile_without_probes(
   return compile_run(config, topology, slices, has_probes=False)
 
 
+def _end_with_parent() -> None:
+  """Ends this process if its parent was killed: nobody would end it."""
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    parent.join()
+    os._exit(1)
+
+
 def _compile_in_process(
   sender: Connection,
   compile_step: Compile,
@@ -302,6 +311,7 @@ def _compile_in_process(
   """Sends (report, failure) of a compilation; runs in a process of its own."""
   # Ctrl-C reaches all processes of a terminal. The search ends this one.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
+  threading.Thread(target=_end_with_parent, daemon=True).start()
   try:
     sender.send((compile_step(config, topology, slices), ''))
   except Exception as error:  # the compiler may raise anything

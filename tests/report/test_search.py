@@ -48,7 +48,8 @@ def test_the_line_of_a_trial():
   ]
   result = {'verdict': 'fits', 'gib': 1, 'seconds_per_target': 1e-3}
   assert search.trial(1, result | {'failure': ''}, {}) == (
-    '  1  fits         1.00 GiB  1.00e+03 us per scored token  the config itself'
+    '  1  fits         1.00 GiB  1.00e+03 us per scored token  '
+    'the config itself'
   )
 
 
@@ -76,4 +77,4 @@ def test_nothing_faster_than_the_config():
   text = search.verdict(REPORT, REPORT, {})
   assert text.startswith('the config itself is the fastest that fits:')
   assert text.splitlines()[1].split() == ['found']
-  assert text.endswith('step     1.75')
+  assert text.endswith('  1.75')

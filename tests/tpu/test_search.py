@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import pathlib
 import time
 
 import pytest
@@ -207,6 +208,42 @@ def test_compilations_are_stopped_when_time_is_up():
   assert time.monotonic() - since < 30
   assert search.summary()['stopped'] == 2
   assert not multiprocessing.active_children()
+
+
+def search_alone(pid_file):
+  """Starts a compilation, and writes its process id to a file."""
+  search = Search(RUN, 'v5e:2x2', processes=1, compile_step=sleep)
+  search._start(search.candidates[0])
+  ((process, _),) = search._running.values()
+  pathlib.Path(pid_file).write_text(str(process.pid))
+  time.sleep(60)
+
+
+def test_compilations_end_with_a_search_that_is_killed(tmp_path):
+  path = tmp_path / 'pid'
+  parent = multiprocessing.get_context('spawn').Process(
+    target=search_alone, args=(path,)
+  )
+  parent.start()
+  while not (path.exists() and path.read_text()):
+    time.sleep(0.1)
+  pid = int(path.read_text())
+  time.sleep(15)  # until it has started, and sleeps
+  os.kill(pid, 0)
+  parent.kill()
+  parent.join()
+  until = time.monotonic() + 40  # less than its sleep
+  while time.monotonic() < until and is_running(pid):
+    time.sleep(0.1)
+  assert not is_running(pid)
+
+
+def is_running(pid):
+  try:
+    state = pathlib.Path(f'/proc/{pid}/stat').read_text().split(') ')[1]
+  except FileNotFoundError:
+    return False
+  return not state.startswith('Z')
 
 
 def test_an_interrupt_stops_the_processes_and_keeps_the_trials():
