@@ -35,6 +35,12 @@ class Roofline(NamedTuple):
     return max(self)
 
   @property
+  def cautious_seconds(self) -> float:
+    """Seconds if only half of the traffic between chips overlaps the rest."""
+    exposed = (self.ici + self.dcn) / 2
+    return max(self.seconds, max(self.compute, self.hbm) + exposed)
+
+  @property
   def bound_by(self) -> str:
     """Name of the busiest resource."""
     return max(self._fields, key=lambda name: getattr(self, name))

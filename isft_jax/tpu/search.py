@@ -3,9 +3,12 @@
   for trial in Search(config, 'v5e:2x2', minutes=10).run(): ...
 
 The candidates are compiled in processes, the fastest by estimate first, until
-no other one can be faster, or the time is up.
+no other one can be faster, or the time is up. Half of the traffic between chips
+counts as not hidden behind arithmetic. Otherwise meshes would win that send as
+long as they compute.
 """
 
+import math
 import multiprocessing
 import os
 import signal
@@ -20,10 +23,11 @@ from isft_jax.config import RunConfig
 from isft_jax.models import remat
 from isft_jax.tpu.candidates import Candidate, apply, list_candidates
 from isft_jax.tpu.compile import compile_run, count_targets
+from isft_jax.tpu.roofline import Roofline
 
 # A candidate must be faster by this share to count as faster: estimates of
 # traffic between chips are not exact.
-_MARGIN = 0.005
+_MARGIN = 0.01
 # Candidates that are expected to need too much memory are tried last, and only
 # up to this multiple of the limit.
 _DOUBT = 1.1
@@ -48,9 +52,11 @@ class Trial(NamedTuple):
     return self.report.get('hbm_gib_per_chip', 0.0)
 
   @property
-  def seconds(self) -> float:
-    """Estimated seconds per step; infinite without a program."""
-    return self.report.get('estimated_step_seconds', float('inf'))
+  def cautious_seconds(self) -> float:
+    """`Roofline.cautious_seconds` of a step; infinite without a program."""
+    if not self.report.get('fits'):
+      return math.inf
+    return Roofline(**self.report['seconds_by_resource']).cautious_seconds
 
 
 # Compiles a config: (config, topology, slices) -> report of `compile_run`.
@@ -112,8 +118,8 @@ class Search:
   def best(self) -> Trial | None:
     """The fastest trial that fits, and the simplest of equally fast ones."""
     fitting = [trial for trial in self.trials if self.fits(trial)]
-    least = min((trial.seconds for trial in fitting), default=0.0)
-    near = [t for t in fitting if t.seconds <= least * (1 + _MARGIN)]
+    least = min((trial.cautious_seconds for trial in fitting), default=0.0)
+    near = [t for t in fitting if t.cautious_seconds <= least * (1 + _MARGIN)]
     return min(near, key=lambda t: _simplicity(t.candidate), default=None)
 
   def fits(self, trial: Trial) -> bool:
@@ -139,7 +145,9 @@ class Search:
       'verdict': 'fits' if fits else 'failed' if failed else 'too large',
       'gib': trial.gib,
       'seconds_per_target': (
-        trial.seconds / targets if trial.report.get('fits') else None
+        trial.report['estimated_step_seconds'] / targets
+        if trial.report.get('fits')
+        else None
       ),
       'failure': trial.failure,
     }
@@ -227,15 +235,15 @@ class Search:
     if self._waiting and self._waiting[0].changes == 0:
       return self._waiting.pop(0)
     best = self.best
-    most_seconds = (1 - _MARGIN) * (best.seconds if best else float('inf'))
-    faster = [e for e in self._waiting if e.least.seconds < most_seconds]
+    most = (1 - _MARGIN) * (best.cautious_seconds if best else math.inf)
+    faster = [e for e in self._waiting if e.least.cautious_seconds < most]
     expected = {id(each): self._expect_gib(each) for each in faster}
-    for most in (self.limit_gib, self.limit_gib * _DOUBT):
-      near = [each for each in faster if expected[id(each)] <= most]
+    for limit in (self.limit_gib, self.limit_gib * _DOUBT):
+      near = [each for each in faster if expected[id(each)] <= limit]
       if near:
-        least = min(near, key=lambda each: each.least.seconds).least.seconds
+        most = min(each.least.cautious_seconds for each in near) * (1 + _MARGIN)
         chosen = min(
-          (e for e in near if e.least.seconds <= least * (1 + _MARGIN)),
+          (each for each in near if each.least.cautious_seconds <= most),
           key=_simplicity,
         )
         self._waiting = [e for e in self._waiting if e is not chosen]

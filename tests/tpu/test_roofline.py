@@ -3,7 +3,7 @@
 import dataclasses
 
 from isft_jax.config import ModelConfig
-from isft_jax.tpu.roofline import estimate_traffic
+from isft_jax.tpu.roofline import Roofline, estimate_traffic
 
 MODEL = ModelConfig(
   vocab_size=48,
@@ -51,3 +51,12 @@ def test_parameters_and_moments_by_hand():
 def test_each_microbatch_reads_the_parameters_and_adds_its_gradients():
   one, three = (traffic(300, 50, n, remat='full') for n in (1, 3))
   assert three - one == 2 * (4 * (100 + 50) + 2 * 100)
+
+
+def test_half_of_the_traffic_between_chips_is_not_hidden():
+  for least, bound, cautious in (
+    (Roofline(compute=4, hbm=3, ici=1, dcn=0), 4, 4.5),
+    (Roofline(compute=4, hbm=5, ici=1, dcn=2), 5, 6.5),
+    (Roofline(compute=4, hbm=3, ici=20, dcn=0), 20, 20),
+  ):
+    assert (least.seconds, least.cautious_seconds) == (bound, cautious)

@@ -61,6 +61,7 @@ class Instant(Search):
     report = {'fits': fits, 'hbm_gib_per_chip': gib}
     if fits:
       report['estimated_step_seconds'] = candidate.least.seconds
+      report['seconds_by_resource'] = candidate.least._asdict()
     if self.failing(candidate.settings):
       sender.send(({}, 'INTERNAL: why'))
     else:
@@ -71,7 +72,7 @@ class Instant(Search):
 def fastest(search) -> float:
   """Seconds of the fastest candidate that fits, by trying all of them."""
   return min(
-    each.least.seconds
+    each.least.cautious_seconds
     for each in search.candidates
     if search.gib(each) <= search.limit_gib
     and not search.failing(each.settings)
@@ -95,7 +96,7 @@ def test_the_fastest_that_fits_is_found_by_few_trials(needed, limit):
   search = Instant(NEEDS[needed], limit)
   trials = list(search.run())
   # Within the margin below which two times count as equal.
-  assert search.best.seconds <= 1.005 * fastest(search)
+  assert search.best.cautious_seconds <= 1.01 * fastest(search)
   assert search.fits(search.best)
   assert not trials[0].candidate.changes
   assert len(trials) <= 20 < len(search.candidates) / 10
@@ -115,7 +116,7 @@ def test_a_candidate_that_fails_is_counted_and_the_search_continues():
 
   search = Instant(NEEDS['the estimate'], 0.5, failing)
   list(search.run())
-  assert search.best.seconds <= 1.005 * fastest(search)
+  assert search.best.cautious_seconds <= 1.01 * fastest(search)
   summary = search.summary()
   assert summary['failed'] > 0
   failed = [t for t in search.trials if t.failure]
@@ -155,7 +156,8 @@ def test_of_equally_fast_settings_the_fewest_are_changed():
   near = [
     t
     for t in search.trials
-    if search.fits(t) and t.seconds <= 1.005 * search.best.seconds
+    if search.fits(t)
+    and t.cautious_seconds <= 1.01 * search.best.cautious_seconds
   ]
   changes = [t.candidate.changes for t in near]
   assert search.best.candidate.changes == min(changes)
@@ -281,5 +283,6 @@ def test_the_compiler_itself():
     **compile_run(run, 'v5e:1x1', has_probes=False),
     'compile_seconds': own['compile_seconds'],
   }
-  assert search.best.seconds < own['estimated_step_seconds']
+  least = search.best.report['estimated_step_seconds']
+  assert least < own['estimated_step_seconds']
   assert all(trial.report['fits'] for trial in trials)
