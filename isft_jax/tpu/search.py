@@ -213,7 +213,11 @@ class Search:
       args=(sender, self._compile, config, self.topology, self.slices),
       daemon=True,
     )
+    # Ctrl-C reaches all processes of a terminal. The child inherits that it is
+    # ignored, and the search ends the child.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.start()
+    signal.signal(signal.SIGINT, handler)
     sender.close()  # so that the end of the process closes the pipe
     self._running[receiver] = process, candidate
 
@@ -317,8 +321,6 @@ def _compile_in_process(
   slices: int,
 ) -> None:
   """Sends (report, failure) of a compilation; runs in a process of its own."""
-  # Ctrl-C reaches all processes of a terminal. The search ends this one.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()
   try:
     sender.send((compile_step(config, topology, slices), ''))

@@ -1,14 +1,17 @@
 """isft-compile: its flags, its two outputs, and exit codes."""
 
 import json
+import os
 import re
 import runpy
+import signal
+import time
 
 import pytest
 
 from isft_jax.config import RunConfig
 from isft_jax.tpu import search
-from tests.commands import ROOT, command, error_line
+from tests.commands import ROOT, command, error_line, start
 from tests.fixtures import needs
 
 SMOKE = '--config=configs/lying_agent_smoke.py'
@@ -89,6 +92,17 @@ def refuse(config, topology, slices):
   raise RuntimeError('INTERNAL: no program today')
 
 
+def compile_the_first(config, topology, slices):
+  """Stands for a compiler that takes long for all but the config."""
+  if config.model.remat != 'full':
+    time.sleep(600)
+  return compile_at_once(config, topology, slices)
+
+
+def slowly():
+  search.compile_without_probes = compile_the_first
+
+
 def at_once():
   search.compile_without_probes = compile_at_once
 
@@ -130,6 +144,23 @@ def test_a_search_prints_flags_and_writes_a_config(tmp_path):
   assert again.returncode == 0, again.stderr
   assert json.loads(again.stdout)['settings'] == {}
   assert 'the config itself' in again.stderr
+
+
+def _printed(running) -> str:
+  path = running.outputs[0]
+  return path.read_text() if path.exists() else ''
+
+
+@needs_libtpu
+def test_an_interrupted_search_has_the_best_so_far():
+  with start('compile', *FLAGS, before=slowly) as running:
+    while 'the config itself' not in _printed(running):
+      time.sleep(0.1)
+    os.kill(running.process.pid, signal.SIGINT)
+    done = running.wait(60)
+  assert done.returncode == 0, done.stderr
+  assert 'the config itself is the fastest that fits:' in done.stdout
+  assert re.search(r'compiled 1: 1 fit, .* [1-9]\d* stopped', done.stdout)
 
 
 @needs_libtpu
