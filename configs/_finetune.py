@@ -7,6 +7,8 @@ is conventional and was not tuned.
 
 import re
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 from isft_jax.config import MeshConfig, OptimConfig, RunConfig
 from isft_jax.models.presets import model_config
@@ -25,6 +27,7 @@ def run_config(
   seq_len: int,
   learning_rate: float,
   fsdp_at_most: int,
+  fastest: Mapping[tuple[int, int], Mapping[str, Any]] | None = None,
 ) -> RunConfig:
   """Returns the settings of a fine-tuning run.
 
@@ -38,6 +41,10 @@ def run_config(
     seq_len: tokens per row.
     learning_rate: after the warm-up; falls to 0 along a cosine.
     fsdp_at_most: see `MeshConfig`.
+    fastest: settings that isft-compile --search found: (rows per step, tokens
+      per row) -> dotted field -> value. With other batches, or rows that are
+      split, the backward pass recomputes each layer, which needs the least
+      memory.
 
   Raises:
     ValueError: the argument has another form.
@@ -45,7 +52,7 @@ def run_config(
   numbers = parse_numbers(
     text, batch_size=batch_size, seq_len=seq_len, context=1
   )
-  return RunConfig(
+  config = RunConfig(
     name=name,
     batch_size=numbers['batch_size'],
     seq_len=numbers['seq_len'],
@@ -65,6 +72,12 @@ def run_config(
       learning_rate=learning_rate, schedule='cosine', warmup_steps=20, b2=0.95
     ),
   )
+  batch = config.batch_size, config.seq_len
+  found = (fastest or {}).get(batch, {}) if numbers['context'] == 1 else {}
+  for path, value in found.items():
+    group, _, field = path.partition('.')
+    setattr(getattr(config, group), field, value)
+  return config
 
 
 def parse_rank(text: str, *words: str) -> int:

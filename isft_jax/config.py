@@ -128,6 +128,8 @@ ALL_LINEAR = 'all-linear'  # stands for all of them
 LORA_MOST = 1_000_000  # largest rank and alpha
 
 
+# Activations of a layer that ModelConfig.remat may keep, in their order.
+REMAT_NAMES = ('q', 'k', 'v', 'attention', 'o', 'gate', 'up', 'down')
 # Kinds of layers; see ModelConfig.layer_kinds.
 LAYER_KINDS = ('full', 'window', 'nope')
 # Kinds of scaling of rotary positions, and how many numbers each has.
@@ -202,9 +204,11 @@ class ModelConfig:
   # and may be 'int8': the weights of the layers' linear maps as integers, with
   # a scale for each output channel, and the other weights in `dtype`.
   param_dtype: str = 'float32'
-  # Activations of a layer that are recomputed in the backward pass. 'none':
-  # recompute nothing. 'dots': keep products with parameters, recompute the
-  # rest. 'full': keep only the layer's input.
+  # Activations of a layer that are kept for the backward pass, which recomputes
+  # the rest. 'none': recompute nothing. 'full': keep only the layer's input.
+  # 'dots': keep products with parameters. Or names, separated by commas:
+  # 'attention' (what attention gives), and the products 'q', 'k', 'v', 'o',
+  # 'gate', 'up' and 'down'. isft-compile --search finds what fits.
   remat: str = 'none'
   # Attention in training. 'xla' stores L x L scores; 'splash' is JAX's TPU
   # kernel, which does not. 'auto': splash on TPUs from v4 on, xla elsewhere.
@@ -229,7 +233,12 @@ class ModelConfig:
     check_range(prefix + 'head_chunk', self.head_chunk, 0)
     attentions = ('auto', 'splash', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
-    check_choice(prefix + 'remat', self.remat, ('none', 'dots', 'full'))
+    if self.remat not in ('none', 'dots', 'full'):
+      names = split_remat(self.remat)
+      choices = () if len(names) > 1 else ('none', 'dots', 'full')
+      for name in names:
+        check_choice(prefix + 'remat', name, (*choices, *REMAT_NAMES))
+      check_distinct(prefix + 'remat', names)
     check_choice(prefix + 'dtype', self.dtype, DTYPES)
     check_choice(prefix + 'param_dtype', self.param_dtype, (*DTYPES, 'int8'))
     check_choice(prefix + 'norms', self.norms, NORMS)
@@ -576,6 +585,11 @@ def mixture_components(config: RunConfig) -> list[tuple[str, float, str]]:
     (records, weight, objective or config.objective)
     for records, weight, objective in config.mixture
   ]
+
+
+def split_remat(remat: str) -> list[str]:
+  """Returns the names in a ModelConfig.remat, as in 'attention,gate,up'."""
+  return remat.split(',')
 
 
 # ------------------------------------------------------------------- the checks

@@ -162,7 +162,19 @@ REFUSED = [
   (
     'model.remat',
     'all',
-    " must be one of 'none', 'dots', 'full' (got 'all')",
+    " must be one of 'none', 'dots', 'full', 'q', 'k', 'v', 'attention', 'o', "
+    "'gate', 'up', 'down' (got 'all')",
+  ),
+  (
+    'model.remat',
+    'q,k,q',
+    " names 'q' more than once; a flag that is given again adds to it",
+  ),
+  (
+    'model.remat',
+    'q,full',
+    " must be one of 'q', 'k', 'v', 'attention', 'o', 'gate', 'up', 'down' "
+    "(got 'full')",
   ),
   (
     'mesh.fsdp',

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib.util
 import pathlib
+import runpy
 
 import jax
 import pytest
@@ -154,6 +155,34 @@ def test_what_a_fine_tuning_run_chooses(
   assert (config.batch_size, config.seq_len) == (batch, 4096)
   assert config.optim.learning_rate == learning_rate
   assert config.mesh.fsdp_at_most == fsdp_at_most
+
+
+def test_the_fastest_settings_are_those_of_one_batch():
+  """Others recompute each layer, on any mesh."""
+  config, other = (
+    get_config('qwen2_5_7b', text) for text in ('', 'batch_size=32')
+  )
+  assert config.model.remat == 'q,k,v,attention,o,gate,up'
+  assert config.optim.accumulate == 4
+  assert (config.mesh.fsdp, config.mesh.tensor) == (4, 4)
+  assert other == dataclasses.replace(
+    config,
+    batch_size=32,
+    model=dataclasses.replace(config.model, remat='full'),
+    optim=dataclasses.replace(config.optim, accumulate=1),
+    mesh=MeshConfig(data=-1, fsdp=-1, fsdp_at_most=16),
+  )
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_the_fastest_settings_are_of_batches_that_are_compiled(name):
+  module = runpy.run_path(str(CONFIGS[name]))
+  compiled = [
+    (config.batch_size, config.seq_len)
+    for argument, _ in module.get('SLICES', ())
+    if 'FASTEST' in module and (config := module['get_config'](argument))
+  ]
+  assert {*module.get('FASTEST', {})} <= {*compiled}
 
 
 # ---------------------------------------------------------------------- models

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from isft_jax import column_order
 from isft_jax.axes import ROWS
-from isft_jax.models import context
+from isft_jax.models import context, remat
 from isft_jax.models.layer_kinds import Rope
 from isft_jax.models.splash_attention import splash_attention
 
@@ -202,9 +202,10 @@ def packed_attention(
   same_BLL = segment_ids_BL[:, :, None] == segment_ids_BL[:, None, :]
   # [B, 1, L, L]: all heads share one mask.
   mask_B1LL = (causal_LL[None] & same_BLL)[:, None]
-  return jax.nn.dot_product_attention(
+  mixed_BLHA = jax.nn.dot_product_attention(
     q_BLHA, k_BLNA, v_BLNA, mask=mask_B1LL, scale=scale
   )
+  return remat.name(mixed_BLHA, remat.ATTENTION)
 
 
 def cached_attention(

@@ -28,6 +28,7 @@ from isft_jax.models import (
   attention,
   experts,
   layer_kinds,
+  remat,
   sharded_embedding,
 )
 from isft_jax.models.layers import Block, Stored, norm_scale, rms_norm
@@ -82,14 +83,6 @@ IN_USE_RULES: Rules = (
     (sharded_embedding.IDS, sharded_embedding.WIDTH),
   ),  # V D
 )
-
-# Activations of a layer that are saved for the backward pass, by config.remat.
-# 'dots' saves the products without a batch dimension: those with parameters,
-# but not those of attention.
-_REMAT = {
-  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  'full': jax.checkpoint_policies.nothing_saveable,
-}
 
 
 # (layer, stored, q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, stored).
@@ -332,7 +325,7 @@ class Decoder(nnx.Module):
     if config.remat != 'none':
       # prevent_cse is not needed: a scan already keeps XLA from merging the
       # recomputation with the forward pass.
-      policy = _REMAT[config.remat]
+      policy = remat.policy(config.remat)
       run = jax.checkpoint(run, prevent_cse=False, policy=policy)
     # Embeddings enter in the data type of the computation.
     x_BLD = sharded_embedding.look_up(

@@ -34,6 +34,7 @@ from isft_jax.axes import (
   Rules,
 )
 from isft_jax.config import ModelConfig
+from isft_jax.models import remat
 from isft_jax.models.projections import SCALE, float_type, quantize
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -295,6 +296,7 @@ def _mix_local(
   x_RD = _spread(x_TD, order_R, row_P, top_k)
   gate_RF = product(x_RD, params.gate, params.gate_scale)
   up_RF = product(x_RD, params.up, params.up_scale)
+  gate_RF, up_RF = remat.name(gate_RF, 'gate'), remat.name(up_RF, 'up')
   # The TPU kernel does not write rows after the last group. Zeros keep these
   # rows out of the gradients of the kernels.
   gate_RF, up_RF = (jnp.where(is_row_R1, y_RF, 0) for y_RF in (gate_RF, up_RF))

@@ -12,6 +12,7 @@ from isft_jax.models import (
   decoder,
   layer_kinds,
   projections,
+  remat,
   splash_attention,
 )
 from isft_jax.models import lora as lora_lib
@@ -165,43 +166,31 @@ def hardware(
   """
   once = forward(config, batch_size, seq_len, targets_per_row)
   needed = model(config, batch_size, seq_len, targets_per_row, lora)
-  # remat='full' runs a layer's forward pass again, except the last product,
-  # which the backward pass does not need unless a norm follows. 'dots' saves
-  # these products, but not those of experts, which are products of groups. Both
-  # compute attention again. A head in several chunks computes its logits again.
-  down = (
-    2 * batch_size * seq_len * config.layers * config.width * config.mlp_width
-  ) * (config.experts_per_token or 1)
-  gate_and_up_of_experts = 2 * down if config.experts else 0
-  to_rank, from_rank = count_adapters(config, lora, batch_size, seq_len)
-  if 'down_proj' in lora_lib.map_names(lora, config):
-    down += 2 * batch_size * seq_len * config.layers * lora.rank * config.width
-  blocks = once.blocks + to_rank + from_rank
-  if config.norms != 'before':
-    down = 0
-  again = {
-    'none': 0,
-    'dots': gate_and_up_of_experts,
-    'full': blocks - down,
-  }[config.remat]
+  again = 0
+  if config.remat != 'none':
+    again = _recomputed(config, lora, batch_size * seq_len * config.layers)
   chunks = count_chunks(config.vocab_size, config.head_chunk)
   # Attention has 2 products forward. As plain products it has 4 backward, over
   # the whole square of scores. The splash kernel covers only the blocks on and
   # below the diagonal. Each of its two backward kernels computes the scores
   # again, which gives 7 products.
-  products = 2 + 2 * (config.remat != 'none')
+  kept = remat.kept(config.remat)
+  is_kept = remat.ATTENTION in kept
+  products = 2
   if config.attention == 'splash':
-    products += 7
+    # The kernel runs again as a whole, or not at all.
+    products += 7 + 2 * (not is_kept)
     pairs = sum(
       splash_attention.count_pairs(seq_len, w)
       for w in layer_kinds.windows(config)
     )
   else:
-    # 'dots' saves the product with o. Without a gradient of o, the mixed values
-    # are not needed a second time.
-    is_mixed_once = lora.rank and 'o_proj' not in lora.maps
-    products -= bool(config.remat == 'dots' and is_mixed_once)
-    products, pairs = products + 4, seq_len**2 * config.layers
+    # The scores are no activation with a name. The mixed values are the input
+    # of o. If its product is kept and it has no gradient, they are not needed.
+    is_mixed_once = lora.rank and 'o_proj' not in lora.maps and 'o' in kept
+    products += 4 + (config.remat != 'none')
+    products += not (is_kept or is_mixed_once)
+    pairs = seq_len**2 * config.layers
   # A head in several chunks adds one forward pass. A base has two products of
   # attention forward.
   A, H = config.head_size, config.heads
@@ -211,3 +200,33 @@ def hardware(
     attention=2 * batch_size * (products + 2 * is_anchored) * A * H * pairs,
     head=needed.head + heads * once.head,
   )
+
+
+def _recomputed(config: ModelConfig, lora: LoraConfig, tokens: int) -> int:
+  """Returns the operations of the kernels that a backward pass runs again.
+
+  Args:
+    config: config of the model, whose `remat` is not 'none'.
+    lora: its adapters.
+    tokens: of all rows and layers.
+  """
+  kept, sizes = remat.kept(config.remat), projections.axes(config)
+  adapted = lora_lib.map_names(lora, config)
+  # Experts have no adapters, and only their products with gate and up have
+  # names. The router has none.
+  again = config.width * config.experts
+  for name, (target, into, out) in projections.KERNELS.items():
+    is_expert = bool(config.experts) and name in ('gate', 'up', 'down')
+    if name in kept and not (is_expert and name == 'down'):
+      continue
+    inputs, outputs = (
+      math.prod(sizes[axis] for axis in axes) for axes in (into, out)
+    )
+    rank = lora.rank if target in adapted else 0
+    # The gradient of B needs x A.
+    again += inputs * rank
+    # The last product is the input of nothing, unless a norm follows.
+    if name != 'down' or config.norms != 'before':
+      copies = config.experts_per_token if is_expert else 1
+      again += copies * inputs * outputs + rank * outputs
+  return 2 * tokens * again

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from isft_jax.config import LoraConfig, ModelConfig
+from isft_jax.models import remat
 
 # Kernels of a layer: (name in peft, input axes, output axes). The letters are
 # those of `axes`.
@@ -100,8 +101,10 @@ class Projections(nnx.Module):
       y_T = (y_T * getattr(self, name + SCALE)[...][None]).astype(x_BL.dtype)
     if hasattr(self, name + LORA_A):
       low_Tr = jnp.einsum(f'T{into},{into}r->Tr', x_T, param(LORA_A))
+      low_Tr = remat.name(low_Tr, name)
       added_T = jnp.einsum(f'Tr,r{out}->T{out}', low_Tr, param(LORA_B))
       y_T += self.lora.scale * added_T
+    y_T = remat.name(y_T, name)
     return y_T.reshape(*x_BL.shape[:2], *y_T.shape[1:])
 
 

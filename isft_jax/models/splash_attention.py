@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from isft_jax import column_order
 from isft_jax.axes import CONTEXT, ROWS, TENSOR, describe
-from isft_jax.models import context
+from isft_jax.models import context, remat
 
 # Lanes of a TPU's vector register. Block sizes are multiples of it.
 _LANES = 128
@@ -283,5 +283,8 @@ def _kernel(
     ),
     head_shards=1,
     q_seq_shards=devices,
+    # If its result and the sums of its softmax are kept, the backward pass need
+    # not run the forward kernel again.
+    residual_checkpoint_name=remat.ATTENTION,
     interpret=interpret,
   )

@@ -33,7 +33,7 @@ PROBE = (33, 64, 48)
 
 
 def compile_run(
-  config: RunConfig, topology: str, slices: int = 1
+  config: RunConfig, topology: str, slices: int = 1, has_probes: bool = True
 ) -> dict[str, Any]:
   """Compiles a run's step for a TPU slice, and reports on the program.
 
@@ -42,6 +42,7 @@ def compile_run(
       half of seq_len is assumed.
     topology: generation, and chips along each axis; see `chips.describe`.
     slices: number of slices.
+    has_probes: whether to compile the generation of replies too.
 
   Returns:
     Entries for a report, as JSON values. If the program is too large, `fits` is
@@ -53,14 +54,7 @@ def compile_run(
   """
   # Shape of a batch.
   B, L = config.batch_size, config.seq_len
-  if not L:
-    raise ValueError(
-      'seq_len=0 takes the length from records, which are not read here; '
-      'set a length, as in --config.seq_len=256 (for an experiment, '
-      '--config.finetune.seq_len=256)'
-    )
-  # Half of the tokens are assumed to be targets, if the config leaves K open.
-  K = config.targets_per_row or L // 2
+  K = count_targets(config)
 
   is_anchored = objectives.is_anchored(config.objective)
   # The run's own trainer, on described devices. The number of steps only
@@ -137,7 +131,9 @@ def compile_run(
       trainer.abstract._replace(frozen=()),
     )
   )
-  traffic = roofline_lib.estimate_traffic(model, B, L, K, state, frozen)
+  traffic = roofline_lib.estimate_traffic(
+    model, B, L, K, state, frozen, config.optim.accumulate
+  )
   least = roofline_lib.roofline(
     chip, done.total / chips, traffic / chips, parsed
   )
@@ -148,9 +144,11 @@ def compile_run(
   )
 
   # Probes generate on the same devices, so their memory must fit too.
-  decode, _ = _compiled(
-    generate.lower(trainer.graphdef, trainer.abstract.model_params, *PROBE)
-  )
+  decode = None
+  if has_probes:
+    decode, _ = _compiled(
+      generate.lower(trainer.graphdef, trainer.abstract.model_params, *PROBE)
+    )
   decode_bytes = decode and _usage(decode).peak_memory_in_bytes
   # GiB per chip; seconds at peak rates.
   return report | {
@@ -165,6 +163,26 @@ def compile_run(
     'estimated_step_seconds': least.seconds,
     'bound_by': least.bound_by,
   }
+
+
+def count_targets(config: RunConfig) -> int:
+  """Returns the scored targets per row that are assumed for a run.
+
+  Half of the tokens, if the config leaves them open.
+
+  Args:
+    config: config of the run.
+
+  Raises:
+    ValueError: the config leaves the length of rows to the records.
+  """
+  if not config.seq_len:
+    raise ValueError(
+      'seq_len=0 takes the length from records, which are not read here; '
+      'set a length, as in --config.seq_len=256 (for an experiment, '
+      '--config.finetune.seq_len=256)'
+    )
+  return config.targets_per_row or config.seq_len // 2
 
 
 def lower_step(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from isft_jax.chips import Chip
 from isft_jax.config import ModelConfig
+from isft_jax.models import remat
 from isft_jax.tpu.collectives import Collective
 
 
@@ -32,6 +33,12 @@ class Roofline(NamedTuple):
   def seconds(self) -> float:
     """Seconds of the busiest resource, as if all resources overlapped fully."""
     return max(self)
+
+  @property
+  def cautious_seconds(self) -> float:
+    """Seconds if only half of the traffic between chips overlaps the rest."""
+    exposed = (self.ici + self.dcn) / 2
+    return max(self.seconds, max(self.compute, self.hbm) + exposed)
 
   @property
   def bound_by(self) -> str:
@@ -75,6 +82,7 @@ def estimate_traffic(
   targets_per_row: int,
   state: float,
   frozen: float = 0.0,
+  microbatches: int = 1,
 ) -> float:
   """Estimates the bytes that a step moves from and to memory, over all chips.
 
@@ -87,6 +95,7 @@ def estimate_traffic(
     targets_per_row: scored targets per row, K.
     state: bytes of parameters and both moments, which have the same data type.
     frozen: bytes of parameters that do not learn.
+    microbatches: their number per step.
 
   Returns:
     The bytes.
@@ -94,17 +103,26 @@ def estimate_traffic(
   # Each pass through a layer writes and reads 4 arrays of its width, and 3 of
   # its MLP width. Experts have these 3 and their input and output, for each
   # expert of a token. There are 3 passes (the backward pass is two), or 4 with
-  # remat.
+  # remat. The last one does not write what is kept.
   size = jnp.dtype(config.dtype).itemsize
   passes = 3 + (config.remat != 'none')
   mlp = 3 * config.mlp_width
   if config.experts:
     mlp = config.experts_per_token * (mlp + 2 * config.width)
   wide = 2 * (4 * config.width + mlp)
-  layers = passes * config.layers * batch_size * seq_len * wide * size
+  unwritten = 0
+  if config.remat != 'none':
+    widths = remat.widths(config)
+    unwritten = sum(widths[name] for name in remat.kept(config.remat))
+  layers = config.layers * batch_size * seq_len * size
+  layers *= passes * wide - unwritten
   # The logits of the targets are written and read, forward and backward, in
   # float32.
   head = 4 * batch_size * targets_per_row * config.vocab_size * 4
   # Parameters and moments are read and written. So are gradients, which are a
   # third as large. Frozen parameters are read in each pass.
-  return 2 * state + 2 * state / 3 + passes * frozen + layers + head
+  moved = 2 * state + 2 * state / 3 + passes * frozen
+  # Each further microbatch reads all parameters again, and adds its gradients
+  # to the sum.
+  again = passes * (state / 3 + frozen) + 2 * state / 3
+  return moved + (microbatches - 1) * again + layers + head

@@ -236,10 +236,22 @@ def test_padding_is_finite_forward_and_backward():
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize('name', ['dots', 'full'])
-def test_remat_changes_neither_values_nor_gradients(name):
-  graphdef, params = make(EVERYTHING)
-  remat, _ = decoder.abstract(dataclasses.replace(EVERYTHING, remat=name))
+KINDS = {
+  'norms before': {},
+  'norms both': {'norms': 'both'},
+  'windows': {'layer_kinds': ('window', 'full'), 'window': 3},
+  'experts': {'experts': 4, 'experts_per_token': 2},
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+  'name', ['full', 'dots', 'attention', 'q,k,v,attention,o,gate,up,down']
+)
+def test_remat_changes_neither_values_nor_gradients(name, kind):
+  config = dataclasses.replace(EVERYTHING, **KINDS[kind])
+  graphdef, params = make(config)
+  remat, _ = decoder.abstract(dataclasses.replace(config, remat=name))
 
   def total(params, graphdef):
     return jnp.square(hidden(graphdef, params, *PACKED)[..., :3]).sum()

@@ -10,6 +10,7 @@ from flax import nnx
 
 from isft_jax.config import LoraConfig, ModelConfig, OptimConfig
 from isft_jax.models import decoder, flops
+from isft_jax.models import remat as remat_lib
 from isft_jax.models.experts import Experts
 from isft_jax.models.lora import split
 from isft_jax.train import optim
@@ -94,6 +95,10 @@ ADAPTERS = {
 }
 
 
+REMATS = [
+  *('none', 'full', 'dots', 'attention', 'attention,o', 'q,gate', 'down'),
+  *('k,v,up,o', 'q,k,v,attention,o,gate,up,down'),
+]
 SHAPES = {
   'norms before': {},
   'norms after': {'norms': 'after'},
@@ -104,7 +109,7 @@ SHAPES = {
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('lora', ADAPTERS)
 @pytest.mark.parametrize('chunk', [0, 12], ids=['whole', 'parts'])
-@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+@pytest.mark.parametrize('remat', REMATS)
 def test_what_is_done_is_what_the_traced_step_does(remat, chunk, lora, shape):
   """Exactly, with plain products for attention: whole squares of scores."""
   config = dataclasses.replace(
@@ -138,7 +143,7 @@ def test_experts_by_hand():
   assert mixed == dense._replace(blocks=dense.blocks + 2 * (2 * 10) * 3 * added)
 
 
-@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+@pytest.mark.parametrize('remat', ['none', 'full', 'dots', 'gate', 'down'])
 def test_what_experts_do_is_what_their_traced_gradient_does(remat):
   config = dataclasses.replace(EXPERTS, remat=remat, layers=1)
   graphdef, params = nnx.split(Experts(config, nnx.Rngs(0)))
@@ -147,7 +152,7 @@ def test_what_experts_do_is_what_their_traced_gradient_does(remat):
     return nnx.merge(graphdef, params)(x_BLD, jax.nn.silu)
 
   if remat != 'none':
-    mix = jax.checkpoint(mix, policy=decoder._REMAT[remat])
+    mix = jax.checkpoint(mix, policy=remat_lib.policy(remat))
   total = jax.grad(lambda *args: mix(*args).sum(), argnums=(0, 1))
   traced = jax.make_jaxpr(total)(params, jnp.ones((B, L, 16)))
   # All of a layer, without what it has beside its experts.
