@@ -206,8 +206,9 @@ class ModelConfig:
   # recompute nothing. 'dots': keep products with parameters, recompute the
   # rest. 'full': keep only the layer's input.
   remat: str = 'none'
-  # Attention in training. 'xla' stores L x L scores; 'splash' is JAX's TPU
-  # kernel, which does not. 'auto': splash on TPUs from v4 on, xla elsewhere.
+  # Attention in training. 'xla' stores L x L scores; 'splash', JAX's kernel for
+  # TPUs, and 'triton', kernels for GPUs, do not. 'auto': splash on TPUs from v4
+  # on, triton on NVIDIA GPUs from A100 on, xla elsewhere.
   attention: str = 'auto'
   # Size of the vocabulary chunks for which the loss computes logits, which take
   # 4 x targets x head_chunk bytes per device. 0: the whole vocabulary at once.
@@ -227,7 +228,7 @@ class ModelConfig:
       self.experts,
     )
     check_range(prefix + 'head_chunk', self.head_chunk, 0)
-    attentions = ('auto', 'splash', 'xla')
+    attentions = ('auto', 'splash', 'triton', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
     check_choice(prefix + 'remat', self.remat, ('none', 'dots', 'full'))
     check_choice(prefix + 'dtype', self.dtype, DTYPES)
