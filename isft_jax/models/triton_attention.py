@@ -286,7 +286,7 @@ def _call(
 ) -> list[jax.Array]:
   """Runs a kernel for each (block, row, head). It addresses whole arrays."""
   # Imported here, because a later version of jax will not have it.
-  triton = importlib.import_module(_COMPILER)
+  from jax.experimental.pallas import triton
   # Larger heads need the registers of 8 warps of 32 threads.
   head_bytes = arrays[0].shape[-1] * arrays[0].dtype.itemsize
   warps = 4 if head_bytes <= 128 else 8
