@@ -187,10 +187,11 @@ def _forward(
   B, L, H, A = q_BLHA.shape
   size = _size(A, q_BLHA.dtype)
   first_BI, _ = _visited(ids_BL, size, settings.window)
-  total_BHL = jax.ShapeDtypeStruct((B, H, L), jnp.float32)
+  numbers_BHL = jax.ShapeDtypeStruct((B, H, L), jnp.float32)
+  arrays = q_BLHA, k_BLNA, v_BLNA, ids_BL, first_BI
   mixed_BLHA, total_BHL = _call(
     *(_forward_kernel, size, settings, (L // size, B, H)),
-    *([_like(q_BLHA), total_BHL], (q_BLHA, k_BLNA, v_BLNA, ids_BL, first_BI)),
+    *([_like(q_BLHA), numbers_BHL], arrays),
   )
   return mixed_BLHA, (q_BLHA, k_BLNA, v_BLNA, ids_BL, mixed_BLHA, total_BHL)
 
@@ -287,6 +288,7 @@ def _call(
   """Runs a kernel for each (block, row, head). It addresses whole arrays."""
   # Imported here, because a later version of jax will not have it.
   from jax.experimental.pallas import triton
+
   # Larger heads need the registers of 8 warps of 32 threads.
   head_bytes = arrays[0].shape[-1] * arrays[0].dtype.itemsize
   warps = 4 if head_bytes <= 128 else 8
@@ -347,9 +349,10 @@ def _forward_kernel(
   def visit(j: jax.Array, carry: tuple) -> tuple:
     most_Q, sum_Q, mixed_QA = carry
     keys, columns_K = _block(j, size)
+    k_KA = k_ref[b, keys, n, :]
     scores_QK = _scores(
-      *(q_QA, k_ref[b, keys, n, :]),
-      *((ids_Q, ids_ref[b, keys]), (columns_Q, columns_K), settings),
+      *(q_QA, k_KA, (ids_Q, ids_ref[b, keys]), (columns_Q, columns_K)),
+      settings,
     )
     # Earlier terms were relative to an earlier maximum.
     next_Q = jnp.maximum(most_Q, scores_QK.max(1))
