@@ -210,8 +210,9 @@ class ModelConfig:
   # 'attention' (what attention gives), and the products 'q', 'k', 'v', 'o',
   # 'gate', 'up' and 'down'. isft-compile --search finds what fits.
   remat: str = 'none'
-  # Attention in training. 'xla' stores L x L scores; 'splash' is JAX's TPU
-  # kernel, which does not. 'auto': splash on TPUs from v4 on, xla elsewhere.
+  # Attention in training. 'xla' stores L x L scores; 'splash', JAX's kernel for
+  # TPUs, and 'triton', kernels for GPUs, do not. 'auto': splash on TPUs from v4
+  # on, triton on NVIDIA GPUs from A100 on, xla elsewhere.
   attention: str = 'auto'
   # Size of the vocabulary chunks for which the loss computes logits, which take
   # 4 x targets x head_chunk bytes per device. 0: the whole vocabulary at once.
@@ -231,7 +232,7 @@ class ModelConfig:
       self.experts,
     )
     check_range(prefix + 'head_chunk', self.head_chunk, 0)
-    attentions = ('auto', 'splash', 'xla')
+    attentions = ('auto', 'splash', 'triton', 'xla')
     check_choice(prefix + 'attention', self.attention, attentions)
     if self.remat not in ('none', 'dots', 'full'):
       names = split_remat(self.remat)

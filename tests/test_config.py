@@ -157,7 +157,7 @@ REFUSED = [
   (
     'model.attention',
     'flash',
-    " must be one of 'auto', 'splash', 'xla' (got 'flash')",
+    " must be one of 'auto', 'splash', 'triton', 'xla' (got 'flash')",
   ),
   (
     'model.remat',

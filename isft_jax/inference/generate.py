@@ -154,6 +154,10 @@ def generate(
     state = _read(graphdef, params, piece_BL, chooser, cache)
     cache = state.cache
 
+  layers = _layers(params)
+  if layers:
+    state = state._replace(cache=_in_layers(state.cache))
+
   # Append the M new tokens of each row, find ended replies, and run a block.
   new_BM, drawn = sharding.fetch(state.token_B)[:, None], 1
   replies = [np.zeros(0, np.int32)] * B
@@ -171,7 +175,7 @@ def generate(
     # A Python int would have a weak type, and compile another program.
     stop = np.int32(min(drawn + min(block, BLOCK), max_new_tokens))
     new_BM, state = _draw_block(
-      graphdef, params, chooser, is_stop_V, running_B, stop, state
+      graphdef, params, layers, chooser, is_stop_V, running_B, stop, state
     )
     # The device stops early if every row has ended.
     previous, drawn = drawn, int(state.drawn)
@@ -206,7 +210,9 @@ def lower(
   state = jax.eval_shape(State, start_B, one, cache)
   # The loop of greedy decoding: sampling would be another program.
   chooser = Chooser.from_seed(GREEDY, 0, range(rows))
-  return _draw_block.lower(graphdef, params, chooser, is_V, is_B, one, state)
+  return _draw_block.lower(
+    graphdef, params, None, chooser, is_V, is_B, one, state
+  )
 
 
 def bucket(length: int) -> int:
@@ -257,6 +263,39 @@ def _empty(
   return nnx.merge(graphdef, params).empty_cache(start_B, columns)
 
 
+def _layers(params: PyTree) -> list[PyTree] | None:
+  """Returns the parameters of each layer if the first CPU has them, else None.
+
+  On a CPU, a scan copies the parameters of each layer for each token, which
+  takes about a seventh of the time. Layers share the memory of `params`.
+  """
+  leaves, structure = jax.tree.flatten(params['blocks'])
+  # numpy arrays go to the default device.
+  device = jax.devices()[0]
+  devices = {device}.union(
+    *(leaf.devices() for leaf in leaves if isinstance(leaf, jax.Array))
+  )
+  if len(devices) > 1 or device.platform != 'cpu':
+    return None
+
+  def views(leaf: jax.Array | np.ndarray) -> list[jax.Array]:
+    # A jax array keeps the numpy array that it returns. The shard is another
+    # object, so nothing refers to `leaf` when the layers are gone.
+    if isinstance(leaf, jax.Array):
+      leaf = leaf.addressable_data(0)
+    host = np.asarray(leaf)
+    return [jax.device_put(each, device, may_alias=True) for each in host]
+
+  by_layer = zip(*map(views, leaves), strict=True)
+  return [jax.tree.unflatten(structure, slices) for slices in by_layer]
+
+
+@jax.jit
+def _in_layers(cache: Cache) -> Cache:
+  """Returns a cache with a tuple of layers instead of stacked ones."""
+  return cache._replace(k=tuple(cache.k), v=tuple(cache.v))
+
+
 @functools.partial(jax.jit, static_argnames='graphdef', donate_argnames='cache')
 def _read(
   graphdef: GraphDef,
@@ -277,6 +316,7 @@ def _read(
 def _draw_block(
   graphdef: GraphDef,
   params: PyTree,
+  layers: list[PyTree] | None,
   chooser: Chooser,
   is_stop_V: jax.Array,
   running_B: jax.Array,
@@ -299,7 +339,7 @@ def _draw_block(
     carry: tuple[jax.Array, jax.Array, State],
   ) -> tuple[jax.Array, jax.Array, State]:
     new_BM, running_B, (token_B, drawn, cache) = carry
-    hidden_B1D, cache = model.extend(token_B[:, None], cache)
+    hidden_B1D, cache = model.extend(token_B[:, None], cache, layers)
     token_B = chooser(model.logits(hidden_B1D[:, 0]), drawn)
     # Column of this token within the block.
     new_BM = new_BM.at[:, drawn - first].set(token_B)

@@ -18,9 +18,18 @@ from isft_jax.axes import ROWS
 from isft_jax.models import context, remat
 from isft_jax.models.layer_kinds import Rope
 from isft_jax.models.splash_attention import splash_attention
+from isft_jax.models.triton_attention import has_triton, triton_attention
 
 # Device kinds for which the splash kernel does not compile.
 _TOO_OLD = ('TPU v2', 'TPU v3')
+# Kernels, and the devices that run them.
+_KERNELS = {
+  'splash': 'TPUs from v4 on',
+  'triton': (
+    'NVIDIA GPUs from A100 on, with a version of jax that has '
+    'jax.experimental.pallas.triton'
+  ),
+}
 
 
 def rope_speeds(half: int, rope: Rope) -> tuple[jax.Array, float]:
@@ -123,23 +132,27 @@ def resolve(kind: str, device: jax.Device) -> str:
   """Resolves the attention 'auto' for a device.
 
   Args:
-    kind: 'auto', 'splash' or 'xla'.
+    kind: 'auto', 'splash', 'triton' or 'xla'.
     device: device that runs the attention.
 
   Returns:
-    'splash' for 'auto' on TPUs from v4 on, 'xla' for 'auto' on other devices,
-    and any other kind unchanged.
+    For 'auto', 'splash' on TPUs from v4 on, 'triton' on NVIDIA GPUs from A100
+    on, and 'xla' on other devices. Any other kind is unchanged.
 
   Raises:
-    ValueError: the kind is 'splash', and the device cannot run it.
+    ValueError: the kind is a kernel that the device cannot run.
   """
-  runs = device.platform == 'tpu' and device.device_kind not in _TOO_OLD
-  if kind == 'splash' and not runs:
+  runs = 'xla'
+  if device.platform == 'tpu' and device.device_kind not in _TOO_OLD:
+    runs = 'splash'
+  elif has_triton(device):
+    runs = 'triton'
+  if kind in _KERNELS and kind != runs:
     raise ValueError(
-      f"config.model.attention='splash' does not run on {device.device_kind}, "
-      "only on TPUs from v4 on; set it to 'auto'"
+      f"config.model.attention='{kind}' does not run on {device.device_kind}, "
+      f"only on {_KERNELS[kind]}; set it to 'auto'"
     )
-  return ('splash' if runs else 'xla') if kind == 'auto' else kind
+  return runs if kind == 'auto' else kind
 
 
 def packed_attention(
@@ -165,9 +178,9 @@ def packed_attention(
     k_BLNA: keys, already rotated.
     v_BLNA: values.
     segment_ids_BL: int32, number of the document of each token.
-    kind: 'splash' runs the TPU kernel. Any other value runs matrix products
-      with scores [B, H, L, L], on any device. This includes 'auto': the kernel
-      needs a mesh in context, and products do not.
+    kind: 'splash' runs the TPU kernel, 'triton' the GPU kernels. Any other
+      value runs matrix products with scores [B, H, L, L], on any device. This
+      includes 'auto': a kernel needs a mesh in context, and products do not.
     scale: factor of the scores; None: 1 / sqrt(A).
     windows: windows of the different layers of a model; 0 for none.
     which: int32, index of this layer's window. It may be traced.
@@ -175,20 +188,16 @@ def packed_attention(
   Returns:
     Mixed values [B, L, H, A].
   """
-  if kind == 'splash':
+  if kind in _KERNELS:
     # A kernel has its window compiled in, so there is one for each window. Only
     # the kernel of this layer runs.
+    kernel = splash_attention if kind == 'splash' else triton_attention
     branches = [
-      functools.partial(splash_attention, scale=scale, window=window)
+      functools.partial(kernel, scale=scale, window=window)
       for window in windows
     ]
     arrays = q_BLHA, k_BLNA, v_BLNA, segment_ids_BL
     return jax.lax.switch(which, branches, *arrays)
-  # On GPUs, jax.nn.dot_product_attention could also call cuDNN. It accepts only
-  # float16 and bfloat16, and packed documents only as a mask, which it turns
-  # into an added [B, 1, L, L] array: memory would still grow with L^2. cuDNN's
-  # offsets of packed documents are not available there. It is not tested here,
-  # and so not used.
   shards = context.devices()
   columns_L = jnp.asarray(column_order.columns(q_BLHA.shape[1], shards))
   if shards > 1:

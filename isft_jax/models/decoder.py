@@ -14,7 +14,7 @@ the config only; see isft_jax/hf/families.py.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -33,6 +33,7 @@ from isft_jax.models import (
 )
 from isft_jax.models.layers import Block, Stored, norm_scale, rms_norm
 from isft_jax.models.projections import float_type
+from isft_jax.types import PyTree
 
 # Shardings of stored parameters: (regex, mesh axes of each dimension). The
 # regex is searched for in the '/'-joined path; see `sharding.shardings`. The
@@ -87,23 +88,27 @@ IN_USE_RULES: Rules = (
 
 # (layer, stored, q_BLHA, k_BLNA, v_BLNA) -> (mixed_BLHA, stored).
 AttendInLayer = Callable[
-  [jax.Array, Stored, jax.Array, jax.Array, jax.Array],
+  [jax.Array | int, Stored, jax.Array, jax.Array, jax.Array],
   tuple[jax.Array, Stored],
 ]
+
+
+# Keys or values of all layers: [layers, B, N, S, A], or [B, N, S, A] of each.
+Stack = jax.Array | tuple[jax.Array, ...]
 
 
 class Cache(NamedTuple):
   """Keys and values of every layer for the columns seen so far.
 
   Attributes:
-    k: keys, already rotated: [layers, B, N, S, A].
-    v: values: [layers, B, N, S, A].
+    k: keys, already rotated.
+    v: values.
     start_B: int32, first column of each row. Earlier ones are padding.
     size: int32, number of filled columns, the same in all rows.
   """
 
-  k: jax.Array
-  v: jax.Array
+  k: Stack
+  v: Stack
   start_B: jax.Array
   size: jax.Array
 
@@ -173,7 +178,7 @@ class Decoder(nnx.Module):
     """
 
     def attend(
-      layer: jax.Array,
+      layer: jax.Array | int,
       stored: None,
       q_BLHA: jax.Array,
       k_BLNA: jax.Array,
@@ -235,7 +240,10 @@ class Decoder(nnx.Module):
     return Cache(empty, empty, start_B, jnp.int32(0))
 
   def extend(
-    self, tokens_BL: jax.Array, cache: Cache
+    self,
+    tokens_BL: jax.Array,
+    cache: Cache,
+    layers: Sequence[PyTree] | None = None,
   ) -> tuple[jax.Array, Cache]:
     """Reads tokens into the next columns of a cache.
 
@@ -248,6 +256,9 @@ class Decoder(nnx.Module):
       tokens_BL: int32, token ids.
       cache: cache with room for L more columns. Columns past its end would
         overwrite its last ones.
+      layers: parameters of each layer, for a cache of tuples. Nothing is then
+        sliced, and compile time grows with depth. None: scan over the stacked
+        parameters.
 
     Returns:
       (hidden_BLD, cache). Hidden states of padding are finite and meaningless.
@@ -258,24 +269,18 @@ class Decoder(nnx.Module):
     positions_BL = columns_L[None] - cache.start_B[:, None]
 
     def attend(
-      layer: jax.Array,
-      stored: tuple[jax.Array, jax.Array],
+      layer: jax.Array | int,
+      stored: tuple[Stack, Stack],
       q_BLHA: jax.Array,
       k_BLNA: jax.Array,
       v_BLNA: jax.Array,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    ) -> tuple[jax.Array, tuple[Stack, Stack]]:
       # Write the new columns of this layer, then read all of its columns.
-      at = (layer, 0, 0, cache.size, 0)
       k, v = (
-        # [B, L, N, A] becomes [1, B, N, L, A], a slice of the cache.
-        jax.lax.dynamic_update_slice(old, new_BLNA.swapaxes(1, 2)[None], at)
+        _write(old, layer, new_BLNA.swapaxes(1, 2), cache.size)
         for old, new_BLNA in zip(stored, (k_BLNA, v_BLNA), strict=True)
       )
-      # Keys and values of this layer in all columns of the cache.
-      k_BNSA, v_BNSA = (
-        jax.lax.dynamic_index_in_dim(each, layer, keepdims=False)
-        for each in (k, v)
-      )
+      k_BNSA, v_BNSA = _read(k, layer), _read(v, layer)
       mixed_BLHA = attention.cached_attention(
         *(q_BLHA, k_BNSA, v_BNSA, columns_L, cache.start_B),
         self._score_scale,
@@ -285,7 +290,9 @@ class Decoder(nnx.Module):
 
     # The scan over the layers carries the cache.
     stored = cache.k, cache.v
-    hidden_BLD, stored = self._scan(tokens_BL, positions_BL, attend, stored)
+    hidden_BLD, stored = self._scan(
+      tokens_BL, positions_BL, attend, stored, layers
+    )
     # All rows grow by the same number of columns.
     size = cache.size + tokens_BL.shape[1]
     return hidden_BLD, Cache(*stored, start_B=cache.start_B, size=size)
@@ -296,12 +303,13 @@ class Decoder(nnx.Module):
     positions_BL: jax.Array,
     attend: AttendInLayer[Stored],
     stored: Stored,
+    layers: Sequence[PyTree] | None = None,
   ) -> tuple[jax.Array, Stored]:
     """Embeds tokens, runs every layer, and applies the final norm.
 
     attend(layer, stored, q, k, v) -> (mixed, stored). The scan carries `stored`
     from layer to layer, so it is changed in place. As an output of the scan it
-    would be copied.
+    would be copied. With `layers`, there is no scan; see `extend`.
     """
     config = self.config
     # One graph for all layers, and their stacked parameters, which the scan
@@ -309,7 +317,7 @@ class Decoder(nnx.Module):
     graphdef, stacked = nnx.split(self.blocks)
 
     def run(
-      carry: tuple[jax.Array, Stored], slices: tuple[jax.Array, nnx.State]
+      carry: tuple[jax.Array, Stored], slices: tuple[jax.Array | int, PyTree]
     ) -> tuple[tuple[jax.Array, Stored], None]:
       (x_BLD, stored), (layer, params) = carry, slices
       block = nnx.merge(graphdef, params)
@@ -335,12 +343,35 @@ class Decoder(nnx.Module):
       # Rounded to the type of the parameters, as in transformers.
       scale = jnp.array(config.embedding_scale, self.embedding.dtype)
       x_BLD *= scale.astype(x_BLD.dtype)
-    # The scan slices the layers' parameters; the stored cache is carried whole.
-    layers = jnp.arange(config.layers), stacked
-    (x_BLD, stored), _ = jax.lax.scan(run, (x_BLD, stored), layers)
+    if layers is None:
+      # The scan slices the layers' parameters; the stored cache is carried
+      # whole.
+      each = jnp.arange(config.layers), stacked
+      (x_BLD, stored), _ = jax.lax.scan(run, (x_BLD, stored), each)
+    else:
+      for layer, params in enumerate(layers):
+        (x_BLD, stored), _ = run((x_BLD, stored), (layer, params))
     hidden_BLD = rms_norm(x_BLD, self.norm[...], config)
     # Logits are linear in the hidden states, so these can be divided.
     return hidden_BLD / config.logits_divisor, stored
+
+
+def _write(
+  old: Stack, layer: jax.Array | int, new_BNLA: jax.Array, column: jax.Array
+) -> Stack:
+  """Writes columns of a layer into keys or values of a cache."""
+  update = jax.lax.dynamic_update_slice
+  if not isinstance(old, tuple):
+    return update(old, new_BNLA[None], (layer, 0, 0, column, 0))
+  written_BNSA = update(old[layer], new_BNLA, (0, 0, column, 0))
+  return (*old[:layer], written_BNSA, *old[layer + 1 :])
+
+
+def _read(stored: Stack, layer: jax.Array | int) -> jax.Array:
+  """Returns keys or values of a layer in all columns of a cache."""
+  if isinstance(stored, tuple):
+    return stored[layer]
+  return jax.lax.dynamic_index_in_dim(stored, layer, keepdims=False)
 
 
 # Structure of a decoder without its parameters.

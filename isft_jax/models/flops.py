@@ -4,6 +4,7 @@ A multiplication and an addition are two operations. As usual, only matrix
 products are counted: they are nearly all of the work.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from isft_jax.models import (
   projections,
   remat,
   splash_attention,
+  triton_attention,
 )
 from isft_jax.models import lora as lora_lib
 from isft_jax.models.likelihood import count_chunks
@@ -171,19 +173,25 @@ def hardware(
     again = _recomputed(config, lora, batch_size * seq_len * config.layers)
   chunks = count_chunks(config.vocab_size, config.head_chunk)
   # Attention has 2 products forward. As plain products it has 4 backward, over
-  # the whole square of scores. The splash kernel covers only the blocks on and
-  # below the diagonal. Each of its two backward kernels computes the scores
-  # again, which gives 7 products.
+  # the whole square of scores. Kernels cover only the blocks on and below the
+  # diagonal. Each of the two backward kernels computes the scores again, which
+  # gives 7 products.
   kept = remat.kept(config.remat)
   is_kept = remat.ATTENTION in kept
   products = 2
-  if config.attention == 'splash':
+  if config.attention in ('splash', 'triton'):
     # The kernel runs again as a whole, or not at all.
     products += 7 + 2 * (not is_kept)
-    pairs = sum(
-      splash_attention.count_pairs(seq_len, w)
-      for w in layer_kinds.windows(config)
+    count = (
+      splash_attention.count_pairs
+      if config.attention == 'splash'
+      else functools.partial(
+        triton_attention.count_pairs,
+        head_size=config.head_size,
+        dtype=config.dtype,
+      )
     )
+    pairs = sum(count(seq_len, window=w) for w in layer_kinds.windows(config))
   else:
     # The scores are no activation with a name. The mixed values are the input
     # of o. If its product is kept and it has no gradient, they are not needed.

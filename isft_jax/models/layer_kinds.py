@@ -66,7 +66,9 @@ def ropes(config: ModelConfig) -> list[Rope]:
   return [by_kind[kind] for kind in kinds(config)]
 
 
-def select(each: Sequence[T], layer: jax.Array) -> tuple[list[T], jax.Array]:
+def select(
+  each: Sequence[T], layer: jax.Array | int
+) -> tuple[list[T], jax.Array]:
   """Returns the different values of layers, and which of them a layer has.
 
   Args:

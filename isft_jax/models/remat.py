@@ -60,9 +60,9 @@ def policy(remat: str) -> Callable[..., Any]:
 def widths(config: ModelConfig) -> dict[str, int]:
   """Returns the numbers per token and layer that each name keeps.
 
-  The splash kernel keeps heads as wide as a TPU's 128 lanes, and the float32
-  sum of each softmax. An activation of experts has a row for each expert of a
-  token. The last product is the input of nothing, unless a norm follows.
+  Kernels keep the float32 sum of each softmax, and the splash kernel has heads
+  as wide as a TPU's 128 lanes. An activation of experts has a row for each
+  expert of a token. The last product is the input of nothing, unless a norm follows.
 
   Args:
     config: config of the model. Its `attention` must be resolved.
@@ -77,6 +77,9 @@ def widths(config: ModelConfig) -> dict[str, int]:
   if config.attention == 'splash':
     size = jax.numpy.dtype(config.dtype).itemsize
     mixed = H * (-(-A // 128) * 128 + 4 // size)
+  elif config.attention == 'triton':
+    size = jax.numpy.dtype(config.dtype).itemsize
+    mixed = H * (A + 4 // size)
   return {
     'q': H * A,
     'k': N * A,

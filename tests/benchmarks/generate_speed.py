@@ -1,10 +1,11 @@
 """How fast replies are generated, against transformers, on the CPU.
 
-  python tests/benchmarks/generate_speed.py [--batch=33]
+  python tests/benchmarks/generate_speed.py [--model=smollm2] [--batch=33]
 
-A random model of the shape of Qwen2.5-0.5B in float32, the same weights on both
-sides, greedy, with a cache, on all cores. Both take turns in one process, since
-the speed of a shared machine drifts; compiling is not counted, the prompt is.
+A random model of the shape of Qwen2.5-0.5B or SmolLM2-135M in float32, the same
+weights on both sides, greedy, with a cache, on all cores. Both take turns in
+one process, since the speed of a shared machine drifts; compiling is not
+counted, the prompt is.
 The goal is a ratio of 1. Where others use the cores too, threads that wait for
 each other spoil the figures: `taskset -c 0` in front gives both one core, and
 their CPU time then says more than the clock.
@@ -33,10 +34,25 @@ QWEN = {
   'tie_word_embeddings': True,
   'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e6},
 }
+SMOLLM2 = {
+  'vocab_size': 49_152,
+  'hidden_size': 576,
+  'intermediate_size': 1536,
+  'num_hidden_layers': 30,
+  'num_attention_heads': 9,
+  'num_key_value_heads': 3,
+  'tie_word_embeddings': True,
+  'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e5},
+}
+MODELS = {
+  'qwen2.5': (transformers.Qwen2ForCausalLM, transformers.Qwen2Config, QWEN),
+  'smollm2': (transformers.LlamaForCausalLM, transformers.LlamaConfig, SMOLLM2),
+}
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--model', choices=MODELS, default='qwen2.5')
   parser.add_argument('--batch', type=int, default=33)
   parser.add_argument('--prompt', type=int, default=24)
   parser.add_argument('--new', type=int, default=32)
@@ -45,13 +61,14 @@ def main():
 
   torch.manual_seed(0)
   torch.set_num_threads(len(os.sched_getaffinity(0)))
-  theirs = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**QWEN))
+  architecture, config, shape = MODELS[args.model]
+  theirs = architecture(config(**shape))
   theirs.eval()
   with tempfile.TemporaryDirectory() as folder:
     theirs.save_pretrained(folder)
     ours, _ = pretrained.load(folder)
   dice = np.random.default_rng(0)
-  prompts_BL = dice.integers(0, QWEN['vocab_size'], (args.batch, args.prompt))
+  prompts_BL = dice.integers(0, shape['vocab_size'], (args.batch, args.prompt))
 
   def by_torch():
     with torch.inference_mode():

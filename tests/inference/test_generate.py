@@ -6,7 +6,8 @@ import pytest
 from flax import nnx
 from scipy import stats
 
-from isft_jax.config import ModelConfig
+from isft_jax import sharding
+from isft_jax.config import MeshConfig, ModelConfig
 from isft_jax.inference import generate
 from isft_jax.inference.sampling import Sampling
 from isft_jax.models import decoder
@@ -200,6 +201,34 @@ def test_a_first_token_comes_as_often_as_it_is_likely(model):
   assert (rows * expected_V > 5).all()
   found = stats.chisquare(counts_V, rows * expected_V)
   assert found.pvalue > 1e-3  # for a fixed seed
+
+
+# ------------------------------------------------------------ layers on the CPU
+
+
+def test_layers_share_the_memory_of_the_parameters(model):
+  params = jax.tree.map(jax.numpy.asarray, model[1])
+  kernel = params['blocks']['mlp']['up']
+  layers = generate._layers(params)
+  assert len(layers) == CONFIG.layers
+  start = kernel.unsafe_buffer_pointer()
+  for n, layer in enumerate(layers):
+    up = layer['mlp']['up']
+    np.testing.assert_array_equal(up, kernel[n])
+    assert up.unsafe_buffer_pointer() == start + n * up.nbytes
+  # A step of training can use the memory again when they are gone.
+  del layers, layer, up
+  step = jax.jit(lambda x: x + 1, donate_argnums=0)
+  assert step(kernel).unsafe_buffer_pointer() == start
+
+
+def test_sharded_parameters_stay_stacked(model, uncached):
+  mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=1), jax.devices()[:2])
+  graphdef, params = model
+  params = jax.device_put(params, sharding.replicated(mesh))
+  assert generate._layers(params) is None
+  replies = generate.greedy(graphdef, params, PROMPTS, NEW)
+  assert [reply.tolist() for reply in replies] == uncached
 
 
 # ---------------------------------------------------------------- being watched

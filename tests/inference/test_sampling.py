@@ -1,6 +1,7 @@
 """What can be drawn, and how often: against float64 and transformers."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -152,3 +153,17 @@ def test_a_row_draws_by_its_number_and_not_by_its_place():
 def test_settings_that_allow_nothing_are_named(settings, message):
   with pytest.raises(ValueError, match=message):
     Chooser.from_seed(settings, 0, [0])
+
+
+def test_greedy_takes_the_lowest_id_of_the_largest():
+  logits_BV = jnp.array(
+    [
+      [1.0, 3.0, 3.0, 2.0],
+      [-jnp.inf, -5.0, -jnp.inf, -5.0],
+      [0.0, 0.0, 0.0, 1.0],
+      [jnp.nan, jnp.nan, jnp.nan, jnp.nan],  # an id of the vocabulary
+    ]
+  )
+  chosen_B = sampling.Chooser(None, None)(logits_BV, 0)
+  assert chosen_B.tolist() == [1, 1, 3, 3]
+  assert chosen_B.dtype == jnp.int32

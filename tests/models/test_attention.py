@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from isft_jax.models import attention
+from isft_jax.models import attention, triton_attention
 from isft_jax.models.layer_kinds import Rope
 
 ROPES = [Rope(10_000.0)]
@@ -25,26 +25,49 @@ def seen(attend, q_BLHA, v_BSNA, others=(1, 3, 4)):
 
 
 @pytest.mark.parametrize(
-  ('kind', 'platform', 'device_kind', 'expected'),
+  ('kind', 'platform', 'device_kind', 'capability', 'expected'),
   [
-    ('auto', 'tpu', 'TPU v5 lite', 'splash'),
-    ('auto', 'tpu', 'TPU v4', 'splash'),
-    ('auto', 'tpu', 'TPU v3', 'xla'),
-    ('auto', 'cpu', 'cpu', 'xla'),
-    ('auto', 'gpu', 'NVIDIA H100', 'xla'),
-    ('splash', 'tpu', 'TPU7x', 'splash'),
-    ('splash', 'tpu', 'TPU v2', None),
-    ('splash', 'cpu', 'cpu', None),
-    ('xla', 'tpu', 'TPU v5 lite', 'xla'),
+    ('auto', 'tpu', 'TPU v5 lite', '', 'splash'),
+    ('auto', 'tpu', 'TPU v4', '', 'splash'),
+    ('auto', 'tpu', 'TPU v3', '', 'xla'),
+    ('auto', 'cpu', 'cpu', '', 'xla'),
+    ('auto', 'gpu', 'NVIDIA H100', '9.0', 'triton'),
+    ('auto', 'gpu', 'NVIDIA B200', '10.0', 'triton'),
+    ('auto', 'gpu', 'Tesla T4', '7.5', 'xla'),
+    ('auto', 'gpu', 'AMD Instinct MI300X', 'gfx942', 'xla'),
+    ('splash', 'tpu', 'TPU7x', '', 'splash'),
+    ('splash', 'tpu', 'TPU v2', '', None),
+    ('splash', 'cpu', 'cpu', '', None),
+    ('splash', 'gpu', 'NVIDIA H100', '9.0', None),
+    ('triton', 'gpu', 'NVIDIA A100', '8.0', 'triton'),
+    ('triton', 'gpu', 'Tesla T4', '7.5', None),
+    ('triton', 'tpu', 'TPU v5 lite', '', None),
+    ('triton', 'cpu', 'cpu', '', None),
+    ('xla', 'tpu', 'TPU v5 lite', '', 'xla'),
+    ('xla', 'gpu', 'NVIDIA H100', '9.0', 'xla'),
   ],
 )
-def test_what_attends_on_which_device(kind, platform, device_kind, expected):
-  device = types.SimpleNamespace(platform=platform, device_kind=device_kind)
+def test_what_attends_on_which_device(
+  kind, platform, device_kind, capability, expected
+):
+  device = types.SimpleNamespace(
+    platform=platform, device_kind=device_kind, compute_capability=capability
+  )
   if expected:
     assert attention.resolve(kind, device) == expected
   else:
     with pytest.raises(ValueError, match=f'does not run on {device_kind}'):
       attention.resolve(kind, device)
+
+
+def test_a_jax_without_kernels_for_gpus_computes_products(monkeypatch):
+  monkeypatch.setattr(triton_attention, '_COMPILER', 'isft_jax.no_such_module')
+  device = types.SimpleNamespace(
+    platform='gpu', device_kind='NVIDIA H100', compute_capability='9.0'
+  )
+  assert attention.resolve('auto', device) == 'xla'
+  with pytest.raises(ValueError, match='a version of jax that has'):
+    attention.resolve('triton', device)
 
 
 def test_a_packed_query_sees_the_past_of_its_own_document():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 import re
 
 import jax
@@ -307,6 +308,24 @@ def test_extending_a_cache_in_pieces_equals_one_pass():
   near = dict(rtol=0, atol=2e-5)  # the order of float32 sums
   np.testing.assert_allclose(found_BLD[0], expected_BLD[0], **near)
   np.testing.assert_allclose(found_BLD[1, 2:], expected_BLD[1, :3], **near)
+
+
+def test_extending_by_layers_equals_the_scan():
+  graphdef, params = make(EVERYTHING)
+  model = nnx.merge(graphdef, params)
+  tokens_BL = np.array([[3, 1, 4], [2, 6, 5]], np.int32)
+  cache = model.empty_cache(jnp.array([0, 1]), columns=8)
+  expected_BLD, stacked = model.extend(tokens_BL, cache)
+  layers = [
+    jax.tree.map(operator.itemgetter(n), params['blocks']) for n in range(2)
+  ]
+  cache = cache._replace(k=tuple(cache.k), v=tuple(cache.v))
+  found_BLD, tuples = model.extend(tokens_BL, cache, layers)
+  near = dict(rtol=0, atol=1e-6)  # other fusions
+  np.testing.assert_allclose(found_BLD, expected_BLD, **near)
+  np.testing.assert_allclose(np.stack(tuples.k), stacked.k, **near)
+  np.testing.assert_allclose(np.stack(tuples.v), stacked.v, **near)
+  assert int(tuples.size) == 3
 
 
 def test_logits_of_any_leading_shape_and_always_float32():

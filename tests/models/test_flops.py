@@ -186,6 +186,14 @@ def test_the_kernel_does_the_blocks_on_and_below_the_diagonal():
   assert flops.hardware(again, B, 1024, K).attention * 9 == done.attention * 11
 
 
+def test_the_kernels_for_gpus_have_smaller_blocks():
+  """1,024 columns of float32: 32 blocks of 32; 2 + 7 products per layer."""
+  config = dataclasses.replace(MODEL, attention='triton')
+  done = flops.hardware(config, B, 1024, K)
+  squares = 32 * 33 // 2
+  assert done.attention == 2 * B * 3 * 9 * 8 * 4 * squares * 32**2
+
+
 def test_a_published_count():
   """6 operations a parameter and token, of Qwen2.5-0.5B's 358 M in layers."""
   config = ModelConfig(
