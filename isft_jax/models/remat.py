@@ -62,7 +62,8 @@ def widths(config: ModelConfig) -> dict[str, int]:
 
   Kernels keep the float32 sum of each softmax, and the splash kernel has heads
   as wide as a TPU's 128 lanes. An activation of experts has a row for each
-  expert of a token. The last product is the input of nothing, unless a norm follows.
+  expert of a token. The last product is the input of nothing, unless a norm
+  follows.
 
   Args:
     config: config of the model. Its `attention` must be resolved.
