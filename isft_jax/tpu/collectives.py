@@ -37,10 +37,12 @@ _ARRAY = re.compile(r'\b([a-z]+\d*\w*)\[([\d,]*)\]')
 # use the network of the hosts.
 _BETWEEN_SLICES = '_xla_megascale_transfer_type="'
 # Groups along mesh axes: mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}
+# {'a':(1)2} is a factor of an axis: 2 devices, with a factor of 1 before it.
+_FACTOR = r"'(\w+)'(?::\((\d+)\)(\d+))?"
 _MESH = re.compile(
   r"replica_groups=mesh\[(?P<axes>('\w+'=\d+,?)+)\]"
   r'(, device_ids=\(\[(?P<ids>[\d,]+)\](T\((?P<turn>[\d,]+)\))?\))?'
-  r" ?\{(?P<over>('\w+',?)+)\}"
+  r" ?\{(?P<over>('\w+'(:\(\d+\)\d+)?,?)+)\}"
 )
 
 
@@ -354,9 +356,17 @@ def _groups(rest: str, chips: int) -> np.ndarray:
     )
   # Sizes of the mesh axes by name, in the order of the mesh.
   axes = dict(re.findall(r"'(\w+)'=(\d+)", mesh['axes']))
-  sizes = [int(size) for size in axes.values()]
-  over = [list(axes).index(name) for name in re.findall(r'\w+', mesh['over'])]
-  kept = [axis for axis in range(len(axes)) if axis not in over]
+  sizes: list[int] = []
+  over = []
+  named = {name: ends for name, *ends in re.findall(_FACTOR, mesh['over'])}
+  for name, size in axes.items():
+    # An axis is what comes before its factor, the factor, and what follows.
+    before, factor = (int(end or 0) for end in named.get(name, ('', '')))
+    before, factor = before or 1, factor or int(size)
+    if name in named:
+      over.append(len(sizes) + 1)
+    sizes += [before, factor, int(size) // (before * factor)]
+  kept = [axis for axis in range(len(sizes)) if axis not in over]
   # device_ids give the order of the devices in the mesh, by default that of
   # their numbers.
   if mesh['ids']:

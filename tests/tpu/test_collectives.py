@@ -151,6 +151,13 @@ def test_what_leaves_a_slice_is_told():
     ("replica_groups=mesh['a'=2,'b'=3] {'a'}", [[0, 3], [1, 4], [2, 5]]),
     ("replica_groups=mesh['a'=2,'b'=3] {'b'}", [[0, 1, 2], [3, 4, 5]]),
     ("replica_groups=mesh['a'=2,'b'=3] {'a','b'}", [[0, 1, 2, 3, 4, 5]]),
+    # Factors of the axis of 6: 3 x 2, or 2 x 3.
+    ("replica_groups=mesh['a'=6] {'a':(1)3}", [[0, 2, 4], [1, 3, 5]]),
+    ("replica_groups=mesh['a'=6] {'a':(2)3}", [[0, 1, 2], [3, 4, 5]]),
+    (
+      "replica_groups=mesh['a'=1,'b'=6] {'a','b':(3)2}",
+      [[0, 1], [2, 3], [4, 5]],
+    ),
     (
       "replica_groups=mesh['a'=3,'b'=2], device_ids=([2,3]T(1,0)) {'b'}",
       [[0, 3], [1, 4], [2, 5]],
@@ -173,7 +180,7 @@ def test_groups_in_every_wording(words, groups):
     ('add(%i.2, %by.2)', 'multiply(%i.2, %by.2)', 'how often inner runs'),
     ('add(%i.2, %by.2)', 'add(%i.2, %i.2)', 'how often inner runs'),
     ("mesh['axis_0'=4,'axis_1'=1]", 'torus(4)', 'groups .* an unknown format'),
-    ("{'axis_0'}", "{'axis_0':(1)2}", 'the groups of a collective'),
+    ("{'axis_0'}", "{'axis_0':half}", 'the groups of a collective'),
     ('ENTRY ', '', 'has no ENTRY'),
   ],
 )
