@@ -718,8 +718,9 @@ def _may_change(
   # A base may move: checkpoints of adapters have the checksum of its weights.
   if name == 'model.init_from' and getattr(config, 'lora', LoraConfig()).rank:
     return True
-  # The mesh decides only where the arrays are.
-  if name.startswith(('mesh.', 'keep_')):
+  # The mesh decides only where the arrays are, and these how sums are computed.
+  how = 'model.remat', 'model.head_chunk', 'optim.accumulate'
+  if name.startswith(('mesh.', 'keep_')) or name in how:
     return True
   # A run that continues has all steps that it would have had. 0 is no number of
   # steps, but means that the epochs count.

@@ -529,12 +529,14 @@ def test_a_run_resumes_with_other_checkpoints_to_keep(tmp_path):
 def test_a_field_that_a_config_json_lacks_had_its_default(tmp_path):
   settings = claimed(tmp_path)
   del settings['mixture']
-  del settings['optim']['accumulate']
+  del settings['optim']['warmup_steps']
   (tmp_path / 'config.json').write_text(json.dumps(settings))
-  assert claimed(tmp_path)['optim']['accumulate'] == 1
+  assert claimed(tmp_path)['optim']['warmup_steps'] == 0
   (tmp_path / 'config.json').write_text(json.dumps(settings))
-  with pytest.raises(ValueError, match=r'optim.accumulate \(there 1, now 2\)'):
-    claimed(tmp_path, {'optim.accumulate': 2})
+  with pytest.raises(
+    ValueError, match=r'optim.warmup_steps \(there 0, now 2\)'
+  ):
+    claimed(tmp_path, {'optim.warmup_steps': 2})
 
 
 def test_a_field_that_no_longer_exists_is_a_difference():
@@ -549,10 +551,10 @@ def test_a_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
   before = (tmp_path / 'config.json').read_bytes()
   message = (
     r'objective \(there .interventional., now .agent_only.\), '
-    r'optim.accumulate \(there 1, now 2\); give another --workdir'
+    r'optim.warmup_steps \(there 0, now 2\); give another --workdir'
   )
   with pytest.raises(ValueError, match=message):
-    claimed(tmp_path, {'objective': 'agent_only', 'optim.accumulate': 2})
+    claimed(tmp_path, {'objective': 'agent_only', 'optim.warmup_steps': 2})
   assert (tmp_path / 'config.json').read_bytes() == before
 
 
@@ -568,6 +570,7 @@ def other(value):
 MAY_CHANGE = {
   *('mesh.data', 'mesh.fsdp', 'mesh.tensor', 'mesh.fsdp_at_most'),
   *('mesh.expert', 'mesh.context'),
+  *('model.remat', 'model.head_chunk', 'optim.accumulate'),
   *('keep_last', 'keep_every', 'keep_best'),
   'epochs',  # more of them
 }

@@ -8,7 +8,6 @@ Source: jax.experimental.pallas.ops.tpu.splash_attention.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -31,6 +30,7 @@ _LANES = 128
 _BLOCK = 512
 _NOBODY = -1  # segment id of the columns that pad the last block
 
+Kernel = kernels.splash_attention_kernel.SplashAttentionKernel
 Ids = TypeVar('Ids', np.ndarray, jax.Array)  # columns, or which are visible
 
 
@@ -141,7 +141,7 @@ def count_pairs(length: int, window: int = 0) -> int:
 
 
 def _attend_shards(
-  kernel: Callable[..., jax.Array],
+  kernel: Kernel,
   q_BLHA: jax.Array,
   k_BLNA: jax.Array,
   v_BLNA: jax.Array,
@@ -161,7 +161,7 @@ def _attend_shards(
 
 
 def _attend(
-  kernel: Callable[..., jax.Array],
+  kernel: Kernel,
   q_BLHA: jax.Array,
   k_BSNA: jax.Array,
   v_BSNA: jax.Array,
@@ -195,6 +195,7 @@ def _attend(
     ids,
   )
   mixed_BHLA = jax.vmap(kernel)(pad(q_BLHA), pad(k_BSNA), pad(v_BSNA), ids)
+  assert isinstance(mixed_BHLA, jax.Array)  # without residuals
   # Drop the padding of columns and heads.
   return mixed_BHLA.swapaxes(1, 2)[:, :L, :, :A]
 
@@ -247,7 +248,7 @@ class _Mask(kernels.Mask):
 
 def _kernel(
   length: int, heads: int, window: int, devices: int, interpret: bool
-) -> kernels.splash_attention_kernel.SplashAttentionKernel:
+) -> Kernel:
   """Returns the kernel of one row: q [H, L, A], k and v [N, L, A] -> [H, L, A].
 
   Query heads of a group share the keys they read.
