@@ -330,11 +330,6 @@ class Decoder(nnx.Module):
       )
       return block(_by_rows(x_BLD), rotate, keep), None
 
-    if config.remat != 'none':
-      # prevent_cse is not needed: a scan already keeps XLA from merging the
-      # recomputation with the forward pass.
-      policy = remat.policy(config.remat)
-      run = jax.checkpoint(run, prevent_cse=False, policy=policy)
     # Embeddings enter in the data type of the computation.
     x_BLD = sharded_embedding.look_up(
       self.embedding[...], tokens_BL, config.dtype
@@ -344,6 +339,11 @@ class Decoder(nnx.Module):
       scale = jnp.array(config.embedding_scale, self.embedding.dtype)
       x_BLD *= scale.astype(x_BLD.dtype)
     if layers is None:
+      if config.remat != 'none':
+        # prevent_cse is not needed: a scan already keeps XLA from merging the
+        # recomputation with the forward pass.
+        policy = remat.policy(config.remat)
+        run = jax.checkpoint(run, prevent_cse=False, policy=policy)
       # The scan slices the layers' parameters; the stored cache is carried
       # whole.
       each = jnp.arange(config.layers), stacked

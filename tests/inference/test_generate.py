@@ -1,5 +1,7 @@
 """Replies as tokens: the cache, the batch and the blocks change none."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -74,6 +76,14 @@ def test_cached_equals_uncached_for_prompts_of_all_lengths(model, uncached):
   replies = generate.greedy(*model, PROMPTS, NEW)
   assert [reply.tolist() for reply in replies] == uncached
   assert all(reply.dtype == np.int32 for reply in replies)
+
+
+@pytest.mark.parametrize('remat', ['full', 'dots'])
+def test_what_training_recomputes_changes_no_reply(model, uncached, remat):
+  _, params = model
+  config = dataclasses.replace(CONFIG, remat=remat)
+  replies = generate.greedy(decoder.abstract(config)[0], params, PROMPTS, NEW)
+  assert [reply.tolist() for reply in replies] == uncached
 
 
 def test_a_row_is_what_it_is_alone(model, uncached):

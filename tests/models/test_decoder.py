@@ -391,7 +391,8 @@ def test_every_parameter_matches_exactly_one_partition_rule(config, lora):
       assert len(axes) == 1, (prefix + path, axes)
       assert len(axes[0]) == leaf.ndim, (path, axes)
       assert set(axes[0]) <= {
-        *('fsdp', 'tensor', 'expert', ('tensor', 'fsdp'), None)
+        *('tensor', 'expert', None),
+        *(('fsdp', 'context'), ('tensor', 'fsdp', 'context')),
       }
 
 
