@@ -27,13 +27,14 @@ def run_config(
   seq_len: int,
   learning_rate: float,
   fsdp_at_most: int,
-  fastest: Mapping[tuple[int, int], Mapping[str, Any]] | None = None,
+  fastest: Mapping[str, Any] | None = None,
 ) -> RunConfig:
   """Returns the settings of a fine-tuning run.
 
   Args:
     text: argument of the config, such as 'batch_size=8,seq_len=4096'; changes
       the batch size, the length of a row, and the devices that split a row.
+      'fastest=1' takes the settings `fastest`.
     name: of the config.
     model: name of its shape in isft_jax/models/presets.py.
     init_from: id on the Hugging Face hub of the weights to start from.
@@ -41,17 +42,23 @@ def run_config(
     seq_len: tokens per row.
     learning_rate: after the warm-up; falls to 0 along a cosine.
     fsdp_at_most: see `MeshConfig`.
-    fastest: settings that isft-compile --search found: (rows per step, tokens
-      per row) -> dotted field -> value. With other batches, or rows that are
-      split, the backward pass recomputes each layer, which needs the least
-      memory.
+    fastest: settings that isft-compile --search found for the default batch:
+      dotted field -> value. Without them the backward pass recomputes each
+      layer, which needs the least memory, on any number of devices.
 
   Raises:
-    ValueError: the argument has another form.
+    ValueError: the argument has another form, or 'fastest=1' comes with another
+      batch, or with a config for which nothing was searched.
   """
-  numbers = parse_numbers(
-    text, batch_size=batch_size, seq_len=seq_len, context=1
-  )
+  defaults = {'batch_size': batch_size, 'seq_len': seq_len, 'context': 1}
+  numbers = parse_numbers(text, **defaults, fastest=0)
+  is_fastest = bool(numbers.pop('fastest'))
+  if is_fastest and (not fastest or numbers != defaults):
+    raise ValueError(
+      'its argument fastest=1 is for configs whose FASTEST was searched for, '
+      f'and for their default batch only (got {text!r}); leave it out, and use '
+      'isft-compile --search'
+    )
   config = RunConfig(
     name=name,
     batch_size=numbers['batch_size'],
@@ -72,9 +79,7 @@ def run_config(
       learning_rate=learning_rate, schedule='cosine', warmup_steps=20, b2=0.95
     ),
   )
-  batch = config.batch_size, config.seq_len
-  found = (fastest or {}).get(batch, {}) if numbers['context'] == 1 else {}
-  for path, value in found.items():
+  for path, value in (fastest or {}).items() if is_fastest else ():
     group, _, field = path.partition('.')
     setattr(getattr(config, group), field, value)
   return config

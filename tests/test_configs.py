@@ -157,32 +157,40 @@ def test_what_a_fine_tuning_run_chooses(
   assert config.mesh.fsdp_at_most == fsdp_at_most
 
 
-def test_the_fastest_settings_are_those_of_one_batch():
-  """Others recompute each layer, on any mesh."""
-  config, other = (
-    get_config('qwen2_5_7b', text) for text in ('', 'batch_size=32')
-  )
+def test_the_fastest_settings_are_taken_if_asked_for():
+  """Otherwise each layer is recomputed, on any mesh."""
+  config, other = (get_config('qwen2_5_7b', text) for text in ('fastest=1', ''))
   assert config.model.remat == 'q,k,v,attention,o,gate,up'
   assert config.optim.accumulate == 4
   assert (config.mesh.fsdp, config.mesh.tensor) == (4, 4)
   assert other == dataclasses.replace(
     config,
-    batch_size=32,
     model=dataclasses.replace(config.model, remat='full'),
     optim=dataclasses.replace(config.optim, accumulate=1),
     mesh=MeshConfig(data=-1, fsdp=-1, fsdp_at_most=16),
   )
+  assert get_config('qwen2_5_7b', 'fastest=0') == other
+
+
+@pytest.mark.parametrize(
+  ('name', 'text'),
+  [
+    ('qwen2_5_7b', 'fastest=1,batch_size=32'),
+    ('qwen2_5_7b', 'context=2,fastest=1'),
+    ('olmo3_7b', 'fastest=1'),
+  ],
+)
+def test_the_fastest_settings_are_those_of_one_batch(name, text):
+  message = rf"default batch only \(got '{text}'\); leave it out, and use"
+  with pytest.raises(ValueError, match=message):
+    get_config(name, text)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_the_fastest_settings_are_of_batches_that_are_compiled(name):
+def test_the_fastest_settings_are_compiled(name):
   module = runpy.run_path(str(CONFIGS[name]))
-  compiled = [
-    (config.batch_size, config.seq_len)
-    for argument, _ in module.get('SLICES', ())
-    if 'FASTEST' in module and (config := module['get_config'](argument))
-  ]
-  assert {*module.get('FASTEST', {})} <= {*compiled}
+  arguments = [argument for argument, _ in module.get('SLICES', ())]
+  assert ('FASTEST' in module) == ('fastest=1' in arguments)
 
 
 # ---------------------------------------------------------------------- models
