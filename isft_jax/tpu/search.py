@@ -320,7 +320,7 @@ def _compile_in_process(
   topology: str,
   slices: int,
 ) -> None:
-  """Sends (report, failure) of a compilation; runs in a process of its own."""
+  """Sends (report, failure) of a compilation; runs in its own process."""
   threading.Thread(target=_end_with_parent, daemon=True).start()
   try:
     sender.send((compile_step(config, topology, slices), ''))

@@ -10,7 +10,7 @@
   torch   transformers with the same weights and batch: SDPA, all logits in
           bfloat16, AdamW
 
-Each way runs in a process of its own, so that its peak memory is its own. Rows
+Each way runs in its own process, so that peak memories do not mix. Rows
 are random tokens, and half of them are scored. Weights, gradients and moments
 are bfloat16. Each process prints a line of JSON: tokens per second, model FLOPs
 utilisation, peak memory, losses of the first steps, and the time of a step next

@@ -8,26 +8,14 @@ import time
 
 import pytest
 
-from isft_jax.config import MeshConfig, ModelConfig, RunConfig
+from isft_jax.config import MeshConfig, RunConfig
 from isft_jax.models import remat
 from isft_jax.tpu.search import Search
 from tests.fixtures import needs
+from tests.tpu.test_candidates import MODEL
 
 pytestmark = needs('libtpu')
 
-MODEL = ModelConfig(
-  vocab_size=8_192,
-  width=512,
-  layers=3,
-  heads=4,
-  kv_heads=2,
-  head_size=128,
-  mlp_width=1_024,
-  head_chunk=2_048,
-  dtype='bfloat16',
-  remat='full',
-  attention='xla',
-)
 RUN = RunConfig(
   batch_size=8, seq_len=1_024, model=MODEL, mesh=MeshConfig(data=1, fsdp=4)
 )

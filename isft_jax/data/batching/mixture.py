@@ -52,7 +52,7 @@ class Mixture:
 
   @functools.cached_property
   def _own_rows(self) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of each component per round, and rows of its own before each row."""
+    """Rows per round of each component; of the same one before each row."""
     count_S = np.bincount(self.turns_W, minlength=len(self.plans))
     # Sorted by component, the rows of each are numbered from 0.
     before_W = np.empty_like(self.turns_W)
@@ -84,7 +84,7 @@ class Mixture:
     # Rows of this component in earlier rounds, and earlier in this round.
     visit = full_rounds * int(count_S[component]) + int(before_W[turn])
 
-    # Each pass over a component has an order of its own. Plans of equal size
+    # Each pass over a component has another order. Plans of equal size
     # share theirs.
     plan = self.plans[component]
     repeat, position = divmod(visit, len(plan))
