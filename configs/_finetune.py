@@ -55,9 +55,8 @@ def run_config(
   is_fastest = bool(numbers.pop('fastest'))
   if is_fastest and (not fastest or numbers != defaults):
     raise ValueError(
-      'its argument fastest=1 is for configs whose FASTEST was searched for, '
-      f'and for their default batch only (got {text!r}); leave it out, and use '
-      'isft-compile --search'
+      'fastest=1 needs the default batch of a config that has FASTEST (got '
+      f'{text!r}); leave it out, and use isft-compile --search'
     )
   config = RunConfig(
     name=name,
