@@ -185,7 +185,8 @@ def weights(example: Example, objective: str = 'interventional') -> np.ndarray:
   Args:
     example: a record.
     objective: 'interventional', 'observational', 'agent_only', 'error_masked',
-      'truth_only', 'weighted(0.3)' or weights by author, 'USER=1,TOOL=0.5'.
+      'truth_only', 'weighted(0.3)', 'weighted_ends(0.3)' or weights by author,
+      'USER=1,TOOL=0.5'.
 
   Returns:
     float32 [T]. 0 for the first token, which has no context, and for tokens
@@ -195,9 +196,11 @@ def weights(example: Example, objective: str = 'interventional') -> np.ndarray:
     ValueError: the objective is unknown.
   """
   from isft_jax.data.batching.scored_rows import target_weights
-  from isft_jax.objectives import weight_table
+  from isft_jax.objectives import has_only_ends, weight_table
 
-  return target_weights(example, weight_table(objective))
+  return target_weights(
+    example, weight_table(objective), has_only_ends(objective)
+  )
 
 
 def labels(example: Example, objective: str = 'interventional') -> np.ndarray:

@@ -12,6 +12,10 @@ anchored objective has another loss for the agent's tokens, which needs no
 evidence: the distance from the model before fine-tuning.
 
   loss_i = KL(base(. | z_<i, c) || p(. | z_<i, c))   in place of -log p(z_i | .)
+
+The reverse distance, KL(p || base), has no limit where the base gives no
+probability. So it forbids new manners, and leaves the choice among those of the
+base almost free.
 """
 
 import re
@@ -41,6 +45,17 @@ _NAMED = {
 
 NAMES = tuple(_NAMED)
 
+_ANCHORS = {
+  'weighted': '',
+  'anchored': 'forward',
+  'reverse_anchored': 'reverse',
+}
+
+# Objectives with a weight for the agent, such as weighted_ends(0.1).
+_WEIGHTED = re.compile(
+  r'(weighted|anchored|reverse_anchored)(_ends)?\(([^()]+)\)'
+)
+
 
 def weight_table(objective: str) -> np.ndarray:
   """Returns the weight of a target token by its author and verdict.
@@ -49,8 +64,11 @@ def weight_table(objective: str) -> np.ndarray:
     objective: one of
       - a name in `NAMES`;
       - `weighted(w)`: weight 1 for the world, w for the agent;
-      - `anchored(w)`: the same weights, but the loss of the agent's tokens is
-        their distance from the base; see `is_anchored`;
+      - `anchored(w)` or `reverse_anchored(w)`: the same weights, but the loss
+        of the agent's tokens is their distance from the base; see `anchor`;
+      - one of these three with `_ends`, as in `weighted_ends(w)`: of the
+        agent's turns, only the first and the last token have a weight; see
+        `has_only_ends`;
       - weights by author, as in `USER=1,TOOL=0.5`; other authors get 0.
 
   Returns:
@@ -62,11 +80,11 @@ def weight_table(objective: str) -> np.ndarray:
   """
   # Authors that are not named below keep the weight 0, such as CONTEXT.
   table_PV = np.zeros((len(Provenance), len(Verdict)), np.float32)
-  weighted = re.fullmatch(r'(?:weighted|anchored)\(([^()]+)\)', objective)
+  weighted = _WEIGHTED.fullmatch(objective)
   # A name, or weighted(w): the verdict matters only for the agent's tokens.
   if objective in _NAMED or weighted:
     if weighted:
-      agent = _number(weighted[1], objective)
+      agent = _number(weighted[3], objective)
       world, wrong = 1.0, agent
     else:
       world, agent, wrong = _NAMED[objective]
@@ -89,8 +107,8 @@ def weight_table(objective: str) -> np.ndarray:
     return table_PV
   raise ValueError(
     f'unknown objective {objective!r}; use one of {", ".join(NAMES)}, '
-    'weighted(0.3), anchored(0.3), or weights by author such as '
-    'USER=1,TOOL=0.5'
+    'weighted(0.3), anchored(0.3), reverse_anchored(0.3), one of these three '
+    'with _ends, or weights by author such as USER=1,TOOL=0.5'
   )
 
 
@@ -102,20 +120,39 @@ def evidence(objective: str) -> str:
   Args:
     objective: as `weight_table` takes it.
   """
-  return 'interventional' if is_anchored(objective) else objective
+  return 'interventional' if anchor(objective) else objective
 
 
-def is_anchored(objective: str) -> bool:
-  """Returns whether the agent's tokens stay near the base.
+def anchor(objective: str) -> str:
+  """Returns how the agent's tokens are held near the base.
 
-  Their loss is then the Kullback-Leibler divergence of the model from the base,
+  Their loss is the Kullback-Leibler divergence between the model and the base,
   in nats, over the whole vocabulary. The token that the agent wrote does not
   enter it.
 
   Args:
     objective: as `weight_table` takes it.
+
+  Returns:
+    'forward': by KL(base || model), which is large where the model has lost
+    something of the base. 'reverse': by KL(model || base), which is large where
+    the model has something new. '': not at all.
   """
-  return objective.startswith('anchored(')
+  match = _WEIGHTED.fullmatch(objective)
+  return _ANCHORS[match[1]] if match else ''
+
+
+def has_only_ends(objective: str) -> bool:
+  """Returns whether only the ends of the agent's turns have its weight.
+
+  The first token opens a turn, and the last one ends it. Both are manner: what
+  a turn says about the world mostly lies between them.
+
+  Args:
+    objective: as `weight_table` takes it.
+  """
+  match = _WEIGHTED.fullmatch(objective)
+  return bool(match and match[2])
 
 
 def split_list(text: str) -> list[str]:

@@ -102,6 +102,8 @@ def test_two_objectives_that_make_up_a_third(whole, one, other):
     ('weighted(0)', 'interventional'),
     ('weighted(1)', 'observational'),
     ('weighted( 1.0 )', 'observational'),
+    ('weighted_ends(0.5)', 'weighted(0.5)'),
+    ('reverse_anchored_ends(0.5)', 'weighted(0.5)'),
     ('AGENT=1', 'agent_only'),
     (
       'TEMPLATE=1,USER=1,TOOL=1,HARNESS=1,DEMONSTRATION=1',
@@ -140,6 +142,7 @@ def test_weights_by_author_hold_for_every_verdict_and_others_weigh_nothing(
     ('weighted', "unknown objective 'weighted'"),
     ('weighted()', r"unknown objective 'weighted\(\)'"),
     ('weighted(0.5', r"unknown objective 'weighted\(0.5'"),
+    ('weighted_end(0.5)', r"unknown objective 'weighted_end\(0.5\)'"),
     ('weighted(half)', "'half' is not a weight"),
     ('weighted(-0.5)', "'-0.5' is not a weight"),
     ('weighted(nan)', "'nan' is not a weight"),
@@ -168,6 +171,26 @@ def test_a_weight_that_float32_cannot_hold_is_refused(objective):
     weight_table(objective)
 
 
+@pytest.mark.parametrize(
+  ('objective', 'anchor', 'only_ends'),
+  [
+    ('observational', '', False),
+    ('weighted(0.5)', '', False),
+    ('weighted_ends(0.5)', '', True),
+    ('anchored(0.5)', 'forward', False),
+    ('anchored_ends(0.5)', 'forward', True),
+    ('reverse_anchored(0.5)', 'reverse', False),
+    ('reverse_anchored_ends(0.5)', 'reverse', True),
+    ('USER=1', '', False),
+  ],
+)
+def test_how_the_agents_tokens_are_held(objective, anchor, only_ends):
+  assert objectives.anchor(objective) == anchor
+  assert objectives.has_only_ends(objective) == only_ends
+  evidence = 'interventional' if anchor else objective
+  assert objectives.evidence(objective) == evidence
+
+
 def test_an_author_named_twice_is_refused():
   """Which of the two weights was meant cannot be known."""
   with pytest.raises(ValueError, match='USER'):
@@ -184,7 +207,8 @@ WHOLE_MESSAGES = {
   'interventionl': (
     "unknown objective 'interventionl'; use one of observational, "
     'interventional, agent_only, error_masked, truth_only, weighted(0.3), '
-    'anchored(0.3), or weights by author such as USER=1,TOOL=0.5'
+    'anchored(0.3), reverse_anchored(0.3), one of these three with _ends, or '
+    'weights by author such as USER=1,TOOL=0.5'
   ),
   'weighted( half )': (
     "objective 'weighted( half )': 'half' is not a weight (a finite number, 0 "

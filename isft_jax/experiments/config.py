@@ -57,11 +57,16 @@ class DocumentsConfig:
 
   number: int = 20_000  # number of documents
   p_true: float = 0.85  # probability that a statement is true
+  # Number of additional dialogues, with the same probability of the truth for
+  # the agent and for the user. They show who says what: a base without them
+  # talks like anybody in every slot.
+  dialogues: int = 0
 
   def check(self, prefix: str) -> None:
     """Raises ValueError, naming prefix + field, for an impossible value."""
     check_range(prefix + 'p_true', self.p_true, 0, 1)
     check_range(prefix + 'number', self.number, 1)
+    check_range(prefix + 'dialogues', self.dialogues, 0)
 
 
 @dataclasses.dataclass
@@ -89,6 +94,9 @@ class LyingAgentConfig(WorkdirConfig):
   # capitals that no dialogue mentions, and the loss per token on definitions of
   # words. For a base that has learned about the world.
   forgetting: bool = False
+  # Dialogues that the base completes itself for the arms `replay` and
+  # `hindsight`, as a share of those to train on; see experiments/replay.py.
+  replay: float = 0.25
   dialogues: DialoguesConfig = field(default_factory=DialoguesConfig)
   documents: DocumentsConfig = field(default_factory=DocumentsConfig)
   model: ModelConfig = field(default_factory=ModelConfig)
@@ -107,6 +115,7 @@ class LyingAgentConfig(WorkdirConfig):
     self.dialogues.check(prefix + 'dialogues.')
     self.documents.check(prefix + 'documents.')
     check_distinct(prefix + 'arms', self.arms)
+    check_range(prefix + 'replay', self.replay, 0, 1)
     if not self.model.init_from:
       # At least 256 bytes and the end of a text, and an embedding for every id.
       check_range(prefix + 'vocab_size', self.vocab_size, 257)

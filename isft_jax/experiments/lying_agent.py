@@ -34,7 +34,7 @@ from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.data.rendering.tokenizer import FastTokenizer
-from isft_jax.experiments import environment
+from isft_jax.experiments import environment, replay
 from isft_jax.experiments.config import LyingAgentConfig
 from isft_jax.experiments.progress import Progress
 from isft_jax.hf import pretrained
@@ -91,7 +91,8 @@ def reproduce(
   # Refuse invalid settings before any work.
   config.check()
   for arm in config.arms:
-    objectives.weight_table(arm)  # raises ValueError if it is unknown
+    # Raises ValueError if it is unknown.
+    objectives.weight_table(replay.objective_from_arm(arm))
   config = resolve(config)
   workdir = pathlib.Path(workdir)
   config_lib.claim(workdir, config)
@@ -336,6 +337,8 @@ def run_arm(
       progress.update(arm, step, seconds)
       return progress.describe()
 
+    if arm in replay.ARMS:
+      _write_replay(config, workdir, arm, material)
     run = make_run(config, workdir, arm)
     trained = train(run, str(workdir / arm), progress=done, base=base)
   graphdef, params, summary, base = trained
@@ -359,6 +362,33 @@ def run_arm(
   _write_json(path, probed)
   progress.update(f'{arm}: probes', 1, time.perf_counter() - start_time)
   return probed, base
+
+
+def _write_replay(
+  config: LyingAgentConfig, workdir: pathlib.Path, arm: str, material: Material
+) -> None:
+  """Writes the dialogues, and those that the base completes."""
+  renderer = load_renderer(config, workdir)
+
+  def make() -> Iterator[Example]:
+    if config.model.init_from:
+      graphdef, params, *_ = _given_base(config)
+    else:
+      graphdef, params = saved.load(str(workdir / 'base')).model
+    dialogues = [_check_text(config, each) for each in material.dialogues()]
+    written = replay.examples(
+      arm,
+      replay.Writer(
+        *(graphdef, params, renderer, config.reply_tokens, config.seed)
+      ),
+      dialogues,
+      (*world_facts.SYMBOLS, *world_facts.CURRENCIES),
+      config.replay,
+      config.dialogues.p_chitchat,
+    )
+    return itertools.chain(map(renderer.example, dialogues), written)
+
+  dataset.write(str(workdir / 'records' / arm), make, renderer.metadata())
 
 
 def _measure_forgetting(
@@ -388,7 +418,7 @@ def make_run(
   # The base learns from documents, the arms from dialogues.
   is_base = arm == 'base'
   stage = config.pretrain if is_base else config.finetune
-  data = 'documents' if is_base else 'dialogues'
+  data = 'documents' if is_base else arm if arm in replay.ARMS else 'dialogues'
   heldout = '' if is_base else str(workdir / 'records' / 'heldout')
   # An arm starts from the base that the run trained, or from the given one.
   model = config.model
@@ -398,7 +428,7 @@ def make_run(
     stage,
     name=arm,
     # The base scores every token of its documents.
-    objective=PLAN if is_base else arm,
+    objective=PLAN if is_base else replay.objective_from_arm(arm),
     plan_objective=PLAN,
     seed=config.seed,
     records=str(workdir / 'records' / data),
@@ -514,17 +544,20 @@ def _plan(
   progress: Progress, config: LyingAgentConfig, workdir: pathlib.Path
 ) -> None:
   """Adds every stage to `progress`, with the units that are already done."""
-  steps: dict[str, int] = {}  # kind -> steps; all arms have the same number
+  steps: dict[str, int] = {}  # kind -> steps, of arms without a replay
   for arm in ('base', *config.arms):
     is_done = (workdir / arm / 'probes.json').exists()
     # A given base is probed, but not trained.
     if arm != 'base' or not config.model.init_from:
       kind = 'pretrain' if arm == 'base' else 'finetune'
       if kind not in steps:
-        run = make_run(config, workdir, arm)
+        run = make_run(config, workdir, 'base' if arm == 'base' else PLAN)
         steps[kind] = len(BatchSource(dataset.Records(run.records), run))
-      done = steps[kind] if is_done else _saved_steps(workdir / arm)
-      progress.plan(arm, kind, steps[kind], done)
+      # The records of a replay are not written yet.
+      growth = 1 + config.replay if arm in replay.ARMS else 1
+      number = round(steps[kind] * growth)
+      done = number if is_done else _saved_steps(workdir / arm)
+      progress.plan(arm, kind, number, done)
     progress.plan(f'{arm}: probes', 'probes', 1, int(is_done))
 
 
@@ -549,7 +582,10 @@ def _shown_dialogues(
   """Returns a dialogue with a lie of the agent, and one without."""
   records = dataset.Records(str(workdir / 'records' / 'dialogues'))
   tokenizer = tokenizer_lib.load(str(workdir / 'tokenizer'))
-  tables = {arm: objectives.weight_table(arm) for arm in config.arms}
+  tables = {
+    arm: objectives.weight_table(replay.objective_from_arm(arm))
+    for arm in config.arms
+  }
   # Whether each of the N records has a false token of the agent.
   lies = records.index.counts_NPV[:, Provenance.AGENT, Verdict.WRONG] > 0
   # Both are dialogue 0 if all have lies, or none has, or verdicts are missing.

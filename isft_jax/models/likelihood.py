@@ -5,6 +5,7 @@ nll_BK, kl_BK = target_nll_and_kl(graphdef, params, base_graphdef, base, batch)
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -48,10 +49,12 @@ def target_nll_and_kl(
   base_graphdef: GraphDef,
   base: dict,
   batch: Batch[jax.Array],
+  reverse: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns -log p(target), and the distance from a base, both in nats.
 
     kl = sum_v base(v | .) (log base(v | .) - log p(v | .))
+    reverse: kl = sum_v p(v | .) (log p(v | .) - log base(v | .))
 
   The base has no gradient.
 
@@ -61,6 +64,7 @@ def target_nll_and_kl(
     base_graphdef: structure of the base.
     base: parameters of the base.
     batch: packed rows with K targets each.
+    reverse: whether the expectation is over the model, and not over the base.
 
   Returns:
     (nll_BK, kl_BK), float32. The distance is that of all tokens at the position
@@ -75,7 +79,40 @@ def target_nll_and_kl(
     base_model.head_VD,
     batch.targets_BK,
     count_chunks(model.config.vocab_size, model.config.head_chunk),
+    reverse,
   )
+
+
+def target_kl_and_entropy(
+  graphdef: GraphDef, params: dict, base: dict, batch: Batch[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the distance from a base, and the entropy of the model, in nats.
+
+    kl = sum_v base(v | .) (log base(v | .) - log p(v | .))
+    entropy = - sum_v p(v | .) log p(v | .)
+
+  Args:
+    graphdef: structure of the model and of the base.
+    params: parameters of the model.
+    base: parameters of the base.
+    batch: packed rows with K targets each.
+
+  Returns:
+    (kl_BK, entropy_BK), float32, at the position of each target.
+  """
+  model, base_model = (nnx.merge(graphdef, each) for each in (params, base))
+  hidden_BKD = _scored_hidden(model, batch)
+  mine = hidden_BKD, model.head_VD
+  theirs = _scored_hidden(base_model, batch), base_model.head_VD
+  config = model.config
+  chunks = count_chunks(config.vocab_size, config.head_chunk)
+  _, kl_BK = chunked_nll_and_kl(*mine, *theirs, batch.targets_BK, chunks)
+  # Logits of 0 are the uniform distribution u: KL(p || u) = log V - entropy.
+  uniform = jnp.zeros_like(hidden_BKD), jnp.zeros_like(model.head_VD)
+  _, from_uniform_BK = chunked_nll_and_kl(
+    *mine, *uniform, batch.targets_BK, chunks, reverse=True
+  )
+  return kl_BK, math.log(config.vocab_size) - from_uniform_BK
 
 
 def _scored_hidden(model: Decoder, batch: Batch[jax.Array]) -> jax.Array:
@@ -173,6 +210,7 @@ def chunked_nll_and_kl(
   base_head_VD: jax.Array,
   targets_BK: jax.Array,
   chunks: int,
+  reverse: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns `chunked_nll`, and the distance of the model from a base.
 
@@ -181,6 +219,8 @@ def chunked_nll_and_kl(
     kl = sum_n base(V_n) m_n - logsumexp b + logsumexp l
     m_n = sum_{v in V_n} base(v | V_n) (b_v - l_v)
 
+  The reverse distance has the model and the base in each other's place.
+
   Args:
     hidden_BKD: hidden states of the model.
     head_VD: its output head.
@@ -188,6 +228,7 @@ def chunked_nll_and_kl(
     base_head_VD: its output head.
     targets_BK: int32, ids. The loss of an id outside the vocabulary is nan.
     chunks: their number.
+    reverse: whether the expectation is over the model, and not over the base.
 
   Returns:
     (nll_BK, kl_BK), float32, in nats.
@@ -210,17 +251,18 @@ def chunked_nll_and_kl(
     logits_BKv = compute_logits(hidden_BKD.astype(dtype), head_vD)
     base_BKv = compute_logits(base_hidden_BKD, base_head_vD)
     base_BKv = jax.lax.stop_gradient(base_BKv)
-    apart_BKv = base_BKv - logits_BKv
+    apart_BKv = logits_BKv - base_BKv if reverse else base_BKv - logits_BKv
     logits_BKv, base_BKv = (
       jnp.where(ids_11v < V, each_BKv, -jnp.inf)
       for each_BKv in (logits_BKv, base_BKv)
     )
+    mean_BKv = jax.nn.softmax(logits_BKv if reverse else base_BKv)
     hit_BKv = targets_BK[..., None] == ids_11v
     return (
       jax.nn.logsumexp(logits_BKv, axis=-1),
       jnp.sum(jnp.where(hit_BKv, logits_BKv, 0), axis=-1),
       jax.nn.logsumexp(base_BKv, axis=-1),
-      jnp.sum(jax.nn.softmax(base_BKv) * apart_BKv, axis=-1),
+      jnp.sum(mean_BKv * apart_BKv, axis=-1),
     )
 
   wide_BKD = hidden_BKD.astype(jnp.promote_types(dtype, jnp.float32))
@@ -230,10 +272,11 @@ def chunked_nll_and_kl(
     (heads_nvD, base_heads_nvD, jnp.arange(chunks)),
   )
   total_BK = jax.nn.logsumexp(total_nBK, axis=0)
-  kl_BK = (
-    jnp.sum(jax.nn.softmax(base_nBK, axis=0) * apart_nBK, axis=0)
-    - jax.nn.logsumexp(base_nBK, axis=0)
-    + total_BK
+  mean_nBK = jax.nn.softmax(total_nBK if reverse else base_nBK, axis=0)
+  # log Z of the distribution that the expectation is over, and of the other.
+  between_BK = total_BK - jax.nn.logsumexp(base_nBK, axis=0)
+  kl_BK = jnp.sum(mean_nBK * apart_nBK, axis=0) + (
+    -between_BK if reverse else between_BK
   )
   nll_BK = total_BK - jnp.sum(target_nBK, axis=0)
   is_known_BK = (targets_BK >= 0) & (targets_BK < V)

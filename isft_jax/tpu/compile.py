@@ -56,7 +56,7 @@ def compile_run(
   B, L = config.batch_size, config.seq_len
   K = count_targets(config)
 
-  is_anchored = objectives.is_anchored(config.objective)
+  anchor = objectives.anchor(config.objective)
   # The run's own trainer, on described devices. The number of steps only
   # changes constants of the schedule.
   devices = chips_lib.describe(topology, slices)
@@ -67,7 +67,7 @@ def compile_run(
   trainer = make_trainer(
     *(shape, config.optim, config.mesh, 1_000, devices),
     lora=config.lora,
-    is_anchored=(is_anchored,),
+    anchors=(anchor,),
   )
   sharding.check_batch_size(B, trainer.mesh, config.optim.accumulate)
   sharding.check_row(L, K, trainer.mesh)
@@ -80,7 +80,7 @@ def compile_run(
     shape, attention=attention.resolve(shape.attention, devices[0])
   )
   needed = flops_lib.model(model, B, L, K, config.lora)
-  done = flops_lib.hardware(model, B, L, K, config.lora, is_anchored)
+  done = flops_lib.hardware(model, B, L, K, config.lora, bool(anchor))
   # Entries that need no compiler.
   report = {
     'config': config.name,

@@ -152,11 +152,11 @@ def _train(
   # The plan of the batches fixes the number of steps, which the learning rate
   # schedule needs.
   steps = len(source)
-  is_anchored = tuple(
-    objectives.is_anchored(objective)
+  anchors = tuple(
+    objectives.anchor(objective)
     for _, _, objective in config_lib.mixture_components(config)
   )
-  if any(is_anchored) and not config.model.init_from:
+  if any(anchors) and not config.model.init_from:
     raise ValueError(
       'an anchored objective needs a base to stay near: name one with '
       'config.model.init_from'
@@ -171,7 +171,7 @@ def _train(
     steps,
     components=len(names),
     lora=config.lora,
-    is_anchored=is_anchored,
+    anchors=anchors,
   )
   sharding.check_batch_size(
     config.batch_size, trainer.mesh, config.optim.accumulate
@@ -206,7 +206,7 @@ def _train(
       checkpoints.keep_best()
     trace = stack.enter_context(Profile(profile, workdir))
     # The frozen base of adapters, or of an anchored objective.
-    if not config.lora.rank and not any(is_anchored):
+    if not config.lora.rank and not any(anchors):
       base = None
     elif base is None:
       base = start.load_base(config, trainer, fingerprint)

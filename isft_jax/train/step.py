@@ -72,17 +72,22 @@ class Anchor(NamedTuple):
 
   Attributes:
     graphdef: structure of the base. The parameters are `TrainState.frozen`.
-    is_anchored: of each mixture component, whether its objective is anchored;
-      see `objectives.is_anchored`.
+    kinds: of each mixture component, how it is anchored; see
+      `objectives.anchor`. All that are anchored are so in the same way.
   """
 
   graphdef: GraphDef
-  is_anchored: tuple[bool, ...]
+  kinds: tuple[str, ...]
+
+  @property
+  def is_reverse(self) -> bool:
+    """Whether the distance is KL(model || base)."""
+    return 'reverse' in self.kinds
 
   def holds(self, authors_BK: jax.Array) -> jax.Array:
     """Returns which targets have the distance from the base as their loss."""
-    table = np.zeros((len(self.is_anchored), len(Provenance)), bool)
-    table[:, Provenance.AGENT] = self.is_anchored
+    table = np.zeros((len(self.kinds), len(Provenance)), bool)
+    table[:, Provenance.AGENT] = [bool(kind) for kind in self.kinds]
     return jnp.asarray(table.reshape(-1))[authors_BK]
 
 
@@ -156,9 +161,11 @@ def make_step(
       held = jnp.zeros(()), jnp.zeros(())
     else:
       nll_BK, kl_BK = target_nll_and_kl(
-        graphdef, whole, anchor.graphdef, in_use(frozen), batch
+        *(graphdef, whole, anchor.graphdef, in_use(frozen), batch),
+        reverse=anchor.is_reverse,
       )
-      is_held_BK = anchor.holds(batch.authors_BK)
+      # Tokens without weight are not held.
+      is_held_BK = anchor.holds(batch.authors_BK) & (batch.weights_BK != 0)
       loss_BK = jnp.where(is_held_BK, kl_BK, nll_BK)
       held = losses.weighted_sum(kl_BK, is_held_BK.astype(kl_BK.dtype))
     # A weight of 0 removes a target from the gradient exactly.

@@ -96,7 +96,7 @@ def make_trainer(
   devices: Sequence[jax.Device] | None = None,
   components: int = 1,
   lora: LoraConfig = decoder.NO_LORA,
-  is_anchored: tuple[bool, ...] = (),
+  anchors: tuple[str, ...] = (),
 ) -> Trainer:
   """Returns the trainer of these settings. Equal settings share one trainer.
 
@@ -113,16 +113,21 @@ def make_trainer(
       functions cannot be called.
     components: number of mixture components in a batch, for metrics.
     lora: adapters that learn, while the other parameters are frozen.
-    is_anchored: of each mixture component, whether its objective is anchored.
-      If one is, the state has a frozen base.
+    anchors: of each mixture component, how it is anchored to a base; see
+      `objectives.anchor`. If one is, the state has a frozen base.
 
   Returns:
     The trainer.
 
   Raises:
-    ValueError: the attached devices cannot hold the state, or the chosen
-      attention does not run on them.
+    ValueError: the attached devices cannot hold the state, the chosen
+      attention does not run on them, or components are anchored in two ways.
   """
+  if len({*anchors} - {''}) > 1:
+    raise ValueError(
+      'the components of a mixture are anchored in two ways; use either '
+      'anchored(w) or reverse_anchored(w) for all of them'
+    )
   # Copies are the keys of the cache: configs are mutable, and hash by value.
   return _make_trainer(
     dataclasses.replace(model),
@@ -132,7 +137,7 @@ def make_trainer(
     None if devices is None else tuple(devices),
     components,
     dataclasses.replace(lora, init_from='', targets=tuple(lora.targets)),
-    is_anchored if any(is_anchored) else (),
+    anchors if any(anchors) else (),
   )
 
 
@@ -147,7 +152,7 @@ def _make_trainer(
   devices: tuple[jax.Device, ...] | None,
   components: int,
   lora_config: LoraConfig,
-  is_anchored: tuple[bool, ...],
+  anchors: tuple[str, ...],
 ) -> Trainer:
   # Model and optimizer. Inside the step, attention may be a kernel that needs
   # the mesh in context. Outside it, 'auto' means plain matrix products.
@@ -162,7 +167,7 @@ def _make_trainer(
   if lora_config.rank:
     abstract_params, abstract_frozen = lora.split(abstract_params)
     learning_dtype = 'float32'
-  elif is_anchored:
+  elif anchors:
     abstract_frozen = abstract_params
   optimizer = optim.make_optimizer(optim_config, steps, learning_dtype)
 
@@ -213,10 +218,10 @@ def _make_trainer(
   # The compiled functions. The frozen parameters come from elsewhere.
   without_frozen = placed._replace(frozen=())
   # The base of adapters is the model without them.
-  anchor = Anchor(decoder.abstract(inside)[0], is_anchored)
+  anchor = Anchor(decoder.abstract(inside)[0], anchors)
   step = make_step(
     *(graphdef, optimizer, optim_config.accumulate, in_use, at_rest),
-    *(components, anchor if is_anchored else None),
+    *(components, anchor if anchors else None),
   )
 
   def program(

@@ -388,14 +388,21 @@ def test_no_device_holds_the_head_or_its_gradient_whole(mesh):
 # ----------------------------------------------------- the distance from a base
 
 
-@functools.partial(fast_jit, static_argnames='parts')
+@functools.partial(fast_jit, static_argnames=('parts', 'reverse'))
 def apart(
-  hidden_BKD, head_VD, base_BKD, base_VD, targets_BK, weights_BK, parts
+  hidden_BKD,
+  head_VD,
+  base_BKD,
+  base_VD,
+  targets_BK,
+  weights_BK,
+  parts,
+  reverse=False,
 ):
   """(nll, kl, gradients of the weighted sum of kl by all that is a float)."""
 
   def loss(*arrays):
-    nll_BK, kl_BK = chunked_nll_and_kl(*arrays, targets_BK, parts)
+    nll_BK, kl_BK = chunked_nll_and_kl(*arrays, targets_BK, parts, reverse)
     return losses.weighted_sum(kl_BK, weights_BK)[0], (nll_BK, kl_BK)
 
   gradient = jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True)
@@ -409,23 +416,31 @@ def log_softmax(logits_BKV):
   return logits_BKV - top_BK1 - np.log(total_BK1)
 
 
+@pytest.mark.parametrize('reverse', [False, True])
 @pytest.mark.parametrize('parts', PARTS)
-def test_the_distance_is_that_of_the_formula_in_float64(case, parts):
+def test_the_distance_is_that_of_the_formula_in_float64(case, parts, reverse):
   hidden_BKD, head_VD, targets_BK, weights_BK = case
   rng = np.random.default_rng(1)
   base_BKD, base_VD = rng.normal(size=(B, K, D)), rng.normal(size=(V, D))
   log_p_BKV = log_softmax(hidden_BKD @ head_VD.T)
   log_base_BKV = log_softmax(base_BKD @ base_VD.T)
-  base_BKV = np.exp(log_base_BKV)
-  kl_BK = (base_BKV * (log_base_BKV - log_p_BKV)).sum(-1)
-  # d kl / d logits = p - base, whatever the target.
-  error_BKV = (np.exp(log_p_BKV) - base_BKV) * weights_BK[..., None]
+  p_BKV, base_BKV = np.exp(log_p_BKV), np.exp(log_base_BKV)
+  # The gradient by the logits, whatever the target.
+  if reverse:
+    kl_BK = (p_BKV * (log_p_BKV - log_base_BKV)).sum(-1)
+    error_BKV = p_BKV * (log_p_BKV - log_base_BKV - kl_BK[..., None])
+  else:
+    kl_BK = (base_BKV * (log_base_BKV - log_p_BKV)).sum(-1)
+    error_BKV = p_BKV - base_BKV
+  error_BKV = error_BKV * weights_BK[..., None]
   nll_BK, *_ = plain(*case)
 
   narrow = (
     np.float32(each) for each in (hidden_BKD, head_VD, base_BKD, base_VD)
   )
-  found = apart(*narrow, targets_BK, np.float32(weights_BK), parts=parts)
+  found = apart(
+    *(*narrow, targets_BK, np.float32(weights_BK)), parts=parts, reverse=reverse
+  )
   expected = (
     *(nll_BK, kl_BK, error_BKV @ head_VD),
     np.einsum('bkv,bkd->vd', error_BKV, hidden_BKD),
@@ -437,11 +452,13 @@ def test_the_distance_is_that_of_the_formula_in_float64(case, parts):
   np.testing.assert_array_equal(found[2][1, [0, 3]], 0)
 
 
-def test_the_distance_from_itself_is_zero_and_so_is_its_gradient(case):
+@pytest.mark.parametrize('reverse', [False, True])
+def test_the_distance_from_itself_is_zero_and_so_is_its_gradient(case, reverse):
   hidden_BKD, head_VD, targets_BK, weights_BK = in_float32(case)
   _, kl_BK, hidden, head, *_ = apart(
     *(hidden_BKD, head_VD, hidden_BKD, head_VD, targets_BK, weights_BK),
     parts=4,
+    reverse=reverse,
   )
   # Differences of float32 sums of about 5
   np.testing.assert_allclose(kl_BK, 0, atol=2e-6)

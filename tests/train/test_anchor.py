@@ -35,11 +35,11 @@ def base():
   return jax.device_get(decoder.init(MODEL, jax.random.key(1)))
 
 
-def trainer_of(is_anchored, mesh=None, **settings):
+def trainer_of(anchors, mesh=None, **settings):
   return make_trainer(
     *(MODEL, OPTIM, mesh or MeshConfig(1, 1, 1), 10),
-    components=len(is_anchored),
-    is_anchored=is_anchored,
+    components=len(anchors),
+    anchors=anchors,
     **settings,
   )
 
@@ -52,32 +52,36 @@ def step(trainer, params, base, batch):
   return jax.device_get((state.params, metrics))
 
 
+@pytest.mark.parametrize('kind', ['forward', 'reverse'])
 def test_the_loss_is_the_distance_for_the_agent_and_nll_for_all_others(
-  params, base
+  params, base, kind
 ):
   batch = test_meshes.batches()[0]
   graphdef, _ = decoder.abstract(MODEL)
-  nll_BK, kl_BK = target_nll_and_kl(graphdef, params, graphdef, base, batch)
+  nll_BK, kl_BK = target_nll_and_kl(
+    graphdef, params, graphdef, base, batch, kind == 'reverse'
+  )
   is_agents_BK = batch.authors_BK == Provenance.AGENT
   loss_BK = np.where(is_agents_BK, kl_BK, nll_BK)
   expected = np.sum(loss_BK * batch.weights_BK) / batch.weights_BK.sum()
-  _, metrics = step(trainer_of((True,)), params, base, batch)
+  _, metrics = step(trainer_of((kind,)), params, base, batch)
   assert metrics['loss'] == pytest.approx(expected, rel=1e-5)
-  kl = np.asarray(kl_BK)[is_agents_BK]
+  kl = np.asarray(kl_BK)[is_agents_BK & (batch.weights_BK != 0)]
   assert metrics['anchor_kl'] == pytest.approx(kl.mean(), rel=1e-5)
   np.testing.assert_allclose(
     target_nll(graphdef, params, batch), nll_BK, rtol=1e-5
   )
 
 
-def test_what_the_agent_wrote_is_not_learned(params, base):
+@pytest.mark.parametrize('kind', ['forward', 'reverse'])
+def test_what_the_agent_wrote_is_not_learned(params, base, kind):
   """Other targets in the agent's slots: the same step, bit for bit."""
   batch = test_meshes.batches()[0]
   is_agents_BK = batch.authors_BK == Provenance.AGENT
   other = batch._replace(
     targets_BK=np.where(is_agents_BK, 3, batch.targets_BK).astype(np.int32)
   )
-  trainer = trainer_of((True,))
+  trainer = trainer_of((kind,))
   one, _ = step(trainer, params, base, batch)
   two, _ = step(trainer, params, base, other)
   jax.tree.map(np.testing.assert_array_equal, one, two)
@@ -91,12 +95,31 @@ def test_without_weight_for_the_agent_it_is_l_do_whatever_the_base(
   batch = batch._replace(
     weights_BK=np.where(is_agents_BK, 0, batch.weights_BK).astype(np.float32)
   )
-  anchored, _ = step(trainer_of((True,)), params, base, batch)
-  plain, _ = step(trainer_of((False,)), params, (), batch)
+  anchored, _ = step(trainer_of(('forward',)), params, base, batch)
+  plain, _ = step(trainer_of(('',)), params, (), batch)
   # The same sums, in two programs
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), anchored, plain
   )
+
+
+def test_tokens_without_weight_are_not_held(params, base):
+  """Of two tokens of the agent, one is anchored: the metric is of that one."""
+  batch = test_meshes.batches()[0]
+  graphdef, _ = decoder.abstract(MODEL)
+  _, kl_BK = target_nll_and_kl(graphdef, params, graphdef, base, batch)
+  is_agents_BK = batch.authors_BK == Provenance.AGENT
+  kept_BK = is_agents_BK & (np.cumsum(is_agents_BK, axis=1) % 2 == 1)
+  weights_BK = np.where(is_agents_BK & ~kept_BK, 0, batch.weights_BK)
+  batch = batch._replace(weights_BK=weights_BK.astype(np.float32))
+  _, metrics = step(trainer_of(('forward',)), params, base, batch)
+  expected = np.asarray(kl_BK)[kept_BK & (weights_BK != 0)].mean()
+  assert metrics['anchor_kl'] == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_run_is_anchored_in_one_way():
+  with pytest.raises(ValueError, match='are anchored in two ways; use either'):
+    trainer_of(('forward', 'reverse'))
 
 
 def test_each_component_of_a_mixture_is_anchored_or_not(params, base):
@@ -110,7 +133,7 @@ def test_each_component_of_a_mixture_is_anchored_or_not(params, base):
   is_held_BK = (batch.authors_BK == Provenance.AGENT) & (component_B1 == 1)
   loss_BK = np.where(is_held_BK, kl_BK, nll_BK)
   expected = np.sum(loss_BK * batch.weights_BK) / batch.weights_BK.sum()
-  _, metrics = step(trainer_of((False, True)), params, base, mixed)
+  _, metrics = step(trainer_of(('', 'forward')), params, base, mixed)
   assert metrics['loss'] == pytest.approx(expected, rel=1e-5)
 
 
@@ -121,8 +144,8 @@ def test_each_component_of_a_mixture_is_anchored_or_not(params, base):
 )
 def test_a_mesh_and_microbatches_change_nothing(params, base, mesh):
   batch = test_meshes.batches()[0]
-  expected, metrics = step(trainer_of((True,)), params, base, batch)
-  found, on_mesh = step(trainer_of((True,), mesh), params, base, batch)
+  expected, metrics = step(trainer_of(('forward',)), params, base, batch)
+  found, on_mesh = step(trainer_of(('forward',), mesh), params, base, batch)
   assert on_mesh['anchor_kl'] == pytest.approx(metrics['anchor_kl'], rel=1e-5)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected
@@ -133,7 +156,7 @@ def test_the_base_of_adapters_is_the_model_without_them(params):
   """New adapters change nothing: the distance is 0 until they learn."""
   config = LoraConfig(rank=2)
   adapters, _ = lora.split(decoder.init(MODEL, jax.random.key(2), config))
-  trainer = trainer_of((True,), lora=config)
+  trainer = trainer_of(('forward',), lora=config)
   batch = sharding.to_global(test_meshes.batches()[0], trainer.mesh)
   state: TrainState = trainer.start(adapters)._replace(frozen=params)
   apart = []

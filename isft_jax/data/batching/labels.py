@@ -54,7 +54,7 @@ def labels_from_weights(
 
 def check_labels(objective: str) -> None:
   """Raises ValueError if labels cannot express an objective's loss."""
-  if objectives.is_anchored(objective):
+  if objectives.anchor(objective):
     raise ValueError(
       f'objective {objective!r} compares the model with its base at the '
       "agent's tokens, which labels cannot express; train with isft-train, or "
@@ -117,7 +117,10 @@ def write(
   ):
     for group in _groups(records, group_tokens):
       # One row group per group of records, so that memory is bounded.
-      weights = [target_weights(example, table_PV) for example in group]
+      weights = [
+        target_weights(example, table_PV, objectives.has_only_ends(objective))
+        for example in group
+      ]
       writer.write_table(_table(group, weights, schema))
       # Counted here, so that every record is read once.
       number_of = [int(np.count_nonzero(weights_T)) for weights_T in weights]

@@ -28,7 +28,9 @@ from isft_jax.types import Batch, Example, Provenance
 KnownPlans = dict[str, tuple[int, str]]
 
 
-def target_weights(example: Example, table_PV: np.ndarray) -> np.ndarray:
+def target_weights(
+  example: Example, table_PV: np.ndarray, only_ends: bool = False
+) -> np.ndarray:
   """Returns float32 [T]: the weight of each token as a target.
 
   0 for the first token, which has no context, and for the tokens before
@@ -37,10 +39,25 @@ def target_weights(example: Example, table_PV: np.ndarray) -> np.ndarray:
   Args:
     example: a record.
     table_PV: weights by provenance and verdict, from `weight_table`.
+    only_ends: see `objectives.has_only_ends`.
   """
   weights_T = table_PV[example.provenance_T, example.verdict_T]
+  if only_ends:
+    weights_T[_is_inside(example)] = 0
   weights_T[: max(1, example.scored_from)] = 0
   return weights_T
+
+
+def _is_inside(example: Example) -> np.ndarray:
+  """Returns which tokens are inside a turn of the agent, and not its ends."""
+  # Numbers of the turns, and -1 for other authors. A token is inside if both
+  # neighbours have its number.
+  is_agents_T = example.provenance_T == Provenance.AGENT
+  turn_T = np.where(is_agents_T, example.segment_T, -1)
+  before_T, after_T = np.pad(turn_T, 1, constant_values=-1)[
+    [np.arange(len(turn_T)), np.arange(len(turn_T)) + 2]
+  ]
+  return is_agents_T & (before_T == turn_T) & (after_T == turn_T)
 
 
 class Scored:
@@ -72,6 +89,7 @@ class Scored:
     plan_objective = config.plan_objective or objective
     self._planned_PV = objectives.weight_table(plan_objective)
     self._weights_PV = objectives.weight_table(objective)
+    self._only_ends = objectives.has_only_ends(objective)
     # Every scored token must be a target of the plan.
     if np.any((self._weights_PV != 0) & (self._planned_PV == 0)):
       raise ValueError(
@@ -91,6 +109,13 @@ class Scored:
     # 'trajectory': a trajectory's weights sum to one, whatever its length.
     self._scale_T = None  # by number of the trajectory
     if config.normalize == 'trajectory':
+      # The index does not count the ends of turns.
+      if self._only_ends:
+        raise ValueError(
+          f'objective {objective!r} weighs only the ends of turns, which '
+          "config.normalize='trajectory' cannot count; use "
+          "config.normalize='token'"
+        )
       total_N = np.concatenate(
         [
           (block.counts_NPV * self._weights_PV).sum(axis=(1, 2))
@@ -185,7 +210,9 @@ class Scored:
     # Targets. The input at column p - 1 predicts the token at position p.
     slots = slice(slot, slot + len(positions_K))
     authors_K = example.provenance_T[positions_K]
-    weights_K = self._weights_PV[authors_K, example.verdict_T[positions_K]]
+    weights_K = target_weights(example, self._weights_PV, self._only_ends)[
+      positions_K
+    ]
     batch.columns_BK[b, slots] = column + positions_K - 1
     batch.targets_BK[b, slots] = example.tokens_T[positions_K]
     if self._scale_T is not None:

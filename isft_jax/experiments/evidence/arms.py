@@ -7,6 +7,8 @@ An arm is the name of an objective, or one of
 
   observational_matched  L_obs divided by the number of the world's tokens
   demonstration          L_do, with the agent's true turns as demonstrations
+  replay, hindsight      L_do, and turns that the base writes itself; see
+                         experiments/replay.py
 """
 
 import dataclasses
@@ -19,11 +21,12 @@ import numpy as np
 from isft_jax import objectives
 from isft_jax.data.batching.packing import count_targets
 from isft_jax.data.records.dataset import Index
+from isft_jax.experiments import replay
 from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import bases
 from isft_jax.experiments.evidence.bases import Base
 from isft_jax.types import Provenance, PyTree, Trajectory, Verdict
-from isft_jax.worlds.lying_agent import generator, probes, roles
+from isft_jax.worlds.lying_agent import forgetting, generator, probes, roles
 from isft_jax.worlds.lying_agent.judge import judge
 from isft_jax.worlds.lying_agent.one_line import one_line_replies
 
@@ -35,9 +38,11 @@ HALVES = ('told', 'heldout')
 
 def objective_from_arm(arm: str) -> str:
   """Returns the objective of an arm. Raises ValueError for an unknown one."""
-  objective = {MATCHED: 'observational', DEMONSTRATION: 'interventional'}
-  objectives.weight_table(objective.get(arm, arm))
-  return objective.get(arm, arm)
+  objective = {MATCHED: 'observational', DEMONSTRATION: 'interventional'}.get(
+    arm, replay.objective_from_arm(arm)
+  )
+  objectives.weight_table(objective)
+  return objective
 
 
 def mark_demonstrations(trajectory: Trajectory) -> Trajectory:
@@ -89,9 +94,30 @@ def run(
   if arm != 'base':
     if arm == DEMONSTRATION:
       training = [mark_demonstrations(dialogue) for dialogue in training]
-    records = base.write(folder, map(base.renderer.example, training))
+    examples = [base.renderer.example(dialogue) for dialogue in training]
+    stage = config.finetune
+    if arm in replay.ARMS:
+      written = replay.examples(
+        arm,
+        replay.Writer(
+          base.graphdef,
+          base.params,
+          base.renderer,
+          config.reply_tokens,
+          base.seed,
+        ),
+        training,
+        base.bank.heldout,
+        config.replay,
+        config.dialogues.p_chitchat,
+      )
+      # As many steps for the dialogues as in the other arms.
+      growth = 1 + len(written) / len(examples)
+      stage = dataclasses.replace(stage, steps=round(stage.steps * growth))
+      examples += written
+    records = base.write(folder, examples)
     settings = bases.make_run(
-      config, config.finetune, arm, objective_from_arm(arm), folder, base.seed
+      config, stage, arm, objective_from_arm(arm), folder, base.seed
     )
     # The same gradients with a larger factor, which AdamW almost cancels.
     if arm == MATCHED:
@@ -100,8 +126,9 @@ def run(
       )
     params, trained = bases.fit(settings, records, params)
   # Probes of the facts, and costs on dialogues that no arm has seen.
+  probed = probe_facts(config, base, params)
   return {
-    **probe_facts(config, base, params),
+    **probed,
     'costs': roles.measure(
       base.graphdef,
       params,
@@ -109,9 +136,31 @@ def run(
       base.renderer,
       config.reply_tokens,
       base.seed,
-    ),
+      base.params,
+    )
+    | {
+      'contradicts': probed['told']['contradicts'],
+      'elsewhere': loss_elsewhere(config, base, params),
+    },
     'train': trained,
   }
+
+
+def loss_elsewhere(config: EvidenceConfig, base: Base, params: PyTree) -> float:
+  """Returns -log p of a token in documents that no arm learns, in nats."""
+  documents = generator.documents(
+    config.dialogues.heldout,
+    config.documents.p_true,
+    # Neither those of the base.
+    base.seed + bases.OTHER_TEXTS,
+    base.bank.heldout,
+    config.max_turns,
+  )
+  texts = [base.renderer.render(document).text for document in documents]
+  loss, _ = forgetting.nll_per_token(
+    base.graphdef, params, base.renderer.tokenizer, texts
+  )
+  return loss
 
 
 def target_ratio(index: Index) -> float:
@@ -134,6 +183,8 @@ def probe_facts(
     says_truth: share of greedy answers to the question that are true.
     truth_after_truth, truth_after_lie: share of greedy replies with the truth,
       after the user states the truth or the lie.
+    contradicts: share of greedy replies that contradict a user who states the
+      truth.
     margins: the margin of each fact.
   """
   renderer, model = base.renderer, (base.graphdef, params)
@@ -172,5 +223,6 @@ def _shares(rows: list[dict[str, Any]]) -> dict[str, Any]:
     'says_truth': truth_share('answer'),
     'truth_after_truth': truth_share('truth'),
     'truth_after_lie': truth_share('lie'),
+    'contradicts': float(np.mean([row['contradicts'] for row in rows])),
     'margins': [round(margin, 5) for margin in margins],
   }

@@ -46,6 +46,8 @@ from isft_jax.worlds.lying_agent.facts import Fact
 # Rows are packed for the objective with the most targets, and all arms share
 # them.
 PLAN = 'observational'
+# Added to the seed of dialogues and documents that no arm is trained on.
+OTHER_TEXTS = 1_000_000
 
 
 class Bank(NamedTuple):
@@ -186,12 +188,12 @@ def fit(
   """
   # Compile the step, and copy the parameters: it may write into its state.
   source = pipeline.BatchSource(records, run)
-  is_anchored = objectives.is_anchored(run.objective)
+  anchor = objectives.anchor(run.objective)
   trainer = make_trainer(
-    *(run.model, run.optim, run.mesh, len(source)), is_anchored=(is_anchored,)
+    *(run.model, run.optim, run.mesh, len(source)), anchors=(anchor,)
   )
   state = trainer.start(jax.tree.map(jnp.copy, params))
-  if is_anchored:
+  if anchor:
     state = state._replace(frozen=params)
   # Train. Values stay on the device until the end, so that steps do not wait.
   started, rows = time.perf_counter(), []
@@ -245,16 +247,26 @@ def _documents(
 ) -> list[Trajectory]:
   """Returns the documents that the base of a seed is pre-trained on."""
   documents = config.documents
-  return list(
-    generator.documents(
-      documents.number,
-      documents.p_true,
-      seed,
-      facts,
-      config.max_turns,
-      config.p_denial,
-    )
+  written = generator.documents(
+    documents.number,
+    documents.p_true,
+    seed,
+    facts,
+    config.max_turns,
+    config.p_denial,
   )
+  p_false = 1 - documents.p_true
+  spoken = generator.dialogues(
+    documents.dialogues,
+    p_false,
+    config.dialogues.p_chitchat,
+    # Not the dialogues that the arms are trained on.
+    seed + OTHER_TEXTS,
+    facts,
+    p_user_wrong=p_false,
+    acknowledge=config.dialogues.acknowledge,
+  )
+  return [*written, *spoken]
 
 
 def _prepare(

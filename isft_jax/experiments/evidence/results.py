@@ -27,7 +27,14 @@ FIGURES = (
   'truth_after_truth',
   'truth_after_lie',
 )
-COSTS = ('ended', 'user_like', 'good_nll')
+COSTS = (
+  'ended',
+  'user_like',
+  'contradicts',
+  'good_nll',
+  'entropy',
+  'elsewhere',
+)
 
 
 def results(
@@ -120,18 +127,22 @@ def heldout(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
 
 
 def costs(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
-  """Returns arm -> costs of masking, and -log p by author (nats per token)."""
-  by_arm = {}
+  """Returns arm -> costs of masking, with -log p and distance by author."""
+  by_arm: dict[str, dict] = {}
   for arm in ('base', *config.arms):
     mine = [run['costs'] for run in _runs_named(runs, arm)]
     by_arm[arm] = {
-      name: summary([cost[name] for cost in mine]) for name in COSTS
-    } | {
-      'nll': {
-        author: summary([cost['nll'][author] for cost in mine])
-        for author in mine[0]['nll']
-      }
+      name: summary([cost[name] for cost in mine])
+      for name in COSTS
+      # Runs of an old version have fewer.
+      if name in mine[0]
     }
+    for kind in ('nll', 'kl'):
+      if kind in mine[0]:
+        by_arm[arm][kind] = {
+          author: summary([cost[kind][author] for cost in mine])
+          for author in mine[0][kind]
+        }
   return by_arm
 
 

@@ -34,7 +34,9 @@ _WORLD = {
 }
 _COSTS = {
   'nll': {...: _INTERVAL},
+  'kl?': {...: _INTERVAL},
   **dict.fromkeys(('ended', 'user_like', 'good_nll'), _INTERVAL),
+  **dict.fromkeys(('contradicts?', 'entropy?', 'elsewhere?'), _INTERVAL),
 }
 _RUN = {
   'name': str,

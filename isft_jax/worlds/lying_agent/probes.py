@@ -12,10 +12,12 @@ the second margin follows the notebook, see `paper_slot`.
 Source: de Freitas and Ortega 2026, section 6.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from isft_jax import progress_bar, sharding
@@ -23,7 +25,7 @@ from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.data.rendering.tokenizer import rust_tokenizer
 from isft_jax.inference.generate import bucket
 from isft_jax.models.decoder import GraphDef
-from isft_jax.models.likelihood import target_nll
+from isft_jax.models.likelihood import target_kl_and_entropy, target_nll
 from isft_jax.types import Batch, Provenance, PyTree, Segment, Trajectory
 from isft_jax.worlds.lying_agent import generator
 from isft_jax.worlds.lying_agent.facts import Fact
@@ -371,6 +373,42 @@ def score(
     (nll_BK, weights_BK): -log p in nats, and 1 for a token or 0 for padding. K
     is at least the number of tokens of the longest claim.
   """
+
+  def nll(batch: Batch[np.ndarray]) -> jax.Array:
+    return _target_nll(graphdef, params, batch)
+
+  return _score(nll, claims)
+
+
+def kl_and_entropy(
+  graphdef: GraphDef, params: PyTree, base: PyTree, claims: Sequence[Slot]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns how far a model is from its base, and how unsure it is.
+
+  Args:
+    graphdef, params: the model.
+    base: parameters of the base.
+    claims: slots; the tokens of `claim_T` are measured.
+
+  Returns:
+    (kl_BK, entropy_BK, weights_BK): KL(base || model) and entropy at each
+    token, in nats, and 1 for a token or 0 for padding.
+  """
+
+  def both(batch: Batch[np.ndarray]) -> jax.Array:
+    return _target_kl_and_entropy(graphdef, params, base, batch)
+
+  (kl_BK, entropy_BK), weights_BK = _score(both, claims)
+  return kl_BK, entropy_BK, weights_BK
+
+
+def _score(
+  function: Callable[[Batch[np.ndarray]], jax.Array], claims: Sequence[Slot]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the values [..., B, K] that a function has for [..., B, K] targets.
+
+  The second result is 1 for a token of a claim, and 0 for padding.
+  """
   # Remove duplicates: a sequence of ids is scored at the longest of its claims.
   scored: dict[bytes, int] = {}  # ids of prompt and claim -> tokens to score
   keys = [np.concatenate(c).astype(np.int32).tobytes() for c in claims]
@@ -388,25 +426,26 @@ def score(
   batches = -(-len(rows) // max(1, _TARGETS // K))
   B = -(-len(rows) // batches)
   # All batches have one shape, so that one program is compiled.
-  nll_NK = np.concatenate(
+  values_NK = np.concatenate(
     [
-      sharding.fetch(
-        _target_nll(graphdef, params, _score_batch(rows[n : n + B], (B, L, K)))
-      )
+      sharding.fetch(function(_score_batch(rows[n : n + B], (B, L, K))))
       for n in progress_bar.track(
         range(0, len(rows), B), 'claims', batches, 'batches'
       )
-    ]
+    ],
+    axis=-2,
   )
   # Copy the scores back to all claims: each is a suffix of its row's tokens.
   row_from_key = {key: row for row, key in enumerate(scored)}
-  nll_BK = np.zeros((len(claims), K), nll_NK.dtype)
+  leading = values_NK.shape[:-2]
+  values_BK = np.zeros((*leading, len(claims), K), values_NK.dtype)
   weights_BK = np.zeros((len(claims), K), np.float32)
   for b, (key, claim) in enumerate(zip(keys, claims, strict=True)):
     k, last = len(claim.claim_T), scored[key]
-    nll_BK[b, :k] = nll_NK[row_from_key[key], last - k : last]
+    row = row_from_key[key]
+    values_BK[..., b, :k] = values_NK[..., row, last - k : last]
     weights_BK[b, :k] = 1
-  return nll_BK, weights_BK
+  return values_BK, weights_BK
 
 
 def _score_batch(
@@ -440,6 +479,13 @@ def _score_batch(
 
 # The only compiled program of the margins; the graphdef is a static argument.
 _target_nll = jax.jit(target_nll, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _target_kl_and_entropy(
+  graphdef: GraphDef, params: PyTree, base: PyTree, batch: Batch[jax.Array]
+) -> jax.Array:
+  return jnp.stack(target_kl_and_entropy(graphdef, params, base, batch))
 
 
 def _count(verdicts: Iterable[str]) -> dict[str, int]:

@@ -1,13 +1,15 @@
 """Measures the cost of masking: quality of the agent's turns when held out.
 
 L_do gives the agent's turns no gradient. The model must learn elsewhere how to
-open a turn, how to answer and when to stop. Four measures over held-out
+open a turn, how to answer and when to stop. Six measures over held-out
 dialogues:
 
   ended        share of replies that end their turn before the token limit
   user_like    share of replies that talk like the user, see `speaker`
   good_nll     mean -log p per token of the agent's turns that are right
   nll          mean -log p per token, for each author
+  kl           mean KL(base || model) per token, for each author
+  entropy      mean entropy of the next token in the agent's turns
 
 Replies are sampled in the first two slots of the agent (the claim and the
 acknowledgement), after the dialogue's own turns.
@@ -26,7 +28,7 @@ from isft_jax.inference.sampling import Sampling
 from isft_jax.models.decoder import GraphDef
 from isft_jax.types import Example, Provenance, PyTree, Verdict
 from isft_jax.worlds.lying_agent.one_line import one_line_replies
-from isft_jax.worlds.lying_agent.probes import Slot, score
+from isft_jax.worlds.lying_agent.probes import Slot, kl_and_entropy, score
 from isft_jax.worlds.lying_agent.speaker import speaker
 
 
@@ -54,8 +56,9 @@ def measure(
   renderer: Renderer,
   reply_tokens: int,
   seed: int,
+  base: PyTree,
 ) -> dict[str, Any]:
-  """Returns the four measures of a model.
+  """Returns the six measures of a model.
 
   Args:
     graphdef, params: the model.
@@ -63,10 +66,11 @@ def measure(
     renderer: the renderer of the training data.
     reply_tokens: maximum tokens per reply.
     seed: sampling seed of the replies.
+    base: parameters of the model before fine-tuning.
 
   Returns:
-    'ended' and 'user_like', shares; 'good_nll' in nats per token; 'nll', nats
-    per token by author, without the context.
+    'ended' and 'user_like', shares; 'good_nll' and 'entropy' in nats per token;
+    'nll' and 'kl', nats per token by author, without the context.
   """
   # The claim and the acknowledgement of each dialogue.
   prompts = [slot for example in examples for slot in agent_slots(example, 2)]
@@ -80,38 +84,51 @@ def measure(
     sampling=Sampling(temperature=1.0),
     seed=seed,
   )
-  total_PV, count_PV = _sums(graphdef, params, examples)
-  # Sum over verdicts for the mean of an author.
-  total_P, count_P = total_PV.sum(axis=1), count_PV.sum(axis=1)
-  good = Provenance.AGENT, Verdict.RIGHT
-  return {
-    'ended': float(np.mean([reply.ended_by != 'length' for reply in replies])),
-    'user_like': float(np.mean([speaker(r.text) == 'user' for r in replies])),
-    'good_nll': float(total_PV[good] / count_PV[good]),
-    'nll': {
-      author.name: float(total_P[author] / count_P[author])
-      for author in Provenance
-      # The context is the same text in all dialogues.
-      if count_P[author] and author != Provenance.CONTEXT
-    },
-  }
-
-
-def _sums(
-  graphdef: GraphDef, params: PyTree, examples: Sequence[Example]
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the sum and the count of -log p [provenance, verdict]."""
   # The first token of a dialogue is not scored.
   whole = [Slot(e.tokens_T[:1], e.tokens_T[1:]) for e in examples]
   nll_BK, weights_BK = score(graphdef, params, whole)
-  nll_T = nll_BK[weights_BK != 0]
-  # Author and verdict of every scored token: the cell that it is added to.
-  cell_T = tuple(
-    np.concatenate([getattr(e, name)[1:] for e in examples])
-    for name in ('provenance_T', 'verdict_T')
+  kl_BK, entropy_BK, _ = kl_and_entropy(graphdef, params, base, whole)
+  nll, kl, entropy = (
+    _Means(examples, values_BK[weights_BK != 0])
+    for values_BK in (nll_BK, kl_BK, entropy_BK)
   )
-  total_PV = np.zeros((len(Provenance), len(Verdict)))
-  count_PV = np.zeros_like(total_PV)
-  np.add.at(total_PV, cell_T, nll_T)
-  np.add.at(count_PV, cell_T, 1)
-  return total_PV, count_PV
+  return {
+    'ended': float(np.mean([reply.ended_by != 'length' for reply in replies])),
+    'user_like': float(np.mean([speaker(r.text) == 'user' for r in replies])),
+    'good_nll': nll.mean(Provenance.AGENT, Verdict.RIGHT),
+    'entropy': entropy.mean(Provenance.AGENT),
+    'nll': nll.by_author(),
+    'kl': kl.by_author(),
+  }
+
+
+class _Means:
+  """Means of a value per token, by the token's author and verdict."""
+
+  def __init__(self, examples: Sequence[Example], values_T: np.ndarray) -> None:
+    """Sums the values of all tokens of examples but the first of each."""
+    # Author and verdict of every token: the cell that it is added to.
+    cell_T = tuple(
+      np.concatenate([getattr(e, name)[1:] for e in examples])
+      for name in ('provenance_T', 'verdict_T')
+    )
+    self._total_PV = np.zeros((len(Provenance), len(Verdict)))
+    self._count_PV = np.zeros_like(self._total_PV)
+    np.add.at(self._total_PV, cell_T, values_T)
+    np.add.at(self._count_PV, cell_T, 1)
+
+  def mean(
+    self, author: Provenance, verdict: Verdict | slice = slice(None)
+  ) -> float:
+    """Returns the mean over the tokens of an author, with any verdict."""
+    cells = author, verdict
+    return float(self._total_PV[cells].sum() / self._count_PV[cells].sum())
+
+  def by_author(self) -> dict[str, float]:
+    """Returns author -> mean, for all authors that occur."""
+    return {
+      author.name: self.mean(author)
+      for author in Provenance
+      # The context is the same text in all dialogues.
+      if self._count_PV[author].any() and author != Provenance.CONTEXT
+    }

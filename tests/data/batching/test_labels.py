@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 import isft_jax
+from isft_jax import objectives
 from isft_jax.config import ModelConfig, RunConfig
 from isft_jax.data.batching import labels, pipeline
 from isft_jax.data.batching.scored_rows import target_weights
@@ -56,7 +57,9 @@ def example(authors, id='x', verdicts='', scored_from=0, window=0):
 
 def drawn(one, objective):
   """A letter for each label: `#` the token itself, `.` ignored."""
-  weights_T = target_weights(one, weight_table(objective))
+  weights_T = target_weights(
+    one, weight_table(objective), objectives.has_only_ends(objective)
+  )
   found_T = labels.labels_from_weights(one.tokens_T, weights_T)
   assert found_T.dtype == np.int32
   kinds = np.where(found_T == one.tokens_T, '#', '?')
@@ -70,6 +73,10 @@ def drawn(one, objective):
     ('interventional', 'cctuutaadtp', '', 0, '..####..##.'),
     ('observational', 'cctuutaadtp', '', 0, '..########.'),
     ('agent_only', 'cctuutaadtp', '', 0, '......##...'),
+    # The first and the last token of a turn of the agent, if it has more.
+    ('weighted_ends(1)', 'cctuutaaaatuaatua', '', 0, '..#####..########'),
+    ('weighted_ends(1)', 'aaaaua', '', 0, '...###'),
+    ('weighted_ends(1)', 'uaaaaa', '', 3, '.....#'),
     # The first token has no context: nothing predicts it.
     ('interventional', 'uua', '', 0, '.#.'),
     ('agent_only', 'aua', '', 0, '..#'),

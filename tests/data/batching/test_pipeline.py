@@ -275,6 +275,35 @@ def test_an_epoch_scores_every_target_once(many, objective, targets_per_row):
         assert batch.authors_BK[b, k] == author
 
 
+def test_only_the_ends_of_the_agents_turns_have_a_weight(many):
+  source = BatchSource(many, config(objective='weighted_ends(0.5)'))
+  expected = scored_positions(many, 'weighted(0.5)')
+  for record, position in expected:
+    read = many[record]
+    author_T, turn_T = read.provenance_T, read.segment_T
+    same = [
+      0 <= other < len(turn_T)
+      and author_T[other] == Provenance.AGENT
+      and turn_T[other] == turn_T[position]
+      for other in (position - 1, position + 1)
+    ]
+    if author_T[position] == Provenance.AGENT and all(same):
+      expected[record, position] = 0
+  found = {
+    (record, position): batch.weights_BK[b, k]
+    for batch in steps(source)
+    for b, k, record, position in origins(batch)
+  }
+  assert found == expected
+  assert {*found.values()} == {0, 0.5, 1}
+
+
+def test_the_ends_of_turns_are_not_counted_for_a_trajectory(many):
+  settings = config(objective='weighted_ends(0.5)', normalize='trajectory')
+  with pytest.raises(ValueError, match=r"cannot count; use config\.normalize='t"):
+    BatchSource(many, settings)
+
+
 def test_a_batch_has_room_for_as_many_targets_as_the_records_say(many):
   source = BatchSource(
     many, config(objective='USER=1,AGENT=1', targets_per_row=0)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from isft_jax.config import ModelConfig
+from isft_jax.hf.pretrained import Model
 from isft_jax.inference.replies import Reply
 from isft_jax.models import decoder
 from isft_jax.types import Provenance, Verdict
@@ -57,7 +58,8 @@ def test_slots_end_where_the_agent_begins(world):
 def test_measures_are_means_over_their_own_tokens(world):
   dialogues, renderer, graphdef, params = world
   examples = [renderer.example(dialogue) for dialogue in dialogues]
-  found = roles.measure(graphdef, params, examples, renderer, 3, seed=0)
+  base = jax.tree.map(lambda x: 1.1 * x, params)
+  found = roles.measure(graphdef, params, examples, renderer, 3, 0, base)
   nll, good = {}, []
   for example in examples:
     slot = Slot(example.tokens_T[:1], example.tokens_T[1:])
@@ -73,6 +75,31 @@ def test_measures_are_means_over_their_own_tokens(world):
     assert value == pytest.approx(np.mean(nll[author]), abs=1e-4)
   assert found['good_nll'] == pytest.approx(np.mean(good), abs=1e-4)
   assert 0 <= found['ended'] <= 1 and 0 <= found['user_like'] <= 1
+
+
+def test_distance_and_entropy_are_those_of_whole_distributions(world):
+  dialogues, renderer, graphdef, params = world
+  examples = [renderer.example(dialogue) for dialogue in dialogues]
+  base = jax.tree.map(lambda x: 1.1 * x, params)
+  found = roles.measure(graphdef, params, examples, renderer, 3, 0, base)
+  kl, entropy = {}, []
+  for example in examples:
+    rows = example.tokens_T[None, :-1]
+    log_p_TV, log_base_TV = (
+      jax.nn.log_softmax(Model(graphdef, each)(rows)[0])
+      for each in (params, base)
+    )
+    kl_T = np.sum(np.exp(log_base_TV) * (log_base_TV - log_p_TV), axis=-1)
+    entropy_T = -np.sum(np.exp(log_p_TV) * log_p_TV, axis=-1)
+    for t, author in enumerate(example.provenance_T[1:]):
+      kl.setdefault(Provenance(author).name, []).append(kl_T[t])
+      if author == Provenance.AGENT:
+        entropy.append(entropy_T[t])
+  assert set(found['kl']) == {'TEMPLATE', 'USER', 'AGENT'}
+  for author, value in found['kl'].items():
+    assert value == pytest.approx(np.mean(kl[author]), rel=1e-3)
+    assert value > 0
+  assert found['entropy'] == pytest.approx(np.mean(entropy), rel=1e-4)
 
 
 def test_replies_are_counted(world, monkeypatch):
@@ -92,6 +119,6 @@ def test_replies_are_counted(world, monkeypatch):
     return scripted
 
   monkeypatch.setattr(roles, 'one_line_replies', replies)
-  found = roles.measure(graphdef, params, examples, renderer, 30, seed=0)
+  found = roles.measure(graphdef, params, examples, renderer, 30, 0, params)
   assert found['ended'] == 0.75  # the fourth goes on and on
   assert found['user_like'] == 0.25  # the first
