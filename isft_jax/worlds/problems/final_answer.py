@@ -60,7 +60,7 @@ _NUMBER = re.compile(
 )
 # What may not follow a number and its unit: another number.
 _ANOTHER = re.compile(
-  rf'\s*(?:or|to|and|{_TIMES}|[-\u2212\u2013\u2014+/^,;&]|\*\*)?\s*'
+  rf'\s*(?:or|to|and|{_TIMES}|[-\u2212\u2013\u2014+/^.,;&]|\*\*)?\s*'
   r'[-+\u2212]?\.?\d'
 )
 # Exact for all numbers of `_LENGTH` characters.
@@ -110,7 +110,11 @@ def read(reply: str) -> tuple[Decimal, units.Unit | None] | None:
   start = max((match.end() for match in _MARK.finditer(reply)), default=None)
   if start is None:
     return None
-  text = reply[start : start + _LENGTH].lstrip(' \t\n*_')
+  text = reply[start : start + _LENGTH]
+  # A word at the end may be cut.
+  if len(reply) > start + _LENGTH:
+    text = re.sub(r'\S*$', '', text)
+  text = text.lstrip(' \t\n*_')
   text = _SENTENCE_END.split(text, maxsplit=1)[0]
   # Superscripts and TeX as plain text.
   text = re.sub(

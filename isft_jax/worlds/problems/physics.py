@@ -295,10 +295,12 @@ def _bragg(wavelength: Decimal, angle: Decimal) -> _Worked:
 _CURRENTS = tuple(i for i in _range('0.2', '5', '0.1') if i != 1)
 _RESISTANCES = _range('2', '100', '1')
 # Batteries, adapters and mains.
-_VOLTAGES = (
-  *(Decimal('1.5'), *_range('3', '9', '3'), Decimal(5)),
-  *_range('12', '60', '6'),
-  *map(Decimal, (100, 110, 120, 200, 220, 240)),
+_VOLTAGES = tuple(
+  map(
+    Decimal,
+    ('1.5', 3, 5, 6, 9, 12, 15, 18, 20, 24, 30, 36, 42, 48, 60)
+    + (100, 110, 120, 220, 230, 240),
+  )
 )
 # Specific heats at room temperature, J/(g K).
 _SUBSTANCES = (
