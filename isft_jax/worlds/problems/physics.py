@@ -70,14 +70,7 @@ def _plain(value: Decimal) -> str:
 
 def rounded(value: Decimal) -> str:
   """Returns a number in plain digits, rounded to four significant ones."""
-  if not value:
-    return '0'
-  last = value.adjusted() - _DIGITS + 1
-  return _plain(
-    value.quantize(Decimal(1).scaleb(last))
-    if last < 0
-    else Decimal(round(value.scaleb(-last))).scaleb(last)
-  )
+  return _plain(Decimal(format(value, f'.{_DIGITS}g')))
 
 
 def _skill(
@@ -106,8 +99,9 @@ def _skill(
       *(table[int(i)] for table, i in zip(values, indices, strict=True))
     )
     question = str(rng.choice(phrases)).format(**given)
-    # A decimal slip is as likely as each wrong formula.
-    wrong = [*slips, (work, answer * 10)]
+    # A misplaced point is as likely as each wrong formula. It would take a pH,
+    # which has no unit, off the scale.
+    wrong = [*slips, (work, answer * 10)] if unit else slips
     wrong_work, wrong_answer = wrong[rng.integers(len(wrong))]
     return Written(
       question,
@@ -294,13 +288,11 @@ def _bragg(wavelength: Decimal, angle: Decimal) -> _Worked:
 # No current is 1 A: I R, R / I and V I, V / I would be equal.
 _CURRENTS = tuple(i for i in _range('0.2', '5', '0.1') if i != 1)
 _RESISTANCES = _range('2', '100', '1')
-# Batteries, adapters and mains.
-_VOLTAGES = tuple(
-  map(
-    Decimal,
-    ('1.5', 3, 5, 6, 9, 12, 15, 18, 20, 24, 30, 36, 42, 48, 60)
-    + (100, 110, 120, 220, 230, 240),
-  )
+# Voltages of batteries, adapters and mains.
+_VOLTAGES = (
+  Decimal('1.5'),
+  *map(Decimal, (3, 5, 6, 9, 12, 15, 18, 20, 24, 30, 36, 42, 48, 60)),
+  *map(Decimal, (100, 110, 120, 220, 230, 240)),
 )
 # Specific heats at room temperature, J/(g K).
 _SUBSTANCES = (
