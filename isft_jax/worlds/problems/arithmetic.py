@@ -1,18 +1,18 @@
 """Integer arithmetic for tiny models: ten skills with short texts.
 
-    domain    skill           example                      answer  cases
-    sums      addition        14 + 3 = ?                       17   2450
-              subtraction     17 - 3 = ?                       14   4851
-              missing_addend  3 + ? = 17                       14   4851
-              digit_sum       Sum the digits of 384.           15    900
-    products  multiplication  3 * 14 = ?                       42    784
-              remainder       17 mod 3 = ?                      2    720
-    order     larger          Larger: 3 or 14?                 14   4950
-              smaller         Smaller: 3 or 14?                 3   4950
-              middle          Middle: 14, 3, 9?                 9   6480
-              sequence        3, 5, 7, ?                        9   1530
+    domain    skill           example            answer  cases
+    sums      addition        14 + 3 = ?             17    600
+              subtraction     17 - 3 = ?             14   1176
+              missing_addend  3 + ? = 17             14   1176
+              three_addends   3 + 9 + 2 = ?          14    680
+    products  multiplication  3 * 14 = ?             42    384
+              remainder       17 mod 3 = ?            2    320
+    order     larger          Larger: 3 or 14?       14   1225
+              smaller         Smaller: 3 or 14?       3   1225
+              middle          Middle: 14, 3, 9?       9   2430
+              sequence        3, 5, 7, ?              9    630
 
-All answers are integers from 0 to 891, and only an equal number is right. A
+All answers are integers from 0 to 441, and only an equal number is right. A
 wrong solution has a typical slip: one or ten too many, or another number of the
 question.
 """
@@ -67,9 +67,13 @@ def _skill(
   return Skill(name, domain, len(table), write)
 
 
+# All numbers in questions are below this one. A decoder with 0.2 M parameters
+# learns more about few numbers than about many.
+LIMIT = 50
+
 # Each pair and triple of numbers is a single case, in whichever order it is
 # shown: 3 + 14 and 14 + 3 are in the same split.
-_PAIRS = tuple(itertools.combinations(range(100), 2))
+_PAIRS = tuple(itertools.combinations(range(LIMIT), 2))
 
 ARITHMETIC = World(
   'arithmetic',
@@ -78,7 +82,7 @@ ARITHMETIC = World(
     _skill(
       'addition',
       'sums',
-      [(a, b) for a in range(1, 50) for b in range(a, 100 - a)],
+      [(a, b) for a in range(1, LIMIT) for b in range(a, LIMIT - a)],
       ('{0} + {1} = ?', 'Add {0} and {1}.'),
       lambda a, b: a + b,
       lambda a, b: (b - a,),
@@ -101,16 +105,18 @@ ARITHMETIC = World(
       lambda a, c: (a + c,),
     ),
     _skill(
-      'digit_sum',
+      'three_addends',
       'sums',
-      [(n,) for n in range(100, 1000)],
-      ('Sum the digits of {0}.', 'Digit sum of {0} = ?'),
-      lambda n: sum(map(int, str(n))),
+      itertools.combinations_with_replacement(range(1, 16), 3),
+      ('{0} + {1} + {2} = ?', 'Add {0}, {1} and {2}.'),
+      lambda a, b, c: a + b + c,
+      lambda a, b, c: (a + b, b + c),
+      shuffled=True,
     ),
     _skill(
       'multiplication',
       'products',
-      [(a, b) for a in range(2, 10) for b in range(2, 100)],
+      [(a, b) for a in range(2, 10) for b in range(2, LIMIT)],
       ('{0} * {1} = ?', 'Multiply {0} by {1}.'),
       lambda a, b: a * b,
       lambda a, b: (a * b - a, a * b + a, a + b),
@@ -118,7 +124,7 @@ ARITHMETIC = World(
     _skill(
       'remainder',
       'products',
-      [(a, b) for a in range(10, 100) for b in range(2, 10)],
+      [(a, b) for a in range(10, LIMIT) for b in range(2, 10)],
       ('{0} mod {1} = ?', 'Remainder of {0} by {1} = ?'),
       lambda a, b: a % b,
       lambda a, b: (a // b,),
@@ -146,7 +152,7 @@ ARITHMETIC = World(
       'order',
       [
         (b - below, b, b + above)
-        for b in range(10, 90)
+        for b in range(10, LIMIT - 10)
         for below in range(1, 10)
         for above in range(1, 10)
       ],
@@ -161,8 +167,8 @@ ARITHMETIC = World(
       [
         (a, a + step, a + 2 * step, a + 3 * step)
         for step in (*range(-9, 0), *range(1, 10))
-        for a in range(100)
-        if 0 <= a + 3 * step < 100
+        for a in range(LIMIT)
+        if 0 <= a + 3 * step < LIMIT
       ],
       ('{0}, {1}, {2}, ?', 'Next: {0}, {1}, {2}, ?'),
       lambda a, b, c, d: d,
