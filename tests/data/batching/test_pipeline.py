@@ -300,7 +300,7 @@ def test_only_the_ends_of_the_agents_turns_have_a_weight(many):
 
 def test_the_ends_of_turns_are_not_counted_for_a_trajectory(many):
   settings = config(objective='weighted_ends(0.5)', normalize='trajectory')
-  with pytest.raises(ValueError, match=r"cannot count; use config\.normalize='t"):
+  with pytest.raises(ValueError, match=r'cannot count; use config\.n'):
     BatchSource(many, settings)
 
 
