@@ -12,6 +12,7 @@ its prompt, --seed and its row in the file, not on the other prompts of a batch.
 If interrupted, run the same command again to resume.
 """
 
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -226,11 +227,11 @@ def _serve(
 
   # The name of a folder, or the whole name of a hub.
   place = CHECKPOINT.value or MODEL.value
-  path = pathlib.Path(place)
+  is_folder = os.path.exists(place)
   server.serve(
     listener,
     model,
-    path.resolve().name if path.exists() else place,
+    os.path.basename(os.path.abspath(place)) if is_folder else place,
     Transcripts(TRANSCRIPTS.value) if TRANSCRIPTS.value else None,
     chat_loop.note,
     defaults=settings,

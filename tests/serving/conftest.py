@@ -33,6 +33,9 @@ def served_folder(tmp_path_factory):
   params = jax.tree.map(
     lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes
   )
+  # Logits of 0, where the largest is about 10: replies end by their length.
+  stops = tokenizer.convert_tokens_to_ids(['<|endoftext|>', '<|im_end|>'])
+  params['head'][stops] = 0
   model = pretrained.Model(graphdef, params)
   pretrained.save(model, config, path, own_tokenizer=True)
   tokenizer.save_pretrained(path)
