@@ -3,13 +3,17 @@
   isft-generate --checkpoint=WORKDIR                      a chat in the terminal
   isft-generate --model=FOLDER --prompt='Tell me about gold.' [--raw]
   isft-generate --model=FOLDER --prompts=FILE --output=REPLIES.jsonl
-  isft-generate --model=FOLDER --serve --transcripts=DIR  OpenAI's chat API
+  isft-generate --model=FOLDER --serve --transcripts=DIR
 
 Turns are rendered with the chat template of the run's records, or with the
 tokenizer's; --raw continues the text as it is. FILE is .txt with one prompt per
 line, or .jsonl with `prompt` or `messages` in each row. A reply depends only on
 its prompt, --seed and its row in the file, not on the other prompts of a batch.
 If interrupted, run the same command again to resume.
+
+--serve answers clients of OpenAI's chat API on this machine, and writes their
+conversations with exact token ids and authors to DIR, as isft-prepare reads
+them. It needs pip install 'isft_jax[serve]'.
 """
 
 import os
@@ -102,7 +106,7 @@ TRANSCRIPTS = DEFINE_string(
   'transcripts',
   '',
   'Folder for the conversations of --serve, with exact token ids and authors, '
-  'as isft-prepare reads them (default: none are written).',
+  'as isft-prepare reads them (default none).',
 )
 IDLE_SECONDS = DEFINE_float(
   'idle_seconds',
@@ -117,7 +121,7 @@ MAX_REQUEST_BYTES = DEFINE_integer(
 MAX_CONTEXT = DEFINE_integer(
   'max_context',
   None,
-  'Maximum tokens of a prompt and its reply with --serve (default: the '
+  'Maximum tokens of a prompt and its reply with --serve (default '
   'model_max_length of the tokenizer, or 32768).',
   2,
 )

@@ -70,17 +70,17 @@ def make_app(
 
   @web.middleware
   async def check_host(
-    http_request: web.Request, handler: _Handler
+    request: web.Request, handler: _Handler
   ) -> web.StreamResponse:
     # A page in a browser can give its own name the address 127.0.0.1.
-    name = http_request.url.host
+    name = request.url.host
     if host in _LOOPBACK and name not in _LOOPBACK:
       raise ApiError(
         f'this server is only for {", ".join(_LOOPBACK)}; start it with '
         '--host to serve others',
         status=403,
       )
-    return await handler(http_request)
+    return await handler(request)
 
   app = web.Application(
     middlewares=[_errors, check_host], client_max_size=max_request_bytes
@@ -200,11 +200,11 @@ async def _stream(
 
 @web.middleware
 async def _errors(
-  http_request: web.Request, handler: _Handler
+  request: web.Request, handler: _Handler
 ) -> web.StreamResponse:
   """Returns all errors as OpenAI's error objects."""
   try:
-    return await handler(http_request)
+    return await handler(request)
   except Exception as error:
     api_error = _as_api_error(error)
     headers = {}

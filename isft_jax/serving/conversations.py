@@ -123,7 +123,7 @@ class Conversations:
       if messages[number - 1]['role'] != 'assistant':
         continue
       digest = _digest(messages[:number])
-      # Of several with the same text, one that ends there and is still open.
+      # If several have the same text: one that ends there and is still open.
       candidates = sorted(
         self._by_digest.get(digest, ()),
         key=lambda c, n=number: (not c.is_published, len(c.messages) == n),

@@ -62,11 +62,11 @@ class Tokens(NamedTuple):
 
   def first(self, number: int) -> 'Tokens':
     """Returns the first tokens."""
-    return Tokens(*(column[:number] for column in self))
+    return Tokens(self.ids[:number], self.authors[:number], self.turns[:number])
 
   def after(self, number: int) -> 'Tokens':
     """Returns the tokens after the first ones."""
-    return Tokens(*(column[number:] for column in self))
+    return Tokens(self.ids[number:], self.authors[number:], self.turns[number:])
 
   def as_context(self) -> 'Tokens':
     """Returns the same tokens, which nobody is to learn from."""

@@ -212,7 +212,7 @@ def _text(value: object, where: str) -> str:
   return value
 
 
-def _stops(value: object) -> tuple[str, ...]:
+def _stops(value: Any) -> tuple[str, ...]:
   stops = [value] if isinstance(value, str) else value
   is_list = isinstance(stops, list | tuple) and len(stops) <= _MOST_STOPS
   if not is_list or not all(isinstance(s, str) and s for s in stops):

@@ -380,21 +380,6 @@ def test_a_taken_port_is_named(server):
   assert 'name another --port' in line
 
 
-@pytest.mark.parametrize(
-  ('flags', 'message'),
-  [
-    (['--port=8001'], '--port belongs to --serve'),
-    (['--transcripts=d'], '--transcripts belongs to --serve'),
-    (['--serve', '--prompt=x'], 'remove --prompt'),
-    (['--serve', '--raw'], 'remove --raw'),
-    (['--serve', '--port=65536'], 'flag --port=65536'),
-    (['--serve', '--port=0', '--host=192.0.2.1'], '--host=192.0.2.1'),
-  ],
-)
-def test_flags(flags, message):
-  assert message in error_line('generate', '--model=m', *flags)
-
-
 def test_a_missing_library_is_named():
   line = error_line(
     'generate', '--model=m', '--serve', '--port=0', before=_without_aiohttp

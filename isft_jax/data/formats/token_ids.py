@@ -29,7 +29,7 @@ from isft_jax.types import (
 )
 
 WANTS = 'tokens and provenance: two lists of one length'
-# Of a row.
+# Keys of a row.
 USES = frozenset(('tokens', 'provenance', 'segment', 'verdict', 'transcript'))
 _LARGEST = np.iinfo(np.int32).max  # records store ids as int32
 
