@@ -29,7 +29,9 @@ from isft_jax.serving.sampler import Completion
 from isft_jax.serving.transcripts import Transcripts
 from isft_jax.types import Provenance
 
-_MOST = 1000  # conversations that are remembered
+# What is remembered: conversations, and their tokens (about 250 MB).
+_MOST = 1000
+_MOST_TOKENS = 1 << 22
 
 
 class End(NamedTuple):
@@ -112,10 +114,8 @@ class Conversations:
       collections.OrderedDict()
     )
     self._by_digest: dict[str, list[Conversation]] = {}
-    for row in transcripts.newest(_MOST) if transcripts else ():
-      conversation = _from_row(row, about, clock())
-      if conversation:
-        self._remember(conversation)
+    for conversation in reversed(self._read()):
+      self._remember(conversation)
 
   def match(self, messages: Sequence[Mapping[str, str]]) -> Match | None:
     """Returns the conversation that has the most of the messages, if any."""
@@ -203,6 +203,19 @@ class Conversations:
     for conversation in self._all.values():
       self._publish(conversation)
 
+  def _read(self) -> list[Conversation]:
+    """Returns conversations of earlier servers, the newest first."""
+    conversations: list[Conversation] = []
+    size = 0
+    for row in self._transcripts.newest() if self._transcripts else ():
+      conversation = _from_row(row, self._about, self._clock())
+      if conversation:
+        size += len(conversation.tokens.ids)
+        if size > _MOST_TOKENS or len(conversations) == _MOST:
+          break
+        conversations.append(conversation)
+    return conversations
+
   def _branch(
     self, match: Match | None, prompt: Tokens, is_choice: bool
   ) -> Conversation:
@@ -211,7 +224,7 @@ class Conversations:
     size = match.end.tokens if match else 0
     if is_choice:
       size = len(prompt.ids)
-    now = time.strftime('%Y%m%d-%H%M%S')
+    now = time.strftime('%Y%m%d-%H%M%S', time.gmtime())
     return Conversation(
       id=f'{now}-{uuid.uuid4().hex[:8]}',
       continues=match.conversation.id if match else None,
@@ -229,8 +242,12 @@ class Conversations:
       if conversation not in same:
         same.append(conversation)
     # The memory is bounded.
-    if len(self._all) > _MOST:
+    size = sum(len(each.tokens.ids) for each in self._all.values())
+    while len(self._all) > 1 and (
+      len(self._all) > _MOST or size > _MOST_TOKENS
+    ):
       _, oldest = self._all.popitem(last=False)
+      size -= len(oldest.tokens.ids)
       self._publish(oldest)
       for digest in oldest.ends:
         self._by_digest[digest].remove(oldest)

@@ -135,7 +135,9 @@ class PromptEncoder:
         before = known.tokens
         tokens, space = self._tokens_after(messages, known)
     except Rejected as error:
-      raise ApiError(str(error), 'messages', error.reason) from error
+      # A flag of isft-prepare is no help here.
+      words = str(error).removesuffix('; see --special_text')
+      raise ApiError(words, 'messages', error.reason) from error
     tokens = before + tokens
     return Prompt(np.array(tokens.ids, np.int32), space), tokens
 

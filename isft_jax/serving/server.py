@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -137,14 +136,18 @@ async def _serve(
   try:
     await web.SockSite(runner, listener).start()
     note(line)
+    is_failing = False
     pause = max(_SHORTEST, min(_LONGEST, idle_seconds / 4))
     while not stop.is_set():
       with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), pause)
       try:
         conversations.publish_idle()
+        is_failing = False
       except OSError as error:  # a full disk: try again
-        note(f'{os.strerror(error.errno or 0)}: transcripts wait in .open')
+        if not is_failing:
+          note(f'warning: {error}; transcripts wait in the folder .open')
+        is_failing = True
   finally:
     # Replies end first, so that their handlers can answer.
     service.interrupt()

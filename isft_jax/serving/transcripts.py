@@ -76,11 +76,13 @@ class Transcripts:
 
   def publish(self, id: str) -> None:
     """Moves a conversation to the files that are never changed."""
-    (self._open / f'{id}{_SUFFIX}').rename(self._folder / f'{id}{_SUFFIX}')
+    # It has no file if a full disk did not take it.
+    with contextlib.suppress(FileNotFoundError):
+      (self._open / f'{id}{_SUFFIX}').rename(self._folder / f'{id}{_SUFFIX}')
 
-  def newest(self, most: int) -> Iterator[dict[str, Any]]:
-    """Yields the rows of the newest complete conversations, oldest first."""
+  def newest(self) -> Iterator[dict[str, Any]]:
+    """Yields the rows of complete conversations, the newest first."""
     # Names begin with the time.
-    for path in sorted(self._folder.glob(f'*{_SUFFIX}'))[-most:]:
+    for path in sorted(self._folder.glob(f'*{_SUFFIX}'), reverse=True):
       with contextlib.suppress(ValueError):  # not one of ours
         yield files.read_json(path)

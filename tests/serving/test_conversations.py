@@ -248,6 +248,40 @@ def test_the_memory_is_bounded(server, monkeypatch):
   assert [match is not None for match in found] == [False, True, True]
 
 
+def test_tokens_in_memory_are_bounded_too(server, monkeypatch):
+  monkeypatch.setattr(conversations_lib, '_MOST_TOKENS', 12)
+  for text in ('u1', 'u2', 'u3'):
+    server.answer([user(text)], 'a')
+  assert files_of(server.folder) == [('u1>a.', 'uutaa')]
+  server.conversations.publish_all()
+  # A conversation that is longer is still remembered until the next one.
+  server.answer([user('u' * 20)], 'a')
+  assert server.conversations.match([user('u' * 20), assistant('a'), user('x')])
+  # The next server begins with the newest.
+  (server.folder / 'zz.jsonl').write_text('{}')
+  monkeypatch.setattr(conversations_lib, '_MOST_TOKENS', 5)
+  last = max(server.folder.glob('2*.jsonl'))
+  again = Server(server.folder).conversations
+  assert [*again._all] == [last.stem]
+
+
+def test_a_conversation_that_a_full_disk_did_not_take(server, monkeypatch):
+  def full(*_):
+    raise OSError(28, 'No space left on device')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Transcripts, 'write', full)
+    with pytest.raises(OSError, match='No space'):
+      server.answer([user('u1')], 'a1')
+  server.now = IDLE
+  server.conversations.publish_idle()
+  assert files_of(server.folder) == []
+  # Its continuation has all of it.
+  server.answer([user('u2')], 'a2')
+  server.conversations.publish_all()
+  assert files_of(server.folder) == [('u2>a2.', 'uutaaa')]
+
+
 def test_without_a_folder_conversations_are_only_remembered():
   server = Server(None)
   server.answer([user('u1')], 'a1')
