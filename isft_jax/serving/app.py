@@ -6,6 +6,7 @@ GET  /health
 """
 
 import asyncio
+import contextlib
 import json
 import time
 import traceback
@@ -192,7 +193,8 @@ async def _stream(
   except ConnectionError:  # the client has left
     pass
   except Exception as error:  # too late for a status
-    await send({'error': _as_api_error(error).fields})
+    with contextlib.suppress(ConnectionError):
+      await send({'error': _as_api_error(error).fields})
   finally:
     task.cancel()
   return response
@@ -233,7 +235,8 @@ def _as_api_error(error: Exception) -> ApiError:
     )
   if isinstance(error, Interrupted):
     return ApiError('the server stops', status=503, type='server_error')
-  traceback.print_exception(error)
+  if not isinstance(error, ConnectionError):  # of a client that has left
+    traceback.print_exception(error)
   return ApiError(
     f'{type(error).__name__} in the server; its log has more',
     status=500,

@@ -289,11 +289,3 @@ def test_without_a_folder_conversations_are_only_remembered():
   server.conversations.publish_idle()
   _, _, tokens = server.prepare([user('u1'), assistant('a1'), user('u2')])
   assert ''.join(map(chr, tokens.ids)) == 'u1>a1.u2>'
-
-
-def test_one_process_writes_to_a_folder(server):
-  with (
-    pytest.raises(ValueError, match='writes transcripts there; name another'),
-    Transcripts(server.folder).locked(),
-  ):
-    pass

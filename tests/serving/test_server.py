@@ -279,7 +279,13 @@ def test_a_client_that_leaves_ends_its_reply(model_folder, tmp_path):
       server.chat(NEXT, **long)
     server.client = server.client.with_options(timeout=PATIENCE)
     server.chat(USER, max_tokens=4)
-    assert server.end().returncode == 0
+    # The server ends without waiting for a long reply.
+    stream = server.chat(NEXT, stream=True, **long)
+    with pytest.raises(openai.APIError, match='the server stops'):
+      for chunk in stream:
+        if chunk.choices[0].delta.content:
+          os.kill(server.running.process.pid, signal.SIGTERM)
+    assert server.running.wait(PATIENCE).returncode == 0
   # Nobody read those replies: they are in no transcript.
   assert {contents(row)[0] for row in rows(folder)} == {USER['content']}
 
@@ -369,8 +375,12 @@ def test_other_requests(server, method, path, headers, status, words):
 
 
 def test_only_this_machine_is_served(server):
-  host = server.url.removeprefix('http://').partition(':')[0]
+  host, _, port = server.url.removeprefix('http://').partition(':')
   assert host == '127.0.0.1'
+  socket.create_connection((host, int(port))).close()
+  # Another address of this machine, which 0.0.0.0 would have too.
+  with pytest.raises(ConnectionRefusedError):
+    socket.create_connection(('127.0.0.2', int(port)))
 
 
 def test_a_taken_port_is_named(server):
