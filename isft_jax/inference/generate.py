@@ -100,6 +100,7 @@ def generate(
   stop_ids: Sequence[int] = (),
   watch: Callable[[int, np.ndarray], bool] | None = None,
   block: int = BLOCK,
+  keep_stop: bool = False,
 ) -> list[np.ndarray]:
   """Generates a reply to each prompt.
 
@@ -120,9 +121,10 @@ def generate(
     watch: (index of a prompt, its reply so far) -> whether to end the reply
       there. It is called after each block for each unfinished reply.
     block: steps between two checks, at most BLOCK.
+    keep_stop: whether replies include their stop id.
 
   Returns:
-    int32 ids of each reply, without the stop id.
+    int32 ids of each reply, without the stop id unless `keep_stop` is set.
 
   Raises:
     ValueError: a prompt is empty or has ids that the model does not have, a
@@ -167,7 +169,7 @@ def generate(
       # A row may draw tokens after its stop id until the block ends. They are
       # dropped.
       stops = np.flatnonzero(is_stop_V[new_BM[b]])
-      new = new_BM[b, : stops[0]] if stops.size else new_BM[b]
+      new = new_BM[b, : stops[0] + keep_stop] if stops.size else new_BM[b]
       replies[b] = np.concatenate([replies[b], new])
       running_B[b] = not stops.size and not (watch and watch(b, replies[b]))
     if drawn == max_new_tokens or not running_B.any():

@@ -423,6 +423,18 @@ def test_a_folder_of_prompts_is_named(tmp_path):
     (['--model=x', '--prompts=b', '--output=.'], 'already exists'),
     (['--batch_size=0'], 'flag --batch_size=0'),
     (['--batch=0'], 'flag --batch_size=0'),  # its old name
+    (['--model=m', '--port=8001'], '--port belongs to --serve'),
+    (['--model=m', '--transcripts=d'], '--transcripts belongs to --serve'),
+    (['--model=m', '--serve', '--prompt=x'], 'remove --prompt'),
+    (['--model=m', '--serve', '--raw'], 'remove --raw'),
+    (['--serve', '--port=65536'], 'flag --port=65536'),
+    (['--serve', '--idle_seconds=-1'], 'flag --idle_seconds=-1'),
+    (['--serve', '--max_request_bytes=0'], 'flag --max_request_bytes=0'),
+    (['--serve', '--max_context=1'], 'flag --max_context=1'),
+    (
+      ['--model=m', '--serve', '--port=0', '--host=192.0.2.1'],
+      '--host=192.0.2.1 --port=0: Cannot assign requested address',
+    ),
   ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):

@@ -102,6 +102,14 @@ def test_a_reply_ends_before_its_first_stop(model, uncached):
   assert expected[0] == [] and len({len(reply) for reply in expected}) >= 3
   replies = generate.greedy(*model, PROMPTS, NEW, sorted(stops))
   assert [reply.tolist() for reply in replies] == expected
+  # The stop itself can be kept.
+  replies = generate.generate(
+    *model, PROMPTS, NEW, stop_ids=sorted(stops), keep_stop=True
+  )
+  assert [reply.tolist() for reply in replies] == [
+    reply[: len(short) + 1]
+    for reply, short in zip(uncached, expected, strict=True)
+  ]
 
 
 def test_decoding_ends_when_every_row_has_stopped(model):

@@ -5,7 +5,8 @@
      "segment":    [0, 1, 2, 2],
      "verdict":    [0, 0, 2, 2]}
 
-`segment` and `verdict` are optional.
+`segment` and `verdict` are optional. A `transcript`, the messages for people to
+read, is not used.
 
 Other formats with token ids return a `TokenChat`: the turns of a row, and the
 ids in pieces of one author. The ids of the row are never changed.
@@ -28,7 +29,8 @@ from isft_jax.types import (
 )
 
 WANTS = 'tokens and provenance: two lists of one length'
-USES = frozenset(('tokens', 'provenance', 'segment', 'verdict'))  # of a row
+# Keys of a row.
+USES = frozenset(('tokens', 'provenance', 'segment', 'verdict', 'transcript'))
 _LARGEST = np.iinfo(np.int32).max  # records store ids as int32
 
 
