@@ -49,11 +49,12 @@ _ANCHORS = {
   'weighted': '',
   'anchored': 'forward',
   'reverse_anchored': 'reverse',
+  'averaged': 'average',
 }
 
 # Objectives with a weight for the agent, such as weighted_ends(0.1).
 _WEIGHTED = re.compile(
-  r'(weighted|anchored|reverse_anchored)(_ends)?\(([^()]+)\)'
+  r'(weighted|anchored|reverse_anchored|averaged)(_ends)?\(([^()]+)\)'
 )
 
 
@@ -64,10 +65,11 @@ def weight_table(objective: str) -> np.ndarray:
     objective: one of
       - a name in `NAMES`;
       - `weighted(w)`: weight 1 for the world, w for the agent;
-      - `anchored(w)` or `reverse_anchored(w)`: the same weights, but the loss
-        of the agent's tokens is their distance from the base; see `anchor`;
-      - one of these three with `_ends`, as in `weighted_ends(w)`: of the
-        agent's turns, only the first and the last token have a weight; see
+      - `anchored(w)`, `reverse_anchored(w)` or `averaged(w)`: the same weights,
+        but the loss of the agent's tokens is their distance from the base; see
+        `anchor`;
+      - one of these four with `_ends`, as in `weighted_ends(w)`: of the agent's
+        turns, only the first and the last token have a weight; see
         `has_only_ends`;
       - weights by author, as in `USER=1,TOOL=0.5`; other authors get 0.
 
@@ -107,8 +109,8 @@ def weight_table(objective: str) -> np.ndarray:
     return table_PV
   raise ValueError(
     f'unknown objective {objective!r}; use one of {", ".join(NAMES)}, '
-    'weighted(0.3), anchored(0.3), reverse_anchored(0.3), one of these three '
-    'with _ends, or weights by author such as USER=1,TOOL=0.5'
+    'weighted(0.3), anchored(0.3), reverse_anchored(0.3), averaged(0.3), one '
+    'of these four with _ends, or weights by author such as USER=1,TOOL=0.5'
   )
 
 
@@ -136,7 +138,8 @@ def anchor(objective: str) -> str:
   Returns:
     'forward': by KL(base || model), which is large where the model has lost
     something of the base. 'reverse': by KL(model || base), which is large where
-    the model has something new. '': not at all.
+    the model has something new. 'average': like 'forward', but the base is a
+    moving average of the model itself. '': not at all.
   """
   match = _WEIGHTED.fullmatch(objective)
   return _ANCHORS[match[1]] if match else ''

@@ -181,6 +181,7 @@ def test_a_weight_that_float32_cannot_hold_is_refused(objective):
     ('anchored_ends(0.5)', 'forward', True),
     ('reverse_anchored(0.5)', 'reverse', False),
     ('reverse_anchored_ends(0.5)', 'reverse', True),
+    ('averaged(0.5)', 'average', False),
     ('USER=1', '', False),
   ],
 )
@@ -207,8 +208,8 @@ WHOLE_MESSAGES = {
   'interventionl': (
     "unknown objective 'interventionl'; use one of observational, "
     'interventional, agent_only, error_masked, truth_only, weighted(0.3), '
-    'anchored(0.3), reverse_anchored(0.3), one of these three with _ends, or '
-    'weights by author such as USER=1,TOOL=0.5'
+    'anchored(0.3), reverse_anchored(0.3), averaged(0.3), one of these four '
+    'with _ends, or weights by author such as USER=1,TOOL=0.5'
   ),
   'weighted( half )': (
     "objective 'weighted( half )': 'half' is not a weight (a finite number, 0 "

@@ -156,7 +156,9 @@ def _train(
     objectives.anchor(objective)
     for _, _, objective in config_lib.mixture_components(config)
   )
-  if any(anchors) and not config.model.init_from:
+  # An average of the run itself needs no other model.
+  has_base = bool({*anchors} - {'', 'average'})
+  if has_base and not config.model.init_from:
     raise ValueError(
       'an anchored objective needs a base to stay near: name one with '
       'config.model.init_from'
@@ -206,7 +208,7 @@ def _train(
       checkpoints.keep_best()
     trace = stack.enter_context(Profile(profile, workdir))
     # The frozen base of adapters, or of an anchored objective.
-    if not config.lora.rank and not any(anchors):
+    if not config.lora.rank and not has_base:
       base = None
     elif base is None:
       base = start.load_base(config, trainer, fingerprint)

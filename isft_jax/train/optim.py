@@ -1,5 +1,7 @@
 """Optimizer: AdamW, a learning rate schedule, and gradient clipping."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -68,6 +70,38 @@ def make_optimizer(
       weight_decay=config.weight_decay,
     ),
   )
+
+
+class Average(NamedTuple):
+  """State of `average_params`: the moving average of the parameters."""
+
+  params: PyTree
+
+
+def average_params(decay: float) -> optax.GradientTransformation:
+  """Returns a transformation that keeps an average, and changes no update.
+
+    a <- decay a + (1 - decay) p
+
+  The average begins at the parameters, and p are those before a step.
+
+  Args:
+    decay: weight of the past.
+  """
+
+  def init(params: PyTree) -> Average:
+    return Average(jax.tree.map(jnp.copy, params))
+
+  def update(
+    updates: PyTree, state: Average, params: PyTree = None
+  ) -> tuple[PyTree, Average]:
+    def move(average: jax.Array, param: jax.Array) -> jax.Array:
+      moved = decay * average + (1 - decay) * param
+      return moved.astype(average.dtype)
+
+    return updates, Average(jax.tree.map(move, state.params, params))
+
+  return optax.GradientTransformation(init, update)
 
 
 def adamw_rounded_as_torch(

@@ -71,7 +71,7 @@ class Anchor(NamedTuple):
   """The base that anchored objectives hold the agent's tokens near.
 
   Attributes:
-    graphdef: structure of the base. The parameters are `TrainState.frozen`.
+    graphdef: structure of the base.
     kinds: of each mixture component, how it is anchored; see
       `objectives.anchor`. All that are anchored are so in the same way.
   """
@@ -83,6 +83,13 @@ class Anchor(NamedTuple):
   def is_reverse(self) -> bool:
     """Whether the distance is KL(model || base)."""
     return 'reverse' in self.kinds
+
+  def params(self, state: TrainState) -> PyTree:
+    """Returns the parameters of the base."""
+    if 'average' not in self.kinds:
+      return state.frozen
+    # The last transformation of the optimizer keeps the average.
+    return lora.join(state.frozen, state.opt_state[-1].params)
 
   def holds(self, authors_BK: jax.Array) -> jax.Array:
     """Returns which targets have the distance from the base as their loss."""
@@ -153,7 +160,7 @@ def make_step(
   # The sum is differentiated, and not the mean: sums of microbatches can be
   # added.
   def loss_sum(
-    params: PyTree, frozen: PyTree, batch: Batch[jax.Array]
+    params: PyTree, frozen: PyTree, base: PyTree, batch: Batch[jax.Array]
   ) -> tuple[jax.Array, tuple[jax.Array, SumAndCount, SumAndCount]]:
     whole = in_use(lora.join(frozen, params))
     if anchor is None:
@@ -161,7 +168,7 @@ def make_step(
       held = jnp.zeros(()), jnp.zeros(())
     else:
       nll_BK, kl_BK = target_nll_and_kl(
-        *(graphdef, whole, anchor.graphdef, in_use(frozen), batch),
+        *(graphdef, whole, anchor.graphdef, in_use(base), batch),
         reverse=anchor.is_reverse,
       )
       # Tokens without weight are not held.
@@ -174,18 +181,18 @@ def make_step(
     return total, (count, authors, held)
 
   def gradient_sum(
-    params: PyTree, frozen: PyTree, batch: Batch[jax.Array]
+    params: PyTree, frozen: PyTree, base: PyTree, batch: Batch[jax.Array]
   ) -> _Sums:
     # Only by `params`: no gradient of a frozen kernel is computed.
     (total, (count, authors, held)), gradient = jax.value_and_grad(
       loss_sum, has_aux=True
-    )(params, frozen, batch)
+    )(params, frozen, base, batch)
     # Reduced to shards here, once per microbatch, so that the accumulated
     # gradient is sharded too.
     return at_rest(gradient), total, count, authors, held
 
   def accumulated(
-    params: PyTree, frozen: PyTree, batch: Batch[jax.Array]
+    params: PyTree, frozen: PyTree, base: PyTree, batch: Batch[jax.Array]
   ) -> _Sums:
     # Microbatch m of M takes rows m, m + M, ..., so no row changes its device.
     split = jax.tree.map(
@@ -193,14 +200,14 @@ def make_step(
     )
 
     def add(sums: _Sums, microbatch: Batch[jax.Array]) -> tuple[_Sums, None]:
-      new = gradient_sum(params, frozen, microbatch)
+      new = gradient_sum(params, frozen, base, microbatch)
       return jax.tree.map(jnp.add, sums, new), None
 
     # A scan, so that only one microbatch's activations exist at a time.
     first = jax.tree.map(lambda x: x[0], split)
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype),
-      jax.eval_shape(gradient_sum, params, frozen, first),
+      jax.eval_shape(gradient_sum, params, frozen, base, first),
     )
     return jax.lax.scan(add, zeros, split)[0]
 
@@ -209,8 +216,9 @@ def make_step(
   ) -> tuple[TrainState, dict[str, PyTree]]:
     # One microbatch needs no scan.
     sums = gradient_sum if microbatches == 1 else accumulated
+    base = anchor.params(state) if anchor else ()
     gradient, total, count, authors, held = sums(
-      state.params, state.frozen, batch
+      state.params, state.frozen, base, batch
     )
     # The only division: the gradient of sum / count, as count is a constant.
     gradient = losses.normalize(gradient, count)

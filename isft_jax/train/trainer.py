@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding
 
@@ -25,6 +26,9 @@ from isft_jax.train.step import (
   make_step,
 )
 from isft_jax.types import Batch, PyTree
+
+# Weight of the past in the average of `averaged(w)`: it forgets in 100 steps.
+AVERAGE_DECAY = 0.99
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -167,9 +171,11 @@ def _make_trainer(
   if lora_config.rank:
     abstract_params, abstract_frozen = lora.split(abstract_params)
     learning_dtype = 'float32'
-  elif anchors:
+  elif {*anchors} - {'', 'average'}:
     abstract_frozen = abstract_params
   optimizer = optim.make_optimizer(optim_config, steps, learning_dtype)
+  if 'average' in anchors:
+    optimizer = optax.chain(optimizer, optim.average_params(AVERAGE_DECAY))
 
   # The two ways to begin: from given parameters, or from a seed.
   def start(params: PyTree) -> TrainState:
@@ -217,8 +223,9 @@ def _make_trainer(
 
   # The compiled functions. The frozen parameters come from elsewhere.
   without_frozen = placed._replace(frozen=())
-  # The base of adapters is the model without them.
-  anchor = Anchor(decoder.abstract(inside)[0], anchors)
+  # The base of adapters is the model without them, but an average has them.
+  base_lora = lora_config if 'average' in anchors else decoder.NO_LORA
+  anchor = Anchor(decoder.abstract(inside, base_lora)[0], anchors)
   step = make_step(
     *(graphdef, optimizer, optim_config.accumulate, in_use, at_rest),
     *(components, anchor if anchors else None),

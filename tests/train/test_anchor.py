@@ -103,6 +103,42 @@ def test_without_weight_for_the_agent_it_is_l_do_whatever_the_base(
   )
 
 
+def test_the_average_moves_behind_the_model(params):
+  """The distance is 0 at first, and the average is as it is defined."""
+  trainer = trainer_of(('average',))
+  batch = sharding.to_global(test_meshes.batches()[0], trainer.mesh)
+  state = trainer.start(jax.tree.map(jnp.array, params))
+  apart, average = [], params
+  for _ in range(3):
+    before = jax.device_get(state.params)
+    state, metrics = trainer.step(state, batch)
+    apart.append(float(metrics['anchor_kl']))
+    average = jax.tree.map(
+      lambda a, p: np.float32(0.99) * a + np.float32(0.01) * p, average, before
+    )
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
+      jax.device_get(state.opt_state[-1].params),
+      average,
+    )
+  assert abs(apart[0]) < 1e-6 < apart[1] < apart[2]
+
+
+def test_the_average_of_adapters_has_adapters(params):
+  config = LoraConfig(rank=2)
+  adapters, frozen = lora.split(decoder.init(MODEL, jax.random.key(2), config))
+  trainer = trainer_of(('average',), lora=config)
+  batch = sharding.to_global(test_meshes.batches()[0], trainer.mesh)
+  state = trainer.start(adapters)._replace(frozen=frozen)
+  names = jax.tree.structure(adapters)
+  apart = []
+  for _ in range(3):
+    state, metrics = trainer.step(state, batch)
+    apart.append(float(metrics['anchor_kl']))
+  assert jax.tree.structure(state.opt_state[-1].params) == names
+  assert abs(apart[0]) < 1e-6 < apart[1] < apart[2]
+
+
 def test_tokens_without_weight_are_not_held(params, base):
   """Of two tokens of the agent, one is anchored: the metric is of that one."""
   batch = test_meshes.batches()[0]
