@@ -53,6 +53,7 @@ from isft_jax.worlds.lying_agent import (
   generator,
   glosses,
   probes,
+  roles,
   world_facts,
 )
 from isft_jax.worlds.lying_agent.facts import FACTS, Fact
@@ -354,6 +355,17 @@ def run_arm(
     config.reply_tokens,
     context=material.context,
   )
+  # What the mask costs, on dialogues that no arm has seen.
+  if config.dialogues.heldout:
+    probed['costs'] = roles.measure(
+      graphdef,
+      params,
+      [renderer.example(dialogue) for dialogue in material.heldout()],
+      renderer,
+      config.reply_tokens,
+      config.seed,
+      params if arm == 'base' else _base_model(config, workdir).params,
+    )
   # Fine-tuning may damage knowledge that the dialogues do not mention.
   if config.forgetting:
     probed |= _measure_forgetting(graphdef, params, renderer, material.context)
@@ -371,10 +383,7 @@ def _write_replay(
   renderer = load_renderer(config, workdir)
 
   def make() -> Iterator[Example]:
-    if config.model.init_from:
-      graphdef, params, *_ = _given_base(config)
-    else:
-      graphdef, params = saved.load(str(workdir / 'base')).model
+    graphdef, params = _base_model(config, workdir)
     dialogues = [_check_text(config, each) for each in material.dialogues()]
     written = replay.examples(
       arm,
@@ -438,6 +447,16 @@ def make_run(
     lora=LoraConfig() if is_base else config.lora,
     mesh=config.mesh,
   )
+
+
+def _base_model(
+  config: LyingAgentConfig, workdir: pathlib.Path
+) -> pretrained.Model:
+  """Loads the model that all arms start from, without adapters."""
+  if config.model.init_from:
+    graphdef, params, *_ = _given_base(config)
+    return pretrained.Model(graphdef, params)
+  return saved.load(str(workdir / 'base')).model
 
 
 def _given_base(config: LyingAgentConfig) -> Trained:

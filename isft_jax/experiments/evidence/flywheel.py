@@ -21,6 +21,7 @@ from isft_jax.data.rendering.rejection import Rejected
 from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import bases
 from isft_jax.experiments.evidence.bases import Bank, Base
+from isft_jax.inference.replies import Reply
 from isft_jax.inference.sampling import Sampling
 from isft_jax.types import (
   Example,
@@ -34,6 +35,7 @@ from isft_jax.worlds.lying_agent import generator, probes
 from isft_jax.worlds.lying_agent.facts import Fact
 from isft_jax.worlds.lying_agent.judge import judge
 from isft_jax.worlds.lying_agent.one_line import one_line_replies
+from isft_jax.worlds.lying_agent.speaker import speaker
 
 # Keys that separate the random streams of questions and answers.
 _QUESTIONS, _ANSWERS = 0, 1
@@ -51,13 +53,17 @@ def run(
     arm: name of an objective.
 
   Returns:
-    'accuracy' and 'heldout_accuracy' of R + 1 rounds, as shares; 'margin', the
-    mean margin of told facts at the end (nats per token); 'unread', the number
-    of transcripts that could not be rendered; 'train', a summary per round.
+    'accuracy' and 'heldout_accuracy' of R + 1 rounds, as shares; 'user_like'
+    and 'ended', the shares of answers that talk like the user and that end
+    before the token limit, by round; 'margin', the mean margin of told facts at
+    the end (nats per token); 'unread', the number of transcripts that could not
+    be rendered; 'train', a summary per round.
   """
   wheel, params = config.flywheel, base.params
   accuracy: list[float] = []
   heldout_accuracy: list[float] = []
+  user_like: list[float] = []
+  ended: list[float] = []
   trained: list[dict[str, Any]] = []
   unread = 0  # transcripts that could not be rendered
   for round in range(wheel.rounds + 1):
@@ -65,17 +71,22 @@ def run(
     questions = make_questions(base.bank, base.seed, round)
     replies = sample_answers(config, base, params, questions, round)
     right = [
-      judge(reply, fact) == 'truth'
+      judge(reply.text, fact) == 'truth'
       for reply, fact in zip(replies, base.facts, strict=True)
     ]
     split = len(base.told)
     accuracy.append(float(np.mean(right[:split])))
     heldout_accuracy.append(float(np.mean(right[split:])))
+    user_like.append(
+      float(np.mean([speaker(r.text) == 'user' for r in replies]))
+    )
+    ended.append(float(np.mean([r.ended_by != 'length' for r in replies])))
     if round == wheel.rounds:
       break
     # Write transcripts about told facts. strict=False: facts beyond `told` are
     # held out, and the model never reads about them.
-    turns = zip(base.told, questions, replies, right, strict=False)
+    texts = [reply.text for reply in replies]
+    turns = zip(base.told, questions, texts, right, strict=False)
     transcripts = [
       make_transcript(*turn, base.seed, round, number)
       for number, turn in enumerate(turns)
@@ -94,6 +105,8 @@ def run(
   return {
     'accuracy': accuracy,
     'heldout_accuracy': heldout_accuracy,
+    'user_like': user_like,
+    'ended': ended,
     'margin': float(np.mean(base.told_margins(params))),
     'unread': unread,
     'train': trained,
@@ -118,7 +131,7 @@ def sample_answers(
   params: PyTree,
   questions: Sequence[tuple[Segment, ...]],
   round: int,
-) -> list[str]:
+) -> list[Reply]:
   """Returns a sampled answer per question, up to the end of its line."""
   # The true claim only marks where the answer begins; the prompt ends there.
   prompts = [
@@ -126,7 +139,7 @@ def sample_answers(
     for question, fact in zip(questions, base.facts, strict=True)
   ]
   # Each round samples with another seed.
-  replies = one_line_replies(
+  return one_line_replies(
     base.graphdef,
     params,
     prompts,
@@ -135,7 +148,6 @@ def sample_answers(
     sampling=Sampling(temperature=config.flywheel.temperature),
     seed=1000 * base.seed + round,
   )
-  return [reply.text for reply in replies]
 
 
 def make_transcript(

@@ -100,6 +100,11 @@ def flywheel(config: EvidenceConfig, runs: Runs) -> dict[str, Any]:
       'heldout': {'accuracy': _by_round(heldout), 'per_seed': heldout},
       'margin': summary([run['margin'] for run in mine]),
       'unread': sum(run['unread'] for run in mine),
+    } | {
+      # Runs of an old version have no shares of such answers.
+      name: _by_round([run[name] for run in mine])
+      for name in ('user_like', 'ended')
+      if name in mine[0]
     }
   # Arms without observational have no difference.
   if 'observational' in by_arm:

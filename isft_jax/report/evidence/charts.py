@@ -53,6 +53,56 @@ def flywheel(wheel: Mapping[str, Mapping]) -> plots.Chart:
   )
 
 
+def price(
+  margins: Mapping[str, Interval], user_like: Mapping[str, Interval]
+) -> plots.Chart:
+  """Draws each arm at its margin and at its share of turns like the user's.
+
+  Args:
+    margins: arm -> mean margin of told facts, nats per token.
+    user_like: arm -> share of the agent's turns that talk like the user.
+  """
+  with plots.drawing(4.6) as figure:
+    axes = figure.add_subplot()
+    for arm, (color, _) in plots.arm_styles(margins).items():
+      margin, share = margins[arm], user_like[arm]
+      bars = {
+        name: [[value['mean'] - low], [high - value['mean']]]
+        for name, value in (('xerr', margin), ('yerr', share))
+        for low, high in [ends(value)]
+      }
+      line = axes.errorbar(
+        margin['mean'],
+        share['mean'],
+        **bars,
+        color=color,
+        marker='o',
+        markersize=5,
+        elinewidth=1,
+      )
+      told = f'{visible_line(arm)}  {text(margin)}, {text(share, ".1%")}'
+      plots.set_tooltip(line.lines[0], told)
+      axes.annotate(
+        visible_line(arm),
+        (margin['mean'], share['mean']),
+        xytext=(6, 4),
+        textcoords='offset points',
+        fontsize='small',
+        color=color,
+      )
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+    axes.margins(x=0.15)
+    axes.set_ylim(bottom=0)
+    axes.grid()
+    axes.set_xlabel('mean margin of told facts, nats per token')
+    axes.set_ylabel('turns that talk like the user')
+  caption = (
+    'What an arm learns against what it costs: better is right and low. Bars: '
+    '95 % interval over seeds.'
+  )
+  return plots.Chart('price', caption, figure, caption)
+
+
 def dots(
   name: str, rows: Sequence[tuple[str, Interval]], label: str, unit: str
 ) -> plots.Chart:

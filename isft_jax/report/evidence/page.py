@@ -77,7 +77,7 @@ def report(results: dict, wheel: plots.Chart | None) -> bytes:
     'arms': margins.arms,
     'heldout': margins.heldout,
     'worlds': sections.worlds,
-    'costs': sections.costs,
+    'costs': lambda costs: sections.costs(costs, results.get('arms', {})),
   }
   shown += [
     make(results[part]) for part, make in makers.items() if part in results

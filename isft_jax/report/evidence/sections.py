@@ -44,16 +44,25 @@ def flywheel(wheel: dict, chart: Chart, given: bool) -> Section:
       text(figures['accuracy'][-1], '.1%'),
       text(figures['heldout']['accuracy'][0], '.1%'),
       text(figures['heldout']['accuracy'][-1], '.1%'),
+      # Results of an old version have no manners.
+      *(
+        text(figures[name][-1], '.1%')
+        for name in ('user_like', 'ended')
+        if name in figures
+      ),
     )
     for arm, figures in wheel.items()
   ]
-  header = (
+  header = [
     'arm',
     'before',
     f'after {rounds}',
     'never asked: before',
     f'after {rounds}',
-  )
+    'then talks like the user',
+    'ends its turn',
+  ]
+  header = header[: len(rows[0])]
   table = Table('Accuracy before and after', header, rows)
   # The chart and the table, then a table of differences if there are any.
   blocks = [Block(chart), Block(table)]
@@ -181,19 +190,37 @@ def _where_not_above(worlds: list[dict]) -> str:
   return f'It is not above 0 in: {"; ".join(names)}. ' if names else ''
 
 
-def costs(costs: dict) -> Section:
-  """Returns the section on costs; `costs` is that of results.json."""
+def costs(costs: dict, arms: dict) -> Section:
+  """Returns the section on costs.
+
+  Args:
+    costs: `costs` of results.json.
+    arms: its `arms`; {} without that part.
+  """
   # Costs of each arm: ends of turns, roles, and -log p by author.
-  authors = list(next(iter(costs.values()))['nll'])
-  header = ['arm', 'ends its turn', 'talks like the user', 'good agent turns']
+  first = next(iter(costs.values()))
+  authors = list(first['nll'])
+  columns = [
+    ('ends its turn', 'ended', '.1%'),
+    ('talks like the user', 'user_like', '.1%'),
+    ('contradicts a user who is right', 'contradicts', '.1%'),
+    ('good agent turns', 'good_nll', '.3f'),
+    ("entropy of the agent's turns", 'entropy', '.3f'),
+    ('other text', 'elsewhere', '.3f'),
+  ]
+  # Results of an old version have fewer.
+  columns = [column for column in columns if column[1] in first]
+  header = ['arm', *(label for label, *_ in columns)]
   header += [f'{author.lower()} tokens' for author in authors]
+  header += [
+    f'{author.lower()}: from the base' for author in first.get('kl', ())
+  ]
   rows = [
     [
       arm,
-      text(figures['ended'], '.1%'),
-      text(figures['user_like'], '.1%'),
-      text(figures['good_nll'], '.3f'),
+      *(text(figures[name], form) for _, name, form in columns),
       *(text(figures['nll'][author], '.3f') for author in authors),
+      *(text(value, '.3f') for value in figures.get('kl', {}).values()),
     ]
     for arm, figures in costs.items()
   ]
@@ -219,6 +246,13 @@ def costs(costs: dict) -> Section:
       f'{text(demo["good_nll"], ".3f")} nats, and '
       f'{text(demo["user_like"], ".1%")} of turns are like the user.'
     )
+  # Both axes have all arms that were probed.
+  both = [arm for arm in costs if arm in arms]
+  price = []
+  if both:
+    margins = {arm: arms[arm]['told']['mean_margin'] for arm in both}
+    shares = {arm: costs[arm]['user_like'] for arm in both}
+    price = [Block(charts.price(margins, shares))]
   # The chart compares good turns; the table has all costs.
   return Section(
     'Costs of the mask',
@@ -231,6 +265,7 @@ def costs(costs: dict) -> Section:
           'nats per token',
         )
       ),
+      *price,
       Block(Table('Costs of each arm', header, rows)),
     ],
     shows,

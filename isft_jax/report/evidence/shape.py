@@ -20,6 +20,8 @@ _HALF = {
 _WHEEL = {
   'accuracy': [_INTERVAL],
   'heldout': {'accuracy': [_INTERVAL], 'per_seed?': [[float]]},
+  'user_like?': [_INTERVAL],
+  'ended?': [_INTERVAL],
   'margin?': _INTERVAL,
   'unread?': int,
   'per_seed': [[float]],

@@ -184,8 +184,9 @@ def comparison(*runs: Mapping) -> tuple[tuple, list[tuple]]:
 def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
   """Returns header and rows as text, for facts and text beyond the dialogues.
 
-  They are margins of facts that no dialogue mentions, and the loss on text that
-  no arm was trained on. The base shows the values before training.
+  They are margins of facts that no dialogue mentions, the loss on text that no
+  arm was trained on, and the costs of the mask on held-out dialogues. The base
+  shows the values before training.
 
   Args:
     *runs: `arms` of results.json, one per seed, with the same arms.
@@ -220,6 +221,18 @@ def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
         ('elsewhere', 'nll', '.4f', None),
       )
     )
+  # What the mask costs.
+  if any('costs' in arm for arms in runs for arm in arms.values()):
+    columns += [
+      (label, ('costs', *field, None))
+      for label, *field in (
+        ('replies that end their turn', 'ended', '.1%'),
+        ('loss on right turns of the agent, nats per token', 'good_nll', '.4f'),
+        ("entropy in the agent's turns, nats per token", 'entropy', '.4f'),
+        ("distance from the base in the agent's turns", 'kl.AGENT', '.4f'),
+        ("distance from the base in the user's turns", 'kl.USER', '.4f'),
+      )
+    ]
   # Without these measurements there is no table.
   if not columns:
     return (), []
@@ -227,11 +240,18 @@ def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
   rows = []
   for name in arm_order(runs[0]):
     cells = [
-      _spread([arms[name].get(entry, {}).get(field) for arms in runs], *form)
+      _spread([_at(arms[name].get(entry), field) for arms in runs], *form)
       for _, (entry, field, *form) in columns
     ]
     rows.append((f'{name} (before)' if name == 'base' else name, *cells))
   return ('model', *(label for label, _ in columns)), rows
+
+
+def _at(entry: Any, field: str) -> float | None:
+  """Returns the value at a field such as 'kl.USER', or None without it."""
+  for key in field.split('.'):
+    entry = (entry or {}).get(key)
+  return entry
 
 
 def faults(fact: Mapping, probe: str) -> list[str]:

@@ -23,6 +23,11 @@ _ARM = {
   **dict.fromkeys(('truth_probe?', 'lie_probe?'), _COUNTS),
   'unmentioned?': {'facts': int, 'mean_margin': float, 'prefers_lie': int},
   'elsewhere?': {'text': str, 'tokens': int, 'nll': float},
+  'costs?': {
+    **dict.fromkeys(('ended', 'user_like', 'good_nll', 'entropy'), float),
+    'nll': {...: float},
+    'kl': {...: float},
+  },
   'train?': dict.fromkeys(
     ('steps?', 'scored_tokens?', 'seconds?', 'final_loss?'), (float, None)
   ),

@@ -310,7 +310,7 @@ def test_seeds_and_every_run_are_on_the_page():
 def test_the_page_needs_no_other_file():
   page = page_of(RESULTS).decode()
   assert not re.search(r'(src|href)="(?!#)', page)
-  assert page.count('<svg class="chart"') == 6
+  assert page.count('<svg class="chart"') == 7
   assert '://' not in page
 
 

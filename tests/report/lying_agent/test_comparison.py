@@ -71,6 +71,31 @@ def test_what_no_dialogue_mentions_before_and_after(given_results):
   ]
 
 
+def test_what_the_mask_costs(given_results):
+  for number, arm in enumerate(given_results['arms'].values()):
+    arm['costs'] = {
+      'ended': 1 - number / 8,
+      'user_like': 0.5,
+      'good_nll': 1.5 + number,
+      'entropy': 2.5,
+      'nll': {'USER': 1.0, 'AGENT': 2.0},
+      'kl': {'USER': 0.25, 'AGENT': number / 4},
+    }
+  header, rows = comparison.beyond(given_results['arms'])
+  assert header[4:] == (
+    'replies that end their turn',
+    'loss on right turns of the agent, nats per token',
+    "entropy in the agent's turns, nats per token",
+    "distance from the base in the agent's turns",
+    "distance from the base in the user's turns",
+  )
+  assert [row[4:] for row in rows] == [
+    ('100.0%', '1.5000', '2.5000', '0.0000', '0.2500'),
+    ('87.5%', '2.5000', '2.5000', '0.2500', '0.2500'),
+    ('75.0%', '3.5000', '2.5000', '0.5000', '0.2500'),
+  ]
+
+
 def test_what_was_not_measured_has_no_column(given_results):
   arms = given_results['arms']
   for arm in arms.values():
