@@ -479,8 +479,9 @@ class RunConfig(StageConfig, WorkdirConfig):
   name: str = 'train'  # name of the run and of its default workdir
   seed: int = 0  # seed of random weights and of the order of the records
   # Objective, which sets the weight of each author: interventional,
-  # observational, agent_only, error_masked, truth_only, weighted(w) or
-  # anchored(w). See isft_jax/objectives.py.
+  # observational, agent_only, error_masked, truth_only, weighted(w),
+  # weighted_ends(w), anchored(w), reverse_anchored(w) or averaged(w). See
+  # isft_jax/objectives.py.
   objective: str = 'interventional'
   # Objective by which rows are packed. It must score every token that
   # `objective` scores. Runs with the same plan_objective see identical rows.
