@@ -2,13 +2,14 @@
 
 types <- config, objectives, losses, sharding,
          {axes, pypi, places, gguf_file, chips, files, locks, metrics_file,
-          samples_file, statistics, terminal, progress_bar}
+          samples_file, follow_file, statistics, terminal, progress_bar}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- messages <- formats; formats, rendering, records <- preparation,
       records <- batching
       rendering <- comparison
 all of those <- experiments
+data, train <- following
 data, inference, train, worlds <- api
 settings and shapes <- configs
 all <- cli <- __main__
@@ -38,7 +39,7 @@ _GROUND = (
 )
 _REPORT = (
   'report report.lying_agent report.evidence report.theory report.viewer '
-  'report.diff report.training'
+  'report.diff report.training report.following'
 )
 # Room: the rooms that it may import, besides itself.
 MAY_IMPORT = {
@@ -54,6 +55,7 @@ MAY_IMPORT = {
   'locks': '',
   'metrics_file': 'files',
   'samples_file': 'metrics_file',
+  'follow_file': 'files',
   'statistics': '',
   'terminal': '',
   'progress_bar': 'terminal',
@@ -79,6 +81,7 @@ MAY_IMPORT = {
     'types files locks terminal progress_bar sharding data.rendering hf models'
   ),
   'train': _GROUND,
+  'following': f'{_GROUND} follow_file data.preparation train',
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
   'theory': 'types config files losses models',
@@ -93,12 +96,13 @@ MAY_IMPORT = {
     'config files metrics_file samples_file report report.viewer '
     'report.lying_agent'
   ),
+  'report.following': 'files follow_file report report.training',
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',
   'experiments.config': 'config',
   'api': f'{_GROUND} data.preparation train worlds configs',
   'cli': (
-    f'{_GROUND} data.preparation data.comparison train tpu worlds theory '
-    f'{_REPORT} experiments experiments.config api configs'
+    f'{_GROUND} follow_file data.preparation data.comparison train following '
+    f'tpu worlds theory {_REPORT} experiments experiments.config api configs'
   ),
   'configs': 'config models.presets experiments.config',
   '__main__': 'cli',

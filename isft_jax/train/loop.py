@@ -71,6 +71,7 @@ def train(
   base: start.Base | None = None,
   samples: Sequence[Mapping[str, Any]] = (),
   sample_tokens: int = SAMPLE_TOKENS,
+  initial: Callable[[], PyTree] | None = None,
 ) -> Trained:
   """Trains a model, resuming from the newest checkpoint in the workdir.
 
@@ -90,6 +91,9 @@ def train(
     samples: prompts that the model answers greedily whenever the held-out
       records are evaluated; see `samples.Samples`.
     sample_tokens: maximum tokens per reply to them.
+    initial: returns the parameters to start from, of those that learn, which
+      are donated. It is called if there is no checkpoint. None: the config says
+      how the run starts.
 
   Returns:
     The trained model.
@@ -116,6 +120,7 @@ def train(
       base,
       samples,
       sample_tokens,
+      initial,
       notice,
     )
 
@@ -130,6 +135,7 @@ def _train(
   base: start.Base | None,
   samples: Sequence[Mapping[str, Any]],
   sample_tokens: int,
+  initial: Callable[[], PyTree] | None,
   notice: preemption.Notice,
 ) -> Trained:
   # Inputs and trainer.
@@ -168,7 +174,9 @@ def _train(
     architecture,
     config.optim,
     config.mesh,
-    steps,
+    # Increments have batches of one shape and any number of steps, which only
+    # a cosine needs. They share what is compiled.
+    0 if initial and config.optim.schedule == 'constant' else steps,
     components=len(names),
     lora=config.lora,
     is_anchored=is_anchored,
@@ -188,7 +196,9 @@ def _train(
       opened.tokenizer,
       opened.rendering,
     )
-  multihost.tell(f'  {config.name:<16} {_describe(config, trainer, steps)}')
+  multihost.tell(
+    f'  {config.name:<16} {_describe(config, trainer, steps, initial is not None)}'
+  )
 
   with contextlib.ExitStack() as stack:
     # Workdir. A wrong one is refused before anything is written.
@@ -223,6 +233,9 @@ def _train(
       state, data = checkpoints.restore(trainer.abstract)
       resume.check_position(workdir, int(state.step), data)
       batches.set_state(data)
+    elif initial:
+      placed = jax.tree.map(lambda x: x.sharding, trainer.abstract.params)
+      state = trainer.start(jax.device_put(initial(), placed))
     else:
       _check_tokenizer(opened)
       state = start.begin(
@@ -362,7 +375,7 @@ def _check_tokenizer(opened: inputs.Inputs) -> None:
 
 
 def _describe(
-  config: config_lib.RunConfig, trainer: Trainer, steps: int
+  config: config_lib.RunConfig, trainer: Trainer, steps: int, is_given: bool
 ) -> str:
   """Returns the model, the steps and the memory of a run in one line."""
   frozen, learning = (
@@ -371,7 +384,8 @@ def _describe(
   )
   lora, devices = config.lora, trainer.mesh.devices
   place = config.model.init_from or 'random numbers'
-  model = f'{learning:,.2f} M parameters from {place}'
+  start = 'the run before' if is_given else place
+  model = f'{learning:,.2f} M parameters from {start}'
   if lora.rank:
     model = (
       f'{learning:,.2f} M parameters of adapters of rank {lora.rank}'

@@ -42,6 +42,7 @@ def curves(
   styles: Mapping[str, ArmStyle],
   unit: str,
   caption: str,
+  across: str = 'optimizer step',
 ) -> plots.Chart | None:
   """Draws values by step, a line for each curve that has a style.
 
@@ -53,6 +54,7 @@ def curves(
     styles: color and dashes of each line.
     unit: what the values are measured in.
     caption: text below the chart.
+    across: what the steps are.
 
   Returns:
     The chart, or None if there is nothing to draw.
@@ -85,6 +87,6 @@ def curves(
     axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
     axes.grid(axis='y')
     axes.set_ylabel(unit)
-    axes.set_xlabel('optimizer step')
+    axes.set_xlabel(across)
     plots.legend_above(figure, axes)
   return plots.Chart(name, label, figure, caption)
