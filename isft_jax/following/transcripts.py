@@ -45,6 +45,11 @@ class Folder:
 
   def __init__(self, place: str) -> None:
     self.place = place if '://' in place else os.path.abspath(place)
+    # A folder of a bucket exists once it has a file.
+    if '://' not in place and not os.path.isdir(place):
+      raise ValueError(
+        f'--follow={place}: not a folder; create the folder, or name another'
+      )
     self._states: dict[str, State] = {}  # of the last look
     self._warned: set[str] = set()
 

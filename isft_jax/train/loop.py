@@ -196,9 +196,8 @@ def _train(
       opened.tokenizer,
       opened.rendering,
     )
-  multihost.tell(
-    f'  {config.name:<16} {_describe(config, trainer, steps, initial is not None)}'
-  )
+  described = _describe(config, trainer, steps, initial is not None)
+  multihost.tell(f'  {config.name:<16} {described}')
 
   with contextlib.ExitStack() as stack:
     # Workdir. A wrong one is refused before anything is written.
