@@ -40,6 +40,7 @@ from isft_jax.following import (
 )
 from isft_jax.following.settings import Settings
 from isft_jax.following.setup import Setup
+from isft_jax.following.stored_records import StoredRecords
 from isft_jax.following.transcripts import Folder
 from isft_jax.train import (
   checkpoint,
@@ -122,6 +123,7 @@ class _Follower:
       self._setup.renderer,
       rules or Rules.default(),
     )
+    self._stored = StoredRecords(workdir)
     self._seen: dict[str, transcripts.State] = {}  # of files that changed
     self._params: PyTree = None  # accepted ones, if they are on the devices
 
@@ -229,14 +231,16 @@ class _Follower:
     """Handles an increment whose files are copied."""
     earlier = [e for e in self._log.events if e['increment'] < number]
     # Prepare. Whatever cannot be is set aside.
+    self._stored.fetch(number)
     report = preparation.prepare_increment(
       self._preparer,
       self._setup.renderer,
       self._incoming(number),
       entries,
       transcripts.duplicates(entries, transcripts.learned(earlier)),
-      self._records(number),
+      self._stored.folder(number),
     )
+    self._stored.push(number)
     transcripts.clear(self._workdir / 'incoming')
     self._add(
       *(
@@ -249,7 +253,7 @@ class _Follower:
       return
 
     # Score each transcript before it is learned.
-    records = Records(str(self._records(number)))
+    records = Records(str(self._stored.folder(number)))
     self._score(number, records, report['files'])
     table_PV = objectives.weight_table(self._setup.config.objective)
     if not packing.count_targets(records.index, table_PV).any():
@@ -325,7 +329,7 @@ class _Follower:
   def _run_config(self, number: int, records: Records) -> RunConfig:
     """Returns the config of the run of an increment."""
     setup, share = self._setup, self._settings.replay
-    place = str(self._records(number))
+    place = str(self._stored.folder(number))
     config = dataclasses.replace(
       setup.config, name=f'increment_{number:04d}', records=place
     )
@@ -333,11 +337,10 @@ class _Follower:
       return config
     # As many tokens as make up the share, from all that was learned before.
     pool = [*filter(None, [self._asked.records])]
-    pool += [
-      str(self._records(event['increment']))
-      for event in self._log.events
-      if event['event'] == 'accepted'
-    ]
+    for event in self._log.events:
+      if event['event'] == 'accepted':
+        self._stored.fetch(event['increment'])
+        pool.append(str(self._stored.folder(event['increment'])))
     tokens = sum(len(records[n].tokens_T) for n in range(len(records)))
     wanted = round(tokens * share / (1 - share))
     sample = f'{place}_replay'
@@ -459,9 +462,6 @@ class _Follower:
 
   def _run(self, number: int) -> epath.Path:
     return self._workdir / 'increments' / f'{number:04d}'
-
-  def _records(self, number: int) -> epath.Path:
-    return self._workdir / 'records' / f'{number:04d}'
 
   def _incoming(self, number: int) -> epath.Path:
     return self._workdir / 'incoming' / f'{number:04d}'

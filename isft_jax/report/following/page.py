@@ -23,17 +23,21 @@ _WORDS = {
 }
 
 
-def write(workdir: str | os.PathLike) -> pathlib.Path:
+def write(
+  workdir: str | os.PathLike, output: str | os.PathLike = ''
+) -> pathlib.Path:
   """Writes report.html of a followed folder; returns its path.
 
   Args:
     workdir: folder with follow.jsonl.
+    output: folder of the page; '' means the workdir.
 
   Raises:
     ValueError: the file is damaged.
   """
   folder = pathlib.Path(workdir)
-  path = folder / NAME
+  path = pathlib.Path(output or folder) / NAME
+  path.parent.mkdir(parents=True, exist_ok=True)
   events = follow_file.read(folder / follow_file.NAME)
   files.write_atomically(path, page(events, folder.resolve().name))
   return path
@@ -87,6 +91,8 @@ def answer(
   return f'{said}; increments: {", ".join(parts) or "none yet"}.'
 
 
+# Words of the legend -> decisions; a start has none.
+_LINES = {'accepted': ('accepted', ''), 'rolled back': ('rolled_back',)}
 _HEADER = (
   'increment',
   'transcripts',
@@ -174,11 +180,8 @@ def _heldout(events: Sequence[Event]) -> plots.Chart | None:
   }
   ends = {e['increment']: e['event'] for e in events if e['event'] in _WORDS}
   lines: dict[str, Curve] = {}
-  for name, kinds in (
-    ('accepted', ('accepted', 'start')),
-    ('rolled back', ('rolled_back',)),
-  ):
-    numbers = [n for n in measured if ends.get(n, 'start') in kinds]
+  for name, kinds in _LINES.items():
+    numbers = [n for n in measured if ends.get(n, '') in kinds]
     lines[name] = numbers, [measured[n] for n in numbers]
   return charts.curves(
     'heldout',
@@ -193,6 +196,17 @@ def _heldout(events: Sequence[Event]) -> plots.Chart | None:
 
 def _set_aside(events: Sequence[Event]) -> Iterator[tuple[str, str, str]]:
   """Yields (transcript, increment, reason) of all that was not learned."""
+  files_of = {
+    event['increment']: [each['file'] for each in event['files']]
+    for event in events
+    if event['event'] == 'found'
+  }
+  # Files with a reason of their own.
+  gone = {
+    (event['file'], event['increment'])
+    for event in events
+    if event['event'] == 'set_aside'
+  }
   for event in events:
     number = str(event['increment'])
     if event['event'] == 'set_aside':
@@ -205,12 +219,9 @@ def _set_aside(events: Sequence[Event]) -> Iterator[tuple[str, str, str]]:
       )
     elif event['event'] in ('rolled_back', 'skipped'):
       because = f'{_WORDS[event["event"]]}: {event.get("because", "")}'
-      for other in events:
-        if (
-          other['event'] == 'scored'
-          and other['increment'] == event['increment']
-        ):
-          yield visible_line(other['file']), number, visible_line(because)
+      for file in files_of.get(event['increment'], ()):
+        if (file, event['increment']) not in gone:
+          yield visible_line(file), number, visible_line(because)
 
 
 def _all(
