@@ -60,7 +60,7 @@ def follow(
   settings: Settings,
   make_probe: Callable[[Renderer, str], gate.Probe] | None = None,
   probe_digest: str = '',
-  show: Callable[[], None] = lambda: None,
+  show: Callable[[], object] = lambda: None,
 ) -> list[Event]:
   """Learns from a folder until it is stopped, or until `settings` end it.
 
@@ -103,7 +103,7 @@ class _Follower:
     settings: Settings,
     make_probe: Callable[[Renderer, str], gate.Probe] | None,
     probe_digest: str,
-    show: Callable[[], None],
+    show: Callable[[], object],
   ) -> None:
     self._settings, self._workdir, self._show = settings, workdir, show
     self._folder = Folder(settings.folder)
@@ -319,7 +319,7 @@ class _Follower:
       base=self._setup.base,
       initial=self._give_params,
     )
-    self._params = trained.params
+    self._params = self._setup.learning(trained.params)
     # A signal in the last step would otherwise wait for the next increment.
     with preemption.Notice():
       pass

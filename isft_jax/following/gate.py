@@ -48,12 +48,9 @@ def measure(
       trainer.evaluate(params, sharding.to_global(heldout[i], trainer.mesh))
       for i in range(len(heldout))
     ]
-    (total_P, count_P), (total, count) = (
-      [
-        sum(np.asarray(x, np.float64) for x in each)
-        for each in zip(*pairs, strict=True)
-      ]
-      for pairs in zip(*sums, strict=True)
+    total_P, count_P, total, count = (
+      np.sum([np.asarray(leaf, np.float64) for leaf in leaves], axis=0)
+      for leaves in zip(*map(jax.tree.leaves, sums), strict=True)
     )
     values['heldout_loss'] = float(total / count)
     values['heldout_nll_by_author'] = {

@@ -22,6 +22,8 @@ from isft_jax.data.records import dataset
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.following.transcripts import LARGEST
 
+MOST_ROWS = 100_000  # of a file. A compressed file may have very many.
+
 
 def prepare_increment(
   preparer: outcomes.Preparer,
@@ -78,6 +80,10 @@ def prepare_increment(
       before = tally.read
       for task in _tasks(incoming, name, number):
         number = task.file + 1
+        if tally.read - before >= MOST_ROWS:
+          message = f'only the first {MOST_ROWS:,} rows are read'
+          set_aside(name, 'too_large', message, 0)
+          break
         outcome = preparer(task, tally)
         if outcome.records:
           writer = writer or dataset.Writer(str(output), renderer.metadata())

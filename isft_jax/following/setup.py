@@ -102,6 +102,10 @@ class Setup:
     """Returns all parameters of the model, with those of the base."""
     return lora.join(self.base.params if self.base else (), params)
 
+  def learning(self, params: PyTree) -> PyTree:
+    """Returns those of all parameters that learn."""
+    return lora.split(params)[0] if self.config.lora.rank else params
+
   def heldout(self) -> pipeline.BatchSource | None:
     """Returns held-out batches with the objective's weights, or None."""
     records = self._heldout_records
@@ -142,10 +146,19 @@ def _open_renderer(
 ) -> tuple[str, tokenizer_lib.FastTokenizer, Renderer]:
   """Returns place of the tokenizer, the tokenizer, and its renderer.
 
-  Transcripts are rendered like earlier records, like those of the run to start
-  from, or with the template of the model to start from.
+  Transcripts are rendered like `config.records`; else like the records of the
+  run to start from; else like `config.heldout`; else with the template of the
+  tokenizer.
   """
-  # 1. Like earlier records.
+  # 1. Like the records of a run.
+  model = config.model.init_from
+  is_run = not config.records and start.is_run(model)
+  if is_run and (stored := run_tokenizer.read_rendering(model)):
+    place = config.tokenizer or f'{model.rstrip("/")}/tokenizer'
+    tokenizer = tokenizer_lib.load(place)
+    rendering = stored['rendering']
+    return place, tokenizer, Renderer.from_rendering(tokenizer, rendering)
+  # 2. Like other records.
   if earlier := config.records or config.heldout:
     records = Records(earlier)
     place = config.tokenizer or tokenizer_lib.beside(earlier)
@@ -153,17 +166,6 @@ def _open_renderer(
     tokenizer_lib.check(tokenizer, records.metadata, earlier)
     rendering = records.metadata['rendering']
     return place, tokenizer, Renderer.from_rendering(tokenizer, rendering)
-  # 2. Like the records of a run.
-  model = config.model.init_from
-  stored = run_tokenizer.read_rendering(model) if start.is_run(model) else None
-  if stored:
-    place = config.tokenizer or f'{model.rstrip("/")}/tokenizer'
-    tokenizer = tokenizer_lib.load(place)
-    return (
-      place,
-      tokenizer,
-      Renderer.from_rendering(tokenizer, stored['rendering']),
-    )
   # 3. With the template of the tokenizer.
   place = config.tokenizer or model
   if not place:

@@ -59,7 +59,7 @@ class Folder:
     Args:
       taken: files that were taken, with their state at that time.
     """
-    before, self._states = self._states, self._list()
+    before, self._states = self._states, self._list(taken)
     new = {n: s for n, s in self._states.items() if n not in taken}
     ready = [name for name in new if before.get(name) == new[name]]
     changed = [
@@ -69,11 +69,17 @@ class Folder:
     ]
     return Look(ready, len(new) - len(ready), changed)
 
-  def _list(self) -> dict[str, State]:
+  def _list(self, taken: Collection[str]) -> dict[str, State]:
     found = {}
     for path in rows.readable(self.place):
+      name = path[len(self.place) :].lstrip('/')
+      # A request per file and look would be slow: of a bucket, files that were
+      # taken are compared only once.
+      if '://' in self.place and name in taken and name in self._states:
+        found[name] = self._states[name]
+        continue
       try:
-        found[path[len(self.place) :].lstrip('/')] = _state(path)
+        found[name] = _state(path)
       except OSError:  # it has vanished
         continue
     return dict(sorted(found.items()))

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from isft_jax import follow_file
-from isft_jax.config import OptimConfig
+from isft_jax.config import LoraConfig, OptimConfig
 from isft_jax.data.records.dataset import Records
+from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.following import follow
 from isft_jax.following.settings import Settings
 from isft_jax.train import loop, preemption, saved
-from tests.dialogues import dialogues, write_records
+from tests.dialogues import chatml_tokenizer, dialogues, write_records
 from tests.following import folders
 
 
@@ -354,6 +355,67 @@ def test_replay_repeats_earlier_records(data, tmp_path):
   # At least as many tokens, by less than one record.
   last = len(repeated[len(repeated) - 1].tokens_T)
   assert tokens[1] <= tokens[0] < tokens[1] + last
+
+
+@pytest.fixture(scope='module')
+def base(data, tmp_path_factory):
+  """The workdir of a run to start from. To read only."""
+  workdir = tmp_path_factory.mktemp('base')
+  loop.train(folders.config(data, heldout='', epochs=1), workdir)
+  return str(workdir)
+
+
+KINDS = {
+  'all weights': {},
+  'adapters': dict(lora=LoraConfig(rank=2)),
+  'anchored': dict(objective='anchored(0.5)'),
+  'cosine': dict(optim=OptimConfig(learning_rate=1e-2, schedule='cosine')),
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_it_starts_from_a_run_and_resumes(kind, base, data, tmp_path):
+  model = dataclasses.replace(folders.MODEL, init_from=base)
+  # Tokenizer and template are those of the run.
+  config = folders.config(
+    data, records='', tokenizer='', model=model, **KINDS[kind]
+  )
+  folder = tmp_path / 'in'
+  folders.put(folder, dialogues()[:4])
+  found = run(config, tmp_path / 'run', folder, most=2)
+  assert [each for each in found if each[0] == 'accepted'] == [
+    ('accepted', 1, ''),
+    ('accepted', 2, ''),
+  ]
+  # With a pause between the increments, parameters are read from the disk.
+  for number in (1, 2):
+    run(config, tmp_path / 'paused', folder, most=2, increments=number)
+  quick, paused = (
+    saved.load(str(tmp_path / name)).model.params for name in ('run', 'paused')
+  )
+  assert equal(quick, paused)
+  assert not equal(quick, saved.load(base).model.params)
+  measured = [
+    [
+      e['heldout_loss']
+      for e in events_of(tmp_path / name)
+      if 'heldout_loss' in e
+    ]
+    for name in ('run', 'paused')
+  ]
+  assert measured[0] == measured[1] and len(measured[0]) == 3
+
+
+def test_records_of_another_template_are_refused(base, data, tmp_path):
+  renderer = Renderer(chatml_tokenizer())
+  records = write_records(tmp_path / 'records', dialogues()[:3], renderer)
+  model = dataclasses.replace(folders.MODEL, init_from=base)
+  config = folders.config(
+    data, records='', tokenizer='', model=model, heldout=records
+  )
+  folders.put(tmp_path / 'in', dialogues()[:1])
+  with pytest.raises(ValueError, match='was rendered with fingerprint'):
+    run(config, tmp_path / 'run', tmp_path / 'in')
 
 
 def test_a_signal_in_the_last_step_ends_it(data, tmp_path, monkeypatch):

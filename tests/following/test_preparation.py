@@ -149,6 +149,19 @@ def test_files_that_are_not_opened(prepare, tmp_path):
   assert not (tmp_path / 'records' / 'trajectories').exists()
 
 
+def test_a_file_of_too_many_rows_is_read_in_part(prepare, monkeypatch):
+  monkeypatch.setattr(preparation, 'MOST_ROWS', 3)
+  lines = '\n'.join([chat('one')] * 4)
+  report = prepare({'a.jsonl': lines, 'b.jsonl': '\n'.join([chat('b')] * 3)})
+  assert report['files'] == [
+    {'file': 'a.jsonl', 'records': 3},
+    {'file': 'b.jsonl', 'records': 3},
+  ]
+  assert [tuple(each.values()) for each in report['set_aside']] == [
+    ('a.jsonl', 'too_large', 'only the first 3 rows are read', 0)
+  ]
+
+
 EMPTY = b'PK\x05\x06' + b'\0' * 18  # a zip archive without a member
 
 

@@ -183,11 +183,14 @@ def _heldout(events: Sequence[Event]) -> plots.Chart | None:
   for name, kinds in _LINES.items():
     numbers = [n for n in measured if ends.get(n, '') in kinds]
     lines[name] = numbers, [measured[n] for n in numbers]
+  styles = plots.arm_styles(lines)
+  # Points: the parameters of one are not the start of the next.
+  rolled_back = styles['rolled back']._replace(dashes='')
   return charts.curves(
     'heldout',
     'Held-out loss after each increment',
     lines,
-    plots.arm_styles(lines),
+    styles | {'rolled back': rolled_back},
     _UNIT,
     'Loss of the objective on held-out records. Increment 0 is the start.',
     'increment',
@@ -219,9 +222,14 @@ def _set_aside(events: Sequence[Event]) -> Iterator[tuple[str, str, str]]:
       )
     elif event['event'] in ('rolled_back', 'skipped'):
       because = f'{_WORDS[event["event"]]}: {event.get("because", "")}'
-      for file in files_of.get(event['increment'], ()):
-        if (file, event['increment']) not in gone:
-          yield visible_line(file), number, visible_line(because)
+      left = [
+        file
+        for file in files_of.get(event['increment'], ())
+        if (file, event['increment']) not in gone
+      ]
+      if left:
+        more = f', and {len(left) - 1:,} more' if left[1:] else ''
+        yield f'{visible_line(left[0])}{more}', number, visible_line(because)
 
 
 def _all(

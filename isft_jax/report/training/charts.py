@@ -71,14 +71,15 @@ def curves(
     axes = figure.add_subplot()
     for each, (steps, values) in shown.items():
       color, dashes = styles[each]
-      # A curve of one point would be invisible without a mark.
+      # A curve of one point would be invisible without a mark, and so would
+      # points without a line.
       (line,) = axes.plot(
         steps,
         values,
         color=color,
         linestyle=dashes,
         linewidth=2,
-        marker='o' if len(steps) <= 30 else '',
+        marker='o' if len(steps) <= 30 or not dashes else '',
         markersize=4,
         label=visible_line(each),
       )

@@ -49,7 +49,7 @@ EVENTS = [
   {'event': 'trained', 'increment': 1, 'steps': 2},
   measured(1, 2.5, 0.2),
   {'event': 'accepted', 'increment': 1},
-  found(2, HOSTILE),
+  found(2, HOSTILE, 'z.json'),
   scored(2, HOSTILE, USER=[2.0, 2]),
   measured(2, 2.75, 0.25),
   {'event': 'rolled_back', 'increment': 2, 'because': 'it rose'},
@@ -88,13 +88,13 @@ def text():
 
 def test_the_increments(text):
   assert (
-    '5 transcripts of /in were taken; increments: 1 accepted, 1 rolled back, '
+    '6 transcripts of /in were taken; increments: 1 accepted, 1 rolled back, '
     '1 skipped.'
   ) in text
   assert cells(text, 'Increments')[1:] == [
     ['start', '-', '0', '-', '3.0000', '0.1000', '-'],
     ['1', '2', '1', '3.5000', '2.5000', '0.2000', 'accepted'],
-    ['2', '1', '0', '1.0000', '2.7500', '0.2500', 'rolled back it rose'],
+    ['2', '2', '0', '1.0000', '2.7500', '0.2500', 'rolled back it rose'],
     ['3', '1', '0', '-', '-', '-', 'skipped nothing'],
     ['4', '1', '0', '-', '-', '-', '-'],
   ]
@@ -104,7 +104,7 @@ def test_what_was_set_aside(text):
   shown = HOSTILE.replace('<', '&lt;').replace('>', '&gt;')
   assert cells(text, 'Transcripts set aside')[1:] == [
     ['b.json', '1', f'2 rows, malformed: row 1: {shown}'],
-    [shown, '2', 'rolled back: it rose'],
+    [f'{shown}, and 1 more', '2', 'rolled back: it rose'],
     ['c.json', '3', 'skipped: nothing'],
   ]
   assert cells(text, 'Transcripts that changed')[1:] == [
