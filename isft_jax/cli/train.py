@@ -231,13 +231,21 @@ def _follow(config: RunConfig, workdir: str) -> None:
     authors=FOLLOW_AUTHORS.value,
   )
   is_local = '://' not in workdir
+
+  def show() -> None:
+    try:
+      page.write(workdir)
+    except (OSError, ValueError) as error:
+      # The increment itself is complete.
+      print(f'warning: no report.html: {error}', file=sys.stderr)
+
   events = follow.follow(
     config,
     workdir,
     settings,
     _probe if PROBE.value else None,
     _probe_digest(),
-    (lambda: page.write(workdir)) if is_local else lambda: None,
+    show if is_local else lambda: None,
   )
   kinds = [event['event'] for event in events]
   print(

@@ -51,6 +51,7 @@ from isft_jax.train import (
 )
 from isft_jax.train import workdir as workdir_lib
 from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.train.step import TrainState
 from isft_jax.types import PyTree
 
 
@@ -163,6 +164,11 @@ class _Follower:
     """Opens the log, and saves the parameters to start from."""
     setup = self._setup
     config_lib.claim(self._workdir, self._asked, write=False)
+    if (self._workdir / 'checkpoints').exists():
+      raise ValueError(
+        f'{self._workdir} holds an ordinary run; give another --workdir, and '
+        'start from this one with config.model.init_from'
+      )
     self._workdir.mkdir(parents=True, exist_ok=True)
     self._log = Log(self._workdir)
     self._heldout = setup.heldout()
@@ -174,6 +180,9 @@ class _Follower:
       'probe': self._probe_digest,
     }
     self._check_same(begun)
+    is_new = not self._log.of(0, 'measured')
+    # A start that fails, or is too large for the devices, claims no workdir.
+    state = setup.start() if is_new else None
     config_lib.claim(self._workdir, self._asked)
     run_tokenizer.write(
       self._workdir,
@@ -181,22 +190,21 @@ class _Follower:
       setup.renderer.rendering,
       setup.fingerprint,
     )
-    if not self._log.of(0, 'measured'):
-      self._save_start()
+    if state:
+      self._save_start(state)
       self._add(begun, {'event': 'measured', 'increment': 0} | self._measure())
     self._point()
     self._show()
 
-  def _save_start(self) -> None:
+  def _save_start(self, state: TrainState) -> None:
     """Saves the parameters to start from as those of increment 0."""
     setup = self._setup
     with Checkpoints(self._run(0), setup.config) as checkpoints:
       if checkpoints.latest() is None:
-        state = setup.start()
         identity = setup.base.identity if setup.base else None
         position = {'next_index': 0}
         checkpoints.save(0, state, position, setup.fingerprint, base=identity)
-        self._params = state.params
+    self._params = state.params
 
   def _check_same(self, begun: Event) -> None:
     for before in self._log.of(0, 'begun'):

@@ -46,6 +46,12 @@ class Setup:
         'config.keep_best: all increments have rows of one length, and the '
         'gate keeps the best'
       )
+    if config.optim.schedule != 'constant' and not config.steps:
+      print(
+        'warning: the step is compiled again for an increment of another '
+        'number of steps; --config.optim.schedule=constant compiles it once',
+        flush=True,
+      )
     place, self.tokenizer, self.renderer = _open_renderer(self._asked)
     self.fingerprint = self.renderer.metadata()['fingerprint']
     config = inputs.with_shapes(config, self.tokenizer)

@@ -51,7 +51,7 @@ class Folder:
         f'--follow={place}: not a folder; create the folder, or name another'
       )
     self._states: dict[str, State] = {}  # of the last look
-    self._warned: set[str] = set()
+    self._unreadable: set[str] = set()
 
   def look(self, taken: dict[str, State]) -> Look:
     """Looks for files, and compares them with those of the last look.
@@ -61,6 +61,8 @@ class Folder:
     """
     before, self._states = self._states, self._list(taken)
     new = {n: s for n, s in self._states.items() if n not in taken}
+    # Files that cannot be read would come first at every look.
+    new = {n: s for n, s in new.items() if n not in self._unreadable}
     ready = [name for name in new if before.get(name) == new[name]]
     changed = [
       name
@@ -110,8 +112,10 @@ class Folder:
     digest = hashlib.sha256()
     try:
       source = files.open_bytes(epath.Path(self._path(name)), 'rb')
+    except FileNotFoundError:  # it has vanished
+      return None
     except OSError as error:
-      self._warn(name, error)
+      self._leave(name, error)
       return None
     target.parent.mkdir(parents=True, exist_ok=True)
     with source, files.named(target), files.open_bytes(target, 'wb') as file:
@@ -130,14 +134,13 @@ class Folder:
   def _path(self, name: str) -> str:
     return f'{self.place.rstrip("/")}/{name}'
 
-  def _warn(self, name: str, error: OSError) -> None:
-    if name not in self._warned:
-      self._warned.add(name)
-      print(
-        f'warning: {files.shown(name)} cannot be read '
-        f'({error.strerror or error}); it is tried again at every look',
-        flush=True,
-      )
+  def _leave(self, name: str, error: OSError) -> None:
+    self._unreadable.add(name)
+    print(
+      f'warning: {files.shown(name)} cannot be read '
+      f'({error.strerror or error}); it is tried again when the command starts',
+      flush=True,
+    )
 
 
 def taken(events: Iterable[Event]) -> dict[str, State]:

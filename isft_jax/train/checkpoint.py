@@ -50,6 +50,11 @@ class Best(NamedTuple):
   loss: float
 
 
+def is_pointer(workdir: epath.PathLike) -> bool:
+  """Returns whether a workdir stands for a run inside of it."""
+  return (epath.Path(workdir) / _POINTER).exists()
+
+
 def point_to(workdir: epath.PathLike, run: str) -> None:
   """Makes a workdir stand for the checkpoints of a run inside of it.
 

@@ -21,6 +21,7 @@ from isft_jax.hf import pretrained
 from isft_jax.models import flops
 from isft_jax.models.decoder import GraphDef
 from isft_jax.train import (
+  checkpoint,
   inputs,
   lock,
   multihost,
@@ -201,6 +202,10 @@ def _train(
 
   with contextlib.ExitStack() as stack:
     # Workdir. A wrong one is refused before anything is written.
+    if checkpoint.is_pointer(workdir):
+      raise ValueError(
+        f'{workdir} belongs to isft-train --follow; give another --workdir'
+      )
     folders = [each for each, _, _ in config_lib.mixture_components(config)]
     workdir_lib.check(workdir, [*folders, *filter(None, [config.heldout])])
     stack.enter_context(lock.locked(workdir))

@@ -473,6 +473,25 @@ def test_other_inputs_need_another_workdir(followed, data, tmp_path):
     run(config, place / 'in' / 'run', place / 'in')
 
 
+def test_a_workdir_is_followed_or_trained_into(followed, data, tmp_path):
+  place, config, _ = followed
+  with pytest.raises(ValueError, match='belongs to isft-train --follow'):
+    loop.train(config, place / 'run')
+  short = dataclasses.replace(config, epochs=1)
+  loop.train(short, tmp_path / 'run')
+  (tmp_path / 'in').mkdir()
+  with pytest.raises(ValueError, match='holds an ordinary run'):
+    run(short, tmp_path / 'run', tmp_path / 'in')
+
+
+def test_a_start_that_fails_claims_no_workdir(data, tmp_path):
+  (tmp_path / 'in').mkdir()
+  model = dataclasses.replace(folders.MODEL, init_from=f'{data}/none')
+  with pytest.raises(ValueError, match='init_from'):
+    run(folders.config(data, model=model), tmp_path / 'run', tmp_path / 'in')
+  run(folders.config(data), tmp_path / 'run', tmp_path / 'in')
+
+
 def test_a_folder_that_does_not_exist(data, tmp_path):
   with pytest.raises(ValueError, match='create the folder'):
     run(folders.config(data), tmp_path / 'run', tmp_path / 'none')

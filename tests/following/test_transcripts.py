@@ -85,11 +85,25 @@ def test_a_file_that_changes_or_vanishes_is_not_copied(
   assert seen.copy('a.json', target) is None
   (folder / 'a.json').unlink()
   assert seen.copy('a.json', target) is None
+  assert capsys.readouterr().out == ''
+
+
+def test_a_file_that_cannot_be_read_is_left(folder, tmp_path, capsys):
+  target = transcripts.epath.Path(tmp_path / 'copy.json')
+  (folder / 'a.json').write_text('[1]')
+  (folder / 'b.json').write_text('[1]')
+  seen = looked(folder)
+  (folder / 'a.json').unlink()
+  (folder / 'a.json').mkdir()  # no permission stops a test that runs as root
   assert seen.copy('a.json', target) is None
   assert capsys.readouterr().out == (
-    'warning: a.json cannot be read (No such file or directory); it is tried '
-    'again at every look\n'
+    'warning: a.json cannot be read (Is a directory); it is tried again when '
+    'the command starts\n'
   )
+  (folder / 'a.json').rmdir()
+  (folder / 'a.json').write_text('[1]')
+  seen.look({})
+  assert seen.look({}) == Look(['b.json'], 0, [])
 
 
 def test_a_huge_file_is_not_copied(folder, tmp_path):
