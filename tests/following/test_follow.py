@@ -14,6 +14,7 @@ from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.following import follow
 from isft_jax.following.settings import Settings
 from isft_jax.train import loop, preemption, saved
+from isft_jax.train import trainer as trainer_lib
 from tests.dialogues import chatml_tokenizer, dialogues, write_records
 from tests.following import folders
 
@@ -146,6 +147,27 @@ def test_the_workdir_is_that_of_its_last_accepted_run(followed):
   assert loaded.config.width == 16
   chat = saved.chat_model_from_run(str(place / 'run'))
   assert chat.tokenizer.vocab_size == 512
+
+
+def test_increments_share_what_is_compiled(data, tmp_path, capsys):
+  # A transcript is a row, and a batch has 8: two steps, and then one.
+  config = folders.config(data, heldout='', epochs=1, documents_per_row=1)
+  trainer_lib._make_trainer.cache_clear()
+  folders.put(tmp_path / 'in', dialogues()[:10])
+  run(config, tmp_path / 'run', tmp_path / 'in', most=9)
+  steps = [one(tmp_path / 'run', 'trained', n)['steps'] for n in (1, 2)]
+  assert steps == [2, 1]
+  assert trainer_lib._make_trainer.cache_info().currsize == 1
+  assert 'compiled again' not in capsys.readouterr().out
+  # A cosine needs the number of steps.
+  cosine = dataclasses.replace(
+    config, optim=OptimConfig(learning_rate=1e-2, schedule='cosine')
+  )
+  run(cosine, tmp_path / 'cosine', tmp_path / 'in', most=1, increments=1)
+  assert (
+    'warning: the step is compiled again for an increment of another number of '
+    'steps; --config.optim.schedule=constant compiles it once\n'
+  ) in capsys.readouterr().out
 
 
 def test_nothing_new_changes_nothing(followed, capsys):
