@@ -210,7 +210,12 @@ def test_following_stops_at_a_signal(folder, tmp_path):
   log = tmp_path / 'run' / 'follow.jsonl'
   for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
     with start('train', *flags, before=_alone) as running:
-      while not (log.exists() and b'"accepted"' in log.read_bytes()):
+      # It looks into the folder, or learns.
+      while not (
+        running.outputs[0].exists()
+        and 'every increment is accepted' in running.outputs[0].read_text()
+        and b'"accepted"' in log.read_bytes()
+      ):
         assert running.process.is_alive()
         time.sleep(0.05)
       before = log.read_bytes()
