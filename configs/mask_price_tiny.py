@@ -28,6 +28,7 @@ CURES = (
   'weighted(0.1)',
   'weighted_ends(0.1)',
   'weighted_ends(0.3)',
+  'weighted_ends(1)',
   'anchored(0.1)',
   'reverse_anchored(0.1)',
   'reverse_anchored_ends(1)',

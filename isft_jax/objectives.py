@@ -145,6 +145,15 @@ def anchor(objective: str) -> str:
   return _ANCHORS[match[1]] if match else ''
 
 
+def needs_base(objective: str) -> bool:
+  """Returns whether the agent's tokens stay near a model that never changes.
+
+  Args:
+    objective: as `weight_table` takes it.
+  """
+  return anchor(objective) in ('forward', 'reverse')
+
+
 def has_only_ends(objective: str) -> bool:
   """Returns whether only the ends of the agent's turns have its weight.
 

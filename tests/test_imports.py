@@ -2,7 +2,7 @@
 
 types <- config, objectives, losses, sharding,
          {axes, pypi, places, gguf_file, chips, files, locks, metrics_file,
-          samples_file, statistics, terminal, progress_bar}
+          samples_file, follow_file, statistics, terminal, progress_bar}
 all of those <- data <- worlds
                 models <- hf; data, hf <- inference <- train <- tpu
 data: files <- messages <- formats; formats, rendering, records <- preparation,
@@ -10,6 +10,7 @@ data: files <- messages <- formats; formats, rendering, records <- preparation,
       rendering <- comparison
 all of those <- experiments
 data, inference <- serving
+data, train <- following
 data, inference, train, worlds <- api
 settings and shapes <- configs
 all <- cli <- __main__
@@ -39,7 +40,7 @@ _GROUND = (
 )
 _REPORT = (
   'report report.lying_agent report.evidence report.theory report.viewer '
-  'report.diff report.training'
+  'report.diff report.training report.following'
 )
 # Room: the rooms that it may import, besides itself.
 MAY_IMPORT = {
@@ -55,6 +56,7 @@ MAY_IMPORT = {
   'locks': '',
   'metrics_file': 'files',
   'samples_file': 'metrics_file',
+  'follow_file': 'files',
   'statistics': '',
   'terminal': '',
   'progress_bar': 'terminal',
@@ -81,6 +83,7 @@ MAY_IMPORT = {
   ),
   'serving': 'types files locks data.messages data.rendering inference',
   'train': _GROUND,
+  'following': f'{_GROUND} follow_file data.preparation train',
   'tpu': f'{_GROUND} train',
   'worlds': _GROUND,
   'theory': 'types config files losses models',
@@ -95,12 +98,14 @@ MAY_IMPORT = {
     'config files metrics_file samples_file report report.viewer '
     'report.lying_agent'
   ),
+  'report.following': 'files follow_file report report.training',
   'experiments': f'{_GROUND} train worlds theory {_REPORT} experiments.config',
   'experiments.config': 'config',
   'api': f'{_GROUND} data.preparation train worlds configs',
   'cli': (
-    f'{_GROUND} data.preparation data.comparison train tpu worlds theory '
-    f'{_REPORT} experiments experiments.config api serving configs'
+    f'{_GROUND} follow_file data.preparation data.comparison train following '
+    f'tpu worlds theory {_REPORT} experiments experiments.config api serving '
+    'configs'
   ),
   'configs': 'config models.presets experiments.config',
   '__main__': 'cli',

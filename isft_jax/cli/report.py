@@ -7,7 +7,8 @@ The page of one run is WORKDIR/report.html: its figures, its losses by author,
 the replies of isft-train --samples, the probes in WORKDIR/probes.json, the
 masks of its first records, and its settings. isft-train writes it at its end,
 and this command at any time, also while a run trains. The page of several
-runs compares their figures and losses, and lists the settings that differ.
+runs compares their figures and losses, and lists the settings that differ. A
+workdir of isft-train --follow has a page of its increments.
 """
 
 import functools
@@ -62,9 +63,15 @@ def write(
     ValueError: a folder is not the workdir of a run, or a file in it is
       damaged.
   """
+  from isft_jax import follow_file
+  from isft_jax.report.following import page as following
   from isft_jax.report.training import page, probed_facts, samples
   from isft_jax.report.training import runs as runs_lib
 
+  if (
+    len(workdirs) == 1 and pathlib.Path(workdirs[0], follow_file.NAME).is_file()
+  ):
+    return following.write(workdirs[0], output)
   runs = runs_lib.read(workdirs)
   if len(runs) > 1:
     return page.write(output, runs)

@@ -18,25 +18,39 @@ On several hosts, run the same command on each, with a shared workdir:
   isft-train --config=... --multihost                      # TPU slice, SLURM
   isft-train --config=... --coordinator=ADDRESS:PORT --hosts=2 --host=0
 
+Or learn from a folder in which transcripts appear, until it is stopped:
+
+  isft-train --follow=DIR --config.model.init_from=FOLDER \\
+    --config.heldout=RECORDS --workdir=WORKDIR
+
 After SIGTERM or SIGHUP it saves a checkpoint and exits with 75, after Ctrl-C
 with 130. A second Ctrl-C ends it at once. Run the same command again to resume.
 """
 
+import hashlib
 import re
 import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string
+from absl.flags import (
+  DEFINE_boolean,
+  DEFINE_float,
+  DEFINE_integer,
+  DEFINE_string,
+)
 
 from isft_jax.cli import main
 from isft_jax.config import RunConfig
 from isft_jax.train import signals
 
 if TYPE_CHECKING:
+  from isft_jax.data.rendering.renderer import Renderer
   from isft_jax.models.decoder import GraphDef
   from isft_jax.types import PyTree
+
+  Probe = Callable[[GraphDef, PyTree], dict[str, float]]
 
 MULTIHOST = DEFINE_boolean(
   'multihost',
@@ -89,9 +103,72 @@ SAMPLES = DEFINE_string(
 SAMPLE_TOKENS = DEFINE_integer(
   'sample_tokens', 64, 'Maximum tokens per reply to --samples.', 1
 )
+FOLLOW = DEFINE_string(
+  'follow',
+  '',
+  'Folder, also in a bucket, in which transcripts appear. They are learned in '
+  'increments, each of which is measured before it is accepted.',
+)
+FOLLOW_SECONDS = DEFINE_float(
+  'follow_seconds',
+  10.0,
+  'Seconds between two looks into the folder of --follow. A file is taken if '
+  'it is the same in both.',
+)
+FOLLOW_LEAST = DEFINE_integer(
+  'follow_least', 1, 'Smallest number of new transcripts of an increment.'
+)
+FOLLOW_MOST = DEFINE_integer(
+  'follow_most', 100, 'Largest number of new transcripts of an increment.'
+)
+FOLLOW_RISE = DEFINE_float(
+  'follow_rise',
+  0.02,
+  'Nats per token by which the held-out loss may rise above the lowest so far. '
+  'An increment after which it is higher is rolled back.',
+)
+FOLLOW_FALL = DEFINE_float(
+  'follow_fall',
+  0.1,
+  'Nats per token by which the mean margin of --probe may fall below the '
+  'highest so far. An increment after which it is lower is rolled back.',
+)
+FOLLOW_REPLAY = DEFINE_float(
+  'follow_replay',
+  0.0,
+  'Share of the rows of an increment that repeat earlier records: those of '
+  'config.records and of accepted increments.',
+)
+FOLLOW_INCREMENTS = DEFINE_integer(
+  'follow_increments',
+  0,
+  'Number of increments after which --follow ends; 0 means never.',
+)
+FOLLOW_UNTIL_IDLE = DEFINE_boolean(
+  'follow_until_idle',
+  False,
+  'Ends --follow when a look finds no new transcript.',
+)
+FOLLOW_AUTHORS = DEFINE_string(
+  'follow_authors',
+  '',
+  'JSON file of rules for the authors of transcripts in --follow, as for '
+  'isft-prepare --authors (default none).',
+)
+_FOLLOW = (
+  *(FOLLOW, FOLLOW_SECONDS, FOLLOW_LEAST, FOLLOW_MOST, FOLLOW_RISE),
+  *(FOLLOW_FALL, FOLLOW_REPLAY, FOLLOW_INCREMENTS, FOLLOW_UNTIL_IDLE),
+  FOLLOW_AUTHORS,
+)
 
 
 def _train(config: RunConfig, workdir: str) -> None:
+  if FOLLOW.value:
+    _follow(config, workdir)
+    return
+  for flag in _FOLLOW:
+    if flag.present:
+      raise ValueError(f'--{flag.name} needs --follow=DIR')
   # Imported late: --help need not wait for jax.
   from isft_jax.inference import chat_loop
   from isft_jax.train import loop, multihost
@@ -130,6 +207,68 @@ def _train(config: RunConfig, workdir: str) -> None:
   _write_page(workdir)
 
 
+def _follow(config: RunConfig, workdir: str) -> None:
+  """Learns from the folder of --follow."""
+  for flag in (MULTIHOST, COORDINATOR, PROFILE, WANDB, SAMPLES):
+    if flag.value:
+      raise ValueError(
+        f'--follow works on one host, and without --{flag.name}: leave it out'
+      )
+  from isft_jax.following import follow
+  from isft_jax.following.settings import Settings
+  from isft_jax.report.following import page
+
+  settings = Settings(
+    folder=FOLLOW.value,
+    seconds=FOLLOW_SECONDS.value,
+    least=FOLLOW_LEAST.value,
+    most=FOLLOW_MOST.value,
+    rise=FOLLOW_RISE.value,
+    fall=FOLLOW_FALL.value,
+    replay=FOLLOW_REPLAY.value,
+    increments=FOLLOW_INCREMENTS.value,
+    until_idle=FOLLOW_UNTIL_IDLE.value,
+    authors=FOLLOW_AUTHORS.value,
+  )
+  is_local = '://' not in workdir
+
+  def show() -> None:
+    try:
+      page.write(workdir)
+    except (OSError, ValueError) as error:
+      # The increment itself is complete.
+      print(f'warning: no report.html: {error}', file=sys.stderr)
+
+  events = follow.follow(
+    config,
+    workdir,
+    settings,
+    _probe if PROBE.value else None,
+    _probe_digest(),
+    show if is_local else lambda: None,
+  )
+  kinds = [event['event'] for event in events]
+  print(
+    f'{config.name}: {kinds.count("accepted"):,} increments accepted, '
+    f'{kinds.count("rolled_back"):,} rolled back, {kinds.count("skipped"):,} '
+    f'skipped; every event is in {workdir}/follow.jsonl'
+  )
+  if is_local:
+    print(
+      f'open {workdir}/{page.NAME}, or talk to the model:\n'
+      f'  isft-generate --checkpoint={shlex.quote(workdir)}'
+    )
+
+
+def _probe_digest() -> str:
+  """Returns what identifies the facts of --probe; '' without any."""
+  from isft_jax import files
+
+  if PROBE.value in ('', 'paper'):
+    return PROBE.value
+  return hashlib.sha256(files.read_text(PROBE.value).encode()).hexdigest()
+
+
 def _write_page(workdir: str) -> None:
   """Writes the page of the run, and prints its path and what comes next."""
   if '://' in workdir:
@@ -164,32 +303,41 @@ def parse_steps(text: str) -> tuple[int, ...]:
   return int(match[1]), int(match[2])
 
 
-def _make_probe(
-  config: RunConfig,
-) -> 'Callable[[GraphDef, PyTree], dict[str, float]]':
+def _make_probe(config: RunConfig) -> 'Probe':
   """Returns a function that probes facts, rendered like the records."""
   from isft_jax import config as config_lib
   from isft_jax.data.records.dataset import Records
   from isft_jax.data.rendering import tokenizer as tokenizer_lib
   from isft_jax.data.rendering.renderer import Renderer
-  from isft_jax.worlds.lying_agent import fact_files, facts, generator, probes
-  from isft_jax.worlds.lying_agent.context import shared_context
 
   config.check()
-  # Facts of the paper or of a file, which may have a context.
-  bank, context = facts.FACTS, ''
-  if PROBE.value != 'paper':
-    bank, context = fact_files.read(PROBE.value)
   # The first component of a mixture gives the template and the context.
   folder = config_lib.mixture_components(config)[0][0]
   tokenizer = tokenizer_lib.load(
     config.tokenizer or tokenizer_lib.beside(folder)
   )
-  records = Records(folder)
-  renderer = Renderer.from_rendering(tokenizer, records.metadata['rendering'])
+  rendering = Records(folder).metadata['rendering']
+  return _probe(Renderer.from_rendering(tokenizer, rendering), folder)
+
+
+def _probe(renderer: 'Renderer', folder: str) -> 'Probe':
+  """Returns a function that probes the facts of --probe.
+
+  Args:
+    renderer: renders the facts.
+    folder: records whose context the facts have, if they share one; or ''.
+  """
+  from isft_jax.data.records.dataset import Records
+  from isft_jax.worlds.lying_agent import fact_files, facts, generator, probes
+  from isft_jax.worlds.lying_agent.context import shared_context
+
+  # Facts of the paper or of a file, which may have a context.
+  bank, context = facts.FACTS, ''
+  if PROBE.value != 'paper':
+    bank, context = fact_files.read(PROBE.value)
   # Else the context that all records share, or that of the lying agent.
   if not context:
-    shared = shared_context(records, renderer)
+    shared = shared_context(Records(folder), renderer) if folder else None
     context = generator.CONTEXT if shared is None else shared
   return probes.watch(bank, renderer, context)
 
@@ -204,6 +352,7 @@ def run() -> None:
       (
         *(MULTIHOST, COORDINATOR, HOSTS, HOST, HEARTBEAT),
         *(PROFILE, WANDB, PROBE, SAMPLES, SAMPLE_TOKENS),
+        *_FOLLOW,
       ),
       (RunConfig,),
       is_lasting=True,

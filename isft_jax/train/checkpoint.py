@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
@@ -31,6 +32,8 @@ from isft_jax.train.step import TrainState
 from isft_jax.types import PyTree
 
 _STEP = 'step'
+# In a workdir whose checkpoints are those of a run inside of it.
+_POINTER = 'accepted.json'
 _MANIFEST = 'files.json'
 _THREADS = 8  # that read files for checksums
 _RUN_FILE = 'run', 'metadata'  # the JSON of the item `run`, as Orbax names it
@@ -47,11 +50,50 @@ class Best(NamedTuple):
   loss: float
 
 
+def is_pointer(workdir: epath.PathLike) -> bool:
+  """Returns whether a workdir stands for a run inside of it."""
+  return (epath.Path(workdir) / _POINTER).exists()
+
+
+def point_to(workdir: epath.PathLike, run: str) -> None:
+  """Makes a workdir stand for the checkpoints of a run inside of it.
+
+  Args:
+    workdir: a folder without checkpoints of its own.
+    run: path of the run's workdir, relative to it.
+  """
+  path = epath.Path(workdir) / _POINTER
+  text = json.dumps({'run': run}) + '\n'
+  if not path.exists() or path.read_text() != text:
+    files.write_atomically(path, text)
+
+
 def checkpoint_folder(workdir: epath.PathLike) -> epath.Path:
-  """Returns the folder of a run's checkpoints, on disk or in a bucket."""
-  folder = epath.Path(workdir) / 'checkpoints'
+  """Returns the folder of a run's checkpoints, on disk or in a bucket.
+
+  Raises:
+    ValueError: the workdir points to another run, and the pointer is damaged.
+  """
+  folder = epath.Path(workdir)
+  if (pointer := folder / _POINTER).exists():
+    folder /= _pointed_to(pointer)
+  folder /= 'checkpoints'
   # absolute() would turn gs://... into a folder named gs: in the current one.
   return folder if '://' in str(folder) else folder.absolute()
+
+
+def _pointed_to(pointer: epath.Path) -> str:
+  try:
+    run = json.loads(pointer.read_text())['run']
+  except (ValueError, TypeError, KeyError):
+    run = None
+  # A place elsewhere would be read as if it belonged to the workdir.
+  if not isinstance(run, str) or not re.fullmatch(r'\w+(/\w+)*', run):
+    raise ValueError(
+      f'{pointer} is damaged; isft-train --follow writes it again if it is '
+      'removed'
+    )
+  return run
 
 
 class Checkpoints:

@@ -77,9 +77,7 @@ def open_inputs(
   tokenizer = tokenizer_lib.load(
     config.tokenizer or tokenizer_lib.beside(folders[0])
   )
-  config = dataclasses.replace(config, model=start.with_shape(config.model))
-  config = start.with_adapter(config)
-  config = _with_vocabulary(config, tokenizer_lib.size(tokenizer))
+  config = with_shapes(config, tokenizer)
 
   # Held-out records: a folder of the config, or the split of each component.
   names = _names(folders)
@@ -138,6 +136,22 @@ def open_inputs(
     tokenizer,
     train[0].metadata.get('rendering', {}),
   )
+
+
+def with_shapes(config: RunConfig, tokenizer: FastTokenizer) -> RunConfig:
+  """Returns a config with the shapes of its weights, adapter and vocabulary.
+
+  Args:
+    config: config of the run.
+    tokenizer: tokenizer of its records.
+
+  Raises:
+    ValueError: the weights or the adapter cannot be read, or the vocabulary is
+      smaller than that of the tokenizer.
+  """
+  config = dataclasses.replace(config, model=start.with_shape(config.model))
+  config = start.with_adapter(config)
+  return _with_vocabulary(config, tokenizer_lib.size(tokenizer))
 
 
 def _identify(

@@ -21,6 +21,7 @@ from isft_jax.hf import pretrained
 from isft_jax.models import flops
 from isft_jax.models.decoder import GraphDef
 from isft_jax.train import (
+  checkpoint,
   inputs,
   lock,
   multihost,
@@ -71,6 +72,7 @@ def train(
   base: start.Base | None = None,
   samples: Sequence[Mapping[str, Any]] = (),
   sample_tokens: int = SAMPLE_TOKENS,
+  initial: Callable[[], PyTree] | None = None,
 ) -> Trained:
   """Trains a model, resuming from the newest checkpoint in the workdir.
 
@@ -90,6 +92,9 @@ def train(
     samples: prompts that the model answers greedily whenever the held-out
       records are evaluated; see `samples.Samples`.
     sample_tokens: maximum tokens per reply to them.
+    initial: returns the parameters to start from, of those that learn, which
+      are donated. It is called if there is no checkpoint. None: the config says
+      how the run starts.
 
   Returns:
     The trained model.
@@ -116,6 +121,7 @@ def train(
       base,
       samples,
       sample_tokens,
+      initial,
       notice,
     )
 
@@ -130,6 +136,7 @@ def _train(
   base: start.Base | None,
   samples: Sequence[Mapping[str, Any]],
   sample_tokens: int,
+  initial: Callable[[], PyTree] | None,
   notice: preemption.Notice,
 ) -> Trained:
   # Inputs and trainer.
@@ -156,13 +163,7 @@ def _train(
     objectives.anchor(objective)
     for _, _, objective in config_lib.mixture_components(config)
   )
-  # An average of the run itself needs no other model.
-  has_base = bool({*anchors} - {'', 'average'})
-  if has_base and not config.model.init_from:
-    raise ValueError(
-      'an anchored objective needs a base to stay near: name one with '
-      'config.model.init_from'
-    )
+  start.check_base(config)
   # Without init_from, so that runs which start from other weights share the
   # compiled step.
   architecture = dataclasses.replace(config.model, init_from='')
@@ -170,7 +171,9 @@ def _train(
     architecture,
     config.optim,
     config.mesh,
-    steps,
+    # Increments have batches of one shape and any number of steps, which only
+    # a cosine needs. They share what is compiled.
+    0 if initial and config.optim.schedule == 'constant' else steps,
     components=len(names),
     lora=config.lora,
     anchors=anchors,
@@ -190,10 +193,15 @@ def _train(
       opened.tokenizer,
       opened.rendering,
     )
-  multihost.tell(f'  {config.name:<16} {_describe(config, trainer, steps)}')
+  described = _describe(config, trainer, steps, initial is not None)
+  multihost.tell(f'  {config.name:<16} {described}')
 
   with contextlib.ExitStack() as stack:
     # Workdir. A wrong one is refused before anything is written.
+    if checkpoint.is_pointer(workdir):
+      raise ValueError(
+        f'{workdir} belongs to isft-train --follow; give another --workdir'
+      )
     folders = [each for each, _, _ in config_lib.mixture_components(config)]
     workdir_lib.check(workdir, [*folders, *filter(None, [config.heldout])])
     stack.enter_context(lock.locked(workdir))
@@ -208,7 +216,7 @@ def _train(
       checkpoints.keep_best()
     trace = stack.enter_context(Profile(profile, workdir))
     # The frozen base of adapters, or of an anchored objective.
-    if not config.lora.rank and not has_base:
+    if not start.has_base(config):
       base = None
     elif base is None:
       base = start.load_base(config, trainer, fingerprint)
@@ -225,6 +233,9 @@ def _train(
       state, data = checkpoints.restore(trainer.abstract)
       resume.check_position(workdir, int(state.step), data)
       batches.set_state(data)
+    elif initial:
+      placed = jax.tree.map(lambda x: x.sharding, trainer.abstract.params)
+      state = trainer.start(jax.device_put(initial(), placed))
     else:
       _check_tokenizer(opened)
       state = start.begin(
@@ -364,7 +375,7 @@ def _check_tokenizer(opened: inputs.Inputs) -> None:
 
 
 def _describe(
-  config: config_lib.RunConfig, trainer: Trainer, steps: int
+  config: config_lib.RunConfig, trainer: Trainer, steps: int, is_given: bool
 ) -> str:
   """Returns the model, the steps and the memory of a run in one line."""
   frozen, learning = (
@@ -373,7 +384,8 @@ def _describe(
   )
   lora, devices = config.lora, trainer.mesh.devices
   place = config.model.init_from or 'random numbers'
-  model = f'{learning:,.2f} M parameters from {place}'
+  start = 'the run before' if is_given else place
+  model = f'{learning:,.2f} M parameters from {start}'
   if lora.rank:
     model = (
       f'{learning:,.2f} M parameters of adapters of rank {lora.rank}'

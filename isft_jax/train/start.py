@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import jax
 
-from isft_jax import places
+from isft_jax import config as config_lib
+from isft_jax import objectives, places
 from isft_jax.config import LoraConfig, ModelConfig, RunConfig
 from isft_jax.data.rendering import same_tokens
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
@@ -39,6 +40,26 @@ class Base(NamedTuple):
 
   params: PyTree
   identity: dict[str, str]
+
+
+def has_base(config: RunConfig) -> bool:
+  """Returns whether a run has frozen parameters.
+
+  They are the base of adapters, or of an anchored objective.
+  """
+  return bool(config.lora.rank) or any(
+    objectives.needs_base(objective)
+    for _, _, objective in config_lib.mixture_components(config)
+  )
+
+
+def check_base(config: RunConfig) -> None:
+  """Raises ValueError if a run needs a base and names none."""
+  if has_base(config) and not config.model.init_from:
+    raise ValueError(
+      'an anchored objective needs a base to stay near: name one with '
+      'config.model.init_from'
+    )
 
 
 def is_run(place: str) -> bool:

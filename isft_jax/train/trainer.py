@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from isft_jax import sharding
 from isft_jax.config import LoraConfig, MeshConfig, ModelConfig, OptimConfig
 from isft_jax.models import attention, decoder, lora
+from isft_jax.models.likelihood import target_nll
 from isft_jax.train import optim
 from isft_jax.train.step import (
   Anchor,
@@ -50,6 +51,8 @@ class Trainer:
       but for its frozen parameters.
     evaluate: (all parameters, Batch) -> (sum, count) of the loss by author, and
       of the scored loss; see `make_evaluate`.
+    nll: (all parameters, Batch) -> float32 [B, K], -log p of each target in
+      nats.
     is_finite: TrainState -> whether all of its numbers are finite. All hosts
       call it together, and all get the answer.
     bytes_per_device: bytes of the state on each device.
@@ -62,6 +65,7 @@ class Trainer:
   start: Callable[[PyTree], TrainState]
   step: 'CompiledStep'
   evaluate: Evaluate
+  nll: Callable[[PyTree, Batch[jax.Array]], jax.Array]
   is_finite: Callable[[TrainState], jax.Array]
   bytes_per_device: int
 
@@ -237,6 +241,9 @@ def _make_trainer(
     state, metrics = step(state._replace(frozen=frozen), batch)
     return state._replace(frozen=()), metrics
 
+  def nll(params: PyTree, batch: Batch[jax.Array]) -> jax.Array:
+    return target_nll(graphdef, in_use(params), batch)
+
   # `step` and `start` donate their input: the new state reuses the memory of
   # the old one.
   return Trainer(
@@ -274,6 +281,11 @@ def _make_trainer(
     # Evaluation donates nothing: the parameters are needed for the next step.
     evaluate=jax.jit(
       on_mesh(make_evaluate(graphdef, in_use)),
+      in_shardings=(placed.model_params, sharding.batch_sharding(mesh)),
+      out_shardings=sharding.replicated(mesh),
+    ),
+    nll=jax.jit(
+      on_mesh(nll),
       in_shardings=(placed.model_params, sharding.batch_sharding(mesh)),
       out_shardings=sharding.replicated(mesh),
     ),

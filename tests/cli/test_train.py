@@ -1,15 +1,19 @@
 """isft-train: a mixture, watched; samples; and flags that cannot work."""
 
 import os
+import signal
 import sys
+import time
 
 import jax
 import pytest
 
+from isft_jax import follow_file
 from isft_jax.experiments.evidence.arms import mark_demonstrations
 from isft_jax.train import metrics
-from tests.commands import command, error_line
+from tests.commands import command, error_line, start
 from tests.dialogues import dialogues, write_records
+from tests.following import folders
 
 
 def _alone():
@@ -134,3 +138,116 @@ def test_the_page_shows_the_samples_of_a_command(folder, tmp_path):
   page = (tmp_path / 'run' / 'report.html').read_text()
   assert '<h2>Samples</h2>' in page
   assert 'Tell me about &lt;b&gt;gold&lt;/b&gt;.' in page
+
+
+FOLLOWED = [
+  *SMALL,
+  *('--config.steps=0', '--config.epochs=2', '--follow_seconds=0.05'),
+]
+
+
+def test_a_folder_is_followed(folder, tmp_path):
+  folders.put(tmp_path / 'in', dialogues()[30:35])
+  rules = tmp_path / 'rules.json'
+  rules.write_text(
+    '{"rules": [{"when": {"role": "user"}, "author": "HARNESS"}]}'
+  )
+  done = command(
+    'train',
+    *FOLLOWED,
+    f'--config.records={folder}/runs',
+    f'--config.heldout={folder}/shown',
+    f'--probe={folder}/facts.csv',
+    f'--workdir={tmp_path}/run',
+    f'--follow={tmp_path}/in',
+    *('--follow_least=2', '--follow_most=2', '--follow_rise=1'),
+    *('--follow_fall=2', '--follow_replay=0.25', '--follow_increments=1'),
+    f'--follow_authors={rules}',
+    before=_alone,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'increment 1: accepted\n' in done.stdout
+  assert done.stdout.endswith(
+    'train_tiny: 1 increments accepted, 0 rolled back, 0 skipped; every event '
+    f'is in {tmp_path}/run/follow.jsonl\n'
+    f'open {tmp_path}/run/report.html, or talk to the model:\n'
+    f'  isft-generate --checkpoint={tmp_path}/run\n'
+  )
+  events = follow_file.read(tmp_path / 'run' / 'follow.jsonl')
+  measured = [e for e in events if e['event'] == 'measured']
+  assert [e['increment'] for e in measured] == [0, 1]
+  assert all(
+    'heldout_loss' in e and 'mean_margin' in e['probe'] for e in measured
+  )
+  # The rules gave the user's turns to the harness.
+  authors = {a for e in events for a in e.get('nll_by_author', ())}
+  assert authors == {'TEMPLATE', 'HARNESS', 'AGENT'}
+  page = (tmp_path / 'run' / 'report.html').read_text()
+  assert '<h2>Increments</h2>' in page
+  # isft-report writes the same page.
+  (tmp_path / 'run' / 'report.html').unlink()
+  again = command('report', f'{tmp_path}/run')
+  assert again.stdout == f'open {tmp_path}/run/report.html\n', again.stderr
+  assert (tmp_path / 'run' / 'report.html').read_text() == page
+  reply = command(
+    'generate',
+    f'--checkpoint={tmp_path}/run',
+    '--prompt=Hi',
+    '--max_new_tokens=2',
+    before=_alone,
+  )
+  assert reply.returncode == 0, reply.stderr
+
+
+def test_following_stops_at_a_signal(folder, tmp_path):
+  folders.put(tmp_path / 'in', dialogues()[30:31])
+  flags = [
+    *FOLLOWED,
+    f'--config.records={folder}/runs',
+    f'--workdir={tmp_path}/run',
+    f'--follow={tmp_path}/in',
+  ]
+  log = tmp_path / 'run' / 'follow.jsonl'
+  for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+    with start('train', *flags, before=_alone) as running:
+      # It looks into the folder, or learns.
+      while not (
+        running.outputs[0].exists()
+        and 'every increment is accepted' in running.outputs[0].read_text()
+        and b'"accepted"' in log.read_bytes()
+      ):
+        assert running.process.is_alive()
+        time.sleep(0.05)
+      before = log.read_bytes()
+      time.sleep(0.5)
+      os.kill(running.process.pid, number)
+      assert running.wait(30).returncode == code
+    assert log.read_bytes() == before
+  # It ends by itself when there is nothing new.
+  assert command(
+    'train', *flags, '--follow_until_idle', before=_alone
+  ).stdout.startswith('warning: every increment is accepted')
+
+
+NOT_WITH_FOLLOW = {
+  '--follow_most=3': '--follow_most needs --follow=DIR',
+  '--follow=. --multihost': (
+    '--follow works on one host, and without --multihost: leave it out'
+  ),
+  '--follow=. --wandb=mine': 'without --wandb: leave it out',
+  '--follow=nowhere': '--follow=nowhere: not a folder; create the folder',
+  '--follow=. --follow_replay=1': '--follow_replay must be from 0 to 0.9',
+}
+
+
+@pytest.mark.parametrize('flags', NOT_WITH_FOLLOW)
+def test_flags_of_following_that_cannot_work(flags, folder, tmp_path):
+  assert NOT_WITH_FOLLOW[flags] in error_line(
+    'train',
+    *SMALL,
+    f'--config.records={folder}/runs',
+    f'--workdir={tmp_path}/run',
+    *flags.split(),
+    cwd=tmp_path,
+    before=_alone,
+  )

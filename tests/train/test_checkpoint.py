@@ -14,7 +14,11 @@ import pytest
 
 from isft_jax.cli import main
 from isft_jax.config import RunConfig
-from isft_jax.train.checkpoint import Checkpoints
+from isft_jax.train.checkpoint import (
+  Checkpoints,
+  checkpoint_folder,
+  point_to,
+)
 from isft_jax.train.trainer import TrainState
 
 CPU = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -452,3 +456,27 @@ def test_when_the_disk_is_full_the_last_checkpoint_is_intact(tmp_path):
   assert restored(tmp_path) == (1, 1)
   # The same again, where there is space, and then more.
   assert written(tmp_path, [2, 3]) == [2, 3]
+
+
+def test_a_workdir_that_points_to_a_run_inside_of_it(tmp_path):
+  for name, step in (('0001', 3), ('0002', 5)):
+    written(tmp_path / 'increments' / name, [step])
+    point_to(tmp_path, f'increments/{name}')
+    with Checkpoints(tmp_path) as checkpoints:
+      assert checkpoints.latest() == step
+  assert checkpoint_folder(tmp_path) == (
+    tmp_path / 'increments' / '0002' / 'checkpoints'
+  )
+  # The same again writes nothing.
+  before = (tmp_path / 'accepted.json').stat()
+  point_to(tmp_path, 'increments/0002')
+  assert (tmp_path / 'accepted.json').stat() == before
+
+
+@pytest.mark.parametrize(
+  'text', ['', '{', '[]', '{}', '{"run": 3}', '{"run": "../other"}']
+)
+def test_a_damaged_pointer_is_refused(text, tmp_path):
+  (tmp_path / 'accepted.json').write_text(text)
+  with pytest.raises(ValueError, match=r'accepted\.json is damaged'):
+    checkpoint_folder(tmp_path)

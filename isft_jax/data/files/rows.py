@@ -125,6 +125,27 @@ def unread(pattern: str | os.PathLike) -> list[str]:
   return [] if place.startswith(HUB) else _search(place)[1]
 
 
+def readable(folder: str | os.PathLike) -> list[str]:
+  """Returns the files of a folder that are read, as sorted paths.
+
+  Unlike `files`, it returns an archive and not its members, does not leave out
+  our own output, and returns [] if there is nothing to read.
+
+  Args:
+    folder: a folder, local or remote.
+  """
+  place = os.fspath(folder)
+  # A folder of a bucket exists once it has a file.
+  if '://' in place:
+    is_folder = epath.Path(place).is_dir()
+    found = [*_remote(place)] if is_folder else []
+    return sorted(str(path) for path in found if _is_read(path.name))
+  # A file that vanishes meanwhile is none.
+  paths = local_files.search(pathlib.Path(os.path.abspath(place)))
+  reads = sorted(str(p) for p in paths if _is_read(p.name) and p.is_file())
+  return local_files.without_repeats(reads)[0]
+
+
 def stems(files: Sequence[str]) -> list[str]:
   """Returns the stem of each file, for the ids of rows that have none.
 

@@ -193,7 +193,7 @@ def fit(
     *(run.model, run.optim, run.mesh, len(source)), anchors=(anchor,)
   )
   state = trainer.start(jax.tree.map(jnp.copy, params))
-  if anchor and anchor != 'average':
+  if objectives.needs_base(run.objective):
     state = state._replace(frozen=params)
   # Train. Values stay on the device until the end, so that steps do not wait.
   started, rows = time.perf_counter(), []

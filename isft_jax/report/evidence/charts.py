@@ -82,16 +82,26 @@ def price(
       )
       told = f'{visible_line(arm)}  {text(margin)}, {text(share, ".1%")}'
       plots.set_tooltip(line.lines[0], told)
+    # Names stand in a column, in the order of the marks, joined by thin lines.
+    styles = plots.arm_styles(margins)
+    ranked = sorted(styles, key=lambda arm: user_like[arm]['mean'])
+    for rank, arm in enumerate(ranked):
       axes.annotate(
         visible_line(arm),
-        (margin['mean'], share['mean']),
-        xytext=(6, 4),
-        textcoords='offset points',
+        (margins[arm]['mean'], user_like[arm]['mean']),
+        xytext=(1.06, (rank + 0.5) / len(ranked)),
+        textcoords='axes fraction',
+        va='center',
         fontsize='small',
-        color=color,
+        color=styles[arm][0],
+        arrowprops={
+          'arrowstyle': '-',
+          'color': styles[arm][0],
+          'lw': 0.5,
+          'relpos': (0, 0.5),
+        },
       )
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
-    axes.margins(x=0.15)
     axes.set_ylim(bottom=0)
     axes.grid()
     axes.set_xlabel('mean margin of told facts, nats per token')

@@ -42,6 +42,7 @@ def curves(
   styles: Mapping[str, ArmStyle],
   unit: str,
   caption: str,
+  across: str = 'optimizer step',
 ) -> plots.Chart | None:
   """Draws values by step, a line for each curve that has a style.
 
@@ -53,6 +54,7 @@ def curves(
     styles: color and dashes of each line.
     unit: what the values are measured in.
     caption: text below the chart.
+    across: what the steps are.
 
   Returns:
     The chart, or None if there is nothing to draw.
@@ -69,14 +71,15 @@ def curves(
     axes = figure.add_subplot()
     for each, (steps, values) in shown.items():
       color, dashes = styles[each]
-      # A curve of one point would be invisible without a mark.
+      # A curve of one point would be invisible without a mark, and so would
+      # points without a line.
       (line,) = axes.plot(
         steps,
         values,
         color=color,
         linestyle=dashes,
         linewidth=2,
-        marker='o' if len(steps) <= 30 else '',
+        marker='o' if len(steps) <= 30 or not dashes else '',
         markersize=4,
         label=visible_line(each),
       )
@@ -85,6 +88,6 @@ def curves(
     axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
     axes.grid(axis='y')
     axes.set_ylabel(unit)
-    axes.set_xlabel('optimizer step')
+    axes.set_xlabel(across)
     plots.legend_above(figure, axes)
   return plots.Chart(name, label, figure, caption)

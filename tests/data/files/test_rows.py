@@ -45,6 +45,24 @@ def test_files_of_a_path_a_folder_and_a_glob(tmp_path):
   assert rows.files(str(tmp_path / 'a.json')) == [str(tmp_path / 'a.json')]
 
 
+def test_files_that_are_read_with_archives_as_they_are(tmp_path):
+  names = ['b.jsonl', 'a.zip', 'c.txt', 'd/e.traj.gz', '.h/i.json', 'f.json']
+  names += ['prepare_report.json', 'config.json']
+  for name in names:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text('{"seed": 0, "model": 0, "mesh": 0}')
+  (tmp_path / 'g.json').symlink_to(tmp_path / 'f.json')
+  (tmp_path / 'folder.json').mkdir()
+  assert rows.readable(tmp_path) == [
+    str(tmp_path / name)
+    for name in (
+      *('a.zip', 'b.jsonl', 'config.json', 'd/e.traj.gz', 'f.json'),
+      'prepare_report.json',
+    )
+  ]
+  assert rows.readable(tmp_path / 'folder.json') == []
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
   (tmp_path / 'run[1].json').touch()
   found = rows.files(tmp_path / 'run[1].json')
@@ -167,6 +185,8 @@ def test_remote_paths(monkeypatch):
     rows.files(f'{base}/**/*.json')
   with pytest.raises(ValueError, match="no trajectories in 'gs://bucket/n"):
     rows.files('gs://bucket/none')
+  assert rows.readable(base) == [f'{base}/b.jsonl', f'{base}/d/a.json']
+  assert rows.readable('gs://bucket/none') == []
 
 
 # ----------------------------------------------------------------------- rows
