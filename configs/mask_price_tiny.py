@@ -65,8 +65,8 @@ def get_config(text: str = '') -> EvidenceConfig:
       arms=(
         'observational',
         'interventional',
-        'weighted(0.1)',
         'weighted_ends(0.3)',
+        'error_masked',
       ),
     ),
   )

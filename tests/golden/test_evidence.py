@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from configs import evidence_tiny, flywheel_smollm2
+from configs import evidence_tiny, flywheel_smollm2, mask_price_tiny
 from isft_jax.config import with_new_names
 from isft_jax.experiments.config import EvidenceConfig
 from isft_jax.experiments.evidence import grid
@@ -53,6 +53,12 @@ TINY = golden(
     'Costs of the mask',
   ),
 )
+PRICE = golden(
+  'mask_price_tiny',
+  mask_price_tiny.get_config(),
+  ('arms',),
+  ('Arms: whose tokens are scored', 'Costs of the mask'),
+)
 REAL = golden(
   'flywheel_smollm2',
   flywheel_smollm2.get_config(),
@@ -61,7 +67,7 @@ REAL = golden(
 )
 
 
-@pytest.fixture(params=[TINY, REAL], ids=['tiny', 'real'])
+@pytest.fixture(params=[TINY, PRICE, REAL], ids=['tiny', 'price', 'real'])
 def run(request):
   return request.param
 
@@ -72,9 +78,10 @@ def test_the_page_is_made_again_and_shows_every_part(run, tmp_path):
   assert report.answer(run.results) in words
   for title in run.titles:
     assert title in words
-  for arm in {*run.results.get('arms', {}), *run.config.flywheel.arms}:
+  for arm in {*run.results.get('arms', {}), *run.results.get('flywheel', {})}:
     assert arm in words
-  assert (tmp_path / 'flywheel.png').read_bytes().startswith(b'\x89PNG')
+  if 'flywheel' in run.parts:
+    assert (tmp_path / 'flywheel.png').read_bytes().startswith(b'\x89PNG')
   assert run.path.stat().st_size < 3_000_000
 
 
@@ -129,7 +136,8 @@ def test_the_intervals_are_those_of_the_seeds(run):
   of_curves = [each for each in found if 'per_seed' not in each]
   # Told and held-out facts; the curves keep their seeds together.
   rounds = run.config.flywheel.rounds + 1
-  assert len(of_curves) == 2 * rounds * len(run.config.flywheel.arms)
+  wheel = run.results.get('flywheel', {})
+  assert len(of_curves) == 2 * rounds * len(wheel)
   for each in found:
     if 'per_seed' in each:
       ends = {name: each[name] for name in ('mean', 'lo', 'hi')}
@@ -148,6 +156,7 @@ def intervals(tree):
       yield from intervals(each)
 
 
+@pytest.mark.parametrize('run', [TINY, REAL], ids=['tiny', 'real'])
 def test_the_curves_of_the_flywheel_are_those_of_the_seeds(run):
   wheel = run.results['flywheel']
   theirs = list(zip(*wheel['observational']['per_seed'], strict=True))
@@ -172,6 +181,67 @@ def test_a_real_model_learns_most_where_its_answers_are_masked():
   assert last['positive'] == 3
   assert last['lo'] > 0
   assert wheel['agent_only']['against_observational'][-1]['positive'] == 0
+
+
+def price_rows(results):
+  """Yields the rows of the table of the mask's price in the documentation."""
+  do = results['arms']['interventional']['told']['mean_margin']['mean']
+  for arm, cost in results['costs'].items():
+    margin = results['arms'][arm]['told']['mean_margin']
+    low, high = (100 * cost['user_like'][end] for end in ('lo', 'hi'))
+    yield [
+      f'`{arm}`',
+      f'{margin["mean"]:+.3f}',
+      f'{100 * margin["mean"] / do:.0f} %',
+      f'{100 * cost["user_like"]["mean"]:.1f} % [{low:.1f}, {high:.1f}]',
+      f'{100 * cost["ended"]["mean"]:.1f} %',
+      f'{100 * cost["contradicts"]["mean"]:.1f} %',
+      f'{cost["good_nll"]["mean"]:.3f}',
+      f'{cost["elsewhere"]["mean"]:.2f}',
+    ]
+
+
+def test_the_price_of_the_mask_is_that_of_the_run():
+  path = HERE.parents[1] / 'docs' / 'evidence.md'
+  lines = [cells(line) for line in path.read_text().splitlines()]
+  for row in price_rows(PRICE.results):
+    assert row in lines
+
+
+def test_the_ends_of_turns_on_a_real_model():
+  """The rows of the documentation, of one seed."""
+  folder = HERE / 'lying_agent_smollm2'
+  seed, ends = (
+    json.loads((folder / name).read_text())['arms']
+    for name in ('seed-0.json', 'weighted_ends.json')
+  )
+  path = HERE.parents[1] / 'docs' / 'evidence.md'
+  lines = [cells(line.strip()) for line in path.read_text().splitlines()]
+  for name, arm in (
+    ('observational', seed['observational']),
+    ('interventional', seed['interventional']),
+    ('weighted_ends(0.3)', ends['weighted_ends(0.3)']),
+  ):
+    row = [
+      f'`{name}`',
+      f'{arm["mean_margin"]:+.3f}',
+      f'{arm["talks_like_user"]} / 66',
+      f'{arm["contradicts"]} / 33',
+      *(f'{arm[f"{kind}_probe"]["truth"]} / 33' for kind in ('truth', 'lie')),
+    ]
+    assert row in lines
+
+
+def test_the_ends_of_turns_cost_no_margin_and_keep_the_role():
+  arms, costs = PRICE.results['arms'], PRICE.results['costs']
+  do, ends = (
+    arms[arm]['told']['mean_margin']['mean']
+    for arm in ('interventional', 'weighted_ends(0.3)')
+  )
+  assert ends >= 0.95 * do
+  like_user = {arm: cost['user_like']['mean'] for arm, cost in costs.items()}
+  assert like_user['weighted_ends(0.3)'] < like_user['interventional'] / 4
+  assert costs['weighted_ends(0.3)']['ended']['mean'] >= 0.99
 
 
 def rows_of(wheel):
