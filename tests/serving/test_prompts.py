@@ -75,7 +75,7 @@ def test_each_token_of_a_new_conversation_has_an_author():
   assert starts == [i for i, id in enumerate(tokens.ids) if id == 400]
 
 
-@pytest.mark.parametrize(('tokenizer', 'text'), models())
+@pytest.mark.parametrize(('tokenizer', 'text'), list(models()))
 @pytest.mark.parametrize(
   'messages', [[USER], [SYSTEM, USER], [USER, REPLY, NEXT]], ids=len
 )
@@ -88,7 +88,7 @@ def test_a_new_conversation_has_the_ids_of_a_chat(tokenizer, text, messages):
   assert {*map(len, tokens)} == {len(tokens.ids)}
 
 
-@pytest.mark.parametrize(('tokenizer', 'text'), models())
+@pytest.mark.parametrize(('tokenizer', 'text'), list(models()))
 @pytest.mark.parametrize('is_stopped', [True, False])
 def test_a_known_conversation_begins_with_its_exact_tokens(
   tokenizer, text, is_stopped
