@@ -391,7 +391,7 @@ def score(
   nll_NK = np.concatenate(
     [
       sharding.fetch(
-        _target_nll(graphdef, params, _score_batch(rows[n : n + B], (B, L, K)))
+        _target_nll(graphdef, params, score_batch(rows[n : n + B], (B, L, K)))
       )
       for n in progress_bar.track(
         range(0, len(rows), B), 'claims', batches, 'batches'
@@ -409,10 +409,15 @@ def score(
   return nll_BK, weights_BK
 
 
-def _score_batch(
+def score_batch(
   claims: Sequence[Slot], shape: tuple[int, int, int]
 ) -> Batch[np.ndarray]:
-  """Returns a batch of shape (B, L, K): one claim per row, then empty rows."""
+  """Returns a batch in which each row scores the tokens of one claim.
+
+  Args:
+    claims: at most B slots.
+    shape: rows B, tokens L and targets K per row; further rows are empty.
+  """
   # Segment 0 is padding, and a weight of 0 masks a target.
   B, L, K = shape
   zeros_BL, zeros_BK = np.zeros((B, L), np.int32), np.zeros((B, K), np.int32)
