@@ -52,22 +52,35 @@ def get_config(text: str = '') -> DeploymentConfig:
     sft=StageConfig(
       batch_size=8,
       seq_len=128,
-      steps=300,
+      steps=600,
       optim=OptimConfig(
         learning_rate=5e-4, schedule='cosine', warmup_steps=20, b2=0.99
       ),
     ),
     # Four records per row, so that a step of any arm has 32 records.
     finetune=stage(
-      1e-4,
-      40,
+      3e-4,
+      100,
       batch_size=8,
       seq_len=168,
       documents_per_row=4,
       targets_per_row=144,
     ),
     # 16 problems per step, with 8 samples each.
-    reinforce=stage(1e-4, 40, batch_size=16),
-    continual=ContinualConfig(seeds=3, turns=160, tests=200, steps=12),
+    reinforce=stage(1e-4, 60, batch_size=16),
+    continual=ContinualConfig(
+      seeds=3,
+      turns=120,
+      tests=200,
+      steps=12,
+      arms=(
+        'observational',
+        'interventional_paper',
+        'interventional',
+        'oracle',
+        'solutions',
+        'joint',
+      ),
+    ),
     reply_tokens=10,
   )

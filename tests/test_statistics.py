@@ -62,8 +62,12 @@ def test_wilsons_interval_by_hand():
   half = z * math.sqrt(0.37 * 0.63 / 100 + z**2 / 40_000)
   found = wilson(37, 100)
   assert found == {
-    'lo': pytest.approx((0.37 + z**2 / 200 - half) / (1 + z**2 / 100), rel=1e-6),
-    'hi': pytest.approx((0.37 + z**2 / 200 + half) / (1 + z**2 / 100), rel=1e-6),
+    'lo': pytest.approx(
+      (0.37 + z**2 / 200 - half) / (1 + z**2 / 100), rel=1e-6
+    ),
+    'hi': pytest.approx(
+      (0.37 + z**2 / 200 + half) / (1 + z**2 / 100), rel=1e-6
+    ),
   }
 
 

@@ -1,6 +1,6 @@
 """Grid of small runs with a file of results each, so that it resumes.
 
-    ROOM/seed-N/NAME.json    written atomically when the run is finished
+ROOM/seed-N/NAME.json    written atomically when the run is finished
 """
 
 import json

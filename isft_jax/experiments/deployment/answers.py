@@ -78,9 +78,7 @@ def sample(
   return answers
 
 
-def _cut(
-  renderer: Renderer, ids_T: np.ndarray, is_end_V: np.ndarray
-) -> Answer:
+def _cut(renderer: Renderer, ids_T: np.ndarray, is_end_V: np.ndarray) -> Answer:
   """Returns the answer of sampled ids, which may go on after its end."""
   ends = np.flatnonzero(is_end_V[ids_T])
   kept_T = ids_T[: ends[0] + 1] if ends.size else ids_T

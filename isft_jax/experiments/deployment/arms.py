@@ -7,7 +7,7 @@ same number of records each. Rows with and without y^ come in the same order.
 
     arm                   rows                                scored
     sft                   none: the first policy
-    sft_more              conversations of the first policy   solutions
+    sft_more              conversations of the first policy   y*; x, v a little
     rest                  right ones of K samples per problem the samples
     reinforce             K samples per problem, live         by advantage
     oracle                x, y*                               y*
@@ -43,6 +43,7 @@ from isft_jax.experiments.deployment.stream import Answer, Turn
 from isft_jax.experiments.evidence import bases
 from isft_jax.types import Example, Provenance, Segment, Trajectory, Verdict
 from isft_jax.worlds.problems.problem import Problem
+from isft_jax.worlds.problems.world import World
 
 PAPER = 'interventional_paper'
 
@@ -58,7 +59,7 @@ class Arm(NamedTuple):
 
 _NAMED = {
   'sft': Arm('none'),
-  'sft_more': Arm('lessons', SOLUTIONS),
+  'sft_more': Arm('lessons', policies.LESSONS),
   'rest': Arm('samples', 'truth_only'),
   'reinforce': Arm('live'),
   'oracle': Arm('pairs', SOLUTIONS),
@@ -109,12 +110,7 @@ def deploy(
   policy = policies.prepare(config, workdir, seed)
   world = policy.world
   problems = world.make('agent', config.turns, seed)
-  # The test problems, or those of the deployment in other words.
-  tests = world.make(
-    config.evaluate_on,
-    config.tests,
-    seed if config.evaluate_on == 'test' else 1000 + seed,
-  )
+  tests = make_tests(config, world, config.tests, seed)
   tries = answers.meet(policy, policy.params, tests, config.reply_tokens)
   return Deployment(
     policy,
@@ -132,6 +128,23 @@ def deploy(
   )
 
 
+def make_tests(
+  config: DeploymentConfig, world: World, number: int, seed: int
+) -> list[Problem]:
+  """Returns problems to evaluate on.
+
+  These are test problems, or those of the deployment in other words.
+
+  Args:
+    config: its `evaluate_on`.
+    world: the world.
+    number: their number.
+    seed: seed of the run.
+  """
+  wording = seed if config.evaluate_on == 'test' else 1000 + seed
+  return world.make(config.evaluate_on, number, wording)
+
+
 def run(
   config: DeploymentConfig,
   deployment: Deployment,
@@ -147,7 +160,8 @@ def run(
     name: name of the arm.
 
   Returns:
-    What `answers.evaluate` returns; 'turns', 'corrections' and
+    What `answers.evaluate` returns; 'asked_again', greedy first answers to the
+    problems that were answered wrongly in the deployment; 'turns', 'corrections' and
     'wrong_corrections', their numbers; 'train', a summary, or None.
   """
   arm, policy = arm_from_name(name), deployment.policy
@@ -171,9 +185,17 @@ def run(
       params, trained = bases.fit(settings, records, params, steps)
   shutil.rmtree(folder, ignore_errors=True)
   wrong = [turn for turn in turns if not turn.outcome.is_right]
+  # The problems of the corrections again, in the same words.
+  replies = answers.meet(
+    policy, params, [turn.problem for turn in wrong], config.reply_tokens
+  )
   return answers.evaluate(
     policy, params, deployment.tests, deployment.frozen, config.reply_tokens
   ) | {
+    'asked_again': ''.join(
+      '01'[policy.world.verify(reply.text, turn.problem).is_right]
+      for reply, turn in zip(replies, wrong, strict=True)
+    ),
     'turns': len(turns),
     'corrections': len(wrong),
     'wrong_corrections': sum(

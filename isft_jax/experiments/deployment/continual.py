@@ -72,7 +72,7 @@ def run(
   world, seed = policy.world, policy.seed
   order = np.random.default_rng([_SKILLS, seed]).permutation(world.skill_names)
   skills = [str(skill) for skill in order]
-  tests = world.make('test', min(settings.tests, world.size('test')), seed)
+  tests = arms.make_tests(config, world, settings.tests, seed)
 
   params = policy.params
   right = [_evaluate(config, deployment, params, tests)]
@@ -85,7 +85,10 @@ def run(
       problem
       for skill in names
       for problem in world.make(
-        'agent', min(settings.turns, world.size('agent', [skill])), seed, [skill]
+        'agent',
+        min(settings.turns, world.size('agent', [skill])),
+        seed,
+        [skill],
       )
     ]
     rows, share = _make_rows(config, deployment, params, problems, name, number)

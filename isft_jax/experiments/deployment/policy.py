@@ -38,6 +38,10 @@ WORLDS: dict[str, World] = {
 }
 # Only solutions are scored, as in supervised fine-tuning.
 SOLUTIONS = 'DEMONSTRATION=1'
+# Words of users and harness have a small weight in supervised fine-tuning. A
+# base that has only learned to answer cannot predict them at all, and the arms
+# that score them would learn nothing else.
+LESSONS = 'DEMONSTRATION=1,USER=0.1,HARNESS=0.1,TEMPLATE=0.1'
 # First key of the random stream of `lessons`.
 _LESSONS = 4
 
@@ -87,7 +91,7 @@ def prepare(
   # Supervised fine-tuning. Adapters are merged, so that each arm has new ones.
   examples = map(renderer.example, lessons(config, seed))
   records = bases.write_records(renderer, folder / 'sft', examples)
-  run = bases.make_run(config, config.sft, 'sft', SOLUTIONS, folder, seed)
+  run = bases.make_run(config, config.sft, 'sft', LESSONS, folder / 'sft', seed)
   params, _ = bases.fit(run, records, params)
   shutil.rmtree(folder / 'sft')
   if config.lora.rank:
@@ -151,9 +155,7 @@ def lessons(config: DeploymentConfig, seed: int) -> list[Trajectory]:
       wrong = problem.wrong_solution
       failed = (
         Segment('assistant', wrong, Provenance.AGENT, Verdict.WRONG),
-        Segment(
-          'user', phrases.draw_verdict(False, rng), Provenance.HARNESS
-        ),
+        Segment('user', phrases.draw_verdict(False, rng), Provenance.HARNESS),
       )
       *asked, demonstrated = solved.segments
       solved = Trajectory(problem.id, (*asked, *failed, demonstrated))

@@ -22,7 +22,10 @@ Runs = Mapping[tuple[int, str], dict[str, Any]]
 # Second tries, by the name of their text in a run's file.
 TRIES = ('second', 'again', 'after_sft')
 # Figures of an arm; see `shares`.
-FIGURES = ('first', *TRIES, *(f'repaired_{name}' for name in TRIES))
+FIGURES = (
+  *('first', 'asked_again', *TRIES),
+  *(f'repaired_{name}' for name in TRIES),
+)
 # Arms that the others are compared with.
 REFERENCES = ('sft', 'oracle', 'interventional_paper')
 CONTINUAL_REFERENCES = ('observational', 'oracle')
@@ -71,13 +74,18 @@ def shares(run: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 
   Returns:
     first: first tries that are right.
+    asked_again: first tries at the problems that were answered wrongly in the
+      deployment.
     second, again, after_sft: problems that are solved by the first or the
       second try. The first try of `after_sft` is that of the first policy.
     repaired_...: second tries that are right, of those that were made or could
       not be made because the first had no end.
   """
   number = len(run['first'])
-  found = {'first': (run['first'].count('1'), number)}
+  found = {
+    name: (run[name].count('1'), len(run[name]))
+    for name in ('first', 'asked_again')
+  }
   for name in TRIES:
     marks = run[name]
     found[name] = (number - marks.count('0'), number)
@@ -186,9 +194,7 @@ def forgetting(table_ES: np.ndarray) -> float:
   """
   T = len(table_ES) - 1
   # Row t is after increment t; column s - 1 is the skill of increment s.
-  drops = [
-    table_ES[s:, s - 1].max() - table_ES[-1, s - 1] for s in range(1, T)
-  ]
+  drops = [table_ES[s:, s - 1].max() - table_ES[-1, s - 1] for s in range(1, T)]
   return float(np.mean(drops)) if drops else 0.0
 
 

@@ -13,7 +13,8 @@ _SHARE = {
 }
 _DIFFERENCE = {**_SUMMARY, 'positive': int}
 _ARM = {
-  **dict.fromkeys(('first', 'second', 'again', 'after_sft'), _SHARE),
+  **dict.fromkeys(('first', 'asked_again', 'second'), _SHARE),
+  **dict.fromkeys(('again', 'after_sft'), _SHARE),
   **dict.fromkeys(
     ('repaired_second', 'repaired_again', 'repaired_after_sft'), _SHARE
   ),

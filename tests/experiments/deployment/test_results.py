@@ -10,12 +10,14 @@ def test_shares_of_a_run():
   """Five problems: two right at once, then 1, 2 and 0 of three repaired."""
   run = {
     'first': '11000',
+    'asked_again': '0100',
     'second': '--100',
     'again': '--110',
     'after_sft': '1-001',  # the first policy was right on one problem
   }
   assert results.shares(run) == {
     'first': (2, 5),
+    'asked_again': (1, 4),
     'second': (3, 5),
     'repaired_second': (1, 3),
     'again': (4, 5),
@@ -31,7 +33,11 @@ def test_accuracies_are_in_the_order_of_the_increments():
     'test_skills': ['a', 'b', 'a', 'b'],
     'right': ['1000', '1110', '0101'],
   }
-  assert results.accuracies(run).tolist() == [[0.0, 0.5], [0.5, 1.0], [1.0, 0.0]]
+  assert results.accuracies(run).tolist() == [
+    [0.0, 0.5],
+    [0.5, 1.0],
+    [1.0, 0.0],
+  ]
 
 
 def test_forgetting_is_the_drop_from_the_best_since_the_own_increment():

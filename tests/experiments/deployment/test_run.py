@@ -81,7 +81,9 @@ def test_increments(config, done):
   skills = 10
   for arm in ('interventional', 'oracle', 'solutions'):
     assert len(found[arm]['all']) == skills + 1
-    assert [len(found[arm][k]) for k in ('old', 'new', 'unseen')] == [skills] * 3
+    assert [len(found[arm][k]) for k in ('old', 'new', 'unseen')] == [
+      skills
+    ] * 3
     assert found[arm]['old'][0] is None and found[arm]['unseen'][-1] is None
   assert len(found['joint']['all']) == 2
   assert found['joint']['forgetting'] is None
