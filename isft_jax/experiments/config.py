@@ -351,9 +351,9 @@ class DeploymentConfig(WorkdirConfig):
   # Supervised fine-tuning of the base, which gives the first policy.
   sft: StageConfig = field(default_factory=StageConfig)
   # Fine-tuning of each arm. Its learning rate is constant.
-  finetune: StageConfig = field(default_factory=StageConfig)
+  finetune: StageConfig = field(default_factory=lambda: StageConfig(steps=40))
   # REINFORCE: steps, problems per step (batch_size), optimizer.
-  reinforce: StageConfig = field(default_factory=StageConfig)
+  reinforce: StageConfig = field(default_factory=lambda: StageConfig(steps=40))
   continual: ContinualConfig = field(default_factory=ContinualConfig)
   reply_tokens: int = 12  # maximum tokens per reply
 

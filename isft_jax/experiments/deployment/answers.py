@@ -1,4 +1,4 @@
-"""Samples answers with their exact ids, and evaluates first and second tries."""
+"""Samples answers with their exact ids; evaluates first and second tries."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +16,8 @@ from isft_jax.inference.sampling import Sampling
 from isft_jax.types import PyTree
 from isft_jax.worlds.problems.problem import Problem
 
-# Prompts per batch. All batches have as many, so that few programs are
-# compiled.
+# Maximum prompts per batch. Fewer are padded to a power of two, so that few
+# programs are compiled.
 ROWS = 128
 
 # Seeds of sampling: one per kind of answers and policy.
@@ -58,10 +58,11 @@ def sample(
 
   answers = []
   longest = max(prompts, key=len, default=np.zeros(0, np.int32))
-  for start in range(0, len(prompts), ROWS):
-    batch = list(prompts[start : start + ROWS])
+  size = min(ROWS, 1 << max(0, len(prompts) - 1).bit_length())
+  for start in range(0, len(prompts), size):
+    batch = list(prompts[start : start + size])
     # Every batch contains the longest prompt, so that all have one shape.
-    filled = [*batch, *[longest] * (ROWS + 1 - len(batch))]
+    filled = [*batch, *[longest] * (size + 1 - len(batch))]
     sampled = generate(
       policy.graphdef,
       params,
@@ -79,7 +80,7 @@ def sample(
 
 
 def _cut(renderer: Renderer, ids_T: np.ndarray, is_end_V: np.ndarray) -> Answer:
-  """Returns the answer of sampled ids, which may go on after its end."""
+  """Returns the answer of sampled ids, without those after its end."""
   ends = np.flatnonzero(is_end_V[ids_T])
   kept_T = ids_T[: ends[0] + 1] if ends.size else ids_T
   text = decode(
@@ -153,7 +154,7 @@ def evaluate(
     'unreadable' is the number of greedy first answers without a readable
     answer.
   """
-  world, renderer = policy.world, policy.renderer
+  world = policy.world
   first = stream.make_turns(
     world,
     problems,

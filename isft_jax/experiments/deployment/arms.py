@@ -161,8 +161,9 @@ def run(
 
   Returns:
     What `answers.evaluate` returns; 'asked_again', greedy first answers to the
-    problems that were answered wrongly in the deployment; 'turns', 'corrections' and
-    'wrong_corrections', their numbers; 'train', a summary, or None.
+    problems that were answered wrongly in the deployment; 'turns',
+    'corrections' and 'wrong_corrections', their numbers; 'train', a summary, or
+    None.
   """
   arm, policy = arm_from_name(name), deployment.policy
   params, trained = policy.params, None

@@ -66,8 +66,8 @@ def plain_statement(arms: Arms) -> str:
     against = ours['against']['oracle']['first']
     sentences.append(
       'The same corrections without the own answers (x, y*) solve '
-      f'{share(arms["oracle"]["first"])} on a first try: the stream minus these '
-      f'is {difference(against, shares=True)}.'
+      f'{share(arms["oracle"]["first"])} on a first try: the stream minus '
+      f'these is {difference(against, shares=True)}.'
     )
   again = ours['against']['sft']['asked_again']
   sentences.append(
@@ -102,7 +102,7 @@ def tries(arms: Arms) -> Section:
     Block(
       _repaired(main),
       heading='Second tries that are right',
-      note='Of the problems whose first try was wrong. Each arm has its own, '
+      note='Shares of the problems whose first try was wrong. Each arm has its own, '
       "but in the last column all continue the first policy's answers.",
     ),
     *_differences(main),
@@ -116,7 +116,8 @@ def tries(arms: Arms) -> Section:
     f'With a second try after a verdict, {two} solves most '
     f'({share(main[two]["second"])}).',
     'Whether an agent gets a second try in use: it needs a verifier then. All '
-    'columns but the first use it at test time, so compare arms within a column.',
+    'columns with a second try use it at test time, so compare arms within a '
+    'column.',
   )
 
 
