@@ -58,9 +58,7 @@ def test_differences_are_paired_by_seed():
   for mine in arms.values():
     for other, figures in mine['against'].items():
       for name, difference in figures.items():
-        pairs = paired(
-          mine[name]['per_seed'], arms[other][name]['per_seed']
-        )
+        pairs = paired(mine[name]['per_seed'], arms[other][name]['per_seed'])
         assert difference == pytest.approx(pairs, abs=1e-12)
 
 
@@ -89,7 +87,9 @@ def arm_rows():
   """Yields the rows of the table of arms in the docs."""
   for arm, figures in RESULTS['arms'].items():
     against = figures['against'].get('sft')
-    lo, hi = (100 * figures['repaired_second']['wilson'][e] for e in ('lo', 'hi'))
+    lo, hi = (
+      100 * figures['repaired_second']['wilson'][e] for e in ('lo', 'hi')
+    )
     yield [
       arm,
       percent(figures['first']),

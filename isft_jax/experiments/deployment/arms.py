@@ -3,7 +3,8 @@
     first policy --sampled answers--> turns --> rows (arm) --objective--> model
 
 All arms start from the first policy, and have the same number of steps with the
-same number of records each. Rows with and without y^ come in the same order.
+same number of records each, but for `reinforce`. Rows with and without y^ come
+in the same order.
 
     arm                   rows                                scored
     sft                   none: the first policy

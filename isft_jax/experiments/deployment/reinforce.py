@@ -95,7 +95,8 @@ def train(
   """
   stage, K = config.reinforce, config.samples
   # What learns, and the step, compiled once per experiment.
-  learning, frozen = policy.params, ()
+  learning: PyTree = policy.params
+  frozen: PyTree = ()
   if config.lora.rank:
     learning, frozen = lora.split(policy.params)
   dtype = 'float32' if config.lora.rank else config.model.param_dtype

@@ -111,10 +111,10 @@ def arms(config: DeploymentConfig, runs: Runs) -> dict[str, Any]:
       # A verdict in the conversation, against a second sample without it.
       'second_minus_again': _paired(figures['second'], figures['again']),
     }
-  for arm, mine in by_arm.items():
-    mine['against'] = {
+  for arm, figures in by_arm.items():
+    figures['against'] = {
       other: {
-        name: _paired(mine[name], by_arm[other][name]) for name in FIGURES
+        name: _paired(figures[name], by_arm[other][name]) for name in FIGURES
       }
       for other in REFERENCES
       if other in by_arm and other != arm
@@ -149,12 +149,12 @@ def continual(config: DeploymentConfig, runs: Runs) -> dict[str, Any]:
         'forgetting': summary([forgetting(table) for table in tables]),
       }
     by_arm[arm] = figures
-  for arm, mine in by_arm.items():
-    mine['against'] = {
+  for arm, figures in by_arm.items():
+    figures['against'] = {
       other: {
-        name: _paired(mine[name], by_arm[other][name])
+        name: _paired(figures[name], by_arm[other][name])
         for name in ('final', 'forgetting')
-        if mine[name] and by_arm[other][name]
+        if figures[name] and by_arm[other][name]
       }
       for other in CONTINUAL_REFERENCES
       if other in by_arm and other != arm

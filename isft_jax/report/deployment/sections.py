@@ -9,11 +9,13 @@ from isft_jax.report.deployment import charts
 from isft_jax.report.document import Block
 from isft_jax.report.evidence import charts as evidence_charts
 from isft_jax.report.evidence.words import (
+  Interval,
   Section,
   difference,
   points,
   text,
 )
+from isft_jax.report.plots import Chart
 from isft_jax.report.tables import Table
 
 PAPER = 'interventional_paper'
@@ -48,7 +50,7 @@ def share(figure: Mapping) -> str:
   return f'{100 * figure["mean"]:.1f} % [{lo:.1f}, {hi:.1f}]'
 
 
-def points_text(value: Mapping) -> str:
+def points_text(value: Interval) -> str:
   """Returns a difference of shares in points: '+1.2 [-0.3, +2.7]'."""
   return text(points(value), '+.1f')
 
@@ -102,8 +104,8 @@ def tries(arms: Arms) -> Section:
     Block(
       _repaired(main),
       heading='Second tries that are right',
-      note='Shares of the problems whose first try was wrong. Each arm has its own, '
-      "but in the last column all continue the first policy's answers.",
+      note='Shares of the problems whose first try was wrong. In the last '
+      "column, all arms continue the first policy's first tries.",
     ),
     *_differences(main),
   ]
@@ -178,7 +180,7 @@ def budgets(arms: Arms) -> Section:
     [Block(Table('Budgets of the arms', header, rows))],
     'All arms have the same number of steps with the same number of records '
     'each, but for those named _tokens, which stop after as many scored tokens '
-    f'as {PAPER} has. reinforce has as many steps, with its own batches.',
+    f'as {PAPER} has. reinforce has its own steps and batches.',
     'Equal computing time: reinforce and rest also sample answers.',
   )
 
@@ -283,7 +285,7 @@ def _differences(arms: Arms) -> list[Block]:
   return blocks
 
 
-def _dots(name: str, rows: Sequence[tuple[str, Mapping]], label: str) -> object:
+def _dots(name: str, rows: Sequence[tuple[str, Interval]], label: str) -> Chart:
   # The bar is the interval over seeds.
   return evidence_charts.dots(
     name, [(arm, points(value)) for arm, value in rows], f'{label}.', '%'

@@ -96,9 +96,7 @@ def test_a_run_of_it_and_its_page(config, tmp_path):
   found = run.reproduce(config, str(tmp_path))
   assert found['base']['kind'] == 'given'
   assert list(found['arms']) == list(ARMS)
-  trained = {
-    each['name']: each['train'] for each in found['runs']['arms']
-  }
+  trained = {each['name']: each['train'] for each in found['runs']['arms']}
   losses = [trained[arm][0]['final_loss'] for arm in ARMS[1:]]
   assert len({*losses}) == len(losses)
   # Three skills: three increments.

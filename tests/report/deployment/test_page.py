@@ -156,7 +156,7 @@ def test_the_page_shows_every_part(tmp_path):
     'As many scored tokens as interventional_paper',
     'What each arm is trained on',
     'Right first tries on all skills at the end: observational 55.0',
-    'oracle DEMONSTRATION=1 4 0.001'.split()[1],
+    'DEMONSTRATION=1 4 0.001',
   ):
     assert text in shown, text
 
@@ -198,5 +198,5 @@ def test_several_deployments_are_not_a_summary_of_seeds(tmp_path):
   paths = [tmp_path / f'{i}.json' for i in range(2)]
   for path in paths:
     path.write_text(json.dumps(results()))
-  with pytest.raises(ValueError, match='the results of a deployment run, which'):
+  with pytest.raises(ValueError, match='the results of a deployment run'):
     rebuild.rebuild([*map(str, paths)])
