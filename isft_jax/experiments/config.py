@@ -304,10 +304,10 @@ class DeploymentConfig(WorkdirConfig):
   seed: int = 0  # first seed
   seeds: int = 5  # number of seeds, from config.seed on
   world: str = 'arithmetic'  # 'arithmetic', 'facts' or 'physics'
-  # Solved problems that the base and the first policy learn from: number of
-  # problems of the split 'train' (0: all), and of wordings for pre-training.
+  # Problems of the split 'train' that the base and the first policy learn from;
+  # 0: all.
   solved: int = 0
-  wordings: int = 3
+  wordings: int = 3  # wordings of each of these problems for pre-training
   # Share of the problems of supervised fine-tuning that begin with a scripted
   # wrong answer and a verdict, so that the first policy knows second tries.
   p_scripted: float = 0.5

@@ -58,8 +58,10 @@ def test_differences_are_paired_by_seed():
   for mine in arms.values():
     for other, figures in mine['against'].items():
       for name, difference in figures.items():
-        pairs = paired(mine[name]['per_seed'], arms[other][name]['per_seed'])
-        assert difference == pytest.approx(pairs, abs=1e-12)
+        again = paired(mine[name]['per_seed'], arms[other][name]['per_seed'])
+        assert again.keys() == difference.keys()
+        for key, value in difference.items():
+          assert value == pytest.approx(again[key], abs=1e-12)
 
 
 def test_arms_of_one_deployment_have_its_corrections():

@@ -52,6 +52,7 @@ PAGES = {
   'seeds': ('lying_agent_tiny/seed-0.json', of_seeds),
   'evidence': ('evidence_tiny/results.json', of_run),
   'flywheel': ('flywheel_smollm2/results.json', of_run),
+  'deployment': ('deployment_tiny/results.json', of_run),
   'theory': ('theory/theory.json', of_theory),
 }
 
