@@ -341,7 +341,7 @@ class DeploymentConfig(WorkdirConfig):
     'observational_tokens',
     'interventional_tokens',
   )
-  vocab_size: int = 512  # of the tokenizer that the run trains
+  vocab_size: int = 512  # vocabulary size of the tokenizer that the run trains
   model: ModelConfig = field(default_factory=ModelConfig)
   # Adapters that learn instead of all weights. They need model.init_from.
   lora: LoraConfig = field(default_factory=LoraConfig)

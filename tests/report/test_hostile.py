@@ -189,6 +189,12 @@ SETTINGS = ('config', 'environment', 'settings', 'unfinished')
       'its values do not fit together',
     ),
     ('theory', ('beta',), 'x', 'beta is a text, expected an object'),
+    (
+      'deployment',
+      ('arms', 'sft', 'first', 'wilson'),
+      'x',
+      'arms.sft.first.wilson is a text, expected an object or null',
+    ),
   ],
 )
 def test_the_line_names_the_key(kind, path, value, line, undrawn, tmp_path):

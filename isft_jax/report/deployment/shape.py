@@ -24,7 +24,7 @@ _ARM = {
   'second_minus_again': _DIFFERENCE,
   'against': {...: {...: _DIFFERENCE}},
 }
-_BY_INCREMENT = [({**_MEAN}, None)]
+_BY_INCREMENT = [(_MEAN, None)]
 _CONTINUAL = {
   'all': [_MEAN],
   'final': _SUMMARY,
@@ -37,10 +37,20 @@ _RUN = {
   'name': str,
   'seed': int,
   'seconds': float,
-  'train': [{'objective': str, 'steps': int, 'learning_rate': float}],
+  'train': [
+    {
+      'objective': str,
+      'steps': int,
+      'learning_rate': float,
+      **dict.fromkeys(('seed?', 'scored_tokens?', 'clip_norm?'), float),
+      **dict.fromkeys(('eps?', 'final_loss?', 'seconds?'), (float, None)),
+      **dict.fromkeys(('reward_first?', 'reward_last?'), float),
+    }
+  ],
 }
 RUN = {
   'experiment': str,
+  'seed?': int,
   'seeds': [int],
   'config': {
     'world': str,
