@@ -2,11 +2,11 @@
 
 Reproduces: the arms of de Freitas, "CIC: Continual, Interactive, Causal Agents"
   (2026), on another model and other problems: SmolLM2-135M-Instruct (from a
-  package on PyPI) with LoRA of rank 16 answers questions about 212 real facts
+  package on PyPI) with LoRA of rank 16 answers questions about real facts
   by sampling. A harness says whether it is right, and shows the solution if it
   is not. Facts do not follow from each other, so the arms are asked about the
   facts of the deployment again, in other words.
-Hardware: one accelerator with 16 GB of memory, or many hours of a CPU.
+Hardware: an accelerator, or a CPU and many hours.
 Time: not measured as a whole. One step of each arm, for 4 problems of one seed,
   takes 2 minutes on two CPU cores.
 Expected: not measured.
