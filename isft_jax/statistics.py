@@ -1,4 +1,4 @@
-"""Means over seeds, with confidence intervals and paired differences."""
+"""Means over seeds and shares of trials, with confidence intervals."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -61,3 +61,38 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
   pairs = zip(ours, theirs, strict=True)
   differences = [float(a - b) for a, b in pairs]
   return summary(differences) | {'positive': sum(d > 0 for d in differences)}
+
+
+def wilson(successes: int, number: int) -> dict[str, float]:
+  """Returns Wilson's 95 % confidence interval of a share.
+
+    (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+  It assumes independent trials with one probability, and lies within 0 and 1.
+
+  Args:
+    successes: number of successes.
+    number: number of trials n, at least 1.
+
+  Returns:
+    {'lo', 'hi'}.
+
+  Raises:
+    ValueError: there are no trials, or more successes than trials.
+
+  Source: Wilson 1927, "Probable inference, the law of succession, and
+  statistical inference".
+  """
+  if not 0 <= successes <= number or not number:
+    raise ValueError(
+      f'a share needs at least one trial and at most as many successes (got '
+      f'{successes} of {number})'
+    )
+  p, z = successes / number, float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+  middle = p + z**2 / (2 * number)
+  half = z * np.sqrt(p * (1 - p) / number + z**2 / (4 * number**2))
+  scale = 1 + z**2 / number
+  return {
+    'lo': max(0.0, float((middle - half) / scale)),
+    'hi': min(1.0, float((middle + half) / scale)),
+  }

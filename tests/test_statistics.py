@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from isft_jax.statistics import interval, paired, summary
+from isft_jax.statistics import interval, paired, summary, wilson
 
 
 def test_the_interval_of_five_seeds():
@@ -54,3 +54,35 @@ def test_what_differs_between_seeds_cancels_in_pairs():
 def test_pairs_of_other_numbers_of_seeds_are_refused():
   with pytest.raises(ValueError):
     paired([1.0, 2.0], [1.0])
+
+
+def test_wilsons_interval_by_hand():
+  """37 of 100: (0.37 + z^2/200 +- z sqrt(...)) / (1 + z^2/100), z = 1.96."""
+  z = 1.959964
+  half = z * math.sqrt(0.37 * 0.63 / 100 + z**2 / 40_000)
+  found = wilson(37, 100)
+  assert found == {
+    'lo': pytest.approx(
+      (0.37 + z**2 / 200 - half) / (1 + z**2 / 100), rel=1e-6
+    ),
+    'hi': pytest.approx(
+      (0.37 + z**2 / 200 + half) / (1 + z**2 / 100), rel=1e-6
+    ),
+  }
+
+
+@pytest.mark.parametrize('number', [1, 10, 2500])
+def test_wilsons_interval_of_none_and_of_all(number):
+  """None: from 0 to z^2 / (n + z^2). All is its mirror image."""
+  top = 3.841459 / (number + 3.841459)
+  none, every = wilson(0, number), wilson(number, number)
+  assert none['lo'] == pytest.approx(0, abs=1e-12)
+  assert none['hi'] == pytest.approx(top, rel=1e-6)
+  assert every['lo'] == pytest.approx(1 - top, rel=1e-6)
+  assert every['hi'] == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize(('right', 'number'), [(0, 0), (3, 2), (-1, 2)])
+def test_a_share_of_impossible_counts_is_an_error(right, number):
+  with pytest.raises(ValueError, match='a share needs at least one trial'):
+    wilson(right, number)

@@ -5,6 +5,7 @@
   isft-reproduce --config=configs/lying_agent_tiny.py --seeds=0:5
   isft-reproduce --config=lying_agent_tiny --config.arms=agent_only,truth_only
   isft-reproduce --config=configs/evidence_tiny.py:only=flywheel
+  isft-reproduce --config=configs/deployment_tiny.py
   isft-reproduce --config=lying_agent_smollm2 --dialogues=FILE --facts=FILE
   isft-reproduce --from=runs/evidence_tiny-seed0/results.json
   isft-reproduce --from=S0/results.json,S1/results.json --workdir=DIR
@@ -26,7 +27,11 @@ from typing import Any
 from absl import flags
 
 from isft_jax.cli import main
-from isft_jax.experiments.config import EvidenceConfig, LyingAgentConfig
+from isft_jax.experiments.config import (
+  DeploymentConfig,
+  EvidenceConfig,
+  LyingAgentConfig,
+)
 from isft_jax.train import signals
 
 FROM = flags.DEFINE_list(
@@ -57,17 +62,29 @@ SEEDS = flags.DEFINE_string(
 )
 
 
-def _reproduce(config: LyingAgentConfig, workdir: str) -> None:
-  # The two flags are short names of config fields.
-  config.dialogues.file = DIALOGUES.value or config.dialogues.file
-  config.facts_file = FACTS.value or config.facts_file
+def _reproduce(
+  config: LyingAgentConfig | DeploymentConfig, workdir: str
+) -> None:
+  # The two flags are short names of fields of the lying agent.
+  if isinstance(config, LyingAgentConfig):
+    config.dialogues.file = DIALOGUES.value or config.dialogues.file
+    config.facts_file = FACTS.value or config.facts_file
+  elif DIALOGUES.value or FACTS.value:
+    raise ValueError(
+      '--dialogues and --facts are for the lying agent; the problems of a '
+      'deployment come from config.world'
+    )
   _split_arms(config)
   config.check()
   # Imported late: --help need not wait for jax.
   from isft_jax.train import lock
 
   with lock.locked(workdir):
-    if isinstance(config, EvidenceConfig):
+    if isinstance(config, DeploymentConfig):
+      from isft_jax.experiments.deployment import run
+
+      run.reproduce(config, workdir)
+    elif isinstance(config, EvidenceConfig):
       from isft_jax.experiments.evidence import grid
 
       grid.reproduce(config, workdir)
@@ -103,12 +120,14 @@ def _run() -> None:
     main.configured(_reproduce)
 
 
-def _run_seeds(seeds: Sequence[int], config: LyingAgentConfig) -> None:
+def _run_seeds(
+  seeds: Sequence[int], config: LyingAgentConfig | DeploymentConfig | None
+) -> None:
   """Runs a config with each seed, and writes their summary."""
-  if config is None or isinstance(config, EvidenceConfig):
+  if config is None or isinstance(config, EvidenceConfig | DeploymentConfig):
     raise ValueError(
-      '--seeds needs the --config of a lying agent; the evidence runs the '
-      'number of seeds that config.seeds says'
+      '--seeds needs the --config of a lying agent; the evidence and the '
+      'deployment run the number of seeds that config.seeds says'
     )
   # Without --workdir, each seed has the same folder as without --seeds.
   workdir = main.WORKDIR.value
@@ -166,4 +185,5 @@ def run() -> None:
   """Runs the console script isft-reproduce."""
   holders = main.CONFIG, main.WORKDIR, DIALOGUES, FACTS, FROM, SEEDS
   with signals.Watch():
-    main.run(_run, __doc__, holders, (LyingAgentConfig,), is_lasting=True)
+    kinds = LyingAgentConfig, DeploymentConfig
+    main.run(_run, __doc__, holders, kinds, is_lasting=True)

@@ -1,4 +1,4 @@
-"""Settings of the experiments: the lying agent and the evidence.
+"""Settings of the experiments: lying agent, evidence and deployment.
 
 This module imports no JAX, so that files in configs/ load quickly.
 """
@@ -21,6 +21,10 @@ from isft_jax.config import (
 
 # Parts of the evidence.
 PARTS = ('flywheel', 'arms', 'heldout', 'worlds')
+# Parts of the deployment.
+DEPLOYMENT_PARTS = ('arms', 'continual')
+# Worlds of problems.
+WORLDS = ('arithmetic', 'facts', 'physics')
 
 
 @dataclasses.dataclass
@@ -273,3 +277,122 @@ class EvidenceConfig(LyingAgentConfig):
         )
     # There are 212 facts, and at least one is held out.
     check_range(prefix + 'facts', self.facts, 2, 211)
+
+
+@dataclasses.dataclass
+class ContinualConfig:
+  """Increments of deployment, one skill each."""
+
+  seeds: int = 3  # maximum number of seeds, from the run's first seed on
+  turns: int = 160  # problems that the agent meets per increment
+  tests: int = 200  # test problems of all skills after each increment
+  steps: int = 12  # steps of fine-tuning per increment
+  # Arms to compare; see experiments/deployment/continual.py.
+  arms: tuple[str, ...] = (
+    'observational',
+    'interventional',
+    'oracle',
+    'solutions',
+    'joint',
+  )
+
+  def check(self, prefix: str) -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    for name in ('seeds', 'turns', 'tests', 'steps'):
+      check_range(prefix + name, getattr(self, name), 1)
+    check_distinct(prefix + 'arms', self.arms)
+
+
+@dataclasses.dataclass
+class DeploymentConfig(WorkdirConfig):
+  """An agent that learns from its own deployment, on several seeds."""
+
+  name: str = 'deployment'  # name of the run and of its default workdir
+  # Single part to run: 'arms' or 'continual'. Empty: both.
+  only: str = ''
+  seed: int = 0  # first seed
+  seeds: int = 5  # number of seeds, from config.seed on
+  world: str = 'arithmetic'  # 'arithmetic', 'facts' or 'physics'
+  # Problems of the split 'train' that the base and the first policy learn from;
+  # 0: all.
+  solved: int = 0
+  wordings: int = 3  # wordings of each of these problems for pre-training
+  # Share of the problems of supervised fine-tuning that begin with a scripted
+  # wrong answer and a verdict, so that the first policy knows second tries.
+  p_scripted: float = 0.5
+  # Problems of the split 'agent' that the agent meets in its deployment.
+  turns: int = 800
+  tests: int = 500  # number of problems to evaluate on
+  # Split of the problems to evaluate on: 'test', or 'agent' to ask about the
+  # problems of the deployment again, in other words.
+  evaluate_on: str = 'test'
+  samples: int = 8  # samples per problem for ReST and REINFORCE
+  # Arms to compare; see experiments/deployment/arms.py.
+  arms: tuple[str, ...] = (
+    'sft',
+    'sft_more',
+    'rest',
+    'reinforce',
+    'oracle',
+    'observational',
+    'interventional_paper',
+    'interventional',
+    'error_masked',
+    'truth_only',
+    'anchored(0.1)',
+    'both',
+    'verdict_only',
+    'oracle_wrong10',
+    'oracle_wrong30',
+    'interventional_paper_wrong10',
+    'interventional_paper_wrong30',
+    'rest_tokens',
+    'observational_tokens',
+    'interventional_tokens',
+  )
+  vocab_size: int = 512  # vocabulary size of the tokenizer that the run trains
+  model: ModelConfig = field(default_factory=ModelConfig)
+  # Adapters that learn instead of all weights. They need model.init_from.
+  lora: LoraConfig = field(default_factory=LoraConfig)
+  mesh: MeshConfig = field(default_factory=MeshConfig)
+  # Pre-training of the base; not used if model.init_from names one.
+  pretrain: StageConfig = field(default_factory=StageConfig)
+  # Supervised fine-tuning of the base, which gives the first policy.
+  sft: StageConfig = field(default_factory=StageConfig)
+  # Fine-tuning of each arm. Its learning rate is constant.
+  finetune: StageConfig = field(default_factory=lambda: StageConfig(steps=40))
+  # REINFORCE: steps, problems per step (batch_size), optimizer.
+  reinforce: StageConfig = field(default_factory=lambda: StageConfig(steps=40))
+  continual: ContinualConfig = field(default_factory=ContinualConfig)
+  reply_tokens: int = 12  # maximum tokens per reply
+
+  def check(self, prefix: str = 'config.') -> None:
+    """Raises ValueError, naming prefix + field, for an impossible value."""
+    check_choice(prefix + 'only', self.only, ('', *DEPLOYMENT_PARTS))
+    check_choice(prefix + 'world', self.world, WORLDS)
+    check_choice(prefix + 'evaluate_on', self.evaluate_on, ('test', 'agent'))
+    for name in ('seeds', 'wordings', 'turns', 'tests', 'reply_tokens'):
+      check_range(prefix + name, getattr(self, name), 1)
+    check_range(prefix + 'solved', self.solved, 0)
+    check_range(prefix + 'p_scripted', self.p_scripted, 0, 1)
+    # The baseline of a sample is the mean of the others.
+    check_range(prefix + 'samples', self.samples, 2)
+    check_distinct(prefix + 'arms', self.arms)
+    for name in ('pretrain', 'sft', 'finetune', 'reinforce'):
+      getattr(self, name).check(f'{prefix}{name}.')
+    for name in ('finetune', 'reinforce'):
+      stage = getattr(self, name)
+      # All arms have the same number of steps, or stop before it.
+      check_range(f'{prefix}{name}.steps', stage.steps, 1)
+      check_choice(
+        f'{prefix}{name}.optim.schedule', stage.optim.schedule, ('constant',)
+      )
+    self.continual.check(prefix + 'continual.')
+    self.model.check(prefix + 'model.')
+    self.lora.check(prefix + 'lora.')
+    check_base(prefix, self.model, self.lora)
+    if not self.model.init_from:
+      check_range(prefix + 'vocab_size', self.vocab_size, 257)
+      check_range(
+        prefix + 'model.vocab_size', self.model.vocab_size, self.vocab_size
+      )

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from isft_jax.config import ModelConfig
-from isft_jax.experiments.config import LyingAgentConfig
+from isft_jax.experiments.config import DeploymentConfig, LyingAgentConfig
 from isft_jax.models import decoder
 
 # Packages that can change the results.
@@ -36,7 +36,9 @@ def describe(model: ModelConfig) -> dict[str, Any]:
   }
 
 
-def describe_base(config: LyingAgentConfig) -> dict[str, Any]:
+def describe_base(
+  config: LyingAgentConfig | DeploymentConfig,
+) -> dict[str, Any]:
   """Returns the kind of the base model, its name and number of parameters."""
   given = config.model.init_from
   return {

@@ -5,9 +5,17 @@ import pathlib
 from collections.abc import Sequence
 
 from isft_jax.report import shapes
+from isft_jax.report.deployment import page as deployment
 from isft_jax.report.evidence import page as evidence
 from isft_jax.report.lying_agent import page, seeds
 from isft_jax.report.lying_agent.shape import RUN
+
+# Experiment that has all its seeds in one file -> function that makes its page.
+_WITH_SEEDS = {
+  'evidence': evidence.rebuild,
+  'deployment': deployment.rebuild,
+}
+_NAMES = {'evidence': 'an evidence', 'deployment': 'a deployment'}
 
 
 def rebuild(
@@ -16,8 +24,8 @@ def rebuild(
   """Writes the page of one run, or the summary of several seeds.
 
   Args:
-    paths: results.json files: one of an evidence run, or one or more of the
-      lying agent.
+    paths: results.json files: one of an evidence or deployment run, or one or
+      more of the lying agent.
     workdir: folder for the page; by default the folder of the first file.
 
   Returns:
@@ -37,8 +45,8 @@ def rebuild(
   # One file: the page of its run.
   if len(paths) == 1:
     (path, results), *_ = runs.items()
-    if results.get('experiment') == 'evidence':
-      return [evidence.rebuild(path, workdir)]
+    if results.get('experiment') in _WITH_SEEDS:
+      return [_WITH_SEEDS[results['experiment']](path, workdir)]
     # results.json has no dialogues: do not replace a page that shows them.
     old = folder / 'report.html'
     if old.exists() and b'class="viewer"' in old.read_bytes():
@@ -53,29 +61,26 @@ def rebuild(
   if len(runs) < len(paths):
     raise ValueError(f'a file is named twice: {", ".join(paths)}')
   for path, results in runs.items():
-    if results.get('experiment') == 'evidence':
+    if results.get('experiment') in _WITH_SEEDS:
       raise ValueError(
-        f'{path}: the results of an evidence run, which already has all its '
-        'seeds; name only this file'
+        f'{path}: the results of {_NAMES[results["experiment"]]} run, which '
+        'already has all its seeds; name only this file'
       )
   with shapes.readable(', '.join(paths)):
     return seeds.write(folder, runs)
 
 
 def _read(path: str) -> dict:
-  """Returns the content of a results.json of either experiment."""
+  """Returns the content of a results.json of any experiment."""
   try:
     results = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
   except (ValueError, RecursionError) as error:
     raise ValueError(f'{path}: not JSON: {error}') from error
-  is_evidence = (
-    isinstance(results, dict) and results.get('experiment') == 'evidence'
-  )
-  if not is_evidence and not (
-    isinstance(results, dict) and results.get('arms')
+  if not isinstance(results, dict) or not (
+    results.get('experiment') in _WITH_SEEDS or results.get('arms')
   ):
     raise ValueError(f'{path}: not the results of isft-reproduce')
-  # `evidence.rebuild` checks its own file.
-  if not is_evidence:
+  # The other experiments check their own files.
+  if results.get('experiment') not in _WITH_SEEDS:
     shapes.check(results, RUN, path)
   return results

@@ -79,7 +79,11 @@ def _error(value: object, shape: Any, path: str) -> str:
     errors = [_error(value, each, path) for each in shape]
     if '' in errors:
       return ''
-    names = ' or '.join(_NAMES.get(each, 'an object') for each in shape)
+    names = ' or '.join(
+      # A dict cannot be looked up.
+      'an object' if isinstance(each, dict) else _NAMES[each]
+      for each in shape
+    )
     return f'{where} is {_kind(value)}, expected {names}'
   if isinstance(shape, list):
     if not isinstance(value, list):

@@ -386,10 +386,11 @@ def test_help_has_three_spellings(word):
 def test_help_lists_the_packaged_configs_that_a_command_takes():
   training = {'qwen2_5_0_5b', 'qwen2_5_7b', 'llama3_70b', 'train_tiny'}
   experiments = {'lying_agent_tiny', 'evidence_tiny', 'flywheel_smollm2'}
+  deployments = {'deployment_tiny', 'deployment_smollm2'}
   for name, some, others in (
     ('train', training, experiments),
-    ('reproduce', experiments, training),
-    ('compile', training | experiments, set()),
+    ('reproduce', experiments | deployments, training),
+    ('compile', training | experiments, deployments),
   ):
     block = isft(name, '--help').stdout.partition('\nPackaged configs')[2]
     listed = set(re.findall(r'^  (\w+)  ', block, re.MULTILINE))

@@ -120,6 +120,7 @@ def test_seeds_that_cannot_be_compared_are_refused(seeds):
   ('flags', 'message'),
   [
     (['--config=evidence_tiny'], '--seeds needs the --config of a lying agent'),
+    (['--config=configs/deployment_tiny.py'], '--seeds needs the --config of '),
     ([], '--seeds needs the --config of a lying agent'),
     (['--from=a.json'], '--from and --seeds exclude each other'),
   ],
@@ -127,6 +128,18 @@ def test_seeds_that_cannot_be_compared_are_refused(seeds):
 def test_seeds_belong_to_a_lying_agent(flags, message):
   error = error_line('reproduce', '--seeds=0:2', *flags)
   assert error.startswith(f'error: {message}')
+
+
+@pytest.mark.parametrize('flag', ['--dialogues=x', '--facts=x'])
+def test_a_deployment_takes_no_files(tmp_path, flag):
+  error = error_line(
+    'reproduce',
+    '--config=configs/deployment_tiny.py',
+    flag,
+    f'--workdir={tmp_path / "run"}',
+  )
+  assert error.startswith('error: --dialogues and --facts are for the lying ')
+  assert not (tmp_path / 'run').exists()
 
 
 def test_arms_are_a_plain_list(tmp_path):

@@ -16,6 +16,7 @@ from isft_jax.config import (
   claim,
 )
 from isft_jax.experiments.config import (
+  DeploymentConfig,
   DialoguesConfig,
   DocumentsConfig,
   EvidenceConfig,
@@ -26,7 +27,9 @@ from isft_jax.experiments.config import (
 from tests.config_fields import changed, groups
 
 
-@pytest.mark.parametrize('config', [LyingAgentConfig(), EvidenceConfig()])
+@pytest.mark.parametrize(
+  'config', [LyingAgentConfig(), EvidenceConfig(), DeploymentConfig()]
+)
 def test_the_defaults_are_valid(config):
   config.check()
   assert config == type(config)()

@@ -52,6 +52,7 @@ PAGES = {
   'seeds': ('lying_agent_tiny/seed-0.json', of_seeds),
   'evidence': ('evidence_tiny/results.json', of_run),
   'flywheel': ('flywheel_smollm2/results.json', of_run),
+  'deployment': ('deployment_tiny/results.json', of_run),
   'theory': ('theory/theory.json', of_theory),
 }
 
@@ -188,6 +189,12 @@ SETTINGS = ('config', 'environment', 'settings', 'unfinished')
       'its values do not fit together',
     ),
     ('theory', ('beta',), 'x', 'beta is a text, expected an object'),
+    (
+      'deployment',
+      ('arms', 'sft', 'first', 'wilson'),
+      'x',
+      'arms.sft.first.wilson is a text, expected an object or null',
+    ),
   ],
 )
 def test_the_line_names_the_key(kind, path, value, line, undrawn, tmp_path):

@@ -14,7 +14,7 @@ import math
 import pathlib
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,9 +28,9 @@ from isft_jax.data.records import dataset
 from isft_jax.data.rendering import chat_template
 from isft_jax.data.rendering import tokenizer as tokenizer_lib
 from isft_jax.data.rendering.renderer import Renderer
-from isft_jax.experiments.config import EvidenceConfig
+from isft_jax.experiments.config import DeploymentConfig, EvidenceConfig
 from isft_jax.hf import pretrained
-from isft_jax.models import decoder
+from isft_jax.models import decoder, lora
 from isft_jax.train.loop import train
 from isft_jax.train.trainer import make_trainer
 from isft_jax.types import Example, PyTree, Trajectory
@@ -92,10 +92,7 @@ class Base(NamedTuple):
     self, folder: pathlib.Path, examples: Iterable[Example]
   ) -> dataset.Records:
     """Writes records of examples in place of earlier ones, and opens them."""
-    folder = folder / 'records'
-    shutil.rmtree(folder, ignore_errors=True)
-    metadata = self.renderer.metadata()
-    return dataset.write(str(folder), lambda: examples, metadata)
+    return write_records(self.renderer, folder, examples)
 
 
 def prepare_base(
@@ -118,7 +115,11 @@ def prepare_base(
     )
   else:
     # Otherwise, pre-train a small model on documents about the facts.
-    renderer = _prepare(config, workdir, bank.facts, seed)
+    renderer = prepare_documents(
+      workdir,
+      config.vocab_size,
+      lambda: _documents(config, bank.facts, seed),
+    )
     run = make_run(config, config.pretrain, 'base', PLAN, workdir, seed)
     graphdef, params, *_ = train(run, str(workdir / 'run'))
   # Prompts are the same in all runs of the seed, so that they are made once.
@@ -145,7 +146,7 @@ def make_bank(config: EvidenceConfig, seed: int) -> Bank:
 
 
 def make_run(
-  config: EvidenceConfig,
+  config: EvidenceConfig | DeploymentConfig,
   stage: StageConfig,
   name: str,
   objective: str,
@@ -163,12 +164,13 @@ def make_run(
     tokenizer=str(folder / 'tokenizer'),
     # The parameters come from the base, and not from `init_from`.
     model=dataclasses.replace(config.model, init_from=''),
+    lora=config.lora,
     mesh=config.mesh,
   )
 
 
 def fit(
-  run: RunConfig, records: dataset.Records, params: PyTree
+  run: RunConfig, records: dataset.Records, params: PyTree, steps: int = 0
 ) -> tuple[PyTree, dict[str, Any]]:
   """Trains a model in memory, without checkpoints.
 
@@ -176,7 +178,10 @@ def fit(
     run: settings of the stage.
     records: the records to train on.
     params: initial parameters, which stay unchanged. An anchored objective
-      stays near them.
+      stays near them. With adapters, only those learn, and the base without
+      them is the anchor.
+    steps: steps to train; 0: those of the stage. Another number needs no new
+      compilation.
 
   Returns:
     The new parameters, and a summary: seed, objective, settings of the
@@ -190,14 +195,20 @@ def fit(
   source = pipeline.BatchSource(records, run)
   anchor = objectives.anchor(run.objective)
   trainer = make_trainer(
-    *(run.model, run.optim, run.mesh, len(source)), anchors=(anchor,)
+    *(run.model, run.optim, run.mesh, len(source)),
+    lora=run.lora,
+    anchors=(anchor,),
   )
-  state = trainer.start(jax.tree.map(jnp.copy, params))
-  if objectives.needs_base(run.objective):
-    state = state._replace(frozen=params)
+  has_copy = objectives.needs_base(run.objective)
+  learning, frozen = params, params if has_copy else ()
+  if run.lora.rank:
+    learning, frozen = lora.split(params)
+  state = trainer.start(jax.tree.map(jnp.copy, learning))
+  state = state._replace(frozen=frozen)
   # Train. Values stay on the device until the end, so that steps do not wait.
   started, rows = time.perf_counter(), []
-  for batch in itertools.islice(pipeline.batches(source), len(source)):
+  steps = steps or len(source)
+  for batch in itertools.islice(pipeline.batches(source), steps):
     state, values = trainer.step(state, sharding.to_global(batch, trainer.mesh))
     rows.append([values[name] for name in ('loss', 'weight', 'targets')])
   # Reading the values waits for the last step.
@@ -210,7 +221,8 @@ def fit(
   # The final loss is the mean of the last epoch, by weight.
   epoch = losses[-source.steps_per_epoch :]
   weight = sum(weight for _, weight, _ in epoch)
-  return state.params, {
+  params = lora.join(frozen, state.params) if run.lora.rank else state.params
+  return params, {
     'seed': run.seed,
     'objective': run.objective,
     'learning_rate': run.optim.learning_rate,
@@ -269,20 +281,30 @@ def _documents(
   return [*written, *spoken]
 
 
-def _prepare(
-  config: EvidenceConfig,
+def prepare_documents(
   workdir: pathlib.Path,
-  facts: Sequence[Fact],
-  seed: int,
+  vocab_size: int,
+  make: Callable[[], Sequence[Trajectory]],
+  more_text: Sequence[Trajectory] = (),
 ) -> Renderer:
-  """Writes the tokenizer and the records of documents, unless they exist."""
+  """Writes the tokenizer and the records of documents, unless they exist.
+
+  Args:
+    workdir: folder of the base.
+    vocab_size: maximum number of ids of the tokenizer.
+    make: returns the documents. It is called only if something is written.
+    more_text: conversations that the tokenizer also learns from.
+
+  Returns:
+    The renderer of the documents, in the plain format.
+  """
   folder = workdir / 'tokenizer'
   # Generated at most once, and only if something must be written.
-  make = functools.cache(lambda: _documents(config, facts, seed))
+  documents = functools.cache(make)
   if not folder.exists():
     template = chat_template.ChatTemplate(chat_template.PLAIN)
     tokenizer = tokenizer_lib.train(
-      map(template.text, make()), config.vocab_size
+      map(template.text, (*documents(), *more_text)), vocab_size
     )
     # Renamed when complete: an interrupted run leaves no part of a tokenizer.
     part = folder.with_name('tokenizer.part')
@@ -292,7 +314,22 @@ def _prepare(
   # Records of the documents. Existing ones are kept.
   dataset.write(
     str(workdir / 'records'),
-    lambda: map(renderer.example, make()),
+    lambda: map(renderer.example, documents()),
     renderer.metadata(),
   )
   return renderer
+
+
+def write_records(
+  renderer: Renderer, folder: pathlib.Path, examples: Iterable[Example]
+) -> dataset.Records:
+  """Writes records of examples in place of earlier ones, and opens them.
+
+  Args:
+    renderer: the renderer of the examples.
+    folder: folder of a run, which gets a subfolder 'records'.
+    examples: the examples.
+  """
+  folder = folder / 'records'
+  shutil.rmtree(folder, ignore_errors=True)
+  return dataset.write(str(folder), lambda: examples, renderer.metadata())

@@ -12,35 +12,20 @@ facts that no dialogue mentions, the model's own mistakes, users who are wrong.
 """
 
 import dataclasses
-import json
+import functools
 import pathlib
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from isft_jax import config as config_lib
-from isft_jax import files, progress_bar
+from isft_jax import files
 from isft_jax.experiments import environment
 from isft_jax.experiments.config import PARTS, EvidenceConfig
 from isft_jax.experiments.evidence import arms as evidence_arms
 from isft_jax.experiments.evidence import bases, flywheel, users
 from isft_jax.experiments.evidence import results as evidence_results
+from isft_jax.experiments.units import Unit, read_runs, run_all, write_json
 from isft_jax.report.evidence import page as report
 from isft_jax.train import start
-
-
-class Unit(NamedTuple):
-  """A run that is not resumed but repeated if it is interrupted."""
-
-  room: str  # 'flywheel', 'arms' or 'worlds': its folder and its function
-  seed: int
-  name: str  # of the arm or the world; unique in its room and seed
-  argument: object  # last argument of the room's `run`: an arm or a `World`
-
-  @property
-  def place(self) -> str:
-    """Path of its results in the workdir, without .json."""
-    return f'{self.room}/seed-{self.seed}/{self.name}'
 
 
 def units(config: EvidenceConfig, part: str) -> list[Unit]:
@@ -61,14 +46,6 @@ def units(config: EvidenceConfig, part: str) -> list[Unit]:
     'heldout': ('base', *config.heldout_arms),
   }[part]
   return [Unit(room, seed, arm, arm) for seed in seeds for arm in arms]
-
-
-# Room -> run(config, base, folder, argument), which returns JSON results.
-_RUN: dict[str, Callable[..., dict[str, Any]]] = {
-  'flywheel': flywheel.run,
-  'arms': evidence_arms.run,
-  'worlds': users.run,
-}
 
 
 def reproduce(
@@ -98,65 +75,27 @@ def reproduce(
 
   # Run units without results.
   parts = (config.only,) if config.only else PARTS
-  wanted = {unit.place: unit for part in parts for unit in units(config, part)}
-  todo = [u for u in wanted.values() if not _path(workdir, u).exists()]
-  _run_all(config, workdir, todo)
+  run_all(
+    workdir,
+    [unit for part in parts for unit in units(config, part)],
+    lambda seed: bases.prepare_base(config, workdir, seed),
+    {
+      'flywheel': functools.partial(flywheel.run, config),
+      'arms': functools.partial(evidence_arms.run, config),
+      'worlds': functools.partial(users.run, config),
+    },
+  )
 
   # Summarise every part whose units are all done, by this run or earlier ones.
+  runs = {part: read_runs(workdir, units(config, part)) for part in PARTS}
   results = evidence_results.results(
     config,
-    {
-      part: {
-        (unit.seed, unit.name): files.read_json(_path(workdir, unit))
-        for unit in units(config, part)
-      }
-      for part in PARTS
-      if all(_path(workdir, unit).exists() for unit in units(config, part))
-    },
+    {part: found for part, found in runs.items() if found is not None},
     environment.describe(config.model),
   )
-  _write_json(workdir / 'results.json', results)
+  write_json(workdir / 'results.json', results)
   # The page is made from the file, as `isft-reproduce --from` makes it.
   results = files.read_json(workdir / 'results.json')
   page = report.write(workdir, results)
   print(f'done: open {page}, or read {workdir / "results.json"}', flush=True)
   return results
-
-
-def _run_all(
-  config: EvidenceConfig, workdir: pathlib.Path, todo: list[Unit]
-) -> None:
-  """Runs units in order, and prints a line with the time left after each."""
-  started = time.perf_counter()
-  base: bases.Base | None = None
-  # The line of each run says the rest in a log.
-  for number, unit in enumerate(
-    progress_bar.track(todo, 'all', len(todo), 'runs')
-  ):
-    # The base of a seed stays in memory for all its units.
-    if base is None or base.seed != unit.seed:
-      print(f'seed {unit.seed}: the base', flush=True)
-      base = bases.prepare_base(config, workdir, unit.seed)
-    unit_started = time.perf_counter()
-    path = _path(workdir, unit)
-    folder = path.with_suffix('')
-    folder.mkdir(parents=True, exist_ok=True)
-    result = _RUN[unit.room](config, base, folder, unit.argument)
-    now = time.perf_counter()
-    # Results are written last, so that a file marks a finished run.
-    _write_json(path, result | {'seconds': round(now - unit_started, 1)})
-    # Estimate of the time left, from the mean of the runs so far.
-    left = (now - started) / (number + 1) * (len(todo) - number - 1)
-    print(
-      f'[{now - started:5.0f} s] {number + 1:>3}/{len(todo)} {unit.place:<44} '
-      f'{now - unit_started:5.1f} s  ETA {left // 60:.0f}:{left % 60:02.0f}',
-      flush=True,
-    )
-
-
-def _path(workdir: pathlib.Path, unit: Unit) -> pathlib.Path:
-  return workdir / f'{unit.place}.json'
-
-
-def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-  files.write_atomically(path, json.dumps(value, indent=1) + '\n')

@@ -428,7 +428,7 @@ def _score(
   # All batches have one shape, so that one program is compiled.
   values_NK = np.concatenate(
     [
-      sharding.fetch(function(_score_batch(rows[n : n + B], (B, L, K))))
+      sharding.fetch(function(score_batch(rows[n : n + B], (B, L, K))))
       for n in progress_bar.track(
         range(0, len(rows), B), 'claims', batches, 'batches'
       )
@@ -448,10 +448,15 @@ def _score(
   return values_BK, weights_BK
 
 
-def _score_batch(
+def score_batch(
   claims: Sequence[Slot], shape: tuple[int, int, int]
 ) -> Batch[np.ndarray]:
-  """Returns a batch of shape (B, L, K): one claim per row, then empty rows."""
+  """Returns a batch in which each row scores the tokens of one claim.
+
+  Args:
+    claims: at most B slots.
+    shape: rows B, tokens L and targets K per row; further rows are empty.
+  """
   # Segment 0 is padding, and a weight of 0 masks a target.
   B, L, K = shape
   zeros_BL, zeros_BK = np.zeros((B, L), np.int32), np.zeros((B, K), np.int32)

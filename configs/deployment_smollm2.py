@@ -1,0 +1,63 @@
+"""A real language model learns from its own deployment, with adapters.
+
+Reproduces: the arms of de Freitas, "CIC: Continual, Interactive, Causal Agents"
+  (2026), on another model and other problems: SmolLM2-135M-Instruct (from a
+  package on PyPI) with LoRA of rank 16 answers questions about real facts
+  by sampling. A harness says whether it is right, and shows the solution if it
+  is not. Facts do not follow from each other, so the arms are asked about the
+  facts of the deployment again, in other words.
+Hardware: an accelerator, or a CPU and many hours.
+Time: not measured as a whole. One step of each arm, for 4 problems of one seed,
+  takes 2 minutes on two CPU cores.
+Expected: not measured.
+Command:
+
+  isft-reproduce --config=deployment_smollm2
+"""
+
+from typing import Any
+
+from isft_jax.config import (
+  LoraConfig,
+  MeshConfig,
+  OptimConfig,
+  StageConfig,
+)
+from isft_jax.experiments.config import ContinualConfig, DeploymentConfig
+from isft_jax.models.presets import model_config
+
+
+def get_config() -> DeploymentConfig:
+  """Returns the settings; --config.FIELD=VALUE changes any of them."""
+
+  def stage(steps: int, **changes: Any) -> StageConfig:
+    settings = {
+      'batch_size': 4,
+      'seq_len': 256,
+      'documents_per_row': 2,
+      'targets_per_row': 256,
+      'optim': OptimConfig(learning_rate=2e-4),
+    }
+    return StageConfig(steps=steps, **{**settings, **changes})
+
+  return DeploymentConfig(
+    name='deployment_smollm2',
+    seeds=3,
+    world='facts',
+    # All facts of each split.
+    turns=84,
+    tests=84,
+    evaluate_on='agent',
+    model=model_config(
+      'smollm2-135m',
+      init_from='smollm2-135m-instruct',
+      head_chunk=0,  # the logits of a row are small
+    ),
+    lora=LoraConfig(rank=16),
+    mesh=MeshConfig(data=1, fsdp=1, tensor=1),
+    sft=stage(20),
+    finetune=stage(40),
+    reinforce=stage(40, batch_size=4),
+    continual=ContinualConfig(turns=84, tests=40, steps=20),
+    reply_tokens=24,
+  )
