@@ -93,7 +93,7 @@ def average_params(decay: float) -> optax.GradientTransformation:
     return Average(jax.tree.map(jnp.copy, params))
 
   def update(
-    updates: PyTree, state: Average, params: PyTree = None
+    updates: PyTree, state: PyTree, params: PyTree = None
   ) -> tuple[PyTree, Average]:
     def move(average: jax.Array, param: jax.Array) -> jax.Array:
       moved = decay * average + (1 - decay) * param

@@ -66,15 +66,16 @@ def price(
     axes = figure.add_subplot()
     for arm, (color, _) in plots.arm_styles(margins).items():
       margin, share = margins[arm], user_like[arm]
-      bars = {
-        name: [[value['mean'] - low], [high - value['mean']]]
-        for name, value in (('xerr', margin), ('yerr', share))
+      across, up = (
+        [[value['mean'] - low], [high - value['mean']]]
+        for value in (margin, share)
         for low, high in [ends(value)]
-      }
+      )
       line = axes.errorbar(
         margin['mean'],
         share['mean'],
-        **bars,
+        xerr=across,
+        yerr=up,
         color=color,
         marker='o',
         markersize=5,

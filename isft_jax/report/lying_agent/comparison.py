@@ -198,7 +198,7 @@ def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
     ValueError: two arms were measured on different facts or text.
   """
   # Columns: label, and (entry and field of an arm, format, total or None).
-  columns = []
+  columns: list[tuple[str, tuple]] = []
   if facts := _shared(runs, 'unmentioned', ('facts',)):
     (number,) = facts
     columns += [
