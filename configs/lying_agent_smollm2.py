@@ -6,7 +6,8 @@ Reproduces: the paper's order of objectives, on a real language model of 134.5 M
   paper's, but their signs should not.
 Hardware: two CPU cores and 8 GB of memory, or any accelerator.
 Time: 46 to 56 minutes on two cores with AVX2 that did other work as well. On
-  idle cores an arm (about 220 steps) takes about 10 minutes. On Linux,
+  idle cores an arm (about 220 steps) takes about 10 minutes, and measuring its
+  costs, which these times do not contain, 1.5 minutes more. On Linux,
   GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before the command saves about a seventh
   of the time, because memory then comes in huge pages.
 Expected: mean margins on seeds 0 to 2, and lies that are preferred to the truth

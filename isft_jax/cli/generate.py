@@ -13,7 +13,7 @@ If interrupted, run the same command again to resume.
 
 --serve answers clients of OpenAI's chat API on this machine, and writes their
 conversations with exact token ids and authors to DIR, as isft-prepare reads
-them. It needs pip install 'isft_jax[serve]'.
+them. It needs pip install -e '.[serve]'.
 """
 
 import os
@@ -213,7 +213,7 @@ def _listen() -> 'socket.socket':
     if error.name != 'aiohttp':
       raise
     raise ValueError(
-      "--serve needs aiohttp; install it with pip install 'isft_jax[serve]'"
+      "--serve needs aiohttp; install it with pip install -e '.[serve]'"
     ) from None
 
   return server.listen(HOST.value, PORT.value)

@@ -17,7 +17,7 @@ def write(
   Args:
     folder: folder to write; a complete one is kept.
     pool: folders of earlier records.
-    tokens: number of tokens to reach, if there are so many.
+    tokens: number of tokens to reach. Fewer are written if there are fewer.
     seed: seed of the sample.
 
   Returns:

@@ -59,7 +59,7 @@ def point_to(workdir: epath.PathLike, run: str) -> None:
   """Makes a workdir stand for the checkpoints of a run inside of it.
 
   Args:
-    workdir: a folder without checkpoints of its own.
+    workdir: a folder that has no checkpoints itself.
     run: path of the run's workdir, relative to it.
   """
   path = epath.Path(workdir) / _POINTER

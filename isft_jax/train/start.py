@@ -47,19 +47,23 @@ def has_base(config: RunConfig) -> bool:
 
   They are the base of adapters, or of an anchored objective.
   """
-  return bool(config.lora.rank) or any(
-    objectives.needs_base(objective)
-    for _, _, objective in config_lib.mixture_components(config)
-  )
+  return bool(config.lora.rank) or _is_anchored(config)
 
 
 def check_base(config: RunConfig) -> None:
-  """Raises ValueError if a run needs a base and names none."""
-  if has_base(config) and not config.model.init_from:
+  """Raises ValueError if an objective is anchored to a base without a name."""
+  if _is_anchored(config) and not config.model.init_from:
     raise ValueError(
       'an anchored objective needs a base to stay near: name one with '
       'config.model.init_from'
     )
+
+
+def _is_anchored(config: RunConfig) -> bool:
+  return any(
+    objectives.needs_base(objective)
+    for _, _, objective in config_lib.mixture_components(config)
+  )
 
 
 def is_run(place: str) -> bool:

@@ -35,6 +35,10 @@ def test_results_have_the_promised_form(smoke):
       assert list(counts) == ['truth', 'lie', 'other']
       assert sum(counts.values()) == len(FACTS)
       assert all(f'{probe}_reply' in fact for fact in arm['facts'])
+    # The base is at no distance from itself, and the arms are.
+    for distance in arm['costs']['kl'].values():
+      assert distance == pytest.approx(0, abs=1e-5) or name != 'base'
+      assert distance > 1e-5 or name == 'base'
     if name == 'base':
       assert 'train' not in arm
     else:
@@ -50,13 +54,21 @@ def test_arms_can_start_from_the_base_of_another_run(smoke, tmp_path):
   """With the same results: the base is not trained again."""
   process = kills.reproduce(
     tmp_path / 'run',
-    '--config.arms=interventional',
+    '--config.arms=interventional,replay',
     f'--config.model.init_from={smoke.workdir}/base',
   )
   out, err = process.communicate()
   assert process.returncode == 0, out + err
   found = json.loads((tmp_path / 'run' / 'results.json').read_text())['arms']
   whole = json.loads((smoke.workdir / 'results.json').read_text())['arms']
+  # An arm with more records, of dialogues that the base has completed.
+  replay = found.pop('replay')
+  records = Records(str(tmp_path / 'run' / 'records' / 'replay'))
+  ids = [records[number].id for number in range(len(records))]
+  added = sum(id.endswith('-by-the-base') for id in ids)
+  number = len(Records(str(smoke.workdir / 'records' / 'dialogues')))
+  assert len(ids) == number + added and 0 < added <= round(number / 4)
+  assert replay['train']['steps'] >= found['interventional']['train']['steps']
   assert found.keys() == {'base', 'interventional'}
   for arm in found.values():
     arm.get('train', {}).pop('seconds', None)

@@ -394,7 +394,9 @@ def test_a_missing_library_is_named():
   line = error_line(
     'generate', '--model=m', '--serve', '--port=0', before=_without_aiohttp
   )
-  assert "--serve needs aiohttp; install it with pip install 'isft_jax[" in line
+  assert (
+    "--serve needs aiohttp; install it with pip install -e '.[serve]'" in line
+  )
 
 
 def _without_aiohttp():

@@ -2,11 +2,8 @@
 
 from collections.abc import Mapping
 
-from matplotlib import ticker
-
 from isft_jax.report import plots
-from isft_jax.report.escapes import visible_line
-from isft_jax.report.evidence.words import ends
+from isft_jax.report.evidence import charts
 
 
 def increments(arms: Mapping[str, Mapping]) -> plots.Chart:
@@ -17,34 +14,16 @@ def increments(arms: Mapping[str, Mapping]) -> plots.Chart:
       the start to its end.
   """
   last = max(len(figures['all']) for figures in arms.values()) - 1
-  with plots.drawing(4.2) as figure:
-    axes = figure.add_subplot()
-    for arm, (color, dashes) in plots.arm_styles(arms).items():
-      values = arms[arm]['all']
-      # The reference has only a start and an end.
-      steps = range(last + 1) if len(values) == last + 1 else (0, last)
-      low, high = zip(*map(ends, values), strict=True)
-      means = [value['mean'] for value in values]
-      change = f'{visible_line(arm)}  {means[0]:.0%} → {means[-1]:.0%}'
-      axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
-      (line,) = axes.plot(
-        steps,
-        means,
-        color=color,
-        linestyle=dashes,
-        marker='o',
-        markersize=4,
-        linewidth=2,
-        label=change,
+  return charts.curves(
+    'increments',
+    {
+      arm: (
+        # The reference has only a start and an end.
+        range(last + 1) if len(figures['all']) == last + 1 else (0, last),
+        figures['all'],
       )
-      plots.set_tooltip(line, change)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(10, integer=True))
-    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
-    axes.grid(axis='y')
-    axes.set_xlabel('increments, one skill each')
-    axes.set_ylabel('first tries that are right, all skills')
-    plots.legend_above(figure, axes)
-  label = 'Share of first tries that are right on all skills, by increment'
-  return plots.Chart(
-    'increments', label, figure, f'{label}. Bands: 95 % interval over seeds.'
+      for arm, figures in arms.items()
+    },
+    'Share of first tries that are right on all skills, by increment',
+    ('increments, one skill each', 'first tries that are right, all skills'),
   )

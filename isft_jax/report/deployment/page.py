@@ -11,6 +11,7 @@ import pathlib
 from isft_jax import files
 from isft_jax.report import document, shapes
 from isft_jax.report.deployment import sections, shape
+from isft_jax.report.evidence.page import every_run
 from isft_jax.report.lying_agent import comparison
 from isft_jax.report.lying_agent.settings import settings
 from isft_jax.report.tables import Table
@@ -75,7 +76,8 @@ def report(results: dict) -> bytes:
     ),
     sections=shown,
     settings=_settings(results),
-    runs=_runs(results),
+    # An arm in increments has a summary per increment.
+    runs=every_run(results, 1),
   )
 
 
@@ -106,23 +108,3 @@ def _settings(results: dict) -> Table:
 
 def _rate(stage: dict) -> str:
   return f'{stage["optim"]["learning_rate"]:g}'
-
-
-def _runs(results: dict) -> Table:
-  rows = [
-    (
-      f'{part}: {run["name"]}',
-      str(run['seed']),
-      # An arm in increments has one summary per increment.
-      ', '.join(map(_trained, run['train'][:1])) or 'not trained',
-      f'{run["seconds"]:g}',
-    )
-    for part, runs in results['runs'].items()
-    for run in runs
-  ]
-  header = ('run', 'seed', 'objective, steps, learning rate', 'seconds')
-  return Table('Every run', header, rows)
-
-
-def _trained(run: dict) -> str:
-  return f'{run["objective"]} {run["steps"]} {run["learning_rate"]:g}'

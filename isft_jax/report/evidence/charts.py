@@ -16,18 +16,42 @@ def flywheel(wheel: Mapping[str, Mapping]) -> plots.Chart:
   Args:
     wheel: `flywheel` of results.json.
   """
+  return curves(
+    'flywheel',
+    {
+      arm: (range(len(figures['accuracy'])), figures['accuracy'])
+      for arm, figures in wheel.items()
+    },
+    'Share of sampled answers that are right, by rounds of training',
+    ('rounds of training on its own answers', 'sampled answers that are right'),
+  )
+
+
+def curves(
+  name: str,
+  arms: Mapping[str, tuple[Sequence[int], Sequence[Interval]]],
+  label: str,
+  axis_labels: tuple[str, str],
+) -> plots.Chart:
+  """Draws a share of each arm over time, with its 95 % interval as a band.
+
+  Args:
+    name: the name of the chart.
+    arms: arm -> (whole numbers on the x axis, shares).
+    label: description of the chart.
+    axis_labels: labels of the two axes.
+  """
   with plots.drawing(4.2) as figure:
     axes = figure.add_subplot()
-    for arm, (color, dashes) in plots.arm_styles(wheel).items():
+    for arm, (color, dashes) in plots.arm_styles(arms).items():
       # The band is the interval; the label has the first and the last mean.
-      accuracy = wheel[arm]['accuracy']
-      rounds = range(len(accuracy))
-      low, high = zip(*map(ends, accuracy), strict=True)
-      means = [value['mean'] for value in accuracy]
+      steps, values = arms[arm]
+      low, high = zip(*map(ends, values), strict=True)
+      means = [value['mean'] for value in values]
       change = f'{visible_line(arm)}  {means[0]:.0%} → {means[-1]:.0%}'
-      axes.fill_between(rounds, low, high, color=color, alpha=0.12, linewidth=0)
+      axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
       (line,) = axes.plot(
-        rounds,
+        steps,
         means,
         color=color,
         linestyle=dashes,
@@ -37,20 +61,15 @@ def flywheel(wheel: Mapping[str, Mapping]) -> plots.Chart:
         label=change,
       )
       plots.set_tooltip(line, change)
-    # Rounds are whole numbers, and accuracies are in per cent.
+    # Steps are whole numbers, and shares are in per cent.
     axes.xaxis.set_major_locator(ticker.MaxNLocator(10, integer=True))
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
     axes.grid(axis='y')
-    axes.set_xlabel('rounds of training on its own answers')
-    axes.set_ylabel('sampled answers that are right')
+    axes.set_xlabel(axis_labels[0])
+    axes.set_ylabel(axis_labels[1])
     plots.legend_above(figure, axes)
-  return plots.Chart(
-    'flywheel',
-    'Share of sampled answers that are right, by rounds of training',
-    figure,
-    'Share of sampled answers that are right, by rounds of training. Bands: '
-    '95 % interval over seeds.',
-  )
+  caption = f'{label}. Bands: 95 % interval over seeds.'
+  return plots.Chart(name, label, figure, caption)
 
 
 def price(

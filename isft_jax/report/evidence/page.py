@@ -91,7 +91,8 @@ def report(results: dict, wheel: plots.Chart | None) -> bytes:
     models=_models(base),
     sections=shown,
     settings=_settings(results),
-    runs=_runs(results),
+    # A flywheel has a summary per round.
+    runs=every_run(results, 2),
   )
 
 
@@ -162,13 +163,18 @@ def _settings(results: dict) -> Table:
   return Table('Settings of the runs', ('setting', 'value'), rows)
 
 
-def _runs(results: dict) -> Table:
-  # At most two summaries per run: a flywheel has one per round.
+def every_run(results: dict, most: int) -> Table:
+  """Returns the table of all runs.
+
+  Args:
+    results: content of results.json.
+    most: maximum number of fine-tunes that are shown of a run.
+  """
   rows = [
     (
       f'{part}: {run["name"]}',
       str(run['seed']),
-      ', '.join(map(_trained, run['train'][:2])) or 'not trained',
+      ', '.join(map(_trained, run['train'][:most])) or 'not trained',
       f'{run["seconds"]:g}',
     )
     for part, runs in results['runs'].items()

@@ -229,8 +229,16 @@ def beyond(*runs: Mapping) -> tuple[tuple, list[tuple]]:
         ('replies that end their turn', 'ended', '.1%'),
         ('loss on right turns of the agent, nats per token', 'good_nll', '.4f'),
         ("entropy in the agent's turns, nats per token", 'entropy', '.4f'),
-        ("distance from the base in the agent's turns", 'kl.AGENT', '.4f'),
-        ("distance from the base in the user's turns", 'kl.USER', '.4f'),
+        (
+          "distance from the base in the agent's turns, nats per token",
+          'kl.AGENT',
+          '.4f',
+        ),
+        (
+          "distance from the base in the user's turns, nats per token",
+          'kl.USER',
+          '.4f',
+        ),
       )
     ]
   # Without these measurements there is no table.

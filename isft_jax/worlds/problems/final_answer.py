@@ -26,7 +26,7 @@ MARK = 'Final answer:'
 UNREADABLE = Outcome('unreadable')
 
 _MARK = re.compile(r'final answer[*_]*\s?:', re.IGNORECASE)
-# Only so many characters are read after the mark.
+# Number of characters that are read after the mark.
 _LENGTH = 200
 # A full stop between digits ends no sentence.
 _SENTENCE_END = re.compile(r'[.!?](?=\s|$)|\n')

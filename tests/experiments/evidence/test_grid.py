@@ -12,6 +12,7 @@ import pytest
 from configs import evidence_tiny
 from isft_jax import objectives
 from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, StageConfig
+from isft_jax.data.records.dataset import Records
 from isft_jax.experiments.config import (
   DialoguesConfig,
   DocumentsConfig,
@@ -107,6 +108,9 @@ def test_results_have_the_promised_form(run):
     assert len(wheel['accuracy']) == 3
     assert all(set(each) == {'mean', 'lo', 'hi'} for each in wheel['accuracy'])
     assert np.shape(wheel['per_seed']) == (2, 3)
+    for manner in ('user_like', 'ended'):
+      assert len(wheel[manner]) == 3
+      assert all(0 <= each['mean'] <= 1 for each in wheel[manner])
     for step, each in enumerate(wheel['accuracy']):
       values = [seed[step] for seed in wheel['per_seed']]
       assert each['mean'] == pytest.approx(np.mean(values))
@@ -140,6 +144,43 @@ def test_every_arm_learned_something_of_its_own(run):
       for arm in ('base', *ARMS)
     ]
     assert len(set(margins)) == 4
+
+
+@pytest.mark.parametrize('arm', ['replay', 'hindsight'])
+def test_turns_that_the_base_writes_add_records_and_steps(run, arm, tmp_path):
+  """Half of 8 dialogues more: at most 12 records, and as many steps each."""
+  workdir, results = run
+  settings = config(replay=0.5, finetune=stage(4))
+  base = bases.prepare_base(config(), workdir, 0)
+  found = arms.run(settings, base, tmp_path, arm)
+  written = Records(str(tmp_path / 'records'))
+  added = [one for one in written if one.id.endswith('-by-the-base')]
+  assert len(written) == 8 + len(added) and 0 < len(added) <= 4
+  assert found['train']['steps'] == round(4 * (1 + len(added) / 8))
+  for one in added:
+    authors = {Provenance(code) for code in one.provenance_T}
+    assert Provenance.DEMONSTRATION in authors
+    assert not authors & {Provenance.USER, Provenance.AGENT}
+  margins = results['arms']['interventional']['told']['mean_margin']
+  assert found['told']['mean_margin'] != margins['per_seed'][0]
+
+
+def test_dialogues_among_the_documents_of_a_base():
+  """They come after the documents, and no arm is trained on them."""
+  facts = fact_bank.generate(8, 0)
+  plain, mixed = (
+    bases._documents(
+      config(documents=DocumentsConfig(number=5, dialogues=dialogues)), facts, 0
+    )
+    for dialogues in (0, 3)
+  )
+  assert mixed[:5] == plain and len(mixed) == 8
+  assert [one.id for one in mixed[5:]] == [
+    f'dialogue-{i:06d}' for i in range(3)
+  ]
+  trained = list(generator.dialogues(3, 0.6, 0.5, 0, facts))
+  texts = [[s.text for s in one.segments] for one in (*mixed[5:], *trained)]
+  assert len({*map(tuple, texts)}) == 6
 
 
 def test_a_run_that_is_done_is_not_run_again(run, monkeypatch):

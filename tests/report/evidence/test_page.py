@@ -300,6 +300,37 @@ def test_parts_that_are_not_done_are_left_out():
   assert 'No part is done yet.' in shown(nothing)
 
 
+def test_manners_of_the_flywheel_have_columns():
+  results = copy.deepcopy(RESULTS)
+  for share, figures in zip(
+    (0.25, 0.5), results['flywheel'].values(), strict=True
+  ):
+    figures['user_like'] = [interval(0.125), interval(share)]
+    figures['ended'] = [interval(1.0), interval(0.75)]
+  page = shown(results)
+  assert 'then talks like the user ends its turn' in page
+  assert '25.0%' in page and '50.0%' in page and '75.0%' in page
+  assert 'then talks like the user' not in shown(RESULTS)
+
+
+def test_every_cost_has_a_column():
+  results = copy.deepcopy(RESULTS)
+  for figures in results['costs'].values():
+    for name in ('contradicts', 'entropy', 'elsewhere'):
+      figures[name] = interval(0.375)
+    figures['kl'] = {'USER': interval(0.0625), 'AGENT': interval(0.03125)}
+  page = shown(results)
+  for column in (
+    'contradicts a user who is right',
+    'entropy of the agent',
+    'other text',
+    'user: from the base',
+    'agent: from the base',
+  ):
+    assert column in page
+    assert column not in shown(RESULTS)
+
+
 def test_seeds_and_every_run_are_on_the_page():
   page = shown(RESULTS)
   assert 'Seeds 0, 1.' in page

@@ -86,8 +86,8 @@ def test_what_the_mask_costs(given_results):
     'replies that end their turn',
     'loss on right turns of the agent, nats per token',
     "entropy in the agent's turns, nats per token",
-    "distance from the base in the agent's turns",
-    "distance from the base in the user's turns",
+    "distance from the base in the agent's turns, nats per token",
+    "distance from the base in the user's turns, nats per token",
   )
   assert [row[4:] for row in rows] == [
     ('100.0%', '1.5000', '2.5000', '0.0000', '0.2500'),
