@@ -8,6 +8,7 @@ import importlib
 import multiprocessing
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,6 +95,8 @@ def _become(function, arguments, argv, cwd, outputs):
       os.dup2(file.fileno(), number)
   os.chdir(cwd)
   sys.argv[:] = argv
+  # The server inherits that libtpu has SIGHUP ignored, if a test loaded it.
+  signal.signal(signal.SIGHUP, signal.SIG_DFL)
   function(*arguments)
 
 
