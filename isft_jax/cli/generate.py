@@ -16,8 +16,10 @@ conversations with exact token ids and authors to DIR, as isft-prepare reads
 them. It needs pip install -e '.[serve]'.
 """
 
+import functools
 import os
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from absl.flags import (
@@ -169,7 +171,8 @@ def _generate() -> None:
 
   # Load the prompts, then the model.
   rows = chat_loop.read_prompts(PROMPTS.value) if PROMPTS.value else []
-  model = sources.load_model(
+  load = functools.partial(
+    sources.load_model,
     CHECKPOINT.value,
     MODEL.value,
     weights.STEP.value,
@@ -177,6 +180,8 @@ def _generate() -> None:
     weights.BASE.value,
     ADAPTER.value,
   )
+  renew = _renewal(load)
+  model = load()
   # Combine flags, the model's own settings and the defaults, and print them.
   settings = model.merge_settings({flag.name: flag.value for flag in _SETTINGS})
   raw = RAW.value or not model.template
@@ -184,7 +189,7 @@ def _generate() -> None:
   chat_loop.note(chat_loop.describe(model, settings, stop_texts, raw))
   if listener:
     Sampling(*(settings[flag.name] for flag in _SETTINGS[:3])).check()
-    _serve(listener, model, settings, stop_texts)
+    _serve(listener, model, renew, settings, stop_texts)
     return
   settings = {
     'max_new_tokens': settings.pop('max_new_tokens'),
@@ -219,9 +224,27 @@ def _listen() -> 'socket.socket':
   return server.listen(HOST.value, PORT.value)
 
 
+def _renewal(
+  load: Callable[[], 'ChatModel'],
+) -> Callable[[], 'ChatModel | None']:
+  """Returns what loads the model that --follow has accepted last."""
+  from isft_jax.inference import chat_loop
+  from isft_jax.serving.renewal import Renewal
+  from isft_jax.train import checkpoint
+
+  workdir = CHECKPOINT.value
+  # A step was asked for, and stays.
+  if not workdir or weights.STEP.value is not None:
+    return lambda: None
+  return Renewal(
+    lambda: str(checkpoint.checkpoint_folder(workdir)), load, chat_loop.note
+  )
+
+
 def _serve(
   listener: 'socket.socket',
   model: 'ChatModel',
+  renew: Callable[[], 'ChatModel | None'],
   settings: dict[str, Any],
   stop_texts: list[str],
 ) -> None:
@@ -244,6 +267,7 @@ def _serve(
     max_context=MAX_CONTEXT.value or server.default_context(model),
     max_request_bytes=MAX_REQUEST_BYTES.value,
     idle_seconds=IDLE_SECONDS.value,
+    renew=renew,
   )
 
 

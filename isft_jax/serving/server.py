@@ -63,6 +63,7 @@ def serve(
   max_context: int,
   max_request_bytes: int,
   idle_seconds: float,
+  renew: Callable[[], ChatModel | None] = lambda: None,
 ) -> None:
   """Serves a model until Ctrl-C or SIGTERM.
 
@@ -72,7 +73,7 @@ def serve(
     model: its name.
     transcripts: where the conversations are written; None: nowhere.
     note: prints a line.
-    defaults, stop_texts, seed, max_context: see `ChatService`.
+    defaults, stop_texts, seed, max_context, renew: see `ChatService`.
     max_request_bytes: maximum size of the body of a request.
     idle_seconds: see `Conversations`.
 
@@ -95,6 +96,7 @@ def serve(
       stop_texts,
       seed,
       max_context,
+      renew,
     )
     host, port = listener.getsockname()[:2]
     app = make_app(

@@ -50,6 +50,7 @@ class ChatService:
     stop_texts: Sequence[str],
     seed: int,
     max_context: int,
+    renew: Callable[[], ChatModel | None] = lambda: None,
   ) -> None:
     """Starts the thread.
 
@@ -61,6 +62,8 @@ class ChatService:
       stop_texts: texts that end every reply.
       seed: seed of the seeds of requests without one.
       max_context: maximum tokens of a prompt and its reply.
+      renew: called before each request is answered; returns a model with the
+        same tokenizer and template that takes the place of the model, or None.
     """
     self._chat_model = chat_model
     self._encoder = encoder
@@ -69,6 +72,7 @@ class ChatService:
     self._stop_texts = stop_texts
     self._rng = np.random.default_rng(seed)
     self._max_context = max_context
+    self._renew = renew
     self._thread = ThreadPoolExecutor(max_workers=1)
     self._is_closing = threading.Event()
 
@@ -111,6 +115,7 @@ class ChatService:
     def work() -> list[Completion]:
       if has_left.is_set() or self._is_closing.is_set():
         raise Interrupted
+      self._chat_model = self._renew() or self._chat_model
       return sample(
         self._chat_model, job.prompt, job.request.number, job.settings, show
       )

@@ -1,6 +1,7 @@
-"""The loop is closed: what a server logs is learned, id for id."""
+"""The loop is closed: what is served is learned, and then served."""
 
 import asyncio
+import time
 
 import numpy as np
 
@@ -8,12 +9,17 @@ from isft_jax.config import ModelConfig, OptimConfig, RunConfig
 from isft_jax.data.records.dataset import Records
 from isft_jax.following import follow
 from isft_jax.following.settings import Settings
+from isft_jax.inference.generate import generate
 from isft_jax.serving.conversations import Conversations
 from isft_jax.serving.prompts import PromptEncoder
 from isft_jax.serving.request import ChatRequest
 from isft_jax.serving.service import ChatService
 from isft_jax.serving.transcripts import Transcripts
+from isft_jax.train import saved
 from isft_jax.types import Provenance
+from tests.serving.servers import serving
+
+USER = {'role': 'user', 'content': 'Tell me about gold.'}
 
 DEFAULTS = {
   'temperature': 1.0,
@@ -44,24 +50,26 @@ def serve(model, folder):
   return ids, authors + [Provenance.AGENT] * len(completion.ids)
 
 
-def test_what_is_served_is_learned_id_for_id(
-  served_folder, served_model, tmp_path
-):
-  ids, authors = serve(served_model, tmp_path / 'log')
+def learn(model_folder, folder):
+  """Learns from folder/log in folder/run until it is idle."""
   config = RunConfig(
-    tokenizer=str(served_folder),
+    tokenizer=str(model_folder),
     seq_len=128,
     targets_per_row=128,
     batch_size=8,
     epochs=1,
-    model=ModelConfig(init_from=str(served_folder), vocab_size=0),
-    optim=OptimConfig(learning_rate=1e-2),
+    model=ModelConfig(init_from=str(model_folder), vocab_size=0),
+    optim=OptimConfig(learning_rate=1.0),
   )
-  events = follow.follow(
-    config,
-    tmp_path / 'run',
-    Settings(str(tmp_path / 'log'), seconds=0.01, until_idle=True),
-  )
+  settings = Settings(str(folder / 'log'), seconds=0.01, until_idle=True)
+  return follow.follow(config, folder / 'run', settings)
+
+
+def test_what_is_served_is_learned_id_for_id(
+  served_folder, served_model, tmp_path
+):
+  ids, authors = serve(served_model, tmp_path / 'log')
+  events = learn(served_folder, tmp_path)
   assert [event['event'] for event in events] == [
     *('begun', 'measured', 'found', 'scored', 'trained', 'measured'),
     'accepted',
@@ -73,3 +81,38 @@ def test_what_is_served_is_learned_id_for_id(
   trained = next(e for e in events if e['event'] == 'trained')
   is_scored = ~np.isin(authors, (Provenance.AGENT, Provenance.CONTEXT))
   assert trained['scored_tokens'] == is_scored[1:].sum()
+
+
+def test_what_is_learned_is_served(served_folder, tmp_path):
+  (tmp_path / 'log').mkdir()
+  learn(served_folder, tmp_path)  # nothing yet
+  run = tmp_path / 'run'
+  with serving(
+    f'--checkpoint={run}',
+    f'--transcripts={tmp_path}/log',
+    '--idle_seconds=0.05',
+  ) as server:
+
+    def answer():
+      reply = server.chat(USER, max_tokens=6, temperature=0)
+      return reply.choices[0].message.content
+
+    first = answer()
+    assert answer() == first
+    while not list((tmp_path / 'log').glob('*.jsonl')):
+      time.sleep(0.05)
+    events = learn(served_folder, tmp_path)
+    assert events[-1]['event'] == 'accepted'
+    second = answer()
+    done = server.end()
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.count('from now on') == 1
+  assert f'replies come from {run}/increments/0001 from now on' in done.stderr
+  # The second reply is that of the accepted parameters, as a new process reads
+  # them.
+  accepted = saved.chat_model_from_run(str(run))
+  (ids_T,) = generate(
+    *accepted.model, [accepted.prompt([USER]).ids_T], 6, stop_ids=()
+  )
+  assert second == accepted.decode_reply(accepted.prompt([USER]), ids_T)
+  assert second != first

@@ -1,10 +1,7 @@
 """isft-generate --serve as a process, with OpenAI's own client."""
 
-import contextlib
-import http.client
 import json
 import os
-import re
 import signal
 import socket
 import sys
@@ -16,55 +13,13 @@ import pytest
 from isft_jax.data.records.dataset import Records
 from isft_jax.serving import server as server_lib
 from isft_jax.types import Provenance
-from tests.commands import command, error_line, start
+from tests.commands import command, error_line
 from tests.dialogues import chatml_tokenizer
-from tests.fixtures import import_or_skip
+from tests.serving.servers import PATIENCE, openai, serving
 
-import_or_skip('aiohttp')
-openai = import_or_skip('openai')
-
-PATIENCE = 120  # seconds, of which most are for compilation on a busy machine
 SYSTEM = {'role': 'system', 'content': 'Be good.'}
 USER = {'role': 'user', 'content': 'Tell me about gold.'}
 NEXT = {'role': 'user', 'content': 'And Mars?'}
-
-
-class Server:
-  """A running server."""
-
-  def __init__(self, running):
-    self.running = running
-    (self.url,) = self.wait_for(r'serves \S+ at (http://\S+)/v1; Ctrl-C')
-    self.client = openai.OpenAI(
-      base_url=f'{self.url}/v1', api_key='none', max_retries=0, timeout=PATIENCE
-    )
-
-  def wait_for(self, pattern):
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and self.running.process.is_alive():
-      path = self.running.outputs[1]
-      if path.exists() and (match := re.search(pattern, path.read_text())):
-        return match.groups()
-      time.sleep(0.05)
-    raise AssertionError(self.running.outputs[1].read_text())
-
-  def chat(self, *messages, **fields):
-    return self.client.chat.completions.create(
-      model='model', messages=messages, **fields
-    )
-
-  def request(self, method, path, body=None, **headers):
-    """Returns status, headers and JSON of a bare HTTP request."""
-    address = self.url.removeprefix('http://')
-    connection = http.client.HTTPConnection(address, timeout=PATIENCE)
-    with contextlib.closing(connection):
-      connection.request(method, path, body, headers)
-      response = connection.getresponse()
-      return response.status, response.headers, json.loads(response.read())
-
-  def end(self, number=signal.SIGTERM):
-    os.kill(self.running.process.pid, number)
-    return self.running.wait(PATIENCE)
 
 
 @pytest.fixture(scope='module')
@@ -75,18 +30,11 @@ def model_folder(served_folder, tmp_path_factory):
   return path
 
 
-@contextlib.contextmanager
-def serving(model_folder, *flags):
-  flags = f'--model={model_folder}', '--serve', '--port=0', *flags
-  with start('generate', *flags) as running:
-    yield Server(running)
-
-
 @pytest.fixture(scope='module')
 def server(model_folder):
   """One server for tests that leave no trace in it."""
   with serving(
-    model_folder, '--max_request_bytes=20000', '--max_context=3000'
+    f'--model={model_folder}', '--max_request_bytes=20000', '--max_context=3000'
   ) as running:
     yield running
 
@@ -119,7 +67,7 @@ def test_two_calls_are_one_transcript_that_prepare_reads(
   model_folder, served_model, tmp_path
 ):
   folder = tmp_path / 'transcripts'
-  with serving(model_folder, f'--transcripts={folder}') as server:
+  with serving(f'--model={model_folder}', f'--transcripts={folder}') as server:
     first = server.chat(SYSTEM, USER, max_tokens=6, seed=3, temperature=1)
     reply = first.choices[0].message
     stream = server.chat(
@@ -214,7 +162,7 @@ def test_stop_texts_end_a_reply(server):
 def test_two_clients_at_once(model_folder, tmp_path):
   folder = tmp_path / 'transcripts'
   flags = f'--transcripts={folder}', '--idle_seconds=0.2'
-  with serving(model_folder, *flags) as server:
+  with serving(f'--model={model_folder}', *flags) as server:
 
     def talk(name):
       messages = [{'role': 'user', 'content': name}]
@@ -244,12 +192,12 @@ def test_two_clients_at_once(model_folder, tmp_path):
 
 def test_a_kill_loses_nothing(model_folder, tmp_path):
   folder = tmp_path / 'transcripts'
-  with serving(model_folder, f'--transcripts={folder}') as server:
+  with serving(f'--model={model_folder}', f'--transcripts={folder}') as server:
     reply = server.chat(USER, max_tokens=4).choices[0].message
     server.running.process.kill()
     server.running.process.join()
   assert rows(folder) == []
-  with serving(model_folder, f'--transcripts={folder}') as server:
+  with serving(f'--model={model_folder}', f'--transcripts={folder}') as server:
     (first,) = rows(folder)
     # The next server continues the exact tokens.
     server.chat(USER, reply, NEXT, max_tokens=4)
@@ -267,7 +215,7 @@ def test_a_kill_loses_nothing(model_folder, tmp_path):
 def test_a_client_that_leaves_ends_its_reply(model_folder, tmp_path):
   folder = tmp_path / 'transcripts'
   flags = f'--transcripts={folder}', '--max_context=1000000'
-  with serving(model_folder, *flags) as server:
+  with serving(f'--model={model_folder}', *flags) as server:
     server.chat(USER, max_tokens=4)  # compiles
     long = {'max_tokens': 200_000, 'temperature': 0}
     with server.chat(NEXT, stream=True, **long) as stream:
