@@ -31,6 +31,8 @@ from isft_jax.experiments.config import EvidenceConfig
 CURES = (
   'weighted(0.05)',
   'weighted(0.1)',
+  'weighted_first(0.3)',
+  'weighted_first(1)',
   'weighted_ends(0.1)',
   'weighted_ends(0.3)',
   'weighted_ends(1)',
@@ -70,6 +72,7 @@ def get_config(text: str = '') -> EvidenceConfig:
       arms=(
         'observational',
         'interventional',
+        'weighted_first(0.3)',
         'weighted_ends(0.3)',
         'error_masked',
       ),

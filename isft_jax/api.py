@@ -185,7 +185,7 @@ def weights(example: Example, objective: str = 'interventional') -> np.ndarray:
   Args:
     example: a record.
     objective: 'interventional', 'observational', 'agent_only', 'error_masked',
-      'truth_only', 'weighted(0.3)', 'weighted_ends(0.3)' or weights by author,
+      'truth_only', 'weighted(0.3)', 'weighted_first(0.3)' or weights by author,
       'USER=1,TOOL=0.5'.
 
   Returns:
@@ -196,10 +196,10 @@ def weights(example: Example, objective: str = 'interventional') -> np.ndarray:
     ValueError: the objective is unknown.
   """
   from isft_jax.data.batching.scored_rows import target_weights
-  from isft_jax.objectives import has_only_ends, weight_table
+  from isft_jax.objectives import turn_tokens, weight_table
 
   return target_weights(
-    example, weight_table(objective), has_only_ends(objective)
+    example, weight_table(objective), turn_tokens(objective)
   )
 
 

@@ -480,7 +480,7 @@ class RunConfig(StageConfig, WorkdirConfig):
   seed: int = 0  # seed of random weights and of the order of the records
   # Objective, which sets the weight of each author: interventional,
   # observational, agent_only, error_masked, truth_only, weighted(w),
-  # weighted_ends(w), anchored(w), reverse_anchored(w) or averaged(w). See
+  # weighted_first(w), anchored(w), reverse_anchored(w) or averaged(w). See
   # isft_jax/objectives.py.
   objective: str = 'interventional'
   # Objective by which rows are packed. It must score every token that

@@ -19,10 +19,14 @@ base almost free.
 """
 
 import re
+from typing import Literal
 
 import numpy as np
 
 from isft_jax.types import Provenance, Verdict
+
+# Tokens of the agent's turns that have its weight; see `turn_tokens`.
+TurnTokens = Literal['all', 'first', 'ends']
 
 # Every author that can be scored, except the agent. PAD and CONTEXT cannot:
 # the likelihood is conditional on the context c.
@@ -52,9 +56,9 @@ _ANCHORS = {
   'averaged': 'average',
 }
 
-# Objectives with a weight for the agent, such as weighted_ends(0.1).
+# Objectives with a weight for the agent, such as weighted_first(0.3).
 _WEIGHTED = re.compile(
-  r'(weighted|anchored|reverse_anchored|averaged)(_ends)?\(([^()]+)\)'
+  r'(weighted|anchored|reverse_anchored|averaged)(?:_(first|ends))?\(([^()]+)\)'
 )
 
 
@@ -68,9 +72,9 @@ def weight_table(objective: str) -> np.ndarray:
       - `anchored(w)`, `reverse_anchored(w)` or `averaged(w)`: the same weights,
         but the loss of the agent's tokens is their distance from the base; see
         `anchor`;
-      - one of these four with `_ends`, as in `weighted_ends(w)`: of the agent's
-        turns, only the first and the last token have a weight; see
-        `has_only_ends`;
+      - one of these four with `_first` or `_ends`, as in `weighted_first(w)`:
+        of the agent's turns, only these tokens have a weight; see
+        `turn_tokens`;
       - weights by author, as in `USER=1,TOOL=0.5`; other authors get 0.
 
   Returns:
@@ -110,7 +114,8 @@ def weight_table(objective: str) -> np.ndarray:
   raise ValueError(
     f'unknown objective {objective!r}; use one of {", ".join(NAMES)}, '
     'weighted(0.3), anchored(0.3), reverse_anchored(0.3), averaged(0.3), one '
-    'of these four with _ends, or weights by author such as USER=1,TOOL=0.5'
+    'of these four with _first or _ends, as in weighted_first(0.3), or weights '
+    'by author such as USER=1,TOOL=0.5'
   )
 
 
@@ -154,17 +159,21 @@ def needs_base(objective: str) -> bool:
   return anchor(objective) in ('forward', 'reverse')
 
 
-def has_only_ends(objective: str) -> bool:
-  """Returns whether only the ends of the agent's turns have its weight.
-
-  The first token opens a turn, and the last one ends it. Both are manner: what
-  a turn says about the world mostly lies between them.
+def turn_tokens(objective: str) -> TurnTokens:
+  """Returns which tokens of the agent's turns have its weight.
 
   Args:
     objective: as `weight_table` takes it.
+
+  Returns:
+    'all'. 'first': the token that opens a turn, which mostly says who is
+    talking, and little about the world. 'ends': also the token that ends the
+    turn. Every turn then teaches where to stop, and none where to go on, so an
+    agent that learns from its own turns may come to stop too early.
   """
   match = _WEIGHTED.fullmatch(objective)
-  return bool(match and match[2])
+  found = match[2] if match else None
+  return 'first' if found == 'first' else 'ends' if found else 'all'
 
 
 def split_list(text: str) -> list[str]:

@@ -102,6 +102,7 @@ def test_two_objectives_that_make_up_a_third(whole, one, other):
     ('weighted(0)', 'interventional'),
     ('weighted(1)', 'observational'),
     ('weighted( 1.0 )', 'observational'),
+    ('weighted_first(0.5)', 'weighted(0.5)'),
     ('weighted_ends(0.5)', 'weighted(0.5)'),
     ('reverse_anchored_ends(0.5)', 'weighted(0.5)'),
     ('AGENT=1', 'agent_only'),
@@ -172,22 +173,24 @@ def test_a_weight_that_float32_cannot_hold_is_refused(objective):
 
 
 @pytest.mark.parametrize(
-  ('objective', 'anchor', 'only_ends'),
+  ('objective', 'anchor', 'turn_tokens'),
   [
-    ('observational', '', False),
-    ('weighted(0.5)', '', False),
-    ('weighted_ends(0.5)', '', True),
-    ('anchored(0.5)', 'forward', False),
-    ('anchored_ends(0.5)', 'forward', True),
-    ('reverse_anchored(0.5)', 'reverse', False),
-    ('reverse_anchored_ends(0.5)', 'reverse', True),
-    ('averaged(0.5)', 'average', False),
-    ('USER=1', '', False),
+    ('observational', '', 'all'),
+    ('weighted(0.5)', '', 'all'),
+    ('weighted_first(0.5)', '', 'first'),
+    ('weighted_ends(0.5)', '', 'ends'),
+    ('anchored(0.5)', 'forward', 'all'),
+    ('anchored_first(0.5)', 'forward', 'first'),
+    ('anchored_ends(0.5)', 'forward', 'ends'),
+    ('reverse_anchored(0.5)', 'reverse', 'all'),
+    ('reverse_anchored_ends(0.5)', 'reverse', 'ends'),
+    ('averaged(0.5)', 'average', 'all'),
+    ('USER=1', '', 'all'),
   ],
 )
-def test_how_the_agents_tokens_are_held(objective, anchor, only_ends):
+def test_how_the_agents_tokens_are_held(objective, anchor, turn_tokens):
   assert objectives.anchor(objective) == anchor
-  assert objectives.has_only_ends(objective) == only_ends
+  assert objectives.turn_tokens(objective) == turn_tokens
   evidence = 'interventional' if anchor else objective
   assert objectives.evidence(objective) == evidence
 
@@ -209,7 +212,8 @@ WHOLE_MESSAGES = {
     "unknown objective 'interventionl'; use one of observational, "
     'interventional, agent_only, error_masked, truth_only, weighted(0.3), '
     'anchored(0.3), reverse_anchored(0.3), averaged(0.3), one of these four '
-    'with _ends, or weights by author such as USER=1,TOOL=0.5'
+    'with _first or _ends, as in weighted_first(0.3), or weights by author '
+    'such as USER=1,TOOL=0.5'
   ),
   'weighted( half )': (
     "objective 'weighted( half )': 'half' is not a weight (a finite number, 0 "

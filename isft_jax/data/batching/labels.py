@@ -118,7 +118,7 @@ def write(
     for group in _groups(records, group_tokens):
       # One row group per group of records, so that memory is bounded.
       weights = [
-        target_weights(example, table_PV, objectives.has_only_ends(objective))
+        target_weights(example, table_PV, objectives.turn_tokens(objective))
         for example in group
       ]
       writer.write_table(_table(group, weights, schema))

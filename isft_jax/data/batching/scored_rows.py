@@ -29,7 +29,9 @@ KnownPlans = dict[str, tuple[int, str]]
 
 
 def target_weights(
-  example: Example, table_PV: np.ndarray, only_ends: bool = False
+  example: Example,
+  table_PV: np.ndarray,
+  turn_tokens: objectives.TurnTokens = 'all',
 ) -> np.ndarray:
   """Returns float32 [T]: the weight of each token as a target.
 
@@ -39,25 +41,30 @@ def target_weights(
   Args:
     example: a record.
     table_PV: weights by provenance and verdict, from `weight_table`.
-    only_ends: see `objectives.has_only_ends`.
+    turn_tokens: see `objectives.turn_tokens`.
   """
   weights_T = table_PV[example.provenance_T, example.verdict_T]
-  if only_ends:
-    weights_T[_is_inside(example)] = 0
+  if turn_tokens != 'all':
+    weights_T[_is_inside(example, turn_tokens == 'ends')] = 0
   weights_T[: max(1, example.scored_from)] = 0
   return weights_T
 
 
-def _is_inside(example: Example) -> np.ndarray:
-  """Returns which tokens are inside a turn of the agent, and not its ends."""
-  # Numbers of the turns, and -1 for other authors. A token is inside if both
-  # neighbours have its number.
+def _is_inside(example: Example, without_last: bool) -> np.ndarray:
+  """Returns which tokens of the agent do not open a turn, bool [T].
+
+  Args:
+    example: a record.
+    without_last: leave out those that end a turn, too.
+  """
+  # Numbers of the turns, and -1 for other authors.
   is_agents_T = example.provenance_T == Provenance.AGENT
   turn_T = np.where(is_agents_T, example.segment_T, -1)
   before_T, after_T = np.pad(turn_T, 1, constant_values=-1)[
     [np.arange(len(turn_T)), np.arange(len(turn_T)) + 2]
   ]
-  return is_agents_T & (before_T == turn_T) & (after_T == turn_T)
+  is_inside_T = is_agents_T & (before_T == turn_T)
+  return is_inside_T & (after_T == turn_T) if without_last else is_inside_T
 
 
 class Scored:
@@ -89,7 +96,7 @@ class Scored:
     plan_objective = config.plan_objective or objective
     self._planned_PV = objectives.weight_table(plan_objective)
     self._weights_PV = objectives.weight_table(objective)
-    self._only_ends = objectives.has_only_ends(objective)
+    self._turn_tokens = objectives.turn_tokens(objective)
     # Every scored token must be a target of the plan.
     if np.any((self._weights_PV != 0) & (self._planned_PV == 0)):
       raise ValueError(
@@ -109,10 +116,10 @@ class Scored:
     # 'trajectory': a trajectory's weights sum to one, whatever its length.
     self._scale_T = None  # by number of the trajectory
     if config.normalize == 'trajectory':
-      # The index does not count the ends of turns.
-      if self._only_ends:
+      # The index does not count the first and last tokens of turns.
+      if self._turn_tokens != 'all':
         raise ValueError(
-          f'objective {objective!r} weighs only the ends of turns, which '
+          f'objective {objective!r} weighs only single tokens of turns, which '
           "config.normalize='trajectory' cannot count; use "
           "config.normalize='token'"
         )
@@ -210,7 +217,7 @@ class Scored:
     # Targets. The input at column p - 1 predicts the token at position p.
     slots = slice(slot, slot + len(positions_K))
     authors_K = example.provenance_T[positions_K]
-    weights_K = target_weights(example, self._weights_PV, self._only_ends)[
+    weights_K = target_weights(example, self._weights_PV, self._turn_tokens)[
       positions_K
     ]
     batch.columns_BK[b, slots] = column + positions_K - 1

@@ -58,7 +58,7 @@ def example(authors, id='x', verdicts='', scored_from=0, window=0):
 def drawn(one, objective):
   """A letter for each label: `#` the token itself, `.` ignored."""
   weights_T = target_weights(
-    one, weight_table(objective), objectives.has_only_ends(objective)
+    one, weight_table(objective), objectives.turn_tokens(objective)
   )
   found_T = labels.labels_from_weights(one.tokens_T, weights_T)
   assert found_T.dtype == np.int32
@@ -73,7 +73,10 @@ def drawn(one, objective):
     ('interventional', 'cctuutaadtp', '', 0, '..####..##.'),
     ('observational', 'cctuutaadtp', '', 0, '..########.'),
     ('agent_only', 'cctuutaadtp', '', 0, '......##...'),
-    # The first and the last token of a turn of the agent, if it has more.
+    # The first token of each turn of the agent, or the first and the last.
+    ('weighted_first(1)', 'cctuutaaaatuaatua', '', 0, '..#####...###.###'),
+    ('weighted_first(1)', 'aaaaua', '', 0, '....##'),
+    ('weighted_first(1)', 'uaaaaa', '', 3, '......'),
     ('weighted_ends(1)', 'cctuutaaaatuaatua', '', 0, '..#####..########'),
     ('weighted_ends(1)', 'aaaaua', '', 0, '...###'),
     ('weighted_ends(1)', 'uaaaaa', '', 3, '.....#'),

@@ -275,17 +275,23 @@ def test_an_epoch_scores_every_target_once(many, objective, targets_per_row):
         assert batch.authors_BK[b, k] == author
 
 
-def test_only_the_ends_of_the_agents_turns_have_a_weight(many):
-  source = BatchSource(many, config(objective='weighted_ends(0.5)'))
+@pytest.mark.parametrize(
+  ('objective', 'neighbours'),
+  [('weighted_first(0.5)', [-1]), ('weighted_ends(0.5)', [-1, 1])],
+)
+def test_only_some_tokens_of_the_agents_turns_have_a_weight(
+  many, objective, neighbours
+):
+  source = BatchSource(many, config(objective=objective))
   expected = scored_positions(many, 'weighted(0.5)')
   for record, position in expected:
     read = many[record]
     author_T, turn_T = read.provenance_T, read.segment_T
     same = [
-      0 <= other < len(turn_T)
-      and author_T[other] == Provenance.AGENT
-      and turn_T[other] == turn_T[position]
-      for other in (position - 1, position + 1)
+      0 <= position + step < len(turn_T)
+      and author_T[position + step] == Provenance.AGENT
+      and turn_T[position + step] == turn_T[position]
+      for step in neighbours
     ]
     if author_T[position] == Provenance.AGENT and all(same):
       expected[record, position] = 0
@@ -298,8 +304,9 @@ def test_only_the_ends_of_the_agents_turns_have_a_weight(many):
   assert {*found.values()} == {0, 0.5, 1}
 
 
-def test_the_ends_of_turns_are_not_counted_for_a_trajectory(many):
-  settings = config(objective='weighted_ends(0.5)', normalize='trajectory')
+@pytest.mark.parametrize('kind', ['first', 'ends'])
+def test_tokens_of_turns_are_not_counted_for_a_trajectory(many, kind):
+  settings = config(objective=f'weighted_{kind}(0.5)', normalize='trajectory')
   with pytest.raises(ValueError, match=r'cannot count; use config\.n'):
     BatchSource(many, settings)
 
