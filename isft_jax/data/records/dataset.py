@@ -242,10 +242,14 @@ class Writer:
     # Metadata, index and checksums; then one rename makes the data set visible.
     shards.assemble(self._builder, self.staging, self.infos, self._bases)
     path = epath.Path(Trajectories(**self._place).data_path)
-    # Both folders are in `folder`, so that a rename works.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    self.staging.rename(path)
-    (epath.Path(self.folder) / _STAGING).rmtree()
+    # Both folders are in `folder`, so that a rename works. A bucket has no empty
+    # folders: the first version is moved with the folder around it.
+    if path.parent.exists():
+      self.staging.rename(path)
+    else:
+      self.staging.parent.rename(path.parent)
+    if (left := epath.Path(self.folder) / _STAGING).exists():
+      left.rmtree()
 
 
 def write(
