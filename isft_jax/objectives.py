@@ -168,7 +168,7 @@ def turn_tokens(objective: str) -> TurnTokens:
   Returns:
     'all'. 'first': the token that opens a turn, which mostly says who is
     talking, and little about the world. 'ends': also the token that ends the
-    turn. Every turn then teaches where to stop, and none where to go on, so an
+    turn. Every turn then teaches where to stop, and none where not to, so an
     agent that learns from its own turns may come to stop too early.
   """
   match = _WEIGHTED.fullmatch(objective)

@@ -7,9 +7,10 @@
     transcripts --> isft-train --follow --> accepted parameters --> server
 
 SmolLM2-135M-Instruct answers questions about real facts. Every increment has
-conversations about facts that were never asked before. At the end the same
-transcripts are learned at once, from the same start, which shows what the
-increments forget. Both agents are asked about all facts in other words.
+conversations about facts that were never asked before, and repeats some of
+those before it. At the end the same transcripts are learned at once, from the
+same start and in as many steps, which shows what the increments forget. Both
+agents are asked about all facts in other words.
 
 It needs the extra `serve`, the package that holds the model, and 8 GB of
 memory. Processes of two commands run beside this one. results.json in the
@@ -225,7 +226,9 @@ def main() -> None:
   parser.add_argument('--increments', type=int, default=20)
   parser.add_argument('--facts', type=int, default=6, help='per increment')
   parser.add_argument('--replay', type=float, default=0.5)
-  parser.add_argument('--epochs', type=int, default=2)
+  parser.add_argument(
+    '--rise', type=float, default=0.1, help='of the held-out loss, in nats'
+  )
   parser.add_argument('--wordings', type=int, default=2, help='1 to 5')
   parser.add_argument('--every', type=int, default=5, help='to evaluate')
   args = parser.parse_args()
@@ -263,8 +266,9 @@ def main() -> None:
     f'--follow={transcripts}',
     f'--workdir={agent}',
     f'--config.heldout={folder}/heldout',
-    f'--config.epochs={args.epochs}',
+    '--config.epochs=1',
     f'--config.seed={args.seed}',
+    f'--follow_rise={args.rise}',
     f'--follow_least={args.facts}',
     f'--follow_most={args.facts}',
     f'--follow_replay={args.replay}',
@@ -310,7 +314,12 @@ def main() -> None:
         if number % args.every == 0 or number == args.increments:
           note(str(number), chat_model_from_run(str(agent)))
 
-  # The same transcripts at once.
+  # The same transcripts at once, in as many steps.
+  steps = sum(
+    event['steps']
+    for event in follow_file.read(agent / follow_file.NAME)
+    if event['event'] == 'trained'
+  )
   for argv in (
     command(
       'prepare',
@@ -323,7 +332,7 @@ def main() -> None:
       '--config=finetune',
       f'--config.records={folder}/records',
       f'--workdir={folder}/joint',
-      f'--config.epochs={args.epochs}',
+      f'--config.steps={steps}',
       f'--config.seed={args.seed}',
       *TRAINING,
     ),

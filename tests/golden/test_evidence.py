@@ -56,8 +56,12 @@ TINY = golden(
 PRICE = golden(
   'mask_price_tiny',
   mask_price_tiny.get_config(),
-  ('arms',),
-  ('Arms: whose tokens are scored', 'Costs of the mask'),
+  ('flywheel', 'arms'),
+  (
+    'Own mistakes: the flywheel',
+    'Arms: whose tokens are scored',
+    'Costs of the mask',
+  ),
 )
 REAL = golden(
   'flywheel_smollm2',
@@ -134,10 +138,16 @@ def test_every_arm_of_every_part_is_there():
 def test_the_intervals_are_those_of_the_seeds(run):
   found = list(intervals(run.results))
   of_curves = [each for each in found if 'per_seed' not in each]
-  # Told and held-out facts; the curves keep their seeds together.
+  # Told and held-out facts, and newer runs the costs of the mask; the curves
+  # keep their seeds together.
   rounds = run.config.flywheel.rounds + 1
-  wheel = run.results.get('flywheel', {})
-  assert len(of_curves) == 2 * rounds * len(wheel)
+  curves = [
+    name
+    for arm in run.results['flywheel'].values()
+    for name in ('accuracy', 'heldout', 'user_like', 'ended')
+    if name in arm
+  ]
+  assert len(of_curves) == rounds * len(curves)
   for each in found:
     if 'per_seed' in each:
       ends = {name: each[name] for name in ('mean', 'lo', 'hi')}
@@ -156,7 +166,9 @@ def intervals(tree):
       yield from intervals(each)
 
 
-@pytest.mark.parametrize('run', [TINY, REAL], ids=['tiny', 'real'])
+@pytest.mark.parametrize(
+  'run', [TINY, PRICE, REAL], ids=['tiny', 'price', 'real']
+)
 def test_the_curves_of_the_flywheel_are_those_of_the_seeds(run):
   wheel = run.results['flywheel']
   theirs = list(zip(*wheel['observational']['per_seed'], strict=True))
@@ -206,6 +218,26 @@ def test_the_price_of_the_mask_is_that_of_the_run():
   lines = [cells(line) for line in path.read_text().splitlines()]
   for row in price_rows(PRICE.results):
     assert row in lines
+  for row in wheel_rows(PRICE.results['flywheel']):
+    assert row in lines
+
+
+def wheel_rows(wheel):
+  """Yields the rows of its flywheel: per cent, and points."""
+  for arm, found in wheel.items():
+    right = [f'{100 * each["mean"]:.1f}' for each in found['accuracy']]
+    last = found['against_observational'][-1]
+    against = (
+      f'{100 * last["mean"]:+.1f} [{100 * last["lo"]:+.1f}, '
+      f'{100 * last["hi"]:+.1f}], {last["positive"]} of 5'
+    )
+    yield [
+      f'`{arm}`',
+      *(right[0], right[1], right[-1]),
+      '' if arm == 'observational' else against,
+      f'{found["margin"]["mean"]:+.3f}',
+      f'{100 * found["user_like"][-1]["mean"]:.1f} %',
+    ]
 
 
 def test_the_ends_of_turns_on_a_real_model():
@@ -232,16 +264,29 @@ def test_the_ends_of_turns_on_a_real_model():
     assert row in lines
 
 
-def test_the_ends_of_turns_cost_no_margin_and_keep_the_role():
+def test_the_first_token_of_turns_costs_no_margin_and_keeps_the_role():
   arms, costs = PRICE.results['arms'], PRICE.results['costs']
-  do, ends = (
+  do, first = (
     arms[arm]['told']['mean_margin']['mean']
-    for arm in ('interventional', 'weighted_ends(0.3)')
+    for arm in ('interventional', 'weighted_first(0.3)')
   )
-  assert ends >= 0.95 * do
+  assert first >= 0.95 * do
   like_user = {arm: cost['user_like']['mean'] for arm, cost in costs.items()}
-  assert like_user['weighted_ends(0.3)'] < like_user['interventional'] / 4
-  assert costs['weighted_ends(0.3)']['ended']['mean'] >= 0.99
+  assert like_user['weighted_first(0.3)'] < like_user['interventional'] / 4
+  assert costs['weighted_first(0.3)']['ended']['mean'] >= 0.99
+
+
+def test_in_the_flywheel_only_the_last_tokens_of_turns_do_harm():
+  wheel = PRICE.results['flywheel']
+  first, ends, do = (
+    wheel[arm]
+    for arm in ('weighted_first(0.3)', 'weighted_ends(0.3)')
+    + ('interventional',)
+  )
+  assert first['against_observational'][-1]['lo'] > 0
+  assert ends['against_observational'][-1]['lo'] < 0
+  like_user = [each['user_like'][-1]['mean'] for each in (first, do)]
+  assert like_user[0] < 0.7 * like_user[1]
 
 
 def rows_of(wheel):

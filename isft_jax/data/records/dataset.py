@@ -242,8 +242,8 @@ class Writer:
     # Metadata, index and checksums; then one rename makes the data set visible.
     shards.assemble(self._builder, self.staging, self.infos, self._bases)
     path = epath.Path(Trajectories(**self._place).data_path)
-    # Both folders are in `folder`, so that a rename works. A bucket has no empty
-    # folders: the first version is moved with the folder around it.
+    # Both folders are in `folder`, so that a rename works. A bucket has no
+    # empty folders: the first version is moved with the folder around it.
     if path.parent.exists():
       self.staging.rename(path)
     else:

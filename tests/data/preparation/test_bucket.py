@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-from isft_jax.data.records.dataset import Records
 from tests.dialogues import dialogues, write_records
 from tests.fixtures import needs
 from tests.train.test_bucket import ROOT, listed, server  # noqa: F401
