@@ -19,6 +19,7 @@ FLAGS = (
 
 
 def compile_well():
+  os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=1'
   jax.config.update('jax_disable_most_optimizations', False)
 
 
