@@ -5,6 +5,7 @@ do. So a server imports them once, and forks a fresh process for each command.
 """
 
 import contextlib
+import gc
 import importlib
 import importlib.metadata
 import json
@@ -23,7 +24,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 _IMPORTED = [
   'isft_jax.data.preparation.prepare',
   'isft_jax.experiments.lying_agent',  # training, and pages with matplotlib
+  'isft_jax.report.training.page',
   'isft_jax.train.loop',
+  # These are imported at their first use, which takes a second.
+  'jaxlib.mlir.dialects.mhlo',
+  'matplotlib.backends.backend_agg',
+  'matplotlib.backends.backend_svg',
+  'ml_collections.config_flags',
+  'transformers.models.auto.tokenization_auto',
 ]
 
 
@@ -105,6 +113,7 @@ def _become(function, arguments, argv, cwd, outputs):
   sys.argv[:] = argv
   # The server inherits that libtpu has SIGHUP ignored, if a test loaded it.
   signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  gc.freeze()  # nothing that is imported is garbage
   function(*arguments)
 
 

@@ -1,6 +1,7 @@
 """Set once, before jax starts: 8 devices, strict ranks, quick compilation."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -49,6 +50,11 @@ _LONGEST = (
 def pytest_collection_modifyitems(items):
   turn = {name: number for number, name in enumerate(_LONGEST)}
   items.sort(key=lambda item: turn.get(item.nodeid.split('::')[0], len(turn)))
+
+
+def pytest_collection_finish():
+  """Spares what is imported from the collections of garbage that follow."""
+  gc.freeze()
 
 
 @pytest.fixture(scope='session')
