@@ -4,21 +4,34 @@ Importing jax, orbax and transformers takes longer than what most commands then
 do. So a server imports them once, and forks a fresh process for each command.
 """
 
+import contextlib
+import gc
 import importlib
+import importlib.metadata
+import json
 import multiprocessing
 import os
 import pathlib
 import signal
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 
 ROOT = pathlib.Path(__file__).parents[1]
 # They import all that is slow, define none of our flags, and start no jax.
 _IMPORTED = [
   'isft_jax.data.preparation.prepare',
   'isft_jax.experiments.lying_agent',  # training, and pages with matplotlib
+  'isft_jax.report.training.page',
   'isft_jax.train.loop',
+  # These are imported at their first use, which takes a second.
+  'jaxlib.mlir.dialects.mhlo',
+  'matplotlib.backends.backend_agg',
+  'matplotlib.backends.backend_svg',
+  'ml_collections.config_flags',
+  'transformers.models.auto.tokenization_auto',
 ]
 
 
@@ -66,6 +79,9 @@ class Running:
     return self
 
   def __exit__(self, *_):
+    self.end()
+
+  def end(self):
     self.process.kill()
     self.process.join()
     self.folder.cleanup()
@@ -97,6 +113,7 @@ def _become(function, arguments, argv, cwd, outputs):
   sys.argv[:] = argv
   # The server inherits that libtpu has SIGHUP ignored, if a test loaded it.
   signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  gc.freeze()  # nothing that is imported is garbage
   function(*arguments)
 
 
@@ -105,6 +122,51 @@ def _console_script(name, before):
   if before:
     before()
   importlib.import_module(f'isft_jax.cli.{name}').run()
+
+
+# A program of PATH that has the server of a test run the command of its name.
+_PROGRAM = """#!{python} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as asked:
+  asked.connect({address!r})
+  asked.sendall(json.dumps([{name!r}, os.getcwd(), *sys.argv[1:]]).encode())
+  asked.shutdown(socket.SHUT_WR)
+  code, out, error = json.load(asked.makefile())
+sys.stdout.write(out)
+sys.stderr.write(error)
+sys.exit(code)
+"""
+
+
+@contextlib.contextmanager
+def on_path(folder: pathlib.Path, before=None):
+  """Writes a program into a folder for each console script of the package.
+
+  For shells and other programs that start commands. While the context lasts,
+  each program runs `command` in its working directory.
+  """
+
+  class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+      name, cwd, *argv = json.load(self.rfile)
+      done = command(name, *argv, cwd=cwd, before=before)
+      answer = done.returncode, done.stdout, done.stderr
+      self.wfile.write(json.dumps(answer).encode())
+
+  scripts = importlib.metadata.distribution('isft_jax').entry_points
+  address = str(folder / 'socket')
+  for script in scripts.select(group='console_scripts'):
+    if script.attr == 'run':
+      name = script.module.rpartition('.')[2]
+      path = folder / script.name
+      path.write_text(
+        _PROGRAM.format(python=sys.executable, address=address, name=name)
+      )
+      path.chmod(0o755)
+  with socketserver.ThreadingUnixStreamServer(address, Handler) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield
+    server.shutdown()
 
 
 def error_line(name: str, *flags, **options) -> str:

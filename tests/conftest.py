@@ -1,6 +1,7 @@
 """Set once, before jax starts: 8 devices, strict ranks, quick compilation."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -36,19 +37,31 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 # The longest files begin: none of them is then left to one worker at the end.
+# By processor time; the notebooks read what the experiment has compiled.
 _LONGEST = (
-  'tests/test_api.py',
   'tests/experiments/test_lying_agent.py',
+  'tests/train/test_lora.py',
+  'tests/following/test_follow.py',
+  'tests/models/test_decoder.py',
   'tests/colabs/test_notebooks.py',
+  'tests/train/test_anchor.py',
   'tests/train/test_hosts.py',
   'tests/train/test_loop.py',
-  'tests/cli/test_main.py',
+  'tests/test_api.py',
+  'tests/models/test_splash_attention.py',
+  'tests/train/test_best.py',
+  'tests/following/test_kills.py',
 )
 
 
 def pytest_collection_modifyitems(items):
   turn = {name: number for number, name in enumerate(_LONGEST)}
   items.sort(key=lambda item: turn.get(item.nodeid.split('::')[0], len(turn)))
+
+
+def pytest_collection_finish():
+  """Spares what is imported from the collections of garbage that follow."""
+  gc.freeze()
 
 
 @pytest.fixture(scope='session')

@@ -180,24 +180,30 @@ def _limit_files(size):
   jax.config.update('jax_enable_compilation_cache', False)
 
 
-def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(tmp_path):
+def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(
+  data_folder, tmp_path
+):
   """A limit on the size of a file stands for a disk that is full."""
-  flags = [
-    *SMALL,
-    '--config.model.width=256',  # parameters of more than 300 kB
-    "--config.arms=('interventional',)",
-    f'--workdir={tmp_path}/run',
-  ]
-  for kilobytes, written in ((8, set()), (300, {'records', 'tokenizer'})):
+  experiment = 'reproduce', *SMALL, f'--workdir={tmp_path}/experiment'
+  run = (
+    *('train', '--config=train_tiny', f'--workdir={tmp_path}/run'),
+    *(f'--config.records={data_folder}/records', '--config.steps=1'),
+    f'--config.tokenizer={data_folder}/tokenizer',
+    *('--config.seq_len=256', '--config.model.layers=1'),
+    *('--config.model.width=64', '--config.model.mlp_width=32'),
+  )
+  # The first fails at its tokenizer; the second at its checkpoint, with an
+  # embedding of 128 kB.
+  for kilobytes, flags in ((8, experiment), (100, run)):
     limit = functools.partial(_limit_files, kilobytes * 1024)
-    error = error_line('reproduce', *flags, before=limit)
+    error = error_line(*flags, before=limit)
     assert 'File too large' in error
     assert 'free some space, then run the same command to resume' in error
-    assert written <= {path.name for path in (tmp_path / 'run').iterdir()}
-    assert not (tmp_path / 'run/results.json').exists()
+  assert (tmp_path / 'run/config.json').exists()
+  assert not [*tmp_path.glob('run/checkpoints/step_1')]
 
-  assert command('reproduce', *flags).returncode == 0
-  assert (tmp_path / 'run/results.json').exists()
+  assert command(*run).returncode == 0
+  assert (tmp_path / 'run/checkpoints/step_1').exists()
 
 
 def _interrupt(*config_and_workdir):

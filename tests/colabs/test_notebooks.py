@@ -9,11 +9,15 @@ import json
 import os
 import pathlib
 import re
-import sysconfig
+import sys
 
+import jax
 import nbclient
 import nbformat
 import pytest
+
+from tests.commands import on_path
+from tests.experiments import smoke as experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
@@ -23,6 +27,8 @@ NAMES = (
   '3_theory_of_delusions',
   '4_your_own_trajectories',
 )
+# They would make a kernel differ from that of a reader.
+OURS = ('JAX_NUM_CPU_DEVICES', 'JAX_NUMPY_RANK_PROMOTION')
 SECONDS = 900  # of a cell, on a machine that others use
 # What a reader must see of each: pictures, pages with buttons, and words.
 SHOWN = {
@@ -58,15 +64,22 @@ def checked(source):
   return re.sub(command, r'\1\2\n\1assert _exit_code == 0', source)
 
 
+def as_for_a_reader():
+  """Undoes what conftest.py sets; its experiment is that of our other tests."""
+  jax.config.update('jax_num_cpu_devices', 1)
+  jax.config.update('jax_numpy_rank_promotion', 'allow')
+  if experiment.FLAGS[0] in sys.argv:
+    experiment.compile_well()
+    sys.argv.extend(experiment.FLAGS[1:])
+
+
 def run(name, folder):
   book = read(name)
   for cell in book.cells:
     if cell.cell_type == 'code':
       cell.source = checked(cell.source)
-  scripts = sysconfig.get_path('scripts')
-  # As on a machine of one device, and not as in our other tests.
-  ours = ('JAX_NUM_CPU_DEVICES', 'JAX_NUMPY_RANK_PROMOTION')
-  environment = {k: v for k, v in os.environ.items() if k not in ours}
+  (scripts := folder / 'scripts').mkdir()
+  environment = {k: v for k, v in os.environ.items() if k not in OURS}
   environment |= {
     'ISFT_SMOKE': '1',
     'PATH': f'{scripts}:{os.environ["PATH"]}',
@@ -78,7 +91,8 @@ def run(name, folder):
     kernel_name='python3',
     resources={'metadata': {'path': str(folder)}},
   )
-  client.execute(env=environment)
+  with on_path(scripts, before=as_for_a_reader):
+    client.execute(env=environment)
   return book
 
 

@@ -1,24 +1,25 @@
 """One whole run of the smoke experiment, for every test that looks at it."""
 
-import time
+import pathlib
 from typing import NamedTuple
 
 import pytest
 
-from tests.benchmarks import kills
+from tests.commands import command
+from tests.experiments import smoke as experiment
 
 
 class Run(NamedTuple):
-  workdir: str
+  workdir: pathlib.Path
   printed: str
-  seconds: float
 
 
 @pytest.fixture(scope='session')
 def smoke(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('smoke') / 'run'
-  started = time.monotonic()
-  process = kills.reproduce(workdir)
-  out, err = process.communicate()
-  assert process.returncode == 0, out + err
-  return Run(workdir, out, time.monotonic() - started)
+  done = command(
+    *('reproduce', *experiment.FLAGS, f'--workdir={workdir}'),
+    before=experiment.one_device,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  return Run(workdir, done.stdout)

@@ -28,6 +28,8 @@ MODEL = ModelConfig(
   mlp_width=64,
 )
 
+NUMBER = 4  # of dialogues
+
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
@@ -43,7 +45,7 @@ def run(tmp_path_factory):
   tokenizer.train(texts, 640).save_pretrained(folder / 'model')
 
   config = qwen2_5_0_5b_paper.get_config(str(folder / 'model'))
-  config.dialogues.number, config.dialogues.heldout = 12, 4
+  config.dialogues.number, config.dialogues.heldout = NUMBER, 2
   config.reply_tokens = 4
   experiment.reproduce(config, str(folder / 'run'))
   return folder, json.loads((folder / 'run/results.json').read_text())
@@ -63,16 +65,16 @@ def test_the_arms_are_those_of_the_paper_and_all_are_probed(run):
 def test_every_dialogue_is_a_step_of_every_epoch(run):
   folder, results = run
   for arm in ('observational', 'interventional'):
-    assert results['arms'][arm]['train']['steps'] == 12 * 4
+    assert results['arms'][arm]['train']['steps'] == NUMBER * 4
   stored = Records(str(folder / 'run/records/dialogues'))
-  assert len(stored) == 12
+  assert len(stored) == NUMBER
   config = qwen2_5_0_5b_paper.get_config()
-  config.dialogues.number = 12
+  config.dialogues.number = NUMBER
   settings = experiment.make_run(config, folder / 'run', 'interventional')
   source = BatchSource(stored, settings)
   for epoch in range(4):
-    ids = [source.ids(12 * epoch + step) for step in range(12)]
-    assert sorted(ids) == sorted([stored[i].id] for i in range(12))
+    ids = [source.ids(NUMBER * epoch + step) for step in range(NUMBER)]
+    assert sorted(ids) == sorted([stored[i].id] for i in range(NUMBER))
 
 
 def test_a_step_is_the_mean_of_its_dialogue(run):
@@ -84,7 +86,7 @@ def test_a_step_is_the_mean_of_its_dialogue(run):
     source = BatchSource(
       stored, experiment.make_run(config, folder / 'run', arm)
     )
-    for step in range(12):
+    for step in range(NUMBER):
       weights_BK = source[step].weights_BK
       assert weights_BK.shape[0] == 1
       np.testing.assert_allclose(weights_BK.sum(), 1, rtol=1e-6)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from isft_jax.config import ModelConfig, OptimConfig, RunConfig
+from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
 from isft_jax.types import Example, Trajectory
 
 LONGEST = 256  # tokens of an example
@@ -23,7 +23,7 @@ GARBAGE = json.dumps(
   }
 )
 
-# Its step is the program of test_loop.py, which is compiled once.
+# Its step is the program of test_finite.py, which is compiled once.
 MODEL = ModelConfig(
   vocab_size=512, width=16, layers=2, head_size=4, mlp_width=32
 )
@@ -39,6 +39,7 @@ def config(data: pathlib.Path, **settings) -> RunConfig:
       'seq_len': 256,
       'targets_per_row': 256,
       'epochs': 2,
+      'mesh': MeshConfig(1, 1, 1),
       'model': MODEL,
       'optim': OptimConfig(learning_rate=1e-2),
     }

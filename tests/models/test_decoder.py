@@ -1,6 +1,7 @@
 """The decoder: its parameters, what a token may see, and equal ways to run."""
 
 import dataclasses
+import itertools
 import math
 import operator
 import re
@@ -245,9 +246,16 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize('kind', KINDS)
+REMATS = ('full', 'dots', 'attention', 'q,k,v,attention,o,gate,up,down')
+
+
 @pytest.mark.parametrize(
-  'name', ['full', 'dots', 'attention', 'q,k,v,attention,o,gate,up,down']
+  ('name', 'kind'),
+  [
+    *itertools.product(REMATS, ('norms before', 'experts')),
+    # What 'dots' and 'attention' keep does not depend on these.
+    *itertools.product((REMATS[0], REMATS[-1]), ('norms both', 'windows')),
+  ],
 )
 def test_remat_changes_neither_values_nor_gradients(name, kind):
   config = dataclasses.replace(EVERYTHING, **KINDS[kind])

@@ -11,6 +11,7 @@ import re
 
 import pytest
 from markupsafe import Markup
+from matplotlib import figure
 
 from isft_jax.report import document, plots, preparation, rebuild
 from isft_jax.report.evidence import charts, margins
@@ -73,10 +74,10 @@ def leaves(value, path=()):
 
 
 def replaced(results, path, value):
-  results = copy.deepcopy(results)
-  place = results
+  """Returns results with another value; what is not on its path is shared."""
+  results = place = copy.copy(results)
   for key in path[:-1]:
-    place = place[key]
+    place[key] = place = copy.copy(place[key])
   place[path[-1]] = value
   return results
 
@@ -116,13 +117,14 @@ def undrawn(monkeypatch):
   def chart(name='margins', rows=(), label='', unit=''):
     return plots.Chart('x', str(label), Figure(), str(unit))
 
+  monkeypatch.setattr(figure.Figure, 'draw_without_rendering', lambda _: None)
   monkeypatch.setattr(plots.Chart, 'svg', lambda self: Markup('<svg></svg>'))
   monkeypatch.setattr(plots.Chart, 'save_png', lambda self, folder: None)
   monkeypatch.setattr(lying_charts, 'margins', lambda arms: chart())
   monkeypatch.setattr(charts, 'flywheel', lambda wheel: chart())
   monkeypatch.setattr(charts, 'dots', chart)
   monkeypatch.setattr(margins, 'dots', chart)
-  monkeypatch.setattr(theory_charts, 'draw', lambda figure: chart())
+  monkeypatch.setattr(theory_charts, 'draw', lambda _: chart())
 
 
 @pytest.mark.parametrize('kind', PAGES)

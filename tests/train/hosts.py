@@ -1,20 +1,18 @@
-"""Hosts on one machine: processes of 4 devices each that form a cluster.
-
-Run as a program, it is one of them: isft-train, which also writes down the
-batches that it read.
-"""
+"""Hosts on one machine: processes of 4 devices each that form a cluster."""
 
 import itertools
 import json
 import os
-import pathlib
 import signal
 import socket
-import subprocess
-import sys
 import time
 
-ROOT = pathlib.Path(__file__).parents[2]
+import jax
+
+from isft_jax import sharding
+from isft_jax.cli import train
+from tests.commands import Running
+
 DEVICES = 8  # of all hosts together
 
 
@@ -26,7 +24,7 @@ def free_port() -> int:
 
 def start(
   folder, hosts: int, *flags, heartbeat=10, send='', at=0, last=()
-) -> list:
+) -> list[Running]:
   """Starts isft-train on so many hosts; folder gets what each has read.
 
   send: 'SIGKILL', say, which the last host sends to itself before its batch
@@ -36,41 +34,33 @@ def start(
   folder.mkdir(parents=True)
   port, started = free_port(), []
   for host in range(hosts):
-    joins = (
-      f'--coordinator=127.0.0.1:{port}',
-      f'--hosts={hosts}',
-      f'--host={host}',
-      f'--heartbeat={heartbeat}',
-    )
+    is_last = host == hosts - 1
     started.append(
-      subprocess.Popen(
-        [
-          *(sys.executable, __file__, folder / f'read{host}.jsonl'),
-          *(send if host == hosts - 1 else '', str(at), *flags, *joins),
-          *(last if host == hosts - 1 else ()),
-        ],
-        cwd=ROOT,
-        env=os.environ
-        | {
-          'JAX_NUM_CPU_DEVICES': str(DEVICES // hosts),
-          'JAX_PLATFORMS': 'cpu',
-          'PYTHONPATH': str(ROOT),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+      Running(
+        _train,
+        *(DEVICES // hosts, folder / f'read{host}.jsonl'),
+        *(send if is_last else '', at),
+        argv=(
+          *flags,
+          f'--coordinator=127.0.0.1:{port}',
+          f'--hosts={hosts}',
+          f'--host={host}',
+          f'--heartbeat={heartbeat}',
+          *(last if is_last else ()),
+        ),
       )
     )
   return started
 
 
-def finish(processes) -> list[tuple[int, str, str]]:
+def finish(started) -> list[tuple[int, str, str]]:
   """Waits for all; returns exit code, output and errors of each."""
-  said = [process.communicate(timeout=300) for process in processes]
-  return [
-    (process.returncode, *texts)
-    for process, texts in zip(processes, said, strict=True)
-  ]
+  try:
+    said = [running.wait(300) for running in started]
+  finally:
+    for running in started:
+      running.end()
+  return [(done.returncode, done.stdout, done.stderr) for done in said]
 
 
 def read(folder) -> list[list]:
@@ -81,12 +71,9 @@ def read(folder) -> list[list]:
   ]
 
 
-def main():
-  from isft_jax import sharding
-  from isft_jax.cli import train
-
-  path, send, at = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-  del sys.argv[1:4]
+def _train(devices, path, send, at):
+  """Becomes a host: isft-train, which also writes down what it read."""
+  jax.config.update('jax_num_cpu_devices', devices)
   to_global = sharding.to_global
   numbers = itertools.count(1)
 
@@ -101,8 +88,9 @@ def main():
     return to_global(batch, mesh)
 
   sharding.to_global = noted
-  train.run()
-
-
-if __name__ == '__main__':
-  main()
+  try:
+    train.run()
+  finally:
+    # A forked process ends at once, and an interpreter that frees all that it
+    # has imported does not. Others may still ask the first host for its values.
+    time.sleep(2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from isft_jax import api
-from isft_jax.config import ModelConfig, OptimConfig, RunConfig
+from isft_jax.config import MeshConfig, ModelConfig, OptimConfig, RunConfig
 from isft_jax.data.batching import pipeline
 from isft_jax.data.records import dataset
 from isft_jax.models.likelihood import target_nll
@@ -133,6 +133,7 @@ def config(folder):
     checkpoint_every=4,
     keep_last=1,
     keep_best=True,
+    mesh=MeshConfig(1, 1, 1),
     model=ModelConfig(
       vocab_size=512, width=16, layers=1, head_size=4, mlp_width=32
     ),

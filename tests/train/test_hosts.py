@@ -24,6 +24,7 @@ from isft_jax.data.records import dataset
 from isft_jax.train import loop, preemption
 from isft_jax.train import metrics as metrics_lib
 from isft_jax.worlds.lying_agent import fact_files, probes
+from tests.commands import ROOT
 from tests.dialogues import plain_renderer
 from tests.fixtures import needs
 from tests.train import hosts
@@ -109,7 +110,7 @@ def killed(config, folder):
     send='SIGKILL',
     at=KILLED_AT,
   )
-  started[1].wait(timeout=300)
+  started[1].wait(300)
   since = time.monotonic()
   (first, _, words), (second, _, _) = hosts.finish(started)
   return (first, second), time.monotonic() - since, words
@@ -229,9 +230,9 @@ def test_the_parameters_are_those_of_one_process(whole, alone):
 
 
 def test_two_hosts_may_split_the_columns_of_each_row(config, whole, folder):
-  """A row is on 8 devices of two hosts, which both read it."""
+  """A row is on 8 devices of two hosts, which both read it: in an epoch."""
   mesh = MeshConfig(data=1, fsdp=1, context=8)
-  config = dataclasses.replace(config, steps=STEPS, mesh=mesh)
+  config = dataclasses.replace(config, steps=3, mesh=mesh)
   workdir = folder / 'context'
   finished = hosts.finish(
     hosts.start(folder / 'split', 2, *flags(config, workdir))
@@ -240,7 +241,7 @@ def test_two_hosts_may_split_the_columns_of_each_row(config, whole, folder):
   first, second = hosts.read(folder / 'split')
   assert first == second
   lines = metrics_lib.read(workdir / 'metrics.jsonl')
-  for line, other in zip(lines, whole[1], strict=True):
+  for line, other in zip(lines, whole[1][:3], strict=True):
     # float32 sums in another order
     for name in ('loss', 'grad_norm'):
       assert line[name] == pytest.approx(other[name], rel=2e-5), name
@@ -280,7 +281,7 @@ def joined(script, *arguments) -> list[str]:
   clean = {k: v for k, v in os.environ.items() if not k.startswith('SLURM')}
   shown = subprocess.run(
     [sys.executable, '-c', script, *arguments],
-    cwd=hosts.ROOT,
+    cwd=ROOT,
     env=clean,
     capture_output=True,
     text=True,
