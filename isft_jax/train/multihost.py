@@ -4,6 +4,7 @@ Every host runs the same program on its own devices. Arrays span the devices of
 all hosts. Only the first host prints, and writes files other than checkpoints.
 """
 
+import contextlib
 import itertools
 import json
 import time
@@ -16,6 +17,7 @@ from orbax.checkpoint import multihost as orbax_multihost
 T = TypeVar('T')
 _OPENING = 600.0  # seconds by which hosts may differ in opening their inputs
 _BARRIER = 3600.0  # seconds that one host may need, as for checksums
+_LEAVING = 10.0  # seconds by which hosts may differ in reading why they end
 # Calls are numbered, because a key of the coordinator is written once.
 _numbers = itertools.count()
 
@@ -101,6 +103,8 @@ def raise_on_all(refusal: str) -> None:
       refusal = f'host 0 did not answer within {_OPENING:.0f} s'
       if answer is not None:
         refusal = answer[1:]
+    if refusal:
+      _leave_together(client, key)
   if refusal:
     raise ValueError(refusal)
 
@@ -182,6 +186,7 @@ def compare(
     # The store has no empty values.
     client.key_value_set(f'{place}/result', result or 'equal')
   if result and result != 'equal':
+    _leave_together(client, place)
     raise ValueError(result)
 
 
@@ -218,6 +223,16 @@ def _compared(
         'the same command, config and records'
       )
   return ''
+
+
+def _leave_together(client: Any, place: str) -> None:
+  """Waits until all hosts know why they end.
+
+  The first host has what they read, and takes it along when it ends.
+  """
+  # A host that does not come is why they end, or has ended before.
+  with contextlib.suppress(Exception):
+    client.wait_at_barrier(f'{place}/known', int(_LEAVING * 1000))
 
 
 def _get(client: Any, key: str, seconds: float) -> str | None:

@@ -88,9 +88,4 @@ def _train(devices, path, send, at):
     return to_global(batch, mesh)
 
   sharding.to_global = noted
-  try:
-    train.run()
-  finally:
-    # A forked process ends at once, and an interpreter that frees all that it
-    # has imported does not. Others may still ask the first host for its values.
-    time.sleep(2)
+  train.run()

@@ -13,12 +13,18 @@ from tests.train import hosts, test_hosts
 FACTS = {'config.seed': 0, 'config.mixture': (), 'records of a': 'ab'}
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+  monkeypatch.setattr(multihost, '_LEAVING', 0.5)
+
+
 class Store:
   """Stands for jax's coordinator: keys are written once, and waited for."""
 
-  def __init__(self):
-    self.values = {}
+  def __init__(self, hosts):
+    self.values, self.waiting = {}, 0
     self.changed = threading.Condition()
+    self.hosts, self.is_closed = hosts, False
 
   def key_value_set(self, key, value):
     with self.changed:
@@ -32,12 +38,26 @@ class Store:
         lambda: key in self.values, milliseconds / 1000
       ):
         raise RuntimeError('DEADLINE_EXCEEDED: GetKeyValue() timed out\nmore')
-      return self.values[key]
+    if key.endswith('/result'):
+      time.sleep(0.1)  # a host that is slow to read it
+    if self.is_closed:
+      raise RuntimeError('UNAVAILABLE: failed to connect\nmore')
+    return self.values[key]
+
+  def wait_at_barrier(self, name, milliseconds):
+    assert name == 'run/known'
+    with self.changed:
+      self.waiting += 1
+      self.changed.notify_all()
+      if not self.changed.wait_for(
+        lambda: self.waiting == self.hosts, milliseconds / 1000
+      ):
+        raise RuntimeError('DEADLINE_EXCEEDED: Barrier timed out')
 
 
 def compare(facts_by_host, seconds=20.0):
   """Runs a host per thread (None never comes); returns their messages."""
-  store, messages = Store(), {}
+  store, messages = Store(len(facts_by_host)), {}
 
   def run(host, facts):
     try:
@@ -45,6 +65,8 @@ def compare(facts_by_host, seconds=20.0):
       messages[host] = ''
     except ValueError as error:
       messages[host] = str(error)
+      # The first host takes the store along when it ends.
+      store.is_closed |= not host
 
   threads = [
     threading.Thread(target=run, args=(host, facts), daemon=True)
