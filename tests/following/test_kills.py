@@ -39,8 +39,8 @@ STAGES = [
   ('isft_jax.train.metrics:Metrics.flush', 2),
   ('isft_jax.train.checkpoint:point_to', 2),
 ]
-# What they leave behind: half files, a half-learned increment, a measure without
-# its decision, and decisions that were written and not yet carried out.
+# What they leave behind: half files, a half-learned increment, a measure
+# without its decision, and decisions that were not yet carried out.
 KILLS = [STAGES[number] for number in (0, 2, 3, 5, 6, 8, 9, 10, 13, 14)]
 
 
