@@ -111,8 +111,10 @@ def _become(function, arguments, argv, cwd, outputs):
       os.dup2(file.fileno(), number)
   os.chdir(cwd)
   sys.argv[:] = argv
-  # The server inherits that libtpu has SIGHUP ignored, if a test loaded it.
+  # The server inherits what is ignored: SIGINT in the background of a shell,
+  # and SIGHUP if a test has loaded libtpu.
   signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   gc.freeze()  # nothing that is imported is garbage
   function(*arguments)
 
