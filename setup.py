@@ -44,7 +44,7 @@ setuptools.setup(
   # `.ci/run` runs tests with the lowest of these versions, on Python 3.11.
   install_requires=[
     'absl-py>=2.1',
-    'array_record>=0.8',
+    'array_record>=0.8.3',  # the first that reads buckets
     'datasets>=5.2',
     'flax>=0.12.8',
     # Dequantises the weights of llama.cpp's files. It brings NumPy, PyYAML,

@@ -240,28 +240,30 @@ def wheel_rows(wheel):
     ]
 
 
-def test_the_ends_of_turns_on_a_real_model():
-  """The rows of the documentation, of one seed."""
+def test_single_tokens_of_turns_on_a_real_model():
+  """The rows of the documentation, by seed and arm."""
   folder = HERE / 'lying_agent_smollm2'
-  seed, ends = (
-    json.loads((folder / name).read_text())['arms']
-    for name in ('seed-0.json', 'weighted_ends.json')
-  )
   path = HERE.parents[1] / 'docs' / 'evidence.md'
   lines = [cells(line.strip()) for line in path.read_text().splitlines()]
-  for name, arm in (
-    ('observational', seed['observational']),
-    ('interventional', seed['interventional']),
-    ('weighted_ends(0.3)', ends['weighted_ends(0.3)']),
-  ):
-    row = [
-      f'`{name}`',
-      f'{arm["mean_margin"]:+.3f}',
-      f'{arm["talks_like_user"]} / 66',
-      f'{arm["contradicts"]} / 33',
-      *(f'{arm[f"{kind}_probe"]["truth"]} / 33' for kind in ('truth', 'lie')),
-    ]
-    assert row in lines
+  names = 'observational', 'interventional'
+  found = [(f'seed-{seed}', seed, names) for seed in range(3)]
+  found += [
+    (file.stem, int(file.stem[-1]), ['weighted_first(0.3)'])
+    for file in sorted(folder.glob('weighted_first-*.json'))
+  ]
+  assert len(found) >= 5
+  found.append(('weighted_ends', 0, ['weighted_ends(0.3)']))
+  for file, seed, names in found:
+    arms = json.loads((folder / f'{file}.json').read_text())['arms']
+    for name in names:
+      arm = arms[name]
+      row = [
+        *(str(seed), f'`{name}`', f'{arm["mean_margin"]:+.3f}'),
+        f'{arm["talks_like_user"]} / 66',
+        f'{arm["contradicts"]} / 33',
+        *(f'{arm[f"{kind}_probe"]["truth"]} / 33' for kind in ('truth', 'lie')),
+      ]
+      assert row in lines
 
 
 def test_the_first_token_of_turns_costs_no_margin_and_keeps_the_role():
