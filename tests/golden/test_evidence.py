@@ -251,7 +251,7 @@ def test_single_tokens_of_turns_on_a_real_model():
     (file.stem, int(file.stem[-1]), ['weighted_first(0.3)'])
     for file in sorted(folder.glob('weighted_first-*.json'))
   ]
-  assert len(found) >= 5
+  assert len(found) == 6
   found.append(('weighted_ends', 0, ['weighted_ends(0.3)']))
   for file, seed, names in found:
     arms = json.loads((folder / f'{file}.json').read_text())['arms']
