@@ -98,7 +98,6 @@ def test_what_is_learned_is_served(served_folder, tmp_path):
       return reply.choices[0].message.content
 
     first = answer()
-    assert answer() == first
     while not list((tmp_path / 'log').glob('*.jsonl')):
       time.sleep(0.05)
     events = learn(served_folder, tmp_path)
