@@ -6,8 +6,8 @@ keep the manner of the agent's turns and leave their content unscored.
 
 Reproduces: no published result.
 Hardware: two CPU cores and 4 GB of memory. Nothing is downloaded.
-Time: 70 minutes on two CPU cores that did much other work as well, and five
-  for the part `flywheel`.
+Time: about an hour on two CPU cores that did much other work as well, and
+  five minutes for the part `flywheel`.
 Expected: means over seeds 0 to 4. Margin of the base +0.192, observational
   +0.203, interventional +0.392, weighted_first(0.3) +0.390. Turns that talk
   like the user: base 15.8 %, observational 1.4 %, interventional 25.5 %,

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from isft_jax.inference.chat_model import ChatModel
 
@@ -12,7 +11,7 @@ class Renewal:
 
   def __init__(
     self,
-    place: Callable[[], Any],
+    place: Callable[[], str],
     load: Callable[[], ChatModel],
     note: Callable[[str], None],
   ) -> None:

@@ -18,7 +18,6 @@ workdir has all answers.
 """
 
 import argparse
-import itertools
 import json
 import os
 import pathlib
@@ -165,7 +164,9 @@ def evaluate(model: ChatModel, problems, wordings: int) -> list[str]:
   # Every batch has one shape.
   longest = max((prompt.ids_T for prompt in prompts), key=len)
   marks = ''
-  for batch in itertools.batched(zip(asked, prompts, strict=True), ROWS):
+  pairs = list(zip(asked, prompts, strict=True))
+  for start in range(0, len(pairs), ROWS):
+    batch = pairs[start : start + ROWS]
     filled = [prompt.ids_T for _, prompt in batch]
     filled += [longest] * (ROWS + 1 - len(batch))
     replies = generate(

@@ -86,6 +86,8 @@ def test_the_page_is_made_again_and_shows_every_part(run, tmp_path):
     assert arm in words
   if 'flywheel' in run.parts:
     assert (tmp_path / 'flywheel.png').read_bytes().startswith(b'\x89PNG')
+  if 'costs' in run.results:
+    assert (tmp_path / 'price.png').read_bytes().startswith(b'\x89PNG')
   assert run.path.stat().st_size < 3_000_000
 
 

@@ -73,14 +73,16 @@ def curves(
 
 
 def price(
-  margins: Mapping[str, Interval], user_like: Mapping[str, Interval]
+  arms: Mapping[str, Mapping], costs: Mapping[str, Mapping]
 ) -> plots.Chart:
   """Draws each arm at its margin and at its share of turns like the user's.
 
   Args:
-    margins: arm -> mean margin of told facts, nats per token.
-    user_like: arm -> share of the agent's turns that talk like the user.
+    arms: `arms` of results.json.
+    costs: its `costs`, of the same arms.
   """
+  margins = {arm: arms[arm]['told']['mean_margin'] for arm in costs}
+  user_like = {arm: figures['user_like'] for arm, figures in costs.items()}
   with plots.drawing(4.6) as figure:
     axes = figure.add_subplot()
     for arm, (color, _) in plots.arm_styles(margins).items():

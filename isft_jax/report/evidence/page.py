@@ -22,21 +22,25 @@ from isft_jax.report.tables import Table
 
 
 def write(workdir: str | os.PathLike, results: dict) -> pathlib.Path:
-  """Writes evidence.html and flywheel.png into workdir.
+  """Writes evidence.html into workdir, with flywheel.png and price.png.
 
   Args:
     workdir: an existing folder.
-    results: content of results.json. Parts that it lacks have no section.
+    results: content of results.json. Parts that it lacks have no section and
+      no picture.
 
   Returns:
     The path of evidence.html.
   """
   path = pathlib.Path(workdir) / 'evidence.html'
-  wheel = None
+  wheel = price = None
   if 'flywheel' in results:
     wheel = charts.flywheel(results['flywheel'])
-    wheel.save_png(workdir)
-  files.write_atomically(path, report(results, wheel))
+  if 'costs' in results and 'arms' in results:
+    price = charts.price(results['arms'], results['costs'])
+  for chart in filter(None, (wheel, price)):
+    chart.save_png(workdir)
+  files.write_atomically(path, report(results, wheel, price))
   return path
 
 
@@ -60,12 +64,15 @@ def rebuild(path: str, workdir: str | None = None) -> pathlib.Path:
     return write(folder, results)
 
 
-def report(results: dict, wheel: plots.Chart | None) -> bytes:
+def report(
+  results: dict, wheel: plots.Chart | None, price: plots.Chart | None
+) -> bytes:
   """Returns the page in UTF-8.
 
   Args:
     results: content of results.json.
     wheel: the chart from `charts.flywheel`, or None without that part.
+    price: the chart from `charts.price`, or None without costs or arms.
   """
   # Sections of the parts that are there, the flywheel first.
   base = comparison.base_from_results(results)
@@ -77,7 +84,7 @@ def report(results: dict, wheel: plots.Chart | None) -> bytes:
     'arms': margins.arms,
     'heldout': margins.heldout,
     'worlds': sections.worlds,
-    'costs': lambda costs: sections.costs(costs, results.get('arms', {})),
+    'costs': lambda costs: sections.costs(costs, price),
   }
   shown += [
     make(results[part]) for part, make in makers.items() if part in results

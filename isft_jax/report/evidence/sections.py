@@ -190,12 +190,12 @@ def _where_not_above(worlds: list[dict]) -> str:
   return f'It is not above 0 in: {"; ".join(names)}. ' if names else ''
 
 
-def costs(costs: dict, arms: dict) -> Section:
+def costs(costs: dict, price: Chart | None) -> Section:
   """Returns the section on costs.
 
   Args:
     costs: `costs` of results.json.
-    arms: its `arms`; {} without that part.
+    price: the chart from `charts.price`, or None without arms.
   """
   # Costs of each arm: ends of turns, roles, and -log p by author.
   first = next(iter(costs.values()))
@@ -246,13 +246,6 @@ def costs(costs: dict, arms: dict) -> Section:
       f'{text(demo["good_nll"], ".3f")} nats, and '
       f'{text(demo["user_like"], ".1%")} of turns are like the user.'
     )
-  # Both axes have all arms that were probed.
-  both = [arm for arm in costs if arm in arms]
-  price = []
-  if both:
-    margins = {arm: arms[arm]['told']['mean_margin'] for arm in both}
-    shares = {arm: costs[arm]['user_like'] for arm in both}
-    price = [Block(charts.price(margins, shares))]
   # The chart compares good turns; the table has all costs.
   return Section(
     'Costs of the mask',
@@ -265,7 +258,7 @@ def costs(costs: dict, arms: dict) -> Section:
           'nats per token',
         )
       ),
-      *price,
+      *([Block(price)] if price else []),
       Block(Table('Costs of each arm', header, rows)),
     ],
     shows,
