@@ -74,15 +74,21 @@ def curves(
 
 def price(
   arms: Mapping[str, Mapping], costs: Mapping[str, Mapping]
-) -> plots.Chart:
+) -> plots.Chart | None:
   """Draws each arm at its margin and at its share of turns like the user's.
 
   Args:
-    arms: `arms` of results.json.
-    costs: its `costs`, of the same arms.
+    arms: `arms` of results.json; {} without that part.
+    costs: its `costs`; {} without that part.
+
+  Returns:
+    The chart, or None if no arm has both.
   """
-  margins = {arm: arms[arm]['told']['mean_margin'] for arm in costs}
-  user_like = {arm: figures['user_like'] for arm, figures in costs.items()}
+  both = [arm for arm in costs if arm in arms]
+  if not both:
+    return None
+  margins = {arm: arms[arm]['told']['mean_margin'] for arm in both}
+  user_like = {arm: costs[arm]['user_like'] for arm in both}
   with plots.drawing(4.6) as figure:
     axes = figure.add_subplot()
     for arm, (color, _) in plots.arm_styles(margins).items():

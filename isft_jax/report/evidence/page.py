@@ -33,11 +33,10 @@ def write(workdir: str | os.PathLike, results: dict) -> pathlib.Path:
     The path of evidence.html.
   """
   path = pathlib.Path(workdir) / 'evidence.html'
-  wheel = price = None
+  wheel = None
   if 'flywheel' in results:
     wheel = charts.flywheel(results['flywheel'])
-  if 'costs' in results and 'arms' in results:
-    price = charts.price(results['arms'], results['costs'])
+  price = charts.price(results.get('arms', {}), results.get('costs', {}))
   for chart in filter(None, (wheel, price)):
     chart.save_png(workdir)
   files.write_atomically(path, report(results, wheel, price))
@@ -72,7 +71,7 @@ def report(
   Args:
     results: content of results.json.
     wheel: the chart from `charts.flywheel`, or None without that part.
-    price: the chart from `charts.price`, or None without costs or arms.
+    price: what `charts.price` returns.
   """
   # Sections of the parts that are there, the flywheel first.
   base = comparison.base_from_results(results)

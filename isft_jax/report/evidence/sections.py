@@ -195,7 +195,7 @@ def costs(costs: dict, price: Chart | None) -> Section:
 
   Args:
     costs: `costs` of results.json.
-    price: the chart from `charts.price`, or None without arms.
+    price: what `charts.price` returns.
   """
   # Costs of each arm: ends of turns, roles, and -log p by author.
   first = next(iter(costs.values()))

@@ -154,7 +154,8 @@ def cached_page(content):
   """The page of results that are given as JSON: five charts take a second."""
   results = json.loads(content)
   wheel = results.get('flywheel')
-  return evidence.report(results, wheel and charts.flywheel(wheel))
+  price = charts.price(results.get('arms', {}), results.get('costs', {}))
+  return evidence.report(results, wheel and charts.flywheel(wheel), price)
 
 
 def shown(results):
