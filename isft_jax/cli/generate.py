@@ -13,7 +13,8 @@ If interrupted, run the same command again to resume.
 
 --serve answers clients of OpenAI's chat API on this machine, and writes their
 conversations with exact token ids and authors to DIR, as isft-prepare reads
-them. It needs pip install -e '.[serve]'.
+them. With the workdir of isft-train --follow, replies come from the parameters
+that were accepted last. It needs pip install -e '.[serve]'.
 """
 
 import functools

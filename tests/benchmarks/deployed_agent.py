@@ -222,16 +222,26 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--workdir', type=pathlib.Path, required=True)
+  parser.add_argument(
+    '--workdir', type=pathlib.Path, required=True, help='new folder'
+  )
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--increments', type=int, default=20)
-  parser.add_argument('--facts', type=int, default=6, help='per increment')
-  parser.add_argument('--replay', type=float, default=0.5)
+  parser.add_argument(
+    '--facts', type=int, default=6, help='asked per increment'
+  )
+  parser.add_argument(
+    '--replay', type=float, default=0.5, help='share of earlier records'
+  )
   parser.add_argument(
     '--rise', type=float, default=0.1, help='of the held-out loss, in nats'
   )
-  parser.add_argument('--wordings', type=int, default=2, help='1 to 5')
-  parser.add_argument('--every', type=int, default=5, help='to evaluate')
+  parser.add_argument(
+    '--wordings', type=int, default=2, help='of each question, 1 to 5'
+  )
+  parser.add_argument(
+    '--every', type=int, default=5, help='increments between two evaluations'
+  )
   args = parser.parse_args()
   folder = args.workdir.absolute()
   folder.mkdir(parents=True)
