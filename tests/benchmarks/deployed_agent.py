@@ -45,7 +45,7 @@ SYSTEM = {'role': 'system', 'content': WORLD.context}
 REPLY_TOKENS = 24
 ROWS = 42  # prompts of a batch
 
-# Those of the flywheel of the same model: one epoch, a row of 256 tokens each.
+# Those of the flywheel of the same model: steps of one row of 256 tokens.
 TRAINING = (
   f'--config.model.init_from={MODEL}',
   '--config.model.head_chunk=0',
@@ -234,6 +234,9 @@ def main() -> None:
     '--replay', type=float, default=0.5, help='share of earlier records'
   )
   parser.add_argument(
+    '--epochs', type=int, default=1, help='passes over an increment'
+  )
+  parser.add_argument(
     '--rise', type=float, default=0.1, help='of the held-out loss, in nats'
   )
   parser.add_argument(
@@ -277,7 +280,7 @@ def main() -> None:
     f'--follow={transcripts}',
     f'--workdir={agent}',
     f'--config.heldout={folder}/heldout',
-    '--config.epochs=1',
+    f'--config.epochs={args.epochs}',
     f'--config.seed={args.seed}',
     f'--follow_rise={args.rise}',
     f'--follow_least={args.facts}',
