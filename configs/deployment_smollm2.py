@@ -33,9 +33,9 @@ def get_config() -> DeploymentConfig:
   def stage(steps: int, **changes: Any) -> StageConfig:
     settings = {
       'batch_size': 4,
-      'seq_len': 256,
+      'seq_len': 168,
       'documents_per_row': 2,
-      'targets_per_row': 256,
+      'targets_per_row': 168,
       'optim': OptimConfig(learning_rate=2e-4),
     }
     return StageConfig(steps=steps, **{**settings, **changes})
@@ -48,6 +48,18 @@ def get_config() -> DeploymentConfig:
     turns=84,
     tests=84,
     evaluate_on='agent',
+    arms=(
+      'sft',
+      'oracle',
+      'observational',
+      'interventional_paper',
+      'interventional',
+      'weighted_first(0.3)',
+      'verdict_only',
+      'interventional_paper_wrong30',
+      'rest',
+      'reinforce',
+    ),
     model=model_config(
       'smollm2-135m',
       init_from='smollm2-135m-instruct',

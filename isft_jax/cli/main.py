@@ -424,17 +424,23 @@ def _is_full(error: BaseException | None) -> bool:
   return any(os.strerror(number) in str(error) for number in _FULL)
 
 
+# What a thread raises that goes on after the main thread has ended.
+_TOO_LATE = 'cannot schedule new futures after'
+
+
 def _hush() -> None:
   """Silences messages of libraries that repeat the error that `run` prints.
 
   If a disk is full, Orbax's threads log it and then raise it again in our
-  thread. Their event loops close, and pending writes complain about that. If
-  the network is down, two loggers of huggingface_hub report each attempt.
+  thread. Their event loops close, and pending writes complain about that; so
+  does a thread that would start another one after our last line. If the network
+  is down, two loggers of huggingface_hub report each attempt.
   """
   show_unraisable = sys.unraisablehook
 
   def is_not_repeated(record: std_logging.LogRecord) -> bool:
-    return not (record.exc_info and _is_full(record.exc_info[1]))
+    error = record.exc_info and record.exc_info[1]
+    return not error or not (_is_full(error) or _TOO_LATE in str(error))
 
   def unraisable(args: 'sys.UnraisableHookArgs') -> None:
     if repr(args.exc_value) != "RuntimeError('Event loop is closed')":

@@ -1,10 +1,13 @@
 """Errors of a command: one line with the remedy, exit code 1, nothing done."""
 
+import asyncio
+import errno
 import fnmatch
 import functools
 import resource
 import signal
 import threading
+import time
 
 import jax
 import pytest
@@ -204,6 +207,26 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_later(
 
   assert command(*run).returncode == 0
   assert (tmp_path / 'run/checkpoints/step_1').exists()
+
+
+def _leave_a_thread():
+  def start_threads():
+    try:
+      while True:
+        asyncio.run(asyncio.to_thread(time.sleep, 0.01))
+    except RuntimeError:
+      logging.exception('a checkpoint is not complete')
+
+  threading.Thread(target=start_threads).start()
+  raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def test_nothing_follows_the_line_of_a_full_disk():
+  """Orbax's threads may still run then, and cannot start others."""
+  done = in_process(main.run, _leave_a_thread, '', ())
+  assert (done.returncode, done.stdout) == (1, '')
+  assert done.stderr.startswith('error: [Errno 28] No space left on device')
+  assert done.stderr.count('\n') == 1, done.stderr
 
 
 def _interrupt(*config_and_workdir):
