@@ -459,11 +459,14 @@ def _spare_tpus(
 ) -> None:
   """Stops libtpu from querying TPU metadata on a machine without a TPU.
 
-  The query would time out with six lines of warnings. isft-compile uses libtpu
-  on machines without a TPU.
+  The query would time out with six lines of warnings; four remain if it is
+  skipped and the other two are not set. isft-compile uses libtpu on machines
+  without a TPU.
   """
   if not find('/dev/accel*') and not find('/dev/vfio/[0-9]*'):
     environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+    environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-1')
+    environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
 
 
 def _without_traceback(text: str) -> str:

@@ -317,7 +317,14 @@ def test_too_little_memory_is_one_clear_line_in_the_words_of_xla():
 @pytest.mark.parametrize(
   ('devices', 'expected'),
   [
-    ([], {'TPU_SKIP_MDS_QUERY': '1'}),
+    (
+      [],
+      {
+        'TPU_SKIP_MDS_QUERY': '1',
+        'TPU_ACCELERATOR_TYPE': 'v5litepod-1',
+        'TPU_WORKER_HOSTNAMES': 'localhost',
+      },
+    ),
     (['/dev/accel0'], {}),
     (['/dev/vfio/0'], {}),
   ],

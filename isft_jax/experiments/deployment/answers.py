@@ -16,9 +16,9 @@ from isft_jax.inference.sampling import Sampling
 from isft_jax.types import PyTree
 from isft_jax.worlds.problems.problem import Problem
 
-# Maximum prompts per batch. Fewer are padded to a power of two, so that few
-# programs are compiled.
-ROWS = 128
+# Maximum prompts per batch. Fewer are padded to a multiple: few programs are
+# compiled.
+ROWS, _MULTIPLE = 128, 16
 
 # Seeds of sampling: one per kind of answers and policy.
 DEPLOYED, AGAIN, RESAMPLED, LIVE = 0, 1, 2, 3
@@ -58,7 +58,7 @@ def sample(
 
   answers = []
   longest = max(prompts, key=len, default=np.zeros(0, np.int32))
-  size = min(ROWS, 1 << max(0, len(prompts) - 1).bit_length())
+  size = min(ROWS, max(1, -(-len(prompts) // _MULTIPLE)) * _MULTIPLE)
   for start in range(0, len(prompts), size):
     batch = list(prompts[start : start + size])
     # Every batch contains the longest prompt, so that all have one shape.
