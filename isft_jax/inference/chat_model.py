@@ -53,6 +53,7 @@ class ChatModel:
     stop_texts: texts that end it, if no id does.
     settings: default values of `SETTINGS`.
     records: folder of the records of its training; '' if unknown.
+    place: where the parameters are, for people; '' if unknown.
   """
 
   def __init__(
@@ -63,6 +64,7 @@ class ChatModel:
     values: Mapping[str, Any],
     generation_config: Mapping[str, Any],
     records: str = '',
+    place: str = '',
   ) -> None:
     """Finds the stop rules of a model.
 
@@ -73,6 +75,7 @@ class ChatModel:
       values: arguments of the template other than messages.
       generation_config: content of generation_config.json, or {}.
       records: folder of the records of its training; '' if unknown.
+      place: where the parameters are, for people; '' if unknown.
 
     Raises:
       ValueError: the template does not compile, exceeds a limit, or leaves out
@@ -80,7 +83,7 @@ class ChatModel:
     """
     self.model = model
     self.tokenizer = tokenizer
-    self.records = records
+    self.records, self.place = records, place
     self.template, self.values = template, values
     # Special tokens are variables of a template, such as bos_token.
     variables = {**tokenizer.special_tokens_map, **values}
@@ -291,7 +294,9 @@ def chat_model_from_place(
     model = model._replace(params=params)
   try:
     template = template_from_tokenizer(tokenizer)
-    return ChatModel(model, tokenizer, template, {}, generation_config)
+    return ChatModel(
+      model, tokenizer, template, {}, generation_config, place=place
+    )
   except ValueError as error:
     raise ValueError(f'{place}: {error}') from error
 
@@ -301,6 +306,7 @@ def chat_model_from_rendering(
   tokenizer: FastTokenizer,
   rendering: Mapping[str, Any],
   records: str = '',
+  place: str = '',
 ) -> ChatModel:
   """Returns a model that is asked in the format of its training records.
 
@@ -310,6 +316,7 @@ def chat_model_from_rendering(
     rendering: how their text was made; see `Renderer.rendering`. Without a
       template, the template is that of the tokenizer.
     records: folder of the records; '' if unknown.
+    place: where the parameters are, for people; '' if unknown.
   """
   template = rendering.get('template') or template_from_tokenizer(tokenizer)
   # The default template is for conversations without tools.
@@ -317,7 +324,7 @@ def chat_model_from_rendering(
     template = template.get('default') or next(iter(template.values()))
   # Values are arguments of the template. Old records have none.
   values = rendering.get('values', {})
-  return ChatModel(model, tokenizer, template, values, {}, records)
+  return ChatModel(model, tokenizer, template, values, {}, records, place)
 
 
 def template_from_tokenizer(tokenizer: FastTokenizer) -> str:

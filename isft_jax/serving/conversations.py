@@ -155,6 +155,7 @@ class Conversations:
         'content': completion.text,
         'finish_reason': completion.finish_reason,
         'tail': completion.tail,
+        'parameters': completion.parameters,
       }
       number = len(completion.ids)
       sampled = Tokens(

@@ -39,12 +39,14 @@ class Completion(NamedTuple):
     ids: all sampled ids, with the stop token or the tokens of the stop text.
     tail: text of what the reply sampled after `text`, such as '<|im_end|>'.
     finish_reason: 'stop' or 'length'.
+    parameters: where the parameters are that sampled it; '' if unknown.
   """
 
   text: str
   ids: list[int]
   tail: str
   finish_reason: Literal['stop', 'length']
+  parameters: str = ''
 
 
 class Interrupted(Exception):
@@ -101,9 +103,10 @@ def sample(
   )
   if is_interrupted:
     raise Interrupted
-  return [
+  completions = [
     _completion(chat_model, decode, ids_T, stop_texts) for ids_T in replies
   ]
+  return [each._replace(parameters=chat_model.place) for each in completions]
 
 
 def _completion(

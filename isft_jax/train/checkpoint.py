@@ -306,6 +306,10 @@ class Checkpoints:
     """Waits until the last save is complete and has its final name."""
     self._manager.wait_until_finished()
 
+  def newest_folder(self) -> str:
+    """Returns the folder of the newest undamaged checkpoint."""
+    return str(self._step_folder(self.latest()))
+
   def digest(self) -> str:
     """Returns the SHA-256 of the newest checkpoint's list of parameter files.
 

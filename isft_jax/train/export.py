@@ -53,7 +53,7 @@ def export(
   # Never mix an export with files of another model.
   files.check_free(output)
   _check_is_run(workdir)
-  model, config, encoder, run = saved.load(
+  model, config, encoder, run, _ = saved.load(
     workdir, dtype, step, tokenizer, base
   )
   _check_finite(workdir, model.params)

@@ -51,12 +51,14 @@ class Saved(NamedTuple):
     config: config of the model.
     tokenizer: the tokenizer of the run's records.
     run: config of the whole run, as a dict.
+    folder: folder of the checkpoint.
   """
 
   model: pretrained.Model
   config: ModelConfig
   tokenizer: FastTokenizer
   run: dict[str, Any]
+  folder: str
 
 
 def digest(place: str) -> str:
@@ -92,7 +94,8 @@ def load(
     base: place of the base of adapters; '' means where the run had it.
 
   Returns:
-    The model, its config, its tokenizer, and the config of the run.
+    The model, its config, its tokenizer, the config of the run, and the folder
+    of the checkpoint.
 
   Raises:
     ValueError: the run has no such checkpoint, or the base is another one.
@@ -118,11 +121,13 @@ def load(
     else:
       # Orbax casts the parameters to the types of these shapes.
       params, _ = checkpoints.restore_params(_placed(shapes))
+    folder = checkpoints.newest_folder()
   return Saved(
     pretrained.Model(graphdef, params),
     plain,
     load_tokenizer(workdir, run, tokenizer),
     run,
+    folder,
   )
 
 
@@ -272,7 +277,7 @@ def chat_model_from_run(
     ValueError: the run has no such checkpoint, or its records were encoded
       piecewise.
   """
-  model, _, encoder, run = load(
+  model, _, encoder, run, folder = load(
     workdir, step=step, tokenizer=tokenizer, base=base
   )
   rendering = _rendering(workdir, run)
@@ -282,7 +287,9 @@ def chat_model_from_run(
       'the words (config.piecewise), and prompts here are encoded whole; its '
       'own results.json has its probes'
     )
-  return chat_model_from_rendering(model, encoder, rendering, run['records'])
+  return chat_model_from_rendering(
+    model, encoder, rendering, run['records'], folder
+  )
 
 
 def _rendering(workdir: str, run: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,10 @@ class Server:
   def finish(self, job, *replies):
     self.conversations.add(
       *job,
-      [Completion(r, [*map(ord, r), ord('.')], '.', 'stop') for r in replies],
+      [
+        Completion(r, [*map(ord, r), ord('.')], '.', 'stop', 'run/step_1')
+        for r in replies
+      ],
     )
 
   def answer(self, messages, *replies):
@@ -98,7 +101,12 @@ def test_a_conversation_grows_in_one_file(server):
   assert files_of(server.folder / '.open') == []
   (path,) = server.folder.glob('*.jsonl')
   assert shown(path) == ('u1>a1.u2>a2.', 'uutaaauutaaa')
-  reply = {'role': 'assistant', 'finish_reason': 'stop', 'tail': '.'}
+  reply = {
+    'role': 'assistant',
+    'finish_reason': 'stop',
+    'tail': '.',
+    'parameters': 'run/step_1',
+  }
   assert json.loads(path.read_text())['transcript'] == {
     **ABOUT,
     'continues': None,

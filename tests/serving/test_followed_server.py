@@ -1,6 +1,7 @@
 """The loop is closed: what is served is learned, and then served."""
 
 import asyncio
+import json
 import time
 
 import numpy as np
@@ -115,3 +116,10 @@ def test_what_is_learned_is_served(served_folder, tmp_path):
   )
   assert second == accepted.decode_reply(accepted.prompt([USER]), ids_T)
   assert second != first
+  # Each reply says which parameters it comes from.
+  rows = [json.loads(p.read_text()) for p in (tmp_path / 'log').glob('*.jsonl')]
+  places = [row['transcript']['messages'][-1]['parameters'] for row in rows]
+  newest = accepted.place
+  assert newest.startswith(f'{run}/increments/0001/checkpoints/step_')
+  start = f'{run}/increments/0000/checkpoints/step_0'
+  assert sorted(places) == [start, newest]

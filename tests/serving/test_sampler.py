@@ -35,7 +35,8 @@ def test_the_sampled_stop_token_is_kept(served_model, greedy, monkeypatch):
   (completion,) = sampler.sample(served_model, prompt, 1, settings(), hide)
   text = served_model.decode_reply(prompt, np.array(ids[:stop]))
   tail = served_model.tokenizer.decode([ids[stop]])
-  assert completion == Completion(text, ids[: stop + 1], tail, 'stop')
+  place = served_model.place
+  assert completion == Completion(text, ids[: stop + 1], tail, 'stop', place)
 
 
 def test_a_long_reply_has_all_its_tokens(served_model, greedy):
@@ -43,7 +44,7 @@ def test_a_long_reply_has_all_its_tokens(served_model, greedy):
   for new in (1, 5, 16):
     (completion,) = sampler.sample(served_model, prompt, 1, settings(new), hide)
     text = served_model.decode_reply(prompt, np.array(ids[:new]))
-    assert completion == Completion(text, ids[:new], '', 'length')
+    assert completion[:4] == (text, ids[:new], '', 'length')
 
 
 def test_tokens_end_with_the_one_that_completes_a_stop_text(
@@ -67,7 +68,7 @@ def test_tokens_end_with_the_one_that_completes_a_stop_text(
   (completion,) = sampler.sample(
     served_model, prompt, 1, settings(stop_texts=[stop]), hide
   )
-  assert completion == Completion(texts[number - 1], ids[:number], stop, 'stop')
+  assert completion[:4] == (texts[number - 1], ids[:number], stop, 'stop')
 
 
 def test_choices_have_their_own_keys(served_model, greedy):
