@@ -424,7 +424,7 @@ def _is_full(error: BaseException | None) -> bool:
   return any(os.strerror(number) in str(error) for number in _FULL)
 
 
-# What a thread raises that goes on after the main thread has ended.
+# What a thread raises that still runs when the main thread has ended.
 _TOO_LATE = 'cannot schedule new futures after'
 
 
