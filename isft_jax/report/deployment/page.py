@@ -19,6 +19,13 @@ from isft_jax.report.tables import Table
 CITATION = 'N. de Freitas, "CIC: Continual, Interactive, Causal Agents" (2026)'
 
 
+# Split to evaluate on -> what the problems are.
+_EVALUATED = {
+  'test': 'are test problems, which no arm has met.',
+  'agent': 'are those of the deployment, in other words.',
+}
+
+
 def write(workdir: str | os.PathLike, results: dict) -> pathlib.Path:
   """Writes deployment.html into workdir, and returns its path.
 
@@ -68,6 +75,7 @@ def report(results: dict) -> bytes:
     answer=answer(results),
     seeds=', '.join(map(str, results['seeds'])),
     citation=CITATION,
+    problems=_EVALUATED[results['config']['evaluate_on']],
     models=(
       f'All seeds start from the same model ({comparison.describe_base(base)}).'
       if given

@@ -22,7 +22,7 @@ PAPER = 'interventional_paper'
 # Figure -> header of its column: problems that are solved.
 SOLVED = {
   'asked_again': 'deployed problems it had wrong, first try',
-  'first': 'test problems, first try',
+  'first': 'evaluated problems, first try',
   'again': 'or a second sample',
   'second': 'or a second try after the verdict',
   'after_sft': "or after the first policy's answer",

@@ -159,6 +159,7 @@ def dots(
       low, high = ends(value)
       bar = axes.barh(place, high - low, left=low, height=0.4, alpha=0.45)[0]
       bar.set(color=LIGHT['link'])
+      bar.sticky_edges.x.clear()  # the last mark is not cut
       mark = axes.vlines(value['mean'], place - 0.4, place + 0.4, linewidth=2.5)
       mark.set(color=LIGHT['ink'])
       for part in bar, mark:
