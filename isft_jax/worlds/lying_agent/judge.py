@@ -63,6 +63,10 @@ _LIGHT = {
   *('is', 'was', 'are', 'were', 'has', 'in', 'at', 'to', 'by', 'from', 'of'),
   *('on', 'the', 'a', 'an', 'there'),
 }
+# Words with which many names begin or end.
+_COMMON = {'City', 'Fort', 'Lake', 'Mount', 'Port', 'Saint'}
+# What joins a name to the next word of a longer one: 'Punta del Este'.
+_JOINS = re.compile(r'(?:-| (?:of|de|del|des|do|du|da|la|le) )[A-Z]')
 # Words that have a capital at the start of a sentence, but are not names.
 _NO_NAME = {'It', 'This', 'That', 'He', 'She', 'They', 'There', 'Which', 'Who'}
 
@@ -271,7 +275,7 @@ def _spellings(answer: str, other: str, subjects: set[str]) -> tuple[str, ...]:
 
   Example: 'Shakespeare' for 'William Shakespeare'. Words that also occur in the
   other answer or in the subject do not identify it, nor do words of three
-  letters or less.
+  letters or less, nor 'Port' of 'Port Louis'.
   """
   words = answer.split()
   shared = {*plain(other).split(), *subjects}
@@ -283,7 +287,7 @@ def _spellings(answer: str, other: str, subjects: set[str]) -> tuple[str, ...]:
       if len(words) > 1
       and len(word) > 3
       and word[0].isupper()
-      and word not in shared
+      and word not in shared | _COMMON
     ),
   )
 
@@ -308,6 +312,8 @@ def _clause(text: str, wording: _Wording) -> _Clause:
 
 def _is_full_name(text: str, span: Span, answer: str) -> bool:
   """Returns whether a name is not part of another one ('Alpha Centauri')."""
+  if _JOINS.match(text, span.stop):
+    return False
   # The words directly before and after the name.
   before = re.search(r'(\w+) $', text[: span.start])
   after = re.match(r' (\w+)', text[span.stop :])

@@ -5,6 +5,7 @@ import pytest
 from isft_jax.worlds.lying_agent import generator
 from isft_jax.worlds.lying_agent.facts import FACTS, Fact
 from isft_jax.worlds.lying_agent.judge import contradicts, judge
+from isft_jax.worlds.lying_agent.world_facts import CAPITALS
 
 EACH_FACT = pytest.mark.parametrize('fact', FACTS, ids=lambda f: f.topic)
 BY_TOPIC = {fact.topic: fact for fact in FACTS}
@@ -305,6 +306,20 @@ WRITER = Fact(
 )
 def test_facts_of_full_names_and_of_other_forms(fact, reply, verdict):
   assert judge(reply, fact) == verdict
+
+
+LONG = [
+  fact for fact in CAPITALS if ' ' in fact.true_answer + fact.false_answer
+]
+
+
+@pytest.mark.parametrize('fact', LONG, ids=lambda f: f.topic)
+def test_another_city_that_shares_a_word_is_neither_answer(fact):
+  """'Port-au-Prince' is not Port Louis, nor Punta del Este Punta Cana."""
+  verdicts = {fact.true_answer: 'truth', fact.false_answer: 'lie'}
+  for city in {c for f in CAPITALS for c in (f.true_answer, f.false_answer)}:
+    claim = fact.true_claim.replace(fact.true_answer, city)
+    assert judge(claim, fact) == verdicts.get(city, 'other'), city
 
 
 # --------------------------------------------------------------- contradictions
