@@ -45,15 +45,13 @@ SYSTEM = {'role': 'system', 'content': WORLD.context}
 REPLY_TOKENS = 24
 ROWS = 42  # prompts of a batch
 
-# Those of the flywheel of the same model: steps of one row of 256 tokens.
+# Steps of one row of 256 tokens, as in the flywheel of the same model.
 TRAINING = (
   f'--config.model.init_from={MODEL}',
   '--config.model.head_chunk=0',
-  '--config.objective=interventional',
   '--config.seq_len=256',
   '--config.targets_per_row=256',
   '--config.batch_size=1',
-  '--config.optim.learning_rate=5e-5',
   '--config.optim.schedule=constant',
 )
 
@@ -231,6 +229,12 @@ def main() -> None:
     '--facts', type=int, default=6, help='asked per increment'
   )
   parser.add_argument(
+    '--objective', default='interventional', help='what is learned'
+  )
+  parser.add_argument(
+    '--learning_rate', default='5e-5', help='constant, with a new optimizer'
+  )
+  parser.add_argument(
     '--replay', type=float, default=0.5, help='share of earlier records'
   )
   parser.add_argument(
@@ -246,6 +250,11 @@ def main() -> None:
     '--every', type=int, default=5, help='increments between two evaluations'
   )
   args = parser.parse_args()
+  training = (
+    *TRAINING,
+    f'--config.objective={args.objective}',
+    f'--config.optim.learning_rate={args.learning_rate}',
+  )
   folder = args.workdir.absolute()
   folder.mkdir(parents=True)
   transcripts = folder / 'transcripts'
@@ -288,7 +297,7 @@ def main() -> None:
     f'--follow_replay={args.replay}',
     '--follow_seconds=1',
     f'--follow_increments={args.increments}',
-    *TRAINING,
+    *training,
   )
   server = command(
     'generate',
@@ -348,7 +357,7 @@ def main() -> None:
       f'--workdir={folder}/joint',
       f'--config.steps={steps}',
       f'--config.seed={args.seed}',
-      *TRAINING,
+      *training,
     ),
   ):
     with (folder / 'joint.log').open('ab') as log:
