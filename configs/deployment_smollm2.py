@@ -6,10 +6,12 @@ Reproduces: the arms of de Freitas, "CIC: Continual, Interactive, Causal Agents"
   by sampling. A harness says whether it is right, and shows the solution if it
   is not. Facts do not follow from each other, so the arms are asked about the
   facts of the deployment again, in other words.
-Hardware: an accelerator, or a CPU and many hours.
-Time: not measured as a whole. One step of each arm, for 4 problems of one seed,
-  takes 2 minutes on two CPU cores.
-Expected: not measured.
+Hardware: a CPU with 10 GB of memory, or an accelerator.
+Time: 50 minutes per seed on one CPU core that did other work as well.
+Expected: means over seeds 0 to 2. On a first try the first policy is right in
+  58.7 %, oracle in 86.9 %, interventional_paper in 82.1 %, interventional in
+  73.0 % and observational in 65.5 %. After a wrong answer of the first policy
+  and a verdict, the first three are right in 4.9, 40.3 and 53.7 %.
 Command:
 
   isft-reproduce --config=deployment_smollm2
@@ -42,6 +44,7 @@ def get_config() -> DeploymentConfig:
 
   return DeploymentConfig(
     name='deployment_smollm2',
+    only='arms',
     seeds=3,
     world='facts',
     # All facts of each split.

@@ -1,78 +1,100 @@
-"""The published figures of the deployment: whole, and what the page shows."""
+"""The published figures of the deployments: whole, and what the pages show."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
 
 import pytest
 
-from configs import deployment_tiny
+from configs import deployment_smollm2, deployment_tiny
 from isft_jax.experiments.deployment import results as results_lib
 from isft_jax.experiments.deployment import run
 from isft_jax.report.deployment import page, sections
 from isft_jax.statistics import interval, paired, wilson
 
 HERE = pathlib.Path(__file__).parent
-PATH = HERE / 'deployment_tiny' / 'results.json'
-RESULTS = json.loads(PATH.read_text())
-CONFIG = deployment_tiny.get_config()
+CONFIGS = {
+  'deployment_tiny': deployment_tiny.get_config(),
+  'deployment_smollm2': deployment_smollm2.get_config(),
+}
+PATHS = {name: HERE / name / 'results.json' for name in CONFIGS}
+RESULTS = {name: json.loads(path.read_text()) for name, path in PATHS.items()}
+
+of_every_run = pytest.mark.parametrize('name', CONFIGS)
 
 
-def test_the_page_is_made_again_and_shows_every_arm(tmp_path):
-  text = page.rebuild(str(PATH), str(tmp_path)).read_text()
+@of_every_run
+def test_the_page_is_made_again_and_shows_every_arm(name, tmp_path):
+  results = RESULTS[name]
+  text = page.rebuild(str(PATHS[name]), str(tmp_path)).read_text()
   words = re.sub(r'\s+', ' ', re.sub(r'<[^>]+>', ' ', text.split('<main>')[1]))
-  assert sections.plain_statement(RESULTS['arms'])[:60] in words
-  for arm in (*CONFIG.arms, *CONFIG.continual.arms):
+  assert sections.plain_statement(results['arms'])[:60] in words
+  for arm in (*results['arms'], *results.get('continual', ())):
     assert arm in words
-  assert PATH.stat().st_size < 1_000_000
+  assert PATHS[name].stat().st_size < 1_000_000
 
 
-def test_the_settings_are_those_of_the_config():
-  now = dataclasses.asdict(dataclasses.replace(CONFIG, only=''))
-  assert RESULTS['config'] == json.loads(json.dumps(now))
+@of_every_run
+def test_the_settings_are_those_of_the_config(name):
+  now = dataclasses.asdict(dataclasses.replace(CONFIGS[name], only=''))
+  assert RESULTS[name]['config'] == json.loads(json.dumps(now))
 
 
-@pytest.mark.parametrize('part', ['arms', 'continual'])
-def test_every_run_is_there(part):
-  found = [(each['seed'], each['name']) for each in RESULTS['runs'][part]]
+@pytest.mark.parametrize(
+  ('name', 'part'),
+  [
+    ('deployment_tiny', 'arms'),
+    ('deployment_tiny', 'continual'),
+    ('deployment_smollm2', 'arms'),
+  ],
+)
+def test_every_run_is_there(name, part):
+  found = [(each['seed'], each['name']) for each in RESULTS[name]['runs'][part]]
   assert sorted(found) == sorted(
-    (unit.seed, unit.name) for unit in run.units(CONFIG, part)
+    (unit.seed, unit.name) for unit in run.units(CONFIGS[name], part)
   )
 
 
-def test_the_intervals_are_those_of_the_seeds_and_of_all_problems():
-  for arm in RESULTS['arms'].values():
-    for name in results_lib.FIGURES:
-      figure = arm[name]
+@of_every_run
+def test_the_intervals_are_those_of_the_seeds_and_of_all_problems(name):
+  for arm in RESULTS[name]['arms'].values():
+    for figure_name in results_lib.FIGURES:
+      figure = arm[figure_name]
       ends = {key: figure[key] for key in ('mean', 'lo', 'hi')}
       # Sums of a few numbers, on another machine.
       assert ends == pytest.approx(interval(figure['per_seed']), abs=1e-12)
       pooled = wilson(figure['right'], figure['number'])
       assert figure['wilson'] == pytest.approx(pooled, abs=1e-12)
-    assert arm['first']['number'] == CONFIG.seeds * CONFIG.tests
+    config = CONFIGS[name]
+    assert arm['first']['number'] == config.seeds * config.tests
 
 
-def test_differences_are_paired_by_seed():
-  arms = RESULTS['arms']
+@of_every_run
+def test_differences_are_paired_by_seed(name):
+  arms = RESULTS[name]['arms']
   for mine in arms.values():
     for other, figures in mine['against'].items():
-      for name, difference in figures.items():
-        again = paired(mine[name]['per_seed'], arms[other][name]['per_seed'])
+      for figure, difference in figures.items():
+        again = paired(
+          mine[figure]['per_seed'], arms[other][figure]['per_seed']
+        )
         assert again.keys() == difference.keys()
         for key, value in difference.items():
           assert value == pytest.approx(again[key], abs=1e-12)
 
 
-def test_arms_of_one_deployment_have_its_corrections():
+@of_every_run
+def test_arms_of_one_deployment_have_its_corrections(name):
   """The share of wrong corrections is exact, to the rounding of each seed."""
-  arms = RESULTS['arms']
+  arms = RESULTS[name]['arms']
   corrections = arms['oracle']['corrections']
   for arm, figures in arms.items():
     assert figures['corrections'] == corrections
     share = 0.1 if '_wrong10' in arm else 0.3 if '_wrong30' in arm else 0
     assert figures['wrong_corrections'] == pytest.approx(
-      share * corrections, abs=CONFIG.seeds / 2
+      share * corrections, abs=CONFIGS[name].seeds / 2
     )
 
 
@@ -85,9 +107,9 @@ def points(value):
   return f'{mean:+.1f} [{lo:+.1f}, {hi:+.1f}]'
 
 
-def arm_rows():
-  """Yields the rows of the table of arms in the docs."""
-  for arm, figures in RESULTS['arms'].items():
+def arm_rows(name):
+  """Yields the rows of the table of a run's arms in the docs."""
+  for arm, figures in RESULTS[name]['arms'].items():
     against = figures['against'].get('sft')
     lo, hi = (
       100 * figures['repaired_second']['wilson'][e] for e in ('lo', 'hi')
@@ -106,7 +128,7 @@ def arm_rows():
 
 def increment_rows():
   """Yields the rows of the table of increments in the docs."""
-  for arm, figures in RESULTS['continual'].items():
+  for arm, figures in RESULTS['deployment_tiny']['continual'].items():
     new = figures.get('new')
     forgotten = figures['forgetting']
     against = figures['against'].get('observational', {})
@@ -124,7 +146,10 @@ def cells(line):
   return [each.strip().strip('*') for each in line.strip('|\n').split('|')]
 
 
-@pytest.mark.parametrize('rows', [arm_rows, increment_rows])
+@pytest.mark.parametrize(
+  'rows',
+  [*(functools.partial(arm_rows, name) for name in CONFIGS), increment_rows],
+)
 def test_the_tables_of_the_docs_are_the_run(rows):
   text = HERE.parents[1].joinpath('docs', 'evidence.md').read_text()
   lines = [cells(line) for line in text.splitlines() if '|' in line]
