@@ -1,7 +1,12 @@
 """Compiles the fine-tuning steps of tunix and MaxText, beside ours, for a TPU.
 
-  pip install 'maxtext[tpu]==0.2.5' google-tunix==0.1.7 -e . libtpu==0.0.50.1
-  python tests/benchmarks/peer_steps.py [--rows=8] [--tokens=4096] [--only=NAME]
+  pip install google-tunix==0.1.7 -e . libtpu==0.0.50.1
+  python tests/benchmarks/peer_steps.py --only=tunix [--rows=8] [--tokens=4096]
+
+  pip install 'maxtext[tpu]==0.2.5' -e . libtpu==0.0.50.1
+  python tests/benchmarks/peer_steps.py --only=maxtext
+
+Each peer has an environment of its own, and --only=isft works in both.
 
 All are full fine-tuning of Qwen3-0.6B with AdamW on v5e:2x2: parameters and
 moments in float32, products in bfloat16, parameters and rows sharded over four

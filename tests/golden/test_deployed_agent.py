@@ -27,6 +27,21 @@ def test_the_table_of_the_documentation_is_the_run():
     assert f'| {" | ".join(row)} |\n' in PAGE
 
 
+def test_the_row_of_another_objective_is_its_run():
+  path = HERE / 'deployed_agent/weighted_first.json'
+  found = json.loads(path.read_text())['evaluations']
+  start = RESULTS['evaluations']['0']
+  assert found.pop('0') == start  # the same facts and the same model
+  row = [
+    '`weighted_first(0.3)`',
+    '5e-5',
+    '1',
+    '0.75',
+    *map(share, found.values()),
+  ]
+  assert f'| {" | ".join(row)} |\n' in PAGE
+
+
 def test_every_fact_was_asked_once_and_every_increment_accepted():
   assert RESULTS['ends'] == ['accepted'] * 20
   assert [len(kinds) for kinds in RESULTS['kinds']] == [6] * 20
