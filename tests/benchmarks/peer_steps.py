@@ -6,7 +6,7 @@
   pip install 'maxtext[tpu]==0.2.5' -e . libtpu==0.0.50.1
   python tests/benchmarks/peer_steps.py --only=maxtext
 
-Each peer has an environment of its own, and --only=isft works in both.
+Each peer has an environment of its own; --only=isft was run in the first.
 
 All are full fine-tuning of Qwen3-0.6B with AdamW on v5e:2x2: parameters and
 moments in float32, products in bfloat16, parameters and rows sharded over four
