@@ -3,8 +3,9 @@
   replies = generate(graphdef, params, prompts, max_new_tokens=48)
 
 Prompts are padded on the left to a common length, and read into the cache one
-piece at a time. The device then generates blocks of steps, and the host checks
-the new tokens after each block.
+piece at a time. A text that all of them begin with is read once. The device
+then generates blocks of steps, and the host checks the new tokens after each
+block.
 
 The compiled program depends on the number of rows, the buckets of the longest
 prompt and of the cache, and on greedy or not. Temperature, top-k, top-p, stop
@@ -21,6 +22,7 @@ import numpy as np
 from flax import nnx
 
 from isft_jax import sharding
+from isft_jax.inference.prompts import bucket, pad, shared_columns
 from isft_jax.inference.sampling import GREEDY, Chooser, Sampling
 from isft_jax.models.decoder import Cache, GraphDef
 from isft_jax.types import PyTree
@@ -30,6 +32,9 @@ BLOCK = 16
 # Tokens of a prompt that are read at once. Attention scores exist only for so
 # many queries at a time, however long the prompt is.
 PIECE = 512
+# A smaller batch is another program. So many rows and steps are worth it.
+FEWEST_ROWS = 8
+FEWEST_STEPS = 64
 
 
 class State(NamedTuple):
@@ -137,43 +142,41 @@ def generate(
   chooser = Chooser.from_seed(sampling, seed, rows)
   if not len(prompts):
     return []
-  # The embedding has a row for each id that the model knows.
-  V = len(params['embedding'])
-  # Pad all prompts to one length, and mark the stop ids.
-  tokens_BL, start_B = _padded(prompts, V)
-  B, L = tokens_BL.shape
-  # A mask, and not a list, so that the number of stop ids needs no new
-  # compilation.
-  is_stop_V = np.zeros(V, bool)
-  # A tokenizer may have more ids than the model. The model never draws those.
-  is_stop_V[[id for id in stop_ids if id < V]] = True
-
-  # Read the prompts, and draw the first token of each reply. The first piece
-  # takes the remainder, so that all others have PIECE tokens.
-  columns = bucket(L + max_new_tokens)
-  cache = _empty(graphdef, params, start_B, columns)
-  for piece_BL in np.split(tokens_BL, range(L % PIECE or PIECE, L, PIECE), 1):
-    state = _read(graphdef, params, piece_BL, chooser, cache)
-    cache = state.cache
-
+  # Read the prompts, and draw the first token of each reply.
+  state = _read_prompts(graphdef, params, prompts, max_new_tokens, chooser)
   layers = _layers(params)
   if layers:
     state = state._replace(cache=_in_layers(state.cache))
+  # A mask, and not a list, so that the number of stop ids needs no new
+  # compilation. The embedding has a row for each id that the model knows.
+  is_stop_V = np.zeros(len(params['embedding']), bool)
+  # A tokenizer may have more ids than the model. The model never draws those.
+  is_stop_V[[id for id in stop_ids if id < len(is_stop_V)]] = True
 
   # Append the M new tokens of each row, find ended replies, and run a block.
   new_BM, drawn = sharding.fetch(state.token_B)[:, None], 1
-  replies = [np.zeros(0, np.int32)] * B
-  running_B = np.ones(B, bool)
+  replies = [np.zeros(0, np.int32)] * len(prompts)
+  running_B = np.ones(len(prompts), bool)
+  # Prompt of each row.
+  prompt_B = np.arange(len(prompts))
   while True:
     for b in np.flatnonzero(running_B).tolist():
       # A row may draw tokens after its stop id until the block ends. They are
       # dropped.
       stops = np.flatnonzero(is_stop_V[new_BM[b]])
       new = new_BM[b, : stops[0] + keep_stop] if stops.size else new_BM[b]
-      replies[b] = np.concatenate([replies[b], new])
-      running_B[b] = not stops.size and not (watch and watch(b, replies[b]))
+      prompt = int(prompt_B[b])
+      replies[prompt] = np.concatenate([replies[prompt], new])
+      has_ended = stops.size or (watch and watch(prompt, replies[prompt]))
+      running_B[b] = not has_ended
     if drawn == max_new_tokens or not running_B.any():
       return replies
+    # Leave half of the rows out, once that many have ended.
+    is_long = max_new_tokens - drawn >= FEWEST_STEPS
+    kept_B = _halved(running_B) if layers and is_long else None
+    if kept_B is not None:
+      chooser, state = _take(chooser, state, kept_B)
+      running_B, prompt_B = running_B[kept_B], prompt_B[kept_B]
     # A Python int would have a weak type, and compile another program.
     stop = np.int32(min(drawn + min(block, BLOCK), max_new_tokens))
     new_BM, state = _draw_block(
@@ -217,45 +220,44 @@ def lower(
   )
 
 
-def bucket(length: int) -> int:
-  """Rounds a length up to one of a few lengths that programs are compiled for.
+def _read_prompts(
+  graphdef: GraphDef,
+  params: PyTree,
+  prompts: Sequence[np.ndarray],
+  new: int,
+  chooser: Chooser,
+) -> State:
+  """Reads prompts, and draws the first of the new tokens of each reply."""
+  V = len(params['embedding'])
+  tokens_BL, start_B = pad(prompts, V)
+  columns = bucket(tokens_BL.shape[1] + new)
+  shared = shared_columns(prompts)
+  if shared:
+    # One row reads the shared text for all rows.
+    text_T = tokens_BL[start_B.argmin(), start_B.min() : shared]
+    text_1L, start_1 = pad([text_T], V)
+    cache = _empty(graphdef, params, start_1, text_1L.shape[1])
+    cache = _read(graphdef, params, text_1L, Chooser(None, None), cache).cache
+    cache = _spread(cache, start_B, np.int32(shared), columns)
+  else:
+    cache = _empty(graphdef, params, start_B, columns)
+  return _read(graphdef, params, tokens_BL[:, shared:], chooser, cache)
 
-  The result is a multiple of 8, and of an eighth of the next power of two. So
-  there are few long lengths, and each is less than a quarter too long.
 
-  Args:
-    length: tokens, at least 1.
-
-  Returns:
-    The rounded length.
-  """
-  # For example 65 to 128 tokens: multiples of 16.
-  step = max(8, (1 << (length - 1).bit_length()) // 8)
-  return -(-length // step) * step
-
-
-def _padded(
-  prompts: Sequence[np.ndarray], vocab_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Pads prompts on the left. Returns (tokens_BL, first column start_B)."""
-  # The cache is addressed by column, so rows must end at the same column.
-  lengths_B = np.array([len(prompt) for prompt in prompts])
-  if not lengths_B.all():
-    row = int(lengths_B.argmin())
-    raise ValueError(f'prompt {row} is empty: give at least one token')
-  # One of a few lengths, so that other prompts reuse the compiled program.
-  L = bucket(int(lengths_B.max()))
-  tokens_BL = np.zeros((len(prompts), L), np.int32)
-  for row, prompt in enumerate(prompts):
-    least, most = np.min(prompt), np.max(prompt)
-    if least < 0 or most >= vocab_size:
-      raise ValueError(
-        f'prompt {row} has ids from {least} to {most}, but the model has ids 0 '
-        f'to {vocab_size - 1}; use the tokenizer of this model'
-      )
-    # The padding is on the left.
-    tokens_BL[row, L - len(prompt) :] = prompt
-  return tokens_BL, (L - lengths_B).astype(np.int32)
+def _read(
+  graphdef: GraphDef,
+  params: PyTree,
+  tokens_BL: np.ndarray,
+  chooser: Chooser,
+  cache: Cache,
+) -> State:
+  """Reads tokens into the cache, and draws the token after the last one."""
+  L = tokens_BL.shape[1]
+  # The first piece takes the remainder, so that all others have PIECE tokens.
+  for piece_BL in np.split(tokens_BL, range(L % PIECE or PIECE, L, PIECE), 1):
+    state = _read_piece(graphdef, params, piece_BL, chooser, cache)
+    cache = state.cache
+  return state
 
 
 @functools.partial(jax.jit, static_argnames=('graphdef', 'columns'))
@@ -286,10 +288,42 @@ def _layers(params: PyTree) -> list[PyTree] | None:
     if isinstance(leaf, jax.Array):
       leaf = leaf.addressable_data(0)
     host = np.asarray(leaf)
-    return [jax.device_put(each, device, may_alias=True) for each in host]
+    return [jax.device_put(each, may_alias=True) for each in host]
 
   by_layer = zip(*map(views, leaves), strict=True)
   return [jax.tree.unflatten(structure, slices) for slices in by_layer]
+
+
+def _halved(running_B: np.ndarray) -> np.ndarray | None:
+  """Returns the rows that the next block needs, or None for all.
+
+  It is half of the rows, or a quarter, and so on, so that few programs are
+  compiled. All rows that have not ended are among them.
+  """
+  rows = len(running_B)
+  while max(running_B.sum(), FEWEST_ROWS) <= -(-rows // 2) < rows:
+    rows = -(-rows // 2)
+  if rows == len(running_B):
+    return None
+  return np.argsort(~running_B, kind='stable')[:rows]
+
+
+@jax.jit
+def _take(
+  chooser: Chooser, state: State, kept_B: jax.Array
+) -> tuple[Chooser, State]:
+  """Returns the chooser and the state of some rows, for a cache of layers."""
+
+  def take(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[kept_B], tree)
+
+  cache = state.cache
+  return chooser._replace(keys_B=take(chooser.keys_B)), state._replace(
+    token_B=take(state.token_B),
+    cache=cache._replace(
+      k=take(cache.k), v=take(cache.v), start_B=take(cache.start_B)
+    ),
+  )
 
 
 @jax.jit
@@ -298,8 +332,32 @@ def _in_layers(cache: Cache) -> Cache:
   return cache._replace(k=tuple(cache.k), v=tuple(cache.v))
 
 
+@functools.partial(jax.jit, static_argnames='columns')
+def _spread(
+  cache: Cache, start_B: jax.Array, size: jax.Array, columns: int
+) -> Cache:
+  """Returns a cache of many rows, each with the text of a cache of one row.
+
+  Args:
+    cache: keys and values [layers, 1, N, L, A] of the text.
+    start_B: column of each row that the text begins in.
+    size: number of columns that are filled. The text may go past the last one.
+    columns: size of the returned cache.
+  """
+  # Column of the text that each column of a row takes. Columns without one
+  # take any: they are padding, or will be overwritten.
+  from_BS = jnp.arange(columns)[None] + (cache.start_B - start_B)[:, None]
+
+  def spread(stack: jax.Array) -> jax.Array:
+    one = functools.partial(jnp.take, stack[:, 0], axis=2, mode='clip')
+    return jax.vmap(one, out_axes=1)(from_BS)
+
+  k, v = jax.tree.map(spread, (cache.k, cache.v))
+  return Cache(k, v, start_B, size)
+
+
 @functools.partial(jax.jit, static_argnames='graphdef', donate_argnames='cache')
-def _read(
+def _read_piece(
   graphdef: GraphDef,
   params: PyTree,
   tokens_BL: jax.Array,

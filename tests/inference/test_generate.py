@@ -10,7 +10,7 @@ from scipy import stats
 
 from isft_jax import sharding
 from isft_jax.config import MeshConfig, ModelConfig
-from isft_jax.inference import generate
+from isft_jax.inference import generate, prompts
 from isft_jax.inference.sampling import Sampling
 from isft_jax.models import decoder
 
@@ -119,7 +119,7 @@ def test_decoding_ends_when_every_row_has_stopped(model):
 
 
 def compilations():
-  return generate._read._cache_size(), generate._draw_block._cache_size()
+  return generate._read_piece._cache_size(), generate._draw_block._cache_size()
 
 
 def test_what_is_data_compiles_nothing(model):
@@ -150,16 +150,55 @@ def test_what_is_data_compiles_nothing(model):
   assert compilations() == (reads + 3, blocks + 2)
 
 
-@pytest.mark.parametrize(
-  ('length', 'expected'),
-  [
-    *((1, 8), (8, 8), (9, 16), (24, 24), (64, 64), (65, 80), (128, 128)),
-    *((129, 160), (256, 256), (257, 320), (1000, 1024), (1025, 1280)),
-  ],
-)
-def test_buckets(length, expected):
-  assert generate.bucket(length) == expected
-  assert generate.bucket(expected) == expected
+@pytest.mark.parametrize('is_committed', [False, True])
+def test_all_blocks_are_one_program(model, is_committed):
+  """Of parameters that jax has put somewhere, and of those that a user has."""
+  graphdef, params = model
+  params = jax.device_put(params, jax.devices()[0] if is_committed else None)
+  for program in (generate._read_piece, generate._draw_block):
+    program.clear_cache()
+  generate.greedy(graphdef, params, PROMPTS, 40)  # three blocks
+  assert compilations() == (1, 1)
+
+
+# Forty tokens that all begin with; what follows has 1 to 70 tokens.
+TEXT = [3, 1, 4, 1, 5, 9, 2, 6] * 5
+SHARING = [
+  np.array([*TEXT, *ids], np.int32)
+  for ids in ([7], [8, 1], list(range(30)), [2, 7] * 35)
+]
+
+
+@pytest.mark.parametrize('piece', [512, 16])
+def test_a_text_that_all_prompts_begin_with_is_read_once(
+  model, monkeypatch, piece
+):
+  expected = [generate.greedy(*model, [p], NEW)[0] for p in SHARING]
+  expected = [reply.tolist() for reply in expected]
+  monkeypatch.setattr(generate, 'PIECE', piece)
+  monkeypatch.setattr(prompts, 'FEWEST_SHARED', 16)
+  shapes, read = [], generate._read
+
+  def spy(graphdef, params, tokens_BL, *rest):
+    shapes.append(tokens_BL.shape)
+    return read(graphdef, params, tokens_BL, *rest)
+
+  monkeypatch.setattr(generate, '_read', spy)
+  replies = generate.greedy(*model, SHARING, NEW)
+  assert [reply.tolist() for reply in replies] == expected
+  # The longest has 110 tokens, in 112 columns. 80 are left for the other 70.
+  assert shapes == [(1, 32), (4, 80)]
+  # Copies of one prompt, as the samples of a server.
+  shapes.clear()
+  replies = generate.greedy(*model, [SHARING[3]] * 3, NEW)
+  assert [reply.tolist() for reply in replies] == [expected[3]] * 3
+  assert shapes == [(1, 112), (3, 8)]
+
+
+def test_samples_of_a_shared_text_are_those_of_each_row(model, monkeypatch):
+  expected = sample(model, SHARING)
+  monkeypatch.setattr(prompts, 'FEWEST_SHARED', 16)
+  assert sample(model, SHARING) == expected
 
 
 def test_a_long_prompt_is_read_in_pieces(model, uncached, monkeypatch):
@@ -240,13 +279,45 @@ def test_layers_share_the_memory_of_the_parameters(model):
   assert step(kernel).unsafe_buffer_pointer() == start
 
 
-def test_sharded_parameters_stay_stacked(model, uncached):
+def test_sharded_parameters_stay_stacked(model, uncached, monkeypatch):
   mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=1), jax.devices()[:2])
   graphdef, params = model
   params = jax.device_put(params, sharding.replicated(mesh))
   assert generate._layers(params) is None
   replies = generate.greedy(graphdef, params, PROMPTS, NEW)
   assert [reply.tolist() for reply in replies] == uncached
+  # One row reads the shared text on the mesh, too.
+  expected = sample(model, SHARING)
+  monkeypatch.setattr(prompts, 'FEWEST_SHARED', 16)
+  assert sample((graphdef, params), SHARING) == expected
+
+
+@pytest.mark.parametrize('sampling', [Sampling(), WARM])
+def test_a_batch_gets_smaller_as_rows_end(model, monkeypatch, sampling):
+  """Eleven rows, in an order that mixes those that end and those that last."""
+  monkeypatch.setattr(generate, 'FEWEST_ROWS', 2)
+  monkeypatch.setattr(generate, 'FEWEST_STEPS', 1)
+  batch = [PROMPTS[n % 5] for n in range(11)]
+  whole = sample(model, batch, sampling=sampling)
+  ends = [1, 9, 1, 3, 12, 3, 1, 3, 5, 12, 1]
+  sizes, draw = [], generate._draw_block
+
+  def spy(graphdef, params, layers, chooser, is_stop_V, running_B, *rest):
+    sizes.append(len(running_B))
+    return draw(graphdef, params, layers, chooser, is_stop_V, running_B, *rest)
+
+  monkeypatch.setattr(generate, '_draw_block', spy)
+  found = sample(
+    model,
+    batch,
+    sampling=sampling,
+    block=2,
+    watch=lambda row, reply: len(reply) >= ends[row],
+  )
+  expected = [reply[:end] for reply, end in zip(whole, ends, strict=True)]
+  assert found == expected
+  # Running: 7 to token 3; 4; 3 to token 5; 3 to 9; 2.
+  assert sizes == [11, 6, 3, 3, 2, 2]
 
 
 # ---------------------------------------------------------------- being watched

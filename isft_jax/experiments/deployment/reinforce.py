@@ -26,7 +26,7 @@ from isft_jax.config import OptimConfig
 from isft_jax.experiments.config import DeploymentConfig
 from isft_jax.experiments.deployment import answers, stream
 from isft_jax.experiments.deployment.policy import Policy
-from isft_jax.inference.generate import bucket
+from isft_jax.inference.prompts import bucket
 from isft_jax.models import lora
 from isft_jax.models.decoder import GraphDef
 from isft_jax.models.likelihood import target_nll

@@ -23,7 +23,7 @@ import numpy as np
 from isft_jax import progress_bar, sharding
 from isft_jax.data.rendering.renderer import Renderer
 from isft_jax.data.rendering.tokenizer import rust_tokenizer
-from isft_jax.inference.generate import bucket
+from isft_jax.inference.prompts import bucket
 from isft_jax.models.decoder import GraphDef
 from isft_jax.models.likelihood import target_kl_and_entropy, target_nll
 from isft_jax.types import Batch, Provenance, PyTree, Segment, Trajectory
