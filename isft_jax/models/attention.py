@@ -209,11 +209,9 @@ def packed_attention(
     window = _column_window(windows, which, len(columns_L))
     causal_LL &= columns_L[:, None] < columns_L[None, :] + window
   same_BLL = segment_ids_BL[:, :, None] == segment_ids_BL[:, None, :]
-  # [B, 1, L, L]: all heads share one mask.
-  mask_B1LL = (causal_LL[None] & same_BLL)[:, None]
-  mixed_BLHA = jax.nn.dot_product_attention(
-    q_BLHA, k_BLNA, v_BLNA, mask=mask_B1LL, scale=scale
-  )
+  mask_BLL = causal_LL[None] & same_BLL
+  k_BNLA, v_BNLA = k_BLNA.swapaxes(1, 2), v_BLNA.swapaxes(1, 2)
+  mixed_BLHA = _mix(q_BLHA, k_BNLA, v_BNLA, mask_BLL, scale)
   return remat.name(mixed_BLHA, remat.ATTENTION)
 
 
@@ -244,13 +242,7 @@ def cached_attention(
   Returns:
     Mixed values [B, L, H, A]; finite and meaningless for padding.
   """
-  B, L, H, A = q_BLHA.shape
-  N, S = k_BNSA.shape[1:3]
-  # G query heads share a key-value head, so no key or value is repeated.
-  q_BLNGA = q_BLHA.reshape(B, L, N, H // N, A)
-  scores_BNGLS = jnp.einsum(
-    'BLNGA,BNSA->BNGLS', q_BLNGA, k_BNSA, preferred_element_type=jnp.float32
-  )
+  S = k_BNSA.shape[2]
   # Visible columns: from the row's first one to the query's own.
   columns_S = jnp.arange(S)
   mask_LS = columns_S[None] <= columns_L[:, None]
@@ -258,16 +250,52 @@ def cached_attention(
     window = _column_window(windows, which, S)
     mask_LS &= columns_S[None] + window > columns_L[:, None]
   mask_BLS = mask_LS[None] & (columns_S[None] >= start_B[:, None])[:, None]
+  return _mix(q_BLHA, k_BNSA, v_BNSA, mask_BLS, scale)
+
+
+def _mix(
+  q_BLHA: jax.Array,
+  k_BNSA: jax.Array,
+  v_BNSA: jax.Array,
+  mask_BLS: jax.Array,
+  scale: float | None,
+) -> jax.Array:
+  """Mixes values by the softmax of the scores of queries and keys.
+
+  Args:
+    q_BLHA: queries.
+    k_BNSA: keys.
+    v_BNSA: values.
+    mask_BLS: whether a query sees a key, the same for all heads.
+    scale: factor of the scores; None: 1 / sqrt(A).
+
+  Returns:
+    Mixed values [B, L, H, A].
+  """
+  B, L, H, A = q_BLHA.shape
+  N = k_BNSA.shape[1]
+  G = H // N
+  # The G heads that share a key-value head are Q = L G queries of it. Products
+  # of matrices are all that is left: of those with more axes XLA makes
+  # transposed ones on CPUs, which take twice as long. Columns come first, so
+  # that devices can split them.
+  q_BNLGA = q_BLHA.reshape(B, L, N, G, A).swapaxes(1, 2)
+  scores_BNQS = jnp.einsum(
+    'BNQA,BNSA->BNQS',
+    q_BNLGA.reshape(B, N, L * G, A),
+    k_BNSA,
+    preferred_element_type=jnp.float32,
+  )
+  scores_BNQS *= A**-0.5 if scale is None else scale
   # The lowest float and not -inf: the softmax of a padding query, which sees
   # no column, is then uniform instead of nan.
-  lowest = jnp.finfo(scores_BNGLS.dtype).min
-  scale = A**-0.5 if scale is None else scale
-  scores_BNGLS *= scale
-  scores_BNGLS = jnp.where(mask_BLS[:, None, None], scores_BNGLS, lowest)
+  lowest = jnp.finfo(scores_BNQS.dtype).min
+  mask_BQS = jnp.repeat(mask_BLS, G, axis=1)
+  scores_BNQS = jnp.where(mask_BQS[:, None], scores_BNQS, lowest)
   # The softmax is float32. Its weights are rounded to the type of the values.
-  weights_BNGLS = jax.nn.softmax(scores_BNGLS).astype(v_BNSA.dtype)
-  mixed_BLNGA = jnp.einsum('BNGLS,BNSA->BLNGA', weights_BNGLS, v_BNSA)
-  return mixed_BLNGA.reshape(B, L, H, A)
+  weights_BNQS = jax.nn.softmax(scores_BNQS).astype(v_BNSA.dtype)
+  mixed_BNQA = jnp.einsum('BNQS,BNSA->BNQA', weights_BNQS, v_BNSA)
+  return mixed_BNQA.reshape(B, N, L, G, A).swapaxes(1, 2).reshape(B, L, H, A)
 
 
 def _whole_rows(x_BLNA: jax.Array) -> jax.Array:
