@@ -30,11 +30,11 @@ if _is_main and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 # that they run, share a folder of compiled programs while the tests last. Small
 # programs too: reading one takes 10 ms where compiling it takes 70, and a
 # command that trains has sixty of them.
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   _FOLDER = tempfile.mkdtemp(prefix='isft-compiled-')
   atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _FOLDER
-  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 # The longest files begin: none of them is then left to one worker at the end.
 # By processor time; the notebooks read what the experiment has compiled.
