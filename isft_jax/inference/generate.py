@@ -7,9 +7,9 @@ piece at a time. A text that all of them begin with is read once. The device
 then generates blocks of steps, and the host checks the new tokens after each
 block.
 
-The compiled program depends on the number of rows, the buckets of the longest
-prompt and of the cache, and on greedy or not. Temperature, top-k, top-p, stop
-ids, seed and number of new tokens are inputs, and need no new compilation.
+The compiled programs depend on the number of rows, the buckets of what is read
+and of the cache, and on greedy or not. Temperature, top-k, top-p, stop ids,
+seed and number of new tokens are inputs, and need no new compilation.
 """
 
 import functools
