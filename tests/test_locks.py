@@ -40,8 +40,8 @@ import os, sys, time
 from isft_jax import locks
 with locks.locked(sys.argv[1], str):
   if os.fork() == 0:
-    time.sleep(600)
-  print('locked', flush=True)
+    # It has let go of the lock by now; its parent may be quicker than that.
+    print('locked', flush=True)
   time.sleep(600)
 """
 
