@@ -32,7 +32,8 @@ BLOCK = 16
 # Tokens of a prompt that are read at once. Attention scores exist only for so
 # many queries at a time, however long the prompt is.
 PIECE = 512
-# A smaller batch is another program. So many rows and steps are worth it.
+# A smaller batch is another program to compile. It is used if it has so many
+# rows at least, and so many steps are left.
 FEWEST_ROWS = 8
 FEWEST_STEPS = 64
 
@@ -295,10 +296,10 @@ def _layers(params: PyTree) -> list[PyTree] | None:
 
 
 def _halved(running_B: np.ndarray) -> np.ndarray | None:
-  """Returns the rows that the next block needs, or None for all.
+  """Returns which rows the next block draws, or None for all.
 
-  It is half of the rows, or a quarter, and so on, so that few programs are
-  compiled. All rows that have not ended are among them.
+  They are all rows that have not ended, filled up with others to half of the
+  rows, or a quarter, and so on, so that few programs are compiled.
   """
   rows = len(running_B)
   while max(running_B.sum(), FEWEST_ROWS) <= -(-rows // 2) < rows:

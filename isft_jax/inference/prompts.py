@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Fewer shared tokens are not worth the compilation of a program for one row.
+# Fewer tokens that are read once are not worth compiling a program for one row.
 FEWEST_SHARED = 64
 
 

@@ -275,10 +275,10 @@ def _mix(
   B, L, H, A = q_BLHA.shape
   N = k_BNSA.shape[1]
   G = H // N
-  # The G heads that share a key-value head are Q = L G queries of it. Products
-  # of matrices are all that is left: of those with more axes XLA makes
-  # transposed ones on CPUs, which take twice as long. Columns come first, so
-  # that devices can split them.
+  # The G heads that share a key-value head are Q = L G queries of it, so that
+  # both products are of matrices. For products with more axes XLA transposes
+  # all values on a CPU, which took four times as long with a long cache.
+  # Columns come before heads, so that devices can split them.
   q_BNLGA = q_BLHA.reshape(B, L, N, G, A).swapaxes(1, 2)
   scores_BNQS = jnp.einsum(
     'BNQA,BNSA->BNQS',

@@ -6,7 +6,7 @@
   pip install 'maxtext[tpu]==0.2.5' -e . libtpu==0.0.50.1
   python tests/benchmarks/peer_steps.py --only=maxtext
 
-Each peer has an environment of its own; --only=isft was run in the first.
+Each peer needs another environment. --only=isft was run in the first.
 
 All are full fine-tuning of Qwen3-0.6B with AdamW on v5e:2x2: parameters and
 moments in float32, products in bfloat16, parameters and rows sharded over four
@@ -14,7 +14,7 @@ chips. The same compiler says how much memory each step needs. Nothing runs.
 
   isft_jax  the packaged config, with half of the tokens scored, and all
   tunix     the step of `PeftTrainer` with its default loss, and the shardings
-            of its own model: with its defaults, then with flash attention and
+            of its model: with its defaults, then with flash attention and
             layers that are computed again in the backward pass
   maxtext   its own `train_compile`, with its defaults, then with logits in 16
             tiles

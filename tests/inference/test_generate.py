@@ -152,7 +152,7 @@ def test_what_is_data_compiles_nothing(model):
 
 @pytest.mark.parametrize('is_committed', [False, True])
 def test_all_blocks_are_one_program(model, is_committed):
-  """Of parameters that jax has put somewhere, and of those that a user has."""
+  """Whether a device was chosen for the parameters or not."""
   graphdef, params = model
   params = jax.device_put(params, jax.devices()[0] if is_committed else None)
   for program in (generate._read_piece, generate._draw_block):

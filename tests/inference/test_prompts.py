@@ -27,7 +27,7 @@ def test_buckets(length, expected):
     # The last token of each prompt is read in its row, equal or not.
     (['aaaaaaaaaaaa'] * 2, 8),
     (['aaaaaaaa', 'aaaaaaaaaaaa'], 8),
-    # The short prompt has one token of its own row: 8 columns, and not 11.
+    # The short prompt is one token, which is read in its row.
     (['a', 'aaaaaaaaaaaa'], 0),
     # Too few: 9 tokens less 8 for those that differ.
     (['aaaaaaaab', 'aaaaaaaac'], 0),
@@ -42,7 +42,7 @@ def test_columns_that_one_row_can_read_for_all(monkeypatch, texts, expected):
 
 
 def test_shared_columns_have_only_padding_and_the_text():
-  """For any lengths: no token of a row alone is left of them."""
+  """For any lengths, each row has a part of one text in these columns."""
   dice = np.random.default_rng(0)
   found = set()
   for _ in range(200):
